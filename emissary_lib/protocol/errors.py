@@ -1,0 +1,55 @@
+"""Errors the pure core can raise. The whole tree is shown in :mod:`emissary_lib.exceptions`.
+
+Every error Emissary raises on purpose derives from :class:`EmissaryError`. Anything else that escapes
+the core is a bug.
+"""
+
+from __future__ import annotations
+
+
+class EmissaryError(Exception):
+    """Base of every error Emissary raises on purpose; one ``except`` catches them all."""
+
+
+class ConfigError(EmissaryError, ValueError):
+    """One or more settings are wrong; the message lists every fault at once.
+
+    Attributes:
+        faults: One sentence per bad setting, in the order in which they were found.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class ProtocolError(EmissaryError):
+    """A rule of docs/protocol.md was broken; never raised itself, only its subclasses."""
+
+
+class LocalProtocolError(ProtocolError):
+    """The caller on this side broke the rules: a bug in Emissary or in the code that drives its core."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the rules; the session cannot go on."""
+
+
+class FrameError(RemoteProtocolError):
+    """A malformed, oversized or unknown frame."""
+
+
+class FlowControlError(RemoteProtocolError):
+    """Bytes past the window, or past the final size."""
+
+
+class UnsupportedVersionError(RemoteProtocolError):
+    """The peer speaks a version of the protocol that this side does not."""
+
+
+class AuthenticationError(EmissaryError, PermissionError):
+    """A MAC, date, nonce or token was missing or wrong.
+
+    The peer is told the same thing for every cause; the cause, in this exception's text, goes to our own
+    log. It never contains a key, a MAC, a nonce or a token.
+    """
