@@ -1,0 +1,26 @@
+"""Errors of the local cloud; all derive from :class:`emissary_lib.protocol.errors.EmissaryError`."""
+
+from __future__ import annotations
+
+from emissary_lib.protocol.errors import EmissaryError
+
+
+class LocalCloudError(EmissaryError):
+    """The local cloud could not start, or one of its processes died; the text names the cause."""
+
+
+class TemplateError(LocalCloudError, ValueError):
+    """The SAM template cannot be read or uses something the local cloud does not know.
+
+    Attributes:
+        where: Path inside the template, such as ``Resources.RelayFunction.Properties.Handler``; empty
+            when the file as a whole is at fault.
+    """
+
+    def __init__(self, message: str, *, where: str = "") -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+        self.where = where
+
+
+class UnknownFunctionError(LocalCloudError, LookupError):
+    """No function of that name is in the template."""

@@ -1,0 +1,73 @@
+"""Why something ended: the one table shared by wire, exceptions and logs.
+
+Source: docs/protocol.md section 8; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Code(enum.IntEnum):
+    """Outcome of a dial, or reason for an end (u16 on the wire)."""
+
+    OK = 0
+    PROTOCOL_ERROR = 1
+    UNSUPPORTED_VERSION = 2
+    FLOW_CONTROL_ERROR = 3
+    TARGET_RESET = 4
+    DIALER_RESET = 5
+    RELAY_DEADLINE = 6
+    DIALER_GONE = 7
+    RELAY_GONE = 8
+    LINK_DEAD = 9
+    OPENING_EXPIRED = 10
+    UNKNOWN_SESSION = 11
+    INCOMPLETE = 12
+    BRIDGE_ERROR = 13
+    KILLED = 14
+    TARGET_NOT_ALLOWED = 32
+    NAME_NOT_FOUND = 33
+    TARGET_REFUSED = 34
+    TARGET_UNREACHABLE = 35
+    TARGET_TIMED_OUT = 36
+    TARGET_FAILED = 37
+    COMMAND_NOT_SUPPORTED = 38
+    ADDRESS_NOT_SUPPORTED = 39
+    AUTHENTICATION_FAILED = 40
+
+
+#: One sentence for each code: what happened, for error messages and logs.
+MEANINGS: dict[Code, str] = {
+    Code.OK: "clean",
+    Code.PROTOCOL_ERROR: "the peer broke a rule of this document",
+    Code.UNSUPPORTED_VERSION: "a frame of another version",
+    Code.FLOW_CONTROL_ERROR: "bytes past the window or the final size",
+    Code.TARGET_RESET: "the target reset its TCP connection",
+    Code.DIALER_RESET: "the program on the dialer's side reset its socket, or exited",
+    Code.RELAY_DEADLINE: "the relay reached the end of its invocation",
+    Code.DIALER_GONE: "the dialer's WebSocket went away",
+    Code.RELAY_GONE: "the relay's WebSocket went away",
+    Code.LINK_DEAD: "no answer to PING in time",
+    Code.OPENING_EXPIRED: "no relay claimed the session in time",
+    Code.UNKNOWN_SESSION: "the bridge knows no such session",
+    Code.INCOMPLETE: "ended with bytes missing",
+    Code.BRIDGE_ERROR: "the bridge failed",
+    Code.KILLED: "an operator ended the session",
+    Code.TARGET_NOT_ALLOWED: "not on the allow-list",
+    Code.NAME_NOT_FOUND: "the target's name does not resolve",
+    Code.TARGET_REFUSED: "the target refused the connection",
+    Code.TARGET_UNREACHABLE: "no route to the target",
+    Code.TARGET_TIMED_OUT: "the target did not answer in time",
+    Code.TARGET_FAILED: "connecting failed for another reason",
+    Code.COMMAND_NOT_SUPPORTED: "a SOCKS5 command other than CONNECT",
+    Code.ADDRESS_NOT_SUPPORTED: "an unknown address type",
+    Code.AUTHENTICATION_FAILED: "wrong username or password in the SOCKS5 exchange",
+}
+
+_BY_NUMBER = {int(code): code for code in Code}
+
+
+def code_of(number: int) -> Code:
+    """The code with this number; one that a later version added reads as ``PROTOCOL_ERROR``."""
+    return _BY_NUMBER.get(number, Code.PROTOCOL_ERROR)
