@@ -1,0 +1,81 @@
+"""Limits and times of the protocol, each with its unit and its source.
+
+A test pins every number here to docs/protocol.md, so that none can change by accident.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: WebSocket subprotocol that both clients offer (docs/protocol.md section 1).
+SUBPROTOCOL: Final = "emissary.v2"
+
+#: Version in every frame's first byte (section 2).
+VERSION: Final = 2
+
+#: Longest text message, in characters.
+#:
+#: API Gateway closes the connection (1009) above 128 KB. The page does not say whether a KB has 1,000 or
+#: 1,024 bytes, and the exact edge is unproven, so this stays below the smaller reading.
+#: Source: API Gateway developer guide, "Quotas for configuring and running a WebSocket API".
+MAX_MESSAGE: Final = 126_000
+
+#: Longest WebSocket fragment, in characters (same page: "WebSocket frame size 32 KB").
+MAX_FRAGMENT: Final = 31_000
+
+#: Header bytes before base64 (section 2), and the characters they make.
+HEADER_BYTES: Final = 24
+HEADER_CHARS: Final = 32
+
+#: Largest payload of one frame, in bytes: what fits MAX_MESSAGE after base64, a multiple of three.
+MAX_PAYLOAD: Final = (MAX_MESSAGE - HEADER_CHARS) // 4 * 3
+
+#: Receive capacity of a stream, in bytes, unless configured (section 4.2).
+DEFAULT_CAPACITY: Final = 2 * 1024 * 1024
+
+#: What a sender may send before it has heard a window, in bytes (section 4.2).
+INITIAL_WINDOW: Final = 65_536
+
+#: SACK ranges in one ACK, at most (section 4.3).
+MAX_SACK_RANGES: Final = 32
+
+#: How long an acknowledgement waits for a DATA frame to carry it, in seconds (section 4.3).
+ACK_DELAY: Final = 0.2
+
+#: Retransmission timer, in seconds (section 4.4; RFC 6298 has the form, the bounds are ours).
+RTO_INITIAL: Final = 3.0
+RTO_MIN: Final = 1.0
+RTO_MAX: Final = 60.0
+
+#: Messages in flight: (start, most) towards ``$default`` and for the relay's direct posts (section 4.5).
+DIALER_FLIGHT: Final = (4, 16)
+RELAY_FLIGHT: Final = (8, 32)
+
+#: Frames that are not full and may be in flight before bytes are gathered (section 4.5).
+SMALL_FRAMES: Final = 2
+
+#: Pause after a gateway error: first and longest, in seconds (section 4.6).
+ERROR_PAUSE: Final = (0.1, 5.0)
+
+#: Keepalive, in seconds (section 4.7). API Gateway cuts a connection after 10 idle minutes, and NAT
+#: gateways and endpoints forget a flow after 350 s, so the interval is below both.
+PING_INTERVAL: Final = 240.0
+PING_WHEN_UNACKED: Final = 30.0
+PONG_DEADLINE: Final = 20.0
+
+#: END and RESET are repeated this often, and for this long, in seconds (section 6).
+END_INTERVAL: Final = 1.0
+END_DEADLINE: Final = 5.0
+
+#: Clock difference that a date in a MAC may show, in seconds (section 3.1).
+CLOCK_SKEW: Final = 15 * 60.0
+
+#: Opening: fragments kept, and bytes of the dialer's stream they may cover (section 3.2).
+MAX_OPENING_FRAGMENTS: Final = 1024
+MAX_OPENING_BYTES: Final = 4096
+
+#: A launched but unclaimed session is launched again after this long, in seconds (section 3.4).
+RELAUNCH_AFTER: Final = 5.0
+
+#: How long a relay tries to claim against 429 and 5xx, in seconds (section 3.4).
+CLAIM_DEADLINE: Final = 10.0

@@ -1,0 +1,178 @@
+"""One frame to one text message and back (docs/protocol.md section 2)."""
+
+from __future__ import annotations
+
+import binascii
+import enum
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from emissary_lib.protocol.constants import HEADER_BYTES, MAX_MESSAGE, MAX_PAYLOAD, VERSION
+from emissary_lib.protocol.errors import FrameError, LocalProtocolError, UnsupportedVersionError
+
+_HEADER: Final = struct.Struct(">BBHIQQ")
+_PEEK: Final = struct.Struct(">BBH")
+_TYPE_BITS: Final = 5
+_TYPE_MASK: Final = (1 << _TYPE_BITS) - 1
+#: Bits that a final base64 quantum leaves unused, by its number of ``=``: they have to be zero.
+_UNUSED_BITS: Final = {1: 0b11, 2: 0b1111}
+_ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+class FrameType(enum.IntEnum):
+    """The frame types; numbers below 16 may come from a client, the others from the bridge or the relay."""
+
+    DATA = 1
+    ACK = 2
+    PING = 3
+    PONG = 4
+    RESET = 5
+    OPENING = 8
+    RESUME = 9
+    PROBE = 10
+    END = 11
+    HEALTH = 12
+    RESUMED = 16
+    PROBED = 17
+    ENDED = 18
+    HEALTHY = 19
+    DISCONNECTED = 20
+    OPENED = 24
+    GOAWAY = 25
+
+
+class Flag(enum.IntFlag):
+    """Bits of the flags byte."""
+
+    FIN = 0x01
+    IGNORABLE = 0x02
+    ACK_NOW = 0x04
+
+
+#: What ``$default`` copies to the peer unread.
+COPIED: Final = frozenset({FrameType.DATA, FrameType.ACK, FrameType.PING, FrameType.PONG, FrameType.RESET})
+
+#: Frames whose offset, ack and window mean something.
+CARRIES_POSITION: Final = frozenset(
+    {
+        FrameType.DATA,
+        FrameType.ACK,
+        FrameType.PING,
+        FrameType.PONG,
+        FrameType.RESUME,
+        FrameType.OPENING,
+        FrameType.OPENED,
+    }
+)
+
+_TYPES: Final = {int(frame_type): frame_type for frame_type in FrameType}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One protocol unit.
+
+    Attributes:
+        type: A :class:`FrameType`, or the bare number of an unknown type that is marked IGNORABLE.
+        flags: :class:`Flag` bits.
+        generation: 0 to 65535 (docs/protocol.md section 5).
+        window: Bytes the sender of this frame accepts beyond ``ack``.
+        offset: Position in the sender's stream of the first stream byte in ``payload``.
+        ack: Every byte of the receiver's stream below this position has arrived.
+        payload: At most ``MAX_PAYLOAD`` bytes.
+    """
+
+    type: int
+    flags: int = 0
+    generation: int = 0
+    window: int = 0
+    offset: int = 0
+    ack: int = 0
+    payload: bytes = b""
+
+
+def encode(frame: Frame) -> str:
+    """The frame as one text message of at most ``MAX_MESSAGE`` ASCII characters.
+
+    Raises:
+        LocalProtocolError: A field is out of range or the payload too long: a bug on this side.
+    """
+    if len(frame.payload) > MAX_PAYLOAD:
+        raise LocalProtocolError(f"a payload of {len(frame.payload)} bytes is over {MAX_PAYLOAD}")
+    try:
+        header = _HEADER.pack(
+            VERSION << _TYPE_BITS | frame.type,
+            frame.flags,
+            frame.generation,
+            frame.window,
+            frame.offset,
+            frame.ack,
+        )
+    except struct.error as exc:
+        raise LocalProtocolError(f"a header field is out of range: {exc}") from exc
+    return binascii.b2a_base64(header + frame.payload, newline=False).decode("ascii")
+
+
+def decode(text: str) -> Frame:
+    """Read one message.
+
+    Raises:
+        FrameError: Not strict base64, shorter than a header, over ``MAX_MESSAGE``, or a type that is
+            unknown and not marked IGNORABLE.
+        UnsupportedVersionError: A frame of another version.
+    """
+    if len(text) > MAX_MESSAGE:
+        raise FrameError(f"a message of {len(text)} characters is over {MAX_MESSAGE}")
+    raw = _strict_base64(text)
+    if len(raw) < HEADER_BYTES:
+        raise FrameError(f"a frame of {len(raw)} bytes is shorter than its {HEADER_BYTES}-byte header")
+    first, flags, generation, window, offset, ack = _HEADER.unpack_from(raw)
+    _check_version(first)
+    number = first & _TYPE_MASK
+    frame_type = _TYPES.get(number, number)
+    if not isinstance(frame_type, FrameType) and not flags & Flag.IGNORABLE:
+        raise FrameError(f"frame type {number} is unknown and not ignorable")
+    return Frame(frame_type, flags, generation, window, offset, ack, raw[HEADER_BYTES:])
+
+
+def peek(text: str) -> tuple[int, int]:
+    """Type number and generation, from the first 8 characters alone: all that ``$default`` looks at.
+
+    Raises:
+        FrameError: Fewer than 8 characters, or not base64.
+        UnsupportedVersionError: A frame of another version.
+    """
+    if len(text) < 8:
+        raise FrameError(f"a message of {len(text)} characters is no frame")
+    first, _flags, generation = _PEEK.unpack_from(_strict_base64(text[:8]))
+    _check_version(first)
+    return first & _TYPE_MASK, generation
+
+
+def newer(generation: int, than: int) -> bool:
+    """Whether one generation is newer than another, as serial numbers (RFC 1982, 16 bits).
+
+    Example:
+        >>> newer(0, 65535), newer(2, 2), newer(1, 2)
+        (True, False, False)
+    """
+    return 0 < (generation - than) & 0xFFFF < 0x8000
+
+
+def _check_version(first: int) -> None:
+    version = first >> _TYPE_BITS
+    if version != VERSION:
+        raise UnsupportedVersionError(f"the peer speaks protocol version {version}, this side {VERSION}")
+
+
+def _strict_base64(text: str) -> bytes:
+    try:
+        data = text.encode("ascii")
+        raw = binascii.a2b_base64(data, strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error) as exc:
+        raise FrameError(f"a message is not strict base64: {exc}") from exc
+    padding = -len(raw) % 3
+    if padding and (len(data) % 4 or _ALPHABET.index(data[-1 - padding]) & _UNUSED_BITS[padding]):
+        raise FrameError("a message is not strict base64: unused bits are not zero")
+    return raw

@@ -1,0 +1,190 @@
+"""Payloads of fixed shape (docs/protocol.md sections 2, 3.4, 4.3 and 6).
+
+Every ``decode`` ignores bytes behind the fields it knows, because a later version may add some, and raises
+:class:`FrameError` when the fields themselves are cut short.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from emissary_lib.protocol.codes import Code, code_of
+from emissary_lib.protocol.constants import MAX_SACK_RANGES
+from emissary_lib.protocol.errors import FrameError
+
+#: Longest reason text in a RESET or ENDED, in bytes.
+MAX_REASON: Final = 512
+
+_CODE: Final = struct.Struct(">H")
+_END: Final = struct.Struct(">HQQ")
+_DISCONNECTED: Final = struct.Struct(">BH")
+_GOAWAY: Final = struct.Struct(">HI")
+_RANGE: Final = struct.Struct(">QQ")
+_OPENED: Final = struct.Struct(">HII32s")
+
+
+def _unpack(layout: struct.Struct, payload: bytes, name: str) -> tuple[int, ...]:
+    if len(payload) < layout.size:
+        raise FrameError(f"{name}: {len(payload)} bytes of payload, {layout.size} needed")
+    return layout.unpack_from(payload)
+
+
+def _text(payload: bytes) -> str:
+    return payload[:MAX_REASON].decode("utf-8", "replace")
+
+
+def _reason(text: str) -> bytes:
+    return text.encode("utf-8")[:MAX_REASON].decode("utf-8", "ignore").encode("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """RESET: both directions are aborted."""
+
+    code: Code
+    reason: str = ""
+
+    def encode(self) -> bytes:
+        return _CODE.pack(self.code) + _reason(self.reason)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Reset:
+        (number,) = _unpack(_CODE, payload, "RESET")
+        return cls(code_of(number), _text(payload[_CODE.size :]))
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """END: a client reports the end of the session, with its own view of both streams."""
+
+    code: Code
+    sent: int
+    received: int
+
+    def encode(self) -> bytes:
+        return _END.pack(self.code, self.sent, self.received)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> End:
+        number, sent, received = _unpack(_END, payload, "END")
+        return cls(code_of(number), sent, received)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """ENDED: the bridge tells both clients that the session is over."""
+
+    code: Code
+    dialer: int
+    relay: int
+    reason: str = ""
+
+    def encode(self) -> bytes:
+        return _END.pack(self.code, self.dialer, self.relay) + _reason(self.reason)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Ended:
+        number, dialer, relay = _unpack(_END, payload, "ENDED")
+        return cls(code_of(number), dialer, relay, _text(payload[_END.size :]))
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """DISCONNECTED: one side's WebSocket is gone.
+
+    Attributes:
+        role: 1 the dialer's, 2 the relay's.
+        epoch: Which of that side's connections it was.
+    """
+
+    role: int
+    epoch: int
+
+    def encode(self) -> bytes:
+        return _DISCONNECTED.pack(self.role, self.epoch)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Disconnected:
+        role, epoch = _unpack(_DISCONNECTED, payload, "DISCONNECTED")
+        return cls(role, epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class GoAway:
+    """GOAWAY: the relay's end is near; ``remaining`` is in milliseconds."""
+
+    code: Code
+    remaining: int
+
+    def encode(self) -> bytes:
+        return _GOAWAY.pack(self.code, self.remaining)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> GoAway:
+        number, remaining = _unpack(_GOAWAY, payload, "GOAWAY")
+        return cls(code_of(number), remaining)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """OPENED's parameters.
+
+    Attributes:
+        code: Outcome of the dial.
+        remaining: Milliseconds until the relay's end.
+        grace: Milliseconds for which a side without its WebSocket is waited for.
+        resume_token: 32 bytes; secret.
+    """
+
+    code: Code
+    remaining: int
+    grace: int
+    resume_token: bytes
+
+    def encode(self) -> bytes:
+        """The parameters behind their u16 length; stream bytes follow."""
+        fields = _OPENED.pack(self.code, self.remaining, self.grace, self.resume_token)
+        return _CODE.pack(len(fields)) + fields
+
+    @classmethod
+    def decode(cls, payload: bytes) -> tuple[Opened, bytes]:
+        """The parameters, and the stream bytes behind them."""
+        (length,) = _unpack(_CODE, payload, "OPENED")
+        fields, rest = payload[2 : 2 + length], payload[2 + length :]
+        if len(fields) < max(length, _OPENED.size):
+            raise FrameError(f"OPENED: {len(fields)} bytes of parameters, {max(length, _OPENED.size)} needed")
+        number, remaining, grace, token = _OPENED.unpack_from(fields)
+        return cls(code_of(number), remaining, grace, token), rest
+
+    def __repr__(self) -> str:
+        return f"Opened(code={self.code!r}, remaining={self.remaining}, grace={self.grace})"
+
+
+#: Bytes of OPENED's payload before the stream bytes.
+OPENED_OVERHEAD: Final = _CODE.size + _OPENED.size
+
+
+def encode_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:
+    """SACK ranges as an ACK's payload; the caller gives at most ``MAX_SACK_RANGES``, ascending."""
+    return b"".join(_RANGE.pack(start, end) for start, end in ranges)
+
+
+def decode_ranges(payload: bytes, *, ack: int) -> list[tuple[int, int]]:
+    """Read an ACK's payload.
+
+    Raises:
+        FrameError: Cut short, too many, empty, overlapping, out of order, or not above ``ack``.
+    """
+    count, rest = divmod(len(payload), _RANGE.size)
+    if rest or count > MAX_SACK_RANGES:
+        raise FrameError(f"ACK: {len(payload)} bytes are no list of at most {MAX_SACK_RANGES} ranges")
+    ranges = [_RANGE.unpack_from(payload, i * _RANGE.size) for i in range(count)]
+    low = ack
+    for start, end in ranges:
+        if not low < start < end:
+            raise FrameError(f"ACK: range {start}-{end} is not above {low}")
+        low = end
+    return [(int(start), int(end)) for start, end in ranges]
