@@ -1,0 +1,245 @@
+"""A local API Gateway WebSocket API: upgrades, messages, ``@connections``, all on one port.
+
+Strict on purpose: text only, 32 KB frames, 128 KB messages, 29 s, 10 minutes idle, 2 hours, every message an
+invocation of its own in no promised order. docs/design.md has the list of what AWS documents and what is
+our reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as ssl_module
+import time
+import weakref
+from collections.abc import Coroutine, Mapping
+from urllib.parse import unquote
+
+from aiohttp import web
+from websockets.http11 import Request
+
+from .callbacks import ApiName, Authorize, Callbacks, allow_all
+from .connections import Connection, Connections
+from .error_frames import error_frame, refusal
+from .events import Client, EventWriter, new_id
+from .faults import Faults, Hop, Site
+from .first_request import FirstRequest
+from .integration import IntegrationError, Integrations
+from .latency import Latency, Leg
+from .limits import Limits
+from .meter import Meter
+from .ports import FunctionInvoker
+from .sigv4 import CredentialsLookup
+from .wsserver import ABNORMAL, GOING_AWAY, ClientSocket
+
+
+class Gateway:
+    """One WebSocket API with one stage.
+
+    Args:
+        stage: The stage; clients connect to ``/{stage}``.
+        routes: Route key to function: ``$connect``, ``$default``, ``$disconnect``. Without ``$connect``
+            everybody is let in; without ``$default`` a message is answered with a Forbidden frame.
+        invoker: Runs the functions.
+        faults: What to do to messages on purpose.
+        meter: Counts what AWS would bill.
+        credentials: Who owns an access key, for ``@connections``.
+        limits: All numbers.
+        ssl: Speak TLS with this context.
+        latency: How long the hops take.
+        authorize: Whether an identity may call ``@connections`` on a resource.
+        name: API id, region and account; made from ``stage`` when None.
+
+    Thread safety: none; use it on one event loop. No method blocks it.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: str,
+        routes: Mapping[str, str],
+        invoker: FunctionInvoker,
+        faults: Faults,
+        meter: Meter,
+        credentials: CredentialsLookup,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        ssl: ssl_module.SSLContext | None = None,
+        latency: Latency | None = None,
+        authorize: Authorize = allow_all,
+        name: ApiName | None = None,
+    ) -> None:
+        self._name = name or ApiName(stage)
+        self._limits = limits
+        self._ssl = ssl
+        self._faults = faults
+        self._meter = meter
+        self._latency = latency or Latency()
+        self._integrations = Integrations(routes, invoker, limits)
+        self._connections = Connections(limits)
+        self._callbacks = Callbacks(
+            self._name, self._connections, credentials, authorize, meter, self._latency, limits
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
+        self._count = 0
+        self._server: asyncio.Server | None = None
+        self._http: web.Server | None = None
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
+        """Listen.
+
+        Returns:
+            The port listened on.
+
+        Raises:
+            OSError: If the address cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        http = self._http = web.Server(
+            self._callbacks.handle,
+            access_log=None,
+            keepalive_timeout=self._limits.http_keepalive_seconds,
+        )
+        self._server = await loop.create_server(
+            lambda: FirstRequest(
+                lambda: ClientSocket(self, self._limits), http, self._limits, self._transports.add
+            ),
+            host,
+            port,
+            ssl=self._ssl,
+            backlog=512,
+        )
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Stop listening and drop every connection, with 1001 where it still gets through.
+
+        Functions are not told: there is nobody left to run them. Idempotent.
+        """
+        if self._server is None or self._http is None:
+            return
+        server, self._server = self._server, None
+        server.close()
+        for connection in self._connections:
+            self._connections.remove(connection)
+            connection.socket.close(GOING_AWAY, "Going away")
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._integrations.close()
+        await self._http.shutdown(timeout=1.0)
+        for transport in list(self._transports):
+            transport.abort()
+        await server.wait_closed()
+        # Aborted transports tell their protocols in the next turn of the loop.
+        await asyncio.sleep(0)
+
+    # What a ClientSocket calls (wsserver.SocketOwner).
+
+    def upgrade_requested(self, socket: ClientSocket, request: Request) -> None:
+        path, _, query = request.path.partition("?")
+        if unquote(path).rstrip("/") != f"/{self._name.stage}":
+            self._refuse(socket, 403, new_id(), new_id())
+            return
+        client = Client(
+            connection_id=new_id(),
+            domain_name=request.headers.get("Host", ""),
+            stage=self._name.stage,
+            api_id=self._name.api_id,
+            source_ip=socket.source_ip,
+            user_agent=request.headers.get("User-Agent"),
+            connected_at=int(time.time() * 1000),
+        )
+        loop = asyncio.get_running_loop()
+        connection = Connection(
+            socket,
+            client,
+            EventWriter(client),
+            Hop(self._faults.stream(Site.MESSAGE_IN, self._count), loop),
+            Hop(self._faults.stream(Site.POST_OUT, self._count), loop),
+        )
+        self._count += 1
+        self._run(self._connect(connection, list(request.headers.raw_items()), query))
+
+    def message_received(self, socket: ClientSocket, text: bytes) -> None:
+        connection = self._connections.of(socket)
+        if connection is None:
+            return
+        connection.touch()
+        self._meter.message_in(len(text))
+        connection.inbound.send(
+            lambda: self._run(self._message(connection, text)), self._latency.delay(Leg.INVOKE)
+        )
+
+    def closed(self, socket: ClientSocket, code: int, reason: str) -> None:
+        connection = self._connections.of(socket)
+        if connection is None:
+            return
+        self._connections.remove(connection)
+        self._meter.closed(connection.client.connection_id)
+        self._run(self._disconnect(connection, code, reason))
+
+    # One invocation each.
+
+    async def _connect(self, connection: Connection, headers: list[tuple[str, str]], query: str) -> None:
+        socket, connection_id, request_id = connection.socket, connection.client.connection_id, new_id()
+        status, subprotocol = 200, None
+        if self._integrations.has("$connect"):
+            event = connection.events.connect(request_id, headers, query, time.time(), secure=socket.secure)
+            try:
+                await self._travel()
+                answer = await self._integrations.call("$connect", event)
+                status, subprotocol = answer.status, answer.subprotocol
+            except IntegrationError as exc:
+                status = exc.status
+        accepted = 200 <= status < 300
+        self._meter.connect(accepted=accepted)
+        if not accepted:
+            self._refuse(socket, status, connection_id, request_id)
+            return
+        self._connections.open(connection)
+        self._meter.opened(connection_id)
+        if not socket.accept(subprotocol):
+            self.closed(socket, ABNORMAL, "Connection closed abnormally")
+
+    async def _message(self, connection: Connection, text: bytes) -> None:
+        request_id = new_id()
+        event = connection.events.message(request_id, new_id(), text, time.time())
+        try:
+            await self._integrations.call("$default", event)
+        except IntegrationError as exc:
+            if connection.socket.is_open:
+                frame = error_frame(exc.frame_message, connection.client.connection_id, request_id)
+                self._meter.message_out(len(frame))
+                connection.socket.send(frame)
+
+    async def _disconnect(self, connection: Connection, code: int, reason: str) -> None:
+        if not self._integrations.has("$disconnect"):
+            return
+        event = connection.events.disconnect(new_id(), code, reason, time.time())
+        try:
+            await self._travel()
+            await self._integrations.call("$disconnect", event)
+        except IntegrationError:
+            pass  # Best effort: there is nobody left to tell.
+
+    async def _travel(self) -> None:
+        delay = self._latency.delay(Leg.INVOKE)
+        if delay:
+            await asyncio.sleep(delay)
+
+    def _refuse(self, socket: ClientSocket, status: int, connection_id: str, request_id: str) -> None:
+        kind, body = refusal(status, connection_id, request_id)
+        headers = [
+            ("Content-Type", "application/json"),
+            ("x-amzn-RequestId", request_id),
+            ("x-amzn-ErrorType", kind),
+        ]
+        socket.refuse(status, headers, body)
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        if self._server is None:  # Closing: nothing new is begun.
+            work.close()
+            return
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,138 @@
+"""A gateway on a free port with scripted functions behind it, for the gateway's tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from emissary_lib.local.certificates import Certificates
+from emissary_lib.local.faults import Faults
+from emissary_lib.local.gateway import Gateway
+from emissary_lib.local.limits import Limits
+from emissary_lib.local.meter import Meter
+from emissary_lib.local.ports import InvocationResult, InvocationStatus
+from emissary_lib.local.sigv4 import Credentials
+
+STAGE = "prod"
+ROUTES = {"$connect": "Connect", "$default": "Default", "$disconnect": "Disconnect"}
+KEY = Credentials("AKIDLOCAL", "secret/of+the=function", "session==token", "Default")
+PATIENCE = 10.0
+
+Event = dict[str, Any]
+Function = Callable[[Event], Awaitable[Any]]
+
+
+def answer(status: int = 200, **headers: str) -> dict[str, Any]:
+    """A Lambda proxy response; underscores in header names stand for hyphens."""
+    return {
+        "statusCode": status,
+        "headers": {name.replace("_", "-"): value for name, value in headers.items()},
+    }
+
+
+async def ok(event: Event) -> Any:
+    return answer()
+
+
+class FakeInvoker:
+    """Runs coroutine functions as if they were Lambda functions, and remembers their events."""
+
+    def __init__(self, **functions: Function) -> None:
+        self.functions: dict[str, Function] = {"Connect": ok, "Default": ok, "Disconnect": ok, **functions}
+        self.events: list[tuple[str, Event]] = []
+        self._came = asyncio.Event()
+
+    async def invoke(self, function: str, payload: bytes) -> InvocationResult:
+        event = json.loads(payload)
+        self.events.append((function, event))
+        self._came.set()
+        result = await self.functions[function](event)
+        if isinstance(result, InvocationStatus):
+            return InvocationResult(result, b'{"errorMessage":"scripted"}')
+        return InvocationResult(InvocationStatus.OK, json.dumps(result).encode())
+
+    async def enqueue(self, function: str, payload: bytes) -> InvocationResult:
+        raise AssertionError("API Gateway never invokes asynchronously here")
+
+    async def wait_for(self, function: str, count: int = 1) -> list[Event]:
+        """The first ``count`` events of ``function``, once they have come."""
+
+        async def enough() -> list[Event]:
+            while len(found := [event for name, event in self.events if name == function]) < count:
+                self._came.clear()
+                await self._came.wait()
+            return found[:count]
+
+        return await asyncio.wait_for(enough(), PATIENCE)
+
+
+class Running:
+    """A started gateway and what a test needs to talk to it."""
+
+    def __init__(
+        self, gateway: Gateway, invoker: FakeInvoker, meter: Meter, port: int, tls: Certificates | None
+    ):
+        self.gateway = gateway
+        self.invoker = invoker
+        self.meter = meter
+        self.host = f"127.0.0.1:{port}"
+        self.port = port
+        self.tls = tls
+        self.url = f"{'wss' if tls else 'ws'}://{self.host}/{STAGE}"
+
+    def management(self, **changes: Any) -> Any:
+        """A boto3 client for ``@connections``, without retries."""
+        arguments: dict[str, Any] = {
+            "endpoint_url": f"{'https' if self.tls else 'http'}://{self.host}/{STAGE}",
+            "region_name": "us-east-1",
+            "aws_access_key_id": KEY.access_key_id,
+            "aws_secret_access_key": KEY.secret_access_key,
+            "aws_session_token": KEY.session_token,
+            "verify": self.tls.ca_file if self.tls else None,
+            "config": Config(retries={"max_attempts": 0}, connect_timeout=PATIENCE, read_timeout=PATIENCE),
+        }
+        return boto3.client("apigatewaymanagementapi", **{**arguments, **changes})
+
+    async def call(self, method: str, client: Any = None, **arguments: Any) -> Any:
+        """One boto3 call, off the event loop; its connections are closed afterwards."""
+        if client is not None:
+            return await asyncio.to_thread(getattr(client, method), **arguments)
+        own = self.management()
+        try:
+            return await asyncio.to_thread(getattr(own, method), **arguments)
+        finally:
+            own.close()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *,
+    faults: Faults | None = None,
+    limits: Limits | None = None,
+    tls: Certificates | None = None,
+    routes: dict[str, str] | None = None,
+    **functions: Function,
+) -> AsyncIterator[Running]:
+    """A gateway for the length of a ``with``; functions are scripted by route name (``Default=...``)."""
+    invoker, meter = FakeInvoker(**functions), Meter()
+    gateway = Gateway(
+        stage=STAGE,
+        routes=ROUTES if routes is None else routes,
+        invoker=invoker,
+        faults=faults or Faults(),
+        meter=meter,
+        credentials=lambda key: KEY if key == KEY.access_key_id else None,
+        limits=limits or Limits(),
+        ssl=tls.server_context() if tls else None,
+    )
+    port = await gateway.start()
+    try:
+        yield Running(gateway, invoker, meter, port, tls)
+    finally:
+        await gateway.close()
