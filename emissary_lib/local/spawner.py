@@ -30,14 +30,14 @@ import sys
 import time
 import traceback
 
-#: Imported before the first fork, if installed. ``runtime_client`` is AWS's C extension, which reads no
-#: environment until ``awslambdaric.lambda_runtime_client`` initialises it, after the fork.
+#: Imported before the first fork, if installed. Not ``runtime_client``, AWS's C extension: it takes the
+#: Runtime API's address from the environment when it is loaded, so it must be loaded after the fork.
 PRELOADED = (
     "aws_lambda_powertools.logging", "aws_lambda_powertools.metrics",
     "aws_lambda_powertools.utilities.parameters",
     "awslambdaric.lambda_context", "awslambdaric.lambda_config", "awslambdaric.lambda_runtime_marshaller",
     "boto3.session", "botocore.config", "botocore.httpsession", "botocore.parsers", "botocore.retryhandler",
-    "boto3.dynamodb.types", "http.client", "runtime_client", "websocket",
+    "boto3.dynamodb.types", "http.client", "websocket",
 )  # fmt: skip
 
 #: Largest command or answer, in bytes; an environment's variables are at most 4 KB on AWS.
@@ -65,7 +65,10 @@ def main(control_fd: int) -> None:
                 if key.fileobj is not control:
                     _report_exit(control, selector, children, key.fd)
                     continue
-                command = control.recv(MAX_COMMAND)
+                try:
+                    command = control.recv(MAX_COMMAND)
+                except ConnectionError:  # it ended with answers of ours unread
+                    command = b""
                 if not command:
                     _kill_all(children)
                     return
