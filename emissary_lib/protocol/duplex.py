@@ -1,0 +1,222 @@
+"""Two byte streams, one each way, over messages that come in any order or not at all.
+
+Joins sender, receiver, acknowledgements, timer, cap and pause (docs/protocol.md section 4). Knows nothing of
+frames' types, of the opening or of the end: :class:`emissary_lib.protocol.session.Session` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emissary_lib.protocol.acks import AckSchedule
+from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, SMALL_FRAMES
+from emissary_lib.protocol.counters import Counters
+from emissary_lib.protocol.flight import ErrorPause, FlightCap, FlightGate
+from emissary_lib.protocol.receiver import StreamReceiver
+from emissary_lib.protocol.sender import Segment, StreamSender
+from emissary_lib.protocol.timer import RetransmissionTimer
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Stream bytes to put in one frame.
+
+    Attributes:
+        offset: Position of the first byte.
+        data: The bytes; empty for a bare FIN and for a window probe.
+        fin: Whether the stream ends behind them.
+        ack_now: Whether the sender waits for an acknowledgement.
+    """
+
+    offset: int
+    data: bytes
+    fin: bool
+    ack_now: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """Sizes and starting positions of both streams.
+
+    Attributes:
+        capacity: Send and receive buffer, in bytes each; at least ``INITIAL_WINDOW``.
+        send_start: Position of the first byte we send.
+        receive_start: Position of the first byte we expect.
+        peer_window: The peer's window, counted from position 0, where it is known beforehand.
+    """
+
+    capacity: int = DEFAULT_CAPACITY
+    send_start: int = 0
+    receive_start: int = 0
+    peer_window: int = 0
+
+    def __post_init__(self) -> None:
+        if self.capacity < INITIAL_WINDOW:
+            raise ValueError(f"a capacity of {self.capacity} bytes is below {INITIAL_WINDOW}")
+
+
+class Duplex:
+    """The reliable streams of one session on one side.
+
+    Args:
+        config: Sizes and positions.
+        cap: The cap on messages in flight.
+        gate: A budget of messages in flight shared with other sessions.
+        counters: Where to count.
+
+    Thread safety: none; the owner of the session serialises every call.
+    """
+
+    def __init__(self, config: StreamConfig, cap: FlightCap, gate: FlightGate, counters: Counters) -> None:
+        self.sender = StreamSender(config.capacity, start=config.send_start)
+        self.receiver = StreamReceiver(config.capacity, start=config.receive_start)
+        self.sender.receive_window(0, config.peer_window)
+        self._acks = AckSchedule(config.capacity, edge=self.receiver.edge, acked=config.receive_start)
+        self._timer = RetransmissionTimer()
+        self._pause = ErrorPause()
+        self._cap = cap
+        self._gate = gate
+        self._places = 0  # taken from the gate
+        self._probe_due = False
+        self._counters = counters
+
+    @property
+    def complete(self) -> bool:
+        """Whether both directions are: our FIN acknowledged, the peer's stream whole."""
+        return self.sender.complete and self.receiver.complete
+
+    @property
+    def round_trip(self) -> float | None:
+        """Smoothed round-trip time in seconds, the peer's delay of acknowledgements included."""
+        return self._timer.round_trip
+
+    def receive(self, offset: int, data: bytes, *, fin: bool, ack_now: bool, now: float) -> None:
+        """Take one frame's stream bytes.
+
+        Raises:
+            FlowControlError: Bytes past the window or the final size.
+        """
+        was_complete, before = self.receiver.complete, self.receiver.arrived
+        new = self.receiver.receive(offset, data, fin)
+        self._counters.bytes_received += self.receiver.arrived - before
+        self._counters.duplicates += not new
+        ack, complete = self.receiver.ack, self.receiver.complete
+        self._acks.arrived(now, ack=ack, new=new, fin=complete and not was_complete)
+        if ack_now:
+            self._acks.demanded(now, end=offset + len(data), ack=ack)
+
+    def acknowledge(self, ack: int, window: int, ranges: list[tuple[int, int]], now: float) -> None:
+        """Take the peer's acknowledgement and window.
+
+        Raises:
+            RemoteProtocolError: It acknowledges what was never sent.
+        """
+        acked = self.sender.receive_ack(ack, ranges, now)
+        self.sender.receive_window(ack, window)
+        if acked.round_trip is not None:
+            self._timer.sample(acked.round_trip)
+        if acked.segments:
+            self._timer.acknowledged()
+            self._cap.acknowledged(acked.segments)
+            self._pause.acknowledged()
+            self._settle_gate()
+
+    def consume(self, count: int, now: float) -> None:
+        """The user took ``count`` bytes of what the receiver's ``peek`` showed; frees window."""
+        self.receiver.consume(count)
+        if not self.receiver.complete:
+            self._acks.consumed(now, edge=self.receiver.edge)
+
+    def message_refused(self, now: float) -> None:
+        """Some message was not handled, and nobody says which (docs/protocol.md section 4.6)."""
+        self._counters.gateway_errors += 1
+        if self._pause.error(now) and self.sender.mark_oldest_lost():
+            self._counters.losses += 1
+            self._cap.lost()
+            self._settle_gate()
+
+    def next_timeout(self) -> float | None:
+        """When ``handle_timeout`` has to be called; ``None``: not on its own."""
+        times = (self._timer.expires_at, self._acks.due_at, self._pause.until)
+        return min((at for at in times if at is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what the clock makes due; harmless when nothing is."""
+        if self._timer.expires_at is None or now < self._timer.expires_at:
+            return
+        lost = self.sender.mark_lost(now - self._timer.timeout)
+        self._timer.expired()
+        if lost:
+            self._counters.losses += lost
+            self._cap.lost()
+            self._settle_gate()
+        elif self.sender.unsent and not self.sender.credit:
+            self._probe_due = True
+
+    def sendings(self, limit: int, now: float) -> list[Sending]:
+        """The stream bytes that may be sent now, drained; at most ``limit`` in each."""
+        segments = [] if self._pause.active(now) else self._next_segments(limit, now)
+        probe = self._probe_due and not segments
+        self._probe_due = False
+        if probe:
+            self._counters.window_probes += 1
+            return [Sending(self.sender.next_offset, b"", False, ack_now=True)]
+        blocked = (
+            self.sender.waiting
+            or self.sender.in_flight >= self._cap.cap
+            or self.sender.small_in_flight >= SMALL_FRAMES
+            or not self.sender.credit
+        )
+        last = len(segments) - 1
+        return [
+            Sending(segment.offset, segment.data, segment.fin, ack_now=blocked and index == last)
+            for index, segment in enumerate(segments)
+        ]
+
+    def _next_segments(self, limit: int, now: float) -> list[Segment]:
+        segments: list[Segment] = []
+        while self.sender.waiting and self.sender.in_flight < self._cap.cap and self._gate.take():
+            segment = self.sender.next_segment(limit, now)
+            if segment is None:
+                self._gate.give(1)
+                break
+            self._places += 1
+            if segment.sends == 1:
+                self._counters.bytes_sent += len(segment.data)
+            else:
+                self._counters.retransmits += 1
+            segments.append(segment)
+        return segments
+
+    def run_timer(self, now: float) -> None:
+        """Start or stop the retransmission timer; call it when all that may be sent was sent."""
+        self._timer.run(self.sender.outstanding, now)
+
+    def ack_due(self, now: float) -> bool:
+        """Whether a bare ACK has to go out now."""
+        return self._acks.due_at is not None and now >= self._acks.due_at
+
+    def position(self, *, sacks: bool) -> tuple[int, int]:
+        """``(ack, window)`` for a frame that goes out now; ``sacks`` when it carries SACK ranges."""
+        ack, window = self.receiver.ack, self.receiver.window
+        if sacks or not self.receiver.gap:
+            # A frame without ranges does not tell of bytes above a gap, so an ACK stays due then.
+            self._acks.told(ack=ack, edge=ack + window)
+        return ack, window
+
+    def stop(self, *, drop_received: bool) -> None:
+        """Send nothing more, and give back what is shared; positions stay readable.
+
+        Args:
+            drop_received: Whether received bytes that were not consumed are dropped as well.
+        """
+        self.sender.drop()
+        if drop_received:
+            self.receiver.drop()
+        self._settle_gate()
+
+    def _settle_gate(self) -> None:
+        surplus = self._places - self.sender.in_flight
+        if surplus > 0:
+            self._places -= surplus
+            self._gate.give(surplus)

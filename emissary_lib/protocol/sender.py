@@ -1,0 +1,278 @@
+"""The sending half of one stream: what was written, sent, acknowledged, lost (docs/protocol.md section 4)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, SMALL_FRAMES
+from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
+
+
+@dataclass(slots=True)
+class Segment:
+    """What one frame carried, kept until it is acknowledged.
+
+    Attributes:
+        offset: Position of its first byte.
+        data: The stream bytes; empty for a bare FIN.
+        fin: Whether it ends the stream.
+        small: Whether it could have carried more (section 4.5).
+        sent_at: When it was last sent, in seconds on the caller's monotonic clock.
+        sends: How often it was sent. Only a segment that was sent once gives a round-trip sample (Karn).
+        sacked: The peer has it, above a gap.
+        lost: Taken for lost; to be sent again.
+    """
+
+    offset: int
+    data: bytes
+    fin: bool
+    small: bool
+    sent_at: float
+    sends: int = 1
+    sacked: bool = False
+    lost: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data) + self.fin
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """What an acknowledgement brought.
+
+    Attributes:
+        segments: How many segments it newly acknowledged, cumulatively or by SACK.
+        round_trip: Seconds since the newest of them that was sent once was sent; ``None`` without one.
+    """
+
+    segments: int
+    round_trip: float | None
+
+
+class StreamSender:
+    """Bytes on their way out, from ``write`` until they are acknowledged.
+
+    Holds at most ``capacity`` bytes, unsent and unacknowledged together: ``write`` takes no more.
+
+    Args:
+        capacity: The send buffer, in bytes.
+        start: Position of the first byte that will be written.
+
+    Thread safety: none; the owner of the session serialises every call.
+    """
+
+    def __init__(self, capacity: int = DEFAULT_CAPACITY, *, start: int = 0) -> None:
+        self._capacity = capacity
+        self._unsent: deque[bytes] = deque()
+        self._unsent_bytes = 0
+        self._segments: deque[Segment] = deque()
+        self._base = start
+        self._next = start
+        self._edge = start + INITIAL_WINDOW
+        self._eof = False
+        self._fin_sent = False
+        self._buffered = 0
+        self.in_flight = 0
+        self.small_in_flight = 0
+
+    @property
+    def acked(self) -> int:
+        """Everything below this position has arrived at the peer."""
+        return self._base
+
+    @property
+    def next_offset(self) -> int:
+        """Position behind the last byte (or FIN) that was ever sent."""
+        return self._next
+
+    @property
+    def room(self) -> int:
+        """Bytes that ``write`` would take now."""
+        return 0 if self._eof else self._capacity - self._buffered
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held: unsent, and sent but not acknowledged."""
+        return self._buffered
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written but never sent."""
+        return self._unsent_bytes
+
+    @property
+    def credit(self) -> int:
+        """Bytes that the peer's window still allows to be sent for the first time."""
+        return max(0, self._edge - self._next)
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether anything was sent and not acknowledged, or waits to be sent: a timer has to run."""
+        return bool(self._segments) or self._unsent_bytes > 0 or (self._eof and not self._fin_sent)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything waits to be sent, for the first time or again."""
+        return (
+            self._unsent_bytes > 0
+            or (self._eof and not self._fin_sent)
+            or any(segment.lost for segment in self._segments)
+        )
+
+    @property
+    def eof(self) -> bool:
+        """Whether ``write_eof`` was called."""
+        return self._eof
+
+    @property
+    def complete(self) -> bool:
+        """Whether the FIN, and so everything, is acknowledged."""
+        return self._fin_sent and not self._segments
+
+    def write(self, data: bytes) -> int:
+        """Take bytes to send; returns how many were taken, from the front.
+
+        Raises:
+            LocalProtocolError: After ``write_eof``.
+        """
+        if self._eof:
+            raise LocalProtocolError("write after the end of the stream")
+        taken = min(len(data), self._capacity - self._buffered)
+        if taken:
+            self._unsent.append(data if taken == len(data) else data[:taken])
+            self._unsent_bytes += taken
+            self._buffered += taken
+        return taken
+
+    def write_eof(self) -> None:
+        """No more bytes will be written. Idempotent."""
+        self._eof = True
+
+    def receive_window(self, ack: int, window: int) -> None:
+        """Note the peer's window; the edge never moves back (section 4.2)."""
+        self._edge = max(self._edge, ack + window)
+
+    def receive_ack(self, ack: int, ranges: Iterable[tuple[int, int]], now: float) -> Acked:
+        """Drop what is acknowledged, mark what is SACKed.
+
+        Raises:
+            RemoteProtocolError: An acknowledgement of something that was never sent.
+        """
+        ranges = list(ranges)
+        highest = max([ack, *(end for _start, end in ranges)])
+        if highest > self._next:
+            raise RemoteProtocolError(f"the peer acknowledged {highest}, only {self._next} was sent")
+        newly: list[Segment] = []
+        while self._segments and self._segments[0].end <= ack:
+            segment = self._segments.popleft()
+            self._buffered -= len(segment.data)
+            if not segment.sacked:
+                newly.append(segment)
+        self._base = max(self._base, ack)
+        for start, end in ranges:
+            for segment in self._segments:
+                if segment.offset >= end:
+                    break
+                if segment.offset >= start and segment.end <= end and not segment.sacked:
+                    newly.append(segment)
+                    segment.sacked = True
+        for segment in newly:
+            self._leave_flight(segment)
+            segment.lost = False
+        samples = [segment.sent_at for segment in newly if segment.sends == 1]
+        return Acked(len(newly), now - max(samples) if samples else None)
+
+    def mark_lost(self, sent_before: float) -> int:
+        """Take for lost what was last sent before a time, and the oldest segment in any case.
+
+        Returns:
+            How many segments are newly lost.
+        """
+        count = 0
+        for segment in self._segments:
+            if segment.sacked or segment.lost:
+                continue
+            if segment.sent_at <= sent_before or count == 0:
+                self._leave_flight(segment)
+                segment.lost = True
+                count += 1
+        return count
+
+    def mark_oldest_lost(self) -> bool:
+        """Take the oldest segment that is not SACKed for lost (section 4.6); whether there was one."""
+        for segment in self._segments:
+            if not segment.sacked:
+                if not segment.lost:
+                    self._leave_flight(segment)
+                    segment.lost = True
+                return True
+        return False
+
+    def next_segment(self, limit: int, now: float) -> Segment | None:
+        """The next segment to send, or ``None`` if nothing may be sent now.
+
+        Lost segments come first. New ones obey the peer's window and the coalescing rule of section 4.5.
+
+        Args:
+            limit: Stream bytes that fit one frame.
+            now: Becomes the segment's ``sent_at``.
+        """
+        for segment in self._segments:
+            if segment.lost:
+                segment.lost = False
+                segment.sends += 1
+                segment.sent_at = now
+                self._enter_flight(segment)
+                return segment
+        return self._new_segment(limit, now)
+
+    def _new_segment(self, limit: int, now: float) -> Segment | None:
+        size = min(self._unsent_bytes, self.credit, limit)
+        fin = self._eof and not self._fin_sent and size == self._unsent_bytes
+        if not size and not fin:
+            return None
+        small = size < limit
+        if small and not fin:
+            cut_by_window = size < self._unsent_bytes
+            if cut_by_window and self.in_flight:
+                return None  # a few bytes of credit are not worth a message while an ACK is on its way
+            if not cut_by_window and self.small_in_flight >= SMALL_FRAMES:
+                return None
+        segment = Segment(self._next, self._take(size), fin, small, now)
+        self._next = segment.end
+        self._fin_sent = self._fin_sent or fin
+        self._segments.append(segment)
+        self._enter_flight(segment)
+        return segment
+
+    def _take(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        missing = size
+        while missing:
+            chunk = self._unsent.popleft()
+            if len(chunk) > missing:
+                self._unsent.appendleft(chunk[missing:])
+                chunk = chunk[:missing]
+            parts.append(chunk)
+            missing -= len(chunk)
+        self._unsent_bytes -= size
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _enter_flight(self, segment: Segment) -> None:
+        self.in_flight += 1
+        self.small_in_flight += segment.small
+
+    def _leave_flight(self, segment: Segment) -> None:
+        if not segment.lost:
+            self.in_flight -= 1
+            self.small_in_flight -= segment.small
+
+    def drop(self) -> None:
+        """Forget everything: the stream was aborted."""
+        self._unsent.clear()
+        self._segments.clear()
+        self._unsent_bytes = self._buffered = self.in_flight = self.small_in_flight = 0
+        self._eof = self._fin_sent = True
