@@ -1,8 +1,15 @@
 """A local API Gateway WebSocket API: upgrades, messages, ``@connections``, all on one port.
 
 Strict on purpose: text only, 32 KB frames, 128 KB messages, 29 s, 10 minutes idle, 2 hours, every message an
-invocation of its own in no promised order. docs/design.md has the list of what AWS documents and what is
-our reading.
+invocation of its own in no promised order. :mod:`emissary_lib.local.limits` names the source of each number.
+Where AWS documents nothing, this is our reading, on the strict side:
+
+* Only data messages, either way, keep a connection from its idle limit; ping frames do not.
+* An upgrade whose function fails, is killed at its own timeout or answers no ``statusCode`` gets 502; one
+  whose function was throttled 429; 504 is for the 29 s alone. For a message the first three are the same
+  error frame, "Internal server error".
+* A lost TCP connection is noticed at once when the network says so (1006), and never when it says nothing.
+* A message to a connection that ends while it is under way is lost, though its post was answered 200.
 """
 
 from __future__ import annotations
@@ -126,6 +133,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._integrations.close()
+        self._http.pre_shutdown()  # Ends the idle connections at once; shutdown waits for the busy ones.
         await self._http.shutdown(timeout=1.0)
         for transport in list(self._transports):
             transport.abort()

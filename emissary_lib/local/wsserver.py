@@ -28,6 +28,8 @@ ABNORMAL: Final = 1006
 INVALID_DATA: Final = 1007
 TOO_BIG: Final = 1009
 
+_BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
 
 class SocketOwner(Protocol):
     """Who is told what happens on a :class:`ClientSocket`. Calls come from the event loop."""
@@ -62,7 +64,7 @@ class ClientSocket(asyncio.Protocol):
         self._early = b""
         self._parts: list[bytes] = []
         self._size = 0
-        self._ended = False
+        self._ended = True  # Until accepted.
         self._closing: asyncio.TimerHandle | None = None
 
     @property
@@ -98,8 +100,9 @@ class ClientSocket(asyncio.Protocol):
         self._early = early
         self._ws.receive_data(head)
         events = self._ws.events_received()
-        if not events:  # A malformed head: the library has written its own 400.
-            self._flush()
+        if not events:
+            transport.write(_BAD_REQUEST)
+            transport.close()
             return
         request = cast(Request, events[0])
         response = self._ws.accept(request)
@@ -123,7 +126,7 @@ class ClientSocket(asyncio.Protocol):
         if subprotocol is not None:
             self._response.headers["Sec-WebSocket-Protocol"] = subprotocol
         self._ws.send_response(self._response)
-        self._response = None
+        self._response, self._ended = None, False
         self._flush()
         self._the_transport().resume_reading()
         if self._early:
@@ -144,7 +147,6 @@ class ClientSocket(asyncio.Protocol):
         except ValueError:
             phrase = "Refused"
         self._response = None
-        self._ended = True
         self._ws.send_response(Response(status, phrase, fields, body))
         self._flush()
         self._the_transport().resume_reading()
@@ -253,7 +255,7 @@ class ClientSocket(asyncio.Protocol):
             self._closing = loop.call_later(self._limits.close_seconds, self._transport.abort)
 
     def _finish(self) -> None:
-        if self._ended or self._response is not None:
+        if self._ended:
             return
         self._ended = True
         self._parts = []
