@@ -49,7 +49,7 @@ class FunctionSpec:
     task_root: Path
     timeout: float
     memory: int
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)  # it holds the shared keys
     reserved_concurrency: int | None = None
     retry_attempts: int = 2
     event_age: float = 21_600.0

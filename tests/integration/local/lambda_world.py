@@ -1,0 +1,119 @@
+"""A Lambda service with functions written on the spot, for the tests of this directory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from emissary_lib.local.forker import Forker
+from emissary_lib.local.lambda_service import LambdaService
+from emissary_lib.local.meter import Meter
+from emissary_lib.local.template import FunctionSpec
+from emissary_lib.local.variables import Endpoints, Identities
+
+HANDLERS = '''
+import os, sys, time, json
+loaded = [name for name in sys.modules if name.split(".")[0] in ("emissary_lib", "functions")]
+count = 0
+
+def echo(event, context):
+    return event
+
+def who(event, context):
+    global count
+    count += 1
+    return {"pid": os.getpid(), "count": count, "request_id": context.aws_request_id}
+
+def slow(event, context):
+    time.sleep(event["seconds"])
+    return {"pid": os.getpid()}
+
+def look(event, context):
+    return {
+        "environ": dict(os.environ), "cwd": os.getcwd(), "path": sys.path[0], "loaded": loaded,
+        "arn": context.invoked_function_arn, "left": context.get_remaining_time_in_millis(),
+        "name": context.function_name, "memory": context.memory_limit_in_mb,
+        "fds": sorted(int(fd) for fd in os.listdir("/proc/self/fd")), "trace": os.environ["_X_AMZN_TRACE_ID"],
+        "sid": os.getsid(0), "pid": os.getpid(),
+    }
+
+def boom(event, context):
+    raise ValueError("no such luck")
+
+def leave(event, context):
+    os._exit(event["status"])
+
+def big(event, context):
+    return "x" * event["size"]
+
+def tick(event, context):
+    """Start a thread that ticks into a file, and return."""
+    import threading
+    def ticking():
+        while True:
+            with open(event["file"], "a") as file:
+                file.write("x")
+            time.sleep(0.005)
+    threading.Thread(target=ticking, daemon=True).start()
+    return {"pid": os.getpid()}
+'''
+
+
+def spec(handler: str, task_root: Path, **changes: Any) -> FunctionSpec:
+    """A function ``F`` with ``handler`` of the module ``app``."""
+    settings: dict[str, Any] = {
+        "logical_id": "F", "name": "f", "arn": "arn:aws:lambda:us-east-1:123456789012:function:f",
+        "handler": f"app.{handler}", "runtime": "python3.13", "task_root": task_root, "timeout": 5.0,
+        "memory": 256, "environment": {"COLOUR": "blue"},
+    }  # fmt: skip
+    if "handler_path" in changes:
+        changes["handler"] = changes.pop("handler_path")
+    return FunctionSpec(**{**settings, **changes})
+
+
+class World:
+    """One running service, its meter and its logs."""
+
+    def __init__(self, service: LambdaService, meter: Meter, logs: Path) -> None:
+        self.service = service
+        self.meter = meter
+        self.logs = logs
+
+    async def call(self, event: Any, function: str = "F") -> Any:
+        """Invoke and decode the answer."""
+        result = await self.service.invoke(function, json.dumps(event).encode())
+        return json.loads(result.payload)
+
+
+@contextlib.asynccontextmanager
+async def world(directory: Path, *specs: FunctionSpec, **options: Any) -> AsyncIterator[World]:
+    """Start a service for ``specs``; its processes are gone at the end."""
+    (directory / "app.py").write_text(HANDLERS)
+    functions = {each.logical_id: each for each in specs}
+    meter = Meter()
+    endpoints = Endpoints("http://127.0.0.1:1", "http://127.0.0.1:2/dev", "ws://127.0.0.1:2/dev")
+    with (directory / "spawner.log").open("wb") as log:
+        forker = Forker(log)
+        service = LambdaService(
+            functions, forker=forker, meter=meter, identities=Identities.draw(functions),
+            endpoints=endpoints, logs=directory, **options,
+        )  # fmt: skip
+        await forker.start()
+        try:
+            yield World(service, meter, directory)
+        finally:
+            await service.close()
+            await forker.close()
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """Run an asynchronous test body, at most 30 seconds long."""
+
+    async def bounded() -> None:
+        await asyncio.wait_for(test(), 30)
+
+    asyncio.run(bounded())

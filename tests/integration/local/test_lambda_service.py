@@ -1,0 +1,231 @@
+"""Execution environments are real processes under AWS's own runtime client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from emissary_lib.local.errors import LocalCloudError, UnknownFunctionError
+from emissary_lib.local.ports import InvocationStatus
+
+from .lambda_world import run, spec, world
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def test_large_event_comes_back_unchanged(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("echo", tmp_path)) as w:
+            event = {"body": "A" * 126_000, "umlaut": "ü"}
+            assert await w.call(event) == event
+            assert w.meter.snapshot().invocations == {"F": 1}
+            assert w.meter.snapshot().gb_seconds["F"] > 0
+
+    run(body)
+
+
+def test_environment_is_reused_and_stopped_between_invocations(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("who", tmp_path)) as w:
+            first = await w.call({})
+            deadline = time.monotonic() + 5
+            while _state(first["pid"]) != "T":
+                assert time.monotonic() < deadline, "the environment was not stopped"
+                await asyncio.sleep(0)
+            second = await w.call({})
+            assert second["pid"] == first["pid"]
+            assert second["count"] == 2
+            assert second["request_id"] != first["request_id"]
+
+    run(body)
+
+
+def test_thread_left_running_is_frozen_with_its_environment(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("tick", tmp_path)) as w:
+            ticks = tmp_path / "ticks"
+            pid = (await w.call({"file": str(ticks)}))["pid"]
+            deadline = time.monotonic() + 5
+            while _state(pid) != "T":
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0)
+            before = ticks.stat().st_size
+            await asyncio.sleep(0.1)  # twenty ticks, were it running
+            assert ticks.stat().st_size == before
+
+    run(body)
+
+
+def test_concurrent_invocations_get_processes_of_their_own(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("slow", tmp_path)) as w:
+            answers = await asyncio.gather(*(w.call({"seconds": 0.3}) for _ in range(4)))
+            assert len({answer["pid"] for answer in answers}) == 4
+
+    run(body)
+
+
+def test_invocation_over_the_account_limit_is_throttled(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("slow", tmp_path), account_concurrency=2) as w:
+            payload = json.dumps({"seconds": 0.2}).encode()
+            results = await asyncio.gather(*(w.service.invoke("F", payload) for _ in range(3)))
+            assert [each.status for each in results].count(InvocationStatus.THROTTLED) == 1
+            assert (await w.service.invoke("F", payload)).status is InvocationStatus.OK
+
+    run(body)
+
+
+def test_reserved_concurrency_limits_its_function_and_leaves_the_rest_to_others(tmp_path: Path) -> None:
+    async def body() -> None:
+        reserved = spec("slow", tmp_path, reserved_concurrency=1)
+        other = spec("slow", tmp_path, logical_id="G")
+        async with world(tmp_path, reserved, other, account_concurrency=2) as w:
+            payload = json.dumps({"seconds": 0.2}).encode()
+            names = ("F", "F", "G", "G")
+            results = await asyncio.gather(*(w.service.invoke(name, payload) for name in names))
+            ok, throttled = InvocationStatus.OK, InvocationStatus.THROTTLED
+            assert [each.status for each in results] == [ok, throttled, ok, throttled]
+
+    run(body)
+
+
+def test_reserving_the_whole_account_is_refused(tmp_path: Path) -> None:
+    async def body() -> None:
+        specs = (spec("echo", tmp_path, reserved_concurrency=5), spec("echo", tmp_path, logical_id="G"))
+        with pytest.raises(LocalCloudError, match="reserve 5 concurrent executions of the account's 5"):
+            async with world(tmp_path, *specs, account_concurrency=5):
+                pass
+
+    run(body)
+
+
+def test_function_over_its_timeout_is_killed_and_replaced(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("slow", tmp_path, timeout=0.5)) as w:
+            pid = (await w.call({"seconds": 0}))["pid"]
+            result = await w.service.invoke("F", b'{"seconds": 30}')
+            assert result.status is InvocationStatus.TIMEOUT
+            assert "Task timed out after 0.50 seconds" in json.loads(result.payload)["errorMessage"]
+            assert (await w.call({"seconds": 0}))["pid"] != pid
+            assert "Task timed out after 0.50 seconds" in (tmp_path / "F.log").read_text()
+
+    run(body)
+
+
+def test_exit_in_mid_invocation_is_an_exit_error(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("leave", tmp_path)) as w:
+            result = await w.service.invoke("F", b'{"status": 3}')
+            assert result.status is InvocationStatus.FUNCTION_ERROR
+            error = json.loads(result.payload)
+            assert error["errorType"] == "Runtime.ExitError"
+            assert error["errorMessage"].endswith("Runtime exited with error: exit status 3")
+
+    run(body)
+
+
+def test_exception_is_the_runtimes_error_json(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("boom", tmp_path)) as w:
+            result = await w.service.invoke("F", b"{}")
+            assert result.status is InvocationStatus.FUNCTION_ERROR
+            error = json.loads(result.payload)
+            assert (error["errorType"], error["errorMessage"]) == ("ValueError", "no such luck")
+            assert "no such luck" in (tmp_path / "F.log").read_text()
+
+    run(body)
+
+
+def test_module_that_cannot_be_imported_is_an_init_error(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("echo", tmp_path, handler_path="absent.handler")) as w:
+            result = await w.service.invoke("F", b"{}")
+            assert result.status is InvocationStatus.FUNCTION_ERROR
+            error = json.loads(result.payload)
+            assert error["errorType"] == "Runtime.ImportModuleError"
+            assert "absent" in error["errorMessage"]
+
+    run(body)
+
+
+def test_response_over_six_megabytes_is_an_error(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("big", tmp_path)) as w:
+            result = await w.service.invoke("F", json.dumps({"size": 6_291_555}).encode())
+            assert result.status is InvocationStatus.FUNCTION_ERROR
+            assert json.loads(result.payload)["errorType"] == "Function.ResponseSizeTooLarge"
+            result = await w.service.invoke("F", json.dumps({"size": 6_291_554}).encode())
+            assert (result.status, len(result.payload)) == (InvocationStatus.OK, 6_291_556)
+
+    run(body)
+
+
+def test_environment_has_what_lambda_gives_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_HOST", "x")
+
+    async def body() -> None:
+        async with world(tmp_path, spec("look", tmp_path, timeout=7.0)) as w:
+            seen = await w.call({})
+            environ = seen["environ"]
+            assert "SECRET_OF_THE_HOST" not in environ
+            assert "HOME" not in environ
+            assert environ["COLOUR"] == "blue"
+            assert environ["AWS_LAMBDA_FUNCTION_NAME"] == seen["name"] == "f"
+            assert environ["AWS_REGION"] == environ["AWS_DEFAULT_REGION"] == "us-east-1"
+            assert environ["AWS_ACCESS_KEY_ID"].startswith("ASIA")
+            assert environ["AWS_SESSION_TOKEN"]
+            assert environ["AWS_ENDPOINT_URL_DYNAMODB"] == "http://127.0.0.1:1"
+            assert environ["EMISSARY_WEBSOCKET_URL"] == "ws://127.0.0.1:2/dev"
+            assert seen["cwd"] == seen["path"] == environ["LAMBDA_TASK_ROOT"] == str(tmp_path)
+            assert seen["loaded"] == [], "a module of ours was imported before the handler's"
+            assert 5_000 < seen["left"] <= 7_000
+            assert seen["arn"].endswith(":function:f")
+            assert seen["memory"] == "256"
+            assert seen["trace"].startswith("Root=1-")
+            assert seen["sid"] == seen["pid"] != os.getsid(0)
+            # 0, 1, 2, the Runtime API's connection, and the listing itself
+            assert len(seen["fds"]) <= 6
+
+    run(body)
+
+
+def test_fresh_environments_serve_one_invocation_each(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("who", tmp_path), fresh_environments=True) as w:
+            answers = [await w.call({}) for _ in range(3)]
+            assert len({answer["pid"] for answer in answers}) == 3
+            assert {answer["count"] for answer in answers} == {1}
+
+    run(body)
+
+
+def test_unknown_function_is_named_with_the_known_ones(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("echo", tmp_path)) as w:
+            with pytest.raises(UnknownFunctionError, match="no function 'Nope'; it has: F"):
+                await w.service.invoke("Nope", b"{}")
+
+    run(body)
+
+
+def test_close_leaves_no_process(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("slow", tmp_path)) as w:
+            idle = (await w.call({"seconds": 0}))["pid"]
+            running = asyncio.ensure_future(w.service.invoke("F", b'{"seconds": 60}'))
+            await asyncio.sleep(0)
+            await w.service.close()
+            assert (await running).status is InvocationStatus.FUNCTION_ERROR
+            assert not Path(f"/proc/{idle}").exists()
+
+    run(body)
