@@ -127,3 +127,22 @@ def test_a_client_that_does_not_answer_a_close_is_dropped() -> None:
                 writer.close()
 
     assert asyncio.run(scenario()) == (close, b"")
+
+
+def test_a_refused_clients_unread_data_does_not_destroy_the_close_frame() -> None:
+    """Closing a TCP connection with bytes unread resets it, and a reset overtakes what was sent before."""
+
+    async def scenario() -> bytes:
+        async with running() as cloud:
+            reader, writer = await asyncio.open_connection("127.0.0.1", cloud.port)
+            writer.write(UPGRADE)
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+            binary = b"\x82\x82\x00\x00\x00\x00no"
+            text = b"\x81\xfe\x40\x00" + bytes(4 + 0x4000)
+            writer.write(binary + text * 500)
+            await asyncio.wait_for(writer.drain(), PATIENCE)
+            answer = await asyncio.wait_for(reader.read(), PATIENCE)
+            writer.close()
+            return answer
+
+    assert asyncio.run(scenario())[2:4] == (1003).to_bytes(2, "big")
