@@ -1,0 +1,203 @@
+"""Sessions in DynamoDB: each step one conditional write, each read consistent.
+
+An SDK's retry makes a conditional write ambiguous: the first try may have won and only its answer was lost,
+and then the second fails on the first's work. So a failed condition brings the old item along, and where that
+shows this very request as its author, the write counts as done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER
+from functions.common.adapters import items
+from functions.common.adapters.dynamo import ConditionFailed, Table, Write
+from functions.common.adapters.items import number, text
+from functions.common.errors import ClaimRefusedError, NonceBurntError
+from functions.common.ports import Outcome
+from functions.common.session import (
+    PURGE_MARGIN,
+    RELAY_TIME,
+    TRANSITIONS,
+    Claim,
+    Connection,
+    Ending,
+    Fragment,
+    Launch,
+    Role,
+    Session,
+    Side,
+    State,
+    Step,
+    claim_refusal,
+)
+
+_NEW: Final = "attribute_not_exists(#pk)"
+
+
+class DynamoSessionStore:
+    """:class:`ports.SessionStore` over one DynamoDB table.
+
+    Args:
+        client: A botocore DynamoDB client.
+        table: The table's name.
+        pause: Waits some seconds between tries of a write that met another transaction.
+    """
+
+    def __init__(self, client: Any, table: str, *, pause: Callable[[float], None] = time.sleep) -> None:
+        self._table = Table(client, table, pause)
+
+    def create(self, session: Session) -> None:
+        """See :meth:`ports.SessionStore.create`."""
+        dialer = Connection(str(session.dialer.connection), session.id, Role.DIALER, session.dialer.epoch)
+        try:
+            self._table.transact(
+                Write.put(items.new_session(session), _NEW),
+                Write.put(items.connection(dialer, session.purge_at), _NEW),
+            )
+        except ConditionFailed as failed:
+            old = _session(failed.items[0]) or self.session(session.id)
+            if old is not None and old.dialer == session.dialer:
+                return
+            raise NonceBurntError("the nonce was used before; start over with a fresh one") from None
+
+    def connection(self, connection_id: str) -> Connection | None:
+        """See :meth:`ports.SessionStore.connection`."""
+        item = self._table.get(items.connection_key(connection_id))
+        return None if item is None else items.read_connection(item)
+
+    def session(self, session_id: str) -> Session | None:
+        """See :meth:`ports.SessionStore.session`."""
+        return _session(self._table.get(items.session_key(session_id)))
+
+    def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
+        """See :meth:`ports.SessionStore.add_fragment`."""
+        member = items.fragment_text(fragment)
+        states, values = _state_in(Step.ADD_FRAGMENT)
+        return self._update(
+            session_id,
+            "ADD #fragments :members",
+            f"{states} AND #expires > :now AND (attribute_not_exists(#fragments)"
+            " OR size(#fragments) < :most OR contains(#fragments, :member))",
+            values
+            | {
+                ":members": {"SS": [member]},
+                ":member": text(member),
+                ":most": number(MAX_OPENING_FRAGMENTS),
+                ":now": number(now),
+            },
+            lambda old: fragment in old.fragments,
+        )
+
+    def launch(self, session_id: str, launch: Launch) -> Outcome:
+        """See :meth:`ports.SessionStore.launch`."""
+        states, values = _state_in(Step.LAUNCH)
+        return self._update(
+            session_id,
+            "SET #state = :to, #target = :target, #relay_token_hash = :relay,"
+            " #resume_token_hash = :resume, #invoked_at = :now",
+            f"{states} AND #expires > :now AND (attribute_not_exists(#invoked_at) OR #invoked_at < :stale)",
+            values
+            | {
+                ":to": text(State.INVOKED.value),
+                ":target": text(launch.target),
+                ":relay": text(launch.relay_token_hash),
+                ":resume": text(launch.resume_token_hash),
+                ":now": number(launch.at),
+                ":stale": number(launch.at - RELAUNCH_AFTER),
+            },
+            lambda old: old.relay_token_hash == launch.relay_token_hash,
+        )
+
+    def claim(self, claim: Claim) -> None:
+        """See :meth:`ports.SessionStore.claim`."""
+        states, values = _state_in(Step.CLAIM)
+        expires = claim.at + RELAY_TIME
+        relay = Connection(claim.connection, claim.session, Role.RELAY, claim.epoch)
+        update = Write.update(
+            items.session_key(claim.session),
+            "SET #state = :to, #relay_connection = :connection, #relay_epoch = :epoch,"
+            " #instance = :instance, #relay_expires = if_not_exists(#relay_expires, :expires)",
+            f"{states} AND #relay_token_hash = :token AND #relay_epoch < :epoch"
+            " AND (attribute_not_exists(#instance) OR #instance = :instance)"
+            " AND (#relay_expires > :now OR (attribute_not_exists(#relay_expires) AND #expires > :now))",
+            values
+            | {
+                ":to": text(State.OPEN.value),
+                ":connection": text(claim.connection),
+                ":epoch": number(claim.epoch),
+                ":instance": text(claim.instance),
+                ":expires": number(expires),
+                ":token": text(claim.token_hash),
+                ":now": number(claim.at),
+            },
+        )
+        try:
+            self._table.transact(
+                update, Write.put(items.connection(relay, int(expires + PURGE_MARGIN)), _NEW)
+            )
+        except ConditionFailed as failed:
+            old = _session(failed.items[0]) or self.session(claim.session)
+            mine = (Side(claim.connection, claim.epoch), claim.instance, claim.token_hash)
+            if old is not None and (old.relay, old.instance, old.relay_token_hash) == mine:
+                return
+            raise ClaimRefusedError(claim_refusal(old, claim) or "the connection id is taken") from None
+
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+        """See :meth:`ports.SessionStore.clear`."""
+        attribute = f"#{role.value}_connection"
+        return self._update(
+            session_id,
+            f"REMOVE {attribute}",
+            f"{attribute} = :connection",
+            {":connection": text(connection_id)},
+            lambda old: old.side(role).connection is None and old.side(role).epoch == epoch,
+        )
+
+    def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
+        """See :meth:`ports.SessionStore.end`."""
+        states, values = _state_in(step)
+        return self._update(
+            session_id,
+            "SET #state = :to, #code = :code, #dialer_final = :dialer, #relay_final = :relay,"
+            " #ended_by = :by, #ended_at = :at",
+            states,
+            values
+            | {
+                ":to": text(State.ENDED.value),
+                ":code": number(int(ending.code)),
+                ":dialer": number(ending.dialer_final),
+                ":relay": number(ending.relay_final),
+                ":by": text(ending.by),
+                ":at": number(ending.at),
+            },
+            lambda old: old.ending is not None and old.ending.by == ending.by,
+        )
+
+    def _update(
+        self,
+        session_id: str,
+        update: str,
+        condition: str,
+        values: Mapping[str, items.Attribute],
+        is_mine: Callable[[Session], bool],
+    ) -> Outcome:
+        write = Write.update(items.session_key(session_id), update, condition, values)
+        try:
+            return Outcome(_session(self._table.update(write)), True)
+        except ConditionFailed as failed:
+            old = _session(failed.items[0])
+            return Outcome(old, old is not None and is_mine(old))
+
+
+def _session(item: items.Item | None) -> Session | None:
+    return None if item is None else items.read_session(item)
+
+
+def _state_in(step: Step) -> tuple[str, dict[str, items.Attribute]]:
+    """A condition that the state is one from which the step is allowed, and its values."""
+    states: Sequence[str] = sorted(state.value for state in TRANSITIONS[step].sources)
+    values = {f":s{index}": text(state) for index, state in enumerate(states)}
+    return f"#state IN ({', '.join(values)})", values

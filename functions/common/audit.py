@@ -1,0 +1,93 @@
+"""The audit record: one log line when a session ends.
+
+It says who (key id), what (target), when, how much, why it ended, and about what it cost. It is written by
+the invocation whose conditional write ended the session, so there is one for each session; if that invocation
+is killed between its write and this line, the record is lost, and the item has the same facts until it is
+purged.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from emissary_lib.protocol.codes import MEANINGS
+from emissary_lib.protocol.constants import MAX_MESSAGE, MAX_PAYLOAD
+from functions.common import logs
+from functions.common.session import Session
+
+#: us-east-1, November 2026, dollars, without free tiers. Source: the price pages of API Gateway (WebSocket
+#: APIs), Lambda (arm64) and DynamoDB (on demand).
+PRICES: Final = "us-east-1 2026-11"
+MESSAGE_UNIT: Final = 1.00e-6
+CONNECTION_MINUTE: Final = 0.25e-6
+GIGABYTE_SECOND: Final = 13.3334e-6
+INVOCATION: Final = 0.20e-6
+WRITE_UNIT: Final = 0.625e-6
+READ_UNIT: Final = 0.125e-6
+
+#: Bytes of one metered message unit. Source: API Gateway pricing, "metered in 32 KB increments".
+_UNIT_BYTES: Final = 32 * 1024
+_UNITS_OF_FULL_MESSAGE: Final = math.ceil(MAX_MESSAGE / _UNIT_BYTES)
+
+#: Memory of the relay and of ``$default``, in GB, as in template.yaml, and a usual run of the latter.
+_RELAY_MEMORY: Final = 0.25
+_DEFAULT_MEMORY: Final = 0.5
+_DEFAULT_SECONDS: Final = 0.025
+
+#: What each session has beside its bytes, when all goes well: invocations ($connect twice, the opening,
+#: END, $disconnect twice, the relay); message units (opening, END and ENDED twice); write units
+#: (transactions count double) and read units.
+_FIXED_INVOCATIONS: Final = 7
+_FIXED_UNITS: Final = 4
+_FIXED_WRITES: Final = 13
+_FIXED_READS: Final = 8
+
+
+def estimated_cost(*, seconds: float, dialer_bytes: int, relay_bytes: int) -> float:
+    """About what a session costs on AWS, in dollars; a lower bound for sessions of many small messages.
+
+    Args:
+        seconds: Life of the session.
+        dialer_bytes: Bytes of the dialer's stream. Each message is metered twice, in and out, and is one
+            invocation of ``$default``.
+        relay_bytes: Bytes of the relay's stream; each message is metered once.
+    """
+    up, down = math.ceil(dialer_bytes / MAX_PAYLOAD), math.ceil(relay_bytes / MAX_PAYLOAD)
+    up_units = min(up * _UNITS_OF_FULL_MESSAGE, math.ceil(dialer_bytes * 4 / 3 / _UNIT_BYTES) + up)
+    down_units = min(down * _UNITS_OF_FULL_MESSAGE, math.ceil(relay_bytes * 4 / 3 / _UNIT_BYTES) + down)
+    invocations = _FIXED_INVOCATIONS + up
+    return (
+        (_FIXED_UNITS + 2 * up_units + down_units) * MESSAGE_UNIT
+        + 2 * math.ceil(seconds / 60) * CONNECTION_MINUTE
+        + (_RELAY_MEMORY * seconds + _DEFAULT_MEMORY * _DEFAULT_SECONDS * invocations) * GIGABYTE_SECOND
+        + invocations * INVOCATION
+        + _FIXED_WRITES * WRITE_UNIT
+        + _FIXED_READS * READ_UNIT
+    )
+
+
+def record(session: Session) -> None:
+    """Write the record of a session that has just been ended."""
+    ending = session.ending
+    if ending is None:
+        return
+    seconds = max(0.0, ending.at - session.started)
+    cost = estimated_cost(seconds=seconds, dialer_bytes=ending.dialer_final, relay_bytes=ending.relay_final)
+    logs.info(
+        "session ended",
+        session=session.id,
+        key_id=session.key_id,
+        target=session.target,
+        started=session.started,
+        ended=ending.at,
+        duration_s=round(seconds, 3),
+        dialer_bytes=ending.dialer_final,
+        relay_bytes=ending.relay_final,
+        code=ending.code.name,
+        reason=MEANINGS[ending.code],
+        dialer_epoch=session.dialer.epoch,
+        relay_epoch=session.relay.epoch,
+        estimated_cost_usd=round(cost, 9),
+        prices=PRICES,
+    )

@@ -1,0 +1,65 @@
+"""A typed view of an API Gateway WebSocket event.
+
+Source: API Gateway developer guide, "Set up a WebSocket API integration request", and the requestContext
+variables in "WebSocket API mapping template reference".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from functions.common.errors import EventError
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayEvent:
+    """One event of one WebSocket.
+
+    Attributes:
+        route: ``$connect``, ``$default`` or ``$disconnect``.
+        connection_id: API Gateway's id of the WebSocket.
+        domain: The API's domain name, which was the request's ``Host``.
+        stage: The stage's name.
+        request_id: API Gateway's id of this event, unique.
+        headers: Of the upgrade request; only ``$connect`` has them.
+        body: The message; only ``$default`` has one.
+        close_code: Only ``$disconnect``: the WebSocket's close code, as far as known.
+    """
+
+    route: str
+    connection_id: str
+    domain: str
+    stage: str
+    request_id: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: str = field(default="", repr=False)
+    close_code: int | None = None
+
+    @classmethod
+    def parse(cls, event: Mapping[str, Any]) -> GatewayEvent:
+        """Read an event.
+
+        Raises:
+            EventError: If it is no WebSocket event.
+        """
+        try:
+            context = event["requestContext"]
+            return cls(
+                context["routeKey"],
+                context["connectionId"],
+                context["domainName"],
+                context["stage"],
+                context["requestId"],
+                event.get("headers") or {},
+                event.get("body") or "",
+                context.get("disconnectStatusCode"),
+            )
+        except (KeyError, TypeError) as exc:
+            raise EventError(f"not an API Gateway WebSocket event: {exc} is absent or malformed") from exc
+
+    def header(self, name: str) -> str | None:
+        """A header's value, by its name in any case."""
+        wanted = name.lower()
+        return next((value for key, value in self.headers.items() if key.lower() == wanted), None)

@@ -1,0 +1,105 @@
+"""What the use cases need from outside, as interfaces; ``adapters`` has the real ones, tests have fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from emissary_lib.protocol.keys import KeyRing
+from functions.common.session import Claim, Connection, Ending, Fragment, Launch, Role, Session, Step
+
+#: Wall clock: seconds since 1970 UTC.
+Clock = Callable[[], float]
+
+#: Fresh random bytes, as many as asked for, fit for secrets.
+Entropy = Callable[[int], bytes]
+
+
+class Outcome(NamedTuple):
+    """What a conditional write did.
+
+    Attributes:
+        session: The session as it is now; None if there is none.
+        done: Whether the write took place. A repeated write that finds its own work counts as done.
+    """
+
+    session: Session | None
+    done: bool
+
+
+class SessionStore(Protocol):
+    """Sessions and connections. Every write is one atomic, conditional step; every read sees all of them.
+
+    Every method may block for some seconds and raises :class:`StoreError` if the table cannot be reached.
+    """
+
+    def create(self, session: Session) -> None:
+        """Write a new session and its dialer's connection; this burns the nonce.
+
+        Raises:
+            NonceBurntError: If the session exists.
+        """
+
+    def connection(self, connection_id: str) -> Connection | None:
+        """Whose connection it is."""
+
+    def session(self, session_id: str) -> Session | None:
+        """The session as it is now."""
+
+    def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
+        """Put one fragment into the opening's set, under :func:`session.may_add_fragment`."""
+
+    def launch(self, session_id: str, launch: Launch) -> Outcome:
+        """Go to INVOKED with fresh token hashes, under :func:`session.may_launch`."""
+
+    def claim(self, claim: Claim) -> None:
+        """Go to OPEN with the relay's connection, and write that connection.
+
+        Raises:
+            ClaimRefusedError: See :func:`session.claim_refusal`.
+        """
+
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+        """Forget one side's connection, if it is still the current one."""
+
+    def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
+        """Go to ENDED from the states that ``step`` (END or ABANDON) allows."""
+
+
+class PeerLink(Protocol):
+    """API Gateway's callback side: posts to the WebSockets of one stage. Safe to use from several threads."""
+
+    def post(self, connection_id: str, text: str) -> None:
+        """Post one message; blocks until the gateway has answered, some seconds at most.
+
+        Raises:
+            PeerGoneError: No such connection.
+            PeerBusyError: Throttled, or the client reads too slowly.
+            PeerUnreachableError: Anything else.
+        """
+
+    def delete(self, connection_id: str) -> None:
+        """Close a connection; one that is gone already is no error.
+
+        Raises:
+            PeerBusyError: Throttled.
+            PeerUnreachableError: Anything else.
+        """
+
+
+class RelayLauncher(Protocol):
+    """Starts relays."""
+
+    def launch(self, event: Mapping[str, Any]) -> None:
+        """Invoke the relay asynchronously; returns once Lambda has queued the event.
+
+        Raises:
+            LaunchError: Throttled, refused or unanswered; the relay may have been started all the same.
+        """
+
+
+class KeySource(Protocol):
+    """Where the shared keys come from."""
+
+    def keys(self) -> KeyRing:
+        """The keys that are valid now."""

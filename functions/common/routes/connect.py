@@ -1,0 +1,48 @@
+"""``$connect``: is this a dialer, a relay, or somebody who comes back?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from emissary_lib.protocol.constants import SUBPROTOCOL
+from emissary_lib.protocol.credentials import RELAY_TOKEN, RESUME_TOKEN
+from functions.common.errors import ClaimRefusedError, SubprotocolError
+from functions.common.events import GatewayEvent
+from functions.common.routes.connect_dialer import ConnectDialer
+from functions.common.routes.connect_relay import ConnectRelay
+
+_OFFERED: Final = "Sec-WebSocket-Protocol"
+
+
+@dataclass(frozen=True, slots=True)
+class OnConnect:
+    """Admits a WebSocket before it exists. Keeps nothing from one event to the next."""
+
+    dialer: ConnectDialer
+    relay: ConnectRelay
+
+    def __call__(self, event: GatewayEvent) -> dict[str, str]:
+        """Admit, or raise; what each error means to the client is in ``responses.STATUS``.
+
+        Returns:
+            The response's headers. API Gateway passes no header on but this one.
+
+        Raises:
+            SubprotocolError: ``emissary.v2`` is not offered.
+            AuthenticationError: Credentials are absent, malformed or wrong.
+            NonceBurntError: A dialer's nonce was used before.
+            ClaimRefusedError: Not this client's session.
+            StoreError: The table could not be reached.
+        """
+        offered = event.header(_OFFERED) or ""
+        if SUBPROTOCOL not in (name.strip() for name in offered.split(",")):
+            raise SubprotocolError(f"the subprotocol {SUBPROTOCOL} is not offered")
+        if event.header(RELAY_TOKEN) is not None:
+            self.relay(event)
+        elif event.header(RESUME_TOKEN) is not None:
+            # A dialer that comes back to its session is let in here by a later version.
+            raise ClaimRefusedError("this version of the bridge resumes no session")
+        else:
+            self.dialer(event)
+        return {_OFFERED: SUBPROTOCOL}

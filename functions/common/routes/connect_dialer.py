@@ -1,0 +1,55 @@
+"""A dialer at the door (docs/protocol.md section 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emissary_lib.protocol.auth import (
+    DoorHeaders,
+    normalise_host,
+    parse_http_date,
+    session_id,
+    verify_door,
+)
+from functions.common import logs
+from functions.common.events import GatewayEvent
+from functions.common.ports import Clock, KeySource, SessionStore
+from functions.common.session import OPENING_TIME, Session, Side, purge_time
+
+#: API Gateway serves WebSockets on wss only.
+_HTTPS_PORT = 443
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectDialer:
+    """Checks a dialer's MAC, then creates its session, which burns the nonce."""
+
+    store: SessionStore
+    keys: KeySource
+    clock: Clock
+
+    def __call__(self, event: GatewayEvent) -> None:
+        """Admit a dialer.
+
+        Raises:
+            AuthenticationError: Credentials are absent, malformed or wrong.
+            NonceBurntError: The nonce was used before.
+            StoreError: The table could not be reached.
+        """
+        now = self.clock()
+        shown = DoorHeaders.from_headers(event.headers)
+        host = normalise_host(event.domain, scheme_default_port=_HTTPS_PORT)
+        key = verify_door(shown, self.keys.keys(), host=host, unix_now=now)
+        session = Session(
+            id=session_id(shown.nonce),
+            key_id=key.key_id,
+            nonce=shown.nonce,
+            date=shown.date,
+            host=host,
+            started=now,
+            expires=now + OPENING_TIME,
+            purge_at=purge_time(date=parse_http_date(shown.date), now=now),
+            dialer=Side(event.connection_id, 1),
+        )
+        self.store.create(session)
+        logs.info("dialer admitted", session=session.id, key_id=key.key_id, connection_id=event.connection_id)

@@ -1,0 +1,57 @@
+"""``$disconnect``: a WebSocket is gone. Best effort on AWS: it may come late, or never."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emissary_lib.protocol.codes import Code
+from functions.common import answers, logs
+from functions.common.events import GatewayEvent
+from functions.common.ports import PeerLink, SessionStore
+from functions.common.routes.ending import EndSession
+from functions.common.routes.posting import notify
+from functions.common.session import Role, Session, State, Step
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisconnect:
+    """Forgets a connection and tells the other side; ends a session whose opening nobody can finish."""
+
+    store: SessionStore
+    link: PeerLink
+    end: EndSession
+
+    def __call__(self, event: GatewayEvent) -> None:
+        """Handle the end of one WebSocket. The connection's own item stays until it is purged.
+
+        It has to: messages can be handled after the ``$disconnect`` that followed them, and an END among
+        them must still find its session.
+
+        Raises:
+            StoreError: The table could not be reached.
+        """
+        connection = self.store.connection(event.connection_id)
+        if connection is None:
+            return
+        role = connection.role
+        session, done = self.store.clear(connection.session, role, connection.id, connection.epoch)
+        if session is None or not done or session.state is State.ENDED:
+            return
+        logs.info(
+            "connection gone",
+            session=session.id,
+            role=role.value,
+            epoch=connection.epoch,
+            close_code=event.close_code,
+        )
+        if role is Role.DIALER and session.state is not State.OPEN:
+            after = self.end.lost(session.id, Code.DIALER_GONE, event.request_id, Step.ABANDON).session
+            if after is None or after.state is State.ENDED:
+                return
+            session = after  # a relay has claimed it in the meantime: it is told, like any other
+        self._tell_peer(session, role, connection.epoch)
+
+    def _tell_peer(self, session: Session, role: Role, epoch: int) -> None:
+        peer = session.side(role.other).connection
+        text = answers.disconnected(role, epoch, session.generation)
+        notify(self.link, peer, text, session=session.id)

@@ -1,0 +1,56 @@
+"""The end of a session, whoever finds out that it is over (docs/protocol.md section 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.payloads import End
+from functions.common import answers, audit
+from functions.common.ports import Clock, Outcome, PeerLink, SessionStore
+from functions.common.routes.posting import notify
+from functions.common.session import Connection, Ending, Role, Step
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    """Sets a session to ENDED, once; writes the audit record, once; tells both clients, as often as asked."""
+
+    store: SessionStore
+    link: PeerLink
+    clock: Clock
+
+    def reported(self, sender: Connection, end: End, request_id: str) -> Outcome:
+        """A client has sent END."""
+        mine = sender.role is Role.DIALER
+        ending = Ending(
+            code=end.code,
+            dialer_final=end.sent if mine else end.received,
+            relay_final=end.received if mine else end.sent,
+            by=request_id,
+            at=self.clock(),
+        )
+        return self._end(sender.session, ending, Step.END)
+
+    def lost(self, session_id: str, code: Code, request_id: str, step: Step = Step.END) -> Outcome:
+        """The bridge has found out that the session cannot go on; how far the streams got is not known.
+
+        Args:
+            session_id: The session.
+            code: Why.
+            request_id: API Gateway's id of the event in which it was found out.
+            step: ABANDON to end it only while no relay has claimed it.
+        """
+        return self._end(session_id, Ending(code, 0, 0, request_id, self.clock()), step)
+
+    def _end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
+        outcome = self.store.end(session_id, ending, step)
+        session = outcome.session
+        if session is None or session.ending is None:
+            return outcome
+        if outcome.done:
+            audit.record(session)
+        text = answers.ended(session)
+        for side in (session.dialer, session.relay):
+            notify(self.link, side.connection, text, session=session.id)
+        return outcome

@@ -1,0 +1,97 @@
+"""``$default``: one message of a client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.errors import RemoteProtocolError, UnsupportedVersionError
+from emissary_lib.protocol.frames import COPIED, Frame, FrameType, decode, peek
+from emissary_lib.protocol.payloads import End
+from functions.common import answers, logs
+from functions.common.events import GatewayEvent
+from functions.common.ports import PeerLink, SessionStore
+from functions.common.routes.ending import EndSession
+from functions.common.routes.forward import Forward
+from functions.common.routes.lookup import find
+from functions.common.routes.opening import Opening
+from functions.common.routes.posting import answer
+from functions.common.session import Connection, Role, State
+
+#: Who may send what the bridge handles itself (docs/protocol.md section 2). RESUME and HEALTH are reserved:
+#: they get a row when there is something behind them.
+_SENDERS: Final = {
+    FrameType.OPENING: frozenset({Role.DIALER}),
+    FrameType.PROBE: frozenset({Role.RELAY}),
+    FrameType.END: frozenset(Role),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OnMessage:
+    """Copies a message, or handles it. Keeps nothing that the next event depends on."""
+
+    store: SessionStore
+    link: PeerLink
+    forward: Forward
+    opening: Opening
+    end: EndSession
+
+    def __call__(self, event: GatewayEvent) -> None:
+        """Handle one message. What breaks the protocol is answered in the protocol, and copied to nobody.
+
+        Raises:
+            PeerBusyError, PeerUnreachableError, LaunchError, StoreError: The message was not handled; the
+                sender should send it again.
+        """
+        sender, text = event.connection_id, event.body
+        try:
+            number, generation = peek(text)
+            if number in COPIED:
+                return self.forward(sender, generation, text, event.request_id)
+            self._handle(event, decode(text))
+        except UnsupportedVersionError as exc:
+            self._refuse(sender, Code.UNSUPPORTED_VERSION, exc)
+        except RemoteProtocolError as exc:
+            self._refuse(sender, Code.PROTOCOL_ERROR, exc)
+
+    def _handle(self, event: GatewayEvent, frame: Frame) -> None:
+        connection = self.store.connection(event.connection_id)
+        if connection is None:
+            return answer(self.link, event.connection_id, answers.ended(None))
+        if not isinstance(frame.type, FrameType):
+            return  # of a later version, and marked as one that may be skipped
+        if connection.role not in _SENDERS.get(frame.type, ()):
+            raise RemoteProtocolError(f"{frame.type.name} is not for the {connection.role.value} to send")
+        handlers: dict[int, Callable[[], object]] = {
+            FrameType.OPENING: lambda: self.opening(connection, frame, event.body, event.request_id),
+            FrameType.PROBE: lambda: self._probe(connection, frame),
+            FrameType.END: lambda: self._end(connection, frame, event.request_id),
+        }
+        handlers[frame.type]()
+
+    def _probe(self, sender: Connection, frame: Frame) -> None:
+        session = self.store.session(sender.session)
+        if session is None or session.state is State.ENDED:
+            return answer(self.link, sender.id, answers.ended(session))
+        answer(self.link, sender.id, answers.probed(frame.payload, session.generation))
+
+    def _end(self, sender: Connection, frame: Frame, request_id: str) -> None:
+        outcome = self.end.reported(sender, End.decode(frame.payload), request_id)
+        if outcome.session is None:
+            answer(self.link, sender.id, answers.ended(None))
+
+    def _refuse(self, sender: str, code: Code, exc: RemoteProtocolError) -> None:
+        found = find(self.store, sender)
+        if found is None:
+            return answer(self.link, sender, answers.ended(None))
+        logs.warning(
+            "message refused",
+            session=found.session.id,
+            role=found.connection.role.value,
+            code=code.name,
+            cause=str(exc),
+        )
+        answer(self.link, sender, answers.reset(code, str(exc), found.session.generation))

@@ -1,0 +1,118 @@
+"""The opening: from a set of fragments to an answer, a refusal or a relay (docs/protocol.md section 3.2).
+
+Any invocation can handle any message, so nothing is kept here: each message adds its fragment to the item,
+and what is done is a function of the item alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emissary_lib.protocol.auth import token_hash
+from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.constants import MAX_OPENING_BYTES
+from emissary_lib.protocol.frames import Frame
+from emissary_lib.protocol.opening import OpeningAnswer, OpeningState, evaluate
+from emissary_lib.protocol.targets import AllowList
+from functions.common import answers, logs
+from functions.common.launch_event import launch_event
+from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
+from functions.common.routes.forward import Forward
+from functions.common.routes.lookup import Found
+from functions.common.routes.posting import answer
+from functions.common.session import Connection, Fragment, Launch, Session, State, may_launch
+
+_TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Handles OPENING messages of a dialer."""
+
+    store: SessionStore
+    link: PeerLink
+    launcher: RelayLauncher
+    keys: KeySource
+    allow: AllowList
+    forward: Forward
+    clock: Clock
+    entropy: Entropy
+    server_version: str
+
+    def __call__(self, sender: Connection, frame: Frame, text: str, request_id: str) -> None:
+        """Handle one OPENING message.
+
+        Raises:
+            PeerBusyError, PeerUnreachableError: The answer was not posted.
+            LaunchError: The relay could not be invoked.
+            StoreError: The table could not be reached.
+        """
+        session = self._keep(sender, frame)
+        if session is None:
+            return answer(self.link, sender.id, answers.ended(None))
+        before_claim = session.state in (State.OPENING, State.INVOKED)
+        if not before_claim or session.loss(self.clock()) is not None:
+            # OPEN: the relay reads it as DATA. Otherwise the dialer is told that it is over.
+            found = Found(sender, session)
+            return self.forward.to_peer(found, frame.generation, text, request_id)
+        result = evaluate(
+            [(fragment.offset, fragment.payload) for fragment in session.fragments],
+            nonce=session.nonce,
+            date=session.date,
+            host=session.host,
+            key_id=session.key_id,
+            keys=self.keys.keys(),
+            allow=self.allow,
+            server_version=self.server_version,
+        )
+        if result.state is OpeningState.ACCEPTED:
+            return self._launch(session, result, frame.window)
+        if session.state is State.OPENING:
+            self._reply(sender, session, result)
+
+    def _keep(self, sender: Connection, frame: Frame) -> Session | None:
+        # What lies beyond the limit is left to retransmission, by when the relay has the stream.
+        fragment = Fragment(frame.offset, frame.payload[: max(0, MAX_OPENING_BYTES - frame.offset)])
+        if not fragment.payload:
+            return self.store.session(sender.session)
+        return self.store.add_fragment(sender.session, fragment, self.clock()).session
+
+    def _reply(self, sender: Connection, session: Session, result: OpeningAnswer) -> None:
+        if result.server_bytes:
+            answer(self.link, sender.id, answers.opening(result.server_bytes, result.client_offset))
+        if result.state is OpeningState.GARBAGE:
+            reason = "the opening is no SOCKS5"
+            answer(self.link, sender.id, answers.reset(Code.PROTOCOL_ERROR, reason, session.generation))
+        if result.state is not OpeningState.WAITING:
+            logs.warning(
+                "opening refused",
+                session=session.id,
+                key_id=session.key_id,
+                target=None if result.target is None else str(result.target),
+                code=result.code.name,
+                reason=MEANINGS[result.code],
+            )
+
+    def _launch(self, session: Session, result: OpeningAnswer, window: int) -> None:
+        now = self.clock()
+        target = result.target
+        if target is None or not may_launch(session, now):
+            return
+        relay_token, resume_token = self.entropy(_TOKEN_BYTES), self.entropy(_TOKEN_BYTES)
+        launch = Launch(str(target), token_hash(relay_token), token_hash(resume_token), now)
+        launched, done = self.store.launch(session.id, launch)
+        if launched is None or not done:
+            return  # another invocation was quicker; the relay is on its way
+        self.launcher.launch(
+            launch_event(
+                launched,
+                target=target,
+                relay_token=relay_token,
+                resume_token=resume_token,
+                server_bytes=result.server_bytes,
+                client_offset=result.client_offset,
+                early=result.early,
+                window=window,
+            )
+        )
+        logs.info("relay launched", session=session.id, key_id=session.key_id, target=str(target))

@@ -1,0 +1,253 @@
+"""The session item: its fields, its states, and which step is allowed when.
+
+Everything that decides about a session's state stands here, as data and pure predicates; the store turns it
+into conditional writes. Times are wall-clock seconds since 1970 UTC (containers share no other clock).
+
+Source: docs/protocol.md sections 3 to 6.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import CLOCK_SKEW, MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER, VERSION
+
+#: How long a dialer may take from its upgrade until a relay has claimed the session, in seconds.
+#:
+#: As long as an asynchronous invocation may wait in Lambda's queue (template.yaml, MaximumEventAgeInSeconds):
+#: a relay that starts later finds the session expired.
+OPENING_TIME: Final = 60.0
+
+#: How long a relay can live after its claim, in seconds: Lambda's longest invocation. It started before it
+#: claimed, so this is never too short. Source: AWS Lambda developer guide, "Lambda quotas".
+RELAY_TIME: Final = 900.0
+
+#: How long items are kept beyond the last moment at which they matter, in seconds. A burnt nonce has to
+#: outlive every clock that would still accept its date.
+PURGE_MARGIN: Final = 3600.0
+
+
+class Role(enum.Enum):
+    """Which side of the session a connection is."""
+
+    DIALER = "dialer"
+    RELAY = "relay"
+
+    @property
+    def other(self) -> Role:
+        return Role.RELAY if self is Role.DIALER else Role.DIALER
+
+    @property
+    def wire(self) -> int:
+        """Its number in a DISCONNECTED frame (docs/protocol.md section 2)."""
+        return 1 if self is Role.DIALER else 2
+
+    @property
+    def gone(self) -> Code:
+        """Why a session ends when this side's connection is lost for good."""
+        return Code.DIALER_GONE if self is Role.DIALER else Code.RELAY_GONE
+
+
+class State(enum.Enum):
+    """OPENING: the SOCKS5 exchange. INVOKED: a relay is launched. OPEN: it has claimed. ENDED: over."""
+
+    OPENING = "OPENING"
+    INVOKED = "INVOKED"
+    OPEN = "OPEN"
+    ENDED = "ENDED"
+
+
+class Step(enum.Enum):
+    """What is done to a session."""
+
+    ADD_FRAGMENT = "add a fragment"
+    LAUNCH = "launch"
+    CLAIM = "claim"
+    ABANDON = "abandon"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """From which states a step is allowed, and where it leads (None: stays)."""
+
+    sources: frozenset[State]
+    to: State | None
+
+
+_BEFORE_CLAIM: Final = frozenset({State.OPENING, State.INVOKED})
+
+#: Every change of state there is. The conditions beside the state stand in the predicates below.
+TRANSITIONS: Final[Mapping[Step, Transition]] = {
+    Step.ADD_FRAGMENT: Transition(_BEFORE_CLAIM, None),
+    Step.LAUNCH: Transition(_BEFORE_CLAIM, State.INVOKED),
+    Step.CLAIM: Transition(frozenset({State.INVOKED, State.OPEN}), State.OPEN),
+    Step.ABANDON: Transition(_BEFORE_CLAIM, State.ENDED),
+    Step.END: Transition(frozenset(State) - {State.ENDED}, State.ENDED),
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fragment:
+    """A piece of the dialer's stream, from one OPENING message."""
+
+    offset: int
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side's current connection, or None while it has none, and how often it has connected."""
+
+    connection: str | None
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Whose connection it is: the ``C#`` item. It never changes once written."""
+
+    id: str
+    session: str
+    role: Role
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a launch writes; ``token_hash`` tells whose launch it is."""
+
+    target: str
+    relay_token_hash: str
+    resume_token_hash: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a relay shows and what its claim writes."""
+
+    session: str
+    connection: str
+    token_hash: str = field(repr=False)
+    instance: str
+    epoch: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why and where a session ended.
+
+    Attributes:
+        code: The reason.
+        dialer_final: Final offset of the dialer's stream, as far as known.
+        relay_final: Final offset of the relay's stream, as far as known.
+        by: Id of the request that ended it, so that a repeated write knows itself again.
+        at: When.
+    """
+
+    code: Code
+    dialer_final: int
+    relay_final: int
+    by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session as stored.
+
+    Attributes:
+        id: Lower-case hexadecimal SHA-256 of the nonce.
+        key_id: The key that signed at the door.
+        nonce: The dialer's nonce, 32 bytes.
+        date: The dialer's date, exactly as signed.
+        host: The API's host, as signed.
+        started: When the door let it in.
+        expires: Until when it may live: the opening's deadline, from the claim on the relay's.
+        purge_at: When the table may delete it.
+        instance: The relay invocation that holds it, once claimed.
+        invoked_at: When the relay was last launched.
+    """
+
+    id: str
+    key_id: int
+    nonce: bytes = field(repr=False)
+    date: str
+    host: str
+    started: float
+    expires: float
+    purge_at: int
+    state: State = State.OPENING
+    version: int = VERSION
+    dialer: Side = Side(None, 1)
+    relay: Side = Side(None, 0)
+    instance: str | None = None
+    relay_token_hash: str | None = field(default=None, repr=False)
+    resume_token_hash: str | None = field(default=None, repr=False)
+    fragments: frozenset[Fragment] = field(default=frozenset(), repr=False)
+    target: str | None = None
+    invoked_at: float | None = None
+    ending: Ending | None = None
+
+    @property
+    def generation(self) -> int:
+        """Generation of the current pair of connections (docs/protocol.md section 5)."""
+        return (self.dialer.epoch + self.relay.epoch) & 0xFFFF
+
+    def side(self, role: Role) -> Side:
+        return self.dialer if role is Role.DIALER else self.relay
+
+    def loss(self, now: float) -> Code | None:
+        """Why the session is lost though nobody has ended it, or None while it may live."""
+        if self.state is State.ENDED or now <= self.expires:
+            return None
+        return Code.RELAY_DEADLINE if self.state is State.OPEN else Code.OPENING_EXPIRED
+
+
+def purge_time(*, date: float, now: float) -> int:
+    """When the items of a session that begins now may be deleted, in whole seconds since 1970 UTC.
+
+    Args:
+        date: The date the dialer signed; a clock that is late still accepts it CLOCK_SKEW after it.
+        now: The time at the door.
+    """
+    return int(max(date + CLOCK_SKEW, now + OPENING_TIME + RELAY_TIME) + PURGE_MARGIN)
+
+
+def may_add_fragment(session: Session, fragment: Fragment, now: float) -> bool:
+    """Whether the set takes another fragment (one that it holds already is no other)."""
+    return (
+        session.state in TRANSITIONS[Step.ADD_FRAGMENT].sources
+        and now < session.expires
+        and (fragment in session.fragments or len(session.fragments) < MAX_OPENING_FRAGMENTS)
+    )
+
+
+def may_launch(session: Session, now: float) -> bool:
+    """Whether a relay is to be launched: the first, or another because the last one did not claim."""
+    if session.state not in TRANSITIONS[Step.LAUNCH].sources or now >= session.expires:
+        return False
+    return session.invoked_at is None or session.invoked_at < now - RELAUNCH_AFTER
+
+
+def claim_refusal(session: Session | None, claim: Claim) -> str | None:
+    """Why a claim is refused, for our log; None if it is granted."""
+    if session is None:
+        return "no such session"
+    if session.state not in TRANSITIONS[Step.CLAIM].sources:
+        return f"the session is {session.state.value}"
+    if session.relay_token_hash != claim.token_hash:
+        return "the token is not that of the last launch"
+    if session.instance not in (None, claim.instance):
+        return "another instance holds the session"
+    if claim.epoch <= session.relay.epoch:
+        return f"epoch {claim.epoch} is not above {session.relay.epoch}"
+    if claim.at >= session.expires:
+        return "the session has expired"
+    return None

@@ -1,0 +1,210 @@
+"""The composition root: environment -> settings -> adapters -> use cases, built once per environment.
+
+Importing this has no side effect. Inside Lambda :func:`warm` builds everything in the init phase, which has a
+full CPU and is not part of anybody's waiting time; elsewhere the first event does.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from emissary_lib._version import __version__
+from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.protocol.targets import AllowList
+from functions.common import config
+from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust
+from functions.common.adapters.clients import Sdk
+from functions.common.adapters.json_logging import use_json
+from functions.common.adapters.keys import EnvironmentKeys
+from functions.common.adapters.launcher import LambdaLauncher
+from functions.common.adapters.store import DynamoSessionStore
+from functions.common.events import GatewayEvent
+from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
+from functions.common.routes.connect import OnConnect
+from functions.common.routes.connect_dialer import ConnectDialer
+from functions.common.routes.connect_relay import ConnectRelay
+from functions.common.routes.disconnect import OnDisconnect
+from functions.common.routes.ending import EndSession
+from functions.common.routes.forward import Forward
+from functions.common.routes.message import OnMessage
+from functions.common.routes.opening import Opening
+from functions.common.routes.peers import PeerCache
+
+#: Lambda sets it; nobody else does.
+_IN_LAMBDA: Final = "AWS_LAMBDA_RUNTIME_API"
+
+
+def on_connect(store: SessionStore, keys: KeySource, clock: Clock) -> OnConnect:
+    """The use case of ``$connect``."""
+    return OnConnect(ConnectDialer(store, keys, clock), ConnectRelay(store, clock))
+
+
+def on_message(
+    store: SessionStore,
+    link: PeerLink,
+    *,
+    launcher: RelayLauncher,
+    keys: KeySource,
+    allow: AllowList,
+    peers: PeerCache,
+    clock: Clock,
+    entropy: Entropy,
+) -> OnMessage:
+    """The use case of ``$default``."""
+    end = EndSession(store, link, clock)
+    forward = Forward(store, link, peers, end, clock)
+    opening = Opening(store, link, launcher, keys, allow, forward, clock, entropy, __version__)
+    return OnMessage(store, link, forward, opening, end)
+
+
+def on_disconnect(store: SessionStore, link: PeerLink, clock: Clock) -> OnDisconnect:
+    """The use case of ``$disconnect``."""
+    return OnDisconnect(store, link, EndSession(store, link, clock))
+
+
+class _Environment:
+    """What the functions have in common: one environment's SDK session, store and trust.
+
+    Args:
+        environ: Environment variables.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    @functools.cached_property
+    def _sdk(self) -> Sdk:
+        return Sdk(self._environ[config.REGION])
+
+    @functools.cached_property
+    def _trust(self) -> ssl.SSLContext:
+        return trust(self._environ)
+
+    def _new_store(self, table: str) -> DynamoSessionStore:
+        return DynamoSessionStore(self._sdk.client("dynamodb"), table)
+
+    def _endpoint(self, event: GatewayEvent) -> str:
+        return callback_endpoint(event.domain, event.stage, self._environ)
+
+    def _new_link(self, endpoint: str, region: str) -> PostToConnection:
+        tls = self._trust if endpoint.startswith("https:") else None
+        return PostToConnection(endpoint, region=region, credentials=self._sdk.credentials, tls=tls)
+
+
+class Connect(_Environment):
+    """``$connect`` of one environment."""
+
+    def __call__(self, event: GatewayEvent) -> dict[str, str]:
+        """Handle an event.
+
+        Raises:
+            ConfigError: If settings are wrong; else what :class:`OnConnect` raises.
+        """
+        return self._use_case(event)
+
+    def warm(self) -> None:
+        """Build everything ahead of the first event."""
+        _ = self._use_case
+
+    @functools.cached_property
+    def _use_case(self) -> OnConnect:
+        settings = config.connect_settings(self._environ)
+        return on_connect(self._new_store(settings.table), EnvironmentKeys(settings.keys), time.time)
+
+
+class Default(_Environment):
+    """``$default`` of one environment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(environ)
+        self._use_cases: dict[str, OnMessage] = {}
+
+    def __call__(self, event: GatewayEvent) -> None:
+        """Handle an event.
+
+        Raises:
+            ConfigError: If settings are wrong; else what :class:`OnMessage` raises.
+        """
+        endpoint = self._endpoint(event)
+        use_case = self._use_cases.get(endpoint)
+        if use_case is None:
+            use_case = self._use_cases[endpoint] = on_message(
+                self._store,
+                self._new_link(endpoint, self._settings.region),
+                launcher=self._launcher,
+                keys=EnvironmentKeys(self._settings.keys),
+                allow=self._settings.allow,
+                peers=PeerCache(),
+                clock=time.time,
+                entropy=os.urandom,
+            )
+        use_case(event)
+
+    def warm(self) -> None:
+        """Build everything but the link ahead of the first event, which alone tells the link's address."""
+        _ = self._store, self._launcher, self._trust
+
+    @functools.cached_property
+    def _settings(self) -> config.DefaultSettings:
+        return config.default_settings(self._environ)
+
+    @functools.cached_property
+    def _store(self) -> DynamoSessionStore:
+        return self._new_store(self._settings.table)
+
+    @functools.cached_property
+    def _launcher(self) -> LambdaLauncher:
+        return LambdaLauncher(self._sdk.client("lambda"), self._settings.relay_function)
+
+
+class Disconnect(_Environment):
+    """``$disconnect`` of one environment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(environ)
+        self._use_cases: dict[str, OnDisconnect] = {}
+
+    def __call__(self, event: GatewayEvent) -> None:
+        """Handle an event.
+
+        Raises:
+            ConfigError: If settings are wrong; else what :class:`OnDisconnect` raises.
+        """
+        endpoint = self._endpoint(event)
+        use_case = self._use_cases.get(endpoint)
+        if use_case is None:
+            link = self._new_link(endpoint, self._settings.region)
+            use_case = self._use_cases[endpoint] = on_disconnect(self._store, link, time.time)
+        use_case(event)
+
+    def warm(self) -> None:
+        """Build everything but the link ahead of the first event, which alone tells the link's address."""
+        _ = self._store, self._trust
+
+    @functools.cached_property
+    def _settings(self) -> config.DisconnectSettings:
+        return config.disconnect_settings(self._environ)
+
+    @functools.cached_property
+    def _store(self) -> DynamoSessionStore:
+        return self._new_store(self._settings.table)
+
+
+def warm(function: Connect | Default | Disconnect, environ: Mapping[str, str]) -> None:
+    """Inside Lambda: set up the log and build the function's parts. Elsewhere: nothing.
+
+    Wrong settings are left for the first event to tell, so that a client gets an answer and the log a line,
+    instead of a function that Lambda starts over and over.
+    """
+    if _IN_LAMBDA not in environ:
+        return
+    use_json(config.log_level(environ), function=environ.get("AWS_LAMBDA_FUNCTION_NAME", ""))
+    try:
+        function.warm()
+    except ConfigError:
+        pass
