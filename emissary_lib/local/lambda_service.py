@@ -11,7 +11,7 @@ import itertools
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +44,7 @@ class LambdaService:
         forker: Makes the processes; the caller starts and closes it.
         meter: Told of each invocation's run time.
         identities: The functions' credentials.
-        endpoints: Where the functions find the other services.
+        endpoints: Where the functions find the other services; asked when an environment is started.
         logs: Directory for one log file per function.
         account_concurrency: Executions at once in the whole account, reserved ones included.
         fresh_environments: Give every invocation a new process and kill it afterwards.
@@ -62,7 +62,7 @@ class LambdaService:
         forker: Forker,
         meter: Meter,
         identities: Identities,
-        endpoints: Endpoints,
+        endpoints: Callable[[], Endpoints],
         logs: Path,
         account_concurrency: int = 1000,
         fresh_environments: bool = False,
@@ -180,7 +180,7 @@ class LambdaService:
         self._alive.add(environment)
         environment.ended.add_done_callback(lambda _: self._alive.discard(environment))
         credentials = self._identities.by_function[spec.logical_id]
-        variables = environment_variables(spec, credentials, self._endpoints, runtime_api, identifier)
+        variables = environment_variables(spec, credentials, self._endpoints(), runtime_api, identifier)
         # The invocation must be there before the process can answer or die.
         asyncio.get_running_loop().call_soon(
             self._forker.spawn, environment, variables, spec.task_root, self._log_file(spec)

@@ -32,12 +32,21 @@ def slow(event, context):
     time.sleep(event["seconds"])
     return {"pid": os.getpid()}
 
+def open_files():
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink("/proc/self/fd/" + fd))
+        except OSError:
+            pass  # the listing itself
+    return sorted(links)
+
 def look(event, context):
     return {
         "environ": dict(os.environ), "cwd": os.getcwd(), "path": sys.path[0], "loaded": loaded,
         "arn": context.invoked_function_arn, "left": context.get_remaining_time_in_millis(),
         "name": context.function_name, "memory": context.memory_limit_in_mb,
-        "fds": sorted(int(fd) for fd in os.listdir("/proc/self/fd")), "trace": os.environ["_X_AMZN_TRACE_ID"],
+        "files": open_files(), "trace": os.environ["_X_AMZN_TRACE_ID"],
         "sid": os.getsid(0), "pid": os.getpid(),
     }
 
@@ -100,7 +109,7 @@ async def world(directory: Path, *specs: FunctionSpec, **options: Any) -> AsyncI
         forker = Forker(log)
         service = LambdaService(
             functions, forker=forker, meter=meter, identities=Identities.draw(functions),
-            endpoints=endpoints, logs=directory, **options,
+            endpoints=lambda: endpoints, logs=directory, **options,
         )  # fmt: skip
         await forker.start()
         try:

@@ -193,8 +193,10 @@ def test_environment_has_what_lambda_gives_and_nothing_else(
             assert seen["memory"] == "256"
             assert seen["trace"].startswith("Root=1-")
             assert seen["sid"] == seen["pid"] != os.getsid(0)
-            # 0, 1, 2, the Runtime API's connection, and the listing itself
-            assert len(seen["fds"]) <= 6
+            # Nothing inherited: no pidfd, and no sockets but the runtime client's own (libcurl has a pair).
+            sockets = [name for name in seen["files"] if name.startswith("socket:")]
+            assert len(sockets) <= 3
+            assert set(seen["files"]) - set(sockets) == {"/dev/null", str(tmp_path / "F.log")}
 
     run(body)
 

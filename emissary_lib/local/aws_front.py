@@ -1,0 +1,218 @@
+"""The local endpoint of DynamoDB and Lambda: what ``AWS_ENDPOINT_URL_*`` of the functions points to.
+
+Every call's signature is checked here and ascribed to the function whose credentials signed it. DynamoDB
+calls are metered and passed on to the tables; Lambda's Invoke is answered by the Lambda service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from emissary_lib.local import names
+from emissary_lib.local.errors import LocalCloudError
+from emissary_lib.local.latency import Latency, Leg
+from emissary_lib.local.meter import Meter
+from emissary_lib.local.ports import FunctionInvoker, InvocationResult, InvocationStatus
+from emissary_lib.local.sigv4 import CredentialsLookup, SignatureError, verify
+from emissary_lib.local.tables import Tables
+from emissary_lib.local.template import FunctionSpec
+
+#: Largest payload of an invocation, in bytes, by X-Amz-Invocation-Type. Source: AWS Lambda quotas.
+MAX_PAYLOAD: Final[Mapping[str, int]] = {"RequestResponse": 6_291_556, "Event": 1_048_576}
+
+_INVOKE: Final = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
+
+#: Whether ``identity`` may do ``action`` on the resource ``arn``.
+Authorize = Callable[[str, str, str], bool]
+
+
+def allow_all(identity: str, action: str, arn: str) -> bool:
+    """Allow every signed call."""
+    return True
+
+
+class _Refusal(Exception):
+    """An answer that is an AWS error; never leaves this module."""
+
+    def __init__(self, status: int, kind: str, message: str, **extra: str) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.body = status, kind, {"message": message, **extra}
+
+
+class AwsFront:
+    """One HTTP listener for DynamoDB and Lambda.
+
+    Args:
+        functions: By logical id; whom Invoke can name.
+        invoker: Runs them.
+        tables: Answers DynamoDB.
+        meter: Counts.
+        credentials: Whose access key it is.
+        latency: How long a DynamoDB request takes on top.
+        authorize: Decides on Invoke; DynamoDB calls are decided with the table's ARN.
+
+    Thread safety: none; use it on one event loop.
+    """
+
+    def __init__(
+        self,
+        functions: Mapping[str, FunctionSpec],
+        *,
+        invoker: FunctionInvoker,
+        tables: Tables,
+        meter: Meter,
+        credentials: CredentialsLookup,
+        latency: Latency | None = None,
+        authorize: Authorize = allow_all,
+    ) -> None:
+        self._by_name = {spec.name: spec for spec in functions.values()}
+        self._invoker = invoker
+        self._tables = tables
+        self._meter = meter
+        self._credentials = credentials
+        self._latency = latency or Latency()
+        self._authorize = authorize
+        self._http: web.Server | None = None
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Listen; the base URL."""
+        self._http = web.Server(self._handle, access_log=None, keepalive_timeout=60.0)
+        self._server = await asyncio.get_running_loop().create_server(self._http, host, port, backlog=256)
+        return f"http://{host}:{self._server.sockets[0].getsockname()[1]}"
+
+    async def close(self) -> None:
+        """Stop listening and drop every connection. Idempotent."""
+        server, self._server = self._server, None
+        if server is None or self._http is None:
+            return
+        server.close()
+        self._http.pre_shutdown()
+        await self._http.shutdown(timeout=0.5)
+        await server.wait_closed()
+
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
+        body = await request.content.read()  # request.read() stops at 1 MB
+        path, _, query = request.raw_path.partition("?")
+        invoked = _INVOKE.fullmatch(path)
+        service = "lambda" if invoked else "dynamodb"
+        request_id = str(uuid.uuid4())
+        try:
+            try:
+                identity = verify(
+                    request.method, path, query, request.headers, body, self._credentials, time.time(),
+                    service, names.REGION,
+                )  # fmt: skip
+            except SignatureError as exc:
+                raise _Refusal(403 if invoked else 400, exc.code, str(exc)) from exc
+            if invoked:
+                response = await self._invoke(identity, unquote(invoked.group(1)), request, body)
+            else:
+                response = await self._dynamodb(identity, request.headers.get("X-Amz-Target", ""), body)
+        except _Refusal as exc:
+            response = web.Response(status=exc.status, body=json.dumps(_typed(exc, service)))
+            response.headers["x-amzn-ErrorType"] = exc.kind
+            response.content_type = "application/json"
+        response.headers["x-amzn-RequestId"] = request_id
+        return response
+
+    async def _dynamodb(self, identity: str, target: str, body: bytes) -> web.Response:
+        version, _, operation = target.partition(".")
+        if version != "DynamoDB_20120810" or not operation:
+            raise _Refusal(400, "UnknownOperationException", f"X-Amz-Target is {target!r}")
+        for table in _tables_of(operation, body):
+            arn = names.attribute("AWS::DynamoDB::Table", table, "Arn")
+            if not self._authorize(identity, f"dynamodb:{operation}", arn):
+                raise _Refusal(400, "AccessDeniedException", _denied(identity, f"dynamodb:{operation}", arn))
+        delay = self._latency.delay(Leg.DYNAMODB)
+        if delay:
+            await asyncio.sleep(delay)
+        try:
+            status, answer = await self._tables.forward(target, body)
+        except LocalCloudError as exc:
+            raise _Refusal(500, "InternalServerError", str(exc)) from exc
+        self._meter.dynamodb(operation, body, answer)
+        return web.Response(status=status, body=answer, content_type="application/x-amz-json-1.0")
+
+    async def _invoke(self, identity: str, name: str, request: web.BaseRequest, body: bytes) -> web.Response:
+        if request.method != "POST":
+            raise _Refusal(405, "MethodNotAllowedException", "Invoke is a POST")
+        spec = self._by_name.get(function_name(name))
+        if spec is None:
+            arn = names.attribute("AWS::Serverless::Function", function_name(name), "Arn")
+            raise _Refusal(404, "ResourceNotFoundException", f"Function not found: {arn}", Type="User")
+        if not self._authorize(identity, "lambda:InvokeFunction", spec.arn):
+            denied = _denied(identity, "lambda:InvokeFunction", spec.arn)
+            raise _Refusal(403, "AccessDeniedException", denied)
+        kind = request.headers.get("X-Amz-Invocation-Type", "RequestResponse")
+        limit = MAX_PAYLOAD.get(kind)
+        if limit is None:
+            raise _Refusal(
+                400, "InvalidParameterValueException", f"InvocationType {kind} is not offered here"
+            )
+        if len(body) > limit:
+            text = (
+                f"{len(body)} byte payload is too large for the {kind} invocation type (limit {limit} bytes)"
+            )
+            raise _Refusal(413, "RequestEntityTooLargeException", text, Type="User")
+        payload = body or b"{}"
+        try:
+            json.loads(payload)
+        except ValueError as exc:
+            text = f"Could not parse request body into json: {exc}"
+            raise _Refusal(400, "InvalidRequestContentException", text, Type="User") from exc
+        if kind == "Event":
+            await self._invoker.enqueue(spec.logical_id, payload)
+            return web.Response(status=202)
+        return _answer(await self._invoker.invoke(spec.logical_id, payload))
+
+
+def function_name(given: str) -> str:
+    """The plain name in a function name, partial ARN or ARN, with or without ``:$LATEST``."""
+    parts = given.split(":")
+    if "function" in parts[:-1]:
+        return parts[parts.index("function") + 1]
+    return parts[0]
+
+
+def _answer(result: InvocationResult) -> web.Response:
+    if result.status is InvocationStatus.THROTTLED:
+        reason = "ConcurrentInvocationLimitExceeded"
+        raise _Refusal(429, "TooManyRequestsException", "Rate Exceeded.", Type="User", Reason=reason)
+    headers = {"X-Amz-Executed-Version": "$LATEST"}
+    if result.status is not InvocationStatus.OK:
+        headers["X-Amz-Function-Error"] = "Unhandled"
+    return web.Response(body=result.payload, headers=headers, content_type="application/json")
+
+
+def _typed(refusal: _Refusal, service: str) -> dict[str, str]:
+    if service == "lambda":
+        return refusal.body
+    return {"__type": f"com.amazon.coral.service#{refusal.kind}", **refusal.body}
+
+
+def _denied(identity: str, action: str, arn: str) -> str:
+    return f"User: {identity} is not authorized to perform: {action} on resource: {arn}"
+
+
+def _tables_of(operation: str, body: bytes) -> set[str]:
+    """Names of the tables a DynamoDB request touches."""
+    try:
+        asked: dict[str, Any] = json.loads(body)
+        if operation.startswith("Transact"):
+            items = (next(iter(item.values())) for item in asked["TransactItems"])
+            return {str(item["TableName"]) for item in items}
+        if operation.startswith("Batch"):
+            return set(asked["RequestItems"])
+        return {str(asked["TableName"])} if "TableName" in asked else set()
+    except (ValueError, TypeError, LookupError, AttributeError, StopIteration) as exc:
+        raise _Refusal(400, "SerializationException", f"the request is malformed: {exc!r}") from exc

@@ -1,0 +1,193 @@
+"""The cloud process: gateway, Lambda service and AWS front on one event loop. Run with ``-m``.
+
+A process of its own, so that it does not share an interpreter lock with its user. It reads one JSON line
+of settings from standard input, answers with one line when everything is up, then answers one line per
+command, and ends with everything it started when standard input ends. :mod:`emissary_lib.local.cloud`
+is the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from emissary_lib.local import names
+from emissary_lib.local.async_queue import AsyncQueue
+from emissary_lib.local.aws_front import AwsFront
+from emissary_lib.local.callbacks import ApiName
+from emissary_lib.local.certificates import create_certificates
+from emissary_lib.local.faults import Faults
+from emissary_lib.local.forker import Forker
+from emissary_lib.local.gateway import Gateway
+from emissary_lib.local.lambda_service import LambdaService
+from emissary_lib.local.latency import Latency
+from emissary_lib.local.limits import Limits
+from emissary_lib.local.meter import Meter
+from emissary_lib.local.tables import Tables
+from emissary_lib.local.template import read_template
+from emissary_lib.local.variables import Endpoints, Identities
+from emissary_lib.protocol.errors import EmissaryError
+
+
+class Cloud:
+    """Everything that runs in the cloud process, put together from the settings.
+
+    Args:
+        settings: What :class:`emissary_lib.local.cloud.LocalCloud` sends: ``template``, ``parameters``,
+            ``directory``, ``faults``, ``limits``, ``latency``, ``account_concurrency``,
+            ``fresh_environments``, ``tls``.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._stack = contextlib.AsyncExitStack()
+        self._settings = settings
+        self.meter = Meter()
+
+    async def start(self) -> dict[str, Any]:
+        """Start everything; returns what the user must know, when all of it answers.
+
+        Raises:
+            EmissaryError: If something cannot start.
+            OSError: If a process, port or file cannot be had.
+        """
+        settings, stack = self._settings, self._stack
+        directory = Path(settings["directory"])
+        template = read_template(settings["template"], settings["parameters"])
+        faults, limits = Faults(**settings["faults"]), Limits(**settings["limits"])
+        latency = Latency(settings["latency"], faults.seed)
+        identities = Identities.draw(template.functions)
+        certificates = create_certificates(directory) if settings["tls"] else None
+        log = stack.enter_context((directory / "cloud.log").open("ab"))
+
+        forker, tables = Forker(log), Tables(log)
+        stack.push_async_callback(forker.close)
+        stack.push_async_callback(tables.close)
+        await asyncio.gather(forker.start(), tables.start(template.tables.values()))
+
+        endpoints: list[Endpoints] = []
+        service = LambdaService(
+            template.functions,
+            forker=forker,
+            meter=self.meter,
+            identities=identities,
+            endpoints=lambda: endpoints[0],
+            logs=directory,
+            account_concurrency=settings["account_concurrency"],
+            fresh_environments=settings["fresh_environments"],
+        )
+        stack.push_async_callback(service.close)
+        queue = AsyncQueue(template.functions, service, latency=latency, time_scale=limits.time_scale)
+        stack.push_async_callback(queue.close)
+        front = AwsFront(
+            template.functions,
+            invoker=queue,
+            tables=tables,
+            meter=self.meter,
+            credentials=identities.by_key.get,
+            latency=latency,
+        )
+        stack.push_async_callback(front.close)
+        front_url = await front.start()
+        api = template.api
+        gateway = Gateway(
+            stage=api.stage,
+            routes=api.routes,
+            invoker=queue,
+            faults=faults,
+            meter=self.meter,
+            credentials=identities.by_key.get,
+            limits=limits,
+            ssl=certificates.server_context() if certificates else None,
+            latency=latency,
+            name=ApiName(api.stage, api.api_id, names.REGION, names.ACCOUNT_ID),
+        )
+        stack.push_async_callback(gateway.close)
+        address = f"127.0.0.1:{await gateway.start()}/{api.stage}"
+        secure = "s" if certificates else ""
+        ca_file = certificates.ca_file if certificates else None
+        endpoints.append(
+            Endpoints(front_url, f"http{secure}://{address}", f"ws{secure}://{address}", ca_file)
+        )
+        return {
+            "url": f"ws{secure}://{address}",
+            "ca_file": ca_file,
+            "functions": list(template.functions),
+            "front": front_url,
+        }
+
+    async def close(self) -> None:
+        """Stop everything, last started first. Idempotent."""
+        await self._stack.aclose()
+
+
+async def serve(settings: Mapping[str, Any], output: int) -> None:
+    """Run a cloud until standard input ends, SIGTERM arrives, or the parent process is gone."""
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    parent = os.getppid()
+    cloud = Cloud(settings)
+    try:
+        try:
+            ready = await cloud.start()
+        except (EmissaryError, OSError) as exc:
+            _write(output, {"error": str(exc) or repr(exc)})
+            return
+        _write(output, {"ready": ready})
+        pending = bytearray()
+
+        def read() -> None:
+            data = os.read(0, 65_536)
+            if not data:
+                over.set()
+                return
+            pending.extend(data)
+            while b"\n" in pending:
+                line, _, rest = bytes(pending).partition(b"\n")
+                pending[:] = rest
+                if json.loads(line) == {"command": "meter"}:
+                    _write(output, {"meter": json.loads(cloud.meter.snapshot().to_json())})
+
+        loop.add_reader(0, read)
+        while not over.is_set():
+            # The pipe alone is not enough: a process forked by our user may have inherited its other end.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), 1.0)
+            if os.getppid() != parent:
+                over.set()
+        loop.remove_reader(0)
+    finally:
+        await cloud.close()
+        if os.getppid() != parent:
+            shutil.rmtree(settings["directory"], ignore_errors=True)  # nobody is left to do it
+
+
+def _write(output: int, message: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the reader is gone: standard input will say so
+        data = json.dumps(message).encode() + b"\n"
+        while data:
+            data = data[os.write(output, data) :]
+
+
+def main() -> None:
+    """Read the settings and run; see the module's docstring."""
+    output = os.dup(1)
+    os.dup2(2, 1)  # whatever prints goes to the log, not between the answers
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)  # no buffering: what follows is the event loop's to read
+        if not byte:
+            return
+        line += byte
+    asyncio.run(serve(json.loads(line), output))
+
+
+if __name__ == "__main__":
+    main()
