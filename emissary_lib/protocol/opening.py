@@ -208,13 +208,12 @@ class _Judge:
     def hear(self, event: socks5.ServerEvent) -> None:
         if self.state is not OpeningState.WAITING:
             return
-        match event:
-            case socks5.Greeting():
-                self._greet(event)
-            case socks5.Credentials():
-                self._authenticate(event)
-            case socks5.Request():
-                self._decide(event)
+        if isinstance(event, socks5.Greeting):
+            self._greet(event)
+        elif isinstance(event, socks5.Credentials):
+            self._authenticate(event)
+        else:
+            self._decide(event)
 
     def _greet(self, greeting: socks5.Greeting) -> None:
         mac = server_mac(self._door_key, date=self._date, nonce=self._nonce, host=self._host)
