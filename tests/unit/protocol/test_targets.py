@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.protocol.targets import AllowList, Target, TargetError
+from emissary_lib.protocol.targets import AllowList, Rule, Target, TargetError
 
 
 def allow(*rules: tuple[str, Any]) -> AllowList:
@@ -84,6 +84,10 @@ def test_rules_admit_no_more_than_they_say(
     listed = allow((rule, port))
     assert [text for text in admitted if not listed.permits(Target.parse(text))] == []
     assert [text for text in refused if listed.permits(Target.parse(text))] == []
+
+
+def test_a_suffix_never_matches_the_end_of_an_address() -> None:
+    assert not Rule("*.5", ((1, 1),)).matches(Target("10.0.0.5", 1))
 
 
 def test_an_empty_list_permits_nothing() -> None:
