@@ -1,7 +1,7 @@
 """The local cloud: runs a SAM template on this machine, as strict as AWS. Needs the ``local`` extra.
 
-:class:`LocalCloud` is all that users need; :class:`Faults` and :class:`Limits` are its knobs. Loaded lazily, so
-that a module of this package can be imported without the others' dependencies.
+:class:`LocalCloud` is all that users need; :class:`Faults` and :class:`Limits` are its knobs. Loaded lazily,
+so that a module of this package can be imported without the others' dependencies.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import os
 import secrets
 import selectors
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -17,8 +18,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final
+from types import FrameType, TracebackType
+from typing import Any, Final, TextIO
 
 from emissary_lib.local.errors import LocalCloudError
 from emissary_lib.local.faults import Faults
@@ -30,6 +31,9 @@ from emissary_lib.protocol.keys import Key
 #: How long the start may take, and an answer of the cloud process, in seconds.
 START_TIMEOUT: Final = 60.0
 ANSWER_TIMEOUT: Final = 10.0
+
+#: How often :func:`run_foreground` looks whether the cloud process is alive, in seconds.
+LOOK_EVERY: Final = 0.5
 
 #: How long the cloud process may take to end all it started before it is killed, in seconds.
 CLOSE_TIMEOUT: Final = 10.0
@@ -261,3 +265,64 @@ class LocalCloud:
 def key_json(key: Key) -> dict[str, Any]:
     """A key in the form of ``EMISSARY_AUTH_KEYS``."""
     return {"kid": key.key_id, "data": base64.b64encode(key.secret).decode()}
+
+
+def run_foreground(
+    template: str, targets: Sequence[tuple[str, int]], *, json_line: bool, out: TextIO, **options: Any
+) -> int:
+    """Run ``template`` until SIGINT or SIGTERM; then print what it would have cost.
+
+    Args:
+        template: Path of the SAM template.
+        targets: Hosts and ports that may be reached.
+        json_line: Print one JSON object a line instead of text: ``url``, ``key``, ``pid`` (and ``ca_file``
+            with TLS) when ready, ``cost`` and ``meter`` at the end.
+        out: Where to print.
+        options: Passed on to :class:`LocalCloud`.
+
+    Returns:
+        The exit status: 0.
+
+    Raises:
+        LocalCloudError: If it cannot start, or its process dies.
+        ValueError: If called outside the main thread; it handles signals.
+    """
+    stop = threading.Event()
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with LocalCloud(template, targets=targets, **options) as cloud:
+            print(_greeting(cloud, targets, json_line), file=out, flush=True)
+            while not stop.wait(LOOK_EVERY):
+                if not cloud.alive:
+                    raise LocalCloudError("the cloud process has died")
+            meter = cloud.meter
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    farewell = {"cost": meter.cost(), "meter": json.loads(meter.to_json())}
+    print(json.dumps(farewell) if json_line else f"\n{meter.bill()}", file=out, flush=True)
+    return 0
+
+
+def _greeting(cloud: LocalCloud, targets: Sequence[tuple[str, int]], json_line: bool) -> str:
+    key = key_json(cloud.key)
+    if json_line:
+        ready: dict[str, Any] = {"url": cloud.url, "key": key, "pid": cloud.pid}
+        if cloud.ca_file is not None:
+            ready["ca_file"] = cloud.ca_file
+        return json.dumps(ready)
+    lines = [
+        "The local cloud is ready. Ctrl-C ends it.",
+        "",
+        f"  export EMISSARY_URL={cloud.url}",
+        f"  export EMISSARY_AUTH_KEYS='{json.dumps([key])}'",
+    ]
+    if cloud.ca_file is not None:
+        lines.append(f"  export SSL_CERT_FILE={cloud.ca_file}")
+    lines += ["", "Targets that may be reached:"]
+    lines += [f"  {host}:{port}" for host, port in targets] or ["  none (name some with --target)"]
+    return "\n".join(lines)
