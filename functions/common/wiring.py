@@ -54,11 +54,12 @@ def on_message(
     peers: PeerCache,
     clock: Clock,
     entropy: Entropy,
+    server_version: str = __version__,
 ) -> OnMessage:
     """The use case of ``$default``."""
     end = EndSession(store, link, clock)
     forward = Forward(store, link, peers, end, clock)
-    opening = Opening(store, link, launcher, keys, allow, forward, clock, entropy, __version__)
+    opening = Opening(store, link, launcher, keys, allow, forward, clock, entropy, server_version)
     return OnMessage(store, link, forward, opening, end)
 
 

@@ -34,7 +34,7 @@ _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
 def callback_endpoint(domain: str, stage: str, environ: Mapping[str, str]) -> str:
-    """Where ``@connections`` is: at the event's domain and stage, unless the SDK's variables say otherwise."""
+    """Where ``@connections`` is: at the event's domain and stage, unless the SDK's variables redirect it."""
     for name in _ENDPOINT_VARIABLES:
         if environ.get(name):
             return environ[name].rstrip("/")

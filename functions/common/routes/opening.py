@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.protocol.auth import token_hash
-from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.constants import MAX_OPENING_BYTES
+from emissary_lib.protocol.codes import MEANINGS
 from emissary_lib.protocol.frames import Frame
-from emissary_lib.protocol.opening import OpeningAnswer, OpeningState, evaluate
+from emissary_lib.protocol.opening import OpeningAnswer, OpeningState, evaluate, within_limit
 from emissary_lib.protocol.targets import AllowList
 from functions.common import answers, logs
 from functions.common.launch_event import launch_event
@@ -72,17 +71,17 @@ class Opening:
 
     def _keep(self, sender: Connection, frame: Frame) -> Session | None:
         # What lies beyond the limit is left to retransmission, by when the relay has the stream.
-        fragment = Fragment(frame.offset, frame.payload[: max(0, MAX_OPENING_BYTES - frame.offset)])
-        if not fragment.payload:
+        kept = within_limit(frame.offset, frame.payload)
+        if kept is None:
             return self.store.session(sender.session)
-        return self.store.add_fragment(sender.session, fragment, self.clock()).session
+        return self.store.add_fragment(sender.session, Fragment(*kept), self.clock()).session
 
     def _reply(self, sender: Connection, session: Session, result: OpeningAnswer) -> None:
         if result.server_bytes:
             answer(self.link, sender.id, answers.opening(result.server_bytes, result.client_offset))
         if result.state is OpeningState.GARBAGE:
-            reason = "the opening is no SOCKS5"
-            answer(self.link, sender.id, answers.reset(Code.PROTOCOL_ERROR, reason, session.generation))
+            text = answers.reset(result.code, MEANINGS[result.code], session.generation)
+            answer(self.link, sender.id, text)
         if result.state is not OpeningState.WAITING:
             logs.warning(
                 "opening refused",

@@ -1,0 +1,211 @@
+"""In-memory stand-ins for the functions' ports. The store decides by the same predicates as the real one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from emissary_lib.protocol.frames import Frame, decode
+from functions.common.errors import (
+    ClaimRefusedError,
+    LaunchError,
+    NonceBurntError,
+    PeerBusyError,
+    PeerGoneError,
+    StoreError,
+)
+from functions.common.ports import Outcome
+from functions.common.session import (
+    RELAY_TIME,
+    TRANSITIONS,
+    Claim,
+    Connection,
+    Ending,
+    Fragment,
+    Launch,
+    Role,
+    Session,
+    Side,
+    State,
+    Step,
+    claim_refusal,
+    may_add_fragment,
+    may_launch,
+)
+
+
+class FakeClock:
+    """A wall clock that stands still until it is moved."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeEntropy:
+    """Bytes that differ at each draw and are the same in each run."""
+
+    def __init__(self) -> None:
+        self.draws = 0
+
+    def __call__(self, count: int) -> bytes:
+        self.draws += 1
+        return bytes([self.draws]) * count
+
+
+class FakeStore:
+    """:class:`ports.SessionStore` in memory.
+
+    Attributes:
+        reads: How many reads there were.
+        writes: How many writes were tried.
+        down: While True, everything raises StoreError.
+    """
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, Session] = {}
+        self.connections: dict[str, Connection] = {}
+        self.reads = 0
+        self.writes = 0
+        self.down = False
+
+    def create(self, session: Session) -> None:
+        self._write()
+        connection = str(session.dialer.connection)
+        old = self.sessions.get(session.id)
+        if old is not None and old.dialer == session.dialer:
+            return
+        if old is not None or connection in self.connections:
+            raise NonceBurntError("burnt")
+        self.sessions[session.id] = session
+        self.connections[connection] = Connection(connection, session.id, Role.DIALER, session.dialer.epoch)
+
+    def connection(self, connection_id: str) -> Connection | None:
+        self._read()
+        return self.connections.get(connection_id)
+
+    def session(self, session_id: str) -> Session | None:
+        self._read()
+        return self.sessions.get(session_id)
+
+    def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
+        old = self._old(session_id)
+        if old is None or not may_add_fragment(old, fragment, now):
+            return Outcome(old, False)
+        return self._put(old, fragments=old.fragments | {fragment})
+
+    def launch(self, session_id: str, launch: Launch) -> Outcome:
+        old = self._old(session_id)
+        if old is None or not may_launch(old, launch.at):
+            return Outcome(old, old is not None and old.relay_token_hash == launch.relay_token_hash)
+        return self._put(
+            old,
+            state=State.INVOKED,
+            target=launch.target,
+            relay_token_hash=launch.relay_token_hash,
+            resume_token_hash=launch.resume_token_hash,
+            invoked_at=launch.at,
+        )
+
+    def claim(self, claim: Claim) -> None:
+        old = self._old(claim.session)
+        refusal = claim_refusal(old, claim)
+        if old is None or refusal is not None:
+            mine = (Side(claim.connection, claim.epoch), claim.instance)
+            if old is not None and (old.relay, old.instance) == mine:
+                return
+            raise ClaimRefusedError(refusal or "no session")
+        self._put(
+            old,
+            state=State.OPEN,
+            relay=Side(claim.connection, claim.epoch),
+            instance=claim.instance,
+            expires=claim.at + RELAY_TIME if old.instance is None else old.expires,
+        )
+        self.connections[claim.connection] = Connection(
+            claim.connection, claim.session, Role.RELAY, claim.epoch
+        )
+
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+        old = self._old(session_id)
+        if old is None:
+            return Outcome(None, False)
+        side = old.side(role)
+        if side.connection != connection_id:
+            return Outcome(old, side == Side(None, epoch))
+        return self._put(old, **{role.value: Side(None, side.epoch)})
+
+    def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
+        old = self._old(session_id)
+        if old is None or old.state not in TRANSITIONS[step].sources:
+            return Outcome(old, old is not None and old.ending is not None and old.ending.by == ending.by)
+        return self._put(old, state=State.ENDED, ending=ending)
+
+    def _put(self, old: Session, **changes: Any) -> Outcome:
+        new = dataclasses.replace(old, **changes)
+        self.sessions[old.id] = new
+        return Outcome(new, True)
+
+    def _old(self, session_id: str) -> Session | None:
+        self._write()
+        return self.sessions.get(session_id)
+
+    def _read(self) -> None:
+        self.reads += 1
+        self._check()
+
+    def _write(self) -> None:
+        self.writes += 1
+        self._check()
+
+    def _check(self) -> None:
+        if self.down:
+            raise StoreError("the fake store is down")
+
+
+class FakeLink:
+    """:class:`ports.PeerLink` that keeps what is posted.
+
+    Attributes:
+        posts: (connection, text), in order.
+        gone: Connections that answer 410.
+        busy: Connections that answer 429.
+    """
+
+    def __init__(self) -> None:
+        self.posts: list[tuple[str, str]] = []
+        self.gone: set[str] = set()
+        self.busy: set[str] = set()
+        self.deleted: list[str] = []
+
+    def post(self, connection_id: str, text: str) -> None:
+        if connection_id in self.gone:
+            raise PeerGoneError("gone")
+        if connection_id in self.busy:
+            raise PeerBusyError("busy")
+        self.posts.append((connection_id, text))
+
+    def delete(self, connection_id: str) -> None:
+        self.deleted.append(connection_id)
+
+    def take(self) -> list[tuple[str, Frame]]:
+        """What was posted since the last call, decoded."""
+        posts, self.posts = self.posts, []
+        return [(connection, decode(text)) for connection, text in posts]
+
+
+class FakeLauncher:
+    """:class:`ports.RelayLauncher` that keeps the events, as Lambda would get them."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.fails = False
+
+    def launch(self, event: Mapping[str, Any]) -> None:
+        if self.fails:
+            raise LaunchError("no concurrency left")
+        self.events.append(json.loads(json.dumps(event)))

@@ -1,0 +1,111 @@
+"""The three handlers over fakes, with nothing kept between events unless a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from emissary_lib.protocol.frames import Frame, FrameType, encode
+from emissary_lib.protocol.keys import KeyRing
+from emissary_lib.protocol.opening import opening_bytes
+from emissary_lib.protocol.targets import AllowList, Target
+from functions.common import wiring
+from functions.common.adapters.keys import EnvironmentKeys
+from functions.common.responses import Response
+from functions.common.routes.peers import PeerCache
+from functions.common.session import Session
+from functions.connect import app as connect_app
+from functions.default import app as default_app
+from functions.disconnect import app as disconnect_app
+from tests.helpers.events import (
+    DATE,
+    DIALER,
+    INSTANCE,
+    KEY,
+    NONCE,
+    NOW,
+    RELAY,
+    SESSION,
+    TARGET,
+    load_event,
+)
+from tests.helpers.fakes import FakeClock, FakeEntropy, FakeLauncher, FakeLink, FakeStore
+
+ALLOWED = AllowList.parse('[{"host": "db.internal", "port": 5432}]')
+
+
+class Bridge:
+    """The bridge of one stage.
+
+    Args:
+        warm: Keep the peer cache from event to event, as one environment does. By default every event meets
+            a new environment.
+    """
+
+    def __init__(self, *, warm: bool = False) -> None:
+        self.store = FakeStore()
+        self.link = FakeLink()
+        self.launcher = FakeLauncher()
+        self.clock = FakeClock(NOW)
+        self.entropy = FakeEntropy()
+        self.keys = EnvironmentKeys(KeyRing([KEY]))
+        self.peers: PeerCache | None = PeerCache() if warm else None
+
+    def connect(self, event: Mapping[str, Any]) -> Response:
+        handler = connect_app.make_handler(wiring.on_connect(self.store, self.keys, self.clock))
+        return handler(event, None)
+
+    def message(self, event: Mapping[str, Any]) -> Response:
+        use_case = wiring.on_message(
+            self.store,
+            self.link,
+            launcher=self.launcher,
+            keys=self.keys,
+            allow=ALLOWED,
+            peers=PeerCache() if self.peers is None else self.peers,
+            clock=self.clock,
+            entropy=self.entropy,
+            server_version="0.1.0",
+        )
+        return default_app.make_handler(use_case)(event, None)
+
+    def disconnect(self, event: Mapping[str, Any]) -> Response:
+        use_case = wiring.on_disconnect(self.store, self.link, self.clock)
+        return disconnect_app.make_handler(use_case)(event, None)
+
+    def send(self, sender: str, frame: Frame, *, request_id: str = "request=") -> Response:
+        """A client sends one frame."""
+        event = load_event("default_data", connection_id=sender, body=encode(frame), request_id=request_id)
+        return self.message(event)
+
+    def send_opening(self, offset: int, payload: bytes, *, sender: str = DIALER) -> Response:
+        return self.send(
+            sender, Frame(FrameType.OPENING, generation=1, window=65_536, offset=offset, payload=payload)
+        )
+
+    def admit(self) -> None:
+        assert self.connect(load_event("connect_dialer"))["statusCode"] == 200
+
+    def launch(self) -> None:
+        self.admit()
+        assert self.message(load_event("default_opening")) == {"statusCode": 200}
+        assert len(self.launcher.events) == 1
+
+    def open(self) -> None:
+        """A dialer and a relay, connected with each other."""
+        self.launch()
+        token = self.launcher.events[0]["relay_token"]
+        event = load_event("connect_relay", headers={"X-Emissary-Relay-Token": token})
+        assert self.connect(event)["statusCode"] == 200
+
+    @property
+    def session(self) -> Session:
+        return self.store.sessions[SESSION]
+
+
+def example_stream(target: str = TARGET) -> bytes:
+    """The dialer's whole SOCKS5 stream."""
+    return opening_bytes(key=KEY, date=DATE, nonce=NONCE, target=Target.parse(target))
+
+
+__all__ = ["ALLOWED", "DIALER", "INSTANCE", "RELAY", "SESSION", "Bridge", "example_stream"]

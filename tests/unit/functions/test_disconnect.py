@@ -1,0 +1,126 @@
+"""``$disconnect``: late, doubled, missing; and what the other side hears."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.frames import FrameType
+from emissary_lib.protocol.payloads import Disconnected, Ended
+from functions.common.ports import Outcome
+from functions.common.session import Claim, Role, Side, State
+from tests.helpers.events import DIALER, INSTANCE, RELAY, SESSION, load_event
+from tests.helpers.fakes import FakeStore
+from tests.unit.functions.bridge import Bridge
+
+GONE = {"dialer": (DIALER, RELAY, 1), "relay": (RELAY, DIALER, 2)}
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_the_other_side_is_told_and_the_session_stays_open(role: Role) -> None:
+    bridge = Bridge()
+    bridge.open()
+    _, peer, wire = GONE[role.value]
+    assert bridge.disconnect(load_event(f"disconnect_{role.value}")) == {"statusCode": 200}
+    ((to, frame),) = bridge.link.take()
+    assert (to, frame.type, frame.generation) == (peer, FrameType.DISCONNECTED, 2)
+    assert Disconnected.decode(frame.payload) == Disconnected(wire, 1)
+    assert bridge.session.side(role) == Side(None, 1)
+    assert bridge.session.state is State.OPEN
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_late_disconnect_of_an_old_epoch_changes_nothing(role: Role) -> None:
+    bridge = Bridge()
+    bridge.open()
+    token = bridge.launcher.events[0]["relay_token"]
+    again = load_event(
+        "connect_relay",
+        connection_id="again=",
+        headers={"X-Emissary-Relay-Token": token, "X-Emissary-Epoch": "2"},
+    )
+    bridge.connect(again)
+    bridge.disconnect(load_event("disconnect_relay"))
+    assert bridge.link.take() == []
+    assert bridge.session.relay == Side("again=", 2)
+
+
+def test_the_item_of_the_connection_stays_so_that_a_late_end_still_finds_its_session() -> None:
+    bridge = Bridge()
+    bridge.open()
+    bridge.disconnect(load_event("disconnect_dialer"))
+    bridge.link.take()
+    bridge.message(load_event("default_end"))
+    ((to, frame),) = bridge.link.take()
+    assert to == RELAY
+    assert Ended.decode(frame.payload) == Ended(Code.OK, 111, 400, "clean")
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_dialer_that_leaves_before_the_claim_ends_the_session(
+    launched: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    bridge = Bridge()
+    if launched:
+        bridge.launch()
+    else:
+        bridge.admit()
+    with caplog.at_level(logging.INFO, logger="emissary"):
+        bridge.disconnect(load_event("disconnect_dialer"))
+        bridge.disconnect(load_event("disconnect_dialer", request_id="again="))
+    assert bridge.link.take() == []
+    assert bridge.session.state is State.ENDED
+    assert bridge.session.ending is not None
+    assert bridge.session.ending.code is Code.DIALER_GONE
+    assert [r.getMessage() for r in caplog.records].count("session ended") == 1
+
+
+class ClaimedMeanwhile(FakeStore):
+    """A relay claims the session between the two writes of ``$disconnect``."""
+
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+        outcome = super().clear(session_id, role, connection_id, epoch)
+        old = self.sessions[session_id]
+        self.claim(Claim(SESSION, RELAY, str(old.relay_token_hash), INSTANCE, 1, old.started + 1))
+        return outcome
+
+
+def test_a_relay_that_claims_while_the_dialer_leaves_is_told() -> None:
+    bridge = Bridge()
+    bridge.store = ClaimedMeanwhile()
+    bridge.launch()
+    bridge.disconnect(load_event("disconnect_dialer"))
+    assert bridge.session.state is State.OPEN
+    ((to, frame),) = bridge.link.take()
+    assert (to, frame.type) == (RELAY, FrameType.DISCONNECTED)
+    assert Disconnected.decode(frame.payload) == Disconnected(1, 1)
+
+
+def test_a_relay_that_leaves_an_ended_session_tells_nobody() -> None:
+    bridge = Bridge()
+    bridge.open()
+    bridge.message(load_event("default_end"))
+    bridge.link.take()
+    bridge.disconnect(load_event("disconnect_relay"))
+    assert bridge.link.take() == []
+
+
+def test_a_peer_that_cannot_be_told_is_no_failure() -> None:
+    bridge = Bridge()
+    bridge.open()
+    bridge.link.busy.add(RELAY)
+    assert bridge.disconnect(load_event("disconnect_dialer")) == {"statusCode": 200}
+
+
+def test_an_unknown_connection_is_nobodys_business() -> None:
+    bridge = Bridge()
+    assert bridge.disconnect(load_event("disconnect_dialer")) == {"statusCode": 200}
+    assert bridge.store.writes == 0
+
+
+def test_a_store_that_is_down_is_503() -> None:
+    bridge = Bridge()
+    bridge.store.down = True
+    assert bridge.disconnect(load_event("disconnect_dialer")) == {"statusCode": 503}

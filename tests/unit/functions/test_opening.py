@@ -1,0 +1,281 @@
+"""The opening, in any cut and order, over handlers that remember nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import random
+
+import pytest
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.frames import Frame, FrameType
+from emissary_lib.protocol.payloads import Ended, Reset
+from functions.common.responses import MessageNotHandledError
+from functions.common.session import State
+from tests.helpers.events import DIALER, HOST, NOW, RELAY, SESSION, load_event
+from tests.unit.functions.bridge import Bridge, example_stream
+
+STREAM = example_stream()
+#: Where the greeting ends, and the credentials (RFC 1928 section 3, RFC 1929 section 2).
+GREETING = 3
+CREDENTIALS = GREETING + 3 + 29 + 48
+BANNER = 0x5E + 1
+
+
+def server_bytes(bridge: Bridge) -> bytes:
+    return base64.b64decode(bridge.launcher.events[-1]["server_bytes"])
+
+
+def test_a_whole_opening_launches_a_relay_and_posts_nothing() -> None:
+    bridge = Bridge()
+    bridge.launch()
+    assert bridge.link.posts == []
+    session = bridge.session
+    assert session.state is State.INVOKED
+    assert (session.target, session.invoked_at) == ("db.internal:5432", NOW)
+
+
+def test_the_launch_event_is_complete() -> None:
+    bridge = Bridge()
+    bridge.launch()
+    (event,) = bridge.launcher.events
+    example = load_event("relay_start")
+    relay_token = base64.b64decode(event["relay_token"] + "=")
+    assert hashlib.sha256(relay_token).hexdigest() == bridge.session.relay_token_hash
+    tokens = {"relay_token": event["relay_token"], "resume_token": event["resume_token"]}
+    assert event == example | tokens
+    assert event["relay_token"] != event["resume_token"]
+    assert server_bytes(bridge)[BANNER:] == b"\x05\x02\x01\x00"
+    assert (event["host"], event["expires"]) == (HOST, NOW + 60)
+
+
+def test_three_messages_get_the_answers_of_a_socks5_server() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    bridge.send_opening(0, STREAM[:GREETING])
+    ((to, frame),) = bridge.link.take()
+    assert to == DIALER
+    assert (frame.type, frame.generation, frame.window, frame.offset) == (FrameType.DATA, 1, 65_536, 0)
+    assert frame.ack == GREETING
+    assert frame.payload[BANNER:] == b"\x05\x02"
+    bridge.send_opening(GREETING, STREAM[GREETING:CREDENTIALS])
+    ((_, frame),) = bridge.link.take()
+    assert frame.ack == CREDENTIALS
+    assert frame.payload[BANNER:] == b"\x05\x02\x01\x00"
+    bridge.send_opening(CREDENTIALS, STREAM[CREDENTIALS:])
+    assert bridge.link.take() == []
+    assert len(bridge.launcher.events) == 1
+
+
+def test_less_than_a_greeting_is_not_answered() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    bridge.send_opening(0, STREAM[:2])
+    assert bridge.link.take() == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_byte_at_a_time_in_any_order_launches_once_with_the_same_event(seed: int) -> None:
+    whole, bridge = Bridge(), Bridge()
+    whole.launch()
+    bridge.admit()
+    pieces = [(offset, STREAM[offset : offset + 1]) for offset in range(len(STREAM))]
+    random.Random(seed).shuffle(pieces)
+    for offset, payload in pieces:
+        bridge.send_opening(offset, payload)
+    assert bridge.session.state is State.INVOKED
+    expected = whole.launcher.events[0] | {"window": 65_536}
+    assert bridge.launcher.events == [expected]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lost_and_doubled_messages_are_made_good_by_retransmission(seed: int) -> None:
+    chance = random.Random(seed)
+    bridge = Bridge()
+    bridge.admit()
+    for _round in range(50):
+        if bridge.launcher.events:
+            break
+        # Each retransmission may cut the stream differently (docs/protocol.md section 4.1).
+        cuts = sorted({0, len(STREAM), *(chance.randrange(len(STREAM)) for _ in range(3))})
+        pieces = [(a, STREAM[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)] * 2
+        chance.shuffle(pieces)
+        for offset, payload in pieces:
+            if chance.random() < 0.6:
+                bridge.send_opening(offset, payload)
+    assert len(bridge.launcher.events) == 1
+    assert bridge.launcher.events[0]["client_offset"] == len(STREAM)
+
+
+def test_bytes_after_connect_travel_as_early_bytes() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    bridge.send_opening(0, STREAM + b"early")
+    (event,) = bridge.launcher.events
+    assert base64.b64decode(event["early"]) == b"early"
+    assert event["client_offset"] == len(STREAM)
+
+
+@pytest.mark.parametrize(
+    "target, reply", [("other.internal:5432", 2), ("db.internal:5433", 2), ("10.0.0.9:5432", 2)]
+)
+def test_a_target_off_the_allow_list_is_refused_and_again_when_asked_again(target: str, reply: int) -> None:
+    bridge = Bridge()
+    bridge.admit()
+    for _ in range(2):
+        bridge.send_opening(0, example_stream(target))
+        ((to, frame),) = bridge.link.take()
+        assert to == DIALER
+        assert frame.payload[BANNER:] == bytes([5, 2, 1, 0, 5, reply, 0, 1, 0, 0, 0, 0, 0, 0])
+    assert bridge.launcher.events == []
+    assert bridge.session.state is State.OPENING
+
+
+def test_a_wrong_password_is_refused() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    broken = bytearray(STREAM)
+    broken[CREDENTIALS - 1] ^= 1
+    bridge.send_opening(0, bytes(broken))
+    ((_, frame),) = bridge.link.take()
+    assert frame.payload[BANNER:] == b"\x05\x02\x01\x01"
+    assert bridge.launcher.events == []
+
+
+def test_a_greeting_without_passwords_is_refused() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    bridge.send_opening(0, b"\x05\x01\x00")
+    ((_, frame),) = bridge.link.take()
+    assert frame.payload[BANNER:] == b"\x05\xff"
+
+
+def test_what_is_no_socks5_is_reset() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    bridge.send_opening(0, b"GET / HTTP/1.1\r\n\r\n")
+    to, frame = bridge.link.take()[-1]
+    assert (to, frame.type) == (DIALER, FrameType.RESET)
+    assert Reset.decode(frame.payload).code is Code.PROTOCOL_ERROR
+
+
+def test_an_opening_message_in_invoked_is_kept_but_neither_answered_nor_launched() -> None:
+    bridge = Bridge()
+    bridge.launch()
+    bridge.clock.now += 5
+    bridge.send_opening(len(STREAM), b"more")
+    assert bridge.link.take() == []
+    assert len(bridge.launcher.events) == 1
+    assert len(bridge.session.fragments) == 2
+
+
+def test_a_launch_that_nobody_claims_is_repeated_after_five_seconds_with_fresh_tokens() -> None:
+    bridge = Bridge()
+    bridge.launch()
+    bridge.send_opening(len(STREAM), b"more")
+    bridge.clock.now += 5.001
+    bridge.send_opening(0, STREAM)
+    first, second = bridge.launcher.events
+    assert first["relay_token"] != second["relay_token"]
+    assert base64.b64decode(second["early"]) == b"more"
+    assert bridge.session.invoked_at == NOW + 5.001
+
+
+def test_a_relay_that_has_claimed_is_not_launched_again() -> None:
+    bridge = Bridge()
+    bridge.open()
+    bridge.clock.now += 30
+    bridge.message(load_event("default_opening"))
+    assert len(bridge.launcher.events) == 1
+
+
+def test_a_launch_that_fails_tells_the_sender_and_the_next_one_after_five_seconds_works() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    bridge.launcher.fails = True
+    with pytest.raises(MessageNotHandledError, match="LaunchError"):
+        bridge.message(load_event("default_opening"))
+    bridge.launcher.fails = False
+    bridge.clock.now += 5.001
+    bridge.message(load_event("default_opening"))
+    assert len(bridge.launcher.events) == 1
+
+
+def test_an_opening_message_in_open_is_copied_to_the_relay_unchanged() -> None:
+    bridge = Bridge()
+    bridge.open()
+    event = load_event("default_opening")
+    assert bridge.message(event) == {"statusCode": 200}
+    assert bridge.link.posts == [(RELAY, event["body"])]
+
+
+def test_no_more_than_1024_fragments_are_kept() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    for offset in range(2000, 2000 + 1030):
+        bridge.send_opening(offset, b"x")
+    assert len(bridge.session.fragments) == 1024
+    # One that is kept already is no other; and what is kept is still judged.
+    bridge.send_opening(2000, b"x")
+    assert len(bridge.session.fragments) == 1024
+
+
+def test_bytes_beyond_offset_4096_are_left_to_retransmission() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    bridge.send_opening(4090, bytes(100))
+    bridge.send_opening(4096, b"beyond")
+    ((fragment),) = bridge.session.fragments
+    assert (fragment.offset, len(fragment.payload)) == (4090, 6)
+
+
+def test_an_opening_that_has_expired_is_ended() -> None:
+    bridge = Bridge()
+    bridge.launch()
+    bridge.clock.now = NOW + 60.001
+    bridge.message(load_event("default_opening"))
+    ((to, frame),) = bridge.link.take()
+    assert (to, frame.type) == (DIALER, FrameType.ENDED)
+    assert Ended.decode(frame.payload).code is Code.OPENING_EXPIRED
+    assert bridge.session.state is State.ENDED
+
+
+def test_an_opening_message_to_an_unknown_session_is_answered_ended() -> None:
+    bridge = Bridge()
+    bridge.send_opening(0, STREAM)
+    ((to, frame),) = bridge.link.take()
+    assert (to, frame.type) == (DIALER, FrameType.ENDED)
+    assert Ended.decode(frame.payload).code is Code.UNKNOWN_SESSION
+
+
+def test_a_purged_session_is_unknown() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    del bridge.store.sessions[SESSION]
+    bridge.send_opening(0, STREAM)
+    ((_, frame),) = bridge.link.take()
+    assert Ended.decode(frame.payload).code is Code.UNKNOWN_SESSION
+
+
+def test_a_relay_may_not_send_opening_messages() -> None:
+    bridge = Bridge()
+    bridge.open()
+    bridge.send(RELAY, Frame(FrameType.OPENING, payload=STREAM))
+    ((to, frame),) = bridge.link.take()
+    assert (to, frame.type) == (RELAY, FrameType.RESET)
+
+
+def test_a_busy_dialer_makes_the_sender_ask_again() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    bridge.link.busy.add(DIALER)
+    with pytest.raises(MessageNotHandledError, match="PeerBusyError"):
+        bridge.send_opening(0, STREAM[:GREETING])
+
+
+def test_a_dialer_that_has_gone_needs_no_answer() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    bridge.link.gone.add(DIALER)
+    assert bridge.send_opening(0, STREAM[:GREETING]) == {"statusCode": 200}
