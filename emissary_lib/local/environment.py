@@ -23,7 +23,8 @@ from emissary_lib.local.runtime_api import MAX_RESPONSE, RuntimeConnection
 from emissary_lib.local.template import FunctionSpec
 
 #: Longest init phase, in seconds. Source: AWS Lambda Developer Guide, "Lambda execution environment
-#: lifecycle": "The Init phase is limited to 10 seconds."
+#: lifecycle": "The Init phase is limited to 10 seconds." What takes longer is begun again as part of the
+#: invocation, within the function's timeout; here it is simply given that time as well.
 INIT_TIMEOUT: Final = 10.0
 
 
@@ -63,8 +64,9 @@ class Invocation:
         payload: The event's JSON.
         future: Gets the result, never an exception; None if the environment ended before the handler was
             given the event, through no fault of this invocation: try another.
-        started: Loop time when it was handed to the handler, or 0.0 before that.
-        seconds: Run time, once it has ended.
+        started: Loop time from which it is billed, or 0.0 before it was handed to the handler. The init
+            phase is billed too (AWS Compute Blog, "AWS Lambda standardizes billing for INIT Phase", 2025).
+        seconds: Billed run time, once it has ended.
     """
 
     request_id: str
@@ -108,7 +110,7 @@ class Environment:
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         self._server = await self._loop.create_server(self._connected, sock=listener, backlog=8)
-        self._timer = self._loop.call_later(INIT_TIMEOUT, self._init_timed_out)
+        self._timer = self._loop.call_later(INIT_TIMEOUT + self.spec.timeout, self._init_timed_out)
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
     def forked(self, pidfd: int) -> None:
@@ -200,9 +202,9 @@ class Environment:
         invocation, connection = self._invocation, self._waiting
         assert invocation is not None and connection is not None
         self._waiting = None
+        invocation.started = self._created if self.state is State.STARTING else self._loop.time()
         self.state = State.BUSY
         self._arm(self.spec.timeout)
-        invocation.started = self._loop.time()
         deadline = int((time.time() + self.spec.timeout) * 1000)
         connection.send_event(
             b"%bLambda-Runtime-Deadline-Ms: %d\r\n" % (invocation.head, deadline), invocation.payload
@@ -241,7 +243,7 @@ class Environment:
         self._time_out(f"Task timed out after {self.spec.timeout:.2f} seconds")
 
     def _init_timed_out(self) -> None:
-        self._time_out(f"Init phase timed out after {INIT_TIMEOUT:.2f} seconds")
+        self._time_out(f"Init phase timed out after {INIT_TIMEOUT + self.spec.timeout:.2f} seconds")
 
     def _time_out(self, text: str) -> None:
         request_id = self._invocation.request_id if self._invocation else ""

@@ -1,0 +1,38 @@
+"""What the local cloud needs of the machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from emissary_lib.local.errors import LocalCloudError
+from emissary_lib.local.forker import exit_reason
+from emissary_lib.local.processes import check_requirements
+
+
+def test_this_machine_meets_the_requirements() -> None:
+    check_requirements()
+
+
+def test_other_systems_are_refused_by_name() -> None:
+    with pytest.raises(LocalCloudError, match="runs on Linux only, not on darwin"):
+        check_requirements(platform="darwin")
+
+
+def test_missing_packages_are_named_with_the_command_that_installs_them() -> None:
+    with pytest.raises(
+        LocalCloudError, match=r"needs no_such_package; .*pip install 'emissary-lib\[local\]'"
+    ):
+        check_requirements(modules=("json", "no_such_package"))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (0, "Runtime exited without providing a reason"),
+        (3 << 8, "Runtime exited with error: exit status 3"),
+        (9, "Runtime exited with error: signal: killed"),
+        (12, "Runtime exited with error: signal: 12"),
+    ],
+)
+def test_end_of_a_process_is_put_in_lambdas_words(status: int, reason: str) -> None:
+    assert exit_reason(status) == reason
