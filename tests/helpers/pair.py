@@ -1,0 +1,123 @@
+"""Two real sessions back to back on a perfect link, and frames written by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.duplex import StreamConfig
+from emissary_lib.protocol.events import Event
+from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.keepalive import KeepaliveTimes
+from emissary_lib.protocol.payloads import Opened
+from emissary_lib.protocol.session import Outgoing, Session, SessionConfig
+from emissary_lib.protocol.states import Side
+from tests.helpers.clock import Clock
+
+#: What a relay tells in OPENED unless a test says otherwise.
+PARAMETERS: Final = Opened(Code.OK, 0, 30_000, bytes(range(32)))
+
+#: The relay's life in these tests, in seconds.
+LIFE: Final = 900.0
+
+
+def client_session(
+    now: float, *, streams: StreamConfig | None = None, keepalive: KeepaliveTimes | None = None
+) -> Session:
+    """A dialer's session in state OPENING."""
+    return Session(
+        Side.CLIENT, SessionConfig(streams=streams or StreamConfig(), keepalive=keepalive), now=now
+    )
+
+
+def relay_session(now: float, *, streams: StreamConfig | None = None) -> Session:
+    """A relay's session, just claimed."""
+    config = SessionConfig(
+        streams=streams or StreamConfig(), generation=2, opened=PARAMETERS, expires_at=now + LIFE
+    )
+    return Session(Side.RELAY, config, now=now)
+
+
+def session_of(side: Side, now: float, *, streams: StreamConfig | None = None) -> Session:
+    """A session of either side in state OPEN, so that a test can run as both."""
+    if side is Side.RELAY:
+        return relay_session(now, streams=streams)
+    session = client_session(now, streams=streams)
+    session.established()
+    return session
+
+
+def frames(session: Session, now: float) -> list[Frame]:
+    """What the session sends now, decoded."""
+    return [decode(message.text) for message in session.messages_to_send(now)]
+
+
+def events(session: Session) -> list[Event]:
+    """Every event that waits."""
+    found = []
+    while (event := session.next_event()) is not None:
+        found.append(event)
+    return found
+
+
+def give(session: Session, frame: Frame, now: float) -> None:
+    """Let the session receive one frame, with a wide window unless the frame names one."""
+    session.receive_message(encode(frame if frame.window else replace(frame, window=1 << 20)), now)
+
+
+def read_all(session: Session, now: float) -> bytes:
+    """Everything the user can read now."""
+    parts = []
+    while view := session.peek():
+        parts.append(bytes(view))
+        session.consume(len(view), now)
+    return b"".join(parts)
+
+
+class SessionPair:
+    """A client and a relay joined by a link that loses nothing and takes no time.
+
+    Attributes:
+        client: The dialer's session; in state OPEN.
+        relay: The relay's session.
+        sent: Every message that crossed, with its sender, in order.
+    """
+
+    def __init__(
+        self, *, streams: StreamConfig | None = None, keepalive: KeepaliveTimes | None = None
+    ) -> None:
+        self.clock = Clock()
+        self.client = client_session(self.clock.now, streams=streams, keepalive=keepalive)
+        self.client.established()
+        self.relay = relay_session(self.clock.now, streams=streams)
+        self.sent: list[tuple[Side, Frame]] = []
+
+    def of(self, side: Side) -> Session:
+        return self.client if side is Side.CLIENT else self.relay
+
+    def peer(self, side: Side) -> Session:
+        return self.relay if side is Side.CLIENT else self.client
+
+    def exchange(self) -> list[tuple[Side, FrameType]]:
+        """Carry messages to and fro until both are silent; what crossed, in order."""
+        first = len(self.sent)
+        while self._carry(Side.CLIENT) + self._carry(Side.RELAY):
+            pass
+        return [(side, FrameType(frame.type)) for side, frame in self.sent[first:]]
+
+    def settle(self) -> list[tuple[Side, FrameType]]:
+        """Exchange, and let delayed acknowledgements go out as well."""
+        crossed = self.exchange()
+        self.clock.advance(0.25)
+        for session in (self.client, self.relay):
+            session.handle_timeout(self.clock.now)
+        return crossed + self.exchange()
+
+    def _carry(self, side: Side) -> int:
+        outgoing: list[Outgoing] = self.of(side).messages_to_send(self.clock.now)
+        for message in outgoing:
+            self.sent.append((side, decode(message.text)))
+            if self.sent[-1][1].type is not FrameType.END:
+                self.peer(side).receive_message(message.text, self.clock.now)
+        return len(outgoing)
