@@ -117,6 +117,11 @@ class Session:
         return self._duplex.sender.eof
 
     @property
+    def waits_to_send(self) -> bool:
+        """Whether bytes wait to be sent: for credit, for the cap, or for a place in the shared budget."""
+        return self.alive and self._duplex.sender.waiting
+
+    @property
     def round_trip(self) -> float | None:
         """Smoothed round-trip time in seconds, the peer's delay of acknowledgements included."""
         return self._duplex.round_trip

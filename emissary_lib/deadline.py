@@ -1,0 +1,35 @@
+"""One time budget carried through several steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Deadline:
+    """A point in time, counted from a timeout.
+
+    Args:
+        timeout: Seconds from now; ``None`` for no end.
+        clock: A monotonic clock.
+    """
+
+    def __init__(self, timeout: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.timeout = timeout
+        self._clock = clock
+        self._at = None if timeout is None else clock() + timeout
+
+    def remaining(self) -> float | None:
+        """Seconds left, at least 0; ``None`` for no end."""
+        return None if self._at is None else max(0.0, self._at - self._clock())
+
+    def passed(self) -> bool:
+        """Whether the time is up."""
+        return self._at is not None and self._clock() >= self._at
+
+    def cap(self, seconds: float | None) -> float | None:
+        """The shorter of ``seconds`` and what remains; ``None`` where neither ends."""
+        left = self.remaining()
+        if seconds is None or left is None:
+            return left if seconds is None else seconds
+        return min(seconds, left)

@@ -1,0 +1,226 @@
+"""The platform's way in: dials targets through the bridge."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final
+
+from emissary_lib import lifetimes
+from emissary_lib.config import ClientConfig, read_env_file
+from emissary_lib.deadline import Deadline
+from emissary_lib.endpoint import Endpoint
+from emissary_lib.exceptions import ClosedError, reset_error
+from emissary_lib.flight_budget import FlightBudget
+from emissary_lib.listener import Forward
+from emissary_lib.loopback import tcp_pair
+from emissary_lib.opening import OpenedSession, open_session
+from emissary_lib.protocol.constants import DEFAULT_CAPACITY
+from emissary_lib.protocol.duplex import StreamConfig
+from emissary_lib.protocol.events import Aborted, Event
+from emissary_lib.protocol.keepalive import KeepaliveTimes
+from emissary_lib.protocol.keys import Key
+from emissary_lib.protocol.session import Outgoing, SessionConfig
+from emissary_lib.protocol.targets import Target
+from emissary_lib.transport.websocket import WebSocketTransport
+from emissary_lib.tunnel import Tunnel
+from emissary_lib.tunnel_socket import SessionInfo, TunnelSocket
+
+#: Seconds that ``dial`` may take unless told otherwise: enough for Lambda functions that start from cold.
+DIAL_TIMEOUT: Final = 20.0
+
+#: Messages in flight of all tunnels of one dialer together; each is a concurrent Lambda invocation.
+MAX_IN_FLIGHT: Final = 64
+
+
+class Dialer:
+    """Dials targets inside the VPC.
+
+    Args:
+        url: The gateway: ``WebSocketUrl`` of the stack's outputs, ``wss://...``.
+        key: The shared key to sign with.
+        ssl_context: For ``wss``; ``None`` for Python's default, which checks certificate and name.
+        max_in_flight: Messages in flight of all tunnels together; each is a concurrent Lambda invocation.
+        capacity: Bytes that each tunnel buffers each way, at most; at least 65,536.
+        keepalive: When to ask whether the relay is still there.
+
+    Raises:
+        ConfigError: The URL is none of a WebSocket.
+
+    Thread safety: one dialer serves any number of threads. It keeps no connection while nothing is dialled.
+
+    Example::
+
+        with Dialer(url, key) as dialer:
+            sock = dialer.dial("db.internal:5432")
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: Key,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        capacity: int = DEFAULT_CAPACITY,
+        keepalive: KeepaliveTimes | None = None,
+    ) -> None:
+        self._endpoint = Endpoint(url, ssl_context)
+        self._key = key
+        self._streams = StreamConfig(capacity=capacity)
+        self._keepalive = keepalive or KeepaliveTimes()
+        self._budget = FlightBudget(max_in_flight)
+        self._closed = False
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, env_file: str = ".env") -> Dialer:
+        """A dialer from ``EMISSARY_URL`` and ``EMISSARY_AUTH_KEYS``.
+
+        Args:
+            environ: Where to look first; ``None`` for the process's environment.
+            env_file: Where to look for what is missing there; need not exist.
+
+        Raises:
+            ConfigError: Names every setting that is missing or wrong.
+        """
+        given = os.environ if environ is None else environ
+        config = ClientConfig.from_env({**read_env_file(pathlib.Path(env_file)), **given})
+        return cls(config.url, config.key)
+
+    def dial(self, target: str | tuple[str, int], timeout: float | None = DIAL_TIMEOUT) -> TunnelSocket:
+        """Connect to ``target`` from inside the VPC.
+
+        Args:
+            target: ``"host:port"``, ``"[v6]:port"`` or ``(host, port)``; names are resolved in the VPC.
+            timeout: Seconds for the dial as a whole; ``None`` for no limit. It ends with the dial: the
+                tunnel lives on, and the socket is a blocking one.
+
+        Returns:
+            A connected socket; ``.session`` knows the tunnel's deadline and counters. Closing it ends the
+            tunnel.
+
+        Raises:
+            ConfigError: ``target`` is none.
+            ClosedError: The dialer was closed.
+            AuthenticationError: The key is unknown or wrong; its subclass ClockSkewError: this clock is off.
+            TransportError: The gateway was not reached, or refused.
+            TargetNotAllowedError, NameNotFoundError, TargetRefusedError, TargetUnreachableError,
+            TargetTimedOutError: The target was not reached; all are DialError.
+            DialTimeoutError: ``timeout`` ran out; a DialError and a TimeoutError.
+            RemoteProtocolError: The server does not speak the protocol.
+
+        Blocking: until the relay is connected to the target. Any thread.
+        """
+        opened, run = self._open(Target.parse(target), timeout)
+        ours, theirs = tcp_pair()
+        theirs.settimeout(socket.getdefaulttimeout())
+        sock = TunnelSocket(fileno=theirs.detach())
+        sock.session = opened
+        threading.Thread(target=run, args=(ours,), name="emissary-driver", daemon=True).start()
+        return sock
+
+    def create_connection(
+        self, address: tuple[str, int], timeout: float | None = DIAL_TIMEOUT
+    ) -> TunnelSocket:
+        """The same, in the shape of :func:`socket.create_connection`: the timeout stays set on the socket."""
+        sock = self.dial(address, timeout)
+        sock.settimeout(timeout)
+        return sock
+
+    def forward(
+        self,
+        target: str | tuple[str, int],
+        listen: tuple[str, int] = ("127.0.0.1", 0),
+        timeout: float | None = DIAL_TIMEOUT,
+    ) -> Forward:
+        """A local listening address for drivers and tools that take no socket.
+
+        Args:
+            target: As for :meth:`dial`. Each accepted connection is a dial of its own.
+            listen: Local address; port 0 takes a free one. Anybody who can connect to it reaches the target.
+            timeout: Seconds for each dial.
+
+        Returns:
+            A context manager that gives ``(host, port)``::
+
+                with dialer.forward("db.internal:5432") as (host, port):
+                    psycopg.connect(host=host, port=port, ...)
+
+        Raises:
+            ConfigError: ``target`` is none.
+        """
+        parsed = Target.parse(target)
+
+        def serve(sock: socket.socket) -> None:
+            _opened, run = self._open(parsed, timeout)
+            run(sock)
+
+        return Forward(listen, serve)
+
+    def close(self) -> None:
+        """Refuse further dials. Sockets that were dialled live on until they are closed. Idempotent."""
+        self._closed = True
+
+    def __enter__(self) -> Dialer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(
+        self, target: Target, timeout: float | None
+    ) -> tuple[SessionInfo, Callable[[socket.socket], None]]:
+        """Open a session; gives what is known of it, and what drives it over a socket until its end."""
+        if self._closed:
+            raise ClosedError("this dialer was closed; make a new one")
+        places = self._budget.member()
+        config = SessionConfig(streams=self._streams, keepalive=self._keepalive, gate=places)
+        opened = open_session(self._endpoint, self._key, target, config, Deadline(timeout))
+        info = _session_info(opened, target)
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Aborted):
+                info.error = reset_error(target, event.code, event.reason)
+
+        def run(sock: socket.socket) -> None:
+            tunnel = Tunnel(opened.session, _SocketLink(opened.transport), sock, on_event=on_event)
+            places.wake = tunnel.wake
+            lifetimes.add(tunnel)
+            try:
+                tunnel.run()
+            finally:
+                lifetimes.discard(tunnel)
+                places.leave()
+
+        return info, run
+
+
+def _session_info(opened: OpenedSession, target: Target) -> SessionInfo:
+    expires_at = opened.opened_at + opened.parameters.remaining / 1000
+    return SessionInfo(opened.id, target, expires_at, opened.session.counters)
+
+
+class _SocketLink:
+    """The dialer's link: everything goes over the one WebSocket, whether peer or bridge is to handle it."""
+
+    def __init__(self, transport: WebSocketTransport) -> None:
+        self._transport = transport
+
+    def send(self, message: Outgoing) -> None:
+        self._transport.send(message.text)
+
+    def recv(self) -> str:
+        return self._transport.recv(None)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def release(self) -> None:
+        self._transport.release()

@@ -1,0 +1,230 @@
+"""Every error a user of Emissary can meet.
+
+::
+
+    EmissaryError(Exception)
+    |- ConfigError(ValueError)                     lists every bad setting at once
+    |- ProtocolError                               a rule of docs/protocol.md was broken
+    |  |- LocalProtocolError                       by this side: a bug
+    |  `- RemoteProtocolError                      by the peer
+    |     |- FrameError, FlowControlError, UnsupportedVersionError
+    |- AuthenticationError(PermissionError)        the key is unknown or wrong
+    |  |- ClockSkewError                           only the date was off: set the clock
+    |  |- MissingCredentialsError                  a signed header was absent
+    |  `- ServerProofError                         the server does not hold the key
+    |- TransportError(ConnectionError)             the WebSocket to the gateway failed
+    |  |- GatewayUnreachableError                  name, route, TLS: no answer at all
+    |  |- GatewayRefusedError                      an answer, but not 101; ``http_status``
+    |  `- LinkClosedError                          closed after it was open; ``close_code``
+    |- DialError(ConnectionError)                  the target was not reached; ``code``, ``target``
+    |  |- TargetNotAllowedError(PermissionError)
+    |  |- NameNotFoundError
+    |  |- TargetRefusedError(ConnectionRefusedError)
+    |  |- TargetUnreachableError
+    |  |- TargetTimedOutError(TimeoutError)        the target did not answer the relay
+    |  `- DialTimeoutError(TimeoutError)           dial's own timeout ran out; ``step`` says where
+    |- TunnelResetError(ConnectionResetError)      an open tunnel was cut off; ``code``
+    |  `- RelayDeadlineError                       because the relay reached Lambda's time limit
+    `- ClosedError                                 used after close(): a bug in the caller
+
+Each also derives from the built-in error in brackets, so drivers that catch ``OSError`` or
+``TimeoutError`` work.
+"""
+
+from __future__ import annotations
+
+from emissary_lib.protocol.auth import ClockSkewError, ServerProofError
+from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.credentials import MissingCredentials as MissingCredentialsError
+from emissary_lib.protocol.errors import (
+    AuthenticationError,
+    ConfigError,
+    EmissaryError,
+    FlowControlError,
+    FrameError,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+    UnsupportedVersionError,
+)
+from emissary_lib.protocol.targets import Target
+
+__all__ = [
+    "AuthenticationError",
+    "ClockSkewError",
+    "ClosedError",
+    "ConfigError",
+    "DialError",
+    "DialTimeoutError",
+    "EmissaryError",
+    "FlowControlError",
+    "FrameError",
+    "GatewayRefusedError",
+    "GatewayUnreachableError",
+    "LinkClosedError",
+    "LocalProtocolError",
+    "MissingCredentialsError",
+    "NameNotFoundError",
+    "ProtocolError",
+    "RelayDeadlineError",
+    "RemoteProtocolError",
+    "ServerProofError",
+    "TargetNotAllowedError",
+    "TargetRefusedError",
+    "TargetTimedOutError",
+    "TargetUnreachableError",
+    "TransportError",
+    "TunnelResetError",
+    "UnsupportedVersionError",
+]
+
+
+class TransportError(EmissaryError, ConnectionError):
+    """The WebSocket to the gateway failed."""
+
+
+class GatewayUnreachableError(TransportError):
+    """The gateway gave no answer at all: name resolution, route, TLS or a refused connection."""
+
+
+class GatewayRefusedError(TransportError):
+    """The gateway answered the upgrade request with something else than 101.
+
+    Attributes:
+        http_status: The status.
+        date: The answer's ``Date`` header, or ``None``.
+    """
+
+    def __init__(self, message: str, *, http_status: int, date: str | None = None) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+        self.date = date
+
+
+class LinkClosedError(TransportError):
+    """The WebSocket was open and is not any more.
+
+    Attributes:
+        close_code: RFC 6455 section 7.4; 1006 if no close frame came.
+    """
+
+    def __init__(self, message: str, *, close_code: int = 1006) -> None:
+        super().__init__(message)
+        self.close_code = close_code
+
+
+class DialError(EmissaryError, ConnectionError):
+    """The target was not reached.
+
+    Attributes:
+        target: What was dialled.
+        code: Why not (docs/protocol.md section 8).
+    """
+
+    def __init__(self, message: str, *, target: Target, code: Code) -> None:
+        super().__init__(message)
+        self.target = target
+        self.code = code
+
+
+class TargetNotAllowedError(DialError, PermissionError):
+    """The target is not on the bridge's allow-list."""
+
+
+class NameNotFoundError(DialError):
+    """The target's name does not resolve inside the VPC."""
+
+
+class TargetRefusedError(DialError, ConnectionRefusedError):
+    """The target's host answered that nothing listens on the port."""
+
+
+class TargetUnreachableError(DialError):
+    """The relay has no route to the target, or connecting failed in another way."""
+
+
+class TargetTimedOutError(DialError, TimeoutError):
+    """The target did not answer the relay in time."""
+
+
+class DialTimeoutError(DialError, TimeoutError):
+    """``dial``'s own timeout ran out.
+
+    Attributes:
+        timeout: The budget, in seconds.
+        step: What was being waited for.
+    """
+
+    def __init__(self, message: str, *, target: Target, timeout: float, step: str) -> None:
+        super().__init__(message, target=target, code=Code.TARGET_TIMED_OUT)
+        self.timeout = timeout
+        self.step = step
+
+
+class TunnelResetError(EmissaryError, ConnectionResetError):
+    """An open tunnel was cut off; bytes may be missing, and the outcome of a running statement is unknown.
+
+    Attributes:
+        code: Why (docs/protocol.md section 8).
+    """
+
+    def __init__(self, message: str, *, code: Code) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RelayDeadlineError(TunnelResetError):
+    """The relay reached the end of its Lambda invocation."""
+
+
+class ClosedError(EmissaryError):
+    """Used after ``close()``."""
+
+
+_DIAL_ERRORS: dict[Code, tuple[type[DialError], str]] = {
+    Code.TARGET_NOT_ALLOWED: (
+        TargetNotAllowedError,
+        "it is not on the bridge's allow-list; add it there (template parameter AllowedTargets)",
+    ),
+    Code.NAME_NOT_FOUND: (
+        NameNotFoundError,
+        "the name does not resolve inside the VPC; check its spelling and the VPC's DNS",
+    ),
+    Code.TARGET_REFUSED: (
+        TargetRefusedError,
+        "the host refused the connection; check that the service runs and listens on that port",
+    ),
+    Code.TARGET_UNREACHABLE: (
+        TargetUnreachableError,
+        "there is no route from the relay's subnets; check route tables and network ACLs",
+    ),
+    Code.TARGET_TIMED_OUT: (
+        TargetTimedOutError,
+        "it did not answer the relay; check the security groups between the relay and the target",
+    ),
+}
+
+
+def dial_error(target: Target, code: Code) -> EmissaryError:
+    """The error for a dial that the bridge or the relay answered with ``code``."""
+    if code is Code.AUTHENTICATION_FAILED:
+        return AuthenticationError(
+            f"dialling {target}: the bridge did not accept the key; check EMISSARY_AUTH_KEYS on both sides"
+        )
+    kind, hint = _DIAL_ERRORS.get(code, (DialError, MEANINGS[code]))
+    return kind(f"cannot reach {target}: {hint}", target=target, code=code)
+
+
+def reset_error(target: Target, code: Code, reason: str) -> TunnelResetError:
+    """The error for an open tunnel that was cut off."""
+    if code is Code.RELAY_DEADLINE:
+        return RelayDeadlineError(
+            f"the tunnel to {target} ended: relay reached its 15-minute limit; dial again, and split work "
+            "that takes longer. The outcome of a statement that was running is unknown",
+            code=code,
+        )
+    return TunnelResetError(
+        f"the tunnel to {target} was cut off: {reason or MEANINGS[code]} ({code.name}). "
+        "The outcome of a statement that was running is unknown",
+        code=code,
+    )

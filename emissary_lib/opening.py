@@ -1,0 +1,231 @@
+"""Opens a session: the door, the SOCKS5 exchange, the relay's first message (docs/protocol.md section 3)."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from emissary_lib.deadline import Deadline
+from emissary_lib.endpoint import Endpoint
+from emissary_lib.exceptions import (
+    AuthenticationError,
+    ClockSkewError,
+    DialTimeoutError,
+    EmissaryError,
+    GatewayRefusedError,
+    LinkClosedError,
+    dial_error,
+    reset_error,
+)
+from emissary_lib.protocol.auth import parse_http_date, session_id, sign_door
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import CLOCK_SKEW
+from emissary_lib.protocol.errors import RemoteProtocolError
+from emissary_lib.protocol.events import Aborted, RelayOpened
+from emissary_lib.protocol.httpdate import http_date
+from emissary_lib.protocol.keys import Key
+from emissary_lib.protocol.opening import OpeningReader, opening_bytes
+from emissary_lib.protocol.payloads import Opened
+from emissary_lib.protocol.session import Session, SessionConfig
+from emissary_lib.protocol.states import Side
+from emissary_lib.protocol.targets import Target
+from emissary_lib.transport.websocket import WebSocketTransport, connect
+
+#: Waits between attempts at a gateway that is throttled or broken, in seconds: first, and longest.
+BACK_OFF: Final = (0.1, 2.0)
+
+#: Longest wait for a message while a place in the shared budget is missing, in seconds.
+_BUDGET_WAIT: Final = 0.05
+
+
+@dataclass(frozen=True)
+class OpenedSession:
+    """A session whose SOCKS5 exchange is over: from here on the bytes are the user's.
+
+    Attributes:
+        id: The session id.
+        session: Its state on this side.
+        transport: Its WebSocket.
+        parameters: What the relay said of its limits, as of ``opened_at`` (seconds since 1970 UTC).
+    """
+
+    id: str
+    session: Session
+    transport: WebSocketTransport
+    parameters: Opened
+    opened_at: float
+
+
+def open_session(
+    endpoint: Endpoint, key: Key, target: Target, config: SessionConfig, deadline: Deadline
+) -> OpenedSession:
+    """Dial ``target``.
+
+    Blocking: until the relay is connected to the target, at most until the deadline.
+
+    Raises:
+        AuthenticationError: The key is unknown or wrong; :class:`ClockSkewError` if the clock is.
+        GatewayUnreachableError: No answer from the gateway.
+        GatewayRefusedError: An answer of neither kind; throttling and server errors are retried first.
+        DialError: The target was not reached; its subclasses say why.
+        DialTimeoutError: The deadline passed.
+        RemoteProtocolError: The server does not speak the protocol.
+    """
+    step = "the gateway's answer to the connection"
+    try:
+        nonce, date, transport = _pass_the_door(endpoint, key, deadline)
+        try:
+            session = Session(Side.CLIENT, config, now=time.monotonic())
+            session.send_data(opening_bytes(key=key, date=date, nonce=nonce, target=target))
+            reader = OpeningReader(key, date, nonce, endpoint.host)
+            exchange = _Exchange(target, session, transport, reader)
+            step = "the relay to start and to reach the target"
+            parameters = exchange.run(deadline)
+        except BaseException:
+            transport.close()
+            transport.release()
+            raise
+    except TimeoutError as exc:
+        if isinstance(exc, EmissaryError):
+            raise
+        timeout = deadline.timeout or 0.0
+        raise DialTimeoutError(
+            f"dialling {target} took longer than {timeout:g} s; it was waiting for {step}. "
+            "A first dial starts Lambda functions from cold: allow 20 s; else see the relay's log",
+            target=target,
+            timeout=timeout,
+            step=step,
+        ) from exc
+    return OpenedSession(session_id(nonce), session, transport, parameters, time.time())
+
+
+def _pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> tuple[bytes, str, WebSocketTransport]:
+    wait = BACK_OFF[0]
+    while True:
+        nonce, date = secrets.token_bytes(32), http_date(time.time())
+        headers = sign_door(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
+        try:
+            transport = connect(
+                endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context
+            )
+        except GatewayRefusedError as exc:
+            if exc.http_status != 429 and exc.http_status < 500:
+                raise _refusal(exc, key) from exc
+            pause = wait * random.uniform(0.5, 1.5)
+            remaining = deadline.remaining()
+            if remaining is not None and remaining <= pause:
+                raise
+            time.sleep(pause)
+            wait = min(BACK_OFF[1], wait * 2)
+        else:
+            return nonce, date, transport
+
+
+def _refusal(refused: GatewayRefusedError, key: Key) -> EmissaryError:
+    if refused.http_status not in (401, 403):
+        return refused
+    skew = _clock_skew(refused.date)
+    if abs(skew) > CLOCK_SKEW:
+        return ClockSkewError(skew)
+    return AuthenticationError(
+        f"{refused}: key id {key.key_id} is unknown there or its secret is another one, or the URL's stage "
+        "is wrong; compare EMISSARY_AUTH_KEYS and the URL with the deployed stack"
+    )
+
+
+def _clock_skew(date: str | None) -> float:
+    """Seconds by which our clock is ahead of the server's; 0 if it did not tell the time."""
+    if date is None:
+        return 0.0
+    try:
+        return time.time() - parse_http_date(date)
+    except AuthenticationError:
+        return 0.0
+
+
+class _Exchange:
+    """The SOCKS5 exchange over a fresh session, in the caller's thread."""
+
+    def __init__(
+        self, target: Target, session: Session, transport: WebSocketTransport, reader: OpeningReader
+    ) -> None:
+        self._target = target
+        self._session = session
+        self._transport = transport
+        self._reader = reader
+        self._parameters: Opened | None = None
+
+    def run(self, deadline: Deadline) -> Opened:
+        """Exchange messages until the relay reports success; gives its parameters."""
+        try:
+            while not self._reader.done:
+                self._turn(deadline)
+            return self._outcome()
+        except TimeoutError:
+            self._give_up(Code.DIALER_RESET, "the dial timed out")
+            raise
+        except EmissaryError as exc:
+            self._give_up(getattr(exc, "code", Code.PROTOCOL_ERROR), type(exc).__name__)
+            raise
+
+    def _turn(self, deadline: Deadline) -> None:
+        session, now = self._session, time.monotonic()
+        session.handle_timeout(now)
+        self._flush(now)
+        if deadline.passed():
+            raise TimeoutError
+        due = session.next_timeout()
+        wait = deadline.cap(None if due is None else max(0.0, due - now))
+        if session.waits_to_send:
+            wait = _BUDGET_WAIT if wait is None else min(wait, _BUDGET_WAIT)
+        try:
+            session.receive_message(self._transport.recv(wait), time.monotonic())
+        except TimeoutError:
+            return
+        while event := session.next_event():
+            if isinstance(event, RelayOpened):
+                self._parameters = event.parameters
+            elif isinstance(event, Aborted):
+                raise self._aborted(event)
+        self._read()
+
+    def _read(self) -> None:
+        now = time.monotonic()
+        while not self._reader.done and (view := self._session.peek()):
+            data = bytes(view)
+            rest = self._reader.receive(data)
+            self._session.consume(len(data) - len(rest), now)
+
+    def _outcome(self) -> Opened:
+        code = self._reader.code
+        if self._parameters is not None and self._parameters.code is not Code.OK:
+            code = self._parameters.code  # says more than a SOCKS5 reply can
+        if code is not Code.OK:
+            raise dial_error(self._target, code)
+        if self._parameters is None:
+            raise RemoteProtocolError("the bridge reports success, but no relay has opened the session")
+        self._session.established()
+        return self._parameters
+
+    def _aborted(self, event: Aborted) -> EmissaryError:
+        if event.code is Code.AUTHENTICATION_FAILED or event.code >= Code.TARGET_NOT_ALLOWED:
+            return dial_error(self._target, event.code)
+        if event.code is Code.PROTOCOL_ERROR:
+            return RemoteProtocolError(f"dialling {self._target}: {event.reason}")
+        return reset_error(self._target, event.code, event.reason)
+
+    def _give_up(self, code: Code, reason: str) -> None:
+        """Tell the bridge why, once, so that its record is right; nobody waits for an answer."""
+        now = time.monotonic()
+        self._session.abort(code, reason, now)
+        try:
+            self._flush(now)
+        except LinkClosedError:
+            return
+
+    def _flush(self, now: float) -> None:
+        for message in self._session.messages_to_send(now):
+            self._transport.send(message.text)

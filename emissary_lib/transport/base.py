@@ -1,0 +1,35 @@
+"""What a session's driver needs of a carrier of text messages."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class MessageTransport(Protocol):
+    """One WebSocket, or something that behaves like it."""
+
+    def send(self, text: str) -> None:
+        """Send one text message.
+
+        Blocking: until the kernel has taken it. Thread safety: may be called from several threads.
+
+        Raises:
+            TransportError: The link is broken; nothing more can be sent.
+        """
+
+    def recv(self, timeout: float | None) -> str:
+        """The next text message.
+
+        Blocking: at most ``timeout`` seconds; ``None`` waits until a message or the end comes. For one
+        thread only.
+
+        Raises:
+            TimeoutError: No message in time; nothing is lost, call again.
+            TransportError: The link is closed or broken.
+        """
+
+    def close(self) -> None:
+        """Say goodbye and close; wakes a thread that waits in :meth:`recv`. Idempotent, does not block."""
+
+    def abort(self) -> None:
+        """Close without a word; wakes a thread that waits in :meth:`recv`. Idempotent, does not block."""

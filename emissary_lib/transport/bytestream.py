@@ -1,0 +1,102 @@
+"""A connected socket, plain or TLS, that one thread may read while another writes.
+
+OpenSSL's objects must not be used by two threads at once, and a blocking ``SSLSocket.recv`` is in use for as
+long as it waits. So the socket is non-blocking, one lock covers each attempt, and waiting is done outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import threading
+from typing import Final
+
+from emissary_lib.deadline import Deadline
+
+#: Bytes asked of the kernel at once; more than one WebSocket fragment.
+_CHUNK: Final = 65_536
+
+_WANT_READ: Final = (BlockingIOError, ssl.SSLWantReadError)
+
+
+class ByteStream:
+    """Reads and writes with a deadline.
+
+    Thread safety: one reader and one writer at a time, and anybody may call :meth:`shutdown`.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(0)
+        self._sock = sock
+        self._lock = threading.Lock()
+        self._buffer = memoryview(b"")
+
+    def read(self, size: int, deadline: Deadline) -> bytes:
+        """At least one and at most ``size`` bytes; empty at the end of the stream.
+
+        Raises:
+            TimeoutError: Nothing came in time.
+            OSError: The connection is broken.
+        """
+        while not self._buffer:
+            try:
+                with self._lock:
+                    data = self._sock.recv(_CHUNK)
+            except _WANT_READ:
+                wait(self._sock, select.POLLIN, deadline)
+                continue
+            except ssl.SSLWantWriteError:
+                wait(self._sock, select.POLLOUT, deadline)
+                continue
+            except ssl.SSLEOFError:
+                data = b""
+            if not data:
+                return b""
+            self._buffer = memoryview(data)
+        piece, self._buffer = self._buffer[:size], self._buffer[size:]
+        return bytes(piece)
+
+    def write(self, data: bytes, deadline: Deadline) -> None:
+        """Write all of it.
+
+        Raises:
+            TimeoutError: The kernel did not take all of it in time; part of it may be sent.
+            OSError: The connection is broken.
+        """
+        view = memoryview(data)
+        while view:
+            try:
+                with self._lock:
+                    sent = self._sock.send(view)
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                wait(self._sock, select.POLLOUT, deadline)
+            except ssl.SSLWantReadError:
+                wait(self._sock, select.POLLIN, deadline)
+            else:
+                view = view[sent:]
+
+    def shutdown(self) -> None:
+        """End both directions; unlike a close, this wakes a thread that waits. Idempotent."""
+        with contextlib.suppress(OSError):
+            # The plain socket's own: SSLSocket's would forget its TLS state under a reader's feet.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give the file descriptor back; only once no thread uses the stream any more."""
+        self._sock.close()
+
+
+def wait(sock: socket.socket, event: int, deadline: Deadline) -> None:
+    """Wait until a socket is ready for ``select.POLLIN`` or ``select.POLLOUT``, or broken.
+
+    Raises:
+        TimeoutError: It was not in time.
+        OSError: It is closed.
+    """
+    remaining = deadline.remaining()
+    poll = select.poll()
+    poll.register(sock, event)
+    if not poll.poll(None if remaining is None else int(remaining * 1000) + 1):
+        raise TimeoutError("timed out")

@@ -1,0 +1,295 @@
+"""Drives one session: a link to the peer on one side, a local TCP socket on the other.
+
+Dialer and relay run the same code. The dialer's socket is one end of a loopback pair whose other end the
+user holds (or a connection that ``forward`` accepted); the relay's is the connection to the target.
+
+Threads: the *driver* waits for the socket and the clock, the *reader* waits for the link. Either may move
+bytes: whoever has an input takes the lock, feeds the session, moves what can be moved without blocking, lets
+go of the lock and then sends what the session wants sent. Nothing blocks while it holds the lock, and
+messages need no order, so nobody waits for anybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from emissary_lib.exceptions import TransportError
+from emissary_lib.loopback import reset
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import MAX_PAYLOAD
+from emissary_lib.protocol.events import Aborted, Event, Finished
+from emissary_lib.protocol.session import Outgoing, Session
+from emissary_lib.protocol.states import Side
+from emissary_lib.wakeup import Wakeup
+
+
+class Link(Protocol):
+    """How a session's messages travel; safe to use from several threads."""
+
+    def send(self, message: Outgoing) -> None:
+        """Send one message, or take it over to send. Raises :class:`TransportError` if the link is broken."""
+
+    def recv(self) -> str:
+        """Wait for the next message. Raises :class:`TransportError` when the link has ended."""
+
+    def close(self) -> None:
+        """Say goodbye; wakes :meth:`recv`. Idempotent."""
+
+    def release(self) -> None:
+        """Give back file descriptors and threads; called once, when nobody uses the link any more."""
+
+
+class Tunnel:
+    """One session at work.
+
+    Args:
+        session: The protocol state; only the tunnel touches it from now on, under its lock.
+        link: To the peer and the bridge; the tunnel closes it.
+        sock: A connected TCP socket; the tunnel closes it, by a reset if the session is cut off.
+        on_event: Told of each event, in order, without the lock.
+        stop_at: When to abort with ``RELAY_DEADLINE``, on ``clock``; ``None`` for never.
+        clock: A monotonic clock.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        link: Link,
+        sock: socket.socket,
+        *,
+        on_event: Callable[[Event], None] = lambda event: None,
+        stop_at: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._session = session
+        self._link = link
+        self._sock = sock
+        self._on_event = on_event
+        self._stop_at = stop_at
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._wakeup = Wakeup()
+        self._selector = selectors.DefaultSelector()
+        self._interest = 0  # selector events the driver is waiting for on the socket
+        self._wakes_at: float | None = None  # when the driver wakes on its own
+        self._blocked = False  # the socket took no more; wait until it does
+        self._aborted: Aborted | None = None
+        self._finished = False
+        self._shut_write = False
+        self._socket_gone = False
+        self._reader = threading.Thread(target=self._read_link, name="emissary-reader", daemon=True)
+        sock.setblocking(False)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
+
+    @property
+    def local_code(self) -> Code:
+        """What a reset of our own socket is called."""
+        return Code.DIALER_RESET if self._session.side is Side.CLIENT else Code.TARGET_RESET
+
+    def run(self) -> None:
+        """Drive the session until it is over and its bytes are delivered; then close everything.
+
+        Blocking: for the life of the tunnel. When it returns, the socket and the link are closed, and no
+        thread of the tunnel is left.
+        """
+        self._reader.start()
+        try:
+            self._drive()
+        finally:
+            self._link.close()
+            self._reader.join()
+            self._link.release()
+            self._selector.close()
+            self._wakeup.close()
+            if self._aborted:
+                reset(self._sock)
+            else:
+                self._sock.close()
+
+    def abort(self, code: Code, reason: str) -> None:
+        """Cut the session off. From any thread; does not block for longer than a send."""
+        with self._lock:
+            self._session.abort(code, reason, self._clock())
+            step = self._advance()
+        self._carry_out(step)
+        self._wakeup.wake()
+
+    def message_refused(self) -> None:
+        """The carrier refused a message (429, 5xx, no answer). From any thread; does not block."""
+        with self._lock:
+            self._session.message_refused(self._clock())
+        self._wakeup.wake()
+
+    def wake(self) -> None:
+        """Something outside has changed (a place in a shared budget is free). From any thread."""
+        self._wakeup.wake()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything the user has written so far has reached the peer."""
+        with self._lock:
+            return self._session.buffered[0] == 0 or not self._session.alive
+
+    # -- the driver: socket and clock -----------------------------------------------------------
+
+    def _drive(self) -> None:
+        registered = 0
+        while True:
+            with self._lock:
+                step = self._advance()
+                interest = self._wanted_interest()
+                self._interest = interest
+                self._wakes_at = self._next_timeout()
+                over = self._over()
+            self._carry_out(step)
+            if over:
+                return
+            if interest != registered:
+                self._register(registered, interest)
+                registered = interest
+            timeout = None if self._wakes_at is None else max(0.0, self._wakes_at - self._clock())
+            readable = False
+            for key, events in self._selector.select(timeout):
+                if key.fileobj is self._wakeup:
+                    self._wakeup.clear()
+                else:
+                    readable = bool(events & selectors.EVENT_READ)
+                    self._blocked = self._blocked and not events & selectors.EVENT_WRITE
+            self._driver_turn(readable)
+
+    def _driver_turn(self, readable: bool) -> None:
+        with self._lock:
+            now = self._clock()
+            if readable:
+                self._read_socket(now)
+            if self._stop_at is not None and now >= self._stop_at:
+                self._session.abort(Code.RELAY_DEADLINE, "the relay reached its time limit", now)
+            self._session.handle_timeout(now)
+
+    def _read_socket(self, now: float) -> None:
+        room = min(self._session.send_room, MAX_PAYLOAD)
+        if not room:
+            return
+        try:
+            data = self._sock.recv(room)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._socket_failed(exc, now)
+            return
+        if data:
+            self._session.send_data(data)
+        else:
+            self._session.send_eof()
+
+    def _socket_failed(self, exc: OSError, now: float) -> None:
+        self._socket_gone = True
+        self._session.abort(self.local_code, f"{exc.strerror or exc}", now)
+
+    def _wanted_interest(self) -> int:
+        if self._socket_gone:
+            return 0
+        reads = self._session.send_room > 0
+        writes = self._blocked and self._undelivered()
+        return (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if writes else 0)
+
+    def _register(self, before: int, interest: int) -> None:
+        if not before:
+            self._selector.register(self._sock, interest)
+        elif interest:
+            self._selector.modify(self._sock, interest)
+        else:
+            self._selector.unregister(self._sock)
+
+    def _next_timeout(self) -> float | None:
+        times = [self._session.next_timeout()]
+        if self._session.alive:
+            times.append(self._stop_at)
+        return min((at for at in times if at is not None), default=None)
+
+    def _undelivered(self) -> bool:
+        return not self._socket_gone and len(self._session.peek()) > 0
+
+    def _over(self) -> bool:
+        return self._finished and not self._undelivered()
+
+    # -- the reader: the link -------------------------------------------------------------------
+
+    def _read_link(self) -> None:
+        try:
+            while True:
+                text = self._link.recv()
+                with self._lock:
+                    self._session.receive_message(text, self._clock())
+                    step = self._advance()
+                    wake = self._driver_must_know()
+                if wake:
+                    self._wakeup.wake()
+                self._carry_out(step)
+        except TransportError as exc:
+            self._link_lost(exc)
+
+    def _driver_must_know(self) -> bool:
+        wakes_at = self._next_timeout()
+        sooner = wakes_at is not None and (self._wakes_at is None or wakes_at < self._wakes_at)
+        return sooner or self._over() or self._wanted_interest() != self._interest
+
+    def _link_lost(self, exc: TransportError) -> None:
+        code = Code.DIALER_GONE if self._session.side is Side.CLIENT else Code.RELAY_GONE
+        with self._lock:
+            self._session.link_lost(code, str(exc))
+            step = self._advance()
+        self._carry_out(step)
+        self._wakeup.wake()
+
+    # -- shared ---------------------------------------------------------------------------------
+
+    def _advance(self) -> tuple[list[Event], list[Outgoing]]:
+        """Move what can be moved without blocking; the lock is held. Gives what to do without it."""
+        now = self._clock()
+        self._deliver(now)
+        messages = self._session.messages_to_send(now)
+        events = []
+        while event := self._session.next_event():
+            events.append(event)
+            if isinstance(event, Aborted):
+                self._aborted = event
+            elif isinstance(event, Finished):
+                self._finished = True
+        return events, messages
+
+    def _deliver(self, now: float) -> None:
+        """Hand received bytes to the socket, as many as it takes."""
+        while not self._blocked and self._undelivered():
+            try:
+                sent = self._sock.send(self._session.peek())
+            except BlockingIOError:
+                self._blocked = True
+            except OSError as exc:
+                self._socket_failed(exc, now)
+            else:
+                self._session.consume(sent, now)
+        if self._session.receive_ended and not self._shut_write and not self._socket_gone:
+            self._shut_write = True
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+
+    def _carry_out(self, step: tuple[list[Event], list[Outgoing]]) -> None:
+        events, messages = step
+        for event in events:
+            self._on_event(event)
+            if isinstance(event, Finished):
+                self._link.close()  # even if the user is slow to take the last bytes
+        try:
+            for message in messages:
+                self._link.send(message)
+        except TransportError as exc:
+            if threading.current_thread() is not self._reader:
+                return  # the reader meets the same end of the link, and tells the session
+            self._link_lost(exc)

@@ -1,0 +1,76 @@
+"""What ``dial`` returns: a real socket that also knows its session."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from emissary_lib.exceptions import TunnelResetError
+from emissary_lib.protocol.counters import Counters
+from emissary_lib.protocol.targets import Target
+
+
+class SessionInfo:
+    """What is known of a tunnel's session; reading it never blocks, from any thread.
+
+    Attributes:
+        id: The session id, as it stands in the bridge's log.
+        target: What was dialled.
+        expires_at: When the relay's time is up and the tunnel ends, in seconds since 1970 UTC.
+        counters: Bytes and messages so far; live, so copy it to keep it.
+        error: Why the tunnel was cut off; ``None`` while it is open and after a clean end.
+    """
+
+    def __init__(self, id: str, target: Target, expires_at: float, counters: Counters) -> None:
+        self.id = id
+        self.target = target
+        self.expires_at = expires_at
+        self.counters = counters
+        self.error: TunnelResetError | None = None
+
+    def __repr__(self) -> str:
+        return f"<SessionInfo {self.id[:8]} to {self.target}>"
+
+
+class TunnelSocket(socket.socket):
+    """A connected TCP socket whose other end is the tunnel.
+
+    Everything that takes a socket takes it: ``ssl``, ``select``, ``makefile``, drivers. The tunnel lives as
+    long as the file descriptor, not as this object: ``detach`` and ``ssl`` may take it over.
+    ``shutdown(SHUT_WR)`` half-closes. When the tunnel is cut off, reading and writing raise
+    :class:`TunnelResetError`, which names the cause and is a ``ConnectionResetError``; whoever uses the bare
+    descriptor (``ssl``, C libraries) gets a plain ``ConnectionResetError`` and finds the cause in
+    ``session.error``.
+
+    Attributes:
+        session: What is known of the session; ``None`` on a ``dup`` of the socket.
+    """
+
+    session: SessionInfo | None = None
+
+    @contextlib.contextmanager
+    def _cause_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (ConnectionResetError, BrokenPipeError) as exc:
+            if self.session is not None and self.session.error is not None:
+                raise self.session.error from exc
+            raise
+
+    def recv(self, *args: Any) -> bytes:
+        with self._cause_named():
+            return super().recv(*args)
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        with self._cause_named():
+            return super().recv_into(*args, **kwargs)
+
+    def send(self, *args: Any) -> int:
+        with self._cause_named():
+            return super().send(*args)
+
+    def sendall(self, *args: Any) -> None:
+        with self._cause_named():
+            super().sendall(*args)
