@@ -1,0 +1,1 @@
+"""The Alembic history that the demo applies: an ordinary ``env.py`` and ordinary revisions."""
