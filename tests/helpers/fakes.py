@@ -80,7 +80,7 @@ class FakeStore:
         if old is not None and old.dialer == session.dialer:
             return
         if old is not None or connection in self.connections:
-            raise NonceBurntError("burnt")
+            raise NonceBurntError("the nonce was used before; start over with a fresh one")
         self.sessions[session.id] = session
         self.connections[connection] = Connection(connection, session.id, Role.DIALER, session.dialer.epoch)
 

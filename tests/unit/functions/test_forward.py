@@ -221,5 +221,3 @@ def test_the_peer_cache_is_bounded_and_forgets_the_oldest_first() -> None:
     cache.forget("sender", 2)
     cache.forget("sender", 2)
     assert cache.get("sender", 2) is None
-
-

@@ -1,0 +1,110 @@
+"""A DynamoDB of the test run's own, on a port the system chose."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import botocore.session
+import pytest
+import werkzeug.serving
+from botocore.config import Config
+from moto.server import DomainDispatcherApplication, create_backend_app
+
+TABLE = "sessions"
+
+Wsgi = Callable[..., Iterable[bytes]]
+
+
+class Dynamo:
+    """A moto server in a thread that handles one request at a time.
+
+    Attributes:
+        lose_answers: So many of the next requests are carried out, and then answered with status 500.
+        conflicts: So many of the next requests meet another transaction.
+        requests: Requests seen.
+    """
+
+    def __init__(self) -> None:
+        self.lose_answers = 0
+        self.conflicts = 0
+        self.requests = 0
+        self._application: Wsgi = DomainDispatcherApplication(create_backend_app)
+        self._server = werkzeug.serving.make_server("127.0.0.1", 0, self._answer, request_handler=_Quiet)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="moto")
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join(10)
+        self._server.server_close()
+
+    def client(self, service: str = "dynamodb") -> Any:
+        return botocore.session.Session().create_client(
+            service,
+            region_name="eu-central-1",
+            endpoint_url=self.url,
+            aws_access_key_id="example",
+            aws_secret_access_key="example",
+            config=Config(retries={"total_max_attempts": 3, "mode": "standard"}),
+        )
+
+    def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        self.requests += 1
+        if self.conflicts:
+            self.conflicts -= 1
+            environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            transaction = environ["HTTP_X_AMZ_TARGET"].endswith("TransactWriteItems")
+            return _fail(start, "400 Bad Request", _CANCELLED if transaction else _CONFLICT)
+        if not self.lose_answers:
+            return self._application(environ, start)
+        self.lose_answers -= 1
+        for _ in self._application(environ, lambda *_: None):
+            pass
+        return _fail(start, "500 Internal Server Error", b'{"__type":"InternalServerError"}')
+
+
+_CONFLICT = b'{"__type":"com.amazonaws.dynamodb.v20120810#TransactionConflictException"}'
+_CANCELLED = (
+    b'{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",'
+    b'"CancellationReasons":[{"Code":"TransactionConflict"},{"Code":"None"}]}'
+)
+
+
+def _fail(start: Callable[..., Any], status: str, body: bytes) -> Iterable[bytes]:
+    start(status, [("Content-Type", "application/x-amz-json-1.0"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+class _Quiet(werkzeug.serving.WSGIRequestHandler):
+    def log(self, *_: Any, **__: Any) -> None:
+        """Requests are not for the test's output."""
+
+
+@pytest.fixture(scope="session")
+def dynamo_server() -> Iterator[Dynamo]:
+    server = Dynamo()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def dynamo(dynamo_server: Dynamo) -> Iterator[Dynamo]:
+    """An empty table."""
+    client = dynamo_server.client()
+    client.create_table(
+        TableName=TABLE,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+    )
+    try:
+        yield dynamo_server
+    finally:
+        dynamo_server.lose_answers = dynamo_server.conflicts = 0
+        client.delete_table(TableName=TABLE)
+        client.close()

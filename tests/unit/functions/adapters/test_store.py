@@ -1,0 +1,425 @@
+"""The session store: one contract, kept by DynamoDB's adapter and by the fake that other tests rely on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from emissary_lib.protocol.codes import Code
+from functions.common.adapters.store import DynamoSessionStore
+from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
+from functions.common.ports import SessionStore
+from functions.common.session import (
+    Claim,
+    Connection,
+    Ending,
+    Fragment,
+    Launch,
+    Role,
+    Session,
+    Side,
+    State,
+    Step,
+)
+from tests.helpers.events import DATE, DIALER, HOST, INSTANCE, NONCE, NOW, RELAY, SESSION
+from tests.helpers.fakes import FakeStore
+from tests.unit.functions.adapters.conftest import TABLE, Dynamo
+
+NEW = Session(
+    id=SESSION,
+    key_id=1,
+    nonce=NONCE,
+    date=DATE,
+    host=HOST,
+    started=NOW + 0.25,
+    expires=NOW + 60.25,
+    purge_at=int(NOW) + 5400,
+    dialer=Side(DIALER, 1),
+)
+LAUNCH = Launch("db.internal:5432", "relay hash", "resume hash", NOW + 1)
+CLAIM = Claim(SESSION, RELAY, "relay hash", INSTANCE, 1, NOW + 2.5)
+ENDING = Ending(Code.TARGET_RESET, 2**40, 7, "request=", NOW + 3)
+
+
+@pytest.fixture
+def real(dynamo: Dynamo) -> Iterator[DynamoSessionStore]:
+    client = dynamo.client()
+    yield DynamoSessionStore(client, TABLE, pause=lambda _seconds: None)
+    client.close()
+
+
+@pytest.fixture(params=["fake", "dynamo"])
+def store(request: pytest.FixtureRequest) -> SessionStore:
+    if request.param == "fake":
+        return FakeStore()
+    found: DynamoSessionStore = request.getfixturevalue("real")
+    return found
+
+
+def launched(store: SessionStore) -> None:
+    store.create(NEW)
+    assert store.launch(SESSION, LAUNCH).done
+
+
+def opened(store: SessionStore) -> None:
+    launched(store)
+    store.claim(CLAIM)
+
+
+def now_stored(store: SessionStore) -> Session:
+    session = store.session(SESSION)
+    assert session is not None
+    return session
+
+
+def test_a_created_session_is_read_back_whole(store: SessionStore) -> None:
+    store.create(NEW)
+    assert store.session(SESSION) == NEW
+    assert store.connection(DIALER) == Connection(DIALER, SESSION, Role.DIALER, 1)
+
+
+def test_what_does_not_exist_reads_as_none(store: SessionStore) -> None:
+    assert store.session("0" * 64) is None
+    assert store.connection("nobody=") is None
+
+
+def test_a_nonce_is_burnt_by_its_first_use(store: SessionStore) -> None:
+    store.create(NEW)
+    other = dataclasses.replace(NEW, dialer=Side("other=", 1))
+    with pytest.raises(NonceBurntError, match="fresh"):
+        store.create(other)
+    assert store.session(SESSION) == NEW
+    assert store.connection("other=") is None
+
+
+def test_creating_the_same_session_again_is_success(store: SessionStore) -> None:
+    store.create(NEW)
+    store.create(NEW)
+    assert store.session(SESSION) == NEW
+
+
+def test_fragments_are_a_set(store: SessionStore) -> None:
+    store.create(NEW)
+    for fragment in (Fragment(0, b"a"), Fragment(7, bytes(range(256))), Fragment(0, b"a")):
+        outcome = store.add_fragment(SESSION, fragment, NOW)
+        assert outcome.done
+    assert outcome.session is not None
+    assert outcome.session.fragments == {Fragment(0, b"a"), Fragment(7, bytes(range(256)))}
+    assert store.session(SESSION) == outcome.session
+
+
+def test_a_full_set_takes_no_other_fragment_but_those_it_has(store: SessionStore) -> None:
+    full = frozenset(Fragment(offset, b"x") for offset in range(1024))
+    store.create(NEW)
+    for fragment in sorted(full)[:3]:
+        store.add_fragment(SESSION, fragment, NOW)
+    if isinstance(store, FakeStore):
+        store.sessions[SESSION] = dataclasses.replace(NEW, fragments=full)
+    else:
+        fill(store, full)
+    outcome = store.add_fragment(SESSION, Fragment(5000, b"x"), NOW)
+    assert (outcome.done, outcome.session and len(outcome.session.fragments)) == (False, 1024)
+    assert store.add_fragment(SESSION, Fragment(9, b"x"), NOW).done
+
+
+def fill(store: SessionStore, fragments: frozenset[Fragment]) -> None:
+    assert isinstance(store, DynamoSessionStore)
+    client: Any = store._table._client
+    client.update_item(
+        TableName=TABLE,
+        Key={"pk": {"S": "S#" + SESSION}},
+        UpdateExpression="SET fragments = :f",
+        ExpressionAttributeValues={":f": {"SS": [f"{f.offset}:eA==" for f in fragments]}},
+    )
+
+
+def test_a_fragment_of_an_expired_opening_is_not_kept(store: SessionStore) -> None:
+    store.create(NEW)
+    outcome = store.add_fragment(SESSION, Fragment(0, b"a"), NEW.expires)
+    assert outcome == (NEW, False)
+
+
+@pytest.mark.parametrize("until, kept", [(launched, True), (opened, False)])
+def test_fragments_are_kept_until_the_claim(
+    store: SessionStore, until: Callable[[SessionStore], None], kept: bool
+) -> None:
+    until(store)
+    outcome = store.add_fragment(SESSION, Fragment(0, b"a"), NOW + 3)
+    assert outcome.done is kept
+    assert outcome.session == store.session(SESSION)
+
+
+def test_a_fragment_of_no_session_is_not_kept(store: SessionStore) -> None:
+    assert store.add_fragment(SESSION, Fragment(0, b"a"), NOW) == (None, False)
+    assert store.session(SESSION) is None
+
+
+def test_a_launch_goes_to_invoked(store: SessionStore) -> None:
+    launched(store)
+    session = now_stored(store)
+    assert session == dataclasses.replace(
+        NEW,
+        state=State.INVOKED,
+        target="db.internal:5432",
+        relay_token_hash="relay hash",
+        resume_token_hash="resume hash",
+        invoked_at=NOW + 1,
+    )
+
+
+@pytest.mark.parametrize("after, done", [(0, False), (5, False), (5.01, True), (70, False)])
+def test_a_second_launch_needs_five_seconds_and_an_opening_that_lives(
+    store: SessionStore, after: float, done: bool
+) -> None:
+    launched(store)
+    again = Launch("db.internal:5432", "second", "second", LAUNCH.at + after)
+    assert store.launch(SESSION, again).done is done
+    assert now_stored(store).relay_token_hash == ("second" if done else "relay hash")
+
+
+def test_a_launch_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:
+    launched(store)
+    assert store.launch(SESSION, LAUNCH).done
+
+
+@pytest.mark.parametrize("step", ["claimed", "ended", "absent"])
+def test_no_launch_after_the_claim_or_the_end(store: SessionStore, step: str) -> None:
+    if step != "absent":
+        launched(store)
+    if step == "claimed":
+        store.claim(CLAIM)
+    if step == "ended":
+        store.end(SESSION, ENDING, Step.END)
+    late = Launch("db.internal:5432", "late", "late", NOW + 20)
+    assert not store.launch(SESSION, late).done
+
+
+def test_a_claim_opens_the_session(store: SessionStore) -> None:
+    opened(store)
+    session = now_stored(store)
+    assert (session.state, session.relay, session.instance) == (State.OPEN, Side(RELAY, 1), INSTANCE)
+    assert session.expires == CLAIM.at + 900
+    assert store.connection(RELAY) == Connection(RELAY, SESSION, Role.RELAY, 1)
+
+
+@pytest.mark.parametrize(
+    "change, cause",
+    [
+        ({"token_hash": "other"}, "token"),
+        ({"session": "0" * 64}, "no such session"),
+        ({"at": NEW.expires}, "expired"),
+        ({"epoch": 0}, "epoch 0 is not above 0"),
+    ],
+)
+def test_a_wrong_claim_is_refused_and_writes_nothing(
+    store: SessionStore, change: dict[str, Any], cause: str
+) -> None:
+    launched(store)
+    before = store.session(SESSION)
+    with pytest.raises(ClaimRefusedError, match=cause):
+        store.claim(dataclasses.replace(CLAIM, **change))
+    assert store.session(SESSION) == before
+    assert store.connection(RELAY) is None
+
+
+def test_a_claim_before_the_launch_is_refused(store: SessionStore) -> None:
+    store.create(NEW)
+    with pytest.raises(ClaimRefusedError, match="OPENING"):
+        store.claim(CLAIM)
+
+
+@pytest.mark.parametrize(
+    "change, cause",
+    [
+        ({"instance": "f" * 32, "epoch": 2}, "another instance"),
+        ({"epoch": 1}, "epoch 1 is not above 1"),
+        ({"epoch": 2, "at": CLAIM.at + 900}, "expired"),
+    ],
+)
+def test_a_session_that_is_held_is_not_given_away(
+    store: SessionStore, change: dict[str, Any], cause: str
+) -> None:
+    opened(store)
+    before = store.session(SESSION)
+    with pytest.raises(ClaimRefusedError, match=cause):
+        store.claim(dataclasses.replace(CLAIM, connection="late=", **change))
+    assert store.session(SESSION) == before
+    assert store.connection("late=") is None
+
+
+def test_the_same_instance_claims_again_with_a_higher_epoch_and_the_first_deadline(
+    store: SessionStore,
+) -> None:
+    opened(store)
+    store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=3, at=CLAIM.at + 100))
+    session = now_stored(store)
+    assert session.relay == Side("again=", 3)
+    assert session.expires == CLAIM.at + 900
+
+
+def test_a_claim_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:
+    opened(store)
+    store.claim(CLAIM)
+    assert now_stored(store).relay == Side(RELAY, 1)
+
+
+@pytest.mark.parametrize("role, connection", [(Role.DIALER, DIALER), (Role.RELAY, RELAY)])
+def test_clearing_forgets_only_that_connection(store: SessionStore, role: Role, connection: str) -> None:
+    opened(store)
+    before = now_stored(store)
+    session, done = store.clear(SESSION, role, connection, 1)
+    assert done
+    assert session == dataclasses.replace(before, **{role.value: Side(None, 1)})
+    assert store.connection(connection) is not None
+    assert store.clear(SESSION, role, connection, 1).done, "repeated by the SDK"
+
+
+def test_clearing_a_connection_that_is_not_current_changes_nothing(store: SessionStore) -> None:
+    opened(store)
+    store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2))
+    before = store.session(SESSION)
+    assert store.clear(SESSION, Role.RELAY, RELAY, 1) == (before, False)
+    assert store.clear("0" * 64, Role.RELAY, RELAY, 1) == (None, False)
+
+
+@pytest.mark.parametrize("until", [launched, opened, lambda store: store.create(NEW)])
+def test_a_session_ends_from_any_state_and_once(
+    store: SessionStore, until: Callable[[SessionStore], None]
+) -> None:
+    until(store)
+    session, done = store.end(SESSION, ENDING, Step.END)
+    assert done
+    assert session is not None
+    assert (session.state, session.ending) == (State.ENDED, ENDING)
+    later = dataclasses.replace(ENDING, code=Code.OK, by="later=")
+    assert store.end(SESSION, later, Step.END) == (session, False)
+    assert store.end(SESSION, ENDING, Step.END) == (session, True), "repeated by the SDK"
+
+
+def test_abandoning_ends_only_what_is_not_claimed(store: SessionStore) -> None:
+    opened(store)
+    before = store.session(SESSION)
+    assert store.end(SESSION, ENDING, Step.ABANDON) == (before, False)
+
+
+def test_no_session_is_made_by_ending_one(store: SessionStore) -> None:
+    assert store.end(SESSION, ENDING, Step.END) == (None, False)
+    assert store.session(SESSION) is None
+
+
+# From here on: what only the real one can get wrong.
+
+
+def races(dynamo: Dynamo, act: Callable[[DynamoSessionStore, int], bool], racers: int = 8) -> int:
+    """How many of so many simultaneous callers, each with a client of its own, had success."""
+
+    def run(number: int) -> bool:
+        client = dynamo.client()
+        try:
+            return act(DynamoSessionStore(client, TABLE, pause=lambda _seconds: None), number)
+        finally:
+            client.close()
+
+    with ThreadPoolExecutor(racers) as pool:
+        return sum(pool.map(run, range(racers)))
+
+
+def test_one_of_many_racing_dialers_burns_the_nonce(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        try:
+            store.create(dataclasses.replace(NEW, dialer=Side(f"c{number}=", 1)))
+        except NonceBurntError:
+            return False
+        return True
+
+    assert races(dynamo, act) == 1
+    assert sum(real.connection(f"c{number}=") is not None for number in range(8)) == 1
+
+
+def test_one_of_many_racing_launches_wins(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    real.create(NEW)
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        return store.launch(SESSION, dataclasses.replace(LAUNCH, relay_token_hash=str(number))).done
+
+    assert races(dynamo, act) == 1
+
+
+def test_one_of_many_racing_instances_claims(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    launched(real)
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        try:
+            store.claim(dataclasses.replace(CLAIM, connection=f"c{number}=", instance=f"{number:032x}"))
+        except ClaimRefusedError:
+            return False
+        return True
+
+    assert races(dynamo, act) == 1
+
+
+def test_one_of_many_racing_ends_counts(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    opened(real)
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        return store.end(SESSION, dataclasses.replace(ENDING, by=f"r{number}="), Step.END).done
+
+    assert races(dynamo, act) == 1
+
+
+def test_racing_fragments_are_all_kept(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    real.create(NEW)
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        return store.add_fragment(SESSION, Fragment(number, b"x"), NOW).done
+
+    assert races(dynamo, act) == 8
+    assert len(now_stored(real).fragments) == 8
+
+
+STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore], object]]] = {
+    "create": (lambda store: None, lambda store: store.create(NEW)),
+    "fragment": (
+        lambda store: store.create(NEW),
+        lambda store: store.add_fragment(SESSION, Fragment(0, b"a"), NOW),
+    ),
+    "launch": (lambda store: store.create(NEW), lambda store: store.launch(SESSION, LAUNCH)),
+    "claim": (launched, lambda store: store.claim(CLAIM)),
+    "clear": (opened, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1)),
+    "end": (opened, lambda store: store.end(SESSION, ENDING, Step.END)),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("trouble", ["lose_answers", "conflicts"])
+def test_a_lost_answer_or_a_conflict_changes_no_outcome(
+    dynamo: Dynamo, real: DynamoSessionStore, step: str, trouble: str
+) -> None:
+    before, act = STEPS[step]
+    fake = FakeStore()
+    before(fake)
+    expected = act(fake)
+    before(real)
+    seen = dynamo.requests
+    setattr(dynamo, trouble, 1)
+    assert act(real) == expected
+    assert dynamo.requests > seen + 1, "the first try was in vain"
+    assert real.session(SESSION) == fake.session(SESSION)
+
+
+def test_endless_conflicts_are_a_store_error(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    dynamo.conflicts = 1000
+    with pytest.raises(StoreError, match="another transaction 6 times"):
+        real.create(NEW)
+
+
+def test_a_table_that_is_absent_is_a_store_error(dynamo: Dynamo) -> None:
+    client = dynamo.client()
+    store = DynamoSessionStore(client, "nowhere")
+    with pytest.raises(StoreError, match="ResourceNotFoundException"):
+        store.session(SESSION)
+    client.close()
