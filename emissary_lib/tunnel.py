@@ -126,6 +126,14 @@ class Tunnel:
             self._session.message_refused(self._clock())
         self._wakeup.wake()
 
+    def peer_gone(self) -> None:
+        """The peer's connection does not exist any more (410). From any thread; does not block for long."""
+        with self._lock:
+            self._session.peer_gone(self._clock())
+            step = self._advance()
+        self._carry_out(step)
+        self._wakeup.wake()
+
     def wake(self) -> None:
         """Something outside has changed (a place in a shared budget is free). From any thread."""
         self._wakeup.wake()

@@ -46,6 +46,7 @@ class SessionConfig:
         generation: The one that frames carry at first.
         opened: The relay's parameters, sent with its first byte; ``None`` for the dialer.
         expires_at: The relay's end, on the clock of ``now``; OPENED tells what remains until then.
+        early: What has already come of the peer's stream, from ``streams.receive_start`` on.
         gate: A budget of messages in flight shared with other sessions.
     """
 
@@ -55,6 +56,7 @@ class SessionConfig:
     generation: int = 1
     opened: Opened | None = None
     expires_at: float = 0.0
+    early: bytes = b""
     gate: FlightGate = field(default_factory=OpenGate)
 
 
@@ -79,6 +81,9 @@ class Session:
         self.counters = Counters()
         flight = config.flight or (DIALER_FLIGHT if side is Side.CLIENT else RELAY_FLIGHT)
         self._duplex = Duplex(config.streams, FlightCap(*flight), config.gate, self.counters)
+        if config.early:
+            start = config.streams.receive_start
+            self._duplex.receive(start, config.early, fin=False, ack_now=False, now=now)
         self._first_sent = config.streams.send_start
         self._keepalive = Keepalive(config.keepalive, now) if config.keepalive else None
         self._opened = config.opened
@@ -257,7 +262,12 @@ class Session:
         return whole and ours == told
 
     def _receive_disconnected(self, gone: Disconnected, now: float) -> None:
-        if not self.alive or gone.role == self.side.role:
+        if gone.role != self.side.role:
+            self.peer_gone(now)
+
+    def peer_gone(self, now: float) -> None:
+        """The peer's WebSocket is gone."""
+        if not self.alive:
             return
         if self.side is Side.RELAY and self._duplex.receiver.complete:
             # The dialer had ended its own stream and left: nobody is there to acknowledge ours.

@@ -31,5 +31,8 @@ class MessageTransport(Protocol):
     def close(self) -> None:
         """Say goodbye and close; wakes a thread that waits in :meth:`recv`. Idempotent, does not block."""
 
+    def release(self) -> None:
+        """Give back what the transport holds; once, when no thread uses it any more."""
+
     def abort(self) -> None:
         """Close without a word; wakes a thread that waits in :meth:`recv`. Idempotent, does not block."""

@@ -1,0 +1,37 @@
+"""The Lambda function inside the VPC: one invocation serves one session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from emissary_lib.protocol.errors import EmissaryError
+from functions.common import logs
+from functions.relay import wiring
+from functions.relay.launch import Launch
+
+
+class Context(Protocol):
+    """What is used of Lambda's context object."""
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+_FUNCTION = wiring.RelayFunction(os.environ)
+_FUNCTION.warm()
+
+
+def lambda_handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """Serve one session; the answer is for a test or a person, since asynchronous answers go nowhere."""
+    try:
+        launch = Launch.parse(event)
+        code = _FUNCTION.relay.serve(launch, context.get_remaining_time_in_millis() / 1000)
+    except EmissaryError as exc:
+        # The event holds tokens, so only the error's own text is logged.
+        logs.error("the relay could not begin", exc)
+        return {"statusCode": 500}
+    if code is None:
+        return {"statusCode": 409}
+    logs.info("session ended", session=launch.session, code=code.name)
+    return {"statusCode": 200, "code": code.name}

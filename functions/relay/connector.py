@@ -1,0 +1,88 @@
+"""Connects to the target: allow-list, DNS, allow-list again, TCP."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from emissary_lib.deadline import Deadline
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.targets import AllowList, Target
+from functions.relay.resolver import Resolver
+
+#: Seconds that one of several addresses may take before the next one is tried.
+_ADDRESS_TIMEOUT: Final = 4.0
+
+_UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTDOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The outcome.
+
+    Attributes:
+        code: ``OK``, or why not.
+        sock: The connection; ``None`` without one.
+    """
+
+    code: Code
+    sock: socket.socket | None = None
+
+    @property
+    def bound(self) -> tuple[str, int]:
+        """The address connected to, for the SOCKS5 reply."""
+        if self.sock is None:
+            return "0.0.0.0", 0
+        host, port = self.sock.getpeername()[:2]
+        return str(host), int(port)
+
+
+def connect_target(target: Target, allow: AllowList, resolve: Resolver, deadline: Deadline) -> Connected:
+    """Connect to ``target`` at an address that the allow-list admits.
+
+    The name's rule is checked before DNS, so that nobody can have names resolved that are not listed; the
+    address after it, and the connection goes to that very address.
+
+    Blocking: at most until the deadline, and for as long as ``resolve`` takes.
+    """
+    if not allow.permits(target):
+        return Connected(Code.TARGET_NOT_ALLOWED)
+    addresses = resolve(target.host)
+    if not addresses:
+        return Connected(Code.NAME_NOT_FOUND)
+    admitted = [address for address in addresses if allow.permits_address(target, address)]
+    if not admitted:
+        return Connected(Code.TARGET_NOT_ALLOWED)
+    return _first_connection(admitted, target.port, deadline)
+
+
+def _first_connection(addresses: Sequence[str], port: int, deadline: Deadline) -> Connected:
+    code = Code.TARGET_TIMED_OUT
+    for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        timeout = deadline.cap(_ADDRESS_TIMEOUT if left > 1 else None)
+        if timeout is not None and timeout <= 0:
+            break
+        try:
+            sock = socket.create_connection((address, port), timeout)
+        except OSError as exc:
+            code = _code_of(exc)
+        else:
+            sock.settimeout(None)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # NAT gateways, load balancers and VPC endpoints forget a flow that is silent for 350 s.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 120)
+            return Connected(Code.OK, sock)
+    return Connected(code)
+
+
+def _code_of(exc: OSError) -> Code:
+    if isinstance(exc, ConnectionRefusedError):
+        return Code.TARGET_REFUSED
+    if isinstance(exc, TimeoutError) or exc.errno == errno.ETIMEDOUT:
+        return Code.TARGET_TIMED_OUT
+    return Code.TARGET_UNREACHABLE if exc.errno in _UNREACHABLE else Code.TARGET_FAILED

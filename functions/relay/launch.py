@@ -1,0 +1,71 @@
+"""The event that a relay is started with, read (docs/protocol.md section 3.4)."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from emissary_lib.protocol.constants import VERSION
+from emissary_lib.protocol.errors import EmissaryError
+from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.unpadded import decode_unpadded
+from functions.common.errors import EventError
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What ``$default`` tells the relay of its session; the counterpart of ``functions.common.launch_event``.
+
+    Attributes:
+        session: The session id.
+        target: Where to connect.
+        relay_token: What the relay claims with.
+        resume_token: What it tells the dialer in OPENED.
+        server_bytes: The server's stream so far, without the SOCKS5 reply.
+        client_offset: Bytes of the dialer's stream that the SOCKS5 exchange used.
+        early: Bytes of the dialer's stream behind them.
+        window: The dialer's window, in bytes.
+        dialer_connection: Where to post what is for the dialer.
+        dialer_epoch: Which of the dialer's connections that is.
+        expires: When the opening expires, in seconds since 1970 UTC.
+    """
+
+    session: str
+    target: Target
+    relay_token: bytes = field(repr=False)
+    resume_token: bytes = field(repr=False)
+    server_bytes: bytes = field(repr=False)
+    client_offset: int
+    early: bytes = field(repr=False)
+    window: int
+    dialer_connection: str
+    dialer_epoch: int
+    expires: float
+
+    @classmethod
+    def parse(cls, event: Mapping[str, Any]) -> Launch:
+        """Read an event.
+
+        Raises:
+            EventError: Not such an event, or of another version; never shows a token.
+        """
+        if event.get("version") != VERSION:
+            raise EventError(f"the launch event is of version {event.get('version')!r}, not {VERSION}")
+        try:
+            return cls(
+                session=str(event["session"]),
+                target=Target.parse((str(event["target"]["host"]), int(event["target"]["port"]))),
+                relay_token=decode_unpadded(event["relay_token"]),
+                resume_token=decode_unpadded(event["resume_token"]),
+                server_bytes=binascii.a2b_base64(event["server_bytes"], strict_mode=True),
+                client_offset=int(event["client_offset"]),
+                early=binascii.a2b_base64(event["early"], strict_mode=True),
+                window=int(event["window"]),
+                dialer_connection=str(event["dialer_connection"]),
+                dialer_epoch=int(event["dialer_epoch"]),
+                expires=float(event["expires"]),
+            )
+        except (LookupError, TypeError, ValueError, EmissaryError) as exc:
+            raise EventError(f"the launch event is malformed: {type(exc).__name__}") from None

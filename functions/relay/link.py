@@ -1,0 +1,87 @@
+"""The relay's link: its own WebSocket towards the bridge, and direct posts towards the dialer."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from emissary_lib.protocol.session import Outgoing
+from emissary_lib.transport.base import MessageTransport
+from functions.common.errors import PeerError, PeerGoneError
+from functions.common.ports import PeerLink
+
+#: Posts under way at once: each takes a round trip to API Gateway, and throughput is posts over that time.
+MAX_POSTS: Final = 8
+
+
+class RelayLink:
+    """See :class:`emissary_lib.tunnel.Link`.
+
+    Posts are made by up to ``MAX_POSTS`` threads that start as they are needed; their order does not matter.
+    How many messages can wait is bounded by the session's cap on messages in flight.
+
+    Args:
+        transport: The relay's WebSocket.
+        poster: Posts to ``@connections``.
+        dialer: The dialer's connection id.
+
+    Attributes:
+        on_refused: Told when a post was not accepted; the session sends its bytes again.
+        on_gone: Told when the dialer's connection does not exist any more.
+    """
+
+    def __init__(self, transport: MessageTransport, poster: PeerLink, dialer: str) -> None:
+        self._transport = transport
+        self._poster = poster
+        self._dialer = dialer
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._unposted = 0
+        self._closed = False
+        self.on_refused: Callable[[], None] = lambda: None
+        self.on_gone: Callable[[], None] = lambda: None
+
+    def send(self, message: Outgoing) -> None:
+        if message.to_bridge:
+            self._transport.send(message.text)
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._unposted += 1
+            if self._unposted > len(self._threads) < MAX_POSTS:
+                thread = threading.Thread(target=self._post_all, name="emissary-poster", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        self._queue.put(message.text)
+
+    def recv(self) -> str:
+        return self._transport.recv(None)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+        self._transport.close()
+
+    def release(self) -> None:
+        """Let the posts under way end, and join their threads; bounded by the poster's timeout."""
+        for _thread in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._transport.release()
+
+    def _post_all(self) -> None:
+        while (text := self._queue.get()) is not None:
+            try:
+                self._poster.post(self._dialer, text)
+            except PeerGoneError:
+                self.on_gone()
+            except PeerError:
+                self.on_refused()
+            finally:
+                with self._lock:
+                    self._unposted -= 1

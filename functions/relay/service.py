@@ -1,0 +1,174 @@
+"""The dialer's mirror: claims one session, connects to its target, and carries bytes until the end."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from emissary_lib.deadline import Deadline
+from emissary_lib.exceptions import GatewayRefusedError, GatewayUnreachableError
+from emissary_lib.loopback import tcp_pair
+from emissary_lib.protocol.auth import RelayHeaders
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import CLAIM_DEADLINE
+from emissary_lib.protocol.duplex import StreamConfig
+from emissary_lib.protocol.events import Event, Finished
+from emissary_lib.protocol.payloads import Opened
+from emissary_lib.protocol.session import Session, SessionConfig
+from emissary_lib.protocol.socks5 import reply, reply_for
+from emissary_lib.protocol.states import Side
+from emissary_lib.transport.base import MessageTransport
+from emissary_lib.tunnel import Tunnel
+from functions.common import logs
+from functions.common.ports import PeerLink
+from functions.relay.claim import claim
+from functions.relay.connector import Connected
+from functions.relay.launch import Launch
+from functions.relay.link import RelayLink
+
+#: Seconds that connecting to the target may take: less than a dial's default timeout.
+TARGET_TIMEOUT: Final = 10.0
+
+#: Seconds before Lambda's own limit at which a session is ended in good order; a tenth of what is left
+#: where that is less.
+END_MARGIN: Final = 5.0
+
+#: How long a side without its WebSocket is waited for, in seconds.
+GRACE: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """What a relay works with, one for each execution environment.
+
+    Attributes:
+        dial_back: Opens a WebSocket to our API with these headers, within the deadline.
+        connect: Connects to a target, within the deadline.
+        poster: Posts to the connections of our API.
+    """
+
+    dial_back: Callable[[Mapping[str, str], Deadline], MessageTransport]
+    connect: Callable[[Launch, Deadline], Connected]
+    poster: PeerLink
+
+    def serve(self, launch: Launch, remaining: float) -> Code | None:
+        """Serve one session to its end.
+
+        Args:
+            launch: What ``$default`` told.
+            remaining: Seconds until Lambda ends the invocation.
+
+        Returns:
+            Why the session ended; ``None`` if it was not ours, or too late.
+
+        Blocking: for the life of the session. When it returns, no socket is open and no thread is left but
+        one that may still wait for a name server.
+        """
+        ends_at = time.monotonic() + remaining - min(END_MARGIN, remaining / 10)
+        if time.time() >= launch.expires:
+            logs.warning("launched too late", session=launch.session)
+            return None
+        target = _Connecting(lambda: self.connect(launch, Deadline(min(TARGET_TIMEOUT, remaining))))
+        try:
+            transport = self._claim(launch)
+        except (GatewayRefusedError, GatewayUnreachableError, TimeoutError) as exc:
+            logs.warning("could not dial back", session=launch.session, cause=str(exc))
+            transport = None
+        if transport is None:
+            target.abandon()
+            return None
+        connected = target.result(TARGET_TIMEOUT)
+        target_name = str(launch.target)
+        logs.info("claimed", session=launch.session, target=target_name, code=connected.code.name)
+        return self._carry(launch, transport, connected, ends_at)
+
+    def _claim(self, launch: Launch) -> MessageTransport | None:
+        headers = RelayHeaders(
+            session=launch.session,
+            relay_token=launch.relay_token,
+            instance=secrets.token_hex(16),
+            epoch=1,
+        ).to_headers()
+        deadline = Deadline(CLAIM_DEADLINE)
+        transport = claim(lambda: self.dial_back(headers, Deadline(CLAIM_DEADLINE)), deadline)
+        if transport is None:
+            logs.info("not ours to claim", session=launch.session)
+        return transport
+
+    def _carry(
+        self, launch: Launch, transport: MessageTransport, connected: Connected, ends_at: float
+    ) -> Code | None:
+        now = time.monotonic()
+        session = Session(Side.RELAY, _config(launch, connected.code, ends_at), now=now)
+        session.send_data(launch.server_bytes + reply(reply_for(connected.code), connected.bound))
+        link = RelayLink(transport, self.poster, launch.dialer_connection)
+        ended: list[Code] = []
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Finished):
+                ended.append(event.code)
+
+        with contextlib.ExitStack() as stack:
+            sock = connected.sock or _target_at_its_end(stack)
+            tunnel = Tunnel(session, link, sock, on_event=on_event, stop_at=ends_at)
+            link.on_refused, link.on_gone = tunnel.message_refused, tunnel.peer_gone
+            tunnel.run()
+        return ended[0] if ended else None
+
+
+def _config(launch: Launch, code: Code, ends_at: float) -> SessionConfig:
+    return SessionConfig(
+        streams=StreamConfig(receive_start=launch.client_offset, peer_window=launch.window),
+        generation=launch.dialer_epoch + 1,
+        opened=Opened(code, 0, int(GRACE * 1000), launch.resume_token),
+        expires_at=ends_at,
+        early=launch.early,
+    )
+
+
+def _target_at_its_end(stack: contextlib.ExitStack) -> socket.socket:
+    """Stands in for a target that was not reached: nothing comes from it, and it takes what is sent."""
+    near, far = tcp_pair()
+    stack.enter_context(far).shutdown(socket.SHUT_WR)
+    return near
+
+
+class _Connecting:
+    """A connection attempt in a thread of its own, while the session is being claimed."""
+
+    def __init__(self, connect: Callable[[], Connected]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._connected: Connected | None = None
+        self._thread = threading.Thread(target=self._run, name="emissary-connector", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        connected = self._connect()
+        with self._lock:
+            self._connected = connected
+            if self._abandoned and connected.sock is not None:
+                connected.sock.close()
+
+    def result(self, timeout: float) -> Connected:
+        """The outcome; ``TARGET_TIMED_OUT`` if there is none in time."""
+        self._thread.join(timeout)
+        with self._lock:
+            if self._connected is None:
+                self._abandoned = True
+                return Connected(Code.TARGET_TIMED_OUT)
+            return self._connected
+
+    def abandon(self) -> None:
+        """The connection is not wanted; it is closed as soon as it is there."""
+        with self._lock:
+            self._abandoned = True
+            if self._connected is not None and self._connected.sock is not None:
+                self._connected.sock.close()
