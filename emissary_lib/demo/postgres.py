@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from emissary_lib.demo.errors import PostgresError
 from emissary_lib.demo.postgres_files import Account, binaries, server_account
@@ -66,15 +66,15 @@ class Postgres:
     version: str
 
     @property
-    def direct(self) -> dict[str, str | int]:
+    def direct(self) -> dict[str, Any]:
         """Connection parameters of libpq over the Unix socket, not through any tunnel."""
         return self._parameters(self.socket_directory, self.port)
 
-    def through(self, host: str, port: int) -> dict[str, str | int]:
+    def through(self, host: str, port: int) -> dict[str, Any]:
         """Connection parameters of libpq for a forwarded address. This build of PostgreSQL has no TLS."""
         return self._parameters(host, port) | {"sslmode": "disable"}
 
-    def _parameters(self, host: str, port: int) -> dict[str, str | int]:
+    def _parameters(self, host: str, port: int) -> dict[str, Any]:
         # gssencmode: some builds of libpq otherwise begin with a GSSAPI request, one round trip for nothing.
         return {
             "host": host,

@@ -1,0 +1,85 @@
+"""The bench from its beginning to its line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from typing import Any, Final, TextIO
+
+from emissary_lib._version import __version__
+from emissary_lib.bench import measure
+from emissary_lib.bench.measure import Dial, Sizes
+from emissary_lib.bench.target import target_process
+from emissary_lib.dialer import Dialer
+from emissary_lib.local.cloud import LocalCloud
+
+#: Dials before anything is measured, so that the functions' execution environments are warm.
+_WARM_DIALS: Final = 5
+
+
+def run_bench(template: str, *, progress: TextIO, sizes: Sizes | None = None) -> str:
+    """Measure a tunnel through the local cloud, and a direct connection to the same target.
+
+    Args:
+        template: Path of the SAM template.
+        progress: Where to say what is being measured.
+        sizes: How much to measure.
+
+    Returns:
+        One line of JSON: ``tunnel`` and ``direct``, each with the medians ``dial_ms`` and ``round_trip_ms``,
+        ``from_target_mb_s`` and ``to_target_mb_s`` (millions of bytes a second), and ``idle_cpu_s`` (CPU
+        seconds of all processes together while ``idle_tunnels`` tunnels do nothing for ``idle_seconds``).
+
+    Raises:
+        EmissaryError: The local cloud did not start, or a dial failed.
+        OSError: A connection was cut off.
+
+    Blocking: about a minute.
+    """
+    chosen = sizes or Sizes()
+    with target_process() as target:
+        direct = _measure(lambda: socket.create_connection(target), chosen, "direct", progress)
+        with LocalCloud(template, targets=[target]) as cloud, Dialer(cloud.url, cloud.key) as dialer:
+            _say(progress, "tunnel", "warming up")
+            for _ in range(_WARM_DIALS):
+                dialer.dial(target).close()
+            tunnel = _measure(lambda: dialer.dial(target), chosen, "tunnel", progress)
+    return json.dumps(
+        {
+            "version": __version__,
+            "python": platform.python_version(),
+            "cpus": os.cpu_count(),
+            "dials": chosen.dials,
+            "round_trips": chosen.round_trips,
+            "stream_bytes": chosen.stream,
+            "idle_tunnels": chosen.idle_tunnels,
+            "idle_seconds": chosen.idle_seconds,
+            "tunnel": tunnel,
+            "direct": direct,
+        }
+    )
+
+
+def _measure(dial: Dial, sizes: Sizes, which: str, progress: TextIO) -> dict[str, Any]:
+    def say(what: str) -> None:
+        _say(progress, which, what)
+
+    found: dict[str, Any] = {}
+    say(f"{sizes.dials} dials")
+    found["dial_ms"] = round(measure.dial_milliseconds(dial, sizes.dials), 3)
+    say(f"{sizes.round_trips} round trips")
+    found["round_trip_ms"] = round(measure.round_trip_milliseconds(dial, sizes.round_trips), 3)
+    say(f"{sizes.stream / 1e6:.0f} MB from the target")
+    found["from_target_mb_s"] = round(measure.from_target_megabytes(dial, sizes.warm, sizes.stream), 1)
+    say(f"{sizes.stream / 1e6:.0f} MB to the target")
+    found["to_target_mb_s"] = round(measure.to_target_megabytes(dial, sizes.warm, sizes.stream), 1)
+    say(f"{sizes.idle_tunnels} idle for {sizes.idle_seconds:.0f} s")
+    found["idle_cpu_s"] = round(measure.idle_cpu_seconds(dial, sizes.idle_tunnels, sizes.idle_seconds), 2)
+    return found
+
+
+def _say(progress: TextIO, which: str, what: str) -> None:
+    progress.write(f"{which}: {what}\n")
+    progress.flush()
