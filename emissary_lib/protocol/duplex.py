@@ -78,6 +78,7 @@ class Duplex:
         self._gate = gate
         self._places = 0  # taken from the gate
         self._probe_due = False
+        self._asked = config.send_start  # end of the newest frame that was sent with ACK-NOW
         self._counters = counters
 
     @property
@@ -167,9 +168,13 @@ class Duplex:
             or self.sender.small_in_flight >= SMALL_FRAMES
             or not self.sender.credit
         )
+        # One question at a time: its answer is on the way as long as it is not acknowledged.
+        asks = blocked and segments and self.sender.acked >= self._asked
+        if asks:
+            self._asked = segments[-1].end
         last = len(segments) - 1
         return [
-            Sending(segment.offset, segment.data, segment.fin, ack_now=blocked and index == last)
+            Sending(segment.offset, segment.data, segment.fin, ack_now=bool(asks) and index == last)
             for index, segment in enumerate(segments)
         ]
 
