@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import DEFAULT_CAPACITY, DIALER_FLIGHT, INITIAL_WINDOW, RELAY_FLIGHT
+from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW
 from emissary_lib.protocol.duplex import StreamConfig
 from emissary_lib.protocol.events import Finished, RelayOpened
-from emissary_lib.protocol.frames import FrameType
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.states import Side
 from tests.helpers.clock import Clock
 from tests.helpers.link import Endpoint, Faults, LinkedSessions, User
-from tests.helpers.pair import SessionPair, client_session, read_all, relay_session
+from tests.helpers.pair import client_session, relay_session
 
 #: Virtual seconds after which a session that is not over counts as stalled. A message that is lost again and
 #: again is resent after 1, 2, 4 ... 60 seconds, so a few unlucky ones in a row take minutes.
