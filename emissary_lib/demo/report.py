@@ -18,7 +18,7 @@ from emissary_lib.local.prices import US_EAST_1
 _DOTS: Final = 20
 
 #: Width of what stands before the seconds.
-_WIDTH: Final = 64
+_WIDTH: Final = 72
 
 
 class Progress:

@@ -1,0 +1,85 @@
+# make demo    migrate and verify a real database through the local cloud
+# make test    run the suite
+# make check   the whole gate: format, lint, types, tests, doctests, template
+# make bench   measure, as one line of JSON
+# make clean   remove what these made
+#
+# Each makes its own virtual environment in .venv first. PYTHON chooses the interpreter: make PYTHON=python3.13 test
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := check
+.PHONY: demo test check bench format clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# The first of these that runs, is new enough, and can make virtual environments.
+ifndef PYTHON
+PYTHON := $(shell for each in python3.13 python3.12 python3.11 python3 python; do \
+	  $$each -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    && echo $$each && break; done)
+endif
+
+# The sam command must not report home; nor is this machine's AWS configuration any of its business here.
+export SAM_CLI_TELEMETRY := 0
+
+demo: $(VENV)/.demo
+	@$(BIN)/emissary demo
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q
+
+bench: $(VENV)/.demo
+	@$(BIN)/emissary bench
+
+check: $(VENV)/.dev
+	@echo "format";   $(BIN)/ruff format --quiet --check . || { echo "run: make format"; exit 1; }
+	@echo "lint";     $(BIN)/ruff check --quiet .
+	@echo "types";    $(BIN)/mypy --no-error-summary
+	@echo "template"; $(BIN)/sam validate --lint --region us-east-1 --template template.yaml
+	@echo "doctests"; $(BIN)/python -m pytest -q --doctest-modules --ignore=emissary_lib/demo/history emissary_lib
+	@echo "tests";    $(MAKE) test
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+# A stamp file for each set of packages; installing again when pyproject.toml has changed.
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv was found; name one: make PYTHON=..." >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "installing what the demo needs"
+	@$(PIP) install --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing what the suite needs"
+	@$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+# What `sam build` calls, once for each function, with ARTIFACTS_DIR. Packages are those of the functions' runtime
+# (template.yaml: python3.13 on arm64), whatever this machine is. boto3 is part of the runtime.
+
+BUILDS := build-ConnectFunction build-DefaultFunction build-DisconnectFunction build-RelayFunction
+.PHONY: $(BUILDS)
+
+$(BUILDS):
+	@test -n "$(ARTIFACTS_DIR)" || { echo "$@ is for sam build, which sets ARTIFACTS_DIR" >&2; exit 1; }
+	@mkdir -p "$(ARTIFACTS_DIR)"
+	@tar -cf - --exclude=__pycache__ --exclude=emissary_lib/local --exclude=emissary_lib/demo \
+	    --exclude=emissary_lib/bench --exclude=emissary_lib/cli.py --exclude=emissary_lib/__main__.py \
+	    functions emissary_lib | tar -xf - -C "$(ARTIFACTS_DIR)"
+	@$(PYTHON) -m pip --disable-pip-version-check --quiet install --target "$(ARTIFACTS_DIR)" \
+	    --implementation cp --python-version 3.13 --only-binary=:all: \
+	    --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64 \
+	    'aws-lambda-powertools>=3.9' 'websocket-client>=1.9'
