@@ -10,7 +10,7 @@ import botocore.session
 import pytest
 import werkzeug.serving
 from botocore.config import Config
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 TABLE = "sessions"
 

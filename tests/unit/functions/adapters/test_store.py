@@ -272,8 +272,9 @@ def test_clearing_forgets_only_that_connection(store: SessionStore, role: Role, 
     opened(store)
     before = now_stored(store)
     session, done = store.clear(SESSION, role, connection, 1)
+    changes: dict[str, Any] = {role.value: Side(None, 1)}
     assert done
-    assert session == dataclasses.replace(before, **{role.value: Side(None, 1)})
+    assert session == dataclasses.replace(before, **changes)
     assert store.connection(connection) is not None
     assert store.clear(SESSION, role, connection, 1).done, "repeated by the SDK"
 
