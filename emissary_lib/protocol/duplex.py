@@ -70,6 +70,9 @@ class Duplex:
         gate: A budget of messages in flight shared with other sessions.
         counters: Where to count.
 
+    Attributes:
+        outstanding_since: Since when anything has been unacknowledged or waiting; ``None`` when nothing is.
+
     Thread safety: none; the owner of the session serialises every call.
     """
 
@@ -84,6 +87,7 @@ class Duplex:
         self._gate = gate
         self._places = 0  # taken from the gate
         self._probe_due = False
+        self.outstanding_since: float | None = None
         self._asked = config.send_start  # end of the newest frame that was sent with ACK-NOW
         self._counters = counters
 
@@ -215,7 +219,12 @@ class Duplex:
 
     def run_timer(self, now: float) -> None:
         """Start or stop the retransmission timer; call it when all that may be sent was sent."""
-        self._timer.run(self.sender.outstanding, now)
+        outstanding = self.sender.outstanding
+        self._timer.run(outstanding, now)
+        if not outstanding:
+            self.outstanding_since = None
+        elif self.outstanding_since is None:
+            self.outstanding_since = now
 
     def ack_due(self, now: float) -> bool:
         """Whether a bare ACK has to go out now."""
