@@ -42,6 +42,7 @@ def test_a_line_is_one_json_object_with_the_session(written: io.StringIO) -> Non
     assert (line["message"], line["level"], line["session"]) == ("relay launched", "INFO", SESSION)
     assert (line["target"], line["key_id"], line["service"]) == ("db.internal:5432", 1, "emissary")
     assert line["function"] == "emissary-DefaultFunction"
+    assert line["location"].startswith("test_a_line_is_one_json_object_with_the_session:")
 
 
 def test_a_field_that_is_not_on_the_list_is_withheld(written: io.StringIO) -> None:
