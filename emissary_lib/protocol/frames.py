@@ -98,6 +98,8 @@ def encode(frame: Frame) -> str:
     Raises:
         LocalProtocolError: A field is out of range or the payload too long: a bug on this side.
     """
+    if not 0 <= frame.type <= _TYPE_MASK:
+        raise LocalProtocolError(f"frame type {frame.type} does not fit {_TYPE_BITS} bits")
     if len(frame.payload) > MAX_PAYLOAD:
         raise LocalProtocolError(f"a payload of {len(frame.payload)} bytes is over {MAX_PAYLOAD}")
     try:
@@ -125,10 +127,11 @@ def decode(text: str) -> Frame:
     if len(text) > MAX_MESSAGE:
         raise FrameError(f"a message of {len(text)} characters is over {MAX_MESSAGE}")
     raw = _strict_base64(text)
+    if raw:
+        _check_version(raw[0])  # first: another version may have another header
     if len(raw) < HEADER_BYTES:
         raise FrameError(f"a frame of {len(raw)} bytes is shorter than its {HEADER_BYTES}-byte header")
     first, flags, generation, window, offset, ack = _HEADER.unpack_from(raw)
-    _check_version(first)
     number = first & _TYPE_MASK
     frame_type = _TYPES.get(number, number)
     if not isinstance(frame_type, FrameType) and not flags & Flag.IGNORABLE:

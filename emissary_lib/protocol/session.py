@@ -9,18 +9,19 @@ and draws no random number. After any call the driver sends what ``messages_to_s
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import DIALER_FLIGHT, END_INTERVAL, MAX_PAYLOAD, RELAY_FLIGHT
 from emissary_lib.protocol.counters import Counters
-from emissary_lib.protocol.duplex import Duplex, StreamConfig
+from emissary_lib.protocol.duplex import Duplex
 from emissary_lib.protocol.ending import Ending
 from emissary_lib.protocol.errors import FlowControlError, RemoteProtocolError, UnsupportedVersionError
 from emissary_lib.protocol.events import Aborted, Event, Finished, GoingAway, RelayOpened
-from emissary_lib.protocol.flight import FlightCap, FlightGate, OpenGate
+from emissary_lib.protocol.flight import FlightCap
 from emissary_lib.protocol.frames import Flag, Frame, FrameType, decode, encode, newer
-from emissary_lib.protocol.keepalive import Beat, Keepalive, KeepaliveTimes
+from emissary_lib.protocol.keepalive import Beat, Keepalive
 from emissary_lib.protocol.payloads import (
     OPENED_OVERHEAD,
     Disconnected,
@@ -32,32 +33,15 @@ from emissary_lib.protocol.payloads import (
     decode_ranges,
     encode_ranges,
 )
+from emissary_lib.protocol.session_config import SessionConfig
 from emissary_lib.protocol.states import Side, State, Step, step
 
+__all__ = ["Outgoing", "Session", "SessionConfig"]
 
-@dataclass(frozen=True, slots=True)
-class SessionConfig:
-    """What a session is built with.
-
-    Attributes:
-        streams: Sizes and starting positions.
-        keepalive: The dialer's watch over its peer; ``None`` for no watch (the relay).
-        flight: Messages in flight: at the start, at most; ``None`` for the side's default.
-        generation: The one that frames carry at first.
-        opened: The relay's parameters, sent with its first byte; ``None`` for the dialer.
-        expires_at: The relay's end, on the clock of ``now``; OPENED tells what remains until then.
-        early: What has already come of the peer's stream, from ``streams.receive_start`` on.
-        gate: A budget of messages in flight shared with other sessions.
-    """
-
-    streams: StreamConfig = field(default_factory=StreamConfig)
-    keepalive: KeepaliveTimes | None = None
-    flight: tuple[int, int] | None = None
-    generation: int = 1
-    opened: Opened | None = None
-    expires_at: float = 0.0
-    early: bytes = b""
-    gate: FlightGate = field(default_factory=OpenGate)
+_CODES: Final[dict[type[Exception], Code]] = {
+    UnsupportedVersionError: Code.UNSUPPORTED_VERSION,
+    FlowControlError: Code.FLOW_CONTROL_ERROR,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +130,10 @@ class Session:
             self._duplex.sender.write_eof()
 
     def abort(self, code: Code, reason: str, now: float) -> None:
-        """Reset both directions; unsent bytes are dropped. Does nothing once the session is ending."""
-        self._abort(code, reason, now, tell_peer=True)
+        """Reset both directions; bytes not yet sent or read are dropped. Does nothing once it is ending."""
+        if self.alive:
+            self._abort(code, reason, now)
+            self._duplex.stop(drop_received=True)
 
     def peek(self) -> memoryview:
         """The next received bytes, in order; empty when there are none now."""
@@ -169,12 +155,8 @@ class Session:
             return
         try:
             self._receive_frame(decode(text), now)
-        except UnsupportedVersionError as exc:
-            self._abort(Code.UNSUPPORTED_VERSION, str(exc), now, tell_peer=True)
-        except FlowControlError as exc:
-            self._abort(Code.FLOW_CONTROL_ERROR, str(exc), now, tell_peer=True)
         except RemoteProtocolError as exc:
-            self._abort(Code.PROTOCOL_ERROR, str(exc), now, tell_peer=True)
+            self._abort(_CODES.get(type(exc), Code.PROTOCOL_ERROR), str(exc), now)
 
     def message_refused(self, now: float) -> None:
         """A message was not accepted by the carrier (429, 5xx, no answer): as a gateway error."""
@@ -237,10 +219,10 @@ class Session:
     def _receive_reset(self, reset: Reset, now: float) -> None:
         if not self.alive:
             return
-        self._events.append(Aborted(reset.code, reset.reason or MEANINGS[reset.code]))
-        # The peer sends END itself; ours follows only if no ENDED comes of that. What arrived before the
-        # reset is still the user's.
-        ending = Ending.begin(reset.code, reset.reason, now, tell_peer=False, delay=END_INTERVAL)
+        code = reset.code or Code.PROTOCOL_ERROR  # a reset is never clean
+        self._events.append(Aborted(code, reset.reason or MEANINGS[code]))
+        # The peer sends END itself; ours follows only if no ENDED comes of that.
+        ending = Ending.begin(code, reset.reason, now, tell_peer=False, delay=END_INTERVAL)
         self._begin_ending(Step.ABORTED_BY_PEER, ending)
         self._duplex.stop(drop_received=False)
 
@@ -310,7 +292,7 @@ class Session:
             case Beat.PING:
                 self._ping_due = True
             case Beat.DEAD:
-                self._abort(Code.LINK_DEAD, MEANINGS[Code.LINK_DEAD], now, tell_peer=True)
+                self._abort(Code.LINK_DEAD, MEANINGS[Code.LINK_DEAD], now)
 
     # -- output ---------------------------------------------------------------------------------
 
@@ -382,11 +364,12 @@ class Session:
         if self.alive and self._duplex.complete:
             self._begin_ending(Step.STREAMS_COMPLETE, Ending.begin(Code.OK, "", now, tell_peer=False))
 
-    def _abort(self, code: Code, reason: str, now: float, *, tell_peer: bool) -> None:
+    def _abort(self, code: Code, reason: str, now: float, *, tell_peer: bool = True) -> None:
+        """Cut off because of the link or the peer: what has arrived is still the user's."""
         if self.alive:
             self._events.append(Aborted(code, reason))
             self._begin_ending(Step.ABORTED_HERE, Ending.begin(code, reason, now, tell_peer=tell_peer))
-            self._duplex.stop(drop_received=True)
+            self._duplex.stop(drop_received=False)
 
     def _begin_ending(self, what: Step, ending: Ending) -> None:
         self._step(what)
