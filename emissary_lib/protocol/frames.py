@@ -148,7 +148,10 @@ def peek(text: str) -> tuple[int, int]:
     """
     if len(text) < 8:
         raise FrameError(f"a message of {len(text)} characters is no frame")
-    first, _flags, generation = _PEEK.unpack_from(_strict_base64(text[:8]))
+    raw = _strict_base64(text[:8])
+    if len(raw) < 6:
+        raise FrameError("a message that ends within its header is no frame")
+    first, _flags, generation = _PEEK.unpack_from(raw)
     _check_version(first)
     return first & _TYPE_MASK, generation
 
@@ -176,6 +179,8 @@ def _strict_base64(text: str) -> bytes:
     except (UnicodeEncodeError, binascii.Error) as exc:
         raise FrameError(f"a message is not strict base64: {exc}") from exc
     padding = -len(raw) % 3
-    if padding and (len(data) % 4 or _ALPHABET.index(data[-1 - padding]) & _UNUSED_BITS[padding]):
+    if len(data) != (len(raw) + padding) // 3 * 4:
+        raise FrameError("a message is not strict base64: wrong padding")  # binascii lets some pass
+    if padding and _ALPHABET.index(data[-1 - padding]) & _UNUSED_BITS[padding]:
         raise FrameError("a message is not strict base64: unused bits are not zero")
     return raw

@@ -46,9 +46,9 @@ def test_half_close_ends_one_direction_only(side: Side) -> None:
     one.send_eof()
     assert (one.send_ended, one.send_room) == (True, 0)
     pair.settle()
-    assert not peer.receive_ended
+    ended_before = peer.receive_ended
     assert read_all(peer, pair.clock.now) == b"last words"
-    assert peer.receive_ended
+    assert (ended_before, peer.receive_ended) == (False, True)
     peer.send_data(b"answer")
     pair.settle()
     assert read_all(one, pair.clock.now) == b"answer"
