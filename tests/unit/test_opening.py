@@ -294,7 +294,7 @@ def test_each_way_to_miss_the_target_has_its_error(
 
 
 def test_a_target_off_the_bridges_list_is_not_allowed() -> None:
-    with Bridge() as bridge, pytest.raises(exceptions.TargetNotAllowedError, match="other.internal:80"):
+    with Bridge() as bridge, pytest.raises(exceptions.TargetNotAllowedError, match=r"other\.internal:80"):
         dial(bridge, target="other.internal:80")
 
 
