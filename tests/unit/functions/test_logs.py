@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,17 +17,13 @@ from tests.unit.functions.bridge import Bridge, example_stream
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Standard output, with the functions' log set up as in Lambda, at its most talkative."""
     out = io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
-    logger = logging.getLogger(logs.NAME)
-    before = logger.handlers[:], logger.level, logger.propagate
     use_json("DEBUG", function="emissary-DefaultFunction")
     use_json("DEBUG", function="emissary-DefaultFunction")
-    yield out
-    logger.handlers[:], logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
+    return out
 
 
 def lines(out: io.StringIO) -> list[dict[str, Any]]:
