@@ -262,4 +262,4 @@ def test_the_timers_end_halves_the_cap() -> None:
     made.handle_timeout(3.0)
     assert offsets(send(made, 3.0, limit=100)) == [0, 100]
     made.handle_timeout(9.0)
-    assert offsets(send(made, 9.0, limit=100)) == [200]
+    assert offsets(send(made, 9.0, limit=100)) == [0]
