@@ -35,6 +35,11 @@ from functions.relay.link import RelayLink
 #: Seconds that connecting to the target may take: less than a dial's default timeout.
 TARGET_TIMEOUT: Final = 10.0
 
+#: Seconds to wait for the gateway's answer to a dial-back. It answers within 29 s (AWS, "Quotas for
+#: configuring and running a WebSocket API in API Gateway", integration timeout). A relay that left earlier
+#: could be granted the session afterwards: the dialer would find it claimed, and nobody there.
+UPGRADE_TIMEOUT: Final = 30.0
+
 #: Seconds before Lambda's own limit at which a session is ended in good order; a tenth of what is left
 #: where that is less.
 END_MARGIN: Final = 5.0
@@ -91,13 +96,14 @@ class Relay:
         return self._carry(launch, claimed, connected, ends_at)
 
     def _claim(self, launch: Launch) -> Claimed[MessageTransport] | None:
-        instance, deadline = secrets.token_hex(16), Deadline(CLAIM_DEADLINE)
+        instance = secrets.token_hex(16)
 
         def attempt(epoch: int) -> MessageTransport:
             headers = RelayHeaders(launch.session, launch.relay_token, instance, epoch).to_headers()
-            return self.dial_back(headers, deadline)
+            left = max(0.1, launch.expires - time.time())  # a claim that comes later is refused
+            return self.dial_back(headers, Deadline(min(UPGRADE_TIMEOUT, left)))
 
-        claimed = claim(attempt, deadline, pause=self.pause)
+        claimed = claim(attempt, Deadline(CLAIM_DEADLINE), pause=self.pause)
         if claimed is None:
             logs.info("not ours to claim", session=launch.session)
         return claimed
