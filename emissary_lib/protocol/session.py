@@ -251,7 +251,7 @@ class Session:
         """The peer's WebSocket is gone."""
         if not self.alive:
             return
-        if self.side is Side.RELAY and self._duplex.receiver.complete:
+        if self.side is Side.RELAY and self._duplex.receiver.complete and self._duplex.sender.fin_sent:
             # The dialer had ended its own stream and left: nobody is there to acknowledge ours.
             ending = Ending.begin(Code.OK, "the dialer left", now, tell_peer=False)
             self._begin_ending(Step.STREAMS_COMPLETE, ending)
