@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import socket
 import threading
@@ -53,7 +54,7 @@ def test_a_failed_dial_resets_that_connection_alone_and_is_kept() -> None:
                 good.sendall(b"x")
                 assert good.recv(1) == b"x"
                 bridge.behaviour.dial_code = Code.TARGET_REFUSED
-                with connect(address) as bad, pytest.raises(ConnectionResetError):
+                with pytest.raises(ConnectionResetError), connect(address) as bad:
                     bad.recv(1)
                 assert isinstance(forward.last_error, TargetRefusedError)
                 good.sendall(b"y")
@@ -88,7 +89,7 @@ def test_a_service_that_fails_unforeseen_resets_its_connection() -> None:
     hook, threading.excepthook = threading.excepthook, lambda args: reported.set()
     try:
         with Forward(("127.0.0.1", 0), fail) as address:
-            with connect(address) as sock, pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionResetError), connect(address) as sock:
                 sock.recv(1)
             assert reported.wait(PATIENCE)
     finally:
@@ -103,6 +104,7 @@ def test_a_lack_of_descriptors_does_not_end_it() -> None:
         served.set()
 
     with Forward(("127.0.0.1", 0), serve) as address:
+        gc.collect()  # nothing may close later and make room
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with socket.socket() as sock:
             sock.settimeout(PATIENCE)
@@ -118,7 +120,7 @@ def test_a_lack_of_descriptors_does_not_end_it() -> None:
 def test_an_error_of_the_dial_is_logged_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
     with Bridge(Behaviour(dial_code=Code.NAME_NOT_FOUND)) as bridge:
         forward = Dialer(bridge.url, KEY).forward(TARGET)
-        with forward as address, connect(address) as sock, pytest.raises(ConnectionResetError):
+        with forward as address, pytest.raises(ConnectionResetError), connect(address) as sock:
             sock.recv(1)
     assert isinstance(forward.last_error, DialError)
     assert "does not resolve" in caplog.text
