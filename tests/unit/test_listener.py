@@ -97,24 +97,30 @@ def test_a_service_that_fails_unforeseen_resets_its_connection() -> None:
 
 
 def test_a_lack_of_descriptors_does_not_end_it() -> None:
-    served = threading.Event()
+    held: list[socket.socket] = []
+    both = threading.Event()
 
     def serve(sock: socket.socket) -> None:
-        sock.close()
-        served.set()
+        held.append(sock)
+        if len(held) == 2:
+            both.set()
 
     with Forward(("127.0.0.1", 0), serve) as address:
         gc.collect()  # nothing may close later and make room
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with socket.socket() as sock:
-            sock.settimeout(PATIENCE)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + 1, hard))
+        # Two, because an accept that waits has its descriptor already.
+        with socket.socket() as one, socket.socket() as other:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(one.fileno(), other.fileno()) + 1, hard))
             try:
-                sock.connect(address)  # the kernel takes it; accept fails
-                assert not served.wait(0.25)
+                for sock in (one, other):
+                    sock.settimeout(PATIENCE)
+                    sock.connect(address)  # the kernel takes it; accept fails
+                assert not both.wait(0.25)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            assert served.wait(PATIENCE)
+            assert both.wait(PATIENCE)
+    for sock in held:
+        sock.close()
 
 
 def test_an_error_of_the_dial_is_logged_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
