@@ -69,10 +69,13 @@ def test_a_target_that_never_answers_holds_the_program_two_seconds_at_most() -> 
 
 def test_a_forked_child_exits_at_once_and_leaves_the_tunnel_to_its_parent() -> None:
     program = """
+import time
+began = time.monotonic()
 pid = os.fork()
 if pid == 0:
     sys.exit(7)
 _pid, status = os.waitpid(pid, 0)
+assert time.monotonic() - began < 1.5, "the child waited for a tunnel of its parent's"
 assert os.waitstatus_to_exitcode(status) == 7
 sock.sendall(b"still mine")
 sock.settimeout(10)
