@@ -197,6 +197,8 @@ class Behaviour:
         false_proof: The banner's proof is by another key.
         answer: Sent instead of any answer to the opening.
         script: What plays the target.
+        cut_off: How the first sessions end, in order, in the middle of their opening: by a frame, or, where
+            it is empty, by the end of the WebSocket.
     """
 
     key: Key = KEY
@@ -207,6 +209,7 @@ class Behaviour:
     false_proof: bool = False
     answer: str | None = None
     script: Callable[[Relay], None] = lambda relay: None
+    cut_off: tuple[str, ...] = ()
 
 
 class Bridge:
@@ -216,11 +219,13 @@ class Bridge:
         behaviour: Read anew for each dial.
         openings: The dialer's stream of each connection, as far as it came before the relay took over.
         messages: Every message of every dialer, in order.
+        nonces: Of every connection that the door let in, in order.
     """
 
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.behaviour = behaviour or Behaviour()
         self.messages: list[str] = []
+        self.nonces: list[bytes] = []
         self._relays: list[Relay] = []
         self._changed = threading.Condition()
         self._refused = 0
@@ -254,10 +259,17 @@ class Bridge:
         return None
 
     def _serve(self, peer: Peer) -> None:
+        self.nonces.append(DoorHeaders.from_headers(peer.request.headers).nonce)
         if self.behaviour.silent:
             with contextlib.suppress(ConnectionError):
                 while (text := peer.read_message(PATIENCE * 3)) is not None:
                     self.messages.append(text)
+            return
+        if len(self.nonces) <= len(self.behaviour.cut_off):
+            peer.read_message()
+            if frame := self.behaviour.cut_off[len(self.nonces) - 1]:
+                peer.send_text(frame)
+                peer.read_message()
             return
         relay = self._open(peer)
         while relay is not None:
