@@ -348,7 +348,8 @@ class Session:
     def _last_words(self, ending: Ending, now: float) -> list[Outgoing]:
         if not ending.due(now):
             return []
-        end = End(ending.code, self._duplex.sender.next_offset, self._duplex.receiver.ack)
+        streams = self._duplex.sender.next_offset, self._duplex.receiver.ack
+        end = End(ending.code, *streams, self.counters.messages_sent, self.counters.messages_received)
         messages = [Outgoing(self._control(FrameType.END, end.encode()), to_bridge=True)]
         if ending.tell_peer:
             reset = Reset(ending.code, ending.reason)

@@ -162,6 +162,7 @@ class DynamoSessionStore:
         return self._update(
             session_id,
             "SET #state = :to, #code = :code, #dialer_final = :dialer, #relay_final = :relay,"
+            " #dialer_messages = :from_dialer, #relay_messages = :from_relay,"
             " #ended_by = :by, #ended_at = :at",
             states,
             values
@@ -170,6 +171,8 @@ class DynamoSessionStore:
                 ":code": number(int(ending.code)),
                 ":dialer": number(ending.dialer_final),
                 ":relay": number(ending.relay_final),
+                ":from_dialer": number(ending.dialer_messages),
+                ":from_relay": number(ending.relay_messages),
                 ":by": text(ending.by),
                 ":at": number(ending.at),
             },
