@@ -58,7 +58,7 @@ class DynamoSessionStore:
                 Write.put(items.connection(dialer, session.purge_at), _NEW),
             )
         except ConditionFailed as failed:
-            old = _session(failed.items[0]) or self.session(session.id)
+            old = _session(failed.items[0])
             if old is not None and old.dialer == session.dialer:
                 return
             raise NonceBurntError("the nonce was used before; start over with a fresh one") from None
@@ -139,7 +139,7 @@ class DynamoSessionStore:
                 update, Write.put(items.connection(relay, int(expires + PURGE_MARGIN)), _NEW)
             )
         except ConditionFailed as failed:
-            old = _session(failed.items[0]) or self.session(claim.session)
+            old = _session(failed.items[0])
             mine = (Side(claim.connection, claim.epoch), claim.instance, claim.token_hash)
             if old is not None and (old.relay, old.instance, old.relay_token_hash) == mine:
                 return
