@@ -62,6 +62,8 @@ ERROR_PAUSE: Final = (0.1, 5.0)
 PING_INTERVAL: Final = 240.0
 PING_WHEN_UNACKED: Final = 30.0
 PONG_DEADLINE: Final = 20.0
+#: A PING without an answer is repeated this often until then, because any message may be lost.
+PING_REPEAT: Final = 5.0
 
 #: END and RESET are repeated this often, and for this long, in seconds (section 6).
 END_INTERVAL: Final = 1.0

@@ -7,6 +7,7 @@ frames' types, of the opening or of the end: :class:`emissary_lib.protocol.sessi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from emissary_lib.protocol.acks import AckSchedule
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, SMALL_FRAMES
@@ -15,6 +16,9 @@ from emissary_lib.protocol.flight import ErrorPause, FlightCap, FlightGate
 from emissary_lib.protocol.receiver import StreamReceiver
 from emissary_lib.protocol.sender import Segment, StreamSender
 from emissary_lib.protocol.timer import RetransmissionTimer
+
+#: Largest window that a frame's u32 can tell, in bytes.
+MAX_WINDOW: Final = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class StreamConfig:
     """Sizes and starting positions of both streams.
 
     Attributes:
-        capacity: Send and receive buffer, in bytes each; at least ``INITIAL_WINDOW``.
+        capacity: Send and receive buffer, in bytes each; ``INITIAL_WINDOW`` to ``MAX_WINDOW``.
         send_start: Position of the first byte we send.
         receive_start: Position of the first byte we expect.
         peer_window: The peer's window, counted from position 0, where it is known beforehand.
@@ -53,6 +57,8 @@ class StreamConfig:
     def __post_init__(self) -> None:
         if self.capacity < INITIAL_WINDOW:
             raise ValueError(f"a capacity of {self.capacity} bytes is below {INITIAL_WINDOW}")
+        if self.capacity > MAX_WINDOW:
+            raise ValueError(f"a capacity of {self.capacity} bytes is over {MAX_WINDOW}")
 
 
 class Duplex:
@@ -63,6 +69,9 @@ class Duplex:
         cap: The cap on messages in flight.
         gate: A budget of messages in flight shared with other sessions.
         counters: Where to count.
+
+    Attributes:
+        outstanding_since: Since when anything has been unacknowledged or waiting; ``None`` when nothing is.
 
     Thread safety: none; the owner of the session serialises every call.
     """
@@ -78,6 +87,7 @@ class Duplex:
         self._gate = gate
         self._places = 0  # taken from the gate
         self._probe_due = False
+        self.outstanding_since: float | None = None
         self._asked = config.send_start  # end of the newest frame that was sent with ACK-NOW
         self._counters = counters
 
@@ -112,12 +122,19 @@ class Duplex:
         Raises:
             RemoteProtocolError: It acknowledges what was never sent.
         """
+        before = self.sender.acked
         acked = self.sender.receive_ack(ack, ranges, now)
-        self.sender.receive_window(ack, window)
+        opened = self.sender.receive_window(ack, window)
         if acked.round_trip is not None:
             self._timer.sample(acked.round_trip)
-        if acked.segments:
+        if acked.segments or (opened and not self.sender.in_flight):
             self._timer.acknowledged()
+            since = self.sender.in_flight_since
+            if since is not None and self.sender.acked == before:
+                # Bytes above a gap arrived. They say nothing for the frame in the gap, which would else
+                # never count as lost while others keep arriving.
+                self._timer.start(since, now)
+        if acked.segments:
             self._cap.acknowledged(acked.segments)
             self._pause.acknowledged()
             self._settle_gate()
@@ -145,19 +162,26 @@ class Duplex:
         """Do what the clock makes due; harmless when nothing is."""
         if self._timer.expires_at is None or now < self._timer.expires_at:
             return
-        lost = self.sender.mark_lost(now - self._timer.timeout)
-        self._timer.expired()
-        if lost:
-            self._counters.losses += lost
+        timeout, since = self._timer.timeout, self.sender.in_flight_since
+        if since is not None and now < since + timeout:
+            self._timer.start(since, now)  # it ran for data that has only just been sent
+        elif since is not None:
+            self._counters.losses += self.sender.mark_lost(now, timeout)
+            self._timer.expired()
             self._cap.lost()
             self._settle_gate()
         elif self.sender.unsent and not self.sender.credit:
+            self._timer.expired()
             self._probe_due = True
+        else:
+            self._timer.start(now, now)  # what waits, waits for a pause or for a place in the gate
 
     def sendings(self, limit: int, now: float) -> list[Sending]:
         """The stream bytes that may be sent now, drained; at most ``limit`` in each."""
-        segments = [] if self._pause.active(now) else self._next_segments(limit, now)
-        probe = self._probe_due and not segments
+        if self._pause.active(now):
+            return []
+        segments = self._next_segments(limit, now)
+        probe = self._probe_due and not segments and not self.sender.credit
         self._probe_due = False
         if probe:
             self._counters.window_probes += 1
@@ -195,7 +219,12 @@ class Duplex:
 
     def run_timer(self, now: float) -> None:
         """Start or stop the retransmission timer; call it when all that may be sent was sent."""
-        self._timer.run(self.sender.outstanding, now)
+        outstanding = self.sender.outstanding
+        self._timer.run(outstanding, now)
+        if not outstanding:
+            self.outstanding_since = None
+        elif self.outstanding_since is None:
+            self.outstanding_since = now
 
     def ack_due(self, now: float) -> bool:
         """Whether a bare ACK has to go out now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from emissary_lib.protocol.constants import PING_INTERVAL, PING_WHEN_UNACKED, PONG_DEADLINE
+from emissary_lib.protocol.constants import PING_INTERVAL, PING_REPEAT, PING_WHEN_UNACKED, PONG_DEADLINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +16,13 @@ class KeepaliveTimes:
         interval: Silence after which a PING goes out.
         when_unacked: The same while data is unacknowledged.
         deadline: How long the answer may take.
+        repeat: How often PING is repeated meanwhile.
     """
 
     interval: float = PING_INTERVAL
     when_unacked: float = PING_WHEN_UNACKED
     deadline: float = PONG_DEADLINE
+    repeat: float = PING_REPEAT
 
 
 class Beat(enum.Enum):
@@ -37,24 +39,34 @@ class Keepalive:
     def __init__(self, times: KeepaliveTimes, now: float) -> None:
         self._times = times
         self._heard = now
-        self._asked: float | None = None
+        self._asked: float | None = None  # the first PING since then
+        self._repeat_at = now
 
     def heard(self, now: float) -> None:
         """Anything at all came from the peer."""
         self._heard = now
         self._asked = None
 
-    def next_timeout(self, outstanding: bool) -> float:
-        """When :meth:`handle_timeout` has to be called, on the clock of ``now``."""
-        if self._asked is not None:
-            return self._asked + self._times.deadline
-        return self._heard + (self._times.when_unacked if outstanding else self._times.interval)
+    def next_timeout(self, unacked_since: float | None) -> float:
+        """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
 
-    def handle_timeout(self, now: float, outstanding: bool) -> Beat:
-        """Tell what is due."""
-        if now < self.next_timeout(outstanding):
-            return Beat.NOTHING
+        Args:
+            unacked_since: Since when data has been unacknowledged or waiting; ``None`` when none is.
+        """
         if self._asked is not None:
+            return min(self._repeat_at, self._asked + self._times.deadline)
+        idle = self._heard + self._times.interval
+        if unacked_since is None:
+            return idle
+        return min(idle, max(self._heard, unacked_since) + self._times.when_unacked)
+
+    def handle_timeout(self, now: float, unacked_since: float | None) -> Beat:
+        """Tell what is due."""
+        if now < self.next_timeout(unacked_since):
+            return Beat.NOTHING
+        if self._asked is None:
+            self._asked = now
+        elif now >= self._asked + self._times.deadline:
             return Beat.DEAD
-        self._asked = now
+        self._repeat_at = now + self._times.repeat
         return Beat.PING

@@ -12,6 +12,9 @@ from emissary_lib.protocol.errors import FlowControlError, LocalProtocolError
 #: when a peer sends single bytes out of order.
 MAX_PIECES = 4096
 
+#: Bytes that are ready are joined up to this many, so that tiny frames cost no object each.
+JOINED = 4096
+
 
 class StreamReceiver:
     """Bytes on their way in, from the frames until the application has taken them.
@@ -35,6 +38,7 @@ class StreamReceiver:
         self._pieces: dict[int, bytes] = {}
         self._kept = 0  # bytes in the pieces
         self._final: int | None = None
+        self._dropped = False
 
     @property
     def ack(self) -> int:
@@ -121,7 +125,10 @@ class StreamReceiver:
         return new
 
     def _deliver(self, data: bytes) -> None:
-        self._ready.append(data)
+        if self._ready and len(self._ready[-1]) + len(data) <= JOINED:
+            self._ready[-1] += data
+        else:
+            self._ready.append(data)
         self._next += len(data)
 
     def _drain_pieces(self) -> None:
@@ -183,10 +190,14 @@ class StreamReceiver:
     def consume(self, count: int) -> None:
         """The application has taken the first ``count`` bytes of what ``peek`` showed; frees window.
 
+        Does nothing after :meth:`drop`, which may have come between ``peek`` and this.
+
         Raises:
             LocalProtocolError: More than ``peek`` showed.
         """
-        if count > len(self.peek()):
+        if self._dropped:
+            return
+        if not 0 <= count <= len(self.peek()):
             raise LocalProtocolError(f"{count} bytes consumed, {len(self.peek())} were ready")
         if not count:
             return
@@ -198,6 +209,7 @@ class StreamReceiver:
 
     def drop(self) -> None:
         """Forget everything: the stream was aborted."""
+        self._dropped = True
         self._ready.clear()
         self._starts.clear()
         self._pieces.clear()

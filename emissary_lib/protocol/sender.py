@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, SMALL_FRAMES
+from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, MAX_PAYLOAD, SMALL_FRAMES
 from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
+
+#: Pieces of what was written are joined up to this many bytes, so that single bytes cost no object each.
+JOINED: Final = 4096
 
 
 @dataclass(slots=True)
@@ -75,6 +79,7 @@ class StreamSender:
         self._eof = False
         self._fin_sent = False
         self._buffered = 0
+        self._lost = 0  # segments that are to be sent again
         self.in_flight = 0
         self.small_in_flight = 0
 
@@ -116,11 +121,18 @@ class StreamSender:
     @property
     def waiting(self) -> bool:
         """Whether anything waits to be sent, for the first time or again."""
-        return (
-            self._unsent_bytes > 0
-            or (self._eof and not self._fin_sent)
-            or any(segment.lost for segment in self._segments)
-        )
+        return self._unsent_bytes > 0 or (self._eof and not self._fin_sent) or self._lost > 0
+
+    @property
+    def in_flight_since(self) -> float | None:
+        """When the frame that has been in flight for longest was sent; ``None`` when none is."""
+        flying = (each.sent_at for each in self._segments if not each.sacked and not each.lost)
+        return min(flying, default=None)
+
+    @property
+    def fin_sent(self) -> bool:
+        """Whether everything, the FIN included, was sent at least once."""
+        return self._fin_sent
 
     @property
     def eof(self) -> bool:
@@ -141,8 +153,14 @@ class StreamSender:
         if self._eof:
             raise LocalProtocolError("write after the end of the stream")
         taken = min(len(data), self._capacity - self._buffered)
+        if self._unsent and len(self._unsent[-1]) + taken <= JOINED:
+            self._unsent[-1] += data[:taken]
+        else:
+            # Cut here, once, so that sending never copies the rest of something long again and again.
+            self._unsent.extend(
+                data[at : min(at + MAX_PAYLOAD, taken)] for at in range(0, taken, MAX_PAYLOAD)
+            )
         if taken:
-            self._unsent.append(data if taken == len(data) else data[:taken])
             self._unsent_bytes += taken
             self._buffered += taken
         return taken
@@ -151,12 +169,14 @@ class StreamSender:
         """No more bytes will be written. Idempotent."""
         self._eof = True
 
-    def receive_window(self, ack: int, window: int) -> None:
-        """Note the peer's window; the edge never moves back (section 4.2)."""
+    def receive_window(self, ack: int, window: int) -> bool:
+        """Note the peer's window; the edge never moves back (section 4.2). Whether it moved."""
+        moved = ack + window > self._edge
         self._edge = max(self._edge, ack + window)
+        return moved
 
     def receive_ack(self, ack: int, ranges: Iterable[tuple[int, int]], now: float) -> Acked:
-        """Drop what is acknowledged, mark what is SACKed.
+        """Drop what is acknowledged, mark what is SACKed; ``ranges`` ascend and do not overlap.
 
         Raises:
             RemoteProtocolError: An acknowledgement of something that was never sent.
@@ -172,32 +192,40 @@ class StreamSender:
             if not segment.sacked:
                 newly.append(segment)
         self._base = max(self._base, ack)
-        for start, end in ranges:
-            for segment in self._segments:
-                if segment.offset >= end:
-                    break
-                if segment.offset >= start and segment.end <= end and not segment.sacked:
-                    newly.append(segment)
-                    segment.sacked = True
+        if ranges:
+            newly += self._sack(ranges)
         for segment in newly:
             self._leave_flight(segment)
+            self._lost -= segment.lost
             segment.lost = False
         samples = [segment.sent_at for segment in newly if segment.sends == 1]
         return Acked(len(newly), now - max(samples) if samples else None)
 
-    def mark_lost(self, sent_before: float) -> int:
-        """Take for lost what was last sent before a time, and the oldest segment in any case.
+    def _sack(self, ranges: list[tuple[int, int]]) -> list[Segment]:
+        """Mark the segments that lie in the ranges, in one pass; those that were not marked before."""
+        newly: list[Segment] = []
+        following = iter(ranges)
+        start, end = next(following)
+        for segment in self._segments:
+            while segment.offset >= end:
+                start, end = next(following, (self._next, self._next))
+                if start == self._next:
+                    return newly
+            if segment.offset >= start and segment.end <= end and not segment.sacked:
+                newly.append(segment)
+                segment.sacked = True
+        return newly
+
+    def mark_lost(self, now: float, timeout: float) -> int:
+        """Take for lost what has been in flight for ``timeout`` seconds.
 
         Returns:
             How many segments are newly lost.
         """
         count = 0
         for segment in self._segments:
-            if segment.sacked or segment.lost:
-                continue
-            if segment.sent_at <= sent_before or count == 0:
-                self._leave_flight(segment)
-                segment.lost = True
+            if not segment.sacked and not segment.lost and segment.sent_at + timeout <= now:
+                self._lose(segment)
                 count += 1
         return count
 
@@ -206,10 +234,14 @@ class StreamSender:
         for segment in self._segments:
             if not segment.sacked:
                 if not segment.lost:
-                    self._leave_flight(segment)
-                    segment.lost = True
+                    self._lose(segment)
                 return True
         return False
+
+    def _lose(self, segment: Segment) -> None:
+        self._leave_flight(segment)
+        segment.lost = True
+        self._lost += 1
 
     def next_segment(self, limit: int, now: float) -> Segment | None:
         """The next segment to send, or ``None`` if nothing may be sent now.
@@ -220,9 +252,10 @@ class StreamSender:
             limit: Stream bytes that fit one frame.
             now: Becomes the segment's ``sent_at``.
         """
-        for segment in self._segments:
+        for segment in self._segments if self._lost else ():
             if segment.lost:
                 segment.lost = False
+                self._lost -= 1
                 segment.sends += 1
                 segment.sent_at = now
                 self._enter_flight(segment)
@@ -274,5 +307,5 @@ class StreamSender:
         """Forget everything: the stream was aborted."""
         self._unsent.clear()
         self._segments.clear()
-        self._unsent_bytes = self._buffered = self.in_flight = self.small_in_flight = 0
+        self._unsent_bytes = self._buffered = self._lost = self.in_flight = self.small_in_flight = 0
         self._eof = self._fin_sent = True

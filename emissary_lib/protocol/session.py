@@ -287,7 +287,7 @@ class Session:
             return self._ending.next_timeout
         times = [self._duplex.next_timeout()]
         if self._watches:
-            times.append(self._watches.next_timeout(self._duplex.sender.outstanding))
+            times.append(self._watches.next_timeout(self._duplex.outstanding_since))
         return min((at for at in times if at is not None), default=None)
 
     @property
@@ -306,7 +306,7 @@ class Session:
                 self._beat(self._watches, now)
 
     def _beat(self, keepalive: Keepalive, now: float) -> None:
-        match keepalive.handle_timeout(now, self._duplex.sender.outstanding):
+        match keepalive.handle_timeout(now, self._duplex.outstanding_since):
             case Beat.PING:
                 self._ping_due = True
             case Beat.DEAD:

@@ -38,9 +38,13 @@ class RetransmissionTimer:
         self._smoothed += (round_trip - self._smoothed) / 8
 
     def acknowledged(self) -> None:
-        """Something new was acknowledged: the back-off ends and the timer starts afresh."""
+        """Something new was acknowledged, or a shut window opened: the back-off ends, and the timer stops."""
         self._back_off = 1
         self.expires_at = None
+
+    def start(self, since: float, now: float) -> None:
+        """Let it run out one timeout after ``since``, or at once if that is past."""
+        self.expires_at = max(now, since + self.timeout)
 
     def expired(self) -> None:
         """It ran out: the next wait is twice as long."""

@@ -12,7 +12,7 @@ import math
 from typing import Final
 
 from emissary_lib.protocol.codes import MEANINGS
-from emissary_lib.protocol.constants import MAX_MESSAGE, MAX_PAYLOAD
+from emissary_lib.protocol.constants import HEADER_CHARS, MAX_MESSAGE, MAX_PAYLOAD
 from functions.common import logs
 from functions.common.session import Session
 
@@ -44,6 +44,13 @@ _FIXED_WRITES: Final = 13
 _FIXED_READS: Final = 8
 
 
+def _units(length: int) -> int:
+    """Metered units of so many stream bytes in full messages and one for the rest."""
+    full, rest = divmod(length, MAX_PAYLOAD)
+    characters = HEADER_CHARS + rest * 4 / 3
+    return full * _UNITS_OF_FULL_MESSAGE + (math.ceil(characters / _UNIT_BYTES) if rest else 0)
+
+
 def estimated_cost(*, seconds: float, dialer_bytes: int, relay_bytes: int) -> float:
     """About what a session costs on AWS, in dollars; a lower bound for sessions of many small messages.
 
@@ -53,12 +60,10 @@ def estimated_cost(*, seconds: float, dialer_bytes: int, relay_bytes: int) -> fl
             invocation of ``$default``.
         relay_bytes: Bytes of the relay's stream; each message is metered once.
     """
-    up, down = math.ceil(dialer_bytes / MAX_PAYLOAD), math.ceil(relay_bytes / MAX_PAYLOAD)
-    up_units = min(up * _UNITS_OF_FULL_MESSAGE, math.ceil(dialer_bytes * 4 / 3 / _UNIT_BYTES) + up)
-    down_units = min(down * _UNITS_OF_FULL_MESSAGE, math.ceil(relay_bytes * 4 / 3 / _UNIT_BYTES) + down)
-    invocations = _FIXED_INVOCATIONS + up
+    invocations = _FIXED_INVOCATIONS + math.ceil(dialer_bytes / MAX_PAYLOAD)
+    units = _FIXED_UNITS + 2 * _units(dialer_bytes) + _units(relay_bytes)
     return (
-        (_FIXED_UNITS + 2 * up_units + down_units) * MESSAGE_UNIT
+        units * MESSAGE_UNIT
         + 2 * math.ceil(seconds / 60) * CONNECTION_MINUTE
         + (_RELAY_MEMORY * seconds + _DEFAULT_MEMORY * _DEFAULT_SECONDS * invocations) * GIGABYTE_SECOND
         + invocations * INVOCATION

@@ -77,6 +77,14 @@ class _Environment:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self._links: list[PostToConnection] = []
+
+    def close(self) -> None:
+        """Close every kept connection. Lambda never does: it freezes the environment, then drops it."""
+        for link in self._links:
+            link.close()
+        if "_sdk" in vars(self):
+            self._sdk.close()
 
     @functools.cached_property
     def _sdk(self) -> Sdk:
@@ -94,7 +102,9 @@ class _Environment:
 
     def _new_link(self, endpoint: str, region: str) -> PostToConnection:
         tls = self._trust if endpoint.startswith("https:") else None
-        return PostToConnection(endpoint, region=region, credentials=self._sdk.credentials, tls=tls)
+        link = PostToConnection(endpoint, region=region, credentials=self._sdk.credentials, tls=tls)
+        self._links.append(link)
+        return link
 
 
 class Connect(_Environment):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import random
 
 import pytest
@@ -99,7 +100,7 @@ def test_lost_and_doubled_messages_are_made_good_by_retransmission(seed: int) ->
             break
         # Each retransmission may cut the stream differently (docs/protocol.md section 4.1).
         cuts = sorted({0, len(STREAM), *(chance.randrange(len(STREAM)) for _ in range(3))})
-        pieces = [(a, STREAM[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)] * 2
+        pieces = [(a, STREAM[a:b]) for a, b in itertools.pairwise(cuts)] * 2
         chance.shuffle(pieces)
         for offset, payload in pieces:
             if chance.random() < 0.6:

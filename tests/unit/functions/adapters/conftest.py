@@ -10,7 +10,9 @@ import botocore.session
 import pytest
 import werkzeug.serving
 from botocore.config import Config
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+from functions.common.adapters.store import DynamoSessionStore
 
 TABLE = "sessions"
 
@@ -30,6 +32,7 @@ class Dynamo:
         self.lose_answers = 0
         self.conflicts = 0
         self.requests = 0
+        self._session = botocore.session.Session()
         self._application: Wsgi = DomainDispatcherApplication(create_backend_app)
         self._server = werkzeug.serving.make_server("127.0.0.1", 0, self._answer, request_handler=_Quiet)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -42,7 +45,7 @@ class Dynamo:
         self._server.server_close()
 
     def client(self, service: str = "dynamodb") -> Any:
-        return botocore.session.Session().create_client(
+        return self._session.create_client(
             service,
             region_name="eu-central-1",
             endpoint_url=self.url,
@@ -108,3 +111,10 @@ def dynamo(dynamo_server: Dynamo) -> Iterator[Dynamo]:
         dynamo_server.lose_answers = dynamo_server.conflicts = 0
         client.delete_table(TableName=TABLE)
         client.close()
+
+
+@pytest.fixture
+def real(dynamo: Dynamo) -> Iterator[DynamoSessionStore]:
+    client = dynamo.client()
+    yield DynamoSessionStore(client, TABLE, pause=lambda _seconds: None)
+    client.close()

@@ -3,53 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from emissary_lib.protocol.codes import Code
 from functions.common.adapters.store import DynamoSessionStore
-from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
+from functions.common.errors import ClaimRefusedError, NonceBurntError
 from functions.common.ports import SessionStore
 from functions.common.session import (
-    Claim,
     Connection,
-    Ending,
     Fragment,
     Launch,
     Role,
-    Session,
     Side,
     State,
     Step,
 )
-from tests.helpers.events import DATE, DIALER, HOST, INSTANCE, NONCE, NOW, RELAY, SESSION
+from tests.helpers.events import DIALER, INSTANCE, NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeStore
-from tests.unit.functions.adapters.conftest import TABLE, Dynamo
-
-NEW = Session(
-    id=SESSION,
-    key_id=1,
-    nonce=NONCE,
-    date=DATE,
-    host=HOST,
-    started=NOW + 0.25,
-    expires=NOW + 60.25,
-    purge_at=int(NOW) + 5400,
-    dialer=Side(DIALER, 1),
-)
-LAUNCH = Launch("db.internal:5432", "relay hash", "resume hash", NOW + 1)
-CLAIM = Claim(SESSION, RELAY, "relay hash", INSTANCE, 1, NOW + 2.5)
-ENDING = Ending(Code.TARGET_RESET, 2**40, 7, "request=", NOW + 3)
-
-
-@pytest.fixture
-def real(dynamo: Dynamo) -> Iterator[DynamoSessionStore]:
-    client = dynamo.client()
-    yield DynamoSessionStore(client, TABLE, pause=lambda _seconds: None)
-    client.close()
+from tests.unit.functions.adapters.conftest import TABLE
+from tests.unit.functions.adapters.steps import CLAIM, ENDING, LAUNCH, NEW, launched, now_stored, opened
 
 
 @pytest.fixture(params=["fake", "dynamo"])
@@ -58,22 +33,6 @@ def store(request: pytest.FixtureRequest) -> SessionStore:
         return FakeStore()
     found: DynamoSessionStore = request.getfixturevalue("real")
     return found
-
-
-def launched(store: SessionStore) -> None:
-    store.create(NEW)
-    assert store.launch(SESSION, LAUNCH).done
-
-
-def opened(store: SessionStore) -> None:
-    launched(store)
-    store.claim(CLAIM)
-
-
-def now_stored(store: SessionStore) -> Session:
-    session = store.session(SESSION)
-    assert session is not None
-    return session
 
 
 def test_a_created_session_is_read_back_whole(store: SessionStore) -> None:
@@ -272,8 +231,9 @@ def test_clearing_forgets_only_that_connection(store: SessionStore, role: Role, 
     opened(store)
     before = now_stored(store)
     session, done = store.clear(SESSION, role, connection, 1)
+    changes: dict[str, Any] = {role.value: Side(None, 1)}
     assert done
-    assert session == dataclasses.replace(before, **{role.value: Side(None, 1)})
+    assert session == dataclasses.replace(before, **changes)
     assert store.connection(connection) is not None
     assert store.clear(SESSION, role, connection, 1).done, "repeated by the SDK"
 
@@ -309,117 +269,3 @@ def test_abandoning_ends_only_what_is_not_claimed(store: SessionStore) -> None:
 def test_no_session_is_made_by_ending_one(store: SessionStore) -> None:
     assert store.end(SESSION, ENDING, Step.END) == (None, False)
     assert store.session(SESSION) is None
-
-
-# From here on: what only the real one can get wrong.
-
-
-def races(dynamo: Dynamo, act: Callable[[DynamoSessionStore, int], bool], racers: int = 8) -> int:
-    """How many of so many simultaneous callers, each with a client of its own, had success."""
-
-    def run(number: int) -> bool:
-        client = dynamo.client()
-        try:
-            return act(DynamoSessionStore(client, TABLE, pause=lambda _seconds: None), number)
-        finally:
-            client.close()
-
-    with ThreadPoolExecutor(racers) as pool:
-        return sum(pool.map(run, range(racers)))
-
-
-def test_one_of_many_racing_dialers_burns_the_nonce(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    def act(store: DynamoSessionStore, number: int) -> bool:
-        try:
-            store.create(dataclasses.replace(NEW, dialer=Side(f"c{number}=", 1)))
-        except NonceBurntError:
-            return False
-        return True
-
-    assert races(dynamo, act) == 1
-    assert sum(real.connection(f"c{number}=") is not None for number in range(8)) == 1
-
-
-def test_one_of_many_racing_launches_wins(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    real.create(NEW)
-
-    def act(store: DynamoSessionStore, number: int) -> bool:
-        return store.launch(SESSION, dataclasses.replace(LAUNCH, relay_token_hash=str(number))).done
-
-    assert races(dynamo, act) == 1
-
-
-def test_one_of_many_racing_instances_claims(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    launched(real)
-
-    def act(store: DynamoSessionStore, number: int) -> bool:
-        try:
-            store.claim(dataclasses.replace(CLAIM, connection=f"c{number}=", instance=f"{number:032x}"))
-        except ClaimRefusedError:
-            return False
-        return True
-
-    assert races(dynamo, act) == 1
-
-
-def test_one_of_many_racing_ends_counts(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    opened(real)
-
-    def act(store: DynamoSessionStore, number: int) -> bool:
-        return store.end(SESSION, dataclasses.replace(ENDING, by=f"r{number}="), Step.END).done
-
-    assert races(dynamo, act) == 1
-
-
-def test_racing_fragments_are_all_kept(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    real.create(NEW)
-
-    def act(store: DynamoSessionStore, number: int) -> bool:
-        return store.add_fragment(SESSION, Fragment(number, b"x"), NOW).done
-
-    assert races(dynamo, act) == 8
-    assert len(now_stored(real).fragments) == 8
-
-
-STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore], object]]] = {
-    "create": (lambda store: None, lambda store: store.create(NEW)),
-    "fragment": (
-        lambda store: store.create(NEW),
-        lambda store: store.add_fragment(SESSION, Fragment(0, b"a"), NOW),
-    ),
-    "launch": (lambda store: store.create(NEW), lambda store: store.launch(SESSION, LAUNCH)),
-    "claim": (launched, lambda store: store.claim(CLAIM)),
-    "clear": (opened, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1)),
-    "end": (opened, lambda store: store.end(SESSION, ENDING, Step.END)),
-}
-
-
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("trouble", ["lose_answers", "conflicts"])
-def test_a_lost_answer_or_a_conflict_changes_no_outcome(
-    dynamo: Dynamo, real: DynamoSessionStore, step: str, trouble: str
-) -> None:
-    before, act = STEPS[step]
-    fake = FakeStore()
-    before(fake)
-    expected = act(fake)
-    before(real)
-    seen = dynamo.requests
-    setattr(dynamo, trouble, 1)
-    assert act(real) == expected
-    assert dynamo.requests > seen + 1, "the first try was in vain"
-    assert real.session(SESSION) == fake.session(SESSION)
-
-
-def test_endless_conflicts_are_a_store_error(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    dynamo.conflicts = 1000
-    with pytest.raises(StoreError, match="another transaction 6 times"):
-        real.create(NEW)
-
-
-def test_a_table_that_is_absent_is_a_store_error(dynamo: Dynamo) -> None:
-    client = dynamo.client()
-    store = DynamoSessionStore(client, "nowhere")
-    with pytest.raises(StoreError, match="ResourceNotFoundException"):
-        store.session(SESSION)
-    client.close()

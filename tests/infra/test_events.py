@@ -1,0 +1,127 @@
+"""events/*.json: full-shape events whose MACs can be checked by hand."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import hmac
+import json
+import struct
+
+import pytest
+
+from emissary_lib.protocol.frames import FrameType, decode
+from tests.helpers.events import (
+    DATE,
+    DIALER,
+    EVENTS,
+    HOST,
+    INSTANCE,
+    KEY,
+    NONCE,
+    NOW,
+    RELAY,
+    RELAY_TOKEN,
+    RESUME_TOKEN,
+    SESSION,
+    STAGE,
+    load_event,
+)
+
+ROUTES = {
+    "connect_dialer": ("$connect", "CONNECT", DIALER),
+    "connect_relay": ("$connect", "CONNECT", RELAY),
+    "default_opening": ("$default", "MESSAGE", DIALER),
+    "default_data": ("$default", "MESSAGE", DIALER),
+    "default_end": ("$default", "MESSAGE", DIALER),
+    "default_garbage": ("$default", "MESSAGE", DIALER),
+    "disconnect_dialer": ("$disconnect", "DISCONNECT", DIALER),
+    "disconnect_relay": ("$disconnect", "DISCONNECT", RELAY),
+}
+
+
+def unpadded(data: bytes) -> str:
+    return base64.b64encode(data).decode().rstrip("=")
+
+
+def test_every_event_is_known() -> None:
+    assert {path.stem for path in EVENTS.glob("*.json")} == {*ROUTES, "relay_start"}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_an_event_has_the_shape_of_its_route(name: str) -> None:
+    event = load_event(name)
+    route, kind, connection = ROUTES[name]
+    context = event["requestContext"]
+    assert (context["routeKey"], context["eventType"], context["connectionId"]) == (route, kind, connection)
+    assert (context["domainName"], context["stage"]) == (HOST, STAGE)
+    assert context["apiId"] == HOST.partition(".")[0]
+    assert context["requestTimeEpoch"] == NOW * 1000
+    assert event["isBase64Encoded"] is False
+    assert ("messageId" in context) is ("body" in event) is (route == "$default")
+    assert ("headers" in event) is (route != "$default")
+    assert ("disconnectStatusCode" in context) is (route == "$disconnect")
+    if "headers" in event:
+        assert event["multiValueHeaders"] == {key: [value] for key, value in event["headers"].items()}
+
+
+def test_the_example_date_is_the_example_moment() -> None:
+    moment = datetime.datetime(2026, 11, 22, 10, 15, tzinfo=datetime.UTC)
+    assert moment.timestamp() == NOW
+    assert moment.strftime("%a, %d %b %Y %H:%M:%S GMT") == DATE
+
+
+def test_the_doors_mac_is_that_of_the_example_key() -> None:
+    """docs/protocol.md section 7.2, written out."""
+    fields = [b"emissary.v2 door", struct.pack(">I", 1), DATE.encode(), NONCE, HOST.encode()]
+    content = b"".join(struct.pack(">H", len(field)) + field for field in fields)
+    mac = hmac.digest(bytes(range(32)), content, "sha256")
+    headers = load_event("connect_dialer")["headers"]
+    assert KEY.secret == bytes(range(32))
+    assert headers["X-Emissary-Key-Id"] == "1"
+    assert headers["X-Emissary-Date"] == DATE
+    assert headers["X-Emissary-Nonce"] == unpadded(bytes(range(64, 96)))
+    assert headers["X-Emissary-Mac"] == unpadded(mac)
+    assert hashlib.sha256(NONCE).hexdigest() == SESSION
+
+
+def test_the_relays_headers_are_those_of_its_launch() -> None:
+    headers = load_event("connect_relay")["headers"]
+    start = load_event("relay_start")
+    assert headers["X-Emissary-Session"] == start["session"] == SESSION
+    assert headers["X-Emissary-Relay-Token"] == start["relay_token"] == unpadded(RELAY_TOKEN)
+    assert start["resume_token"] == unpadded(RESUME_TOKEN)
+    assert (headers["X-Emissary-Instance"], headers["X-Emissary-Epoch"]) == (INSTANCE, "1")
+
+
+def test_the_opening_is_a_socks5_client_with_the_example_password() -> None:
+    """RFC 1928, RFC 1929 and docs/protocol.md section 7.1, written out."""
+    mac = hmac.digest(bytes(range(32)), DATE.encode() + b"\0" + unpadded(NONCE).encode(), "sha256")
+    password = unpadded(struct.pack(">I", 1) + mac).encode()
+    expected = (
+        b"\x05\x01\x02"
+        + b"\x01" + bytes([len(DATE)]) + DATE.encode() + bytes([len(password)]) + password
+        + b"\x05\x01\x00\x03\x0bdb.internal" + struct.pack(">H", 5432)
+    )  # fmt: skip
+    frame = decode(load_event("default_opening")["body"])
+    assert (frame.type, frame.offset, frame.payload) == (FrameType.OPENING, 0, expected)
+    assert load_event("relay_start")["client_offset"] == len(expected)
+
+
+def test_the_servers_bytes_are_banner_method_and_status() -> None:
+    """docs/protocol.md sections 3.2 and 3.3, written out."""
+    fields = [b"emissary.v2 server", struct.pack(">I", 1), DATE.encode(), NONCE, HOST.encode()]
+    content = b"".join(struct.pack(">H", len(field)) + field for field in fields)
+    mac = hmac.digest(bytes(range(32)), content, "sha256")
+    banner = (
+        b"\x0a\x0femissary-lambda" + b"\x12\x050.1.0" + b"\x18\x02" + b"\x22\x20" + NONCE + b"\x2a\x20" + mac
+    )
+    server_bytes = base64.b64decode(load_event("relay_start")["server_bytes"])
+    assert server_bytes == bytes([len(banner)]) + banner + b"\x05\x02\x01\x00"
+
+
+def test_events_are_plain_json_with_a_final_newline() -> None:
+    for path in EVENTS.glob("*.json"):
+        text = path.read_text(encoding="ascii")
+        assert text == json.dumps(json.loads(text), indent=2) + "\n"

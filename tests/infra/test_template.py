@@ -1,0 +1,239 @@
+"""template.yaml against the code: routes, handlers, rights, variables, times."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from emissary_lib.local.template import Template, read_template
+from functions.common import audit, config
+from functions.common.adapters import items
+from functions.common.session import OPENING_TIME, RELAY_TIME
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "template.yaml"
+
+#: API Gateway's longest integration, in seconds (API Gateway WebSocket quotas).
+INTEGRATION_TIMEOUT = 29
+
+#: What each function may do, and to what. The whole list: nothing else may be granted.
+RIGHTS = {
+    "ConnectFunction": {("dynamodb:PutItem", "table"), ("dynamodb:UpdateItem", "table")},
+    "DefaultFunction": {
+        ("dynamodb:GetItem", "table"),
+        ("dynamodb:UpdateItem", "table"),
+        ("lambda:InvokeFunction", "relay"),
+        ("execute-api:ManageConnections", "posts"),
+    },
+    "DisconnectFunction": {
+        ("dynamodb:GetItem", "table"),
+        ("dynamodb:UpdateItem", "table"),
+        ("execute-api:ManageConnections", "posts"),
+    },
+    "RelayFunction": {("execute-api:ManageConnections", "posts")},
+}
+
+VARIABLES = {
+    "ConnectFunction": {config.AUTH_KEYS, config.TABLE, config.LOG_LEVEL},
+    "DefaultFunction": {
+        config.AUTH_KEYS,
+        config.ALLOWED_TARGETS,
+        config.TABLE,
+        config.RELAY_FUNCTION,
+        config.LOG_LEVEL,
+    },
+    "DisconnectFunction": {config.TABLE, config.LOG_LEVEL},
+    "RelayFunction": {
+        config.ALLOWED_TARGETS,
+        "EMISSARY_DNS_SERVERS",
+        "EMISSARY_WEBSOCKET_URL",
+        config.LOG_LEVEL,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def template() -> Template:
+    return read_template(TEMPLATE, {"AuthKeys": "[]", "AllowedTargets": "[]"})
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from strings(key)
+            yield from strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from strings(inner)
+
+
+def statements(template: Template, function: str) -> list[dict[str, Any]]:
+    return [s for policy in template.functions[function].policies for s in policy["Statement"]]
+
+
+def test_each_route_has_its_function(template: Template) -> None:
+    assert template.api.routes == {
+        "$connect": "ConnectFunction",
+        "$default": "DefaultFunction",
+        "$disconnect": "DisconnectFunction",
+    }
+    assert template.api.route_selection == "\\$default", "no message is parsed to be routed"
+
+
+@pytest.mark.parametrize("name", ["ConnectFunction", "DefaultFunction", "DisconnectFunction"])
+def test_each_handler_can_be_imported(template: Template, name: str) -> None:
+    module, _, attribute = template.functions[name].handler.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), attribute))
+
+
+def test_the_relays_handler_is_where_it_belongs(template: Template) -> None:
+    assert template.functions["RelayFunction"].handler == "functions.relay.app.lambda_handler"
+
+
+def test_both_throttles_are_set_everywhere(template: Template) -> None:
+    throttles = [template.api.default_throttle, *template.api.route_throttles.values()]
+    assert set(template.api.route_throttles) == {"$connect"}
+    for throttle in throttles:
+        assert throttle.burst and throttle.rate
+
+
+@pytest.mark.parametrize("name", RIGHTS)
+def test_a_function_may_do_exactly_what_it_does(template: Template, name: str) -> None:
+    (table,) = template.tables.values()
+    stage = re.escape(template.api.stage)
+    kinds = {
+        "table": re.compile(rf"arn:aws:dynamodb:[^:*]+:\d+:table/{re.escape(table.name)}"),
+        "relay": re.compile(re.escape(template.functions["RelayFunction"].arn)),
+        "posts": re.compile(
+            rf"arn:aws:execute-api:[^:*]+:\d+:{template.api.api_id}/{stage}/POST/@connections/\*"
+        ),
+    }
+    granted = set()
+    for statement in statements(template, name):
+        assert set(statement) == {"Sid", "Effect", "Action", "Resource"}
+        assert statement["Effect"] == "Allow"
+        resource = statement["Resource"]
+        (kind,) = (kind for kind, pattern in kinds.items() if pattern.fullmatch(resource))
+        actions = statement["Action"]
+        granted |= {(action, kind) for action in ([actions] if isinstance(actions, str) else actions)}
+    assert granted == RIGHTS[name]
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_function_gets_exactly_the_variables_it_reads(template: Template, name: str) -> None:
+    assert set(template.functions[name].environment) == VARIABLES[name]
+
+
+def test_every_variable_that_the_code_reads_is_given_to_somebody() -> None:
+    read = {value for name, value in vars(config).items() if name.isupper() and "EMISSARY" in str(value)}
+    assert read <= set().union(*VARIABLES.values())
+
+
+def test_the_relay_has_no_key_and_no_table(template: Template) -> None:
+    relay = template.functions["RelayFunction"]
+    (table,) = template.tables.values()
+    assert not {config.AUTH_KEYS, config.TABLE} & set(relay.environment)
+    assert table.name not in " ".join(strings([dict(relay.environment), list(relay.policies)]))
+
+
+def test_only_the_relay_is_in_the_vpc() -> None:
+    resources = document()["Resources"]
+    in_vpc = {name for name, resource in resources.items() if "VpcConfig" in resource["Properties"]}
+    assert in_vpc == {"RelayFunction"}
+
+
+def test_times_fit_into_each_other(template: Template) -> None:
+    relay = template.functions["RelayFunction"]
+    assert relay.timeout == RELAY_TIME == 900
+    assert relay.event_age == OPENING_TIME
+    assert relay.retry_attempts == 0
+    for name in ("ConnectFunction", "DefaultFunction", "DisconnectFunction"):
+        assert template.functions[name].timeout < INTEGRATION_TIMEOUT
+
+
+def test_the_estimate_counts_the_memory_that_is_deployed(template: Template) -> None:
+    assert template.functions["RelayFunction"].memory == audit._RELAY_MEMORY * 1024
+    assert template.functions["DefaultFunction"].memory == audit._DEFAULT_MEMORY * 1024
+
+
+def test_the_table_has_the_key_and_the_expiry_the_store_uses(template: Template) -> None:
+    (table,) = template.tables.values()
+    assert table.definition["KeySchema"] == [{"AttributeName": items.KEY, "KeyType": "HASH"}]
+    assert table.ttl_attribute == "purge_at"
+
+
+def test_keys_are_hidden_and_nothing_names_an_account() -> None:
+    parsed = document()
+    assert parsed["Parameters"]["AuthKeys"]["NoEcho"] is True
+    assert not re.search(r"\b\d{12}\b", TEMPLATE.read_text())
+
+
+def test_the_dial_back_address_is_the_apis_own(template: Template) -> None:
+    url = template.functions["RelayFunction"].environment["EMISSARY_WEBSOCKET_URL"]
+    assert re.fullmatch(
+        rf"wss://{template.api.api_id}\.execute-api\.[a-z0-9-]+\.amazonaws\.com/emissary", url
+    )
+    assert template.api.stage == "emissary"
+
+
+def test_the_web_socket_url_is_an_output() -> None:
+    assert "WebSocketUrl" in document()["Outputs"]
+
+
+class Loader(yaml.SafeLoader):
+    """Reads CloudFormation's short tags as plain values."""
+
+
+Loader.add_multi_constructor(
+    "!",
+    lambda loader, _suffix, node: (
+        loader.construct_scalar(node)
+        if isinstance(node, yaml.ScalarNode)
+        else loader.construct_sequence(node, deep=True)
+    ),
+)
+
+
+def document() -> dict[str, Any]:
+    parsed: dict[str, Any] = yaml.load(TEMPLATE.read_text(encoding="utf-8"), Loader)
+    return parsed
+
+
+TRANSLATE = """
+import json, sys
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+from samtranslator.yaml_helper import yaml_parse
+document = yaml_parse(open(sys.argv[1]).read())
+document["Globals"]["Function"]["CodeUri"] = {"Bucket": "example-bucket", "Key": "code.zip"}
+json.dump(Translator({}, Parser()).translate(document, {}), open(sys.argv[2], "w"))
+"""
+
+
+def test_what_sam_makes_of_it_is_valid_cloudformation(tmp_path: Path) -> None:
+    """``sam validate --lint`` misses a reference to what does not exist; linting the translation does not."""
+    translated = tmp_path / "translated.json"
+    environ = {"AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"}
+    subprocess.run(
+        [sys.executable, "-c", TRANSLATE, str(TEMPLATE), str(translated)],
+        env=environ, check=True, timeout=60,
+    )  # fmt: skip
+    kinds = {r["Type"] for r in json.loads(translated.read_text())["Resources"].values()}
+    assert {"AWS::ApiGatewayV2::Stage", "AWS::ApiGatewayV2::Route", "AWS::Lambda::Permission"} <= kinds
+    lint = subprocess.run(
+        [sys.executable, "-c", "from cfnlint.runner import main; main()", str(translated)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")

@@ -1,0 +1,39 @@
+"""A session at each step of its life, for the store's tests."""
+
+from __future__ import annotations
+
+from emissary_lib.protocol.codes import Code
+from functions.common.ports import SessionStore
+from functions.common.session import Claim, Ending, Launch, Session, Side
+from tests.helpers.events import DATE, DIALER, HOST, INSTANCE, NONCE, NOW, RELAY, SESSION
+
+NEW = Session(
+    id=SESSION,
+    key_id=1,
+    nonce=NONCE,
+    date=DATE,
+    host=HOST,
+    started=NOW + 0.25,
+    expires=NOW + 60.25,
+    purge_at=int(NOW) + 5400,
+    dialer=Side(DIALER, 1),
+)
+LAUNCH = Launch("db.internal:5432", "relay hash", "resume hash", NOW + 1)
+CLAIM = Claim(SESSION, RELAY, "relay hash", INSTANCE, 1, NOW + 2.5)
+ENDING = Ending(Code.TARGET_RESET, 2**40, 7, "request=", NOW + 3)
+
+
+def launched(store: SessionStore) -> None:
+    store.create(NEW)
+    assert store.launch(SESSION, LAUNCH).done
+
+
+def opened(store: SessionStore) -> None:
+    launched(store)
+    store.claim(CLAIM)
+
+
+def now_stored(store: SessionStore) -> Session:
+    session = store.session(SESSION)
+    assert session is not None
+    return session

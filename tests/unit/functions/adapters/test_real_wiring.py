@@ -1,0 +1,118 @@
+"""The functions as wired for AWS, real adapters against servers on loopback: one session, door to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from emissary_lib.protocol.auth import encode_unpadded, http_date, session_id, sign_door
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.keys import format_keys
+from emissary_lib.protocol.opening import opening_bytes
+from emissary_lib.protocol.payloads import End, Ended
+from emissary_lib.protocol.targets import Target
+from functions.common import wiring
+from functions.connect.app import make_handler as connect_handler
+from functions.default.app import make_handler as default_handler
+from functions.disconnect.app import make_handler as disconnect_handler
+from tests.helpers.events import DIALER, HOST, KEY, RELAY, load_event
+from tests.unit.functions.adapters.callback_server import CallbackServer
+from tests.unit.functions.adapters.conftest import TABLE, Dynamo
+
+
+@pytest.fixture
+def gateway() -> Iterator[CallbackServer]:
+    with CallbackServer() as server:
+        yield server
+
+
+@pytest.fixture
+def lambda_service() -> Iterator[CallbackServer]:
+    with CallbackServer() as server:
+        server.status = 202
+        yield server
+
+
+@pytest.fixture
+def environ(
+    dynamo: Dynamo,
+    gateway: CallbackServer,
+    lambda_service: CallbackServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, str]:
+    """The variables of a function in a local cloud; the SDK reads its own from the process."""
+    sdk = {
+        "AWS_ACCESS_KEY_ID": "example",
+        "AWS_SECRET_ACCESS_KEY": "example",
+        "AWS_SESSION_TOKEN": "example",
+        "AWS_ENDPOINT_URL_DYNAMODB": dynamo.url,
+        "AWS_ENDPOINT_URL_LAMBDA": lambda_service.url.removesuffix("/emissary"),
+        "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": gateway.url,
+    }
+    for name, value in sdk.items():
+        monkeypatch.setenv(name, value)
+    return sdk | {
+        "AWS_REGION": "eu-central-1",
+        "EMISSARY_TABLE": TABLE,
+        "EMISSARY_RELAY_FUNCTION": "relay",
+        "EMISSARY_AUTH_KEYS": format_keys([KEY]),
+        "EMISSARY_ALLOWED_PROXY_TARGETS": '[{"host": "db.internal", "port": 5432}]',
+    }
+
+
+def test_a_session_from_door_to_end(
+    environ: dict[str, str], dynamo: Dynamo, gateway: CallbackServer, lambda_service: CallbackServer
+) -> None:
+    nonce, date = os.urandom(32), http_date(time.time())
+    functions = wiring.Connect(environ), wiring.Default(environ), wiring.Disconnect(environ)
+    connect, default = connect_handler(functions[0]), default_handler(functions[1])
+    disconnect = disconnect_handler(functions[2])
+
+    def send(sender: str, frame: Frame) -> None:
+        event = load_event("default_data", connection_id=sender, body=encode(frame))
+        assert default(event, None) == {"statusCode": 200}
+
+    def posts() -> list[tuple[str, Frame]]:
+        found = [(asked.path.rpartition("/")[2], decode(asked.body.decode())) for asked in gateway.asked]
+        gateway.asked.clear()
+        return found
+
+    door = sign_door(KEY, date=date, nonce=nonce, host=HOST).to_headers()
+    dialer = load_event("connect_dialer", headers=door)
+    assert connect(dialer, None)["statusCode"] == 200
+    assert connect(load_event("connect_dialer", headers=door, connection_id="x="), None)["statusCode"] == 409
+
+    stream = opening_bytes(key=KEY, date=date, nonce=nonce, target=Target("db.internal", 5432))
+    send(DIALER, Frame(FrameType.OPENING, generation=1, window=65_536, payload=stream))
+    assert posts() == []
+    (invoked,) = lambda_service.asked
+    launch: dict[str, Any] = json.loads(invoked.body)
+    assert launch["session"] == session_id(nonce)
+
+    claim = {"X-Emissary-Session": launch["session"], "X-Emissary-Relay-Token": launch["relay_token"]}
+    assert connect(load_event("connect_relay", headers=claim), None)["statusCode"] == 200
+    late = {**claim, "X-Emissary-Relay-Token": encode_unpadded(bytes(32)), "X-Emissary-Epoch": "2"}
+    assert connect(load_event("connect_relay", headers=late), None)["statusCode"] == 409
+
+    up = Frame(FrameType.DATA, generation=2, offset=len(stream), payload=bytes(90_000))
+    send(DIALER, up)
+    requests = dynamo.requests
+    send(DIALER, up)
+    assert dynamo.requests == requests, "a known peer costs no table request"
+    assert posts() == [(RELAY.replace("=", "%3D"), up)] * 2
+
+    send(RELAY, Frame(FrameType.END, generation=2, payload=End(Code.OK, 400, 500).encode()))
+    ended = posts()
+    assert {to for to, _ in ended} == {DIALER.replace("=", "%3D"), RELAY.replace("=", "%3D")}
+    assert {Ended.decode(frame.payload) for _, frame in ended} == {Ended(Code.OK, 500, 400, "clean")}
+    for name in ("disconnect_dialer", "disconnect_relay"):
+        assert disconnect(load_event(name), None) == {"statusCode": 200}
+    assert posts() == []
+    for function in functions:
+        function.close()

@@ -1,0 +1,127 @@
+"""What only the real store can get wrong: races, lost answers, conflicts, and a table that is not there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from functions.common.adapters.store import DynamoSessionStore
+from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
+from functions.common.ports import SessionStore
+from functions.common.session import Fragment, Role, Side, Step
+from tests.helpers.events import NOW, RELAY, SESSION
+from tests.helpers.fakes import FakeStore
+from tests.unit.functions.adapters.conftest import TABLE, Dynamo
+from tests.unit.functions.adapters.steps import CLAIM, ENDING, LAUNCH, NEW, launched, now_stored, opened
+
+
+def races(dynamo: Dynamo, act: Callable[[DynamoSessionStore, int], bool], racers: int = 8) -> int:
+    """How many of so many simultaneous callers, each with a client of its own, had success."""
+
+    clients = [dynamo.client() for _ in range(racers)]
+    stores = [DynamoSessionStore(client, TABLE, pause=lambda _seconds: None) for client in clients]
+    with ThreadPoolExecutor(racers) as pool:
+        winners = sum(pool.map(act, stores, range(racers)))
+    for client in clients:
+        client.close()
+    return winners
+
+
+def test_one_of_many_racing_dialers_burns_the_nonce(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        try:
+            store.create(dataclasses.replace(NEW, dialer=Side(f"c{number}=", 1)))
+        except NonceBurntError:
+            return False
+        return True
+
+    assert races(dynamo, act) == 1
+    assert sum(real.connection(f"c{number}=") is not None for number in range(8)) == 1
+
+
+def test_one_of_many_racing_launches_wins(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    real.create(NEW)
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        return store.launch(SESSION, dataclasses.replace(LAUNCH, relay_token_hash=str(number))).done
+
+    assert races(dynamo, act) == 1
+
+
+def test_one_of_many_racing_instances_claims(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    launched(real)
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        try:
+            store.claim(dataclasses.replace(CLAIM, connection=f"c{number}=", instance=f"{number:032x}"))
+        except ClaimRefusedError:
+            return False
+        return True
+
+    assert races(dynamo, act) == 1
+
+
+def test_one_of_many_racing_ends_counts(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    opened(real)
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        return store.end(SESSION, dataclasses.replace(ENDING, by=f"r{number}="), Step.END).done
+
+    assert races(dynamo, act) == 1
+
+
+def test_racing_fragments_are_all_kept(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    real.create(NEW)
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        return store.add_fragment(SESSION, Fragment(number, b"x"), NOW).done
+
+    assert races(dynamo, act) == 8
+    assert len(now_stored(real).fragments) == 8
+
+
+STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore], object]]] = {
+    "create": (lambda store: None, lambda store: store.create(NEW)),
+    "fragment": (
+        lambda store: store.create(NEW),
+        lambda store: store.add_fragment(SESSION, Fragment(0, b"a"), NOW),
+    ),
+    "launch": (lambda store: store.create(NEW), lambda store: store.launch(SESSION, LAUNCH)),
+    "claim": (launched, lambda store: store.claim(CLAIM)),
+    "clear": (opened, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1)),
+    "end": (opened, lambda store: store.end(SESSION, ENDING, Step.END)),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("trouble", ["lose_answers", "conflicts"])
+def test_a_lost_answer_or_a_conflict_changes_no_outcome(
+    dynamo: Dynamo, real: DynamoSessionStore, step: str, trouble: str
+) -> None:
+    before, act = STEPS[step]
+    fake = FakeStore()
+    before(fake)
+    expected = act(fake)
+    before(real)
+    seen = dynamo.requests
+    setattr(dynamo, trouble, 1)
+    assert act(real) == expected
+    assert dynamo.requests > seen + 1, "the first try was in vain"
+    assert real.session(SESSION) == fake.session(SESSION)
+
+
+def test_endless_conflicts_are_a_store_error(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    dynamo.conflicts = 1000
+    with pytest.raises(StoreError, match="another transaction 6 times"):
+        real.create(NEW)
+
+
+def test_a_table_that_is_absent_is_a_store_error(dynamo: Dynamo) -> None:
+    client = dynamo.client()
+    store = DynamoSessionStore(client, "nowhere")
+    with pytest.raises(StoreError, match="ResourceNotFoundException"):
+        store.session(SESSION)
+    client.close()

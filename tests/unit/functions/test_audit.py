@@ -1,0 +1,46 @@
+"""The estimate in the audit record, against sums written out by hand."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from functions.common import audit
+from functions.common.session import Session
+from tests.helpers.events import DATE, HOST, NONCE, NOW, SESSION
+
+
+def test_a_minute_without_bytes() -> None:
+    expected = (
+        4 * 1.00e-6  # opening, END, ENDED twice
+        + 2 * 0.25e-6  # two connections, one minute each
+        + 0.25 * 60 * 13.3334e-6  # the relay
+        + 7 * 0.5 * 0.025 * 13.3334e-6  # the handlers
+        + 7 * 0.20e-6
+        + 13 * 0.625e-6
+        + 8 * 0.125e-6
+    )
+    cost = audit.estimated_cost(seconds=60, dialer_bytes=0, relay_bytes=0)
+    assert cost == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_gigabyte_up_costs_more_than_twice_one_down() -> None:
+    nothing = audit.estimated_cost(seconds=60, dialer_bytes=0, relay_bytes=0)
+    down = audit.estimated_cost(seconds=60, dialer_bytes=0, relay_bytes=10**9) - nothing
+    up = audit.estimated_cost(seconds=60, dialer_bytes=10**9, relay_bytes=0) - nothing
+    # 10,584 full messages of 4 units each, and one of 66,016 bytes, which is 3.
+    assert down == pytest.approx((10_584 * 4 + 3) * 1.00e-6)
+    assert up == pytest.approx(2 * (10_584 * 4 + 3) * 1.00e-6 + 10_585 * (0.20e-6 + 0.5 * 0.025 * 13.3334e-6))
+
+
+def test_a_small_message_is_one_unit() -> None:
+    nothing = audit.estimated_cost(seconds=0, dialer_bytes=0, relay_bytes=0)
+    small = audit.estimated_cost(seconds=0, dialer_bytes=0, relay_bytes=100)
+    assert small - nothing == pytest.approx(1e-6)
+
+
+def test_a_session_without_an_ending_has_no_record(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="emissary"):
+        audit.record(Session(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0))
+    assert caplog.records == []

@@ -1,0 +1,61 @@
+"""Settings: complete, or one error with every fault and no secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.protocol.targets import Target
+from functions.common import config
+
+GOOD = {
+    "AWS_REGION": "eu-central-1",
+    "EMISSARY_TABLE": "sessions",
+    "EMISSARY_RELAY_FUNCTION": "relay",
+    "EMISSARY_AUTH_KEYS": '[{"kid": 1, "data": "AAECAwQFBgcICQoLDA0ODw"}]',
+    "EMISSARY_ALLOWED_PROXY_TARGETS": '[{"host": "db.internal", "port": 5432}]',
+}
+
+
+def test_each_function_reads_what_it_needs() -> None:
+    connect = config.connect_settings(GOOD)
+    assert (connect.table, connect.region, connect.keys.key_ids) == ("sessions", "eu-central-1", (1,))
+    default = config.default_settings(GOOD)
+    assert (default.table, default.relay_function) == ("sessions", "relay")
+    assert default.allow.permits(Target("db.internal", 5432))
+    assert config.disconnect_settings(GOOD) == config.DisconnectSettings("sessions", "eu-central-1")
+
+
+def test_every_fault_is_told_at_once() -> None:
+    bad = {
+        "EMISSARY_TABLE": " ",
+        "EMISSARY_AUTH_KEYS": '[{"kid": -1, "data": "AAECAwQFBgcICQoLDA0ODw"}, {"kid": 1, "data": "AAEC"}]',
+        "EMISSARY_ALLOWED_PROXY_TARGETS": "nonsense",
+    }
+    with pytest.raises(ConfigError) as caught:
+        config.default_settings(bad)
+    faults = caught.value.faults
+    assert [fault.partition(":")[0].partition(" ")[0] for fault in faults] == [
+        "EMISSARY_TABLE",
+        "AWS_REGION",
+        "EMISSARY_RELAY_FUNCTION",
+        "EMISSARY_AUTH_KEYS",
+        "EMISSARY_AUTH_KEYS",
+        "EMISSARY_ALLOWED_PROXY_TARGETS",
+    ]
+    assert "AAEC" not in str(caught.value)
+
+
+def test_without_a_table_disconnect_does_not_start() -> None:
+    with pytest.raises(ConfigError, match="EMISSARY_TABLE is not set"):
+        config.disconnect_settings({"AWS_REGION": "eu-central-1"})
+
+
+def test_settings_show_no_secret() -> None:
+    assert "keys" not in repr(config.connect_settings(GOOD))
+    assert "keys" not in repr(config.default_settings(GOOD))
+
+
+@pytest.mark.parametrize("text, level", [("", "INFO"), ("debug", "DEBUG"), ("loud", "INFO")])
+def test_a_wrong_log_level_reads_as_info(text: str, level: str) -> None:
+    assert config.log_level({"EMISSARY_LOG_LEVEL": text}) == level

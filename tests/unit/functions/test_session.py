@@ -1,0 +1,68 @@
+"""The session's states and steps, as a whole table."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from emissary_lib.protocol.codes import Code
+from functions.common.session import TRANSITIONS, Role, Session, Side, State, Step, Transition, purge_time
+from tests.helpers.events import DATE, HOST, NONCE, NOW, SESSION
+
+O, I, P, E = State.OPENING, State.INVOKED, State.OPEN, State.ENDED  # noqa: E741
+
+SESSION_NOW = Session(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
+
+
+@pytest.mark.parametrize(
+    "step, sources, to",
+    [
+        (Step.ADD_FRAGMENT, {O, I}, None),
+        (Step.LAUNCH, {O, I}, I),
+        (Step.CLAIM, {I, P}, P),
+        (Step.ABANDON, {O, I}, E),
+        (Step.END, {O, I, P}, E),
+    ],
+)
+def test_every_transition(step: Step, sources: set[State], to: State | None) -> None:
+    assert TRANSITIONS[step] == Transition(frozenset(sources), to)
+
+
+def test_there_are_no_other_transitions_and_none_out_of_ended() -> None:
+    assert set(TRANSITIONS) == set(Step)
+    assert not any(State.ENDED in transition.sources for transition in TRANSITIONS.values())
+
+
+@pytest.mark.parametrize(
+    "state, code",
+    [(O, Code.OPENING_EXPIRED), (I, Code.OPENING_EXPIRED), (P, Code.RELAY_DEADLINE), (E, None)],
+)
+def test_lost_is_derived_from_the_deadline(state: State, code: Code | None) -> None:
+    session = dataclasses.replace(SESSION_NOW, state=state)
+    assert session.loss(NOW + 60) is None
+    assert session.loss(NOW + 60.1) is code
+
+
+def test_the_generation_is_the_sum_of_the_epochs_in_16_bits() -> None:
+    session = dataclasses.replace(SESSION_NOW, dialer=Side("d=", 65_535), relay=Side("r=", 3))
+    assert session.generation == 2
+
+
+def test_roles_know_their_other_side() -> None:
+    assert (Role.DIALER.other, Role.RELAY.other) == (Role.RELAY, Role.DIALER)
+    assert (Role.DIALER.wire, Role.RELAY.wire) == (1, 2)
+    assert (Role.DIALER.gone, Role.RELAY.gone) == (Code.DIALER_GONE, Code.RELAY_GONE)
+
+
+@pytest.mark.parametrize("skew", [-900, 0, 900])
+def test_items_outlive_every_clock_that_accepts_the_date_and_the_session_itself(skew: int) -> None:
+    purge = purge_time(date=NOW + skew, now=NOW)
+    assert purge > NOW + skew + 900
+    assert purge > NOW + 60 + 900
+
+
+def test_no_secret_is_shown() -> None:
+    session = dataclasses.replace(SESSION_NOW, relay_token_hash="hush", resume_token_hash="hush")
+    assert "hush" not in repr(session)
+    assert "nonce" not in repr(session)

@@ -1,0 +1,61 @@
+"""The dialer's watch over its peer (docs/protocol.md section 4.7)."""
+
+from __future__ import annotations
+
+from emissary_lib.protocol.keepalive import Beat, Keepalive, KeepaliveTimes
+
+TIMES = KeepaliveTimes()
+
+
+def test_silence_is_asked_about_after_four_minutes() -> None:
+    watch = Keepalive(TIMES, 0.0)
+    assert watch.next_timeout(None) == 240.0
+    assert watch.handle_timeout(239.9, None) is Beat.NOTHING
+    assert watch.handle_timeout(240.0, None) is Beat.PING
+
+
+def test_a_question_is_repeated_and_given_up_on_after_twenty_seconds() -> None:
+    """Symptom: one lost PING or PONG killed an idle session, on a carrier that may lose any message."""
+    watch = Keepalive(TIMES, 0.0)
+    beats = []
+    now = 240.0
+    while True:
+        beats.append((now, watch.handle_timeout(now, None)))
+        if beats[-1][1] is Beat.DEAD:
+            break
+        now = watch.next_timeout(None)
+    assert beats == [
+        (240.0, Beat.PING),
+        (245.0, Beat.PING),
+        (250.0, Beat.PING),
+        (255.0, Beat.PING),
+        (260.0, Beat.DEAD),
+    ]
+
+
+def test_anything_heard_answers_the_question() -> None:
+    watch = Keepalive(TIMES, 0.0)
+    watch.handle_timeout(240.0, None)
+    watch.heard(259.0)
+    assert watch.handle_timeout(260.0, None) is Beat.NOTHING
+    assert watch.next_timeout(None) == 499.0
+
+
+def test_thirty_seconds_without_a_word_on_unacknowledged_data_is_asked_about() -> None:
+    watch = Keepalive(TIMES, 0.0)
+    assert watch.next_timeout(10.0) == 40.0
+    watch.heard(20.0)
+    assert watch.next_timeout(10.0) == 50.0
+    assert watch.handle_timeout(50.0, 10.0) is Beat.PING
+
+
+def test_a_query_after_a_long_rest_is_not_asked_about_at_once() -> None:
+    """Symptom: the silence before a query counted as silence after it, so each query cost a PING and a PONG."""
+    watch = Keepalive(TIMES, 0.0)
+    assert watch.next_timeout(200.0) == 230.0
+    assert watch.handle_timeout(200.0, 200.0) is Beat.NOTHING
+
+
+def test_data_sent_just_before_the_four_minutes_are_over_does_not_put_the_question_off() -> None:
+    watch = Keepalive(TIMES, 0.0)
+    assert watch.next_timeout(239.0) == 240.0
