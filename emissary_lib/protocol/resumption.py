@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
-from typing import Final
 
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import GRACE, RESUME_INTERVALS
 from emissary_lib.protocol.frames import newer
 from emissary_lib.protocol.payloads import Resumed
 from emissary_lib.protocol.states import Side
 
-#: Seconds between two RESUME messages; the last one is repeated.
-ASK_INTERVALS: Final = (1.0, 2.0, 4.0, 5.0)
-
-
-class Link(enum.Enum):
-    """Our own WebSocket."""
-
-    UP = "up"
-    DOWN = "down"
-
 
 @dataclass(slots=True)
 class _Asking:
-    """RESUME is being repeated until the peer is heard at ``generation``."""
+    """RESUME is being repeated until the peer is heard."""
 
     next_at: float
     until: float
@@ -41,100 +30,130 @@ class Resumption:
         grace: Seconds for which a connection that is gone is waited for.
 
     Attributes:
+        epoch: Attempts to connect that we have made.
+        link_up: Whether our own WebSocket is there.
         peer_connection: The peer's connection id by the newest RESUMED; ``None`` before any.
 
     Thread safety: none; the owner of the session serialises every call.
     """
 
-    def __init__(self, side: Side, *, own_epoch: int, peer_epoch: int, grace: float) -> None:
+    def __init__(self, side: Side, *, own_epoch: int, peer_epoch: int, grace: float = GRACE) -> None:
         self._side = side
-        self._own = own_epoch
-        self._peer = peer_epoch
         self._grace = grace
-        self.link = Link.UP
+        self._peer_epoch = peer_epoch
+        self.epoch = own_epoch
+        self.link_up = True
         self.peer_connection: str | None = None
         self._link_deadline: float | None = None
         self._away_deadline: float | None = None
-        self._away_at: int | None = None  # generation at which the peer was found to be away
+        self._away_since = 0  # generation at which the peer was found to be away
         self._asking: _Asking | None = None
+        self._entered = self.generation
 
     @property
     def generation(self) -> int:
-        return (self._own + self._peer) & 0xFFFF
+        """What frames carry (docs/protocol.md section 5.1)."""
+        return (self.epoch + self._peer_epoch) & 0xFFFF
 
     @property
-    def epoch(self) -> int:
-        """Our newest attempt's number."""
-        return self._own
+    def peer_away(self) -> bool:
+        """Whether the peer has no connection, as far as we know."""
+        return self._away_deadline is not None
 
     @property
     def may_send(self) -> bool:
         """Whether messages to the peer have a chance to arrive."""
-        return self.link is Link.UP and self._away_at is None
+        return self.link_up and not self.peer_away
 
     @property
     def link_deadline(self) -> float | None:
         """When to stop trying to reconnect; ``None`` while the link is up."""
         return self._link_deadline
 
+    # -- our own connection ---------------------------------------------------------------------
+
     def link_lost(self, now: float) -> None:
         """Our WebSocket is gone. Idempotent."""
-        if self.link is Link.UP:
-            self.link = Link.DOWN
+        if self.link_up:
+            self.link_up = False
             self._link_deadline = now + self._grace
             self._asking = None
 
     def begin_attempt(self) -> int:
-        """The epoch of our next attempt to reconnect."""
-        self._own += 1
-        return self._own
+        """The epoch of our next attempt to reconnect: every attempt has its own."""
+        self.epoch += 1
+        return self.epoch
 
     def link_restored(self, now: float) -> None:
         """An attempt has succeeded: ask where the peer is, until it is heard."""
-        self.link = Link.UP
+        self.link_up = True
         self._link_deadline = None
         self._asking = _Asking(now, now + self._grace)
 
     def ask(self, now: float) -> None:
         """Ask where the peer is, on the open connection; does nothing while that is being asked."""
-        if self.link is Link.UP and self._asking is None:
+        if self.link_up and self._asking is None:
             self._asking = _Asking(now, now + self._grace)
 
+    def ask_due(self, now: float) -> bool:
+        """Whether RESUME has to go out now; if so, the next one is scheduled."""
+        asking = self._asking
+        if asking is None or not self.link_up or now < asking.next_at:
+            return False
+        asking.next_at = now + RESUME_INTERVALS[min(asking.rounds, len(RESUME_INTERVALS) - 1)]
+        asking.rounds += 1
+        return True
+
+    # -- the peer's connection ------------------------------------------------------------------
+
     def peer_heard(self, generation: int, now: float) -> bool:
-        """A frame came from the peer itself; whether it opens a new generation."""
-        fresh = newer(generation, self.generation)
-        if fresh:
-            self._peer += (generation - self.generation) & 0xFFFF
-        if self._away_at is not None and newer(generation, self._away_at):
-            self._back()
-        if generation == self.generation and not fresh:
-            self._asking = None
-        elif fresh:
-            # The peer has a new connection; a dialer reaches it through the bridge, a relay must learn it.
-            self._asking = None
+        """A frame came from the peer itself.
+
+        Returns:
+            Whether a new generation begins: what is unacknowledged has to be sent again.
+        """
+        if newer(self.generation, generation):
+            return False  # sent over connections that are gone: it says nothing of those there are
+        if newer(generation, self.generation):
+            self._peer_epoch += (generation - self.generation) & 0xFFFF
             if self._side is Side.RELAY:
+                # The dialer has a new connection, which only the bridge knows. Posting waits for it.
+                self._asking = None
+                self._away(now)
                 self.ask(now)
-        return fresh
+                return False
+        if not self.peer_away or newer(generation, self._away_since):
+            self._asking = None
+            self._back()
+        return self._enter()
 
     def peer_gone(self, epoch: int, now: float) -> None:
         """The bridge says that the peer's connection of this epoch is gone."""
-        if epoch >= self._peer:
+        if epoch >= self._peer_epoch:
             self._away(now)
 
     def resumed(self, told: Resumed, now: float) -> bool:
-        """RESUMED arrived; whether it opens a new generation, or brings the peer back."""
-        own, peer = told.epochs(self._side)
-        if own < self._own or peer < self._peer:
+        """RESUMED arrived.
+
+        Returns:
+            Whether what is unacknowledged has to be sent again: a new generation, or the peer is back.
+        """
+        ours, theirs = told.dialer_epoch, told.relay_epoch
+        if self._side is Side.RELAY:
+            ours, theirs = theirs, ours
+        if ours < self.epoch or theirs < self._peer_epoch:
             return False
-        fresh = peer > self._peer or self.peer_connection is None
-        self._peer = peer
-        self.peer_connection = told.peer_connection(self._side) or self.peer_connection
-        if not told.peer_connection(self._side):
+        self._peer_epoch = theirs
+        connection = told.relay if self._side is Side.CLIENT else told.dialer
+        if connection is None:
             self._away(now)
             return False
-        was_away = self._away_at is not None
+        self.peer_connection = connection
+        was_away = self.peer_away
         self._back()
-        return fresh or was_away or self._asking is not None
+        return self._enter() or was_away
+
+    # -- the clock ------------------------------------------------------------------------------
 
     def next_timeout(self) -> float | None:
         """When :meth:`ask_due` or :meth:`verdict` may have something new to say."""
@@ -143,17 +162,8 @@ class Resumption:
             times += [self._asking.next_at, self._asking.until]
         return min((at for at in times if at is not None), default=None)
 
-    def ask_due(self, now: float) -> bool:
-        """Whether RESUME has to go out now; if so, the next one is scheduled."""
-        asking = self._asking
-        if asking is None or self.link is Link.DOWN or now < asking.next_at:
-            return False
-        asking.next_at = now + ASK_INTERVALS[min(asking.rounds, len(ASK_INTERVALS) - 1)]
-        asking.rounds += 1
-        return True
-
     def verdict(self, now: float) -> Code | None:
-        """Why the session is over, if a grace has run out."""
+        """Why the session is over, if a grace has run out; ``None`` while it goes on."""
         if self._link_deadline is not None and now >= self._link_deadline:
             return Code.DIALER_GONE if self._side is Side.CLIENT else Code.RELAY_GONE
         away = self._away_deadline is not None and now >= self._away_deadline
@@ -163,9 +173,15 @@ class Resumption:
         return None
 
     def _away(self, now: float) -> None:
-        if self._away_at is None:
-            self._away_at = self.generation
+        if self._away_deadline is None:
             self._away_deadline = now + self._grace
+        self._away_since = self.generation
 
     def _back(self) -> None:
-        self._away_at = self._away_deadline = None
+        self._away_deadline = None
+
+    def _enter(self) -> bool:
+        """Enter the current generation; whether it is a new one."""
+        fresh = newer(self.generation, self._entered)
+        self._entered = self.generation
+        return fresh
