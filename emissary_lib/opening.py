@@ -13,12 +13,13 @@ from emissary_lib.endpoint import Endpoint
 from emissary_lib.exceptions import (
     AuthenticationError,
     ClockSkewError,
+    DialError,
     DialTimeoutError,
     EmissaryError,
     GatewayRefusedError,
     LinkClosedError,
+    UnsupportedVersionError,
     dial_error,
-    reset_error,
 )
 from emissary_lib.protocol.auth import parse_http_date, session_id, sign_door
 from emissary_lib.protocol.codes import Code
@@ -127,6 +128,11 @@ def _pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> tuple[by
 def _refusal(refused: GatewayRefusedError, key: Key) -> EmissaryError:
     if refused.http_status not in (401, 403):
         return refused
+    if refused.http_status == 401:
+        return AuthenticationError(
+            f"{refused}: no usable signature arrived there; see whether a proxy on the way drops the "
+            "X-Emissary-* headers, and whether dialer and bridge are of the same release"
+        )
     skew = _clock_skew(refused.date)
     if abs(skew) > CLOCK_SKEW:
         return ClockSkewError(skew)
@@ -213,9 +219,16 @@ class _Exchange:
     def _aborted(self, event: Aborted) -> EmissaryError:
         if event.code is Code.AUTHENTICATION_FAILED or event.code >= Code.TARGET_NOT_ALLOWED:
             return dial_error(self._target, event.code)
-        if event.code is Code.PROTOCOL_ERROR:
+        if event.code is Code.UNSUPPORTED_VERSION:
+            return UnsupportedVersionError(f"dialling {self._target}: {event.reason}")
+        if event.code in (Code.PROTOCOL_ERROR, Code.FLOW_CONTROL_ERROR):
             return RemoteProtocolError(f"dialling {self._target}: {event.reason}")
-        return reset_error(self._target, event.code, event.reason)
+        return DialError(
+            f"cannot reach {self._target}: {event.reason} ({event.code.name}); "
+            "see the logs of bridge and relay",
+            target=self._target,
+            code=event.code,
+        )
 
     def _give_up(self, code: Code, reason: str) -> None:
         """Tell the bridge why, once, so that its record is right; nobody waits for an answer."""

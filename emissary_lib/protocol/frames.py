@@ -98,6 +98,8 @@ def encode(frame: Frame) -> str:
     Raises:
         LocalProtocolError: A field is out of range or the payload too long: a bug on this side.
     """
+    if not 0 <= frame.type <= _TYPE_MASK:
+        raise LocalProtocolError(f"frame type {frame.type} does not fit {_TYPE_BITS} bits")
     if len(frame.payload) > MAX_PAYLOAD:
         raise LocalProtocolError(f"a payload of {len(frame.payload)} bytes is over {MAX_PAYLOAD}")
     try:
@@ -125,10 +127,11 @@ def decode(text: str) -> Frame:
     if len(text) > MAX_MESSAGE:
         raise FrameError(f"a message of {len(text)} characters is over {MAX_MESSAGE}")
     raw = _strict_base64(text)
+    if raw:
+        _check_version(raw[0])  # first: another version may have another header
     if len(raw) < HEADER_BYTES:
         raise FrameError(f"a frame of {len(raw)} bytes is shorter than its {HEADER_BYTES}-byte header")
     first, flags, generation, window, offset, ack = _HEADER.unpack_from(raw)
-    _check_version(first)
     number = first & _TYPE_MASK
     frame_type = _TYPES.get(number, number)
     if not isinstance(frame_type, FrameType) and not flags & Flag.IGNORABLE:
@@ -145,7 +148,10 @@ def peek(text: str) -> tuple[int, int]:
     """
     if len(text) < 8:
         raise FrameError(f"a message of {len(text)} characters is no frame")
-    first, _flags, generation = _PEEK.unpack_from(_strict_base64(text[:8]))
+    raw = _strict_base64(text[:8])
+    if len(raw) < 6:
+        raise FrameError("a message that ends within its header is no frame")
+    first, _flags, generation = _PEEK.unpack_from(raw)
     _check_version(first)
     return first & _TYPE_MASK, generation
 
@@ -173,6 +179,8 @@ def _strict_base64(text: str) -> bytes:
     except (UnicodeEncodeError, binascii.Error) as exc:
         raise FrameError(f"a message is not strict base64: {exc}") from exc
     padding = -len(raw) % 3
-    if padding and (len(data) % 4 or _ALPHABET.index(data[-1 - padding]) & _UNUSED_BITS[padding]):
+    if len(data) != (len(raw) + padding) // 3 * 4:
+        raise FrameError("a message is not strict base64: wrong padding")  # binascii lets some pass
+    if padding and _ALPHABET.index(data[-1 - padding]) & _UNUSED_BITS[padding]:
         raise FrameError("a message is not strict base64: unused bits are not zero")
     return raw

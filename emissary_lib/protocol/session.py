@@ -9,6 +9,7 @@ gives, takes what ``next_event`` tells, and calls ``handle_timeout`` no later th
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import DIALER_FLIGHT, END_INTERVAL, RELAY_FLIGHT
@@ -37,8 +38,13 @@ from emissary_lib.protocol.session_config import Outgoing as Outgoing
 from emissary_lib.protocol.session_config import SessionConfig as SessionConfig
 from emissary_lib.protocol.states import Side, State, Step, step
 
+_CODES: Final[dict[type[Exception], Code]] = {
+    UnsupportedVersionError: Code.UNSUPPORTED_VERSION,
+    FlowControlError: Code.FLOW_CONTROL_ERROR,
+}
+
 #: Frames that only the peer itself sends: hearing one is a sign of life.
-_FROM_PEER = frozenset(
+_FROM_PEER: Final = frozenset(
     {
         FrameType.DATA,
         FrameType.ACK,
@@ -134,8 +140,10 @@ class Session:
             self._duplex.sender.write_eof()
 
     def abort(self, code: Code, reason: str, now: float) -> None:
-        """Reset both directions; unsent bytes are dropped. Does nothing once the session is ending."""
-        self._abort(code, reason, now, tell_peer=True)
+        """Reset both directions; bytes not yet sent or read are dropped. Does nothing once it is ending."""
+        if self.alive:
+            self._abort(code, reason, now)
+            self._duplex.stop(drop_received=True)
 
     def peek(self) -> memoryview:
         """The next received bytes, in order; empty when there are none now."""
@@ -213,12 +221,8 @@ class Session:
             return
         try:
             self._receive_frame(decode(text), now)
-        except UnsupportedVersionError as exc:
-            self._abort(Code.UNSUPPORTED_VERSION, str(exc), now, tell_peer=True)
-        except FlowControlError as exc:
-            self._abort(Code.FLOW_CONTROL_ERROR, str(exc), now, tell_peer=True)
         except RemoteProtocolError as exc:
-            self._abort(Code.PROTOCOL_ERROR, str(exc), now, tell_peer=True)
+            self._abort(_CODES.get(type(exc), Code.PROTOCOL_ERROR), str(exc), now)
 
     def _receive_frame(self, frame: Frame, now: float) -> None:
         if frame.type in _FROM_PEER:
@@ -279,10 +283,10 @@ class Session:
     def _receive_reset(self, reset: Reset, now: float) -> None:
         if not self.alive:
             return
-        self._events.append(Aborted(reset.code, reset.reason or MEANINGS[reset.code]))
-        # The peer sends END itself; ours follows only if no ENDED comes of that. What arrived before the
-        # reset is still the user's.
-        ending = Ending.begin(reset.code, reset.reason, now, tell_peer=False, delay=END_INTERVAL)
+        code = reset.code or Code.PROTOCOL_ERROR  # a reset is never clean
+        self._events.append(Aborted(code, reset.reason or MEANINGS[code]))
+        # The peer sends END itself; ours follows only if no ENDED comes of that.
+        ending = Ending.begin(code, reset.reason, now, tell_peer=False, delay=END_INTERVAL)
         self._begin_ending(Step.ABORTED_BY_PEER, ending)
         self._duplex.stop(drop_received=False)
 
@@ -357,7 +361,7 @@ class Session:
         if verdict is not None:
             self._give_up(verdict, now)
         if self._farewell and self._farewell.over(now):
-            self._abort(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now, tell_peer=True)
+            self._abort(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now)
 
     def _beat(self, watch: Keepalive | Probing, now: float) -> None:
         match watch.handle_timeout(now, self._duplex.outstanding_since):
@@ -369,7 +373,7 @@ class Session:
                 self._events.append(LinkDead())
                 self.link_lost(Code.LINK_DEAD, MEANINGS[Code.LINK_DEAD], now)
             case Beat.PEER_DEAD:
-                self._abort(Code.DIALER_GONE, MEANINGS[Code.DIALER_GONE], now, tell_peer=True)
+                self._abort(Code.DIALER_GONE, MEANINGS[Code.DIALER_GONE], now)
 
     # -- messages out ---------------------------------------------------------------------------
 
@@ -423,15 +427,16 @@ class Session:
 
     def _give_up(self, code: Code, now: float) -> None:
         """A grace has run out; without a link of our own nobody can be told."""
-        self._abort(code, MEANINGS[code], now, tell_peer=True)
+        self._abort(code, MEANINGS[code], now)
         if not self._resumption.link_up:
             self._finish(code)
 
-    def _abort(self, code: Code, reason: str, now: float, *, tell_peer: bool) -> None:
+    def _abort(self, code: Code, reason: str, now: float) -> None:
+        """Cut off because of the link or the peer: what has arrived is still the user's."""
         if self.alive:
             self._events.append(Aborted(code, reason))
-            self._begin_ending(Step.ABORTED_HERE, Ending.begin(code, reason, now, tell_peer=tell_peer))
-            self._duplex.stop(drop_received=True)
+            self._begin_ending(Step.ABORTED_HERE, Ending.begin(code, reason, now, tell_peer=True))
+            self._duplex.stop(drop_received=False)
 
     def _begin_ending(self, what: Step, ending: Ending) -> None:
         self._step(what)

@@ -46,38 +46,113 @@ def connect(
         GatewayRefusedError: An answer other than 101.
         TimeoutError: The deadline passed.
     """
-    ws = websocket.WebSocket(
-        skip_utf8_validation=True,
-        enable_multithread=False,  # no thread but this one sees it
-        sockopt=_socket_options(),
-        sslopt={"context": ssl_context} if ssl_context else None,
-    )
-    ws.settimeout(deadline.remaining())
+    upgrade = _Upgrade(url, headers, deadline, ssl_context)
     try:
-        ws.connect(  # type: ignore[no-untyped-call]
-            url, header=dict(headers), subprotocols=[SUBPROTOCOL], suppress_origin=True
-        )
+        ws = upgrade.result(deadline)
     except websocket.WebSocketBadStatusException as exc:
-        ws.shutdown()  # type: ignore[no-untyped-call]
-        date = (exc.resp_headers or {}).get("date")
-        status = int(exc.status_code or 0)
-        raise GatewayRefusedError(
-            f"the gateway at {url} refused the connection with HTTP status {status}",
-            http_status=status,
-            date=date,
-        ) from exc
+        raise _refused(url, int(exc.status_code or 0), exc.resp_headers) from exc
     except (websocket.WebSocketTimeoutException, TimeoutError) as exc:
-        ws.shutdown()  # type: ignore[no-untyped-call]
         raise TimeoutError(f"the gateway at {url} did not answer in time") from exc
     except (websocket.WebSocketException, OSError, ValueError) as exc:
-        ws.shutdown()  # type: ignore[no-untyped-call]
+        if upgrade.status not in (None, 101):
+            raise _refused(url, upgrade.status, None) from exc
         raise GatewayUnreachableError(
             f"cannot reach the gateway at {url}: {exc}; check the URL, DNS and the way out to the internet"
         ) from exc
-    if ws.sock is None or ws.getsubprotocol() != SUBPROTOCOL:
+    if ws.sock is None or (ws.getheaders() or {}).get("sec-websocket-protocol") != SUBPROTOCOL:
         ws.shutdown()  # type: ignore[no-untyped-call]
         raise GatewayUnreachableError(f"the server at {url} does not speak {SUBPROTOCOL}; check the URL")
     return WebSocketTransport(ByteStream(ws.sock), url)
+
+
+def _refused(url: str, status: int, headers: Mapping[str, str] | None) -> GatewayRefusedError:
+    return GatewayRefusedError(
+        f"the gateway at {url} refused the connection with HTTP status {status}",
+        http_status=status,
+        date=(headers or {}).get("date"),
+    )
+
+
+class _Upgrade:
+    """DNS, TCP, TLS and the upgrade, in a thread of its own, because a name server cannot be interrupted.
+
+    websocket-client's timeout is for each operation on the socket, so a server that sends byte by byte could
+    stretch it without end; and it does not bound the look-up of the name at all.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        deadline: Deadline,
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        self._url = url
+        # Offered here and checked by the caller: the library would not say what it missed in the answer.
+        self._headers = {**headers, "Sec-WebSocket-Protocol": SUBPROTOCOL}
+        self._ws = websocket.WebSocket(
+            skip_utf8_validation=True,
+            enable_multithread=False,  # one thread at a time sees it
+            sockopt=_socket_options(),
+            sslopt={"context": ssl_context} if ssl_context else None,
+        )
+        self._ws.settimeout(deadline.remaining())
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._abandoned = False
+        self._failure: BaseException | None = None
+
+    @property
+    def status(self) -> int | None:
+        """The answer's HTTP status, as far as there was one."""
+        return self._ws.getstatus()
+
+    def result(self, deadline: Deadline) -> websocket.WebSocket:
+        """The open WebSocket; raises what the library raises.
+
+        Raises:
+            TimeoutError: The deadline passed; what still comes of the attempt is closed.
+        """
+        if deadline.passed():
+            raise TimeoutError("no time is left")
+        threading.Thread(target=self._run, name="emissary-upgrade", daemon=True).start()
+        finished = False
+        try:
+            finished = self._done.wait(deadline.remaining())
+        finally:
+            if not finished:
+                self._abandon()
+        if not finished:
+            raise TimeoutError("timed out")
+        if self._failure is not None:
+            raise self._failure
+        return self._ws
+
+    def _run(self) -> None:
+        try:
+            self._ws.connect(  # type: ignore[no-untyped-call]
+                # A redirect would carry the signed headers to wherever it points.
+                self._url,
+                header=self._headers,
+                suppress_origin=True,
+                redirect_limit=0,
+            )
+        except Exception as exc:
+            self._failure = exc
+        with self._lock:
+            if self._abandoned or self._failure is not None:
+                self._ws.shutdown()  # type: ignore[no-untyped-call]
+            self._done.set()
+
+    def _abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+            if self._done.is_set():
+                self._ws.shutdown()  # type: ignore[no-untyped-call]
+            elif self._ws.sock is not None:
+                with contextlib.suppress(OSError):
+                    # Ends the wait for the answer; the attempt's own thread closes.
+                    socket.socket.shutdown(self._ws.sock, socket.SHUT_RDWR)
 
 
 def _socket_options() -> list[tuple[int, int, int]]:

@@ -78,4 +78,5 @@ def _write(
     if not _LOGGER.isEnabledFor(level):
         return
     shown = {name: value if name in FIELDS else _WITHHELD for name, value in fields.items()}
-    _LOGGER.log(level, text, extra={"session": session, **shown}, exc_info=exc)
+    # The line's location is that of whoever called info(), warning() or error().
+    _LOGGER.log(level, text, extra={"session": session, **shown}, exc_info=exc, stacklevel=3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import GatewayRefusedError, GatewayUnreachableError
@@ -17,34 +17,54 @@ _PAUSES: Final = (0.1, 0.2, 0.5, 1.0)
 _NOT_OURS: Final = 409
 
 
+class Claimed(NamedTuple, Generic[T]):
+    """A session that is ours: what the dial-back gave, and the epoch that it was claimed with."""
+
+    link: T
+    epoch: int
+
+
 def claim(
-    dial_back: Callable[[], T], deadline: Deadline, *, pause: Callable[[float], None] = time.sleep
-) -> T | None:
+    dial_back: Callable[[int], T], deadline: Deadline, *, pause: Callable[[float], None] = time.sleep
+) -> Claimed[T] | None:
     """Dial back until the gateway lets us in.
 
+    Every attempt has an epoch of its own, whether or not its answer arrives: an attempt that failed here may
+    have claimed the session there, and the next one must not look like an older one (section 5).
+
     Args:
-        dial_back: Opens the WebSocket; raises what ``transport.websocket.connect`` does.
+        dial_back: Opens the WebSocket with this epoch, 1 at the first attempt; raises what
+            ``transport.websocket.connect`` does.
         deadline: How long 429, 5xx and silence are put up with.
         pause: Waits some seconds.
 
     Returns:
-        What ``dial_back`` gave; ``None`` if the session is not ours to claim: another instance holds it, it
-        is over, or nobody is there any more.
+        What ``dial_back`` gave, with its epoch; ``None`` if the session is not ours to claim: another
+        instance holds it, it is over, or nobody is there any more.
 
     Raises:
         GatewayRefusedError, GatewayUnreachableError, TimeoutError: It did not work in time.
     """
-    attempt = 0
+    epoch = 0
     while True:
+        epoch += 1
         try:
-            return dial_back()
+            return Claimed(dial_back(epoch), epoch)
         except GatewayRefusedError as exc:
             if exc.http_status == _NOT_OURS:
                 return None
-            if (exc.http_status != 429 and exc.http_status < 500) or deadline.passed():
+            if exc.http_status != 429 and exc.http_status < 500:
                 raise
-        except GatewayUnreachableError:
-            if deadline.passed():
-                raise
-        pause(_PAUSES[min(attempt, len(_PAUSES) - 1)])
-        attempt += 1
+            _pause_or_raise(exc, deadline, epoch, pause)
+        except GatewayUnreachableError as exc:
+            _pause_or_raise(exc, deadline, epoch, pause)
+
+
+def _pause_or_raise(
+    cause: Exception, deadline: Deadline, attempt: int, pause: Callable[[float], None]
+) -> None:
+    seconds = _PAUSES[min(attempt, len(_PAUSES)) - 1]
+    left = deadline.remaining()
+    if left is not None and left <= seconds:
+        raise cause
+    pause(seconds)

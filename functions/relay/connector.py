@@ -26,18 +26,13 @@ class Connected:
     Attributes:
         code: ``OK``, or why not.
         sock: The connection; ``None`` without one.
+        bound: The address connected to, for the SOCKS5 reply. Noted at once: a connection that the target
+            has reset meanwhile does not know it any more.
     """
 
     code: Code
     sock: socket.socket | None = None
-
-    @property
-    def bound(self) -> tuple[str, int]:
-        """The address connected to, for the SOCKS5 reply."""
-        if self.sock is None:
-            return "0.0.0.0", 0
-        host, port = self.sock.getpeername()[:2]
-        return str(host), int(port)
+    bound: tuple[str, int] = ("0.0.0.0", 0)
 
 
 def connect_target(target: Target, allow: AllowList, resolve: Resolver, deadline: Deadline) -> Connected:
@@ -70,14 +65,18 @@ def _first_connection(addresses: Sequence[str], port: int, deadline: Deadline) -
         except OSError as exc:
             code = _code_of(exc)
         else:
-            sock.settimeout(None)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # NAT gateways, load balancers and VPC endpoints forget a flow that is silent for 350 s.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if hasattr(socket, "TCP_KEEPIDLE"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 120)
-            return Connected(Code.OK, sock)
+            _tune(sock)
+            return Connected(Code.OK, sock, (address, port))
     return Connected(code)
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.settimeout(None)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # NAT gateways, load balancers and VPC endpoints forget a flow that is silent for 350 s.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 120)
 
 
 def _code_of(exc: OSError) -> Code:

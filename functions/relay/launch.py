@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from emissary_lib.protocol.constants import VERSION
 from emissary_lib.protocol.errors import EmissaryError
 from emissary_lib.protocol.targets import Target
 from emissary_lib.protocol.unpadded import decode_unpadded
 from functions.common.errors import EventError
+
+_SESSION_ID: Final = re.compile("[0-9a-f]{64}")
+_TOKEN_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +59,37 @@ class Launch:
             raise EventError(f"the launch event is of version {event.get('version')!r}, not {VERSION}")
         try:
             return cls(
-                session=str(event["session"]),
+                session=_session_id(event["session"]),
                 target=Target.parse((str(event["target"]["host"]), int(event["target"]["port"]))),
-                relay_token=decode_unpadded(event["relay_token"]),
-                resume_token=decode_unpadded(event["resume_token"]),
+                relay_token=_token(event["relay_token"]),
+                resume_token=_token(event["resume_token"]),
                 server_bytes=binascii.a2b_base64(event["server_bytes"], strict_mode=True),
                 client_offset=int(event["client_offset"]),
                 early=binascii.a2b_base64(event["early"], strict_mode=True),
                 window=int(event["window"]),
-                dialer_connection=str(event["dialer_connection"]),
+                dialer_connection=_text(event["dialer_connection"]),
                 dialer_epoch=int(event["dialer_epoch"]),
                 expires=float(event["expires"]),
             )
-        except (LookupError, TypeError, ValueError, EmissaryError) as exc:
+        except (LookupError, TypeError, ValueError, ArithmeticError, EmissaryError) as exc:
             raise EventError(f"the launch event is malformed: {type(exc).__name__}") from None
+
+
+def _session_id(text: str) -> str:
+    # It becomes a header of the dial-back: nothing else may slip in with it.
+    if not _SESSION_ID.fullmatch(text):
+        raise ValueError("no session id")
+    return text
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("no text")
+    return value
+
+
+def _token(text: str) -> bytes:
+    token = decode_unpadded(text)
+    if len(token) != _TOKEN_BYTES:
+        raise ValueError("a token of another length")
+    return token

@@ -9,6 +9,7 @@ from typing import Final
 
 from emissary_lib.protocol.session import Outgoing
 from emissary_lib.transport.base import MessageTransport
+from functions.common import logs
 from functions.common.errors import PeerError, PeerGoneError
 from functions.common.ports import PeerLink
 
@@ -67,7 +68,11 @@ class RelayLink:
         self._transport.close()
 
     def release(self) -> None:
-        """Let the posts under way end, and join their threads; bounded by the poster's timeout."""
+        """Let the posts under way end, and join their threads; bounded by the poster's timeout.
+
+        What still waits is dropped: the link is closed only when the session is over, and then nobody has a
+        use for it, while a gateway that answers slowly could hold up the relay beyond Lambda's limit.
+        """
         for _thread in self._threads:
             self._queue.put(None)
         for thread in self._threads:
@@ -77,10 +82,14 @@ class RelayLink:
     def _post_all(self) -> None:
         while (text := self._queue.get()) is not None:
             try:
-                self._poster.post(self._dialer, text)
+                if not self._closed:
+                    self._poster.post(self._dialer, text)
             except PeerGoneError:
                 self.on_gone()
             except PeerError:
+                self.on_refused()
+            except Exception as exc:  # else this thread would end, and the session hang for want of it
+                logs.error("a post failed", exc)
                 self.on_refused()
             finally:
                 with self._lock:

@@ -27,7 +27,7 @@ from emissary_lib.transport.base import MessageTransport
 from emissary_lib.tunnel import Tunnel
 from functions.common import logs
 from functions.common.ports import PeerLink
-from functions.relay.claim import claim
+from functions.relay.claim import Claimed, claim
 from functions.relay.connector import Connected
 from functions.relay.launch import Launch
 from functions.relay.link import RelayLink
@@ -51,11 +51,13 @@ class Relay:
         dial_back: Opens a WebSocket to our API with these headers, within the deadline.
         connect: Connects to a target, within the deadline.
         poster: Posts to the connections of our API.
+        pause: Waits some seconds between two attempts to dial back.
     """
 
     dial_back: Callable[[Mapping[str, str], Deadline], MessageTransport]
     connect: Callable[[Launch, Deadline], Connected]
     poster: PeerLink
+    pause: Callable[[float], None] = time.sleep
 
     def serve(self, launch: Launch, remaining: float) -> Code | None:
         """Serve one session to its end.
@@ -76,38 +78,38 @@ class Relay:
             return None
         target = _Connecting(lambda: self.connect(launch, Deadline(min(TARGET_TIMEOUT, remaining))))
         try:
-            transport = self._claim(launch)
+            claimed = self._claim(launch)
         except (GatewayRefusedError, GatewayUnreachableError, TimeoutError) as exc:
             logs.warning("could not dial back", session=launch.session, cause=str(exc))
-            transport = None
-        if transport is None:
-            target.abandon()
+            claimed = None
+        if claimed is None:
+            target.abandon(TARGET_TIMEOUT)
             return None
         connected = target.result(TARGET_TIMEOUT)
         target_name = str(launch.target)
         logs.info("claimed", session=launch.session, target=target_name, code=connected.code.name)
-        return self._carry(launch, transport, connected, ends_at)
+        return self._carry(launch, claimed, connected, ends_at)
 
-    def _claim(self, launch: Launch) -> MessageTransport | None:
-        headers = RelayHeaders(
-            session=launch.session,
-            relay_token=launch.relay_token,
-            instance=secrets.token_hex(16),
-            epoch=1,
-        ).to_headers()
-        deadline = Deadline(CLAIM_DEADLINE)
-        transport = claim(lambda: self.dial_back(headers, Deadline(CLAIM_DEADLINE)), deadline)
-        if transport is None:
+    def _claim(self, launch: Launch) -> Claimed[MessageTransport] | None:
+        instance, deadline = secrets.token_hex(16), Deadline(CLAIM_DEADLINE)
+
+        def attempt(epoch: int) -> MessageTransport:
+            headers = RelayHeaders(launch.session, launch.relay_token, instance, epoch).to_headers()
+            return self.dial_back(headers, deadline)
+
+        claimed = claim(attempt, deadline, pause=self.pause)
+        if claimed is None:
             logs.info("not ours to claim", session=launch.session)
-        return transport
+        return claimed
 
     def _carry(
-        self, launch: Launch, transport: MessageTransport, connected: Connected, ends_at: float
+        self, launch: Launch, claimed: Claimed[MessageTransport], connected: Connected, ends_at: float
     ) -> Code | None:
         now = time.monotonic()
-        session = Session(Side.RELAY, _config(launch, connected.code, ends_at), now=now)
+        generation = (launch.dialer_epoch + claimed.epoch) & 0xFFFF
+        session = Session(Side.RELAY, _config(launch, connected.code, generation, ends_at), now=now)
         session.send_data(launch.server_bytes + reply(reply_for(connected.code), connected.bound))
-        link = RelayLink(transport, self.poster, launch.dialer_connection)
+        link = RelayLink(claimed.link, self.poster, launch.dialer_connection)
         ended: list[Code] = []
 
         def on_event(event: Event) -> None:
@@ -122,10 +124,10 @@ class Relay:
         return ended[0] if ended else None
 
 
-def _config(launch: Launch, code: Code, ends_at: float) -> SessionConfig:
+def _config(launch: Launch, code: Code, generation: int, ends_at: float) -> SessionConfig:
     return SessionConfig(
         streams=StreamConfig(receive_start=launch.client_offset, peer_window=launch.window),
-        generation=launch.dialer_epoch + 1,
+        generation=generation,
         opened=Opened(code, 0, int(GRACE * 1000), launch.resume_token),
         expires_at=ends_at,
         early=launch.early,
@@ -151,7 +153,11 @@ class _Connecting:
         self._thread.start()
 
     def _run(self) -> None:
-        connected = self._connect()
+        try:
+            connected = self._connect()
+        except Exception as exc:  # else the session would wait for an outcome that never comes
+            logs.error("connecting to the target failed", exc)
+            connected = Connected(Code.TARGET_FAILED)
         with self._lock:
             self._connected = connected
             if self._abandoned and connected.sock is not None:
@@ -166,9 +172,13 @@ class _Connecting:
                 return Connected(Code.TARGET_TIMED_OUT)
             return self._connected
 
-    def abandon(self) -> None:
-        """The connection is not wanted; it is closed as soon as it is there."""
+    def abandon(self, timeout: float) -> None:
+        """The connection is not wanted: waits until it is there or has failed, and closes it.
+
+        Nothing may be left to a frozen environment: a connection under way would be closed at the thaw.
+        """
         with self._lock:
             self._abandoned = True
             if self._connected is not None and self._connected.sock is not None:
                 self._connected.sock.close()
+        self._thread.join(timeout)

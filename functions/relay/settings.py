@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -37,10 +38,14 @@ class RelaySettings:
         """
         faults: list[str] = []
         url, region = environ.get(WEBSOCKET_URL, "").strip(), environ.get(REGION, "").strip()
-        if urlsplit(url).scheme not in ("ws", "wss") or not urlsplit(url).hostname:
+        if not _is_websocket_url(url):
             faults.append(f"{WEBSOCKET_URL} is no wss:// URL; template.yaml should set it")
         if not region:
             faults.append(f"{REGION} is not set; Lambda sets it")
+        servers = tuple(environ.get(DNS_SERVERS, "").split())
+        for server in servers:
+            if not _is_address(server):
+                faults.append(f"{DNS_SERVERS}: {server!r} is no IP address; separate servers by spaces")
         allow = AllowList()
         try:
             allow = AllowList.parse(environ.get(ALLOWED_TARGETS, ""))
@@ -48,7 +53,7 @@ class RelaySettings:
             faults += [f"{ALLOWED_TARGETS}: {fault}" for fault in exc.faults]
         if faults:
             raise ConfigError(*faults)
-        return cls(region, url, allow, tuple(environ.get(DNS_SERVERS, "").split()))
+        return cls(region, url, allow, servers)
 
     @property
     def domain(self) -> str:
@@ -59,3 +64,19 @@ class RelaySettings:
     def stage(self) -> str:
         """The API's stage."""
         return urlsplit(self.websocket_url).path.strip("/")
+
+
+def _is_websocket_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("ws", "wss") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a broken address or port
+        return False
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -174,6 +174,7 @@ class FakeLink:
         posts: (connection, text), in order.
         gone: Connections that answer 410.
         busy: Connections that answer 429.
+        tries: Every connection that a post was tried to, refused ones too.
     """
 
     def __init__(self) -> None:
@@ -181,8 +182,10 @@ class FakeLink:
         self.gone: set[str] = set()
         self.busy: set[str] = set()
         self.deleted: list[str] = []
+        self.tries: list[str] = []
 
     def post(self, connection_id: str, text: str) -> None:
+        self.tries.append(connection_id)
         if connection_id in self.gone:
             raise PeerGoneError("gone")
         if connection_id in self.busy:

@@ -131,7 +131,10 @@ def test_a_410_of_the_current_peer_ends_the_session(warm: bool, sender: str, gon
     bridge.send(sender, data())
     bridge.link.take()
     bridge.link.gone.add(gone)
+    bridge.link.tries.clear()
     assert bridge.send(sender, data()) == {"statusCode": 200}
+    # Once with the message, once with ENDED; a connection known to be gone is not tried with it again.
+    assert bridge.link.tries.count(gone) == 2
     ((to, frame),) = bridge.link.take()
     assert (to, frame.type, frame.generation) == (sender, FrameType.ENDED, 2)
     assert Ended.decode(frame.payload).code is code
@@ -148,6 +151,8 @@ def test_a_peer_that_disconnect_has_reported_gone_gets_nothing() -> None:
     bridge.send(DIALER, data())
     assert bridge.link.take() == []
     assert bridge.session.state is State.OPEN
+    assert bridge.peers is not None
+    assert len(bridge.peers) == 0, "a connection that is gone is not remembered"
 
 
 @pytest.mark.parametrize("warm", [False, True])

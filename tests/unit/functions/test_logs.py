@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,17 +18,13 @@ from tests.unit.functions.bridge import Bridge, example_stream
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Standard output, with the functions' log set up as in Lambda, at its most talkative."""
     out = io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
-    logger = logging.getLogger(logs.NAME)
-    before = logger.handlers[:], logger.level, logger.propagate
     use_json("DEBUG", function="emissary-DefaultFunction")
     use_json("DEBUG", function="emissary-DefaultFunction")
-    yield out
-    logger.handlers[:], logger.propagate = before[0], before[2]
-    logger.setLevel(before[1])
+    return out
 
 
 def lines(out: io.StringIO) -> list[dict[str, Any]]:
@@ -42,6 +37,7 @@ def test_a_line_is_one_json_object_with_the_session(written: io.StringIO) -> Non
     assert (line["message"], line["level"], line["session"]) == ("relay launched", "INFO", SESSION)
     assert (line["target"], line["key_id"], line["service"]) == ("db.internal:5432", 1, "emissary")
     assert line["function"] == "emissary-DefaultFunction"
+    assert line["location"].startswith("test_a_line_is_one_json_object_with_the_session:")
 
 
 def test_a_field_that_is_not_on_the_list_is_withheld(written: io.StringIO) -> None:

@@ -50,7 +50,7 @@ def test_thirty_seconds_without_a_word_on_unacknowledged_data_is_asked_about() -
 
 
 def test_a_query_after_a_long_rest_is_not_asked_about_at_once() -> None:
-    """Symptom: the silence before a query counted as silence after it, so each query cost a PING and a PONG."""
+    """Symptom: the silence before a query counted as silence after it, so each query cost a PING."""
     watch = Keepalive(TIMES, 0.0)
     assert watch.next_timeout(200.0) == 230.0
     assert watch.handle_timeout(200.0, 200.0) is Beat.NOTHING

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from functions.common.adapters import items
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
 from functions.common.ports import SessionStore
@@ -125,3 +127,14 @@ def test_a_table_that_is_absent_is_a_store_error(dynamo: Dynamo) -> None:
     with pytest.raises(StoreError, match="ResourceNotFoundException"):
         store.session(SESSION)
     client.close()
+
+
+class StaleReplica:
+    """A DynamoDB that answers inconsistent reads as one that has not heard of the last write yet."""
+
+    def get_item(self, **arguments: Any) -> dict[str, Any]:
+        return {"Item": items.new_session(NEW)} if arguments.get("ConsistentRead") else {}
+
+
+def test_reads_are_consistent() -> None:
+    assert DynamoSessionStore(StaleReplica(), TABLE).session(SESSION) == NEW

@@ -1,0 +1,202 @@
+"""README, CONTRIBUTING, CHANGELOG, example.env, Makefile and --help agree with the code."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from emissary_lib import Dialer, cli
+from emissary_lib.config import ClientConfig, read_env_file
+from emissary_lib.protocol.targets import AllowList
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+
+#: Names of variables that somebody may set: ours, and AWS's and OpenSSL's that concern us.
+VARIABLE = re.compile(r"(?:EMISSARY|AWS|SSL)_[A-Z_]+")
+
+#: What Lambda, the SDK and the shell of the local cloud hand on, without any code of ours asking for it.
+NOT_SETTINGS = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_REGION",
+    "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_INITIALIZATION_TYPE",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+}
+
+
+def variables_in_code() -> set[str]:
+    """String literals that are names of variables, in all code and in template.yaml."""
+    found = set(re.findall(r"^\s+(EMISSARY_[A-Z_]+):", (ROOT / "template.yaml").read_text(), re.MULTILINE))
+    for top in ("emissary_lib", "functions"):
+        for path in (ROOT / top).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                text = node.value if isinstance(node, ast.Constant) else None
+                if isinstance(text, str) and VARIABLE.fullmatch(text):
+                    found.add(text)
+    return found - NOT_SETTINGS
+
+
+def paragraphs() -> dict[str, str]:
+    """Variable -> its comment and its line in example.env."""
+    found = {}
+    for paragraph in (ROOT / "example.env").read_text().split("\n\n"):
+        for name in re.findall(r"^#?([A-Z_]+)=", paragraph, re.MULTILINE):
+            assert name not in found, f"{name} stands in example.env twice"
+            found[name] = paragraph
+    return found
+
+
+def fenced(document: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def makefile_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_example_env_has_every_variable_that_is_read_and_no_other() -> None:
+    assert set(paragraphs()) == variables_in_code() | {"SSL_CERT_FILE"}
+
+
+@pytest.mark.parametrize("name", sorted(paragraphs()))
+def test_every_variable_has_meaning_unit_default_and_reader(name: str) -> None:
+    paragraph = paragraphs()[name]
+    assert re.search(rf"^# {name}: \w", paragraph, re.MULTILINE)
+    for word in ("Unit", "Default", "Read by"):
+        assert re.search(rf"^#   {word}: \S", paragraph, re.MULTILINE), word
+
+
+def test_the_names_are_the_original_s() -> None:
+    assert {"EMISSARY_AUTH_KEYS", "EMISSARY_ALLOWED_PROXY_TARGETS", "EMISSARY_DNS_SERVERS"} <= set(
+        paragraphs()
+    )
+
+
+def test_example_env_is_a_valid_env_file_of_the_platform_s_side(tmp_path: pathlib.Path) -> None:
+    values = read_env_file(ROOT / "example.env")
+    assert set(values) == {"EMISSARY_URL", "EMISSARY_AUTH_KEYS"}
+    assert ClientConfig.from_env(values).key.key_id == 1
+    Dialer.from_env({}, env_file=str(ROOT / "example.env")).close()
+
+
+def test_example_env_s_commented_values_are_valid(tmp_path: pathlib.Path) -> None:
+    bare = re.sub(r"^#(?=[A-Z_]+=)", "", (ROOT / "example.env").read_text(), flags=re.MULTILINE)
+    (tmp_path / ".env").write_text(bare)
+    values = read_env_file(tmp_path / ".env")
+    assert set(values) == set(paragraphs())
+    assert AllowList.parse(values["EMISSARY_ALLOWED_PROXY_TARGETS"]).describe() == "db.internal:5432"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_make_command_in_a_document_exists(document: str) -> None:
+    text = (ROOT / document).read_text()
+    named = re.findall(r"(?:^|`)make (?:PYTHON=\S+ )?([a-z]+)", text, re.MULTILINE)
+    assert set(named) <= makefile_targets()
+    assert document == "CHANGELOG.md" or named
+
+
+def test_the_readme_s_two_commands_are_demo_and_test() -> None:
+    first = fenced("README.md", "sh")[0]
+    assert re.findall(r"^make (\w+)", first, re.MULTILINE) == ["demo", "test"]
+
+
+def test_every_emissary_command_in_the_readme_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = "\n".join(fenced("README.md", "sh"))
+    commands = re.findall(r"^emissary ([^#\n]+)", text, re.MULTILINE)
+    assert {command.split()[0] for command in commands} == {"local", "bench"}
+    for command in commands:
+        assert callable(cli.parser().parse_args(command.split()).command)
+
+
+def test_the_changelog_names_every_command() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert all(f"`emissary {command}`" in text for command in ("local", "demo", "bench"))
+    assert text.index("## Unreleased") < len(text)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_and_path_in_a_document_exists(document: str) -> None:
+    text = (ROOT / document).read_text()
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("https://")]
+    paths = re.findall(r"`((?:emissary_lib|functions|tests|docs|\.ci)/[\w./]+)`", text)
+    missing = [each for each in links + paths if not (ROOT / each).exists()]
+    assert missing == []
+
+
+def test_the_readme_s_code_is_valid_and_uses_what_exists() -> None:
+    ten, forward = fenced("README.md", "python")
+    assert len(ten.splitlines()) <= 10
+    compile(ten, "README.md", "exec")
+    compile(forward, "README.md", "exec")
+    for method in re.findall(r"dialer\.(\w+)\(", ten + forward):
+        assert callable(getattr(Dialer, method))
+    assert callable(Dialer.from_env)
+
+
+def test_make_names_the_interpreter_it_would_use_or_says_what_is_missing(tmp_path: pathlib.Path) -> None:
+    make = shutil.which("make")
+    assert make is not None
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    plan = subprocess.run(
+        [make, "-n", "demo", f"PYTHON={sys.executable}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"{sys.executable} -m venv .venv" in plan
+    assert plan.rstrip().endswith(".venv/bin/emissary demo")
+    missing = subprocess.run([make, "demo", "PYTHON="], cwd=tmp_path, capture_output=True, text=True)
+    assert missing.returncode != 0
+    assert "no Python 3.11 or newer with venv was found" in missing.stderr
+
+
+def test_the_second_make_installs_nothing(tmp_path: pathlib.Path) -> None:
+    make = shutil.which("make")
+    assert make is not None
+    for name in ("pyproject.toml", "Makefile"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("bin/python", ".dev", ".demo"):
+        (tmp_path / ".venv" / name).touch()
+    for target in ("demo", "test", "check", "bench"):
+        plan = subprocess.run(
+            [make, "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+        assert "pip" not in plan
+        assert "venv .venv" not in plan
+
+
+def test_the_gate_is_one_command_and_ci_runs_it() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    text = script.read_text()
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in text
+    assert "make check" in text
+    plan = subprocess.run(
+        ["make", "-n", "check"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for part in (
+        "ruff format",
+        "ruff check",
+        "mypy",
+        "sam validate --lint",
+        "--doctest-modules",
+        "pytest -q\n",
+    ):
+        assert part in plan, part

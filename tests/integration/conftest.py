@@ -1,0 +1,24 @@
+"""One local cloud for all tests that need no faults and no parameters of their own: a start takes a second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from emissary_lib import Dialer, LocalCloud
+from tests.helpers.cloudside import PARAMETERS, TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[LocalCloud]:
+    """The local cloud without faults; it reaches every server of this machine."""
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
+        yield running
+
+
+@pytest.fixture
+def dialer(cloud: LocalCloud) -> Iterator[Dialer]:
+    """A dialer of the shared cloud."""
+    with Dialer(cloud.url, cloud.key) as made:
+        yield made

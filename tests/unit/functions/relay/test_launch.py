@@ -1,0 +1,70 @@
+"""The launch event: read completely, refused by name of the fault alone, and never shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from emissary_lib.protocol.unpadded import encode_unpadded
+from functions.common.errors import EventError
+from functions.relay.launch import Launch
+from tests.helpers.events import RELAY_TOKEN, RESUME_TOKEN, SESSION, TARGET, load_event
+
+
+def test_example_event_is_read() -> None:
+    launch = Launch.parse(load_event("relay_start"))
+    assert (launch.session, str(launch.target)) == (SESSION, TARGET)
+    assert (launch.relay_token, launch.resume_token) == (RELAY_TOKEN, RESUME_TOKEN)
+    assert launch.server_bytes.endswith(b"\x05\x02\x01\x00")  # method choice, authentication status
+    assert (launch.client_offset, launch.early, launch.window) == (101, b"", 2097152)
+    assert (launch.dialer_connection, launch.dialer_epoch) == ("Uv8abcE0FiACDIA=", 1)
+
+
+def test_repr_shows_no_secret() -> None:
+    shown = repr(Launch.parse(load_event("relay_start")))
+    assert SESSION in shown
+    for secret in (RELAY_TOKEN, RESUME_TOKEN):
+        assert repr(secret)[2:-1] not in shown
+
+
+@pytest.mark.parametrize("version", [None, 1, 3, "2"])
+def test_event_of_another_version_is_refused(version: object) -> None:
+    with pytest.raises(EventError, match="version"):
+        Launch.parse({**load_event("relay_start"), "version": version})
+
+
+@pytest.mark.parametrize("name", sorted(set(load_event("relay_start")) - {"version", "host"}))
+@pytest.mark.parametrize("how", ["absent", "null", "list"])
+def test_malformed_field_is_refused(name: str, how: str) -> None:
+    event: dict[str, Any] = load_event("relay_start")
+    if how == "absent":
+        del event[name]
+    else:
+        event[name] = None if how == "null" else []
+    with pytest.raises(EventError, match="malformed") as caught:
+        Launch.parse(event)
+    assert encode_unpadded(RELAY_TOKEN) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("session", SESSION + "\r\nX-Emissary-Instance: 0"),
+        ("session", SESSION.upper()),
+        ("relay_token", encode_unpadded(RELAY_TOKEN[:31])),
+        ("resume_token", encode_unpadded(RESUME_TOKEN + b"\0")),
+        ("resume_token", "!"),
+        ("server_bytes", "a\nb="),
+        ("client_offset", "x"),
+        ("window", float("inf")),
+        ("target", {"host": "", "port": 5432}),
+        ("target", {"host": "db.internal", "port": 65536}),
+        ("target", {"host": "db.internal"}),
+    ],
+)
+def test_value_out_of_range_is_refused_without_being_shown(name: str, value: object) -> None:
+    with pytest.raises(EventError) as caught:
+        Launch.parse({**load_event("relay_start"), name: value})
+    assert caught.value.__cause__ is None
+    assert str(value) not in str(caught.value)

@@ -1,0 +1,134 @@
+"""The relay's link: parallel posts, what becomes of refused ones, and an end that is not held up."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from emissary_lib.protocol.frames import Frame, FrameType, encode
+from emissary_lib.protocol.session import Outgoing
+from functions.common.errors import PeerBusyError, PeerGoneError, PeerUnreachableError
+from functions.relay.link import MAX_POSTS, RelayLink
+from tests.unit.functions.relay.world import SOON, FakePoster, FakeTransport
+
+TO_DIALER = Outgoing(encode(Frame(FrameType.DATA, payload=b"x")), to_bridge=False)
+TO_BRIDGE = Outgoing(encode(Frame(FrameType.END)), to_bridge=True)
+
+
+class SlowPoster(FakePoster):
+    """Answers no post before :attr:`answers` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+        self.begun: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def post(self, connection_id: str, text: str) -> None:
+        self.begun.put(text)
+        assert self.answers.wait(SOON)
+        super().post(connection_id, text)
+
+
+class Harness:
+    def __init__(self, poster: FakePoster) -> None:
+        self.transport = FakeTransport()
+        self.link = RelayLink(self.transport, poster, "dialer=")
+        self.refused: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.gone: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.link.on_refused = lambda: self.refused.put(None)
+        self.link.on_gone = lambda: self.gone.put(None)
+
+    def end(self) -> None:
+        self.link.close()
+        self.link.release()
+
+
+@pytest.fixture
+def poster() -> FakePoster:
+    return FakePoster()
+
+
+@pytest.fixture
+def harness(poster: FakePoster) -> Iterator[Harness]:
+    made = Harness(poster)
+    yield made
+    made.end()
+
+
+def test_dialers_messages_are_posted_and_the_bridges_are_sent(harness: Harness, poster: FakePoster) -> None:
+    harness.link.send(TO_DIALER)
+    harness.link.send(TO_BRIDGE)
+    assert poster.posted.get(timeout=SOON)[0] == "dialer="
+    assert harness.transport.sent.get(timeout=SOON).type is FrameType.END
+
+
+def test_no_thread_is_started_before_the_first_post(harness: Harness) -> None:
+    before = threading.active_count()
+    harness.link.send(TO_BRIDGE)
+    assert threading.active_count() == before
+
+
+def test_posts_run_beside_each_other_up_to_the_limit() -> None:
+    slow = SlowPoster()
+    harness = Harness(slow)
+    for _ in range(2 * MAX_POSTS):
+        harness.link.send(TO_DIALER)
+    for _ in range(MAX_POSTS):
+        slow.begun.get(timeout=SOON)
+    assert slow.begun.empty()
+    slow.answers.set()
+    for _ in range(2 * MAX_POSTS):
+        slow.posted.get(timeout=SOON)
+    harness.end()
+
+
+@pytest.mark.parametrize(
+    "error", [PeerBusyError("429"), PeerUnreachableError("no answer"), RuntimeError("a bug")]
+)
+def test_refused_post_is_reported_and_the_next_one_goes_out(
+    harness: Harness, poster: FakePoster, error: Exception
+) -> None:
+    # A thread that died of it would leave the session hanging for want of somebody to post.
+    errors = [error] * (MAX_POSTS + 1)
+    poster.raises = lambda: errors.pop() if errors else None
+    for _ in range(MAX_POSTS + 1):
+        harness.link.send(TO_DIALER)
+        harness.refused.get(timeout=SOON)
+    harness.link.send(TO_DIALER)
+    poster.posted.get(timeout=SOON)
+
+
+def test_connection_that_is_gone_is_reported(harness: Harness, poster: FakePoster) -> None:
+    poster.raises = lambda: PeerGoneError("410")
+    harness.link.send(TO_DIALER)
+    harness.gone.get(timeout=SOON)
+
+
+def test_what_waits_at_the_end_is_dropped() -> None:
+    # A gateway that answers slowly must not hold up the relay beyond Lambda's limit.
+    slow = SlowPoster()
+    harness = Harness(slow)
+    for _ in range(4 * MAX_POSTS):
+        harness.link.send(TO_DIALER)
+    for _ in range(MAX_POSTS):
+        slow.begun.get(timeout=SOON)
+    harness.link.close()
+    slow.answers.set()
+    harness.link.release()
+    assert slow.posted.qsize() == MAX_POSTS
+
+
+def test_nothing_is_posted_after_close_and_no_thread_is_left(poster: FakePoster) -> None:
+    before = set(threading.enumerate())
+    harness = Harness(poster)
+    harness.link.send(TO_DIALER)
+    poster.posted.get(timeout=SOON)
+    harness.link.close()
+    harness.link.send(TO_DIALER)
+    harness.link.release()
+    assert poster.posted.empty()
+    assert set(threading.enumerate()) == before
+    assert harness.transport.released

@@ -1,0 +1,317 @@
+"""The relay as a whole: claim, OPENED, bytes, end, with bridge and dialer played by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from emissary_lib.deadline import Deadline
+from emissary_lib.exceptions import GatewayRefusedError
+from emissary_lib.loopback import reset
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.frames import Flag, FrameType
+from emissary_lib.protocol.payloads import Disconnected, Reset
+from emissary_lib.transport.base import MessageTransport
+from functions.common.errors import PeerBusyError, PeerGoneError
+from functions.relay.connector import Connected
+from functions.relay.launch import Launch
+from tests.unit.functions.relay.world import SOON, World, example_launch
+
+#: RFC 1928 section 6: version 5, success, reserved, IPv4, 10.0.0.7, port 5432.
+SUCCESS = bytes.fromhex("05 00 00 01 0a 00 00 07 15 38")
+
+
+def refused(status: int) -> GatewayRefusedError:
+    return GatewayRefusedError(f"HTTP status {status}", http_status=status)
+
+
+# -- claim ------------------------------------------------------------------------------------
+
+
+def test_relay_launched_too_late_does_not_begin() -> None:
+    launch = dataclasses.replace(example_launch(), expires=time.time() - 1)
+    with World(launch=launch) as world:
+        assert world.result() is None
+        assert world.claims == []
+
+
+def test_relay_that_does_not_get_the_session_exits_and_closes_the_target_connection() -> None:
+    def taken(headers: Mapping[str, str]) -> MessageTransport:
+        raise refused(409)
+
+    with World(dial_back=taken) as world:
+        assert world.result() is None
+        assert world.target.recv(1) == b""
+        assert len(world.claims) == 1
+        assert world.poster.posted.empty()
+
+
+def test_relay_that_does_not_get_the_session_leaves_no_connection_under_way() -> None:
+    # A connection that is there only after serve returned would stay open in a frozen environment.
+    claimed = threading.Event()
+
+    def taken(headers: Mapping[str, str]) -> MessageTransport:
+        claimed.set()
+        raise refused(409)
+
+    worlds: list[World] = []
+
+    def slow(launch: Launch, deadline: Deadline) -> Connected:
+        assert claimed.wait(SOON)
+        threading.Event().wait(0.1)  # longer than the relay needs to give up
+        return Connected(Code.OK, worlds[0].near)
+
+    world = World(dial_back=taken, connect=slow)
+    worlds.append(world)
+    with world:
+        assert world.result() is None
+        assert world.near.fileno() == -1
+
+
+def test_throttled_relay_dials_back_again_with_the_next_epoch() -> None:
+    # docs/protocol.md section 5: each attempt counts, whether or not its answer arrived. The first one may
+    # have claimed the session, and then an equal epoch would get a 409.
+    answers = [refused(429), refused(503)]
+    worlds: list[World] = []
+
+    def answer(headers: Mapping[str, str]) -> MessageTransport:
+        if answers:
+            raise answers.pop(0)
+        return worlds[0].transport
+
+    world = World(dial_back=answer)
+    worlds.append(world)
+    with world:
+        frame, _parameters, _data = world.opened()
+        assert [claim["X-Emissary-Epoch"] for claim in world.claims] == ["1", "2", "3"]
+        assert len({claim["X-Emissary-Instance"] for claim in world.claims}) == 1
+        assert frame.generation == 1 + 3  # the dialer's epoch and the relay's
+
+
+def test_relay_refused_for_good_exits() -> None:
+    def forbidden(headers: Mapping[str, str]) -> MessageTransport:
+        raise refused(403)
+
+    with World(dial_back=forbidden) as world:
+        assert world.result() is None
+        assert world.target.recv(1) == b""
+        assert len(world.claims) == 1
+
+
+def test_each_invocation_claims_as_another_instance() -> None:
+    instances = set()
+    for _ in range(2):
+        with World() as world:
+            world.opened()
+            instances.add(world.claims[0]["X-Emissary-Instance"])
+    assert len(instances) == 2
+
+
+# -- OPENED -----------------------------------------------------------------------------------
+
+
+def test_first_frame_is_opened_with_banner_answers_reply_and_parameters() -> None:
+    with World(remaining=100.0) as world:
+        frame, parameters, data = world.opened()
+        assert frame.offset == 0
+        assert frame.ack == world.launch.client_offset
+        assert data == world.launch.server_bytes + SUCCESS
+        assert parameters.code is Code.OK
+        assert 90_000 < parameters.remaining <= 95_000  # less the margin in which a session is ended in order
+        assert parameters.resume_token == world.launch.resume_token
+
+
+def test_opened_is_repeated_as_opened_until_acknowledged() -> None:
+    with World() as world:
+        first, *_ = world.opened()
+        world.transport.deliver('{"message": "Internal server error"}')  # the bridge lost it: send again
+        again, _parameters, data = world.opened()
+        assert (again.type, again.offset) == (FrameType.OPENED, 0)
+        assert data == world.launch.server_bytes + SUCCESS
+        world.acknowledge(len(data))
+        world.target.sendall(b"rows")
+        later = world.posted(FrameType.DATA, FrameType.OPENED)
+        assert (later.type, later.offset, later.payload) == (FrameType.DATA, len(data), b"rows")
+        assert first.generation == later.generation == 2
+
+
+def test_opened_refused_by_the_carrier_is_sent_again() -> None:
+    with World() as world:
+        refusals = queue.SimpleQueue[Exception]()
+        refusals.put(PeerBusyError("429"))
+        world.poster.raises = lambda: None if refusals.empty() else refusals.get()
+        _frame, _parameters, data = world.opened()
+        assert data == world.launch.server_bytes + SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("code", "reply"),
+    [
+        (Code.TARGET_NOT_ALLOWED, 2),
+        (Code.TARGET_UNREACHABLE, 3),
+        (Code.NAME_NOT_FOUND, 4),
+        (Code.TARGET_REFUSED, 5),
+        (Code.TARGET_TIMED_OUT, 6),
+        (Code.TARGET_FAILED, 1),
+    ],
+)
+def test_failed_connect_is_told_in_the_reply_and_in_opened_and_ends_the_stream(
+    code: Code, reply: int
+) -> None:
+    with World(connect=lambda launch, deadline: Connected(code)) as world:
+        frame, parameters, data = world.opened()
+        assert parameters.code is code
+        # RFC 1928 section 6, with the address 0.0.0.0:0.
+        assert data == world.launch.server_bytes + bytes([5, reply, 0, 1, 0, 0, 0, 0, 0, 0])
+        if not frame.flags & Flag.FIN:
+            last = world.posted_fin()
+            assert (last.offset, last.payload) == (len(data), b"")
+        world.hang_up(ack=len(data) + 1)
+        assert world.reported().sent == len(data) + 1
+        assert world.result() is Code.OK
+
+
+def test_connector_that_fails_unexpectedly_is_told_as_a_failed_target() -> None:
+    def broken(launch: Launch, deadline: Deadline) -> Connected:
+        raise RuntimeError("a bug")
+
+    with World(connect=broken) as world:
+        _frame, parameters, _data = world.opened()
+        assert parameters.code is Code.TARGET_FAILED
+
+
+# -- bytes ------------------------------------------------------------------------------------
+
+
+def test_early_bytes_reach_the_target_first() -> None:
+    launch = dataclasses.replace(example_launch(), early=b"early ")
+    with World(launch=launch) as world:
+        frame, *_ = world.opened()
+        assert frame.ack == launch.client_offset + len(b"early ")
+        world.say(FrameType.DATA, b"later", offset=frame.ack)
+        got = b""
+        while len(got) < 11:
+            got += world.target.recv(100)
+        assert got == b"early later"
+
+
+def test_what_the_target_says_first_follows_the_reply() -> None:
+    world = World()
+    world.target.sendall(b"220 ready\r\n")
+    with world:
+        start = len(world.launch.server_bytes)
+        assert world.stream(start + 21) == world.launch.server_bytes + SUCCESS + b"220 ready\r\n"
+
+
+def test_opening_messages_in_open_are_read_as_data() -> None:
+    with World() as world:
+        world.opened()
+        opening = b"\x05\x01\x02" + bytes(world.launch.client_offset - 3) + b"user"
+        world.say(FrameType.OPENING, opening, offset=0)
+        assert world.target.recv(100) == b"user"
+
+
+def test_half_close_of_the_dialer_lets_the_target_answer() -> None:
+    with World() as world:
+        _frame, _parameters, data = world.opened()
+        world.say(
+            FrameType.DATA, b"bye", offset=world.launch.client_offset, ack=len(data), flags=int(Flag.FIN)
+        )
+        assert world.target.recv(3) == b"bye"
+        assert world.target.recv(1) == b""
+        world.target.sendall(b"result")
+        assert world.stream(6, start=len(data)) == b"result"
+        world.target_closes()
+        world.posted_fin()
+        world.acknowledge(len(data) + 7)
+        assert world.reported().code is Code.OK
+        assert world.result() is Code.OK
+
+
+# -- the end ----------------------------------------------------------------------------------
+
+
+def test_reset_of_the_target_is_passed_on_and_reported() -> None:
+    with World() as world:
+        world.opened()
+        reset(world.target)
+        told = Reset.decode(world.posted(FrameType.RESET).payload)
+        assert told.code is Code.TARGET_RESET
+        assert world.reported().code is Code.TARGET_RESET
+        assert world.result() is Code.TARGET_RESET
+
+
+def test_time_limit_resets_and_ends_the_session() -> None:
+    with World(remaining=0.5) as world:
+        world.opened()
+        told = Reset.decode(world.posted(FrameType.RESET).payload)
+        assert told.code is Code.RELAY_DEADLINE
+        assert world.reported().code is Code.RELAY_DEADLINE
+        assert world.result() is Code.RELAY_DEADLINE
+
+
+def test_reset_of_the_dialer_resets_the_target() -> None:
+    with World() as world:
+        world.opened()
+        world.say(FrameType.RESET, Reset(Code.DIALER_RESET, "").encode())
+        assert world.reported().code is Code.DIALER_RESET
+        assert world.result() is Code.DIALER_RESET
+        with pytest.raises(ConnectionResetError):
+            world.target.recv(1)
+
+
+@pytest.mark.parametrize("how", ["told", "410"])
+def test_dialer_that_is_gone_ends_the_session(how: str) -> None:
+    with World() as world:
+        world.opened()
+        if how == "told":
+            world.say(FrameType.DISCONNECTED, Disconnected(1, 1).encode())
+        else:
+            world.poster.raises = lambda: PeerGoneError("410")
+            world.target.sendall(b"for nobody")
+        assert world.reported().code is Code.DIALER_GONE
+        assert world.result() is Code.DIALER_GONE
+
+
+def test_loss_of_its_own_websocket_ends_the_relay() -> None:
+    with World() as world:
+        world.opened()
+        world.transport.close()
+        assert world.result() is Code.RELAY_GONE
+        with pytest.raises(ConnectionResetError):
+            world.target.recv(1)
+
+
+def test_nothing_is_left_when_serve_returns() -> None:
+    before = set(threading.enumerate())
+    with World() as world:
+        _frame, _parameters, data = world.opened()
+        world.target_closes()
+        world.posted_fin()
+        world.hang_up(ack=len(data) + 1)
+        world.reported()
+        assert world.result() is Code.OK
+        assert set(threading.enumerate()) == before
+        assert world.transport.released
+        assert world.near.fileno() == -1
+
+
+def test_tokens_are_in_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    with World() as world:
+        world.opened()
+        claim = world.claims[0]["X-Emissary-Relay-Token"]
+        world.transport.close()
+        world.result()
+    assert "claimed" in caplog.text
+    logged = "".join(str(record.__dict__) for record in caplog.records)
+    for secret in (world.launch.relay_token, world.launch.resume_token):
+        assert secret.hex() not in logged
+        assert repr(secret) not in logged
+        assert repr(secret) not in repr(world.launch)
+    assert claim not in logged

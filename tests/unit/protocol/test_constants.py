@@ -1,0 +1,80 @@
+"""Every number is docs/protocol.md's: the sentence that holds it is quoted, and has to be there."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+import pytest
+
+from emissary_lib.protocol import constants
+from emissary_lib.protocol.frames import CARRIES_POSITION, COPIED, Flag, FrameType
+
+DOCUMENT = " ".join((pathlib.Path(__file__).parents[3] / "docs" / "protocol.md").read_text().split())
+TABLE = re.findall(r"\| (\d+) \| ([A-Z]+) \| ([a-z;, A-Z]+) \| ", DOCUMENT.partition("## 3. Opening")[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("SUBPROTOCOL", "emissary.v2", "offer and get the subprotocol `emissary.v2`"),
+        ("VERSION", 2, "high 3 bits: version, **2**"),
+        ("MAX_MESSAGE", 126_000, "at most **126,000** characters"),
+        ("MAX_FRAGMENT", 31_000, "fragments of at most **31,000** characters"),
+        ("HEADER_BYTES", 24, "a 24-byte header"),
+        ("HEADER_CHARS", 32, "The header is exactly the first 32 characters"),
+        ("MAX_PAYLOAD", 94_476, "a payload of at most **94,476** bytes"),
+        ("DEFAULT_CAPACITY", 2_097_152, "*C* is **2 MiB** unless configured"),
+        ("INITIAL_WINDOW", 65_536, "Until it has heard a window, a sender assumes 65,536"),
+        ("MAX_SACK_RANGES", 32, "zero to 32 SACK ranges"),
+        ("ACK_DELAY", 0.2, "otherwise **200 ms** after the first unacknowledged byte"),
+        ("RTO_INITIAL", 3.0, "initial 3 s, at least 1 s, at most 60 s"),
+        ("RTO_MIN", 1.0, "initial 3 s, at least 1 s, at most 60 s"),
+        ("RTO_MAX", 60.0, "initial 3 s, at least 1 s, at most 60 s"),
+        ("DIALER_FLIGHT", (4, 16), "a cap of 4 at the start, one more per acknowledged message up to 16"),
+        ("RELAY_FLIGHT", (8, 32), "(for a relay: 8, up to 32)"),
+        ("SMALL_FRAMES", 2, "sent at once while fewer than two such frames are in flight"),
+        ("ERROR_PAUSE", (0.1, 5.0), "a pause of 100 ms, doubled up to 5 s"),
+        ("PING_INTERVAL", 240.0, "heard nothing for **240 s**"),
+        ("PING_WHEN_UNACKED", 30.0, "unacknowledged for **30 s** without a word"),
+        ("PONG_DEADLINE", 20.0, "if nothing is heard within **20 s**"),
+        ("END_INTERVAL", 1.0, "RESET and END are repeated every second until ENDED"),
+        ("END_DEADLINE", 5.0, "for at most **5 s**"),
+        ("CLOCK_SKEW", 900.0, "date more than 15 minutes off"),
+        ("MAX_OPENING_FRAGMENTS", 1024, "at most **1,024** fragments"),
+        ("MAX_OPENING_BYTES", 4096, "below offset **4,096**"),
+        ("RELAUNCH_AFTER", 5.0, "unclaimed for more than **5 s**"),
+        ("CLAIM_DEADLINE", 10.0, "tries again for at most **10 s**"),
+    ],
+)
+def test_the_number_is_the_documents(name: str, value: object, sentence: str) -> None:
+    assert getattr(constants, name) == value
+    assert sentence in DOCUMENT
+
+
+def test_ping_is_repeated_within_the_deadline() -> None:
+    assert constants.PING_REPEAT * 4 == constants.PONG_DEADLINE
+
+
+def test_the_frame_types_are_the_documents() -> None:
+    assert len(TABLE) == 17
+    assert {name: int(number) for number, name, _sender in TABLE} == {
+        kind.name: kind.value for kind in FrameType
+    }
+
+
+def test_the_flags_are_the_documents() -> None:
+    assert "`0x01` FIN, `0x02` IGNORABLE, `0x04` ACK-NOW" in DOCUMENT
+    assert [flag.value for flag in (Flag.FIN, Flag.IGNORABLE, Flag.ACK_NOW)] == [1, 2, 4]
+
+
+def test_the_copied_types_are_the_documents() -> None:
+    assert "`$default` copies types 1 to 5, unchanged" in DOCUMENT
+    assert sorted(COPIED) == [1, 2, 3, 4, 5]
+
+
+def test_the_types_with_a_position_are_the_documents() -> None:
+    found = re.search(r"`offset`, `ack` and `window` mean something in ([A-Z, ]+and [A-Z]+)\.", DOCUMENT)
+    assert found is not None
+    named = set(re.split(r", | and ", found[1]))
+    assert named == {kind.name for kind in CARRIES_POSITION}

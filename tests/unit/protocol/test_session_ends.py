@@ -1,0 +1,329 @@
+"""How a session ends: clean, cut off, told, or given up on (docs/protocol.md sections 4.7 and 6)."""
+
+from __future__ import annotations
+
+import pytest
+
+from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.events import Aborted, Finished
+from emissary_lib.protocol.frames import Flag, Frame, FrameType
+from emissary_lib.protocol.keepalive import KeepaliveTimes
+from emissary_lib.protocol.payloads import Disconnected, End, Ended, Reset
+from emissary_lib.protocol.session import Session
+from emissary_lib.protocol.states import Side, State
+from tests.helpers.pair import SessionPair, client_session, events, frames, give, read_all, session_of
+
+NOW = 1000.0
+BOTH = pytest.mark.parametrize("side", [Side.CLIENT, Side.RELAY], ids=["client", "relay"])
+
+
+def other(side: Side) -> Side:
+    return Side.RELAY if side is Side.CLIENT else Side.CLIENT
+
+
+def fin(offset: int, payload: bytes = b"", *, ack: int = 0) -> Frame:
+    return Frame(FrameType.DATA, Flag.FIN, 2, 0, offset, ack, payload)
+
+
+def ended(code: Code, dialer: int = 0, relay: int = 0, reason: str = "") -> Frame:
+    return Frame(FrameType.ENDED, 0, 2, 0, 0, 0, Ended(code, dialer, relay, reason).encode())
+
+
+def reset(code: Code, reason: str = "") -> Frame:
+    return Frame(FrameType.RESET, 0, 2, 0, 0, 0, Reset(code, reason).encode())
+
+
+def words(session: Session, now: float) -> list[tuple[int, bytes]]:
+    return [(frame.type, frame.payload) for frame in frames(session, now)]
+
+
+@BOTH
+def test_half_close_ends_one_direction_only(side: Side) -> None:
+    pair = SessionPair()
+    one, peer = pair.of(side), pair.peer(side)
+    one.send_data(b"last words")
+    one.send_eof()
+    one.send_eof()
+    assert (one.send_ended, one.send_room) == (True, 0)
+    pair.settle()
+    ended_before = peer.receive_ended
+    assert read_all(peer, pair.clock.now) == b"last words"
+    assert (ended_before, peer.receive_ended) == (False, True)
+    peer.send_data(b"answer")
+    pair.settle()
+    assert read_all(one, pair.clock.now) == b"answer"
+    assert (one.state, peer.state) == (State.OPEN, State.OPEN)
+
+
+@BOTH
+def test_when_both_streams_are_complete_the_bridge_is_told_every_second(side: Side) -> None:
+    session = session_of(side, NOW)
+    session.send_data(b"abc")
+    session.send_eof()
+    frames(session, NOW)
+    give(session, fin(0, b"defg", ack=4), NOW)
+    assert session.state is State.ENDING
+    end = (FrameType.END, End(Code.OK, 4, 5).encode())
+    (message,) = session.messages_to_send(NOW)
+    assert message.to_bridge
+    assert session.next_timeout() == NOW + 1
+    for second in (1, 2, 3, 4):
+        session.handle_timeout(NOW + second)
+        assert words(session, NOW + second) == [end]
+    assert events(session) == []
+    session.handle_timeout(NOW + 5)
+    assert events(session) == [Finished(Code.OK)]
+    assert (words(session, NOW + 5), session.next_timeout()) == ([], None)
+    assert read_all(session, NOW + 5) == b"defg"
+
+
+@BOTH
+def test_ended_confirms_the_end(side: Side) -> None:
+    session = session_of(side, NOW)
+    session.send_eof()
+    frames(session, NOW)
+    give(session, fin(0, ack=1), NOW)
+    give(session, ended(Code.OK, 1, 1), NOW + 0.1)
+    give(session, ended(Code.OK, 1, 1), NOW + 0.2)
+    session.abort(Code.DIALER_RESET, "late", NOW)
+    session.link_lost(Code.DIALER_GONE, "late")
+    assert events(session) == [Finished(Code.OK)]
+    assert (session.state, session.next_timeout()) == (State.ENDED, None)
+
+
+@BOTH
+def test_ended_with_our_own_offsets_is_clean_though_acknowledgements_are_missing(side: Side) -> None:
+    session = session_of(side, NOW)
+    session.send_data(b"abc")
+    session.send_eof()
+    frames(session, NOW)
+    give(session, fin(0, b"defghi"), NOW)
+    assert session.state is State.OPEN
+    dialer, relay = (4, 7) if side is Side.CLIENT else (7, 4)
+    give(session, ended(Code.OK, dialer, relay), NOW)
+    assert events(session) == [Finished(Code.OK)]
+    assert read_all(session, NOW) == b"defghi"
+
+
+@BOTH
+@pytest.mark.parametrize("offsets", [(4, 8), (5, 7), (7, 4)])
+def test_ended_with_other_offsets_is_incomplete(side: Side, offsets: tuple[int, int]) -> None:
+    session = session_of(side, NOW)
+    session.send_data(b"abc")
+    session.send_eof()
+    frames(session, NOW)
+    give(session, fin(0, b"defghi"), NOW)
+    give(session, ended(Code.OK, *(offsets if side is Side.CLIENT else offsets[::-1])), NOW)
+    text = "ended with bytes missing"
+    assert events(session) == [Aborted(Code.INCOMPLETE, text), Finished(Code.INCOMPLETE)]
+
+
+@BOTH
+def test_ended_while_bytes_are_unsent_is_incomplete(side: Side) -> None:
+    session = session_of(side, NOW)
+    give(session, fin(0), NOW)
+    give(session, ended(Code.OK, *((0, 1) if side is Side.CLIENT else (1, 0))), NOW)
+    assert events(session)[-1] == Finished(Code.INCOMPLETE)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("reason", "told"), [("killed by ops", "killed by ops"), ("", MEANINGS[Code.KILLED])]
+)
+def test_ended_with_a_code_cuts_off_and_says_why(side: Side, reason: str, told: str) -> None:
+    session = session_of(side, NOW)
+    give(session, Frame(FrameType.DATA, payload=b"got it"), NOW)
+    give(session, ended(Code.KILLED, reason=reason), NOW)
+    assert events(session) == [Aborted(Code.KILLED, told), Finished(Code.KILLED)]
+    assert read_all(session, NOW) == b"got it"
+
+
+@BOTH
+def test_an_abort_tells_bridge_and_peer_until_the_bridge_confirms(side: Side) -> None:
+    session = session_of(side, NOW)
+    session.send_data(b"abc")
+    frames(session, NOW)
+    session.send_data(bytes(1 << 20))
+    give(session, Frame(FrameType.DATA, payload=b"xy"), NOW)
+    session.abort(Code.TARGET_RESET, "Connection reset by peer", NOW)
+    assert events(session) == [Aborted(Code.TARGET_RESET, "Connection reset by peer")]
+    assert (session.buffered, session.send_data(b"x"), session.send_room) == ((0, 0), 0, 0)
+    sent = [(m.to_bridge, m.text) for m in session.messages_to_send(NOW)]
+    assert [to_bridge for to_bridge, _text in sent] == [True, False]
+    session.handle_timeout(NOW + 1)
+    end, told = words(session, NOW + 1)
+    assert end == (FrameType.END, End(Code.TARGET_RESET, 3, 2).encode())
+    assert told == (FrameType.RESET, Reset(Code.TARGET_RESET, "Connection reset by peer").encode())
+    give(session, ended(Code.TARGET_RESET), NOW + 1.1)
+    assert events(session) == [Finished(Code.TARGET_RESET)]
+
+
+@BOTH
+def test_a_second_abort_changes_nothing(side: Side) -> None:
+    session = session_of(side, NOW)
+    session.abort(Code.TARGET_RESET, "first", NOW)
+    session.abort(Code.DIALER_RESET, "second", NOW)
+    session.send_eof()
+    give(session, reset(Code.KILLED), NOW)
+    assert events(session) == [Aborted(Code.TARGET_RESET, "first")]
+
+
+@BOTH
+def test_a_reader_in_the_middle_of_a_write_survives_an_abort(side: Side) -> None:
+    """Symptom: consume raised in the thread that had just written to its socket what peek had shown."""
+    session = session_of(side, NOW)
+    give(session, Frame(FrameType.DATA, payload=b"abc"), NOW)
+    shown = session.peek()
+    session.abort(Code.RELAY_DEADLINE, "over", NOW)
+    session.consume(len(shown), NOW)
+
+
+@BOTH
+def test_a_reset_ends_both_directions_and_leaves_what_arrived(side: Side) -> None:
+    session = session_of(side, NOW)
+    session.send_data(b"abc")
+    frames(session, NOW)
+    give(session, Frame(FrameType.DATA, payload=b"before"), NOW)
+    give(session, Frame(FrameType.RESET, 0, 1, 0, 0, 0, Reset(Code.TARGET_RESET, "gone").encode()), NOW)
+    assert events(session) == [Aborted(Code.TARGET_RESET, "gone")]
+    assert read_all(session, NOW) == b"before"
+    # The peer tells the bridge itself; ours follows only if it does not answer.
+    assert words(session, NOW) == []
+    session.handle_timeout(NOW + 1)
+    assert words(session, NOW + 1) == [(FrameType.END, End(Code.TARGET_RESET, 3, 6).encode())]
+
+
+@BOTH
+def test_a_reset_is_never_a_clean_end(side: Side) -> None:
+    """Symptom: RESET with code 0 made Finished(OK) of a stream with bytes missing."""
+    session = session_of(side, NOW)
+    give(session, reset(Code.OK), NOW)
+    session.handle_timeout(NOW + 5)
+    assert events(session) == [
+        Aborted(Code.PROTOCOL_ERROR, MEANINGS[Code.PROTOCOL_ERROR]),
+        Finished(Code.PROTOCOL_ERROR),
+    ]
+
+
+@BOTH
+def test_the_peers_lost_websocket_cuts_off_and_leaves_what_arrived(side: Side) -> None:
+    """Symptom: rows that had arrived were thrown away when the relay's WebSocket closed behind them."""
+    session = session_of(side, NOW)
+    give(session, Frame(FrameType.DATA, payload=b"rows"), NOW)
+    give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(side.role, 1).encode()), NOW)
+    assert session.alive
+    give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(other(side).role, 1).encode()), NOW)
+    code = Code.RELAY_GONE if side is Side.CLIENT else Code.DIALER_GONE
+    assert events(session) == [Aborted(code, MEANINGS[code])]
+    assert [kind for kind, _payload in words(session, NOW)] == [FrameType.END]
+    assert read_all(session, NOW) == b"rows"
+    session.peer_gone(NOW)
+    assert events(session) == []
+
+
+def test_a_relay_that_holds_the_dialers_fin_ends_clean_when_the_dialer_leaves() -> None:
+    session = session_of(Side.RELAY, NOW)
+    session.send_data(b"answer")
+    session.send_eof()
+    frames(session, NOW)
+    give(session, fin(0, b"query"), NOW)
+    session.peer_gone(NOW)
+    assert words(session, NOW) == [(FrameType.END, End(Code.OK, 7, 6).encode())]
+    give(session, ended(Code.OK, 6, 7), NOW)
+    assert events(session) == [Finished(Code.OK)]
+
+
+@BOTH
+def test_our_own_lost_websocket_ends_at_once(side: Side) -> None:
+    session = session_of(side, NOW)
+    give(session, Frame(FrameType.DATA, payload=b"rows"), NOW)
+    session.link_lost(Code.DIALER_GONE, "closed with 1006")
+    assert events(session) == [Aborted(Code.DIALER_GONE, "closed with 1006"), Finished(Code.DIALER_GONE)]
+    assert (session.messages_to_send(NOW), session.next_timeout()) == ([], None)
+    assert read_all(session, NOW) == b"rows"
+
+
+@BOTH
+def test_a_websocket_lost_while_ending_leaves_the_code_as_it_was(side: Side) -> None:
+    session = session_of(side, NOW)
+    session.abort(Code.TARGET_RESET, "first", NOW)
+    session.link_lost(Code.DIALER_GONE, "later")
+    assert events(session) == [Aborted(Code.TARGET_RESET, "first"), Finished(Code.TARGET_RESET)]
+
+
+def test_a_dead_link_is_given_up_on_after_twenty_seconds_of_questions() -> None:
+    session = client_session(NOW, keepalive=KeepaliveTimes())
+    session.established()
+    give(session, Frame(FrameType.DATA, payload=b"rows"), NOW)
+    frames(session, NOW + 0.2)
+    at, pings = NOW, []
+    while session.alive:
+        timeout = session.next_timeout()
+        assert timeout is not None
+        at = max(at, timeout)
+        session.handle_timeout(at)
+        pings += [at - NOW for kind, _payload in words(session, at) if kind == FrameType.PING]
+    assert (pings, at) == ([240, 245, 250, 255], NOW + 260)
+    assert events(session) == [Aborted(Code.LINK_DEAD, MEANINGS[Code.LINK_DEAD])]
+    assert read_all(session, at) == b"rows"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("frame", "code", "text"),
+    [
+        (
+            Frame(FrameType.DATA, offset=1 << 40, payload=b"x"),
+            Code.FLOW_CONTROL_ERROR,
+            "past the window's edge",
+        ),
+        (Frame(FrameType.ACK, ack=1), Code.PROTOCOL_ERROR, "the peer acknowledged 1, only 0 was sent"),
+        (Frame(FrameType.ACK, payload=b"x"), Code.PROTOCOL_ERROR, "no list of at most 32 ranges"),
+        (Frame(FrameType.RESET, payload=b"x"), Code.PROTOCOL_ERROR, "RESET: 1 bytes of payload, 2 needed"),
+        (Frame(FrameType.RESUMED), Code.PROTOCOL_ERROR, "frame type 16 is not for the"),
+        (Frame(FrameType.END), Code.PROTOCOL_ERROR, "frame type 11 is not for the"),
+    ],
+)
+def test_a_broken_rule_ends_the_session_and_names_it(side: Side, frame: Frame, code: Code, text: str) -> None:
+    session = session_of(side, NOW)
+    give(session, frame, NOW)
+    (event,) = events(session)
+    assert isinstance(event, Aborted)
+    assert event.code is code
+    assert text in event.reason
+    assert [kind for kind, _payload in words(session, NOW)] == [FrameType.END, FrameType.RESET]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", Code.PROTOCOL_ERROR),
+        ("no base64!", Code.PROTOCOL_ERROR),
+        ("QQ==", Code.PROTOCOL_ERROR),
+        ("ä" * 32, Code.PROTOCOL_ERROR),
+        ("A" * 126_004, Code.PROTOCOL_ERROR),
+        ("IQ" + "A" * 30, Code.UNSUPPORTED_VERSION),
+        ("IQAA", Code.UNSUPPORTED_VERSION),
+    ],
+)
+def test_garbage_ends_the_session_and_raises_nothing(side: Side, text: str, code: Code) -> None:
+    session = session_of(side, NOW)
+    session.receive_message(text, NOW)
+    (event,) = events(session)
+    assert isinstance(event, Aborted)
+    assert event.code is code
+
+
+@BOTH
+def test_a_session_that_ends_listens_for_its_end_only(side: Side) -> None:
+    session = session_of(side, NOW)
+    session.abort(Code.TARGET_RESET, "first", NOW)
+    events(session)
+    for frame in (fin(0, b"late"), Frame(FrameType.ACK, ack=99), Frame(FrameType.PING, payload=bytes(8))):
+        give(session, frame, NOW)
+    session.receive_message("garbage", NOW)
+    session.receive_message('{"message": "Internal server error"}', NOW)
+    session.message_refused(NOW)
+    assert events(session) == []
+    assert [kind for kind, _payload in words(session, NOW)] == [FrameType.END, FrameType.RESET]

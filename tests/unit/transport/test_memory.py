@@ -1,0 +1,129 @@
+"""The linked pair in memory: its faults are real, repeatable, and never lose what they should not."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from emissary_lib.exceptions import LinkClosedError, TransportError
+from emissary_lib.transport.base import MessageTransport
+from emissary_lib.transport.memory import Faults, MemoryTransport, linked_pair
+
+PATIENCE = 10.0
+
+
+def drain(transport: MemoryTransport) -> list[str]:
+    """Everything up to the close."""
+    found = []
+    with pytest.raises(LinkClosedError):
+        while True:
+            found.append(transport.recv(PATIENCE))
+    return found
+
+
+def carried(seed: int, faults: Faults, count: int = 300) -> list[str]:
+    here, there = linked_pair(seed, faults)
+    for number in range(count):
+        here.send(str(number))
+    here.close()
+    return drain(there)
+
+
+def test_it_is_a_message_transport() -> None:
+    transport: MessageTransport = linked_pair()[0]
+    transport.release()
+
+
+def test_a_link_without_fault_keeps_order_both_ways() -> None:
+    here, there = linked_pair()
+    for number in range(100):
+        here.send(f"out {number}")
+        there.send(f"back {number}")
+    assert [there.recv(0) for _ in range(100)] == [f"out {number}" for number in range(100)]
+    assert [here.recv(0) for _ in range(100)] == [f"back {number}" for number in range(100)]
+
+
+def test_loss_loses_about_its_share_and_nothing_else() -> None:
+    arrived = carried(1, Faults(loss=0.3))
+    assert 150 < len(arrived) < 270
+    assert arrived == sorted(arrived, key=int)
+
+
+def test_duplication_doubles_and_loses_nothing() -> None:
+    arrived = carried(2, Faults(duplication=0.3))
+    assert {*arrived} == {str(number) for number in range(300)}
+    assert 330 < len(arrived) < 450
+
+
+def test_delay_reorders_and_loses_nothing() -> None:
+    arrived = carried(3, Faults(delay=0.3))
+    assert arrived != sorted(arrived, key=int)
+    assert sorted(arrived, key=int) == [str(number) for number in range(300)]
+
+
+def test_a_seed_repeats_a_run_and_another_does_not() -> None:
+    bad = Faults(loss=0.2, duplication=0.2, delay=0.2)
+    assert carried(4, bad) == carried(4, bad) != carried(5, bad)
+
+
+def test_a_message_held_back_arrives_though_nothing_follows() -> None:
+    here, there = linked_pair(0, Faults(delay=1.0))
+    here.send("alone")
+    assert there.recv(PATIENCE) == "alone"
+
+
+def test_no_message_in_time_is_a_timeout_and_loses_nothing() -> None:
+    here, there = linked_pair()
+    with pytest.raises(TimeoutError):
+        there.recv(0.01)
+    here.send("late")
+    assert there.recv(0) == "late"
+
+
+@pytest.mark.parametrize(("end", "code"), [("close", 1000), ("abort", 1006)])
+def test_both_ends_meet_the_end_and_its_code(end: str, code: int) -> None:
+    here, there = linked_pair()
+    getattr(here, end)()
+    getattr(here, end)()
+    for transport in (here, there):
+        with pytest.raises(LinkClosedError) as caught:
+            transport.recv(PATIENCE)
+        assert caught.value.close_code == code
+        with pytest.raises(TransportError):
+            transport.send("too late")
+
+
+def test_what_was_sent_before_a_close_still_arrives() -> None:
+    here, there = linked_pair()
+    here.send("last words")
+    here.close()
+    assert drain(there) == ["last words"]
+
+
+def test_an_end_wakes_a_thread_that_waits() -> None:
+    here, there = linked_pair()
+    ended = threading.Event()
+
+    def wait() -> None:
+        with pytest.raises(LinkClosedError):
+            there.recv(None)
+        ended.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    here.abort()
+    thread.join(PATIENCE)
+    assert ended.is_set()
+
+
+def test_sent_messages_are_on_record_lost_ones_too() -> None:
+    here, _there = linked_pair(0, Faults(loss=1.0))
+    here.send("into the void")
+    assert here.sent == ["into the void"]
+
+
+@pytest.mark.parametrize("faults", [{"loss": 1.1}, {"duplication": -0.1}, {"delay": 2}, {"overtaking": 0}])
+def test_impossible_faults_are_refused(faults: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(faults))):
+        Faults(**faults)  # type: ignore[arg-type]
