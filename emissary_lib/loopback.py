@@ -7,8 +7,18 @@ which ``http.client`` and several drivers set.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import select
 import socket
 import struct
+import termios
+import time
+from typing import Final
+
+from emissary_lib.deadline import Deadline
+
+#: Linux's number, which Python does not name everywhere: writable only when nothing is left unsent.
+_TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -48,3 +58,29 @@ def reset(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+
+
+def reset_when_taken(sock: socket.socket, deadline: Deadline) -> None:
+    """As :func:`reset`, but only after the peer's end holds everything that was sent.
+
+    A reset throws away what the kernel has not passed on yet, and a slow reader leaves a lot there.
+
+    Blocking: until then, or until the peer closes, or the deadline passes. Never raises.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 1)
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        while _untaken(sock) and not deadline.passed():
+            left = deadline.remaining()
+            ready = poll.poll(None if left is None else int(left * 1000) + 1)
+            if any(events & (select.POLLERR | select.POLLHUP) for _fd, events in ready):
+                break
+            time.sleep(0.001)  # sent, and acknowledged at any moment: no event tells of that
+    reset(sock)
+
+
+def _untaken(sock: socket.socket) -> int:
+    """Bytes that the kernel still holds for the peer."""
+    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return int(count)

@@ -17,16 +17,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
+from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import TransportError
-from emissary_lib.loopback import reset
+from emissary_lib.loopback import reset, reset_when_taken
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import MAX_PAYLOAD
 from emissary_lib.protocol.events import Aborted, Event, Finished
 from emissary_lib.protocol.session import Outgoing, Session
 from emissary_lib.protocol.states import Side
 from emissary_lib.wakeup import Wakeup
+
+#: A program that takes SIGPIPE as it comes (many tools do) must not die of closing its own socket.
+_SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class Link(Protocol):
@@ -53,7 +57,9 @@ class Tunnel:
         link: To the peer and the bridge; the tunnel closes it.
         sock: A connected TCP socket; the tunnel closes it, by a reset if the session is cut off.
         on_event: Told of each event, in order, without the lock.
-        stop_at: When to abort with ``RELAY_DEADLINE``, on ``clock``; ``None`` for never.
+        stop_at: When to abort with ``RELAY_DEADLINE``, and to wait no longer for a socket that does not take
+            its bytes; on ``clock``; ``None`` for never.
+        turned: Told, without the lock, whenever the driver has done what it could for now.
         clock: A monotonic clock.
     """
 
@@ -65,6 +71,7 @@ class Tunnel:
         *,
         on_event: Callable[[Event], None] = lambda event: None,
         stop_at: float | None = None,
+        turned: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
@@ -72,6 +79,7 @@ class Tunnel:
         self._sock = sock
         self._on_event = on_event
         self._stop_at = stop_at
+        self._turned = turned
         self._clock = clock
         self._lock = threading.Lock()
         self._wakeup = Wakeup()
@@ -81,6 +89,7 @@ class Tunnel:
         self._blocked = False  # the socket took no more; wait until it does
         self._aborted: Aborted | None = None
         self._finished = False
+        self._leaving = False
         self._shut_write = False
         self._socket_gone = False
         self._reader = threading.Thread(target=self._read_link, name="emissary-reader", daemon=True)
@@ -98,19 +107,27 @@ class Tunnel:
         Blocking: for the life of the tunnel. When it returns, the socket and the link are closed, and no
         thread of the tunnel is left.
         """
-        self._reader.start()
         try:
+            self._reader.start()
             self._drive()
         finally:
             self._link.close()
-            self._reader.join()
+            if self._reader.ident is not None:
+                self._reader.join()
             self._link.release()
             self._selector.close()
             self._wakeup.close()
-            if self._aborted:
-                reset(self._sock)
-            else:
-                self._sock.close()
+            self._end_socket()
+
+    def _end_socket(self) -> None:
+        """Close, or reset if anything is missing: a stream that was cut short must never look complete."""
+        if self._finished and not self._aborted and not self._undelivered():
+            self._sock.close()
+        elif self._socket_gone:
+            reset(self._sock)
+        else:
+            left = None if self._stop_at is None else self._stop_at - self._clock()
+            reset_when_taken(self._sock, Deadline(left, self._clock))
 
     def abort(self, code: Code, reason: str) -> None:
         """Cut the session off. From any thread; does not block for longer than a send."""
@@ -138,11 +155,24 @@ class Tunnel:
         """Something outside has changed (a place in a shared budget is free). From any thread."""
         self._wakeup.wake()
 
+    def leave(self) -> None:
+        """The program exits: half-close behind what it has written, as the kernel would. From any thread."""
+        self._leaving = True
+        self._wakeup.wake()
+
     @property
     def idle(self) -> bool:
-        """Whether everything the user has written so far has reached the peer."""
+        """Whether everything the user has written so far, the end of its stream included, has arrived."""
         with self._lock:
-            return self._session.buffered[0] == 0 or not self._session.alive
+            if not self._session.alive:
+                return True
+            if self._session.buffered[0] or self._session.send_ended or self._leaving:
+                return False
+            try:
+                self._sock.recv(1, socket.MSG_PEEK)
+            except OSError:  # above all: nothing there that the driver has not read
+                return True
+            return False
 
     # -- the driver: socket and clock -----------------------------------------------------------
 
@@ -158,6 +188,7 @@ class Tunnel:
             self._carry_out(step)
             if over:
                 return
+            self._turned()
             if interest != registered:
                 self._register(registered, interest)
                 registered = interest
@@ -174,27 +205,29 @@ class Tunnel:
     def _driver_turn(self, readable: bool) -> None:
         with self._lock:
             now = self._clock()
-            if readable:
+            if readable or self._leaving:
                 self._read_socket(now)
             if self._stop_at is not None and now >= self._stop_at:
                 self._session.abort(Code.RELAY_DEADLINE, "the relay reached its time limit", now)
             self._session.handle_timeout(now)
 
     def _read_socket(self, now: float) -> None:
-        room = min(self._session.send_room, MAX_PAYLOAD)
-        if not room:
-            return
-        try:
-            data = self._sock.recv(room)
-        except BlockingIOError:
-            return
-        except OSError as exc:
-            self._socket_failed(exc, now)
-            return
-        if data:
-            self._session.send_data(data)
-        else:
-            self._session.send_eof()
+        while room := min(self._session.send_room, MAX_PAYLOAD):
+            try:
+                data = self._sock.recv(room)
+            except BlockingIOError:
+                if self._leaving:
+                    self._session.send_eof()
+                return
+            except OSError as exc:
+                self._socket_failed(exc, now)
+                return
+            if data:
+                self._session.send_data(data)
+            else:
+                self._session.send_eof()
+            if not self._leaving:
+                return
 
     def _socket_failed(self, exc: OSError, now: float) -> None:
         self._socket_gone = True
@@ -217,7 +250,7 @@ class Tunnel:
 
     def _next_timeout(self) -> float | None:
         times = [self._session.next_timeout()]
-        if self._session.alive:
+        if self._session.alive or self._finished:
             times.append(self._stop_at)
         return min((at for at in times if at is not None), default=None)
 
@@ -225,7 +258,8 @@ class Tunnel:
         return not self._socket_gone and len(self._session.peek()) > 0
 
     def _over(self) -> bool:
-        return self._finished and not self._undelivered()
+        late = self._stop_at is not None and self._clock() >= self._stop_at
+        return self._finished and (late or not self._undelivered())
 
     # -- the reader: the link -------------------------------------------------------------------
 
@@ -242,16 +276,19 @@ class Tunnel:
                 self._carry_out(step)
         except TransportError as exc:
             self._link_lost(exc)
+        except BaseException as exc:  # nobody else reads: the tunnel must not wait for what never comes
+            self._link_lost(exc)
+            raise
 
     def _driver_must_know(self) -> bool:
         wakes_at = self._next_timeout()
         sooner = wakes_at is not None and (self._wakes_at is None or wakes_at < self._wakes_at)
         return sooner or self._over() or self._wanted_interest() != self._interest
 
-    def _link_lost(self, exc: TransportError) -> None:
+    def _link_lost(self, exc: BaseException) -> None:
         code = Code.DIALER_GONE if self._session.side is Side.CLIENT else Code.RELAY_GONE
         with self._lock:
-            self._session.link_lost(code, str(exc))
+            self._session.link_lost(code, str(exc) if isinstance(exc, TransportError) else repr(exc))
             step = self._advance()
         self._carry_out(step)
         self._wakeup.wake()
@@ -276,7 +313,7 @@ class Tunnel:
         """Hand received bytes to the socket, as many as it takes."""
         while not self._blocked and self._undelivered():
             try:
-                sent = self._sock.send(self._session.peek())
+                sent = self._sock.send(self._session.peek(), _SEND_FLAGS)
             except BlockingIOError:
                 self._blocked = True
             except OSError as exc:

@@ -1,0 +1,104 @@
+"""A dialer that is driven by hand: real door, real WebSocket, and messages as the test makes them.
+
+For what the real dialer never does: openings cut in pieces, pieces lost or doubled, a wrong date, a frame
+that is not its own to send.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from types import TracebackType
+
+from emissary_lib.deadline import Deadline
+from emissary_lib.endpoint import Endpoint
+from emissary_lib.protocol.auth import session_id, sign_door
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.httpdate import http_date
+from emissary_lib.protocol.keys import Key
+from emissary_lib.protocol.opening import opening_bytes
+from emissary_lib.protocol.payloads import End, Ended, Opened
+from emissary_lib.protocol.targets import Target
+from emissary_lib.transport.websocket import connect
+
+#: Longest wait for one message, in seconds.
+PATIENCE = 20.0
+
+WINDOW = 65_536
+
+
+class RawDialer:
+    """One WebSocket that has passed the door; a context manager that closes it.
+
+    Args:
+        url: The gateway.
+        key: The key to sign with.
+        unix_now: The time to sign, in seconds since 1970 UTC; now if not given.
+
+    Raises:
+        GatewayRefusedError: The door stayed shut.
+
+    Attributes:
+        session: The session id.
+        nonce: What it was opened with; secret.
+        others: Messages that were not asked for, such as gateway errors, in order.
+    """
+
+    def __init__(self, url: str, key: Key, *, unix_now: float | None = None) -> None:
+        endpoint = Endpoint(url)
+        self._key = key
+        self.nonce = secrets.token_bytes(32)
+        self._date = http_date(time.time() if unix_now is None else unix_now)
+        self.session = session_id(self.nonce)
+        self.others: list[str] = []
+        headers = sign_door(key, date=self._date, nonce=self.nonce, host=endpoint.host).to_headers()
+        self._transport = connect(endpoint.url, headers=headers, deadline=Deadline(PATIENCE))
+
+    def __enter__(self) -> RawDialer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._transport.close()
+        self._transport.release()
+
+    def opening(self, target: tuple[str, int], *, key: Key | None = None) -> bytes:
+        """The whole SOCKS5 exchange of this side; ``key`` signs it instead of the door's."""
+        return opening_bytes(
+            key=key or self._key, date=self._date, nonce=self.nonce, target=Target.parse(target)
+        )
+
+    def send(
+        self,
+        kind: FrameType,
+        payload: bytes = b"",
+        *,
+        offset: int = 0,
+        ack: int = 0,
+        flags: int = 0,
+        generation: int = 1,
+    ) -> None:
+        """Send one frame."""
+        self._transport.send(encode(Frame(kind, flags, generation, WINDOW, offset, ack, payload)))
+
+    def receive(self, *kinds: FrameType) -> Frame:
+        """The next frame of one of these types; whatever else comes goes to :attr:`others`."""
+        deadline = Deadline(PATIENCE)
+        while True:
+            text = self._transport.recv(deadline.remaining())
+            if not text.startswith("{"):
+                frame = decode(text)
+                if frame.type in kinds:
+                    return frame
+            self.others.append(text)
+
+    def opened(self) -> tuple[Opened, bytes]:
+        """Wait for OPENED; its parameters and stream bytes."""
+        return Opened.decode(self.receive(FrameType.OPENED).payload)
+
+    def end(self, code: Code = Code.DIALER_RESET, *, sent: int = 0, received: int = 0) -> Ended:
+        """End the session; gives the bridge's answer."""
+        self.send(FrameType.END, End(code, sent, received).encode())
+        return Ended.decode(self.receive(FrameType.ENDED).payload)

@@ -1,0 +1,125 @@
+"""Each direction ends on its own, as TCP's do; and when all has ended, nothing is left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import socket
+import threading
+import time
+
+import pytest
+
+from emissary_lib import Dialer, LocalCloud
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, eventually, relay_returned
+from tests.helpers.servers import Server, after_the_end, echo, sink
+
+pytestmark = LINUX_ONLY
+
+
+def to_the_end(sock: socket.socket) -> bytes:
+    got = bytearray()
+    while data := sock.recv(65_536):
+        got += data
+    return bytes(got)
+
+
+@pytest.mark.parametrize("sent", [0, 1, 200_000])
+def test_target_answers_a_megabyte_after_the_client_has_ended_its_side(dialer: Dialer, sent: int) -> None:
+    question, answer = os.urandom(sent), os.urandom(1_000_000)
+    heard: list[bytes] = []
+
+    def reply(received: bytes) -> bytes:
+        heard.append(received)
+        return answer
+
+    with Server(after_the_end(reply)) as target, dialer.dial(target, DIAL) as sock:
+        sock.settimeout(SOON)
+        sock.sendall(question)
+        sock.shutdown(socket.SHUT_WR)
+        assert to_the_end(sock) == answer
+    assert heard == [question]
+
+
+def test_client_sends_a_megabyte_after_the_target_has_ended_its_side(
+    dialer: Dialer, cloud: LocalCloud
+) -> None:
+    data = os.urandom(1_000_000)
+    heard = hashlib.sha256()
+    whole = threading.Event()
+
+    def close_then_read(connection: socket.socket) -> None:
+        connection.shutdown(socket.SHUT_WR)
+        while chunk := connection.recv(65_536):
+            heard.update(chunk)
+        whole.set()
+
+    with Server(close_then_read) as target, dialer.dial(target, DIAL) as sock:
+        sock.settimeout(SOON)
+        session = sock.session
+        assert session is not None
+        assert sock.recv(1) == b""
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        assert whole.wait(SOON)
+        assert heard.digest() == hashlib.sha256(data).digest()
+        assert relay_returned(cloud, session.id) == "OK"
+
+
+def test_close_right_after_sending_loses_nothing(dialer: Dialer) -> None:
+    data = os.urandom(1_000_000)
+    heard: list[bytes] = []
+    whole = threading.Event()
+
+    def keep(received: bytes) -> bytes:
+        heard.append(received)
+        whole.set()
+        return b""
+
+    with Server(after_the_end(keep)) as target:
+        with dialer.dial(target, DIAL) as sock:
+            sock.sendall(data)
+        assert whole.wait(SOON)
+    assert heard == [data]
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that ``pid`` and its children have started."""
+    found: set[int] = set()
+    for listing in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, listing.read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in pathlib.Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_nothing_is_left_afterwards() -> None:
+    threads = set(threading.enumerate())
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud, Dialer(cloud.url, cloud.key) as dialer:
+        with Server(echo) as target, dialer.dial(target, DIAL) as sock:
+            sock.settimeout(SOON)
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+            processes = descendants(cloud.pid) | {cloud.pid}
+            assert len(processes) > 4  # the table, the forker, and at least the functions that ran
+        eventually(lambda: set(threading.enumerate()) <= threads or None, "the threads' end")
+    # The cloud was closed beneath one that had just ended; whatever it had started is gone with it.
+    eventually(lambda: not any(map(alive, processes)) or None, "the processes' end")
+
+
+def test_cloud_that_ends_under_an_open_tunnel_cuts_it_off() -> None:
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud, Dialer(cloud.url, cloud.key) as dialer:
+        with Server(sink) as target, dialer.dial(target, DIAL) as sock:
+            sock.settimeout(SOON)
+            began = time.monotonic()
+            cloud.close()
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+            assert time.monotonic() - began < SOON
