@@ -18,6 +18,7 @@ from emissary_lib.exceptions import (
     EmissaryError,
     GatewayRefusedError,
     LinkClosedError,
+    TunnelResetError,
     UnsupportedVersionError,
     dial_error,
 )
@@ -40,6 +41,9 @@ BACK_OFF: Final = (0.1, 2.0)
 
 #: Longest wait for a message while a place in the shared budget is missing, in seconds.
 _BUDGET_WAIT: Final = 0.05
+
+#: Ends of a session that is still opening after which another one has a chance.
+_START_OVER: Final = frozenset({Code.DIALER_GONE, Code.RELAY_GONE, Code.UNKNOWN_SESSION})
 
 
 @dataclass(frozen=True)
@@ -75,32 +79,70 @@ def open_session(
         DialTimeoutError: The deadline passed.
         RemoteProtocolError: The server does not speak the protocol.
     """
-    step = "the gateway's answer to the connection"
-    try:
-        nonce, date, transport = _pass_the_door(endpoint, key, deadline)
+    progress = _Progress()
+    wait = BACK_OFF[0]
+    while True:
         try:
-            session = Session(Side.CLIENT, config, now=time.monotonic())
-            session.send_data(opening_bytes(key=key, date=date, nonce=nonce, target=target))
-            reader = OpeningReader(key, date, nonce, endpoint.host)
-            exchange = _Exchange(target, session, transport, reader)
-            step = "the relay to start and to reach the target"
-            parameters = exchange.run(deadline)
-        except BaseException:
-            transport.close()
-            transport.release()
-            raise
-    except TimeoutError as exc:
-        if isinstance(exc, EmissaryError):
-            raise
-        timeout = deadline.timeout or 0.0
-        raise DialTimeoutError(
-            f"dialling {target} took longer than {timeout:g} s; it was waiting for {step}. "
-            "A first dial starts Lambda functions from cold: allow 20 s; else see the relay's log",
-            target=target,
-            timeout=timeout,
-            step=step,
-        ) from exc
+            return _open_once(endpoint, key, target, config, deadline, progress)
+        except TimeoutError as exc:
+            if isinstance(exc, EmissaryError):
+                raise
+            raise _timed_out(target, deadline, progress.step) from exc
+        except (LinkClosedError, TunnelResetError) as exc:
+            # Cut off before the relay was reached: there is nothing to resume, so start over.
+            if isinstance(exc, TunnelResetError) and exc.code not in _START_OVER:
+                raise
+            wait = _pause(wait, deadline, exc)
+
+
+class _Progress:
+    """What a dial is waiting for."""
+
+    step = "the gateway's answer to the connection"
+
+
+def _open_once(
+    endpoint: Endpoint,
+    key: Key,
+    target: Target,
+    config: SessionConfig,
+    deadline: Deadline,
+    progress: _Progress,
+) -> OpenedSession:
+    progress.step = _Progress.step
+    nonce, date, transport = _pass_the_door(endpoint, key, deadline)
+    try:
+        session = Session(Side.CLIENT, config, now=time.monotonic())
+        session.send_data(opening_bytes(key=key, date=date, nonce=nonce, target=target))
+        exchange = _Exchange(target, session, transport, OpeningReader(key, date, nonce, endpoint.host))
+        progress.step = "the relay to start and to reach the target"
+        parameters = exchange.run(deadline)
+    except BaseException:
+        transport.close()
+        transport.release()
+        raise
     return OpenedSession(session_id(nonce), session, transport, parameters, time.time())
+
+
+def _timed_out(target: Target, deadline: Deadline, step: str) -> DialTimeoutError:
+    timeout = deadline.timeout or 0.0
+    return DialTimeoutError(
+        f"dialling {target} took longer than {timeout:g} s; it was waiting for {step}. "
+        "A first dial starts Lambda functions from cold: allow 20 s; else see the relay's log",
+        target=target,
+        timeout=timeout,
+        step=step,
+    )
+
+
+def _pause(wait: float, deadline: Deadline, cause: EmissaryError) -> float:
+    """Wait before the next attempt; gives the wait after that. Raises ``cause`` if there is no time."""
+    seconds = wait * random.uniform(0.5, 1.5)
+    remaining = deadline.remaining()
+    if remaining is not None and remaining <= seconds:
+        raise cause
+    time.sleep(seconds)
+    return min(BACK_OFF[1], wait * 2)
 
 
 def _pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> tuple[bytes, str, WebSocketTransport]:
@@ -115,12 +157,7 @@ def _pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> tuple[by
         except GatewayRefusedError as exc:
             if exc.http_status != 429 and exc.http_status < 500:
                 raise _refusal(exc, key) from exc
-            pause = wait * random.uniform(0.5, 1.5)
-            remaining = deadline.remaining()
-            if remaining is not None and remaining <= pause:
-                raise
-            time.sleep(pause)
-            wait = min(BACK_OFF[1], wait * 2)
+            wait = _pause(wait, deadline, exc)
         else:
             return nonce, date, transport
 

@@ -75,7 +75,9 @@ class Session:
         self._outbox = Outbox(
             self._duplex, self.counters, opened=config.opened, first=config.streams.send_start
         )
-        self._resumption = Resumption(side, own_epoch=1, peer_epoch=config.peer_epoch, grace=config.grace)
+        self._resumption = Resumption(
+            side, own_epoch=config.own_epoch, peer_epoch=config.peer_epoch, grace=config.grace
+        )
         self._watch: Keepalive | Probing | None = None
         if config.keepalive:
             self._watch = Keepalive(config.keepalive, now)

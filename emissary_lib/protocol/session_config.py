@@ -22,7 +22,8 @@ class SessionConfig:
         probing: The relay's watch; ``None`` for none (the dialer).
         grace: Seconds for which a connection that is gone is waited for.
         flight: Messages in flight: at the start, at most; ``None`` for the side's default.
-        peer_epoch: The peer's epoch that we know of: of the dialer's connection, when the relay begins.
+        own_epoch: Attempts to connect that we have made (docs/protocol.md section 5.1).
+        peer_epoch: Those of the peer that we know of.
         opened: The relay's parameters, sent with its first byte; ``None`` for the dialer.
         expires_at: The relay's end, on the clock of ``now``; ``None`` for the dialer.
         early: What has already come of the peer's stream, from ``streams.receive_start`` on.
@@ -34,6 +35,7 @@ class SessionConfig:
     probing: ProbeTimes | None = None
     grace: float = GRACE
     flight: tuple[int, int] | None = None
+    own_epoch: int = 1
     peer_epoch: int = 0
     opened: Opened | None = None
     expires_at: float | None = None
