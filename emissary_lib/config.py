@@ -57,12 +57,16 @@ def read_env_file(path: pathlib.Path) -> dict[str, str]:
     single or double quotes around a value is taken off. Nothing is expanded.
 
     Raises:
-        ConfigError: A line is none of these; names its number, not its text.
+        ConfigError: The file cannot be read, or a line is none of these; names its number, not its text.
     """
     if not path.is_file():
         return {}
     values: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path} cannot be read: {type(exc).__name__}; want UTF-8 text") from None
+    for number, line in enumerate(content.splitlines(), start=1):
         text = line.strip().removeprefix("export ").strip()
         if not text or text.startswith("#"):
             continue

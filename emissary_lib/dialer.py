@@ -18,7 +18,7 @@ from emissary_lib.endpoint import Endpoint
 from emissary_lib.exceptions import ClosedError, reset_error
 from emissary_lib.flight_budget import FlightBudget
 from emissary_lib.listener import Forward
-from emissary_lib.loopback import tcp_pair
+from emissary_lib.loopback import reset, tcp_pair
 from emissary_lib.opening import OpenedSession, open_session
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
 from emissary_lib.protocol.duplex import StreamConfig
@@ -116,11 +116,17 @@ class Dialer:
 
         Blocking: until the relay is connected to the target. Any thread.
         """
-        opened, run = self._open(Target.parse(target), timeout)
-        ours, theirs = tcp_pair()
+        parsed = Target.parse(target)
+        ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
+        try:
+            session, run = self._open(parsed, timeout)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
         theirs.settimeout(socket.getdefaulttimeout())
         sock = TunnelSocket(fileno=theirs.detach())
-        sock.session = opened
+        sock.session = session
         threading.Thread(target=run, args=(ours,), name="emissary-driver", daemon=True).start()
         return sock
 
@@ -182,7 +188,11 @@ class Dialer:
             raise ClosedError("this dialer was closed; make a new one")
         places = self._budget.member()
         config = SessionConfig(streams=self._streams, keepalive=self._keepalive, gate=places)
-        opened = open_session(self._endpoint, self._key, target, config, Deadline(timeout))
+        try:
+            opened = open_session(self._endpoint, self._key, target, config, Deadline(timeout))
+        except BaseException:
+            places.leave()
+            raise
         info = _session_info(opened, target)
 
         def on_event(event: Event) -> None:
@@ -192,7 +202,14 @@ class Dialer:
         def run(sock: socket.socket) -> None:
             door = ResumeDoor(self._endpoint, self._key, opened.id, opened.parameters.resume_token)
             link = SocketLink(opened.transport, door)
-            tunnel = Tunnel(opened.session, link, sock, on_event=on_event)
+            try:
+                tunnel = Tunnel(opened.session, link, sock, on_event=on_event, turned=places.decline)
+            except OSError:  # no descriptor is left
+                reset(sock)
+                link.close()
+                link.release()
+                places.leave()
+                raise
             places.wake = tunnel.wake
             lifetimes.add(tunnel)
             try:

@@ -30,8 +30,12 @@ class Endpoint:
     host: str = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        try:
+            parts = urlsplit(self.url)
+            usable = parts.scheme in _DEFAULT_PORTS and parts.hostname and parts.port != 0
+        except ValueError:  # a port that is none, or an address in brackets that is none
+            usable = None
+        if not usable or "@" in parts.netloc:
             raise ConfigError(
                 f"the gateway's URL {self.url!r} is not of the form wss://host/stage; "
                 "take WebSocketUrl from the stack's outputs"

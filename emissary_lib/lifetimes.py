@@ -7,6 +7,7 @@ daemon threads, which the interpreter stops; so at exit they get a moment to pas
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from typing import Final, Protocol
@@ -20,6 +21,9 @@ _LOOK: Final = 0.005
 
 class Lingering(Protocol):
     """A tunnel, as seen from here."""
+
+    def leave(self) -> None:
+        """The program exits: end the stream behind what was written."""
 
     @property
     def idle(self) -> bool:
@@ -44,11 +48,20 @@ def discard(tunnel: Lingering) -> None:
 
 def _wait_for_tunnels() -> None:
     give_up_at = time.monotonic() + EXIT_PATIENCE
-    while time.monotonic() < give_up_at:
-        with _lock:
-            if all(tunnel.idle for tunnel in _open):
-                return
+    with _lock:
+        tunnels = list(_open)
+    for tunnel in tunnels:
+        tunnel.leave()
+    while time.monotonic() < give_up_at and not all(tunnel.idle for tunnel in tunnels):
         time.sleep(_LOOK)
 
 
+def _forget() -> None:
+    """A forked child has the tunnels' descriptors, but none of their threads: they are its parent's."""
+    global _lock
+    _lock = threading.Lock()  # the old one may be held by a thread that does not exist here
+    _open.clear()
+
+
 atexit.register(_wait_for_tunnels)
+os.register_at_fork(after_in_child=_forget)

@@ -7,12 +7,16 @@ import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Final
 
 from emissary_lib.exceptions import EmissaryError
 from emissary_lib.loopback import reset
 
 logger = logging.getLogger("emissary_lib.listener")
 logger.addHandler(logging.NullHandler())
+
+#: Seconds before another try when a connection could not be accepted: no descriptor, no memory.
+_PAUSE: Final = 0.1
 
 
 class Forward:
@@ -34,6 +38,7 @@ class Forward:
         self._serve = serve
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
         self.last_error: EmissaryError | None = None
 
     def __enter__(self) -> tuple[str, int]:
@@ -62,6 +67,7 @@ class Forward:
         """Stop listening. Idempotent."""
         if self._listener is None or self._thread is None:
             return
+        self._closing.set()
         # Unlike a close, this wakes the thread that waits in accept.
         try:
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -75,11 +81,20 @@ class Forward:
         while True:
             try:
                 sock, _address = listener.accept()
-            except OSError:
-                return
-            threading.Thread(
+            except OSError as exc:
+                if self._closing.is_set():
+                    return
+                logger.warning("a connection could not be accepted: %s", exc)
+                self._closing.wait(_PAUSE)
+                continue
+            thread = threading.Thread(
                 target=self._serve_one, args=(sock,), name="emissary-forwarded", daemon=True
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError as exc:  # no thread is left
+                logger.warning("a forwarded connection failed: %s", exc)
+                reset(sock)
 
     def _serve_one(self, sock: socket.socket) -> None:
         try:
@@ -89,5 +104,9 @@ class Forward:
             self.last_error = exc
             logger.warning("a forwarded connection failed: %s", exc)
             reset(sock)
-        except OSError:
+        except OSError as exc:  # it is gone already, or no descriptor is left
+            logger.warning("a forwarded connection failed: %s", exc)
             reset(sock)
+        except BaseException:
+            reset(sock)  # closing it by chance, much later, would look like an end of file
+            raise

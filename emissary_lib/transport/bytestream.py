@@ -38,8 +38,8 @@ class ByteStream:
         """At least one and at most ``size`` bytes; empty at the end of the stream.
 
         Raises:
-            TimeoutError: Nothing came in time.
-            OSError: The connection is broken.
+            TimeoutError: Nothing came in time; call again.
+            OSError: The connection is broken; never a TimeoutError.
         """
         while not self._buffer:
             try:
@@ -53,6 +53,8 @@ class ByteStream:
                 continue
             except ssl.SSLEOFError:
                 data = b""
+            except TimeoutError as exc:  # the kernel gave up on the peer: not our deadline, and final
+                raise ConnectionAbortedError(exc.errno, exc.strerror) from exc
             if not data:
                 return b""
             self._buffer = memoryview(data)

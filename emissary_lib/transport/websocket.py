@@ -22,6 +22,9 @@ from emissary_lib.exceptions import GatewayRefusedError, GatewayUnreachableError
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
 from emissary_lib.transport.bytestream import ByteStream
 
+#: Longest message to take, in bytes: API Gateway's own limit, 128 KB. Bounds what a false server can fill.
+MAX_INCOMING: Final = 131_072
+
 #: Seconds that a send may wait for room in the kernel before the link counts as dead.
 SEND_TIMEOUT: Final = 30.0
 
@@ -195,7 +198,7 @@ class WebSocketTransport:
             data = bytes(frame.data)  # type: ignore[arg-type]  # bytes by then, whatever its annotation says
             match frame.opcode:
                 case websocket.ABNF.OPCODE_TEXT | websocket.ABNF.OPCODE_CONT:
-                    self._parts.append(data)
+                    self._take(data, starts=frame.opcode == websocket.ABNF.OPCODE_TEXT)
                     if frame.fin:
                         message, self._parts = b"".join(self._parts), []
                         return message.decode("ascii", "replace")
@@ -203,6 +206,19 @@ class WebSocketTransport:
                     self._write(_frame(data, websocket.ABNF.OPCODE_PONG))
                 case websocket.ABNF.OPCODE_CLOSE:
                     raise self._closed_by_peer(data)
+                case websocket.ABNF.OPCODE_BINARY:
+                    raise self._broken("it sent a binary frame")
+
+    def _take(self, data: bytes, *, starts: bool) -> None:
+        if starts == bool(self._parts):
+            raise self._broken("it mixed up the fragments of its messages")
+        self._parts.append(data)
+        if sum(map(len, self._parts)) > MAX_INCOMING:
+            raise self._broken(f"it sent a message of more than {MAX_INCOMING} bytes")
+
+    def _broken(self, cause: str) -> LinkClosedError:
+        self.abort()
+        return LinkClosedError(f"the server at {self._url} is no gateway of ours: {cause}")
 
     def close(self) -> None:
         # Somebody else may be blocked in a send; then the goodbye is dropped rather than waited for.
@@ -223,6 +239,8 @@ class WebSocketTransport:
         self._stream.close()
 
     def _read(self, size: int) -> bytes:
+        if (self._frames.length or 0) > MAX_INCOMING:
+            raise self._broken(f"it sent a frame of {self._frames.length} bytes")
         data = self._stream.read(size, self._deadline)
         if not data:
             raise ConnectionResetError("the connection ended without a close frame")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, MAX_MESSAGE
@@ -134,6 +134,11 @@ class LinkedSessions:
         self._ended: Ended | None = None
         self._closed: set[Side] = set()
         self._lost_ends = 0
+        self._planned: list[tuple[float, Callable[[], None]]] = []
+
+    def at(self, after: float, action: Callable[[], None]) -> None:
+        """Do something, ``after`` seconds from now."""
+        self._planned.append((self.clock.now + after, action))
 
     def run(self, limit: float) -> None:
         """Until both sessions have ended and no message is under way.
@@ -155,6 +160,9 @@ class LinkedSessions:
                 _at, _order, side, text = heapq.heappop(self._carried)
                 self.ends[side].session.receive_message(text, self.clock.now)
                 self._check(side)
+            for planned in [each for each in self._planned if each[0] <= self.clock.now]:
+                self._planned.remove(planned)
+                planned[1]()
             for end in self.ends.values():
                 timeout = end.session.next_timeout()
                 if timeout is not None and timeout <= self.clock.now:
@@ -170,6 +178,7 @@ class LinkedSessions:
     def _times(self) -> Iterable[float]:
         if self._carried:
             yield self._carried[0][0]
+        yield from (at for at, _action in self._planned)
         for end in self.ends.values():
             yield from end.wakes(self.clock.now)
             timeout = end.session.next_timeout()

@@ -34,7 +34,7 @@ def client_session(
 def relay_session(now: float, *, streams: StreamConfig | None = None) -> Session:
     """A relay's session, just claimed."""
     config = SessionConfig(
-        streams=streams or StreamConfig(), generation=2, opened=PARAMETERS, expires_at=now + LIFE
+        streams=streams or StreamConfig(), peer_epoch=1, opened=PARAMETERS, expires_at=now + LIFE
     )
     return Session(Side.RELAY, config, now=now)
 

@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW
+from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, MAX_MESSAGE
 from emissary_lib.protocol.duplex import StreamConfig
-from emissary_lib.protocol.events import Finished, RelayOpened
+from emissary_lib.protocol.events import Aborted, Event, Finished, GoingAway, RelayOpened
+from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.keepalive import KeepaliveTimes
-from emissary_lib.protocol.states import Side
+from emissary_lib.protocol.states import Side, State
 from tests.helpers.clock import Clock
-from tests.helpers.link import Endpoint, Faults, LinkedSessions, User
-from tests.helpers.pair import client_session, relay_session
+from tests.helpers.link import GATEWAY_ERROR, Endpoint, Faults, LinkedSessions, User
+from tests.helpers.pair import PARAMETERS, client_session, events, relay_session
 
 #: Virtual seconds after which a session that is not over counts as stalled. A message that is lost again and
 #: again is resent after 1, 2, 4 ... 60 seconds, so a few unlucky ones in a row take minutes.
@@ -39,7 +40,7 @@ class Plan:
     socks: int
     watched: bool
 
-    def run(self) -> LinkedSessions:
+    def build(self) -> LinkedSessions:
         clock = Clock()
         streams = StreamConfig(capacity=self.capacity)
         relay_streams = StreamConfig(capacity=self.capacity, receive_start=self.socks)
@@ -47,13 +48,16 @@ class Plan:
         start = clock.now
         client = client_session(start, streams=streams, keepalive=times)
         relay = relay_session(start, streams=relay_streams)
-        linked = LinkedSessions(
+        return LinkedSessions(
             self.seed,
             self.faults,
             Endpoint(client, self.client, start, capacity=self.capacity),
             Endpoint(relay, self.relay, start, capacity=self.capacity),
             clock,
         )
+
+    def run(self) -> LinkedSessions:
+        linked = self.build()
         linked.run(LIMIT)
         return linked
 
@@ -129,3 +133,89 @@ def test_bytes_arrive_in_order_and_both_ends_finish_clean_on_a_lossy_link(plan: 
 @given(plan=plans(GENTLE, watched=True))
 def test_a_link_that_only_reorders_and_repeats_loses_no_time_and_is_never_called_dead(plan: Plan) -> None:
     check_clean(plan, plan.run())
+
+
+SAFE_EVENTS = (RelayOpened, GoingAway, Aborted, Finished)
+WILD_FRAMES = st.builds(
+    Frame,
+    type=st.sampled_from(FrameType),
+    flags=st.integers(0, 255),
+    generation=st.integers(0, 65_535),
+    window=st.sampled_from([0, 1, 65_536, 2**32 - 1]),
+    offset=st.one_of(st.integers(0, 40), st.integers(0, 2**64 - 1)),
+    ack=st.one_of(st.integers(0, 40), st.integers(0, 2**64 - 1)),
+    payload=st.one_of(st.binary(max_size=60), st.just(PARAMETERS.encode() + b"x")),
+).map(encode)
+WILD_TEXTS = st.one_of(WILD_FRAMES, WILD_FRAMES, st.just(GATEWAY_ERROR), st.text(max_size=60))
+ACTIONS = st.one_of(
+    st.tuples(st.just("receive"), WILD_TEXTS),
+    st.tuples(st.just("send"), st.integers(0, 100_000)),
+    st.tuples(st.sampled_from(["eof", "established", "refused", "gone", "wait", "read"]), st.just(0)),
+    st.tuples(st.sampled_from(["abort", "lost"]), st.just(0)),
+)
+
+
+@given(side=st.sampled_from(Side), actions=st.lists(ACTIONS, max_size=30))
+def test_whatever_comes_a_session_goes_on_or_ends_and_raises_nothing(
+    side: Side, actions: list[tuple[str, str | int]]
+) -> None:
+    clock = Clock()
+    streams = StreamConfig(capacity=INITIAL_WINDOW)
+    make = client_session if side is Side.CLIENT else relay_session
+    session = make(clock.now, streams=streams)
+    told: list[Event] = []
+    for action, value in actions:
+        match action:
+            case "receive":
+                session.receive_message(str(value), clock.now)
+            case "send" if not session.send_ended:
+                session.send_data(bytes(int(value)))
+            case "eof":
+                session.send_eof()
+            case "established":
+                session.established()
+            case "refused":
+                session.message_refused(clock.now)
+            case "gone":
+                session.peer_gone(clock.now)
+            case "abort":
+                session.abort(Code.TARGET_RESET, "here", clock.now)
+            case "lost":
+                session.link_lost(Code.DIALER_GONE, "lost")
+            case "read":
+                session.consume(len(session.peek()), clock.now)
+            case "wait":
+                timeout = session.next_timeout()
+                clock.advance_to(timeout if timeout is not None else clock.now + 1)
+                session.handle_timeout(clock.now)
+        for message in session.messages_to_send(clock.now):
+            assert len(message.text) <= MAX_MESSAGE
+            decode(message.text)
+        told += events(session)
+        assert max(session.buffered) <= INITIAL_WINDOW
+        timeout = session.next_timeout()
+        if session.state is State.ENDED:
+            assert (timeout, told[-1].__class__) == (None, Finished)
+        elif session.buffered[0] or not session.alive:
+            assert timeout is not None, "it waits for something, and no timer runs"
+    assert sum(isinstance(event, Aborted) for event in told) <= 1
+    assert sum(isinstance(event, Finished) for event in told) <= 1
+    assert all(isinstance(event, SAFE_EVENTS) for event in told)
+    if any(isinstance(event, Aborted) for event in told):
+        assert Finished(Code.OK) not in told
+
+
+@given(plan=plans(FAULTS, watched=False), at=st.floats(0, 10), side=st.sampled_from(Side))
+def test_an_abort_at_any_moment_ends_both_sides_and_gives_no_wrong_byte(
+    plan: Plan, at: float, side: Side
+) -> None:
+    linked = plan.build()
+    linked.at(at, lambda: linked.ends[side].session.abort(Code.TARGET_RESET, "cut", linked.clock.now))
+    linked.run(LIMIT)
+    client, relay = linked.ends[Side.CLIENT], linked.ends[Side.RELAY]
+    assert bytes(relay.written).startswith(client.received)
+    assert bytes(client.written)[plan.socks :].startswith(relay.received)
+    for end in (client, relay):
+        assert isinstance(end.events[-1], Finished)
+        if Finished(Code.OK) in end.events:
+            assert end.session.receive_ended or end.session.peek()

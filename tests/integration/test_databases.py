@@ -1,0 +1,188 @@
+"""Drivers through the tunnel: PostgreSQL with psycopg, pg8000 and SQLAlchemy, with TLS and without."""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pg8000.dbapi
+import psycopg
+import pytest
+import sqlalchemy
+
+from emissary_lib import Dialer, LocalCloud
+from emissary_lib.demo.postgres import Postgres, embedded_postgres
+from emissary_lib.local.certificates import Certificates, create_certificates
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, SOON, eventually, relay_returned
+from tests.helpers.servers import Server
+from tests.helpers.tls_front import postgres_over_tls
+
+pytestmark = LINUX_ONLY
+
+#: More than any driver reads at once, and than one frame holds.
+ROWS = 30_000
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with embedded_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return create_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def secure(postgres: Postgres, certificates: Certificates) -> Iterator[tuple[str, int]]:
+    """The same server behind TLS."""
+    service = postgres_over_tls((postgres.host, postgres.port), certificates.server_context())
+    with Server(service) as address:
+        yield address
+
+
+def target(postgres: Postgres) -> tuple[str, int]:
+    return postgres.host, postgres.port
+
+
+def test_psycopg_through_a_forwarded_port(dialer: Dialer, postgres: Postgres) -> None:
+    with dialer.forward(target(postgres), timeout=DIAL) as (host, port):
+        with psycopg.connect(**postgres.through(host, port)) as connection:
+            rows = connection.execute(
+                "select n, repeat('x', 50) from generate_series(1, %s) n", [ROWS]
+            ).fetchall()
+            assert len(rows) == ROWS
+            assert rows[-1] == (ROWS, "x" * 50)
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-full"])
+def test_psycopg_with_tls_inside_the_tunnel(
+    dialer: Dialer, postgres: Postgres, secure: tuple[str, int], certificates: Certificates, mode: str
+) -> None:
+    with dialer.forward(secure, timeout=DIAL) as (_host, port):
+        parameters = postgres.through("localhost", port) | {"sslmode": mode}
+        if mode == "verify-full":
+            parameters |= {"sslrootcert": certificates.ca_file}
+        with psycopg.connect(**parameters) as connection:
+            assert connection.pgconn.ssl_in_use
+            row = connection.execute("select count(*) from generate_series(1, 1000)").fetchone()
+            assert row == (1000,)
+
+
+def test_tls_that_the_target_does_not_have_is_not_dropped_in_silence(
+    dialer: Dialer, postgres: Postgres
+) -> None:
+    with dialer.forward(target(postgres), timeout=DIAL) as (host, port):
+        with pytest.raises(psycopg.OperationalError, match="does not support SSL"):
+            psycopg.connect(**(postgres.through(host, port) | {"sslmode": "require"}))
+
+
+def pg8000_connection(postgres: Postgres, sock: Any, ssl_context: Any = None) -> pg8000.dbapi.Connection:
+    return pg8000.dbapi.connect(
+        user=postgres.user,
+        password=postgres.password,
+        database=postgres.database,
+        sock=sock,
+        ssl_context=ssl_context,
+    )
+
+
+def test_pg8000_over_the_dialled_socket(cloud: LocalCloud, dialer: Dialer, postgres: Postgres) -> None:
+    with dialer.dial(target(postgres), DIAL) as sock:
+        sock.settimeout(SOON)
+        info = sock.session
+        assert info is not None
+        with closing(pg8000_connection(postgres, sock)) as connection:
+            cursor = connection.cursor()
+            cursor.execute("select n, repeat('y', 50) from generate_series(1, %s) n", (ROWS,))
+            assert len(cursor.fetchall()) == ROWS
+    assert relay_returned(cloud, info.id) == "OK"
+
+
+def test_sqlalchemy_with_a_creator_pools_dialled_connections(dialer: Dialer, postgres: Postgres) -> None:
+    engine = sqlalchemy.create_engine(
+        "postgresql+pg8000://",
+        creator=lambda: pg8000_connection(postgres, dialer.dial(target(postgres), DIAL)),
+        pool_size=2,
+    )
+    try:
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("create table pooled (id int primary key, name text)"))
+            connection.execute(
+                sqlalchemy.text("insert into pooled values (:id, :name)"),
+                [{"id": number, "name": f"row {number}"} for number in range(100)],
+            )
+        with engine.connect() as one, engine.connect() as other:
+            count = sqlalchemy.text("select count(*), max(name) from pooled")
+            assert one.execute(count).one() == other.execute(count).one() == (100, "row 99")
+    finally:
+        engine.dispose()
+
+
+def test_sqlalchemy_over_a_forwarded_port_rolls_back(dialer: Dialer, postgres: Postgres) -> None:
+    with dialer.forward(target(postgres), timeout=DIAL) as (host, port):
+        url = sqlalchemy.URL.create(
+            "postgresql+psycopg",
+            username=postgres.user,
+            password=postgres.password,
+            host=host,
+            port=port,
+            database=postgres.database,
+            query={"sslmode": "disable", "gssencmode": "disable"},
+        )
+        engine = sqlalchemy.create_engine(url)
+        try:
+            with pytest.raises(sqlalchemy.exc.ProgrammingError), engine.begin() as connection:
+                connection.execute(sqlalchemy.text("create table never (id int)"))
+                connection.execute(sqlalchemy.text("select no_such_column"))
+            assert not sqlalchemy.inspect(engine).has_table("never")
+        finally:
+            engine.dispose()
+
+
+def test_copy_both_ways_is_byte_identical(dialer: Dialer, postgres: Postgres, tmp_path: pathlib.Path) -> None:
+    lines = b"".join(b"%d\t%s\n" % (number, b"z" * (number % 300)) for number in range(20_000))
+    with dialer.forward(target(postgres), timeout=DIAL) as (host, port):
+        with psycopg.connect(**postgres.through(host, port)) as connection:
+            connection.execute("create temporary table copied (id int, name text)")
+            with connection.cursor() as cursor:
+                with cursor.copy("copy copied from stdin") as copy:
+                    copy.write(lines)
+                with cursor.copy("copy (select * from copied order by id) to stdout") as out:
+                    assert b"".join(map(bytes, out)) == lines
+
+
+def test_running_query_is_cancelled_over_a_second_connection(dialer: Dialer, postgres: Postgres) -> None:
+    # PostgreSQL's cancel request is a TCP connection of its own, to the same address.
+    raised: list[BaseException] = []
+    with (
+        dialer.forward(target(postgres), timeout=DIAL) as (host, port),
+        psycopg.connect(**postgres.direct) as observer,
+        psycopg.connect(**postgres.through(host, port)) as connection,
+    ):
+
+        def run() -> None:
+            try:
+                connection.execute("select pg_sleep(60)")
+            except psycopg.Error as exc:
+                raised.append(exc)
+
+        def running() -> bool | None:
+            found = observer.execute(
+                "select 1 from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'"
+            ).fetchone()
+            observer.rollback()  # else the view stands still
+            return found is not None or None
+
+        thread = threading.Thread(target=run, name="query")
+        thread.start()
+        eventually(running, "the query")
+        connection.cancel_safe(timeout=SOON)
+        thread.join(SOON)
+        assert [type(exc) for exc in raised] == [psycopg.errors.QueryCanceled]
+        connection.rollback()
+        assert connection.execute("select 1").fetchone() == (1,)

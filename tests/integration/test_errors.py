@@ -1,0 +1,294 @@
+"""Every way a dial or a tunnel can fail, on the real path: its own error, naming cause and remedy."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from emissary_lib import (
+    AuthenticationError,
+    ConfigError,
+    Dialer,
+    DialError,
+    DialTimeoutError,
+    Key,
+    LocalCloud,
+    RelayDeadlineError,
+)
+from emissary_lib.exceptions import (
+    ClockSkewError,
+    ClosedError,
+    GatewayRefusedError,
+    GatewayUnreachableError,
+    NameNotFoundError,
+    TargetNotAllowedError,
+    TargetRefusedError,
+    TargetTimedOutError,
+    TargetUnreachableError,
+)
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.frames import FrameType
+from emissary_lib.protocol.httpdate import http_date
+from emissary_lib.protocol.keys import format_keys
+from emissary_lib.protocol.unpadded import encode_unpadded
+from tests.helpers.cloudside import (
+    DIAL,
+    LINUX_ONLY,
+    PARAMETERS,
+    ROOT,
+    SOON,
+    TEMPLATE,
+    audit_record,
+    log_lines,
+    relay_returned,
+)
+from tests.helpers.raw_dialer import RawDialer
+from tests.helpers.servers import BlackHole, Server, echo, sink, unused_port
+
+pytestmark = LINUX_ONLY
+
+
+def session_of(cloud: LocalCloud, target: tuple[str, int]) -> str:
+    """The session in which this target was launched: a failed dial tells its caller no session id."""
+    name = f"{target[0]}:{target[1]}"
+    lines = [json.loads(line) for line in cloud.logs("DefaultFunction").splitlines() if line.startswith("{")]
+    sessions = {line["session"] for line in lines if line.get("target") == name}
+    assert len(sessions) == 1
+    return str(sessions.pop())
+
+
+# -- the door ---------------------------------------------------------------------------------
+
+
+def test_wrong_secret_is_an_authentication_error(cloud: LocalCloud) -> None:
+    with Dialer(cloud.url, Key(cloud.key.key_id, bytes(32))) as dialer:
+        with pytest.raises(AuthenticationError, match="EMISSARY_AUTH_KEYS") as caught:
+            dialer.dial(("127.0.0.1", 5432), DIAL)
+    assert isinstance(caught.value, PermissionError)
+    assert not isinstance(caught.value, ClockSkewError)
+
+
+def test_unknown_key_id_is_an_authentication_error_and_looks_the_same(cloud: LocalCloud) -> None:
+    with Dialer(cloud.url, Key(77, cloud.key.secret)) as dialer:
+        with pytest.raises(AuthenticationError, match="key id 77"):
+            dialer.dial(("127.0.0.1", 5432), DIAL)
+
+
+@pytest.mark.parametrize("minutes", [-20, 20])
+def test_date_twenty_minutes_off_does_not_pass_the_door(cloud: LocalCloud, minutes: int) -> None:
+    with pytest.raises(GatewayRefusedError) as caught:
+        RawDialer(cloud.url, cloud.key, unix_now=time.time() + 60 * minutes)
+    assert caught.value.http_status == 403
+    assert caught.value.date is not None  # with which a dialer finds out that its clock is the cause
+
+
+def test_date_ten_minutes_off_passes_the_door(cloud: LocalCloud) -> None:
+    with RawDialer(cloud.url, cloud.key, unix_now=time.time() - 600):
+        pass
+
+
+@pytest.mark.parametrize(("ahead", "says"), [(1200, "ahead"), (-1200, "behind")])
+def test_refusal_with_another_time_is_told_as_a_wrong_clock(ahead: int, says: str) -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        head = (
+            f"HTTP/1.1 403 Forbidden\r\nDate: {http_date(time.time() - ahead)}\r\nContent-Length: 0\r\n\r\n"
+        )
+        connection.sendall(head.encode())
+        sink(connection)
+
+    with Server(refuse) as (host, port), Dialer(f"ws://{host}:{port}/emissary", Key(1, bytes(32))) as dialer:
+        with pytest.raises(ClockSkewError, match=says):
+            dialer.dial(("127.0.0.1", 5432), SOON)
+
+
+def test_wrong_stage_is_refused_and_named_as_a_possible_cause(cloud: LocalCloud) -> None:
+    with Dialer(cloud.url + "x", cloud.key) as dialer:
+        with pytest.raises(AuthenticationError, match="stage"):
+            dialer.dial(("127.0.0.1", 5432), DIAL)
+
+
+def test_gateway_that_is_not_there_is_unreachable_at_once() -> None:
+    with unused_port() as (host, port), Dialer(f"ws://{host}:{port}/emissary", Key(1, bytes(32))) as dialer:
+        with pytest.raises(GatewayUnreachableError, match="check the URL"):
+            dialer.dial(("127.0.0.1", 5432), DIAL)
+
+
+def test_gateway_that_does_not_answer_ends_with_the_dials_own_timeout() -> None:
+    with Server(sink) as (host, port), Dialer(f"ws://{host}:{port}/emissary", Key(1, bytes(32))) as dialer:
+        with pytest.raises(DialTimeoutError, match="gateway's answer"):
+            dialer.dial(("127.0.0.1", 5432), 0.2)
+
+
+# -- the target -------------------------------------------------------------------------------
+
+
+def test_target_off_the_list_is_refused_without_a_relay(cloud: LocalCloud, dialer: Dialer) -> None:
+    with pytest.raises(TargetNotAllowedError, match="AllowedTargets") as caught:
+        dialer.dial("db.internal:5432", DIAL)
+    assert isinstance(caught.value, PermissionError)
+    assert caught.value.code is Code.TARGET_NOT_ALLOWED
+    assert "db.internal" not in cloud.logs("RelayFunction")
+
+
+@pytest.mark.parametrize("target", ["169.254.169.254:80", "127.0.0.2:5432", "[::ffff:169.254.169.254]:80"])
+def test_dangerous_address_is_refused(dialer: Dialer, target: str) -> None:
+    with pytest.raises(TargetNotAllowedError):
+        dialer.dial(target, DIAL)
+
+
+def test_name_that_does_not_resolve_is_told_as_such(dialer: Dialer) -> None:
+    with pytest.raises(NameNotFoundError, match=r"no-such-name\.invalid.*DNS"):
+        dialer.dial("no-such-name.invalid:5432", DIAL)
+
+
+def test_refused_connection_is_told_recorded_and_ends_the_session(cloud: LocalCloud, dialer: Dialer) -> None:
+    with unused_port() as target:
+        with pytest.raises(TargetRefusedError, match="check that the service runs") as caught:
+            dialer.dial(target, DIAL)
+        assert isinstance(caught.value, ConnectionRefusedError)
+        session = session_of(cloud, target)
+        assert audit_record(cloud, session)["code"] == "TARGET_REFUSED"
+        relay_returned(cloud, session)
+
+
+def test_silent_target_times_out_for_whoever_is_less_patient(cloud: LocalCloud, dialer: Dialer) -> None:
+    # Side by side, because the relay waits for a target for ten seconds.
+    with BlackHole() as patient, BlackHole() as hasty, ThreadPoolExecutor(2) as pool:
+        began = time.monotonic()
+        relays_wait = pool.submit(dialer.dial, patient, DIAL)
+        dialers_wait = pool.submit(dialer.dial, hasty, 2.0)
+
+        with pytest.raises(DialTimeoutError, match="relay to start and to reach the target") as ours:
+            dialers_wait.result()
+        assert time.monotonic() - began < 4.0
+        assert isinstance(ours.value, DialError)
+        assert "2 s" in str(ours.value)
+
+        with pytest.raises(TargetTimedOutError, match="security groups") as theirs:
+            relays_wait.result()
+        assert 9.0 < time.monotonic() - began < DIAL
+        assert isinstance(theirs.value, TimeoutError)
+
+        sessions = session_of(cloud, hasty), session_of(cloud, patient)
+        assert [audit_record(cloud, session)["code"] for session in sessions] == [
+            "DIALER_RESET",
+            "TARGET_TIMED_OUT",
+        ]
+        for session in sessions:
+            relay_returned(cloud, session)
+
+
+def test_missing_route_is_told_as_such() -> None:
+    # TCP to a multicast address: the kernel itself answers, and no packet leaves the machine.
+    with LocalCloud(TEMPLATE, targets=[("224.0.0.1", 5432)]) as cloud:
+        with Dialer(cloud.url, cloud.key) as dialer, pytest.raises(TargetUnreachableError, match="route"):
+            dialer.dial("224.0.0.1:5432", DIAL)
+
+
+# -- the user's own mistakes ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["", "db", "db:", "db:0", "db:65536", "db:x", ":5432", ("db", 70_000)])
+def test_what_is_no_target_is_a_config_error(dialer: Dialer, target: str | tuple[str, int]) -> None:
+    with pytest.raises(ConfigError):
+        dialer.dial(target)
+
+
+def test_closed_dialer_says_so(cloud: LocalCloud) -> None:
+    dialer = Dialer(cloud.url, cloud.key)
+    dialer.close()
+    with pytest.raises(ClosedError):
+        dialer.dial("db.internal:5432")
+
+
+# -- open tunnels -----------------------------------------------------------------------------
+
+
+def test_relay_at_its_time_limit_cuts_the_tunnel_off_and_is_named(tmp_path: pathlib.Path) -> None:
+    text = TEMPLATE.read_text(encoding="utf-8")
+    short, count = re.subn(r"Timeout: 900\b", "Timeout: 3", text)
+    assert count == 1
+    template = tmp_path / "template.yaml"
+    template.write_text(short.replace("CodeUri: .\n", f"CodeUri: {ROOT}\n"), encoding="utf-8")
+    with (
+        LocalCloud(template, parameters=PARAMETERS) as cloud,
+        Dialer(cloud.url, cloud.key) as dialer,
+        Server(echo) as target,
+        dialer.dial(target, DIAL) as sock,
+    ):
+        sock.settimeout(SOON)
+        session = sock.session
+        assert session is not None
+        assert 0 < session.expires_at - time.time() <= 3
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        with pytest.raises(RelayDeadlineError, match="outcome of a statement that was running is unknown"):
+            sock.recv(1)
+        assert isinstance(session.error, RelayDeadlineError)
+        assert relay_returned(cloud, session.id) == "RELAY_DEADLINE"
+        assert audit_record(cloud, session.id)["code"] == "RELAY_DEADLINE"
+        assert "timed out" not in cloud.logs("RelayFunction").lower()  # it ended by itself, in good order
+
+
+def test_reset_of_the_users_socket_resets_the_target(cloud: LocalCloud, dialer: Dialer) -> None:
+    was_reset = threading.Event()
+
+    def wait_for_the_end(connection: socket.socket) -> None:
+        try:
+            sink(connection)
+        except ConnectionResetError:
+            was_reset.set()
+
+    with Server(wait_for_the_end) as target:
+        sock = dialer.dial(target, DIAL)
+        session = sock.session
+        assert session is not None
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.close()
+        assert was_reset.wait(SOON)
+        assert audit_record(cloud, session.id)["code"] == "DIALER_RESET"
+
+
+# -- what must never be seen ------------------------------------------------------------------
+
+
+def test_no_secret_is_in_any_log(cloud: LocalCloud, dialer: Dialer) -> None:
+    with RawDialer(cloud.url, cloud.key) as raw, Server(echo) as target:
+        opening = raw.opening(target)
+        raw.send(FrameType.OPENING, opening)
+        parameters, _data = raw.opened()
+        raw.end()
+        relay_returned(cloud, raw.session)
+        with dialer.dial(target, DIAL) as sock:
+            sock.settimeout(SOON)
+            sock.sendall(b"payload-nobody-may-log")
+            sock.recv(100)
+            info = sock.session
+            assert info is not None
+        relay_returned(cloud, info.id)
+    logs = cloud.logs()
+    assert raw.session in logs
+    secrets = {
+        "key": cloud.key.secret,
+        "resume token": parameters.resume_token,
+        "nonce": raw.nonce,
+        "payload": b"payload-nobody-may-log",
+    }
+    for name, secret in secrets.items():
+        for shown in (secret.hex(), encode_unpadded(secret), repr(secret)[2:-1]):
+            assert shown not in logs, name
+    assert format_keys([cloud.key]) not in logs
+    # The password of the SOCKS5 exchange: the MAC over the nonce, in the clear on the wire.
+    username_end = 3 + 2 + opening[4]
+    password = opening[username_end + 1 : username_end + 1 + opening[username_end]].decode()
+    assert len(password) > 40
+    assert password not in logs
+    assert "_token" not in "".join(str(line) for line in log_lines(cloud, raw.session))

@@ -1,0 +1,116 @@
+"""A non-blocking stream under two threads: deadlines, ends, and the kernel's own time-outs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from emissary_lib.deadline import Deadline
+from emissary_lib.loopback import reset, tcp_pair
+from emissary_lib.transport.bytestream import ByteStream
+
+PATIENCE = 10.0
+Pair = tuple[ByteStream, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    near, far = tcp_pair()
+    far.settimeout(PATIENCE)
+    stream = ByteStream(near)
+    yield stream, far
+    stream.close()
+    far.close()
+
+
+def test_a_read_gives_at_most_what_was_asked_and_keeps_the_rest(pair: Pair) -> None:
+    stream, far = pair
+    far.sendall(b"abcdef")
+    assert stream.read(4, Deadline(PATIENCE)) == b"abcd"
+    assert stream.read(4, Deadline(PATIENCE)) == b"ef"
+
+
+def test_nothing_in_time_is_a_timeout_and_costs_nothing(pair: Pair) -> None:
+    stream, far = pair
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        stream.read(1, Deadline(0.05))
+    assert 0.05 <= time.monotonic() - began < 1
+    far.sendall(b"x")
+    assert stream.read(1, Deadline(PATIENCE)) == b"x"
+
+
+def test_the_end_of_the_stream_is_empty_bytes_again_and_again(pair: Pair) -> None:
+    stream, far = pair
+    far.close()
+    assert [stream.read(1, Deadline(PATIENCE)) for _ in range(3)] == [b"", b"", b""]
+
+
+def test_a_reset_is_an_error(pair: Pair) -> None:
+    stream, far = pair
+    reset(far)
+    with pytest.raises(ConnectionResetError):
+        stream.read(1, Deadline(PATIENCE))
+
+
+def test_a_peer_that_does_not_read_makes_a_write_run_into_its_deadline(pair: Pair) -> None:
+    stream, _far = pair
+    with pytest.raises(TimeoutError):
+        stream.write(bytes(64 << 20), Deadline(0.1))
+
+
+def test_both_directions_run_at_once(pair: Pair) -> None:
+    stream, far = pair
+    up, down = os.urandom(8 << 20), os.urandom(8 << 20)
+    got = bytearray()
+
+    def serve() -> None:
+        sender = threading.Thread(target=far.sendall, args=(down,))
+        sender.start()
+        while len(got) < len(up):
+            got.extend(far.recv(65_536))
+        sender.join()
+
+    server = threading.Thread(target=serve)
+    writer = threading.Thread(target=stream.write, args=(up, Deadline(PATIENCE)))
+    server.start()
+    writer.start()
+    received = bytearray()
+    while len(received) < len(down):
+        received += stream.read(100_000, Deadline(PATIENCE))
+    writer.join(PATIENCE)
+    server.join(PATIENCE)
+    assert received == down and got == up
+
+
+def test_shutdown_wakes_a_reader(pair: Pair) -> None:
+    stream, _far = pair
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(stream.read(1, Deadline(None))))
+    reader.start()
+    stream.shutdown()
+    stream.shutdown()
+    reader.join(PATIENCE)
+    assert got == [b""]
+
+
+class GivenUp(socket.socket):
+    """A socket whose kernel has given up on the peer, as TCP_USER_TIMEOUT makes it."""
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+
+def test_a_peer_that_the_kernel_gave_up_on_is_no_mere_timeout() -> None:
+    near, far = tcp_pair()
+    with far:
+        stream = ByteStream(GivenUp(fileno=near.detach()))
+        with pytest.raises(ConnectionError, match="timed out"):  # ETIMEDOUT alone would be a TimeoutError
+            stream.read(1, Deadline(PATIENCE))
+        stream.close()

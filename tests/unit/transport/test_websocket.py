@@ -1,0 +1,369 @@
+"""The WebSocket, frame by frame, against a server that shows and sends raw ones."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from emissary_lib.deadline import Deadline
+from emissary_lib.exceptions import GatewayUnreachableError, LinkClosedError, TransportError
+from emissary_lib.local.certificates import Certificates, create_certificates
+from emissary_lib.protocol.constants import MAX_FRAGMENT, MAX_MESSAGE, SUBPROTOCOL
+from emissary_lib.transport.websocket import WebSocketTransport, connect
+from tests.helpers.ws_server import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PATIENCE,
+    PING,
+    PONG,
+    TEXT,
+    Peer,
+    RawFrame,
+    WsServer,
+    frame_bytes,
+)
+
+
+class Joined:
+    """A transport and the peer at its other end."""
+
+    def __init__(self, server: WsServer, peers: queue.Queue[Peer]) -> None:
+        self.transport = connect(server.url, headers={}, deadline=Deadline(PATIENCE))
+        self.peer = peers.get(timeout=PATIENCE)
+
+
+@pytest.fixture
+def joined() -> Iterator[Joined]:
+    peers: queue.Queue[Peer] = queue.Queue()
+    done = threading.Event()
+
+    def hand_over(peer: Peer) -> None:
+        peers.put(peer)
+        done.wait(PATIENCE * 3)
+
+    with WsServer(hand_over) as server:
+        joined = Joined(server, peers)
+        yield joined
+        done.set()
+        joined.transport.abort()
+        joined.transport.release()
+
+
+def repeat(count: int, send: Callable[[str], None], text: str) -> None:
+    for _ in range(count):
+        send(text)
+
+
+def frames_of_one_message(peer: Peer) -> list[RawFrame]:
+    frames = [peer.read_frame()]
+    while not frames[-1].fin:
+        frames.append(peer.read_frame())
+    return frames
+
+
+@pytest.mark.parametrize("size", [0, 1, MAX_FRAGMENT - 1, MAX_FRAGMENT, MAX_FRAGMENT + 1, MAX_MESSAGE])
+def test_a_message_goes_out_in_masked_text_fragments_that_the_gateway_takes(
+    joined: Joined, size: int
+) -> None:
+    text = ("0123456789abcdef" * (size // 16 + 1))[:size]
+    joined.transport.send(text)
+    frames = frames_of_one_message(joined.peer)
+    assert b"".join(frame.payload for frame in frames) == text.encode()
+    assert [frame.opcode for frame in frames] == [TEXT, *[CONT] * (len(frames) - 1)]
+    assert len(frames) == max(1, -(-size // MAX_FRAGMENT))
+    assert all(len(frame.payload) <= 31_000 < 32_000 and frame.masked for frame in frames)
+
+
+def test_messages_of_several_threads_are_never_interleaved(joined: Joined) -> None:
+    texts = [letter * 100_000 for letter in "abcd"]
+    threads = [threading.Thread(target=joined.transport.send, args=(text,)) for text in texts]
+    for thread in threads:
+        thread.start()
+    got = [joined.peer.read_message() for _ in texts]
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, got)) == texts
+
+
+def test_a_ping_between_fragments_is_answered_and_the_message_is_whole(joined: Joined) -> None:
+    joined.peer.send_frame(TEXT, b"one ", fin=False)
+    joined.peer.send_frame(PING, b"there?")
+    joined.peer.send_frame(CONT, b"two", fin=True)
+    assert joined.transport.recv(PATIENCE) == "one two"
+    pong = joined.peer.read_frame()
+    assert (pong.opcode, pong.payload, pong.masked) == (PONG, b"there?", True)
+
+
+def test_a_ping_is_answered_between_the_messages_of_a_busy_sender(joined: Joined) -> None:
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.is_set():
+            joined.transport.send("x" * MAX_MESSAGE)
+
+    def receive() -> None:
+        with pytest.raises(LinkClosedError):
+            joined.transport.recv(None)
+
+    threads = [threading.Thread(target=send), threading.Thread(target=receive)]
+    for thread in threads:
+        thread.start()
+    joined.peer.send_frame(PING, b"busy?")
+    while (frame := joined.peer.read_frame()).opcode != PONG:
+        assert frame.opcode in (TEXT, CONT)  # never anything that half a frame would look like
+    stop.set()
+    while True:  # drain, so that the sender gets out
+        try:
+            joined.peer.read_frame(0.2)
+        except TimeoutError:
+            break
+    threads[0].join(PATIENCE)
+    joined.transport.abort()
+    threads[1].join(PATIENCE)
+    assert frame.payload == b"busy?"
+    assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 5, 100, 69_000])
+def test_a_timeout_in_mid_frame_loses_nothing(joined: Joined, cut: int) -> None:
+    text = "0123456789" * 7_000
+    raw = frame_bytes(TEXT, text.encode())
+    joined.peer.send_raw(raw[:cut])
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            joined.transport.recv(0.02)
+    joined.peer.send_raw(raw[cut:] + frame_bytes(TEXT, b"next"))
+    assert joined.transport.recv(PATIENCE) == text
+    assert joined.transport.recv(PATIENCE) == "next"
+
+
+def test_a_timeout_between_fragments_loses_nothing(joined: Joined) -> None:
+    joined.peer.send_frame(TEXT, b"one ", fin=False)
+    with pytest.raises(TimeoutError):
+        joined.transport.recv(0.05)
+    joined.peer.send_frame(CONT, b"two")
+    assert joined.transport.recv(PATIENCE) == "one two"
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "text"),
+    [
+        (b"\x03\xe8", 1000, "no reason given"),
+        (b"\x03\xe9Going away", 1001, "Going away"),
+        (b"\x03\xf1", 1009, "1009"),
+        (b"", 1005, "1005"),
+    ],
+)
+def test_a_close_frame_is_answered_and_its_code_is_told(
+    joined: Joined, payload: bytes, code: int, text: str
+) -> None:
+    joined.peer.send_frame(CLOSE, payload)
+    with pytest.raises(LinkClosedError, match=text) as caught:
+        joined.transport.recv(PATIENCE)
+    assert caught.value.close_code == code
+    assert isinstance(caught.value, ConnectionError)
+    echo = joined.peer.read_frame()
+    assert (echo.opcode, echo.payload) == (CLOSE, payload[:2])
+
+
+def test_a_connection_that_just_ends_is_code_1006(joined: Joined) -> None:
+    joined.peer.sock.close()
+    with pytest.raises(LinkClosedError, match="without a close frame") as caught:
+        joined.transport.recv(PATIENCE)
+    assert caught.value.close_code == 1006
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [frame_bytes(BINARY, b"\0\1")],
+        [frame_bytes(CONT, b"of what?")],
+        [frame_bytes(TEXT, b"one", fin=False), frame_bytes(TEXT, b"another")],
+        [b"\xf1\x00"],  # reserved bits
+        [b"\x83\x00"],  # an unknown opcode
+        [b"\x81\x7f" + (1 << 40).to_bytes(8, "big")],  # a terabyte
+        [frame_bytes(TEXT, b"x" * 100_000, fin=False), frame_bytes(CONT, b"x" * 100_000)],
+    ],
+    ids=["binary", "no start", "two starts", "reserved", "opcode", "huge frame", "huge message"],
+)
+def test_what_the_gateway_never_sends_ends_the_link(joined: Joined, frames: list[bytes]) -> None:
+    joined.peer.send_raw(b"".join(frames))
+    with pytest.raises(LinkClosedError):
+        joined.transport.recv(PATIENCE)
+
+
+def test_what_is_not_ascii_is_left_to_the_frame_decoder_to_refuse(joined: Joined) -> None:
+    joined.peer.send_frame(TEXT, b"\xff\xfe")
+    assert not joined.transport.recv(PATIENCE).isascii()
+
+
+def test_abort_wakes_a_thread_that_waits(joined: Joined) -> None:
+    failed: list[BaseException] = []
+
+    def receive() -> None:
+        try:
+            joined.transport.recv(None)
+        except TransportError as exc:
+            failed.append(exc)
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    joined.transport.abort()
+    joined.transport.abort()
+    thread.join(PATIENCE)
+    assert len(failed) == 1
+    with pytest.raises(LinkClosedError):
+        joined.transport.send("too late")
+
+
+def test_close_says_goodbye_once(joined: Joined) -> None:
+    joined.transport.close()
+    goodbye = joined.peer.read_frame()
+    assert (goodbye.opcode, goodbye.payload) == (CLOSE, b"\x03\xe8")
+    with pytest.raises(ConnectionError):
+        joined.peer.read_frame()
+
+
+def test_close_does_not_wait_for_a_sender_that_is_stuck(joined: Joined) -> None:
+    def send() -> None:
+        with pytest.raises(LinkClosedError):
+            while True:
+                joined.transport.send("x" * MAX_MESSAGE)  # nobody reads
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    thread.join(0.3)
+    assert thread.is_alive()
+    began = time.monotonic()
+    joined.transport.close()
+    assert time.monotonic() - began < 1
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_a_big_message_costs_time_in_proportion(joined: Joined) -> None:
+    def seconds(count: int) -> float:
+        text = "x" * MAX_MESSAGE
+        sender = threading.Thread(target=repeat, args=(count, joined.peer.send_text, text))
+        sender.start()
+        began = time.process_time()
+        for _ in range(count):
+            assert len(joined.transport.recv(PATIENCE)) == MAX_MESSAGE
+        spent = time.process_time() - began
+        sender.join()
+        return spent
+
+    seconds(20)
+    assert seconds(400) < 3.0  # 50 MB; a quadratic cost would take minutes
+
+
+# -- TLS ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return create_certificates(tmp_path_factory.mktemp("tls"))
+
+
+class AsyncServer:
+    """A TLS server that reads and writes at once, in an event loop of its own."""
+
+    def __init__(self, context: ssl.SSLContext, handler: Callable[[ServerConnection], object]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._stop = asyncio.Event()
+        self._context = context
+        self._handler = handler
+        self.port = 0
+        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._run()))
+
+    async def _run(self) -> None:
+        handler = self._handler
+        async with serve(
+            handler,  # type: ignore[arg-type]
+            "127.0.0.1",
+            0,
+            ssl=self._context,
+            subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+            compression=None,
+        ) as server:
+            self.port = next(iter(server.sockets)).getsockname()[1]
+            self._ready.set()
+            await self._stop.wait()
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        assert self._ready.wait(PATIENCE)
+        return f"wss://localhost:{self.port}/stage"
+
+    def __exit__(self, *exc: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(PATIENCE)
+        self._loop.close()
+
+
+def test_bulk_crosses_both_ways_at_once_over_tls(certificates: Certificates) -> None:
+    count, text = 100, os.urandom(47_000).hex()
+    received: list[int] = []
+
+    async def both_ways(connection: ServerConnection) -> None:
+        async def send() -> None:
+            for _ in range(count):
+                await connection.send(text)
+
+        async def receive() -> None:
+            for _ in range(count):
+                received.append(hash(await connection.recv()))
+
+        await asyncio.gather(send(), receive())
+
+    with AsyncServer(certificates.server_context(), both_ways) as url:
+        context = certificates.client_context()
+        transport = connect(url, headers={}, deadline=Deadline(PATIENCE), ssl_context=context)
+        sender = threading.Thread(target=repeat, args=(count, transport.send, text))
+        sender.start()
+        assert all(transport.recv(PATIENCE) == text for _ in range(count))
+        sender.join(PATIENCE)
+        with pytest.raises(LinkClosedError) as caught:
+            transport.recv(PATIENCE)
+        transport.close()
+        transport.release()
+    assert received == [hash(text)] * count
+    assert caught.value.close_code == 1000
+
+
+def test_a_certificate_of_nobody_known_is_refused(certificates: Certificates) -> None:
+    with WsServer(ssl_context=certificates.server_context()) as server:
+        with pytest.raises(GatewayUnreachableError, match="CERTIFICATE_VERIFY_FAILED"):
+            connect(server.url, headers={}, deadline=Deadline(PATIENCE))
+        assert server.requests == []
+
+
+def test_a_certificate_for_another_name_is_refused(certificates: Certificates) -> None:
+    context = certificates.client_context()
+    with WsServer(ssl_context=certificates.server_context()) as server:
+        url = f"wss://127.1:{server.port}/stage"  # 127.0.0.1, but the certificate does not call it that
+        with pytest.raises(GatewayUnreachableError, match="127\\.1"):
+            connect(url, headers={}, deadline=Deadline(PATIENCE), ssl_context=context)
+        assert server.requests == []
+
+
+def test_the_callers_own_tls_context_is_used_and_left_alone(certificates: Certificates) -> None:
+    context = certificates.client_context()
+    with WsServer(ssl_context=certificates.server_context()) as server:
+        transport: WebSocketTransport = connect(
+            server.url, headers={"X-Test": "1"}, deadline=Deadline(PATIENCE), ssl_context=context
+        )
+        transport.close()
+        transport.release()
+        assert server.requests[0].headers["x-test"] == "1"
+    assert len(context.get_ca_certs()) == 1  # the system's were not added
