@@ -44,7 +44,7 @@ def test_a_late_disconnect_of_an_old_epoch_changes_nothing(role: Role) -> None:
     bridge.connect(again)
     bridge.disconnect(load_event("disconnect_relay"))
     assert bridge.link.take() == []
-    assert bridge.session.relay == Side("again=", 2)
+    assert bridge.session.relay == Side("again=", 2, previous=RELAY)
 
 
 def test_the_item_of_the_connection_stays_so_that_a_late_end_still_finds_its_session() -> None:
@@ -52,6 +52,7 @@ def test_the_item_of_the_connection_stays_so_that_a_late_end_still_finds_its_ses
     bridge.open()
     bridge.disconnect(load_event("disconnect_dialer"))
     bridge.link.take()
+    bridge.link.gone.add(DIALER)
     bridge.message(load_event("default_end"))
     ((to, frame),) = bridge.link.take()
     assert to == RELAY
