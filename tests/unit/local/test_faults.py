@@ -6,14 +6,22 @@ import asyncio
 
 import pytest
 
-from emissary_lib.local.faults import MAX_OVERTAKERS, Decision, Faults, Hop, Site
+from emissary_lib.local.faults import (
+    MAX_OVERTAKERS,
+    Decision,
+    DecisionStream,
+    FaultEngine,
+    Faults,
+    Hop,
+    Site,
+)
 from emissary_lib.protocol.errors import ConfigError
 
 
 def decisions(
     faults: Faults, site: Site = Site.MESSAGE_IN, instance: int = 0, count: int = 200
 ) -> list[Decision]:
-    stream = faults.stream(site, instance)
+    stream = DecisionStream(FaultEngine(faults), site, instance)
     return [stream.next() for _ in range(count)]
 
 
@@ -62,7 +70,7 @@ def travel(faults: Faults, count: int) -> list[int]:
             if len(arrived) == count:
                 done.set()
 
-        hop = Hop(faults.stream(Site.MESSAGE_IN, 0), asyncio.get_running_loop())
+        hop = Hop(DecisionStream(FaultEngine(faults), Site.MESSAGE_IN, 0), asyncio.get_running_loop())
         for number in range(count):
             hop.send(lambda number=number: deliver(number))
         await asyncio.wait_for(done.wait(), 5)
