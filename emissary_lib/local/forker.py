@@ -88,7 +88,7 @@ class Forker:
             "log": str(log),
         }
         if skew:
-            command["skew"] = skew
+            command["skew"] = float(skew)
         encoded = json.dumps(command).encode()
         if self._control is None or len(encoded) > MAX_COMMAND:
             self._exited(fork.id, "the environment variables are too large, or the local cloud is closed")
