@@ -130,6 +130,8 @@ def test_a_silent_connection_takes_posts_hears_nothing_and_is_noticed_late() -> 
             (event,) = await cloud.invoker.wait_for("Disconnect")
             assert event["requestContext"]["disconnectStatusCode"] == 1006
             # Nothing has come, not even the end of the TCP connection; nothing was read either.
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.recv(), 0.05)  # the post was answered half a second ago
             assert client.state.name == "OPEN" and not pong.done()
             assert [name for name, _ in cloud.invoker.events] == ["Connect", "Disconnect"]
             assert cloud.faults.met == {"silence": 1}
