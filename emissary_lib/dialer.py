@@ -119,7 +119,8 @@ class Dialer:
         parsed = Target.parse(target)
         ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
         try:
-            session, run = self._open(parsed, timeout)
+            session, attach = self._open(parsed, timeout)
+            run = attach(ours)
         except BaseException:
             ours.close()
             theirs.close()
@@ -127,7 +128,7 @@ class Dialer:
         theirs.settimeout(socket.getdefaulttimeout())
         sock = TunnelSocket(fileno=theirs.detach())
         sock.session = session
-        threading.Thread(target=run, args=(ours,), name="emissary-driver", daemon=True).start()
+        threading.Thread(target=run, name="emissary-driver", daemon=True).start()
         return sock
 
     def create_connection(
@@ -163,8 +164,8 @@ class Dialer:
         parsed = Target.parse(target)
 
         def serve(sock: socket.socket) -> None:
-            _opened, run = self._open(parsed, timeout)
-            run(sock)
+            _session, attach = self._open(parsed, timeout)
+            attach(sock)()
 
         return Forward(listen, serve)
 
@@ -182,8 +183,11 @@ class Dialer:
 
     def _open(
         self, target: Target, timeout: float | None
-    ) -> tuple[SessionInfo, Callable[[socket.socket], None]]:
-        """Open a session; gives what is known of it, and what drives it over a socket until its end."""
+    ) -> tuple[SessionInfo, Callable[[socket.socket], Callable[[], None]]]:
+        """Open a session; gives what is known of it, and what ties it to a socket.
+
+        The latter owns the socket from then on, and gives what drives the session until its end.
+        """
         if self._closed:
             raise ClosedError("this dialer was closed; make a new one")
         places = self._budget.member()
@@ -199,26 +203,30 @@ class Dialer:
             if isinstance(event, Aborted):
                 info.error = reset_error(target, event.code, event.reason)
 
-        def run(sock: socket.socket) -> None:
+        def attach(sock: socket.socket) -> Callable[[], None]:
             door = ResumeDoor(self._endpoint, self._key, opened.id, opened.parameters.resume_token)
             link = SocketLink(opened.transport, door)
             try:
                 tunnel = Tunnel(opened.session, link, sock, on_event=on_event, turned=places.decline)
-            except OSError:  # no descriptor is left
+            except BaseException:  # no descriptor is left
                 reset(sock)
                 link.close()
                 link.release()
                 places.leave()
                 raise
             places.wake = tunnel.wake
-            lifetimes.add(tunnel)
-            try:
-                tunnel.run()
-            finally:
-                lifetimes.discard(tunnel)
-                places.leave()
+            lifetimes.add(tunnel)  # before the caller has the socket: the program may exit at any moment
 
-        return info, run
+            def run() -> None:
+                try:
+                    tunnel.run()
+                finally:
+                    lifetimes.discard(tunnel)
+                    places.leave()
+
+            return run
+
+        return info, attach
 
 
 def _session_info(opened: OpenedSession, target: Target) -> SessionInfo:

@@ -18,7 +18,6 @@ from emissary_lib.exceptions import (
     EmissaryError,
     GatewayRefusedError,
     LinkClosedError,
-    TunnelResetError,
     UnsupportedVersionError,
     dial_error,
 )
@@ -32,18 +31,23 @@ from emissary_lib.protocol.keys import Key
 from emissary_lib.protocol.opening import OpeningReader, opening_bytes
 from emissary_lib.protocol.payloads import Opened
 from emissary_lib.protocol.session import Session, SessionConfig
-from emissary_lib.protocol.states import Side
+from emissary_lib.protocol.states import Side, State
 from emissary_lib.protocol.targets import Target
 from emissary_lib.transport.websocket import WebSocketTransport, connect
 
 #: Waits between attempts at a gateway that is throttled or broken, in seconds: first, and longest.
 BACK_OFF: Final = (0.1, 2.0)
 
+#: Ends of a session that was still opening, after which a new session may do better.
+_START_OVER: Final = frozenset(
+    {Code.DIALER_GONE, Code.RELAY_GONE, Code.UNKNOWN_SESSION, Code.OPENING_EXPIRED}
+)
+
+#: How long a failed dial waits for the bridge to have taken note, in seconds, if it has that long.
+FAREWELL: Final = 1.0
+
 #: Longest wait for a message while a place in the shared budget is missing, in seconds.
 _BUDGET_WAIT: Final = 0.05
-
-#: Ends of a session that is still opening after which another one has a chance.
-_START_OVER: Final = frozenset({Code.DIALER_GONE, Code.RELAY_GONE, Code.UNKNOWN_SESSION})
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,13 @@ def open_session(
     while True:
         try:
             return _open_once(endpoint, key, target, config, deadline, progress)
-        except TimeoutError as exc:
-            if isinstance(exc, EmissaryError):
-                raise
-            raise _timed_out(target, deadline, progress.step) from exc
-        except (LinkClosedError, TunnelResetError) as exc:
-            # Cut off before the relay was reached: there is nothing to resume, so start over.
-            if isinstance(exc, TunnelResetError) and exc.code not in _START_OVER:
+        except (LinkClosedError, DialError) as exc:
+            # Cut off before a relay had reached the target: there is nothing to lose, so start over.
+            if isinstance(exc, DialError) and exc.code not in _START_OVER:
                 raise
             wait = _pause(wait, deadline, exc)
+        except TimeoutError as exc:
+            raise _timed_out(target, deadline, progress.step) from exc
 
 
 class _Progress:
@@ -207,11 +209,11 @@ class _Exchange:
             while not self._reader.done:
                 self._turn(deadline)
             return self._outcome()
-        except TimeoutError:
-            self._give_up(Code.DIALER_RESET, "the dial timed out")
+        except EmissaryError as exc:  # first: TargetTimedOutError is a TimeoutError too
+            self._give_up(getattr(exc, "code", Code.PROTOCOL_ERROR), type(exc).__name__, deadline)
             raise
-        except EmissaryError as exc:
-            self._give_up(getattr(exc, "code", Code.PROTOCOL_ERROR), type(exc).__name__)
+        except TimeoutError:
+            self._give_up(Code.DIALER_RESET, "the dial timed out", deadline)
             raise
 
     def _turn(self, deadline: Deadline) -> None:
@@ -267,13 +269,17 @@ class _Exchange:
             code=event.code,
         )
 
-    def _give_up(self, code: Code, reason: str) -> None:
-        """Tell the bridge why, once, so that its record is right; nobody waits for an answer."""
+    def _give_up(self, code: Code, reason: str, deadline: Deadline) -> None:
+        """Tell the bridge why, so that its record is right."""
         now = time.monotonic()
         self._session.abort(code, reason, now)
+        # Else our $disconnect may overtake END, and the record says DIALER_GONE.
+        patience = Deadline(deadline.cap(FAREWELL))
         try:
             self._flush(now)
-        except LinkClosedError:
+            while self._session.state is not State.ENDED:
+                self._session.receive_message(self._transport.recv(patience.remaining()), time.monotonic())
+        except (LinkClosedError, TimeoutError):
             return
 
     def _flush(self, now: float) -> None:

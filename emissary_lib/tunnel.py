@@ -128,6 +128,10 @@ class Tunnel:
         thread of the tunnel is left.
         """
         try:
+            # What the session begins with counts as sent before anything can be said of it.
+            with self._lock:
+                step = self._advance()
+            self._carry_out(step)
             self._reader.start()
             self._drive()
         finally:

@@ -21,7 +21,7 @@ class Wakeup:
         """Wake the waiting thread, or the next one to wait. From any thread; does not block."""
         # Full: it is awake already. Closed: there is nobody left to wake.
         with contextlib.suppress(OSError):
-            self._sender.send(b"\0")
+            self._sender.send(b"\0", getattr(socket, "MSG_NOSIGNAL", 0))
 
     def clear(self) -> None:
         """Forget past wake-ups."""

@@ -78,7 +78,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "emissary_lib.__main__": ({"emissary_lib.cli"}, set()),
     "emissary_lib.exceptions": ({"emissary_lib.protocol"}, set()),
     "emissary_lib.deadline": ({"emissary_lib.exceptions"}, set()),
-    "emissary_lib.loopback": ({"emissary_lib.exceptions"}, set()),
+    "emissary_lib.loopback": ({"emissary_lib.exceptions", "emissary_lib.deadline"}, set()),
     "emissary_lib.protocol": ({"emissary_lib.protocol"}, set()),
     "emissary_lib.transport": (LINK, set()),
     "emissary_lib.transport.websocket": (LINK, {"websocket"}),

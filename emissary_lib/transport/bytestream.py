@@ -33,6 +33,8 @@ class ByteStream:
         self._sock = sock
         self._lock = threading.Lock()
         self._buffer = memoryview(b"")
+        # A program that takes SIGPIPE as it comes must not die of a gateway that left. TLS takes no flag.
+        self._flags = 0 if isinstance(sock, ssl.SSLSocket) else getattr(socket, "MSG_NOSIGNAL", 0)
 
     def read(self, size: int, deadline: Deadline) -> bytes:
         """At least one and at most ``size`` bytes; empty at the end of the stream.
@@ -72,7 +74,7 @@ class ByteStream:
         while view:
             try:
                 with self._lock:
-                    sent = self._sock.send(view)
+                    sent = self._sock.send(view, self._flags)
             except (BlockingIOError, ssl.SSLWantWriteError):
                 wait(self._sock, select.POLLOUT, deadline)
             except ssl.SSLWantReadError:

@@ -35,7 +35,7 @@ def claim(
     Args:
         dial_back: Opens the WebSocket with this epoch, 1 at the first attempt; raises what
             ``transport.websocket.connect`` does.
-        deadline: How long 429, 5xx and silence are put up with.
+        deadline: Until when another attempt may follow one that failed; one under way is not cut short.
         pause: Waits some seconds.
 
     Returns:

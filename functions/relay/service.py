@@ -37,6 +37,11 @@ from functions.relay.link import RelayLink
 #: Seconds that connecting to the target may take: less than a dial's default timeout.
 TARGET_TIMEOUT: Final = 10.0
 
+#: Seconds to wait for the gateway's answer to a dial-back. It answers within 29 s (AWS, "Quotas for
+#: configuring and running a WebSocket API in API Gateway", integration timeout). A relay that left earlier
+#: could be granted the session afterwards: the dialer would find it claimed, and nobody there.
+UPGRADE_TIMEOUT: Final = 30.0
+
 #: Seconds before Lambda's own limit at which a session is ended in good order; a tenth of what is left
 #: where that is less.
 END_MARGIN: Final = 5.0
@@ -109,8 +114,11 @@ class Relay:
     def _claim(
         self, launch: Launch, door: Callable[[int, Deadline], MessageTransport]
     ) -> Claimed[MessageTransport] | None:
-        deadline = Deadline(CLAIM_DEADLINE)
-        claimed = claim(lambda epoch: door(epoch, deadline), deadline, pause=self.pause)
+        def attempt(epoch: int) -> MessageTransport:
+            left = max(0.1, launch.expires - time.time())  # a claim that comes later is refused
+            return door(epoch, Deadline(min(UPGRADE_TIMEOUT, left)))
+
+        claimed = claim(attempt, Deadline(CLAIM_DEADLINE), pause=self.pause)
         if claimed is None:
             logs.info("not ours to claim", session=launch.session)
         return claimed

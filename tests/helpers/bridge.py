@@ -60,6 +60,7 @@ class Relay:
         self._peer = peer
         self._received = bytearray()
         self._eof_wanted = False
+        self._ends_with_dialer = False
         self._changed = threading.Condition()
 
     def read(self, size: int) -> bytes:
@@ -74,6 +75,18 @@ class Relay:
         """Everything up to the dialer's end of stream."""
         self._wait(lambda: self._session.receive_ended)
         return bytes(self._received)
+
+    def read_some(self) -> bytes:
+        """What the target reads next; empty at the dialer's end of stream, or when the session is over."""
+        self._wait(lambda: self._received or self._session.receive_ended or not self._session.alive)
+        with self._changed:
+            data = bytes(self._received)
+            self._received.clear()
+            return data
+
+    def wait_over(self) -> None:
+        """Wait until the session has ended, well or not."""
+        self._wait(lambda: not self._session.alive)
 
     def wait_aborted(self) -> Aborted:
         self._wait(lambda: self.aborted is not None)
@@ -91,6 +104,10 @@ class Relay:
             self._eof_wanted = True
         self._turn()
 
+    def end_with_dialer(self) -> None:
+        """The target ends its stream once the dialer has ended its own."""
+        self._ends_with_dialer = True
+
     def flushed(self) -> None:
         """Wait until everything written has reached the dialer's session."""
         self._wait(lambda: not self.outgoing and self._session.buffered[0] == 0)
@@ -107,7 +124,7 @@ class Relay:
     def gateway_error(self) -> None:
         self._peer.send_text('{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}')
 
-    def _wait(self, condition: Callable[[], bool]) -> None:
+    def _wait(self, condition: Callable[[], object]) -> None:
         with self._changed:
             assert self._changed.wait_for(condition, PATIENCE), f"waited in vain for {condition}"
 
@@ -143,9 +160,11 @@ class Relay:
             if room := session.send_room:
                 taken = session.send_data(bytes(self.outgoing[:room]))
                 del self.outgoing[:taken]
-            if not self.outgoing and (self._eof_wanted or (self.echo and session.receive_ended)):
+            answered = (self.echo or self._ends_with_dialer) and session.receive_ended
+            if not self.outgoing and (self._eof_wanted or answered):
                 session.send_eof()
-            for message in session.messages_to_send(now):
+            # What goes to the bridge takes longer than what goes straight to the dialer.
+            for message in sorted(session.messages_to_send(now), key=lambda each: each.to_bridge):
                 frame = decode(message.text)
                 if frame.type is FrameType.END:
                     end = End.decode(frame.payload)
@@ -178,6 +197,8 @@ class Behaviour:
         false_proof: The banner's proof is by another key.
         answer: Sent instead of any answer to the opening.
         script: What plays the target.
+        cut_off: How the first sessions end, in order, in the middle of their opening: by a frame, or, where
+            it is empty, by the end of the WebSocket.
     """
 
     key: Key = KEY
@@ -188,6 +209,7 @@ class Behaviour:
     false_proof: bool = False
     answer: str | None = None
     script: Callable[[Relay], None] = lambda relay: None
+    cut_off: tuple[str, ...] = ()
 
 
 class Bridge:
@@ -197,11 +219,13 @@ class Bridge:
         behaviour: Read anew for each dial.
         openings: The dialer's stream of each connection, as far as it came before the relay took over.
         messages: Every message of every dialer, in order.
+        nonces: Of every connection that the door let in, in order.
     """
 
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.behaviour = behaviour or Behaviour()
         self.messages: list[str] = []
+        self.nonces: list[bytes] = []
         self._relays: list[Relay] = []
         self._changed = threading.Condition()
         self._refused = 0
@@ -235,10 +259,17 @@ class Bridge:
         return None
 
     def _serve(self, peer: Peer) -> None:
+        self.nonces.append(DoorHeaders.from_headers(peer.request.headers).nonce)
         if self.behaviour.silent:
             with contextlib.suppress(ConnectionError):
                 while (text := peer.read_message(PATIENCE * 3)) is not None:
                     self.messages.append(text)
+            return
+        if len(self.nonces) <= len(self.behaviour.cut_off):
+            peer.read_message()
+            if frame := self.behaviour.cut_off[len(self.nonces) - 1]:
+                peer.send_text(frame)
+                peer.read_message()
             return
         relay = self._open(peer)
         while relay is not None:

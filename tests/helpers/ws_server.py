@@ -192,6 +192,8 @@ class WsServer:
             raise self.failures[0]
 
     def close(self) -> None:
+        if self._closing.is_set():
+            return
         self._closing.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()

@@ -1,4 +1,4 @@
-"""One local cloud for all tests that need no faults and no parameters of their own: a start takes a second."""
+"""One local cloud for all tests that need no faults and no settings of their own: a start takes a second."""
 
 from __future__ import annotations
 

@@ -77,6 +77,7 @@ def test_two_hundred_dials_in_a_row(dialer: Dialer) -> None:
 
 def test_account_with_ten_executions_in_all_is_slower_but_breaks_nothing() -> None:
     # What new AWS accounts have. Four relays take four; the other six copy messages for everybody.
+    sessions: list[str] = []
     with (
         LocalCloud(TEMPLATE, parameters=PARAMETERS, account_concurrency=10) as cloud,
         Dialer(cloud.url, cloud.key) as dialer,
@@ -87,6 +88,9 @@ def test_account_with_ten_executions_in_all_is_slower_but_breaks_nothing() -> No
             data = os.urandom(2_000_000)
             with dialer.dial(target, DIAL) as sock:
                 sock.settimeout(DIAL)
+                assert sock.session is not None
+                sessions.append(sock.session.id)
                 return exchange(sock, data) == data
 
         assert run_at_once(4, work) == [True] * 4
+        assert [audit_record(cloud, session)["code"] for session in sessions] == ["OK"] * 4

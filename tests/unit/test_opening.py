@@ -27,8 +27,9 @@ from emissary_lib.protocol.credentials import DoorHeaders
 from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.keys import Key, KeyRing
 from emissary_lib.protocol.opening import evaluate, opening_bytes
-from emissary_lib.protocol.payloads import Reset
+from emissary_lib.protocol.payloads import Disconnected, Ended, Reset
 from emissary_lib.protocol.socks5 import reply, reply_for
+from emissary_lib.protocol.states import Side
 from emissary_lib.protocol.targets import Target
 from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.ws_server import PATIENCE, Peer, WsServer, refusal
@@ -328,6 +329,20 @@ def test_a_gateway_that_hangs_up_is_named_with_its_close_code() -> None:
     with WsServer(hang_up) as server, pytest.raises(LinkClosedError, match=r"1001 \(Going away\)") as caught:
         Dialer(server.url, KEY).dial(TARGET, PATIENCE)
     assert caught.value.close_code == 1001
+
+
+RELAY_GONE = encode(
+    Frame(FrameType.DISCONNECTED, generation=2, payload=Disconnected(Side.RELAY.role, 1).encode())
+)
+OVER = encode(Frame(FrameType.ENDED, generation=2, payload=Ended(Code.UNKNOWN_SESSION, 0, 0).encode()))
+
+
+@pytest.mark.parametrize("frame", ["", RELAY_GONE, OVER], ids=["websocket lost", "relay lost", "over"])
+def test_a_session_cut_off_while_it_opens_is_started_over_with_a_fresh_nonce(frame: str) -> None:
+    with Bridge(Behaviour(cut_off=(frame, frame), script=echo)) as bridge, dial(bridge) as sock:
+        sock.sendall(b"third time lucky")
+        assert sock.recv(100) == b"third time lucky"
+        assert len(set(bridge.nonces)) == 3
 
 
 def test_a_gateway_error_during_the_opening_is_survived() -> None:

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from emissary_lib.exceptions import LinkClosedError
 from emissary_lib.loopback import reset, tcp_pair
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.duplex import StreamConfig
-from emissary_lib.protocol.events import Aborted, Event, Finished
-from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
-from emissary_lib.protocol.payloads import End, Ended, Opened, Reset
-from emissary_lib.protocol.session import Outgoing, Session, SessionConfig
+from emissary_lib.protocol.events import Aborted, Finished
+from emissary_lib.protocol.frames import FrameType
+from emissary_lib.protocol.payloads import Ended, Reset
+from emissary_lib.protocol.session import Outgoing
 from emissary_lib.protocol.states import Side
-from emissary_lib.transport.memory import Faults, MemoryTransport, linked_pair
+from emissary_lib.transport.memory import Faults
 from emissary_lib.tunnel import Tunnel
+from tests.helpers.tunnels import (
+    CAPACITY,
+    USERS,
+    FakeLink,
+    Running,
+    back_to_back,
+    read_to_end,
+    send_all,
+    session_of,
+    wait_until,
+)
 from tests.helpers.ws_server import PATIENCE, noise
-
-#: Small buffers, so that windows shut soon.
-CAPACITY = 65_536
-
-
-#: The users' ends of this test's tunnels.
-USERS: list[socket.socket] = []
 
 
 @pytest.fixture(autouse=True)
@@ -39,151 +39,6 @@ def closed_users() -> Iterator[None]:
     yield
     while USERS:
         USERS.pop().close()
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        threading.Event().wait(0.001)
-
-
-def session_of(side: Side, *, capacity: int = CAPACITY) -> Session:
-    streams = StreamConfig(capacity=capacity)
-    if side is Side.RELAY:
-        opened = Opened(Code.OK, 0, 0, bytes(32))
-        return Session(
-            side, SessionConfig(streams=streams, generation=2, opened=opened), now=time.monotonic()
-        )
-    session = Session(side, SessionConfig(streams=streams), now=time.monotonic())
-    session.established()
-    return session
-
-
-class Ends:
-    """What the bridge would do with END: ENDED to both."""
-
-    def __init__(self) -> None:
-        self.transports: list[MemoryTransport] = []
-
-    def tell(self, side: Side, end: End) -> None:
-        dialer, relay = (end.sent, end.received) if side is Side.CLIENT else (end.received, end.sent)
-        text = encode(Frame(FrameType.ENDED, generation=2, payload=Ended(end.code, dialer, relay).encode()))
-        for transport in self.transports:
-            with contextlib.suppress(LinkClosedError):
-                transport.send(text)
-
-
-class PairLink:
-    """One tunnel's link over a transport in memory."""
-
-    def __init__(self, side: Side, transport: MemoryTransport, ends: Ends) -> None:
-        self._side = side
-        self._transport = transport
-        self._ends = ends
-
-    def send(self, message: Outgoing) -> None:
-        frame = decode(message.text)
-        if frame.type is FrameType.END:
-            self._ends.tell(self._side, End.decode(frame.payload))
-        else:
-            self._transport.send(message.text)
-
-    def recv(self) -> str:
-        return self._transport.recv(None)
-
-    def close(self) -> None:
-        self._transport.close()
-
-    def release(self) -> None:
-        self._transport.release()
-
-
-class Running:
-    """A tunnel in its thread, with the user's end of its socket."""
-
-    def __init__(self, session: Session, link: object, *, stop_at: float | None = None) -> None:
-        ours, self.user = tcp_pair()
-        USERS.append(self.user)
-        self.user.settimeout(PATIENCE)
-        self.events: list[Event] = []
-        self.session = session
-        self.tunnel = Tunnel(session, link, ours, on_event=self.events.append, stop_at=stop_at)  # type: ignore[arg-type]
-        self.thread = threading.Thread(target=self.tunnel.run)
-        self.thread.start()
-
-    @property
-    def aborted(self) -> Aborted | None:
-        return next((event for event in self.events if isinstance(event, Aborted)), None)
-
-    def join(self) -> None:
-        self.thread.join(PATIENCE)
-        assert not self.thread.is_alive(), "the tunnel does not end"
-
-
-@contextlib.contextmanager
-def back_to_back(faults: Faults | None = None, *, seed: int = 1) -> Iterator[tuple[Running, Running]]:
-    here, there = linked_pair(seed, faults)
-    ends = Ends()
-    ends.transports = [here, there]
-    dialer = Running(session_of(Side.CLIENT), PairLink(Side.CLIENT, here, ends))
-    relay = Running(session_of(Side.RELAY), PairLink(Side.RELAY, there, ends))
-    try:
-        yield dialer, relay
-    finally:
-        for running in (dialer, relay):
-            running.user.close()
-            running.tunnel.abort(Code.DIALER_RESET, "the test is over")
-            running.join()
-
-
-class FakeLink:
-    """A link whose other end the test plays."""
-
-    def __init__(self, *, answers_end: bool = True) -> None:
-        self.sent: list[Frame] = []
-        self._answers_end = answers_end
-        self._near, self._far = linked_pair()
-        self.released = False
-
-    def send(self, message: Outgoing) -> None:
-        frame = decode(message.text)
-        self.sent.append(frame)
-        if frame.type is FrameType.END and self._answers_end:
-            end = End.decode(frame.payload)
-            self.give(FrameType.ENDED, Ended(end.code, end.sent, end.received).encode())
-
-    def recv(self) -> str:
-        return self._near.recv(None)
-
-    def close(self) -> None:
-        self._near.close()
-
-    def release(self) -> None:
-        self.released = True
-
-    def give(self, kind: FrameType, payload: bytes = b"", *, offset: int = 0, ack: int = 0) -> None:
-        frame = Frame(kind, generation=2, window=1 << 20, offset=offset, ack=ack, payload=payload)
-        with contextlib.suppress(LinkClosedError):
-            self._far.send(encode(frame))
-
-    def hang_up(self) -> None:
-        self._far.abort()
-
-
-def send_all(sock: socket.socket, data: bytes, *, close: bool = False) -> None:
-    sock.sendall(data)
-    if close:
-        sock.close()
-    else:
-        sock.shutdown(socket.SHUT_WR)
-
-
-def read_to_end(sock: socket.socket) -> bytes:
-    parts = []
-    while data := sock.recv(65_536):
-        parts.append(data)
-    return b"".join(parts)
 
 
 # -- bytes --------------------------------------------------------------------------------------

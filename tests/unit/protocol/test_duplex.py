@@ -244,3 +244,22 @@ def test_a_timer_runs_while_anything_is_outstanding_and_stops_after() -> None:
     made.acknowledge(1, WIDE, [], 0.1)
     made.run_timer(0.1)
     assert made.next_timeout() is None
+
+
+def test_an_acknowledgement_that_moves_on_starts_the_timer_afresh() -> None:
+    made = duplex()
+    made.sender.write(bytes(300))
+    send(made, 0.0, limit=100)
+    made.acknowledge(100, WIDE, [], 0.4)
+    made.run_timer(0.4)
+    assert made.next_timeout() == pytest.approx(0.4 + 1.2)  # SRTT 0.4, RTTVAR 0.2
+
+
+def test_the_timers_end_halves_the_cap() -> None:
+    made = duplex(cap=(4, 16))
+    made.sender.write(bytes(1000))
+    assert len(send(made, 0.0, limit=100)) == 4
+    made.handle_timeout(3.0)
+    assert offsets(send(made, 3.0, limit=100)) == [0, 100]
+    made.handle_timeout(9.0)
+    assert offsets(send(made, 9.0, limit=100)) == [0]

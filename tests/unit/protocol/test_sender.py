@@ -278,3 +278,14 @@ def test_a_dropped_stream_holds_nothing_and_keeps_its_position() -> None:
     assert (made.buffered, made.unsent, made.in_flight, made.small_in_flight, made.room) == (0, 0, 0, 0, 0)
     assert (made.waiting, made.outstanding, made.next_offset) == (False, False, 100)
     assert drain(made) == []
+
+
+def test_an_error_that_names_no_frame_passes_over_what_is_sacked() -> None:
+    made = sender()
+    made.write(bytes(200))
+    drain(made)
+    made.receive_ack(0, [(0, 100)], 0.0)
+    assert made.mark_oldest_lost()
+    assert shape(drain(made)) == [(100, 100, False)]
+    made.receive_ack(0, [(0, 200)], 0.0)
+    assert not made.mark_oldest_lost()

@@ -93,6 +93,16 @@ def test_throttled_relay_dials_back_again_with_the_next_epoch() -> None:
         assert frame.generation == 1 + 3  # the dialer's epoch and the relay's
 
 
+@pytest.mark.parametrize(("left", "patience"), [(60.0, 30.0), (12.0, 12.0)])
+def test_dial_back_is_waited_for_until_the_gateway_must_have_answered(left: float, patience: float) -> None:
+    # API Gateway answers within 29 s. A relay that gave up after 10 s could be granted the session at 11 s,
+    # and the dial failed because "the relay's WebSocket went away".
+    launch = dataclasses.replace(example_launch(), expires=time.time() + left)
+    with World(launch=launch) as world:
+        world.opened()
+        assert world.patience == [pytest.approx(patience, abs=1.0)]
+
+
 def test_relay_refused_for_good_exits() -> None:
     def forbidden(headers: Mapping[str, str]) -> MessageTransport:
         raise refused(403)

@@ -112,6 +112,7 @@ class World:
     Attributes:
         target: The target's end of its connection.
         claims: The headers of each dial-back.
+        patience: How long each dial-back was to be waited for, in seconds.
         outcome: What ``serve`` returned.
     """
 
@@ -128,6 +129,7 @@ class World:
         self.target, self.near = tcp_pair()
         self.target.settimeout(SOON)
         self.claims: list[dict[str, str]] = []
+        self.patience: list[float | None] = []
         self.launch = launch or example_launch()
         self.outcome: Code | None = None
         self._answer = dial_back or (lambda headers: self.transport)
@@ -152,6 +154,7 @@ class World:
 
     def _dial_back(self, headers: Mapping[str, str], deadline: Deadline) -> MessageTransport:
         self.claims.append(dict(headers))
+        self.patience.append(deadline.timeout)
         return self._answer(headers)
 
     def __enter__(self) -> World:

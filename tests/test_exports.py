@@ -1,0 +1,57 @@
+"""What the package exports, and that importing it costs the functions nothing they do not have."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import emissary_lib
+
+#: Modules that a function's container need not have, or need not load.
+HEAVY = ["websocket", "aiohttp", "boto3", "moto", "cryptography", "yaml", "sqlalchemy", "psycopg"]
+
+
+@pytest.mark.parametrize("name", emissary_lib.__all__)
+def test_every_exported_name_resolves_and_is_documented(name: str) -> None:
+    value = getattr(emissary_lib, name)
+    assert name == "__version__" or value.__doc__
+
+
+def test_a_lazy_name_is_the_one_of_its_home() -> None:
+    for name, home in emissary_lib._HOMES.items():
+        assert getattr(emissary_lib, name) is getattr(importlib.import_module(home), name)
+    assert sorted(dir(emissary_lib)) == sorted(emissary_lib.__all__)
+    assert len(set(emissary_lib.__all__)) == len(emissary_lib.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Dailer'"):
+        emissary_lib.Dailer  # noqa: B018
+
+
+def run(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_protocol_imports_without_any_of_the_libraries_around_it() -> None:
+    blocked = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in HEAVY)
+    run(blocked + "import emissary_lib, emissary_lib.protocol.frames, emissary_lib.protocol.session")
+
+
+def test_the_dialer_needs_websocket_client_alone() -> None:
+    heavy = [name for name in HEAVY if name != "websocket"]
+    blocked = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in heavy)
+    run(blocked + "from emissary_lib import Dialer, Key, Target, TunnelSocket, EmissaryError")
+
+
+def test_importing_the_core_loads_no_socket_module() -> None:
+    names = ["websocket", "ssl", "socket", "selectors"]
+    program = f"import sys, emissary_lib.protocol.frames; print([n for n in {names} if n in sys.modules])"
+    assert run(program) == "[]\n"

@@ -1,0 +1,78 @@
+"""The tree of errors: its drawing is true, its built-in bases hold, its texts say what to do."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from emissary_lib import exceptions
+from emissary_lib.exceptions import AuthenticationError, DialError, dial_error, reset_error
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.targets import Target
+
+TARGET = Target("db.internal", 5432)
+BUILTINS = (
+    ValueError,
+    PermissionError,
+    ConnectionError,
+    ConnectionRefusedError,
+    TimeoutError,
+    ConnectionResetError,
+)
+
+
+def drawn() -> list[tuple[str, str, str | None]]:
+    """(name, parent, built-in base) of each line in the module's docstring."""
+    found: list[tuple[str, str, str | None]] = []
+    path = ["EmissaryError"]
+    for line in (exceptions.__doc__ or "").splitlines():
+        match = re.match(r"^    ((?:\|  |   )*)[|`]- (.+)$", line)
+        if not match:
+            continue
+        depth = len(match[1]) // 3 + 1
+        for name, base in re.findall(r"(\w+Error)(?:\((\w+)\))?", match[2].split("   ")[0]):
+            path[depth:] = [name]
+            found.append((name, path[depth - 1], base or None))
+    return found
+
+
+def test_the_drawing_is_the_tree() -> None:
+    lines = drawn()
+    assert len(lines) > 20
+    assert {name for name, _parent, _base in lines} | {"EmissaryError"} == set(exceptions.__all__)
+    for name, parent, base in lines:
+        kind = getattr(exceptions, name)
+        assert issubclass(kind, getattr(exceptions, parent)), f"{name} is no {parent}"
+        if base:
+            assert any(each.__name__ == base and issubclass(kind, each) for each in BUILTINS), (
+                f"{name}: {base}"
+            )
+
+
+def test_every_error_a_driver_may_meet_at_a_socket_is_an_os_error() -> None:
+    for kind in (
+        exceptions.TransportError,
+        exceptions.DialError,
+        exceptions.TunnelResetError,
+        AuthenticationError,
+    ):
+        assert issubclass(kind, OSError)
+
+
+@pytest.mark.parametrize("code", [code for code in Code if code is not Code.OK])
+def test_every_code_makes_errors_that_name_target_and_code(code: Code) -> None:
+    cut = reset_error(TARGET, code, "because")
+    assert "db.internal:5432" in str(cut) and "unknown" in str(cut)
+    assert cut.code is code and isinstance(cut, ConnectionResetError)
+    missed = dial_error(TARGET, code)
+    assert "db.internal:5432" in str(missed)
+    if code is Code.AUTHENTICATION_FAILED:
+        assert isinstance(missed, AuthenticationError)
+    else:
+        assert isinstance(missed, DialError)
+        assert (missed.code, missed.target) == (code, TARGET)
+
+
+def test_a_reset_without_a_reason_tells_the_codes_meaning() -> None:
+    assert "no answer to PING in time (LINK_DEAD)" in str(reset_error(TARGET, Code.LINK_DEAD, ""))

@@ -1,0 +1,266 @@
+"""What ``dial`` returns is a socket: everything that takes one takes it."""
+
+from __future__ import annotations
+
+import gc
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emissary_lib.dialer import Dialer
+from emissary_lib.exceptions import RelayDeadlineError, TunnelResetError
+from emissary_lib.local.certificates import create_certificates
+from emissary_lib.loopback import reset, tcp_pair
+from emissary_lib.protocol.codes import Code
+from emissary_lib.tunnel_socket import TunnelSocket
+from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
+from tests.helpers.ws_server import PATIENCE, noise
+
+
+@pytest.fixture
+def bridge() -> Iterator[Bridge]:
+    with Bridge() as bridge:
+        yield bridge
+
+
+@pytest.fixture
+def sock(bridge: Bridge) -> Iterator[TunnelSocket]:
+    with Dialer(bridge.url, KEY).dial(TARGET, PATIENCE) as sock:
+        sock.settimeout(PATIENCE)
+        yield sock
+
+
+def read_to_end(sock: socket.socket) -> bytes:
+    parts = []
+    while data := sock.recv(65_536):
+        parts.append(data)
+    return b"".join(parts)
+
+
+def test_it_is_a_connected_blocking_tcp_socket(bridge: Bridge) -> None:
+    with Dialer(bridge.url, KEY).dial(TARGET) as sock:
+        assert isinstance(sock, socket.socket)
+        assert sock.gettimeout() is None
+        assert sock.getpeername()[0] == "127.0.0.1"
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        assert sock.session is not None and sock.session.target.port == 5432
+        assert len(sock.session.id) == 64 and sock.session.error is None
+
+
+def test_a_half_close_is_kept_and_a_megabyte_comes_back(sock: TunnelSocket, bridge: Bridge) -> None:
+    data = noise(1 << 20)
+    sock.sendall(b"give me a megabyte")
+    sock.shutdown(socket.SHUT_WR)
+    relay = bridge.relay()
+    assert relay.read_to_end() == b"give me a megabyte"
+    relay.write(data)
+    relay.write_eof()
+    assert read_to_end(sock) == data
+    assert sock.session is not None and sock.session.error is None
+
+
+def test_the_targets_end_of_stream_leaves_our_direction_open(sock: TunnelSocket, bridge: Bridge) -> None:
+    relay = bridge.relay()
+    relay.write(b"bye")
+    relay.write_eof()
+    assert read_to_end(sock) == b"bye"
+    sock.sendall(b"still talking")
+    assert relay.read(13) == b"still talking"
+
+
+def test_a_timeout_is_the_sockets_own_and_passes(sock: TunnelSocket, bridge: Bridge) -> None:
+    sock.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        sock.recv(1)
+    bridge.relay().write(b"x")
+    sock.settimeout(PATIENCE)
+    assert sock.recv(1) == b"x"
+
+
+def test_select_tells_when_there_is_something_to_read(sock: TunnelSocket, bridge: Bridge) -> None:
+    assert select.select([sock], [sock], [], 0) == ([], [sock], [])
+    bridge.relay().write(b"x")
+    assert select.select([sock], [], [], PATIENCE)[0] == [sock]
+
+
+def test_a_file_made_of_it_reads_lines_and_writes(sock: TunnelSocket, bridge: Bridge) -> None:
+    bridge.relay().write(b"220 ready\r\n250 ok\r\n")
+    with sock.makefile("rwb") as file:
+        assert file.readline() == b"220 ready\r\n"
+        assert file.readline() == b"250 ok\r\n"
+        file.write(b"\n")
+        file.flush()
+    assert bridge.relay().read(1) == b"\n"
+
+
+def test_a_dup_carries_on_when_the_original_is_closed(sock: TunnelSocket, bridge: Bridge) -> None:
+    with sock.dup() as copy:
+        sock.close()
+        copy.sendall(b"copy")
+        assert bridge.relay().read(4) == b"copy"
+        bridge.relay().write(b"back")
+        copy.settimeout(PATIENCE)
+        assert copy.recv(4) == b"back"
+
+
+def test_the_tunnel_lives_as_long_as_the_descriptor_not_the_object(bridge: Bridge) -> None:
+    sock = Dialer(bridge.url, KEY).dial(TARGET, PATIENCE)
+    descriptor = sock.detach()
+    del sock
+    gc.collect()
+    with socket.socket(fileno=descriptor) as plain:
+        plain.settimeout(PATIENCE)
+        plain.sendall(b"alive")
+        assert bridge.relay().read(5) == b"alive"
+        bridge.relay().write(b"yes")
+        assert plain.recv(3) == b"yes"
+
+
+def test_tls_inside_the_tunnel(tmp_path: Path) -> None:
+    certificates = create_certificates(tmp_path)
+    inside, outside = tcp_pair()
+
+    def target() -> None:
+        with certificates.server_context().wrap_socket(inside, server_side=True) as tls:
+            while data := tls.recv(65_536):
+                tls.sendall(data)
+
+    def play(relay: Relay) -> None:
+        def pump() -> None:
+            while data := outside.recv(65_536):
+                relay.write(data)
+            relay.write_eof()
+
+        def feed() -> None:
+            while data := relay.read_some():
+                outside.sendall(data)
+            outside.shutdown(socket.SHUT_WR)
+
+        threads.extend(threading.Thread(target=each) for each in (pump, feed))
+
+    threads = [threading.Thread(target=target)]
+    data = noise(300_000)
+    with outside, Bridge(Behaviour(script=play)) as bridge:
+        sock = Dialer(bridge.url, KEY).dial(TARGET, PATIENCE)
+        for thread in threads:
+            thread.start()
+        with certificates.client_context().wrap_socket(sock, server_hostname="localhost") as tls:
+            tls.settimeout(PATIENCE)
+            sender = threading.Thread(target=tls.sendall, args=(b"hello",))
+            sender.start()
+            sender.join(PATIENCE)
+            assert tls.recv(5) == b"hello"
+            for at in range(0, len(data), 30_000):
+                tls.sendall(data[at : at + 30_000])
+                got = b""
+                while len(got) < 30_000:
+                    got += tls.recv(30_000 - len(got))
+                assert got == data[at : at + 30_000]
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def test_tls_meets_a_reset_as_a_plain_error_and_the_session_names_the_cause(tmp_path: Path) -> None:
+    context = ssl.create_default_context()
+    with Bridge() as bridge:
+        sock = Dialer(bridge.url, KEY).dial(TARGET, PATIENCE)
+        session = sock.session
+        bridge.relay().reset(Code.TARGET_RESET)
+        with pytest.raises(OSError, match="reset"), sock:
+            context.wrap_socket(sock, server_hostname="db.internal")
+        assert session is not None and isinstance(session.error, TunnelResetError)
+
+
+# -- resets -------------------------------------------------------------------------------------
+
+
+def test_a_reset_comes_after_every_byte_and_names_its_cause(sock: TunnelSocket, bridge: Bridge) -> None:
+    data = noise(500_000)
+    relay = bridge.relay()
+    relay.write(data)
+    relay.flushed()
+    relay.reset(Code.TARGET_RESET, "connection reset by the database")
+    received = bytearray()
+    with pytest.raises(TunnelResetError, match="connection reset by the database") as caught:
+        while True:
+            piece = sock.recv(10_000)
+            assert piece, "a reset must never look like an end of file"
+            received += piece
+    assert received == data
+    assert isinstance(caught.value, ConnectionResetError)
+    assert caught.value.code is Code.TARGET_RESET
+    assert "db.internal:5432" in str(caught.value) and "outcome" in str(caught.value)
+    assert sock.session is not None and sock.session.error is caught.value
+
+
+def test_the_relays_time_limit_has_an_error_of_its_own(sock: TunnelSocket, bridge: Bridge) -> None:
+    bridge.relay().reset(Code.RELAY_DEADLINE)
+    with pytest.raises(RelayDeadlineError, match="15-minute limit; dial again"):
+        sock.recv(1)
+
+
+@pytest.mark.parametrize("how", ["recv", "recv_into", "makefile", "send", "sendall"])
+def test_every_way_to_read_or_write_names_the_cause(sock: TunnelSocket, bridge: Bridge, how: str) -> None:
+    bridge.relay().reset(Code.KILLED, "an operator")
+    with pytest.raises(TunnelResetError, match="an operator"):
+        while True:
+            if how == "recv":
+                sock.recv(1)
+            elif how == "recv_into":
+                sock.recv_into(bytearray(1))
+            elif how == "makefile":
+                with sock.makefile("rb") as file:
+                    file.read(1)
+            elif how == "send":
+                sock.send(b"x" * 1000)
+            else:
+                sock.sendall(b"x" * 1000)
+
+
+def test_a_bare_descriptor_gets_the_plain_error_and_the_session_knows_why(
+    sock: TunnelSocket, bridge: Bridge
+) -> None:
+    bridge.relay().reset(Code.TARGET_RESET)
+    with sock.dup() as copy, pytest.raises(ConnectionResetError) as caught:
+        copy.recv(1)
+    assert not isinstance(caught.value, TunnelResetError)
+    assert sock.session is not None and sock.session.error is not None
+    assert sock.session.error.code is Code.TARGET_RESET
+
+
+def test_a_gateway_that_goes_away_is_a_reset_that_says_so(bridge: Bridge, sock: TunnelSocket) -> None:
+    bridge.server.close()
+    with pytest.raises(TunnelResetError, match=r"WebSocket.*DIALER_GONE"):
+        sock.recv(1)
+
+
+def test_closing_with_unread_bytes_resets_the_target(bridge: Bridge) -> None:
+    sock = Dialer(bridge.url, KEY).dial(TARGET, PATIENCE)
+    relay = bridge.relay()
+    relay.write(b"nobody reads this")
+    relay.flushed()
+    select.select([sock], [], [], PATIENCE)
+    sock.close()
+    assert relay.wait_aborted().code is Code.DIALER_RESET
+
+
+def test_a_reset_of_ours_resets_the_target(bridge: Bridge) -> None:
+    sock = Dialer(bridge.url, KEY).dial(TARGET, PATIENCE)
+    reset(sock)
+    assert bridge.relay().wait_aborted().code is Code.DIALER_RESET
+
+
+def test_a_plain_close_is_an_end_of_file_at_the_target() -> None:
+    with Bridge(Behaviour(script=echo)) as bridge:
+        with Dialer(bridge.url, KEY).dial(TARGET, PATIENCE) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+        bridge.relay().wait_over()
+        assert bridge.relay().aborted is None
