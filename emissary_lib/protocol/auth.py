@@ -62,17 +62,17 @@ _FIELD_MAX: Final = 0xFFFF
 
 
 class ClockSkewError(AuthenticationError):
-    """Key and MAC are right; only the date is too far from this side's clock.
+    """Key and MAC are right; only the dialer's date is too far from the server's clock.
 
     Attributes:
-        skew: The date minus this side's clock, in seconds.
+        skew: The dialer's clock minus the server's, in seconds.
     """
 
     def __init__(self, skew: float) -> None:
         way = "ahead of" if skew > 0 else "behind"
         super().__init__(
-            f"the date is {abs(skew):.0f} s {way} this clock, at most {MAX_CLOCK_SKEW:.0f} s is accepted; "
-            "set the dialer's clock"
+            f"the dialer's clock is {abs(skew):.0f} s {way} the server's, at most {MAX_CLOCK_SKEW:.0f} s is "
+            "accepted; set the dialer's clock"
         )
         self.skew = skew
 
