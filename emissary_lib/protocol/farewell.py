@@ -10,19 +10,26 @@ class Farewell:
 
     Args:
         expires_at: The relay's end, on the clock of ``now``.
+
+    Attributes:
+        expires_at: The same.
     """
 
     def __init__(self, expires_at: float) -> None:
-        self._expires_at = expires_at
+        self.expires_at = expires_at
         self._announcements = [expires_at - before for before in GOAWAY_BEFORE]
 
-    def next_timeout(self) -> float:
-        """When :meth:`announcement` or :meth:`over` has something new to say."""
-        return min(self._announcements, default=self._expires_at)
+    def next_timeout(self, *, heard: bool) -> float:
+        """When :meth:`announcement` or :meth:`over` has something new to say.
+
+        Args:
+            heard: Whether the peer can be told anything now; else an announcement waits until it can.
+        """
+        return min(self._announcements, default=self.expires_at) if heard else self.expires_at
 
     def remaining(self, now: float) -> int:
         """Milliseconds until the end."""
-        return max(0, int((self._expires_at - now) * 1000))
+        return max(0, int((self.expires_at - now) * 1000))
 
     def announcement(self, now: float) -> bool:
         """Whether GOAWAY has to go out now; several that are due at once are one."""
@@ -32,4 +39,4 @@ class Farewell:
 
     def over(self, now: float) -> bool:
         """Whether the time is up."""
-        return now >= self._expires_at
+        return now >= self.expires_at

@@ -52,6 +52,10 @@ class Keepalive:
     def answered(self, now: float) -> None:
         """The bridge answered; that says nothing of the peer, and a WebSocket that works."""
 
+    def restarted(self, now: float) -> None:
+        """The peer can be reached again: silence counts from now on."""
+        self.heard(now)
+
     def next_timeout(self, unacked_since: float | None) -> float:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
 

@@ -87,11 +87,11 @@ class Outbox:
         to_bridge = kind in (FrameType.END, FrameType.PROBE)
         return Outgoing(encode(Frame(kind, generation=generation, payload=payload)), to_bridge)
 
-    def last_words(self, ending: Ending, generation: int) -> list[Outgoing]:
-        """END, and RESET if the peer has to be told."""
+    def last_words(self, ending: Ending, generation: int, *, heard: bool) -> list[Outgoing]:
+        """END, and RESET if the peer has to be told and is there to hear it."""
         end = End(ending.code, self._duplex.sender.next_offset, self._duplex.receiver.ack)
         messages = [self.control(FrameType.END, generation, end.encode())]
-        if ending.tell_peer:
+        if ending.tell_peer and heard:
             reset = Reset(ending.code, ending.reason)
             messages.append(self.control(FrameType.RESET, generation, reset.encode()))
         return messages

@@ -51,6 +51,10 @@ class Probing:
         self._quiet_since = now
         self._asked = None
 
+    def restarted(self, now: float) -> None:
+        """The dialer can be reached again. That it is there is not said: its silence counts on."""
+        self.answered(now)
+
     def next_timeout(self, unacked_since: float | None) -> float:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
 

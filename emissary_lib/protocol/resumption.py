@@ -32,6 +32,7 @@ class Resumption:
     Attributes:
         epoch: Attempts to connect that we have made.
         link_up: Whether our own WebSocket is there.
+        peer_away: Whether the bridge says that the peer has no connection.
         peer_connection: The peer's connection id by the newest RESUMED; ``None`` before any.
 
     Thread safety: none; the owner of the session serialises every call.
@@ -43,11 +44,14 @@ class Resumption:
         self._peer_epoch = peer_epoch
         self.epoch = own_epoch
         self.link_up = True
+        self.peer_away = False
         self.peer_connection: str | None = None
         self._link_deadline: float | None = None
         self._away_deadline: float | None = None
         self._away_since = 0  # generation at which the peer was found to be away
+        self._placed = True  # we know where the peer is, or that it is away
         self._asking: _Asking | None = None
+        self._asked_at: float | None = None
         self._entered = self.generation
 
     @property
@@ -56,14 +60,9 @@ class Resumption:
         return (self.epoch + self._peer_epoch) & 0xFFFF
 
     @property
-    def peer_away(self) -> bool:
-        """Whether the peer has no connection, as far as we know."""
-        return self._away_deadline is not None
-
-    @property
     def may_send(self) -> bool:
         """Whether messages to the peer have a chance to arrive."""
-        return self.link_up and not self.peer_away
+        return self.link_up and self._placed and not self.peer_away
 
     @property
     def link_deadline(self) -> float | None:
@@ -78,6 +77,7 @@ class Resumption:
             self.link_up = False
             self._link_deadline = now + self._grace
             self._asking = None
+            self._away_deadline = None  # nobody could tell us that the peer is back
 
     def begin_attempt(self) -> int:
         """The epoch of our next attempt to reconnect: every attempt has its own."""
@@ -88,12 +88,19 @@ class Resumption:
         """An attempt has succeeded: ask where the peer is, until it is heard."""
         self.link_up = True
         self._link_deadline = None
+        self._placed = False
         self._asking = _Asking(now, now + self._grace)
+        if self.peer_away:
+            self._away_deadline = now + self._grace
 
     def ask(self, now: float) -> None:
-        """Ask where the peer is, on the open connection; does nothing while that is being asked."""
+        """Ask where the peer is, on the open connection; does nothing while that is being asked.
+
+        However often the question comes up, it is put no oftener than its schedule begins.
+        """
         if self.link_up and self._asking is None:
-            self._asking = _Asking(now, now + self._grace)
+            asked = None if self._asked_at is None else self._asked_at + RESUME_INTERVALS[0]
+            self._asking = _Asking(now if asked is None else max(now, asked), now + self._grace)
 
     def ask_due(self, now: float) -> bool:
         """Whether RESUME has to go out now; if so, the next one is scheduled."""
@@ -102,6 +109,7 @@ class Resumption:
             return False
         asking.next_at = now + RESUME_INTERVALS[min(asking.rounds, len(RESUME_INTERVALS) - 1)]
         asking.rounds += 1
+        self._asked_at = now
         return True
 
     # -- the peer's connection ------------------------------------------------------------------
@@ -115,35 +123,49 @@ class Resumption:
         if newer(self.generation, generation):
             return False  # sent over connections that are gone: it says nothing of those there are
         if newer(generation, self.generation):
-            self._peer_epoch += (generation - self.generation) & 0xFFFF
+            self._learn(self._peer_epoch + ((generation - self.generation) & 0xFFFF), now)
             if self._side is Side.RELAY:
                 # The dialer has a new connection, which only the bridge knows. Posting waits for it.
+                self._back()
+                self._placed = False
                 self._asking = None
-                self._away(now)
                 self.ask(now)
-                return False
-        if not self.peer_away or newer(generation, self._away_since):
-            self._asking = None
-            self._back()
+        if self._side is Side.RELAY and not self._placed:
+            # Generations are sums: one of our own may equal one of the dialer's that we have not heard of.
+            return False
+        if self.peer_away and not newer(generation, self._away_since):
+            return False
+        self._asking = None
+        self._placed = True
+        self._back()
         return self._enter()
 
     def peer_gone(self, epoch: int, now: float) -> None:
-        """The bridge says that the peer's connection of this epoch is gone."""
-        if epoch >= self._peer_epoch:
-            self._away(now)
+        """The bridge says that the peer's connection of this epoch (its low 16 bits) is gone."""
+        ahead = (epoch - self._peer_epoch) & 0xFFFF
+        if newer(self._peer_epoch & 0xFFFF, epoch):
+            return
+        if ahead:
+            self._learn(self._peer_epoch + ahead, now)
+        self._away(now)
+
+    def outdated(self, told: Resumed) -> bool:
+        """Whether this RESUMED is older than what we know."""
+        ours, theirs = self._epochs(told)
+        return ours < self.epoch or theirs < self._peer_epoch
 
     def resumed(self, told: Resumed, now: float) -> bool:
-        """RESUMED arrived.
+        """RESUMED arrived; one that is outdated changes nothing.
 
         Returns:
             Whether what is unacknowledged has to be sent again: a new generation, or the peer is back.
         """
-        ours, theirs = told.dialer_epoch, told.relay_epoch
-        if self._side is Side.RELAY:
-            ours, theirs = theirs, ours
-        if ours < self.epoch or theirs < self._peer_epoch:
+        if self.outdated(told):
             return False
-        self._peer_epoch = theirs
+        _ours, theirs = self._epochs(told)
+        if theirs > self._peer_epoch:
+            self._learn(theirs, now)
+        self._placed = True
         connection = told.relay if self._side is Side.CLIENT else told.dialer
         if connection is None:
             self._away(now)
@@ -152,6 +174,11 @@ class Resumption:
         was_away = self.peer_away
         self._back()
         return self._enter() or was_away
+
+    def _epochs(self, told: Resumed) -> tuple[int, int]:
+        """Ours and the peer's."""
+        told_epochs = told.dialer_epoch, told.relay_epoch
+        return told_epochs if self._side is Side.CLIENT else told_epochs[::-1]
 
     # -- the clock ------------------------------------------------------------------------------
 
@@ -172,12 +199,22 @@ class Resumption:
             return Code.RELAY_GONE if self._side is Side.CLIENT else Code.DIALER_GONE
         return None
 
-    def _away(self, now: float) -> None:
-        if self._away_deadline is None:
+    def _learn(self, epoch: int, now: float) -> None:
+        """The peer has connected since we last heard of it: whatever we wait for begins anew."""
+        self._peer_epoch = epoch
+        if self._away_deadline is not None:
             self._away_deadline = now + self._grace
+        if self._asking:
+            self._asking.until = now + self._grace
+
+    def _away(self, now: float) -> None:
+        if self._away_deadline is None and self.link_up:
+            self._away_deadline = now + self._grace
+        self.peer_away = True
         self._away_since = self.generation
 
     def _back(self) -> None:
+        self.peer_away = False
         self._away_deadline = None
 
     def _enter(self) -> bool:

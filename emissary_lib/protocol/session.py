@@ -167,7 +167,11 @@ class Session:
         """Until when to try to reconnect, on the clock of ``now``; ``None``: not, or not any more."""
         if self.state is State.ENDED or self._resumption.link_deadline is None:
             return None
-        limits = [self._resumption.link_deadline, *([self._ending.until] if self._ending else [])]
+        limits = [self._resumption.link_deadline]
+        if self._ending:
+            limits.append(self._ending.until)
+        elif self._farewell:
+            limits.append(self._farewell.expires_at)
         return min(limits)
 
     def link_lost(self, code: Code, reason: str, now: float) -> None:
@@ -190,9 +194,6 @@ class Session:
         """An attempt to reconnect has succeeded."""
         self.counters.resumes += 1
         self._resumption.link_restored(now)
-        if self._watch:
-            self._watch.answered(now)
-            self._watch.heard(now)
 
     def link_refused(self, code: Code, reason: str) -> None:
         """The bridge will not have us back: a definite end."""
@@ -293,7 +294,9 @@ class Session:
         self._duplex.stop(drop_received=False)
 
     def _receive_resumed(self, told: Resumed, now: float) -> None:
-        before = self._resumption.peer_connection
+        if self._resumption.outdated(told):
+            return
+        before, could_send = self._resumption.peer_connection, self._resumption.may_send
         if self._resumption.resumed(told, now) and self.alive:
             self._duplex.send_again()
         moved = self._resumption.peer_connection
@@ -301,6 +304,8 @@ class Session:
             self._events.append(PeerMoved(moved))
         if self._resumption.may_send:
             self._outbox.ack()
+        if self._watch and not could_send:
+            self._watch.restarted(now)
         self._end_if_left(now)
 
     def _receive_ended(self, ended: Ended) -> None:
@@ -339,7 +344,7 @@ class Session:
             if self._watching:
                 times.append(self._watching.next_timeout(self._duplex.outstanding_since))
         if self._farewell:
-            times.append(self._farewell.next_timeout())
+            times.append(self._farewell.next_timeout(heard=self._resumption.may_send))
         return min((at for at in times if at is not None), default=None)
 
     @property
@@ -397,14 +402,15 @@ class Session:
     def _bridge_messages(self, now: float) -> list[Outgoing]:
         if self._ending:
             due = self._ending.due(now)
-            return self._outbox.last_words(self._ending, self.generation) if due else []
+            heard = not self._resumption.peer_away
+            return self._outbox.last_words(self._ending, self.generation, heard=heard) if due else []
         messages = []
         if self._resumption.ask_due(now):
             messages.append(self._outbox.resume(self.generation))
         if self._probe_due:
             self._probe_due = False
             messages.append(self._outbox.control(FrameType.PROBE, self.generation, bytes(8)))
-        if self._farewell and self._farewell.announcement(now):
+        if self._farewell and self._resumption.may_send and self._farewell.announcement(now):
             away = GoAway(Code.RELAY_DEADLINE, self._farewell.remaining(now))
             messages.append(self._outbox.control(FrameType.GOAWAY, self.generation, away.encode()))
         return messages

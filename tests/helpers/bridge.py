@@ -323,7 +323,7 @@ class Bridge:
         now, code = time.monotonic(), self.behaviour.dial_code
         config = SessionConfig(
             streams=StreamConfig(receive_start=used, peer_window=frame.window),
-            generation=2,
+            peer_epoch=1,
             opened=Opened(code, 0, 60_000, bytes(32)),
             expires_at=now + LIFE,
         )

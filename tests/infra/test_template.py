@@ -115,9 +115,7 @@ def test_both_throttles_are_set_everywhere(template: Template) -> None:
 @pytest.mark.parametrize("name", RIGHTS)
 def test_a_function_may_do_exactly_what_it_does(template: Template, name: str) -> None:
     (table,) = template.tables.values()
-    connections = (
-        rf"arn:aws:execute-api:[^:*]+:\d+:{template.api.api_id}/{re.escape(template.api.stage)}"
-    )
+    connections = rf"arn:aws:execute-api:[^:*]+:\d+:{template.api.api_id}/{re.escape(template.api.stage)}"
     kinds = {
         "table": re.compile(rf"arn:aws:dynamodb:[^:*]+:\d+:table/{re.escape(table.name)}"),
         "relay": re.compile(re.escape(template.functions["RelayFunction"].arn)),

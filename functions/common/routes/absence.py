@@ -7,8 +7,8 @@ from functions.common.ports import SessionStore
 from functions.common.session import Role, Session
 
 
-def forget(store: SessionStore, session: Session, role: Role) -> Session | None:
-    """Forget a side's connection, unless another has taken its place in the meantime.
+def forget(store: SessionStore, session: Session, role: Role, gone: str) -> Session | None:
+    """Forget that a side has the connection ``gone``, unless another has taken its place in the meantime.
 
     Its owner may come back, by a new connection or, if the 410 was untrue, by RESUME on this one.
 
@@ -18,16 +18,14 @@ def forget(store: SessionStore, session: Session, role: Role) -> Session | None:
     Raises:
         StoreError: The table could not be reached.
     """
-    side = session.side(role)
-    if side.connection is None:
-        return session
-    after, done = store.clear(session.id, role, side.connection, side.epoch)
+    epoch = session.side(role).epoch
+    after, done = store.clear(session.id, role, gone, epoch)
     if done:
         logs.info(
             "connection gone",
             session=session.id,
             role=role.value,
-            epoch=side.epoch,
+            epoch=epoch,
             cause="a post to it was answered 410",
         )
     return after

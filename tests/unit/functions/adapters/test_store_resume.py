@@ -61,6 +61,7 @@ def test_a_clear_keeps_the_previous_connection_to_be_closed(store: SessionStore)
     [
         ({"session": "0" * 64}, "no such session"),
         ({"key_id": 2}, "another key"),
+        ({"key_id": 0}, "another key"),
         ({"token_hash": "relay hash"}, "token"),
         ({"epoch": 1}, "epoch 1 is not above 1"),
         ({"at": CLAIM.at + 900}, "expired"),
