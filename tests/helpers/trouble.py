@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import pathlib
 import random
 import re
@@ -108,4 +109,4 @@ class Stream:
         inner = [at for at in list(self.arrivals) if moment < at <= until]
         before = [at for at in list(self.arrivals) if at <= moment][-1:]
         times = [max([*before, moment]), *inner]
-        return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0)
+        return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 
@@ -60,9 +61,11 @@ def test_twenty_cuts_of_every_kind_lose_no_byte_and_pause_for_a_moment(
         info = sock.session
         assert info is not None
     record = audit_record(cloud, info.id)
+    longest = ", ".join(f"{pause:.2f} s ({what})" for pause, what in sorted(pauses, reverse=True)[:4])
     with capsys.disabled():
-        longest = ", ".join(f"{pause:.2f} s ({what})" for pause, what in sorted(pauses, reverse=True)[:4])
-        print(f"\n{way}: {stream.size / 1e6:.0f} MB, {len(pauses)} cuts; longest pauses: {longest}")
+        sys.stdout.write(
+            f"\n{way}: {stream.size / 1e6:.0f} MB, {len(pauses)} cuts; longest pauses: {longest}\n"
+        )
     assert stream.failure is None
     assert info.error is None
     assert stream.identical
