@@ -392,10 +392,11 @@ class Session:
         """Everything that may be sent now, drained. The order in which they are sent does not matter."""
         if self.state is State.ENDED or not self._resumption.link_up:
             return []
-        messages = self._bridge_messages(now)
+        messages: list[Outgoing] = []
         if self.alive and self._resumption.may_send:
             remaining = self._farewell.remaining(now) if self._farewell else 0
             messages += self._outbox.to_peer(self.generation, remaining, now)
+        messages += self._bridge_messages(now)  # behind OPENED, which is the first a dialer should hear
         self.counters.messages_sent += len(messages)
         return messages
 
