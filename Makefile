@@ -2,6 +2,7 @@
 # make test    run the suite
 # make check   the whole gate: format, lint, types, tests, doctests, template
 # make bench   measure, as one line of JSON
+# make soak    mixed traffic while everything goes wrong; SOAK_SECONDS (180) and SOAK_SEED (drawn) may be set
 # make clean   remove what these made
 #
 # Each makes its own virtual environment in .venv first. PYTHON chooses the interpreter: make PYTHON=python3.13 test
@@ -10,7 +11,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench soak format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,6 +35,9 @@ test: $(VENV)/.dev
 
 bench: $(VENV)/.demo
 	@$(BIN)/emissary bench
+
+soak: $(VENV)/.dev
+	@$(BIN)/python -m tests.soak
 
 check: $(VENV)/.dev
 	@echo "format";   $(BIN)/ruff format --quiet --check . || { echo "run: make format"; exit 1; }
