@@ -89,7 +89,13 @@ class Outbox:
 
     def last_words(self, ending: Ending, generation: int, *, heard: bool) -> list[Outgoing]:
         """END, and RESET if the peer has to be told and is there to hear it."""
-        end = End(ending.code, self._duplex.sender.next_offset, self._duplex.receiver.ack)
+        end = End(
+            ending.code,
+            self._duplex.sender.next_offset,
+            self._duplex.receiver.ack,
+            self._counters.messages_sent,
+            self._counters.messages_received,
+        )
         messages = [self.control(FrameType.END, generation, end.encode())]
         if ending.tell_peer and heard:
             reset = Reset(ending.code, ending.reason)

@@ -19,7 +19,9 @@ from emissary_lib.protocol.errors import FrameError
 MAX_REASON: Final = 512
 
 _CODE: Final = struct.Struct(">H")
-_END: Final = struct.Struct(">HQQ")
+_END: Final = struct.Struct(">HQQII")
+_ENDED: Final = struct.Struct(">HQQ")
+_U32_MAX: Final = 0xFFFF_FFFF
 _DISCONNECTED: Final = struct.Struct(">BH")
 _EPOCHS: Final = struct.Struct(">II")
 _GOAWAY: Final = struct.Struct(">HI")
@@ -59,19 +61,30 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """END: a client reports the end of the session, with its own view of both streams."""
+    """END: a client reports the end of the session, with its own view of both streams.
+
+    Attributes:
+        code: Why it ends.
+        sent: Final offset of its stream, or how far it has got.
+        received: What it has of the peer's stream.
+        messages_sent: By this client, of any type.
+        messages_received: The same.
+    """
 
     code: Code
     sent: int
     received: int
+    messages_sent: int = 0
+    messages_received: int = 0
 
     def encode(self) -> bytes:
-        return _END.pack(self.code, self.sent, self.received)
+        counts = (min(count, _U32_MAX) for count in (self.messages_sent, self.messages_received))
+        return _END.pack(self.code, self.sent, self.received, *counts)
 
     @classmethod
     def decode(cls, payload: bytes) -> End:
-        number, sent, received = _unpack(_END, payload, "END")
-        return cls(code_of(number), sent, received)
+        number, *rest = _unpack(_END, payload, "END")
+        return cls(code_of(number), *rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +97,12 @@ class Ended:
     reason: str = ""
 
     def encode(self) -> bytes:
-        return _END.pack(self.code, self.dialer, self.relay) + _reason(self.reason)
+        return _ENDED.pack(self.code, self.dialer, self.relay) + _reason(self.reason)
 
     @classmethod
     def decode(cls, payload: bytes) -> Ended:
-        number, dialer, relay = _unpack(_END, payload, "ENDED")
-        return cls(code_of(number), dialer, relay, _text(payload[_END.size :]))
+        number, dialer, relay = _unpack(_ENDED, payload, "ENDED")
+        return cls(code_of(number), dialer, relay, _text(payload[_ENDED.size :]))
 
 
 @dataclass(frozen=True, slots=True)

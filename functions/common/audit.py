@@ -89,6 +89,8 @@ def record(session: Session) -> None:
         duration_s=round(seconds, 3),
         dialer_bytes=ending.dialer_final,
         relay_bytes=ending.relay_final,
+        dialer_messages=ending.dialer_messages,
+        relay_messages=ending.relay_messages,
         code=ending.code.name,
         reason=MEANINGS[ending.code],
         dialer_epoch=session.dialer.epoch,

@@ -172,6 +172,8 @@ class Ending:
         relay_final: Final offset of the relay's stream, as far as known.
         by: Id of the request that ended it, so that a repeated write knows itself again.
         at: When.
+        dialer_messages: Messages the dialer has sent, as far as known.
+        relay_messages: Messages the relay has sent, as far as known.
     """
 
     code: Code
@@ -179,6 +181,8 @@ class Ending:
     relay_final: int
     by: str
     at: float
+    dialer_messages: int = 0
+    relay_messages: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,8 @@ def _ending(item: Item) -> Ending:
         _int(item, "relay_final"),
         item["ended_by"]["S"],
         float(item["ended_at"]["N"]),
+        _int(item, "dialer_messages"),
+        _int(item, "relay_messages"),
     )
 
 

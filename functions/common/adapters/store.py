@@ -142,7 +142,11 @@ class DynamoSessionStore:
             )
         except ConditionFailed as failed:
             old = _session(failed.items[0])
-            if old is not None and _is_claimed_by(old, claim):
+            own = old is not None and (old.instance, old.relay_token_hash) == (
+                claim.instance,
+                claim.token_hash,
+            )
+            if own and _is_done(failed, relay):
                 return
             raise ClaimRefusedError(claim_refusal(old, claim) or "the connection id is taken") from None
 
@@ -166,13 +170,12 @@ class DynamoSessionStore:
             },
         )
         purge_at = int(resume.at + RELAY_TIME + PURGE_MARGIN)
-        mine = (resume.connection, resume.epoch)
         try:
             self._table.transact(update, Write.put(items.connection(dialer, purge_at), _NEW))
         except ConditionFailed as failed:
-            old = _session(failed.items[0])
-            if old is not None and (old.dialer.connection, old.dialer.epoch) == mine:
+            if _is_done(failed, dialer):
                 return
+            old = _session(failed.items[0])
             raise ClaimRefusedError(resume_refusal(old, resume) or "the connection id is taken") from None
 
     def restore(self, connection: Connection) -> Outcome:
@@ -204,6 +207,7 @@ class DynamoSessionStore:
         return self._update(
             session_id,
             "SET #state = :to, #code = :code, #dialer_final = :dialer, #relay_final = :relay,"
+            " #dialer_messages = :from_dialer, #relay_messages = :from_relay,"
             " #ended_by = :by, #ended_at = :at",
             states,
             values
@@ -212,6 +216,8 @@ class DynamoSessionStore:
                 ":code": number(int(ending.code)),
                 ":dialer": number(ending.dialer_final),
                 ":relay": number(ending.relay_final),
+                ":from_dialer": number(ending.dialer_messages),
+                ":from_relay": number(ending.relay_messages),
                 ":by": text(ending.by),
                 ":at": number(ending.at),
             },
@@ -238,9 +244,19 @@ def _session(item: items.Item | None) -> Session | None:
     return None if item is None else items.read_session(item)
 
 
-def _is_claimed_by(old: Session, claim: Claim) -> bool:
-    mine = (claim.connection, claim.epoch, claim.instance, claim.token_hash)
-    return (old.relay.connection, old.relay.epoch, old.instance, old.relay_token_hash) == mine
+def _is_done(failed: ConditionFailed, own: Connection) -> bool:
+    """Whether an earlier try of this very request has given its side the connection.
+
+    It may have been forgotten since: until ``$connect`` has answered, a post to it is answered 410. Then the
+    connection's own item, which is written with the session's or not at all, is the proof, and its client
+    gets it back by RESUME.
+    """
+    old, written = _session(failed.items[0]), failed.items[1]
+    if old is None or old.side(own.role).epoch != own.epoch:
+        return False
+    current = old.side(own.role).connection
+    forgotten = current is None and written is not None and items.read_connection(written) == own
+    return current == own.id or forgotten
 
 
 def _take_over(role: Role) -> str:

@@ -29,6 +29,8 @@ class EndSession:
             relay_final=end.received if mine else end.sent,
             by=request_id,
             at=self.clock(),
+            dialer_messages=end.messages_sent if mine else end.messages_received,
+            relay_messages=end.messages_received if mine else end.messages_sent,
         )
         return self._end(sender.session, ending, Step.END)
 

@@ -128,6 +128,17 @@ def test_end_is_answered_to_both_with_each_streams_own_offset(sender: str, expec
     assert bridge.session.state is State.ENDED
 
 
+@pytest.mark.parametrize("sender, counted", [(DIALER, (3, 4)), (RELAY, (4, 3))])
+def test_end_puts_the_messages_each_way_on_record(sender: str, counted: tuple[int, int]) -> None:
+    bridge = Bridge()
+    bridge.open()
+    end = End(Code.OK, sent=10, received=20, messages_sent=3, messages_received=4)
+    bridge.send(sender, Frame(FrameType.END, generation=2, payload=end.encode()))
+    ending = bridge.session.ending
+    assert ending is not None
+    assert (ending.dialer_messages, ending.relay_messages) == counted
+
+
 def test_the_first_end_counts_and_later_ones_are_answered_with_it() -> None:
     bridge = Bridge()
     bridge.open()

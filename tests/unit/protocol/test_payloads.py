@@ -26,7 +26,10 @@ TOKEN = bytes(range(32))
 OPENED = Opened(Code.TARGET_REFUSED, 898_500, 30_000, TOKEN)
 CASES: list[tuple[Any, str]] = [
     (Reset(Code.TARGET_RESET), "0004"),
-    (End(Code.INCOMPLETE, 4, 261), "000c 0000000000000004 0000000000000105"),
+    (
+        End(Code.INCOMPLETE, 4, 261, 7, 65_536),
+        "000c 0000000000000004 0000000000000105 00000007 00010000",
+    ),
     (Ended(Code.OK, 1 << 32, 7), "0000 0000000100000000 0000000000000007"),
     (Disconnected(2, 513), "02 0201"),
     (GoAway(Code.RELAY_DEADLINE, 60_000), "0006 0000ea60"),

@@ -34,7 +34,27 @@ def reset(code: Code, reason: str = "") -> Frame:
 
 
 def words(session: Session, now: float) -> list[tuple[int, bytes]]:
-    return [(frame.type, frame.payload) for frame in frames(session, now)]
+    """Types and payloads; without the counts in END, which have a test of their own."""
+    return [(frame.type, uncounted(frame)) for frame in frames(session, now)]
+
+
+def uncounted(frame: Frame) -> bytes:
+    if frame.type is not FrameType.END:
+        return frame.payload
+    end = End.decode(frame.payload)
+    return End(end.code, end.sent, end.received).encode()
+
+
+def test_end_counts_the_messages_each_way() -> None:
+    pair = SessionPair()
+    pair.client.send_data(b"ping")
+    pair.settle()
+    pair.client.abort(Code.DIALER_RESET, "", pair.clock.now)
+    sent, received = pair.client.counters.messages_sent, pair.client.counters.messages_received
+    (end,) = [frame for frame in frames(pair.client, pair.clock.now) if frame.type is FrameType.END]
+    told = End.decode(end.payload)
+    assert (told.messages_sent, told.messages_received) == (sent, received)
+    assert min(sent, received) > 0
 
 
 @BOTH

@@ -114,6 +114,31 @@ def test_a_resume_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> Non
     assert now_stored(store).dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
 
 
+def test_a_resume_repeated_by_the_sdk_counts_as_done_though_it_was_forgotten_meanwhile(
+    store: SessionStore,
+) -> None:
+    opened(store)
+    store.resume(RESUME)
+    store.clear(SESSION, Role.DIALER, DIALER_AGAIN, 2)  # a post to it before its 101 was answered 410
+    store.resume(RESUME)
+    assert now_stored(store).dialer == Side(None, 2, previous=DIALER), "it comes back by RESUME"
+    with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 2"):
+        store.resume(dataclasses.replace(RESUME, connection="another="))  # the same epoch, replayed
+
+
+def test_a_dial_back_repeated_by_the_sdk_counts_as_done_though_it_was_forgotten_meanwhile(
+    store: SessionStore,
+) -> None:
+    opened(store)
+    again = dataclasses.replace(CLAIM, connection="again=", epoch=2)
+    store.claim(again)
+    store.clear(SESSION, Role.RELAY, "again=", 2)
+    store.claim(again)
+    assert now_stored(store).relay == Side(None, 2, previous=RELAY)
+    with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 2"):
+        store.claim(dataclasses.replace(again, connection="another="))
+
+
 @pytest.mark.parametrize("role", list(Role))
 def test_a_forgotten_connection_is_restored(store: SessionStore, role: Role) -> None:
     opened(store)
