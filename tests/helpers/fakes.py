@@ -118,8 +118,8 @@ class FakeStore:
         old = self._old(claim.session)
         refusal = claim_refusal(old, claim)
         if old is None or refusal is not None:
-            mine = (claim.connection, claim.epoch, claim.instance)
-            if old is not None and (old.relay.connection, old.relay.epoch, old.instance) == mine:
+            own = Connection(claim.connection, claim.session, Role.RELAY, claim.epoch)
+            if old is not None and old.instance == claim.instance and self._is_done(old, own):
                 return
             raise ClaimRefusedError(refusal or "no session")
         self._put(
@@ -137,14 +137,19 @@ class FakeStore:
         old = self._old(resume.session)
         refusal = resume_refusal(old, resume)
         if old is None or refusal is not None:
-            mine = (resume.connection, resume.epoch)
-            if old is not None and (old.dialer.connection, old.dialer.epoch) == mine:
+            own = Connection(resume.connection, resume.session, Role.DIALER, resume.epoch)
+            if old is not None and self._is_done(old, own):
                 return
             raise ClaimRefusedError(refusal or "no session")
         self._put(old, dialer=Side(resume.connection, resume.epoch, old.dialer.connection))
         self.connections[resume.connection] = Connection(
             resume.connection, resume.session, Role.DIALER, resume.epoch
         )
+
+    def _is_done(self, old: Session, own: Connection) -> bool:
+        side = old.side(own.role)
+        forgotten = side.connection is None and self.connections.get(own.id) == own
+        return side.epoch == own.epoch and (side.connection == own.id or forgotten)
 
     def restore(self, connection: Connection) -> Outcome:
         old = self._old(connection.session)
