@@ -69,6 +69,10 @@ class Resumption:
         """When to stop trying to reconnect; ``None`` while the link is up."""
         return self._link_deadline
 
+    def adopt_grace(self, seconds: float) -> None:
+        """The relay has told how long it waits (OPENED): we wait as long, from the next loss on."""
+        self._grace = seconds
+
     # -- our own connection ---------------------------------------------------------------------
 
     def link_lost(self, now: float) -> None:

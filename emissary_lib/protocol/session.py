@@ -237,6 +237,7 @@ class Session:
                 parameters, data = Opened.decode(frame.payload)
                 if not self._told_opened:
                     self._told_opened = True
+                    self._resumption.adopt_grace(parameters.grace / 1000)
                     self._events.append(RelayOpened(parameters))
                 self._receive_stream(frame, data, now)
             case FrameType.ACK:

@@ -8,6 +8,7 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -87,11 +88,10 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
             with Dialer(cloud.url, cloud.key, keepalive=KEEPALIVE) as dialer:
                 world = World(dialer, target.address, postgres, tally, threading.Event(), cut_off)
                 with _relays_watched(cloud.pid, [port for _, port in places], memory):
-                    hung = _work(world, cloud, seconds, seed, progress)
-                    # A reader of a hung tunnel holds its socket; leaks are looked for all the same.
+                    _work(world, cloud, seconds, seed, progress)
                     left = _settle(held, cloud, target, progress)
                 met = cloud.faults_met
-            if hung or tally.mismatches:
+            if tally.mismatches or any(left.values()):
                 _keep_logs(cloud, progress)
     memory.dialer = max(memory.dialer, leaks.peak_memory())
     left["processes"] = _until_none(lambda: [str(pid) for pid in set(family()) - before], 5.0)
@@ -99,8 +99,8 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
     return _result(tally, met, left, memory, {"seed": seed, "seconds": round(time.monotonic() - began, 1)})
 
 
-def _work(world: World, cloud: LocalCloud, seconds: float, seed: int, progress: TextIO) -> bool:
-    """Keep everybody busy for ``seconds``, and wait for the last pieces of work; whether somebody hangs."""
+def _work(world: World, cloud: LocalCloud, seconds: float, seed: int, progress: TextIO) -> None:
+    """Keep everybody busy for ``seconds``, and wait for the last pieces of work."""
     workers = [
         threading.Thread(target=_repeat, args=(world, kind, f"{seed}/{kind.__name__}/{number}"), daemon=True)
         for kind, count in WORKERS.items()
@@ -128,9 +128,8 @@ def _work(world: World, cloud: LocalCloud, seconds: float, seed: int, progress: 
     for worker in workers:
         worker.join(max(0.0, deadline - time.monotonic()))
     hung = [worker for worker in workers if worker.is_alive()]
-    if hung:
+    if hung:  # it holds its socket, and leaks are looked for all the same
         world.tally.mismatch(f"{len(hung)} pieces of work hang")
-    return bool(hung)
 
 
 def _repeat(world: World, kind: Callable[[World, random.Random], None], seed: str) -> None:
@@ -214,7 +213,7 @@ def _judge_cut_short(tally: Tally, target: Target, cut_off: dict[int, str]) -> N
 
 
 def _keep_logs(cloud: LocalCloud, progress: TextIO) -> None:
-    path = Path(f"soak-{cloud.pid}.log")
+    path = Path(tempfile.gettempdir(), f"soak-{cloud.pid}.log")
     path.write_text(cloud.logs())
     _say(progress, f"the functions' logs are in {path}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 from collections import Counter
 from typing import Any, Final
@@ -52,10 +53,11 @@ class Tally:
         with self._lock:
             self.done[kind] += 1
 
-    def error(self, name: str) -> None:
-        """A piece of work ended with a clear error."""
+    def error(self, name: str, text: str) -> None:
+        """A piece of work ended with a clear error, which is told as well."""
         with self._lock:
             self.errors[name] += 1
+        sys.stderr.write(f"  {name}: {text}\n")
 
     def mismatch(self, what: str) -> None:
         """Something is wrong."""

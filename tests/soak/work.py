@@ -179,7 +179,7 @@ def attempt(world: World, kind: str, work: Any, chance: random.Random) -> bool:
         cause: BaseException | None = exc
         while cause is not None:
             if isinstance(cause, EmissaryError | ConnectionError) and not isinstance(cause, Mismatch):
-                world.tally.error(f"{kind}: {name_of(cause)}")
+                world.tally.error(f"{kind}: {name_of(cause)}", str(cause))
                 return False
             cause = cause.__cause__ or cause.__context__
         world.tally.mismatch(f"{kind}: {type(exc).__name__}: {exc}")
