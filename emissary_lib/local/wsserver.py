@@ -7,6 +7,7 @@ server does not, and the 32 KB limit is one on frames.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import http
 import time
@@ -295,8 +296,9 @@ class ClientSocket(asyncio.Protocol):
             self._arm_close()
             if transport.can_write_eof():
                 # Half-closed, not closed: closing with bytes unread would reset the connection and could
-                # destroy the close frame on its way.
-                transport.write_eof()
+                # destroy the close frame on its way. A client that is gone already, unread, makes it fail.
+                with contextlib.suppress(OSError):
+                    transport.write_eof()
             else:
                 transport.close()
 
