@@ -104,6 +104,11 @@ class Relay:
         """A frame in the bridge's name."""
         self._peer.send_text(encode(Frame(kind, generation=2, payload=payload)))
 
+    def dismiss(self) -> None:
+        """End the session for good, so that a dialer that is still there does not try to reconnect."""
+        with contextlib.suppress(OSError):
+            self.control(FrameType.ENDED, Ended(Code.KILLED, 0, 0).encode())
+
     def gateway_error(self) -> None:
         self._peer.send_text('{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}')
 
@@ -212,6 +217,8 @@ class Bridge:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        for relay in self._relays:
+            relay.dismiss()
         self.server.__exit__(*exc)
 
     def relay(self, index: int = 0) -> Relay:
