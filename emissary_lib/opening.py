@@ -18,7 +18,6 @@ from emissary_lib.exceptions import (
     EmissaryError,
     GatewayRefusedError,
     LinkClosedError,
-    TunnelResetError,
     UnsupportedVersionError,
     dial_error,
 )
@@ -88,9 +87,9 @@ def open_session(
             if isinstance(exc, EmissaryError):
                 raise
             raise _timed_out(target, deadline, progress.step) from exc
-        except (LinkClosedError, TunnelResetError) as exc:
+        except (LinkClosedError, DialError) as exc:
             # Cut off before the relay was reached: there is nothing to resume, so start over.
-            if isinstance(exc, TunnelResetError) and exc.code not in _START_OVER:
+            if isinstance(exc, DialError) and exc.code not in _START_OVER:
                 raise
             wait = _pause(wait, deadline, exc)
 

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.protocol.auth import KeyRing, http_date, normalise_host, verify_door
@@ -182,6 +182,7 @@ class Behaviour:
         silent: The bridge takes messages and says nothing.
         false_proof: The banner's proof is by another key.
         answer: Sent instead of any answer to the opening.
+        stumbles: What the first connections get for their first message: a text, or ``None`` for a hang-up.
         script: What plays the target.
     """
 
@@ -192,6 +193,7 @@ class Behaviour:
     silent: bool = False
     false_proof: bool = False
     answer: str | None = None
+    stumbles: list[str | None] = field(default_factory=list)
     script: Callable[[Relay], None] = lambda relay: None
 
 
@@ -246,6 +248,13 @@ class Bridge:
             with contextlib.suppress(ConnectionError):
                 while (text := peer.read_message(PATIENCE * 3)) is not None:
                     self.messages.append(text)
+            return
+        if self.behaviour.stumbles:
+            peer.read_message()
+            text = self.behaviour.stumbles.pop(0)
+            if text is not None:
+                peer.send_text(text)
+                peer.read_message()
             return
         relay = self._open(peer)
         while relay is not None:

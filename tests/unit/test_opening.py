@@ -325,9 +325,39 @@ def test_a_gateway_that_hangs_up_is_named_with_its_close_code() -> None:
         peer.send_close(1001, "Going away")
         peer.read_message()
 
-    with WsServer(hang_up) as server, pytest.raises(LinkClosedError, match=r"1001 \(Going away\)") as caught:
-        Dialer(server.url, KEY).dial(TARGET, PATIENCE)
+    with WsServer(hang_up) as server:
+        with pytest.raises(LinkClosedError, match=r"1001 \(Going away\)") as caught:
+            Dialer(server.url, KEY).dial(TARGET, SHORT)
+        assert 1 < len(server.requests) < 20  # it starts over, and backs off
     assert caught.value.close_code == 1001
+
+
+def reset(code: Code) -> str:
+    return encode(Frame(FrameType.RESET, generation=1, payload=Reset(code, "the cause").encode()))
+
+
+@pytest.mark.parametrize(
+    "stumble",
+    [None, reset(Code.RELAY_GONE), reset(Code.DIALER_GONE), reset(Code.UNKNOWN_SESSION)],
+    ids=["hang-up", "relay gone", "dialer gone", "unknown session"],
+)
+def test_a_dial_that_loses_its_session_starts_over_with_a_fresh_nonce(stumble: str | None) -> None:
+    """docs/protocol.md section 5.2: before OPENED there is nothing to resume."""
+    with Bridge(Behaviour(script=echo, stumbles=[stumble, stumble])) as bridge:
+        with dial(bridge) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+        requests = [request.headers for request in bridge.server.requests]
+        assert len({headers["x-emissary-nonce"] for headers in requests}) == 3
+        assert not any("x-emissary-session" in headers for headers in requests)
+
+
+def test_a_session_that_is_lost_again_and_again_is_named_when_the_time_is_up() -> None:
+    with Bridge(Behaviour(answer=reset(Code.RELAY_GONE))) as bridge:
+        with pytest.raises(DialError, match="the cause") as caught:
+            dial(bridge, timeout=SHORT)
+        assert 1 < len(bridge.server.requests) < 20
+    assert caught.value.code is Code.RELAY_GONE
 
 
 def test_a_gateway_error_during_the_opening_is_survived() -> None:
