@@ -80,6 +80,8 @@ class Tunnel:
             never.
         turned: Told, without the lock, whenever the driver has done what it could for now.
         clock: A monotonic clock.
+        pause: Waits so many seconds between two attempts to reconnect; ``None`` to wait until the tunnel's
+            end at most.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Tunnel:
         stop_at: float | None = None,
         turned: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         self._session = session
         self._link = link
@@ -112,6 +115,7 @@ class Tunnel:
         self._shut_write = False
         self._socket_gone = False
         self._ended = threading.Event()
+        self._pause = pause or self._ended.wait
         self._reader = threading.Thread(target=self._read_link, name="emissary-reader", daemon=True)
         sock.setblocking(False)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
@@ -304,7 +308,7 @@ class Tunnel:
                 self._refused(Code.UNKNOWN_SESSION, str(exc))
                 return False
             except (TransportError, TimeoutError):
-                self._ended.wait(pause * random.uniform(0.5, 1.5))
+                self._pause(pause * random.uniform(0.5, 1.5))
                 pause = min(BACK_OFF[1], pause * 2)
             else:
                 self._apply(self._session.link_restored)

@@ -17,7 +17,9 @@ from tests.helpers.cloudside import ROOT, TEMPLATE
 BLOCK: Final = 65_536
 
 
-def edited_template(directory: pathlib.Path, *, timeout: int | None = None, **seconds: float) -> pathlib.Path:
+def edited_template(
+    directory: pathlib.Path, *, timeout: float | None = None, **seconds: float
+) -> pathlib.Path:
     """The template with another limit on the relay's run, and other ``EMISSARY_<NAME>_SECONDS`` for it.
 
     Args:
@@ -27,7 +29,7 @@ def edited_template(directory: pathlib.Path, *, timeout: int | None = None, **se
     """
     text = TEMPLATE.read_text(encoding="utf-8").replace("CodeUri: .\n", f"CodeUri: {ROOT}\n")
     if timeout is not None:
-        text, count = re.subn(r"Timeout: 900\b", f"Timeout: {timeout}", text)
+        text, count = re.subn(r"Timeout: 900\b", f"Timeout: {timeout:g}", text)
         assert count == 1
     line = re.search(r"^ +EMISSARY_GRACE_SECONDS: .*\n", text, re.MULTILINE)
     assert line is not None

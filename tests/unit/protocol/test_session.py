@@ -6,6 +6,7 @@ Symmetric rules are tested as client and as relay; how sessions end is in test_s
 from __future__ import annotations
 
 import base64
+import dataclasses
 import struct
 
 import pytest
@@ -355,3 +356,12 @@ def test_bulk_needs_few_bare_acknowledgements(side: Side) -> None:
     assert messages <= total / MAX_PAYLOAD * 1.1 + 10
     assert receiver.counters.bare_acks <= messages / 3
     assert (sender.counters.retransmits, receiver.counters.duplicates) == (0, 0)
+
+
+def test_the_dialer_waits_as_long_as_the_relay_says_it_does() -> None:
+    session = client_session(NOW)
+    parameters = dataclasses.replace(PARAMETERS, grace=5_000)
+    give(session, Frame(FrameType.OPENED, payload=parameters.encode()), NOW)
+    session.established()
+    session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
+    assert session.link_deadline == NOW + 5
