@@ -40,7 +40,7 @@ RELAY = {"ping": 1.0, "pong": 1.0, "probe": 1.0, "grace": 10.0}
 MARGIN = 5.0
 
 #: The relay's time limit where it is to be met.
-LIMIT = 8
+LIMIT = 6
 
 
 @pytest.fixture(scope="module")
