@@ -239,7 +239,8 @@ def test_a_relay_with_nothing_left_to_deliver_ends_when_the_bridge_says_that_the
     frames(session, NOW)
     give(session, Frame(FrameType.DATA, 1, 2, payload=b"bye"), NOW)
     give(session, resumed(Side.RELAY, 1, 1, there=False), NOW)
-    assert [frame.payload for frame in frames(session, NOW)] == [End(Code.OK, 1, 4).encode()]
+    (end,) = [End.decode(frame.payload) for frame in frames(session, NOW)]
+    assert (end.code, end.sent, end.received) == (Code.OK, 1, 4)
 
 
 def test_a_dialer_that_is_back_is_not_taken_to_have_left() -> None:
