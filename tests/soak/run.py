@@ -29,13 +29,13 @@ TEMPLATE: Final = Path(__file__).resolve().parents[2] / "template.yaml"
 
 #: How many dialers do what, at any time.
 WORKERS: Final[dict[Callable[[World, random.Random], None], int]] = {
-    work.bulk_up: 2,
-    work.bulk_down: 2,
-    work.bulk_both: 2,
-    work.half_close: 2,
-    work.ping_pong: 3,
+    work.bulk_up: 1,
+    work.bulk_down: 1,
+    work.bulk_both: 1,
+    work.half_close: 1,
+    work.ping_pong: 2,
     work.short_dial: 2,
-    work.idle: 3,
+    work.idle: 2,
 }
 
 #: Migrations at once, each in a process of its own.

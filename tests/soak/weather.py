@@ -28,7 +28,7 @@ def storm(seed: int) -> Faults:
     """Everything goes wrong, seldom enough that work gets done, and often enough to be met in two minutes."""
     return Faults(
         seed=seed,
-        reorder=0.1,
+        reorder=0.08,
         duplicate=0.03,
         drop=0.01,
         delay=0.03,
@@ -51,10 +51,9 @@ def storm(seed: int) -> Faults:
         invoke_429=0.06,
         invoke_500=0.06,
         lost_write=0.03,
-        stale_read=0.5,
         database_500=0.02,
         kept_dead=0.003,
-        cut_every=0.8,
+        cut_every=1.2,
         silence_every=12.0,
         silence_seconds=30.0,
         skew_seconds=45.0,

@@ -58,17 +58,17 @@ class World:
 
 def bulk_up(world: World, chance: random.Random) -> None:
     """Many bytes to the target."""
-    _transfer(world, chance, up=4_000_000, down=0)
+    _transfer(world, chance, up=8_000_000, down=0)
 
 
 def bulk_down(world: World, chance: random.Random) -> None:
     """Many bytes from the target."""
-    _transfer(world, chance, up=0, down=4_000_000)
+    _transfer(world, chance, up=0, down=8_000_000)
 
 
 def bulk_both(world: World, chance: random.Random) -> None:
     """Many bytes both ways at once."""
-    _transfer(world, chance, up=3_000_000, down=3_000_000)
+    _transfer(world, chance, up=6_000_000, down=6_000_000)
 
 
 def half_close(world: World, chance: random.Random) -> None:
