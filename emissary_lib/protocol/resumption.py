@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import GRACE, RESUME_INTERVALS
 from emissary_lib.protocol.frames import newer
 from emissary_lib.protocol.payloads import Resumed
 from emissary_lib.protocol.states import Side
+
+#: What a peer that was not heard of yet is given at least on another connection of ours, in seconds: enough
+#: for a few RESUMEs.
+_LEAST_PATIENCE: Final = sum(RESUME_INTERVALS[:3])
 
 
 @dataclass(slots=True)
@@ -52,6 +57,7 @@ class Resumption:
         self._placed = True  # we know where the peer is, or that it is away
         self._asking: _Asking | None = None
         self._asked_at: float | None = None
+        self._patience = grace  # seconds left for the peer to be heard, once our link is back
         self._entered = self.generation
 
     @property
@@ -80,6 +86,8 @@ class Resumption:
         if self.link_up:
             self.link_up = False
             self._link_deadline = now + self._grace
+            # The peer's silence may be why we found our link dead: a new one must not begin its grace anew.
+            self._patience = max(_LEAST_PATIENCE, self._asking.until - now) if self._asking else self._grace
             self._asking = None
             self._away_deadline = None  # nobody could tell us that the peer is back
 
@@ -93,7 +101,7 @@ class Resumption:
         self.link_up = True
         self._link_deadline = None
         self._placed = False
-        self._asking = _Asking(now, now + self._grace)
+        self._asking = _Asking(now, now + self._patience)
         if self.peer_away:
             self._away_deadline = now + self._grace
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,3 +171,43 @@ def test_whatever_breaks_both_sides_end_and_neither_sees_a_wrong_byte(plan: Plan
     linked.run(LIFE)
     drain(linked)
     check_prefix(linked)
+
+
+TALK = User([(at / 4, random.Random(at).randbytes(3_000 + at)) for at in range(20)], eof_at=6.0)
+ANSWER = User([(0.1 + at / 4, random.Random(at).randbytes(2_000 + at)) for at in range(20)], eof_at=6.5)
+SLOW = Faults(delay=(0.02, 0.02), notice=(0.05, 0.05))
+
+
+@pytest.mark.parametrize("sides", [[Side.CLIENT], [Side.RELAY], list(Side)], ids=["client", "relay", "both"])
+def test_a_cut_at_every_moment_of_a_conversation(sides: list[Side]) -> None:
+    unconfirmed = 0
+    for tick in range(0, 700, 7):
+        drawn = [Cut(tick / 100, side, 0.0) for side in sides]
+        plan = Plan(tick, SLOW, TALK, ANSWER, drawn)
+        linked = plan.build()
+        linked.run(LIFE)
+        drain(linked)
+        check_prefix(linked)
+        check_whole(plan, linked)
+        assert linked.messages < 200
+        unconfirmed += any(end.events[-1] != Finished(Code.OK) for end in linked.ends.values())
+    assert unconfirmed <= 2  # of 100: a cut within the last round trip, while ENDED is under way
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["noticed", "silent"])
+@pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_a_side_that_is_gone_for_good_ends_both_in_bounded_time_and_names_who_went(
+    side: Side, silent: bool, busy: bool
+) -> None:
+    written = [(at, b"x") for at in range(0, 1000, 5)] if busy else []
+    user = User(list(written), eof_at=5000.0)
+    linked = Plan(1, SLOW, user, user, [Cut(3.0, side, 1e9, silent)]).build()
+    began = linked.clock.now
+    linked.run(LIFE)
+    code = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+    assert {end.events[-1] for end in linked.ends.values()} == {Finished(code)}
+    # Noticed: the grace. Not noticed: before it the dialer's PING and its deadline, then the relay's PROBE's.
+    # Then last words.
+    assert linked.clock.now - began <= 3 + (330 if silent else 60) + 6 + 5 * busy
+    assert linked.messages < 250

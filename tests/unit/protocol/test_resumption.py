@@ -190,6 +190,28 @@ def test_the_peers_grace_does_not_run_while_nobody_could_tell_of_its_return(side
     assert view.may_send
 
 
+@BOTH
+def test_our_own_reconnects_do_not_prolong_the_peers_silence(side: Side) -> None:
+    """Symptom: a relay whose network had gone kept its dialer busy for hours: the dialer took its own link
+    for dead after 50 s of silence, connected anew, and gave the relay another 60."""
+    view = fresh(side)
+    cut_and_back(view, NOW)
+    view.resumed(told(side, 2, 1), NOW)
+    view.link_lost(NOW + 50)
+    view.begin_attempt()
+    view.link_restored(NOW + 70)  # what it took to connect is not the peer's fault
+    assert (view.verdict(NOW + 79.9) is None, view.verdict(NOW + 80) is None) == (True, False)
+    view.link_lost(NOW + 79)
+    view.begin_attempt()
+    view.link_restored(NOW + 79)
+    assert (view.verdict(NOW + 85) is None, view.verdict(NOW + 86) is None) == (True, False)  # a last chance
+    view.peer_heard(view.generation, NOW + 85)
+    view.resumed(told(side, 4, 1), NOW + 85)
+    view.peer_heard(view.generation, NOW + 85)
+    cut_and_back(view, NOW + 90)
+    assert (view.verdict(NOW + 149), view.verdict(NOW + 150) is None) == (None, False)  # heard: all of it
+
+
 def test_a_dialer_that_hears_the_relays_new_generation_goes_on_at_once() -> None:
     view = fresh(Side.CLIENT)
     view.peer_gone(1, NOW)
