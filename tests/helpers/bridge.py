@@ -203,6 +203,7 @@ class Behaviour:
         answer: Sent instead of any answer to the opening.
         stumbles: What the first connections get for their first message: a text, or ``None`` for a hang-up.
         script: What plays the target.
+        grace: Seconds for which the dialer is to wait for a connection that is gone.
     """
 
     key: Key = KEY
@@ -214,6 +215,7 @@ class Behaviour:
     answer: str | None = None
     stumbles: list[str | None] = field(default_factory=list)
     script: Callable[[Relay], None] = lambda relay: None
+    grace: float = 60.0
 
 
 class Bridge:
@@ -328,7 +330,7 @@ class Bridge:
         config = SessionConfig(
             streams=StreamConfig(receive_start=used, peer_window=frame.window),
             peer_epoch=1,
-            opened=Opened(code, 0, 60_000, bytes(32)),
+            opened=Opened(code, 0, int(self.behaviour.grace * 1000), bytes(32)),
             expires_at=now + LIFE,
         )
         relay = Relay(peer, Session(Side.RELAY, config, now=now), target)

@@ -358,7 +358,7 @@ def test_a_dial_that_loses_its_session_starts_over_with_a_fresh_nonce(stumble: s
 def test_a_session_that_is_lost_again_and_again_is_named_when_the_time_is_up() -> None:
     with Bridge(Behaviour(answer=reset(Code.RELAY_GONE))) as bridge:
         with pytest.raises(DialError, match="the cause") as caught:
-            dial(bridge, timeout=SHORT)
+            dial(bridge, timeout=2.0)
         assert 1 < len(bridge.server.requests) < 20
     assert caught.value.code is Code.RELAY_GONE
 
