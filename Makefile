@@ -1,6 +1,7 @@
 # make demo    migrate and verify a real database through the local cloud
 # make test    run the suite
 # make check   the whole gate: format, lint, types, tests, doctests, template
+# make slow    what takes minutes: each fault alone, through the local cloud
 # make bench   measure, as one line of JSON
 # make soak    mixed traffic while everything goes wrong; SOAK_SECONDS (180) and SOAK_SEED (drawn) may be set
 # make clean   remove what these made
@@ -11,7 +12,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
-.PHONY: demo test check bench soak format clean
+.PHONY: demo test slow check bench soak format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +33,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q
+
+slow: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q -m slow
 
 bench: $(VENV)/.demo
 	@$(BIN)/emissary bench

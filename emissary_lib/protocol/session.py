@@ -183,6 +183,8 @@ class Session:
         elif self.state is State.OPEN and self._resumption.link_up:
             self.counters.link_losses += 1
             self._resumption.link_lost(now)
+        elif self._ending and self._ending.code is Code.OK:
+            self._finish(Code.OK)  # both streams are whole, and the peer's DISCONNECTED tells it as much
         elif self._ending:
             self._resumption.link_lost(now)
 

@@ -15,7 +15,7 @@ from emissary_lib.local import Faults
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually
 from tests.helpers.servers import Server, echo
 
-pytestmark = LINUX_ONLY
+pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
 SIZE = 1_000_000
 
