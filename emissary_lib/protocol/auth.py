@@ -13,6 +13,7 @@ import hmac
 import struct
 from typing import Final
 
+from emissary_lib.protocol.constants import CLOCK_SKEW
 from emissary_lib.protocol.credentials import DoorHeaders, MissingCredentials, RelayHeaders, ResumeHeaders
 from emissary_lib.protocol.errors import AuthenticationError, LocalProtocolError
 from emissary_lib.protocol.httpdate import http_date, parse_http_date
@@ -52,7 +53,7 @@ __all__ = [
 #: How far a dialer's date may be from the bridge's clock, in seconds, either way.
 #:
 #: Source: docs/protocol.md section 3.1; the original Emissary's threshold.
-MAX_CLOCK_SKEW: Final = 900.0
+MAX_CLOCK_SKEW: Final = CLOCK_SKEW
 
 _DOOR: Final = b"emissary.v2 door"
 _SERVER: Final = b"emissary.v2 server"

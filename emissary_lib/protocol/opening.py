@@ -25,6 +25,7 @@ from emissary_lib.protocol.auth import (
 )
 from emissary_lib.protocol.banner import PROTOCOL_VERSION, SERVER_SOFTWARE, Banner, parse_banner
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import MAX_OPENING_BYTES, MAX_OPENING_FRAGMENTS
 from emissary_lib.protocol.errors import (
     AuthenticationError,
     LocalProtocolError,
@@ -47,11 +48,11 @@ __all__ = [
 ]
 
 #: Most fragments the bridge keeps for one opening. Source: docs/protocol.md section 3.2.
-MAX_FRAGMENTS: Final = 1024
+MAX_FRAGMENTS: Final = MAX_OPENING_FRAGMENTS
 
 #: The bridge keeps only bytes below this offset of the dialer's stream. The longest SOCKS5 exchange has
 #: 1,032 bytes. Source: docs/protocol.md section 3.2.
-OPENING_LIMIT: Final = 4096
+OPENING_LIMIT: Final = MAX_OPENING_BYTES
 
 
 class OpeningState(enum.Enum):
