@@ -1,7 +1,9 @@
 # make demo    migrate and verify a real database through the local cloud
 # make test    run the suite
 # make check   the whole gate: format, lint, types, tests, doctests, template
+# make slow    what takes minutes: each fault alone, through the local cloud
 # make bench   measure, as one line of JSON
+# make soak    mixed traffic while everything goes wrong; SOAK_SECONDS (180) and SOAK_SEED (drawn) may be set
 # make clean   remove what these made
 #
 # Each makes its own virtual environment in .venv first. PYTHON chooses the interpreter: make PYTHON=python3.13 test
@@ -10,7 +12,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
-.PHONY: demo test check bench format clean
+.PHONY: demo test slow check bench soak format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,8 +34,14 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q
 
+slow: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q -m slow
+
 bench: $(VENV)/.demo
 	@$(BIN)/emissary bench
+
+soak: $(VENV)/.dev
+	@$(BIN)/python -m tests.soak
 
 check: $(VENV)/.dev
 	@echo "format";   $(BIN)/ruff format --quiet --check . || { echo "run: make format"; exit 1; }

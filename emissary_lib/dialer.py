@@ -25,9 +25,9 @@ from emissary_lib.protocol.duplex import StreamConfig
 from emissary_lib.protocol.events import Aborted, Event
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.keys import Key
-from emissary_lib.protocol.session import Outgoing, SessionConfig
+from emissary_lib.protocol.session import SessionConfig
 from emissary_lib.protocol.targets import Target
-from emissary_lib.transport.websocket import WebSocketTransport
+from emissary_lib.socket_link import ResumeDoor, SocketLink
 from emissary_lib.tunnel import Tunnel
 from emissary_lib.tunnel_socket import SessionInfo, TunnelSocket
 
@@ -204,7 +204,8 @@ class Dialer:
                 info.error = reset_error(target, event.code, event.reason)
 
         def attach(sock: socket.socket) -> Callable[[], None]:
-            link = _SocketLink(opened.transport)
+            door = ResumeDoor(self._endpoint, self._key, opened.id, opened.parameters.resume_token)
+            link = SocketLink(opened.transport, door)
             try:
                 tunnel = Tunnel(opened.session, link, sock, on_event=on_event, turned=places.decline)
             except BaseException:  # no descriptor is left
@@ -231,22 +232,3 @@ class Dialer:
 def _session_info(opened: OpenedSession, target: Target) -> SessionInfo:
     expires_at = opened.opened_at + opened.parameters.remaining / 1000
     return SessionInfo(opened.id, target, expires_at, opened.session.counters)
-
-
-class _SocketLink:
-    """The dialer's link: everything goes over the one WebSocket, whether peer or bridge is to handle it."""
-
-    def __init__(self, transport: WebSocketTransport) -> None:
-        self._transport = transport
-
-    def send(self, message: Outgoing) -> None:
-        self._transport.send(message.text)
-
-    def recv(self) -> str:
-        return self._transport.recv(None)
-
-    def close(self) -> None:
-        self._transport.close()
-
-    def release(self) -> None:
-        self._transport.release()

@@ -15,7 +15,8 @@
     |- TransportError(ConnectionError)             the WebSocket to the gateway failed
     |  |- GatewayUnreachableError                  name, route, TLS: no answer at all
     |  |- GatewayRefusedError                      an answer, but not 101; ``http_status``
-    |  `- LinkClosedError                          closed after it was open; ``close_code``
+    |  |- LinkClosedError                          closed after it was open; ``close_code``
+    |  `- LinkRefusedError                         a session may not reconnect: it is over
     |- DialError(ConnectionError)                  the target was not reached; ``code``, ``target``
     |  |- TargetNotAllowedError(PermissionError)
     |  |- NameNotFoundError
@@ -62,6 +63,7 @@ __all__ = [
     "GatewayRefusedError",
     "GatewayUnreachableError",
     "LinkClosedError",
+    "LinkRefusedError",
     "LocalProtocolError",
     "MissingCredentialsError",
     "NameNotFoundError",
@@ -111,6 +113,10 @@ class LinkClosedError(TransportError):
     def __init__(self, message: str, *, close_code: int = 1006) -> None:
         super().__init__(message)
         self.close_code = close_code
+
+
+class LinkRefusedError(TransportError):
+    """The bridge does not let a side of a session reconnect: the session is over for it."""
 
 
 class DialError(EmissaryError, ConnectionError):

@@ -270,7 +270,9 @@ class _Exchange:
         )
 
     def _give_up(self, code: Code, reason: str, deadline: Deadline) -> None:
-        """Tell the bridge why, so that its record is right."""
+        """Tell the bridge why, so that its record is right; unless it is the one who told us."""
+        if not self._session.alive:
+            return
         now = time.monotonic()
         self._session.abort(code, reason, now)
         # Else our $disconnect may overtake END, and the record says DIALER_GONE.

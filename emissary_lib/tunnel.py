@@ -12,6 +12,7 @@ messages need no order, so nobody waits for anybody.
 from __future__ import annotations
 
 import contextlib
+import random
 import selectors
 import socket
 import threading
@@ -20,17 +21,24 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from emissary_lib.deadline import Deadline
-from emissary_lib.exceptions import TransportError
+from emissary_lib.exceptions import LinkRefusedError, TransportError
 from emissary_lib.loopback import reset, reset_when_taken
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import MAX_PAYLOAD
-from emissary_lib.protocol.events import Aborted, Event, Finished
+from emissary_lib.protocol.events import Aborted, Event, Finished, LinkDead
 from emissary_lib.protocol.session import Outgoing, Session
 from emissary_lib.protocol.states import Side
 from emissary_lib.wakeup import Wakeup
 
 #: A program that takes SIGPIPE as it comes (many tools do) must not die of closing its own socket.
 _SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
+
+
+#: Waits between attempts to reconnect, in seconds: first, and longest. The first attempt is made at once.
+BACK_OFF: Final = (0.1, 2.0)
+
+#: Longest that one attempt to reconnect may take, in seconds.
+ATTEMPT_TIMEOUT: Final = 10.0
 
 
 class Link(Protocol):
@@ -40,10 +48,21 @@ class Link(Protocol):
         """Send one message, or take it over to send. Raises :class:`TransportError` if the link is broken."""
 
     def recv(self) -> str:
-        """Wait for the next message. Raises :class:`TransportError` when the link has ended."""
+        """Wait for the next message. Raises :class:`TransportError` when the connection has ended."""
+
+    def reconnect(self, epoch: int, deadline: Deadline) -> None:
+        """Replace a connection that has ended.
+
+        Raises:
+            LinkRefusedError: The bridge will not have us back: definite.
+            TransportError, TimeoutError: It did not work this time.
+        """
+
+    def drop(self) -> None:
+        """The connection is dead: end it without a word; wakes :meth:`recv`."""
 
     def close(self) -> None:
-        """Say goodbye; wakes :meth:`recv`. Idempotent."""
+        """Say goodbye, for good; wakes :meth:`recv`. Idempotent."""
 
     def release(self) -> None:
         """Give back file descriptors and threads; called once, when nobody uses the link any more."""
@@ -57,10 +76,12 @@ class Tunnel:
         link: To the peer and the bridge; the tunnel closes it.
         sock: A connected TCP socket; the tunnel closes it, by a reset if the session is cut off.
         on_event: Told of each event, in order, without the lock.
-        stop_at: When to abort with ``RELAY_DEADLINE``, and to wait no longer for a socket that does not take
-            its bytes; on ``clock``; ``None`` for never.
+        stop_at: When to wait no longer for a socket that does not take its bytes, on ``clock``; ``None`` for
+            never.
         turned: Told, without the lock, whenever the driver has done what it could for now.
         clock: A monotonic clock.
+        pause: Waits so many seconds between two attempts to reconnect; ``None`` to wait until the tunnel's
+            end at most.
     """
 
     def __init__(
@@ -73,6 +94,7 @@ class Tunnel:
         stop_at: float | None = None,
         turned: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         self._session = session
         self._link = link
@@ -92,6 +114,8 @@ class Tunnel:
         self._leaving = False
         self._shut_write = False
         self._socket_gone = False
+        self._ended = threading.Event()
+        self._pause = pause or self._ended.wait
         self._reader = threading.Thread(target=self._read_link, name="emissary-reader", daemon=True)
         sock.setblocking(False)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
@@ -115,6 +139,7 @@ class Tunnel:
             self._reader.start()
             self._drive()
         finally:
+            self._ended.set()
             self._link.close()
             if self._reader.ident is not None:
                 self._reader.join()
@@ -135,25 +160,15 @@ class Tunnel:
 
     def abort(self, code: Code, reason: str) -> None:
         """Cut the session off. From any thread; does not block for longer than a send."""
-        with self._lock:
-            self._session.abort(code, reason, self._clock())
-            step = self._advance()
-        self._carry_out(step)
-        self._wakeup.wake()
+        self._apply(lambda now: self._session.abort(code, reason, now))
 
     def message_refused(self) -> None:
-        """The carrier refused a message (429, 5xx, no answer). From any thread; does not block."""
-        with self._lock:
-            self._session.message_refused(self._clock())
-        self._wakeup.wake()
+        """The carrier refused a message (429, 5xx, no answer). From any thread; as :meth:`abort`."""
+        self._apply(self._session.message_refused)
 
-    def peer_gone(self) -> None:
-        """The peer's connection does not exist any more (410). From any thread; does not block for long."""
-        with self._lock:
-            self._session.peer_gone(self._clock())
-            step = self._advance()
-        self._carry_out(step)
-        self._wakeup.wake()
+    def peer_unknown(self) -> None:
+        """The peer's connection is not known to the carrier (410). From any thread; as :meth:`abort`."""
+        self._apply(self._session.peer_unknown)
 
     def wake(self) -> None:
         """Something outside has changed (a place in a shared budget is free). From any thread."""
@@ -211,8 +226,6 @@ class Tunnel:
             now = self._clock()
             if readable or self._leaving:
                 self._read_socket(now)
-            if self._stop_at is not None and now >= self._stop_at:
-                self._session.abort(Code.RELAY_DEADLINE, "the relay reached its time limit", now)
             self._session.handle_timeout(now)
 
     def _read_socket(self, now: float) -> None:
@@ -253,9 +266,7 @@ class Tunnel:
             self._selector.unregister(self._sock)
 
     def _next_timeout(self) -> float | None:
-        times = [self._session.next_timeout()]
-        if self._session.alive or self._finished:
-            times.append(self._stop_at)
+        times = [self._session.next_timeout(), self._stop_at if self._finished else None]
         return min((at for at in times if at is not None), default=None)
 
     def _undelivered(self) -> bool:
@@ -270,32 +281,65 @@ class Tunnel:
     def _read_link(self) -> None:
         try:
             while True:
-                text = self._link.recv()
-                with self._lock:
-                    self._session.receive_message(text, self._clock())
-                    step = self._advance()
-                    wake = self._driver_must_know()
-                if wake:
-                    self._wakeup.wake()
-                self._carry_out(step)
-        except TransportError as exc:
-            self._link_lost(exc)
+                try:
+                    text = self._link.recv()
+                except TransportError as exc:
+                    if not self._reconnect(str(exc)):
+                        return
+                else:
+                    self._receive(text)
         except BaseException as exc:  # nobody else reads: the tunnel must not wait for what never comes
-            self._link_lost(exc)
+            self._refused(Code.PROTOCOL_ERROR, repr(exc))
             raise
+
+    def _receive(self, text: str) -> None:
+        self._apply(lambda now: self._session.receive_message(text, now))
+
+    def _reconnect(self, reason: str) -> bool:
+        """Replace the connection for as long as the session wants one; whether there is one again."""
+        gone = Code.DIALER_GONE if self._session.side is Side.CLIENT else Code.RELAY_GONE
+        self._apply(lambda now: self._session.link_lost(gone, reason, now))
+        pause = BACK_OFF[0]
+        while (attempt := self._next_attempt()) is not None:
+            epoch, deadline = attempt
+            try:
+                self._link.reconnect(epoch, deadline)
+            except LinkRefusedError as exc:
+                self._refused(Code.UNKNOWN_SESSION, str(exc))
+                return False
+            except (TransportError, TimeoutError):
+                self._pause(pause * random.uniform(0.5, 1.5))
+                pause = min(BACK_OFF[1], pause * 2)
+            else:
+                self._apply(self._session.link_restored)
+                return True
+        return False
+
+    def _refused(self, code: Code, reason: str) -> None:
+        self._apply(lambda now: self._session.link_refused(code, reason))
+
+    def _next_attempt(self) -> tuple[int, Deadline] | None:
+        with self._lock:
+            until = self._session.link_deadline
+            if until is None or self._ended.is_set():
+                return None
+            left = max(0.0, until - self._clock())
+            return self._session.begin_attempt(), Deadline(min(ATTEMPT_TIMEOUT, left))
+
+    def _apply(self, change: Callable[[float], None]) -> None:
+        """Change the session, move what can be moved, and let the driver know what it must."""
+        with self._lock:
+            change(self._clock())
+            step = self._advance()
+            wake = self._driver_must_know()
+        if wake:
+            self._wakeup.wake()
+        self._carry_out(step)
 
     def _driver_must_know(self) -> bool:
         wakes_at = self._next_timeout()
         sooner = wakes_at is not None and (self._wakes_at is None or wakes_at < self._wakes_at)
         return sooner or self._over() or self._wanted_interest() != self._interest
-
-    def _link_lost(self, exc: BaseException) -> None:
-        code = Code.DIALER_GONE if self._session.side is Side.CLIENT else Code.RELAY_GONE
-        with self._lock:
-            self._session.link_lost(code, str(exc) if isinstance(exc, TransportError) else repr(exc))
-            step = self._advance()
-        self._carry_out(step)
-        self._wakeup.wake()
 
     # -- shared ---------------------------------------------------------------------------------
 
@@ -333,12 +377,11 @@ class Tunnel:
         events, messages = step
         for event in events:
             self._on_event(event)
-            if isinstance(event, Finished):
+            if isinstance(event, LinkDead):
+                self._link.drop()
+            elif isinstance(event, Finished):
                 self._link.close()  # even if the user is slow to take the last bytes
-        try:
+        # The reader meets the end of a connection that breaks here, and what was lost is sent again.
+        with contextlib.suppress(TransportError):
             for message in messages:
                 self._link.send(message)
-        except TransportError as exc:
-            if threading.current_thread() is not self._reader:
-                return  # the reader meets the same end of the link, and tells the session
-            self._link_lost(exc)

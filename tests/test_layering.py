@@ -58,6 +58,7 @@ LIBRARY = {
     "emissary_lib.loopback",
     "emissary_lib.opening",
     "emissary_lib.protocol",
+    "emissary_lib.socket_link",
     "emissary_lib.transport",
     "emissary_lib.tunnel",
     "emissary_lib.tunnel_socket",

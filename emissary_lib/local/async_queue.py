@@ -8,10 +8,11 @@ back-off from one second to five minutes; an event too old is dropped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Final, Protocol
 
 from emissary_lib.local.errors import UnknownFunctionError
+from emissary_lib.local.faults import FaultEngine, Site
 from emissary_lib.local.latency import Latency, Leg
 from emissary_lib.local.ports import InvocationResult, InvocationStatus
 from emissary_lib.local.template import FunctionSpec
@@ -41,6 +42,7 @@ class AsyncQueue:
         runner: Runs them.
         latency: Delay between acceptance and start.
         time_scale: Factor on all pauses and ages, so that tests meet them in milliseconds.
+        faults: What to do wrong on purpose.
 
     Thread safety: none; use it on one event loop.
     """
@@ -52,11 +54,14 @@ class AsyncQueue:
         *,
         latency: Latency | None = None,
         time_scale: float = 1.0,
+        faults: FaultEngine | None = None,
     ) -> None:
         self._functions = functions
         self._runner = runner
         self._latency = latency or Latency()
         self._scale = time_scale
+        self._faults = faults or FaultEngine()
+        self._dice = {name: self._faults.dice(Site.INVOKE, name) for name in functions}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def invoke(self, function: str, payload: bytes) -> InvocationResult:
@@ -72,9 +77,11 @@ class AsyncQueue:
         spec = self._functions.get(function)
         if spec is None:
             raise UnknownFunctionError(f"the template has no function {function!r}")
-        task = asyncio.ensure_future(self._work(spec, payload))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(self._work(spec, payload))
+        dice = self._dice[function]
+        if self._faults.touches(function) and dice.strikes("duplicate_invoke"):
+            pause = dice.up_to("duplicate_invoke", self._faults.faults.duplicate_invoke_seconds)
+            self._begin(self._work(spec, payload, pause))
         return _QUEUED
 
     async def close(self) -> None:
@@ -84,8 +91,14 @@ class AsyncQueue:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _work(self, spec: FunctionSpec, payload: bytes) -> None:
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, spec: FunctionSpec, payload: bytes, pause: float = 0.0) -> None:
         loop = asyncio.get_running_loop()
+        await asyncio.sleep(pause)
         oldest = loop.time() + spec.event_age * self._scale
         await asyncio.sleep(self._latency.delay(Leg.ASYNC_START))
         attempts, back_off = 0, FIRST_BACK_OFF

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -19,17 +18,25 @@ from aiohttp import web
 
 from emissary_lib.local import names
 from emissary_lib.local.errors import LocalCloudError
+from emissary_lib.local.faults import FaultEngine, Site
+from emissary_lib.local.httpdate import with_date
+from emissary_lib.local.kept import transports_of
 from emissary_lib.local.latency import Latency, Leg
 from emissary_lib.local.meter import Meter
 from emissary_lib.local.ports import FunctionInvoker, InvocationResult, InvocationStatus
 from emissary_lib.local.sigv4 import CredentialsLookup, SignatureError, verify
+from emissary_lib.local.stale import EarlierItems
 from emissary_lib.local.tables import Tables
+from emissary_lib.local.tcp import reset
 from emissary_lib.local.template import FunctionSpec
 
 #: Largest payload of an invocation, in bytes, by X-Amz-Invocation-Type. Source: AWS Lambda quotas.
 MAX_PAYLOAD: Final[Mapping[str, int]] = {"RequestResponse": 6_291_556, "Event": 1_048_576}
 
 _INVOKE: Final = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
+
+#: DynamoDB operations whose answer can be lost after they are done.
+_WRITES: Final = frozenset({"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"})
 
 #: Whether ``identity`` may do ``action`` on the resource ``arn``.
 Authorize = Callable[[str, str, str], bool]
@@ -59,6 +66,8 @@ class AwsFront:
         credentials: Whose access key it is.
         latency: How long a DynamoDB request takes on top.
         authorize: Decides on Invoke; DynamoDB calls are decided with the table's ARN.
+        faults: What to do wrong on purpose, and the clock.
+        earlier: What stale reads give; needed for them alone.
 
     Thread safety: none; use it on one event loop.
     """
@@ -73,6 +82,8 @@ class AwsFront:
         credentials: CredentialsLookup,
         latency: Latency | None = None,
         authorize: Authorize = allow_all,
+        faults: FaultEngine | None = None,
+        earlier: EarlierItems | None = None,
     ) -> None:
         self._by_name = {spec.name: spec for spec in functions.values()}
         self._invoker = invoker
@@ -81,6 +92,10 @@ class AwsFront:
         self._credentials = credentials
         self._latency = latency or Latency()
         self._authorize = authorize
+        self._faults = faults or FaultEngine()
+        self._earlier = earlier
+        self._dice = self._faults.dice(Site.DATABASE)
+        self._invoke_dice = {name: self._faults.dice(Site.INVOKE, name) for name in self._by_name}
         self._http: web.Server | None = None
         self._server: asyncio.Server | None = None
 
@@ -100,6 +115,10 @@ class AwsFront:
         await self._http.shutdown(timeout=0.5)
         await server.wait_closed()
 
+    def transports(self) -> Iterable[asyncio.Transport]:
+        """Its HTTP connections."""
+        return transports_of(self._http)
+
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         body = await request.content.read()  # request.read() stops at 1 MB
         path, _, query = request.raw_path.partition("?")
@@ -109,7 +128,7 @@ class AwsFront:
         try:
             try:
                 identity = verify(
-                    request.method, path, query, request.headers, body, self._credentials, time.time(),
+                    request.method, path, query, request.headers, body, self._credentials, self._faults.now(),
                     service, names.REGION,
                 )  # fmt: skip
             except SignatureError as exc:
@@ -117,15 +136,16 @@ class AwsFront:
             if invoked:
                 response = await self._invoke(identity, unquote(invoked.group(1)), request, body)
             else:
-                response = await self._dynamodb(identity, request.headers.get("X-Amz-Target", ""), body)
+                response = await self._dynamodb(identity, request, body)
         except _Refusal as exc:
             response = web.Response(status=exc.status, body=json.dumps(_typed(exc, service)))
             response.headers["x-amzn-ErrorType"] = exc.kind
             response.content_type = "application/json"
         response.headers["x-amzn-RequestId"] = request_id
-        return response
+        return with_date(response, self._faults)
 
-    async def _dynamodb(self, identity: str, target: str, body: bytes) -> web.Response:
+    async def _dynamodb(self, identity: str, request: web.BaseRequest, body: bytes) -> web.Response:
+        target = request.headers.get("X-Amz-Target", "")
         version, _, operation = target.partition(".")
         if version != "DynamoDB_20120810" or not operation:
             raise _Refusal(400, "UnknownOperationException", f"X-Amz-Target is {target!r}")
@@ -136,12 +156,34 @@ class AwsFront:
         delay = self._latency.delay(Leg.DYNAMODB)
         if delay:
             await asyncio.sleep(delay)
+        if self._dice.strikes("database_500"):
+            raise _Refusal(500, "InternalServerError", "Internal server error")
         try:
-            status, answer = await self._tables.forward(target, body)
+            status, answer = await self._forward(operation, target, body)
         except LocalCloudError as exc:
             raise _Refusal(500, "InternalServerError", str(exc)) from exc
         self._meter.dynamodb(operation, body, answer)
+        if status == 200 and operation in _WRITES and self._dice.strikes("lost_write"):
+            if self._dice.coin("lost_write"):
+                reset(request.transport)
+            raise _Refusal(500, "InternalServerError", "Internal server error")
         return web.Response(status=status, body=answer, content_type="application/x-amz-json-1.0")
+
+    async def _forward(self, operation: str, target: str, body: bytes) -> tuple[int, bytes]:
+        """Ask the tables, or for a stale read what they said before."""
+        earlier = self._earlier
+        if earlier is None or not self._faults.faults.stale_read:
+            return await self._tables.forward(target, body)
+        if operation in _WRITES:
+            images = await earlier.images(operation, body)
+            status, answer = await self._tables.forward(target, body)
+            if status == 200:
+                earlier.remember(images)
+            return status, answer
+        old = earlier.of(operation, body, self._faults.faults.stale_seconds)
+        if old is not None and self._dice.strikes("stale_read"):
+            return 200, old
+        return await self._tables.forward(target, body)
 
     async def _invoke(self, identity: str, name: str, request: web.BaseRequest, body: bytes) -> web.Response:
         if request.method != "POST":
@@ -170,10 +212,19 @@ class AwsFront:
         except ValueError as exc:
             text = f"Could not parse request body into json: {exc}"
             raise _Refusal(400, "InvalidRequestContentException", text, Type="User") from exc
-        if kind == "Event":
-            await self._invoker.enqueue(spec.logical_id, payload)
-            return web.Response(status=202)
-        return _answer(await self._invoker.invoke(spec.logical_id, payload))
+        dice = self._invoke_dice[spec.name]
+        if dice.strikes("invoke_429"):
+            raise _throttled()
+        fails = dice.strikes("invoke_500")
+        if not fails or dice.coin("invoke_500"):
+            if kind == "Event":
+                await self._invoker.enqueue(spec.logical_id, payload)
+                response = web.Response(status=202)
+            else:
+                response = _answer(await self._invoker.invoke(spec.logical_id, payload))
+            if not fails:
+                return response
+        raise _Refusal(500, "ServiceException", "Internal server error", Type="Service")
 
 
 def function_name(given: str) -> str:
@@ -186,12 +237,16 @@ def function_name(given: str) -> str:
 
 def _answer(result: InvocationResult) -> web.Response:
     if result.status is InvocationStatus.THROTTLED:
-        reason = "ConcurrentInvocationLimitExceeded"
-        raise _Refusal(429, "TooManyRequestsException", "Rate Exceeded.", Type="User", Reason=reason)
+        raise _throttled()
     headers = {"X-Amz-Executed-Version": "$LATEST"}
     if result.status is not InvocationStatus.OK:
         headers["X-Amz-Function-Error"] = "Unhandled"
     return web.Response(body=result.payload, headers=headers, content_type="application/json")
+
+
+def _throttled() -> _Refusal:
+    reason = "ConcurrentInvocationLimitExceeded"
+    return _Refusal(429, "TooManyRequestsException", "Rate Exceeded.", Type="User", Reason=reason)
 
 
 def _typed(refusal: _Refusal, service: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +20,8 @@ from emissary_lib.protocol.errors import EmissaryError
 
 from .connections import Connection, Connections
 from .events import new_id
+from .faults import FaultEngine
+from .httpdate import with_date
 from .latency import Latency, Leg
 from .limits import Limits
 from .meter import Meter
@@ -67,6 +68,15 @@ class _CallbackError(EmissaryError):
         self.kind = kind
 
 
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """What goes wrong with a post: whether it is delivered all the same, the answer, and when."""
+
+    delivered: bool
+    error: _CallbackError | None
+    seconds: float = 0.0
+
+
 class Callbacks:
     """Answers ``POST``, ``GET`` and ``DELETE /{stage}/@connections/{connection id}``.
 
@@ -85,6 +95,7 @@ class Callbacks:
         meter: Counts.
         latency: How long a post travels.
         limits: Message size, send buffer.
+        faults: What to do wrong on purpose, and the clock.
     """
 
     def __init__(
@@ -96,6 +107,7 @@ class Callbacks:
         meter: Meter,
         latency: Latency,
         limits: Limits,
+        faults: FaultEngine,
     ) -> None:
         self._name = name
         self._connections = connections
@@ -104,6 +116,7 @@ class Callbacks:
         self._meter = meter
         self._latency = latency
         self._limits = limits
+        self._faults = faults
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one HTTP request; never raises for what a client can cause."""
@@ -116,7 +129,7 @@ class Callbacks:
                 headers={"x-amzn-ErrorType": exc.kind, "Content-Type": "application/json"},
             )
         response.headers["x-amzn-RequestId"] = new_id()
-        return response
+        return with_date(response, self._faults)
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         path, _, query = request.raw_path.partition("?")
@@ -133,7 +146,7 @@ class Callbacks:
                 request.headers,
                 body,
                 self._credentials,
-                time.time(),
+                self._faults.now(),
                 "execute-api",
                 self._name.region,
             )
@@ -174,13 +187,34 @@ class Callbacks:
                     body.decode()
                 except UnicodeDecodeError as exc:
                     raise _CallbackError(400, "BadRequestException", "Data must be valid UTF-8") from exc
-            posted = True
+            fault = None if self._faults.quiet else self._fault(connection)
+            posted = fault is None or fault.delivered
         finally:
             self._meter.callback("POST", posted=posted)
-        self._meter.message_out(len(body))
-        connection.touch()
-        connection.outbound.send(lambda: connection.socket.send(body))
+        if posted:
+            self._meter.message_out(len(body))
+            connection.touch()
+            connection.outbound.send(lambda: connection.socket.send(body))
+        if fault is not None:
+            await asyncio.sleep(fault.seconds)
+            if fault.error is not None:
+                raise fault.error
         return web.Response(status=200)
+
+    def _fault(self, connection: Connection) -> _Fault | None:
+        """What goes wrong with this post, if anything."""
+        dice = connection.post_dice
+        if dice.strikes("post_429"):
+            return _Fault(False, _CallbackError(429, "LimitExceededException", "Rate exceeded"))
+        if dice.strikes("post_410"):
+            # Both have been seen: a spurious 410, and one for a message that had arrived.
+            return _Fault(dice.coin("post_410"), _CallbackError(410, "GoneException", "Gone"))
+        if dice.strikes("post_500"):
+            error = _CallbackError(500, "InternalServerErrorException", "Internal server error")
+            return _Fault(dice.coin("post_500"), error)
+        if dice.strikes("post_hang"):
+            return _Fault(dice.coin("post_hang"), None, self._faults.faults.hang_seconds)
+        return None
 
     def _get(self, connection_id: str) -> web.Response:
         self._meter.callback("GET")

@@ -7,15 +7,9 @@ import dataclasses
 import json
 import os
 import secrets
-import selectors
-import shutil
 import signal
 import ssl
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -25,6 +19,7 @@ from emissary_lib.local.errors import LocalCloudError
 from emissary_lib.local.faults import Faults
 from emissary_lib.local.limits import Limits
 from emissary_lib.local.meter import MeterSnapshot
+from emissary_lib.local.pipe import CloudProcess
 from emissary_lib.local.processes import check_requirements
 from emissary_lib.protocol.keys import Key
 
@@ -35,8 +30,9 @@ ANSWER_TIMEOUT: Final = 10.0
 #: How often :func:`run_foreground` looks whether the cloud process is alive, in seconds.
 LOOK_EVERY: Final = 0.5
 
-#: How long the cloud process may take to end all it started before it is killed, in seconds.
-CLOSE_TIMEOUT: Final = 10.0
+#: With a time scale, functions may still run for this long, in seconds, or for their timeout if that is
+#: shorter: a cold start and a database call on a busy machine, several times over.
+SHORTEST_RUN: Final = 5.0
 
 
 class LocalCloud:
@@ -49,13 +45,19 @@ class LocalCloud:
     Args:
         template: The SAM template; the functions' code is looked for beside it.
         targets: Hosts and ports that may be reached.
-        faults: What to do to messages on purpose.
+        faults: What to do wrong on purpose; can be replaced while it runs.
         account_concurrency: Lambda executions at once, of all functions together.
         tls: Serve ``wss://`` under an authority made for this run; see ``ssl_context``.
         latency: ``none``, or ``aws`` for delays as measured there.
         fresh_environments: Give every invocation a new process: every start is a cold start.
         parameters: More template parameters; they win over the two above.
         limits: API Gateway's numbers, for tests that want to meet one sooner.
+        time_scale: Factor on AWS's times, so that a limit of hours is met in seconds: the gateway's idle
+            limit, life and 29 seconds, the functions' timeouts (and so the remaining time they are told),
+            the pauses and ages of asynchronous events, and ``silence_seconds``. A function may still run for
+            :data:`SHORTEST_RUN` seconds. Not scaled: the SDK's timeouts, the protocol's own timers (they are
+            settings of the dialer and the relay), latency, the init phase, signatures' age, the stage's
+            throttles, what is billed. Wins over the one in ``limits``.
 
     Attributes:
         key: The shared key that dialers use.
@@ -75,7 +77,11 @@ class LocalCloud:
         fresh_environments: bool = False,
         parameters: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        time_scale: float | None = None,
     ) -> None:
+        limits = limits or Limits()
+        if time_scale is not None:
+            limits = dataclasses.replace(limits, time_scale=time_scale, shortest_run_seconds=SHORTEST_RUN)
         self.key = Key(1, secrets.token_bytes(32))
         self._template = Path(template).resolve()
         self._given = dict(parameters or {})
@@ -86,17 +92,15 @@ class LocalCloud:
         self._settings: dict[str, Any] = {
             "template": str(self._template),
             "faults": dataclasses.asdict(faults or Faults()),
-            "limits": dataclasses.asdict(limits or Limits()),
+            "limits": dataclasses.asdict(limits),
             "latency": latency,
             "account_concurrency": account_concurrency,
             "fresh_environments": fresh_environments,
             "tls": tls,
         }
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._directory: Path | None = None
+        self._process: CloudProcess | None = None
         self._ready: dict[str, Any] = {}
-        self._received = b""
 
     def start(self) -> None:
         """Start everything; returns when it answers, within :data:`START_TIMEOUT`.
@@ -115,28 +119,25 @@ class LocalCloud:
             ours = {name: value for name, value in self._ours.items() if name in declared}
             parameters = {**ours, **self._given}
             read_template(self._template, parameters)  # so that its faults are raised here, as they are
-            self._directory = Path(tempfile.mkdtemp(prefix="emissary-local-"))
-            settings = {**self._settings, "parameters": parameters, "directory": str(self._directory)}
+            process = self._process = CloudProcess()
             try:
-                with open(self._directory / "cloud.log", "ab") as log:
-                    self._process = subprocess.Popen(
-                        [sys.executable, "-m", "emissary_lib.local.server"],
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        stderr=log,
-                        start_new_session=True,  # Ctrl-C is ours to handle
-                        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-                    )
-                answer = self._ask(settings, START_TIMEOUT)
+                settings = {
+                    **self._settings,
+                    "parameters": parameters,
+                    "directory": str(process.directory),
+                }
+                answer = process.ask(settings, START_TIMEOUT)
                 if "error" in answer:
-                    raise LocalCloudError(f"the local cloud could not start: {answer['error']}{self._tail()}")
+                    raise LocalCloudError(
+                        f"the local cloud could not start: {answer['error']}{process.tail()}"
+                    )
                 self._ready = answer["ready"]
             except BaseException:
                 self._stop()
                 raise
 
     def close(self) -> None:
-        """End every process, and remove the logs. Idempotent; at most :data:`CLOSE_TIMEOUT` seconds."""
+        """End every process, and remove the logs. Idempotent; at most :data:`pipe.CLOSE_TIMEOUT` seconds."""
         with self._lock:
             self._stop()
 
@@ -177,7 +178,7 @@ class LocalCloud:
     def alive(self) -> bool:
         """Whether the cloud process is running."""
         process = self._process
-        return process is not None and process.poll() is None
+        return process is not None and process.alive
 
     @property
     def meter(self) -> MeterSnapshot:
@@ -186,19 +187,72 @@ class LocalCloud:
         Raises:
             LocalCloudError: If the cloud is not running or does not answer.
         """
-        with self._lock:
-            return MeterSnapshot.from_json(
-                json.dumps(self._ask({"command": "meter"}, ANSWER_TIMEOUT)["meter"])
-            )
+        return MeterSnapshot.from_json(json.dumps(self._command("meter")["meter"]))
+
+    @property
+    def faults_met(self) -> dict[str, int]:
+        """How often each fault has happened so far, those of :meth:`cut` and :meth:`crash` too.
+
+        Keys are the names of :class:`Faults`, of shares and rates that have happened (``cut_close``,
+        ``cut_reset``, ``cut_mid_frame``, ``silence`` and ``storm`` for the rates), and ``throttled`` for
+        what the stage's throttle has refused.
+
+        Raises:
+            LocalCloudError: If the cloud is not running or does not answer.
+        """
+        return {name: int(count) for name, count in self._command("meter")["faults"].items()}
+
+    def set_faults(self, faults: Faults) -> None:
+        """Put other faults in force, for what happens from now on. With the same seed, decisions run on.
+
+        Raises:
+            LocalCloudError: If the clock skew is another one, or the cloud does not answer.
+        """
+        self._command("faults", faults=dataclasses.asdict(faults))
+
+    def cut(self, side: str = "both", how: str = "reset", which: str | int | None = None) -> int:
+        """Cut WebSocket connections now.
+
+        Args:
+            side: ``dialer``, ``relay``, or ``both`` ends of a session at the same moment.
+            how: ``close`` (1001), ``reset`` (TCP), ``mid-frame`` (the stream ends within a frame) or
+                ``silent`` (nothing is read or written any more, posts are still answered 200).
+            which: None: all. A number: that one of the side's open connections in the order in which they
+                came, from 0, negative ones from the end; with ``both``, of the dialers'. A text: a
+                connection id.
+
+        Returns:
+            How many connections were cut.
+
+        Raises:
+            LocalCloudError: If there is no such side or way, or the cloud does not answer.
+        """
+        return int(self._command("cut", side=side, how=how, which=which)["count"])
+
+    def crash(self, function: str) -> int:
+        """Kill the processes that run an invocation of ``function`` (a logical id) now; how many.
+
+        Raises:
+            LocalCloudError: If there is no such function, or the cloud does not answer.
+        """
+        return int(self._command("crash", function=function)["count"])
+
+    def retire(self, function: str | None = None) -> int:
+        """End the idle environments, of one function or all: the next invocations start cold; how many.
+
+        Raises:
+            LocalCloudError: If there is no such function, or the cloud does not answer.
+        """
+        return int(self._command("retire", function=function)["count"])
 
     def logs(self, function: str | None = None) -> str:
         """What the functions wrote to their logs so far; of one function (its logical id), or of all."""
         known = self._known("functions")
-        directory = self._directory
-        assert directory is not None
+        process = self._process
+        assert process is not None
         parts = []
         for name in known if function is None else [function]:
-            path = directory / f"{name}.log"
+            path = process.directory / f"{name}.log"
             text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
             parts += [f"--- {name}\n{text}"] if function is None and text else [text]
         return "".join(parts)
@@ -208,58 +262,19 @@ class LocalCloud:
             raise LocalCloudError("the local cloud is not running; use it as a context manager")
         return self._ready[name]
 
-    def _ask(self, message: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        """Send one line and return the answer. Requires the lock."""
-        if self._process is None:
-            raise LocalCloudError("the local cloud is not running")
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError as exc:
-            raise LocalCloudError(f"the cloud process has died{self._tail()}") from exc
-        deadline = time.monotonic() + timeout
-        output = self._process.stdout.fileno()
-        with selectors.DefaultSelector() as selector:
-            selector.register(output, selectors.EVENT_READ)
-            while b"\n" not in self._received:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise LocalCloudError(
-                        f"the cloud process did not answer in {timeout:.0f} s{self._tail()}"
-                    )
-                data = os.read(output, 65_536)
-                if not data:
-                    raise LocalCloudError(f"the cloud process has died{self._tail()}")
-                self._received += data
-        line, _, self._received = self._received.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
+    def _command(self, name: str, **arguments: Any) -> dict[str, Any]:
+        with self._lock:
+            if self._process is None:
+                raise LocalCloudError("the local cloud is not running")
+            answer = self._process.ask({"command": name, **arguments}, ANSWER_TIMEOUT)
+        if "error" in answer:
+            raise LocalCloudError(str(answer["error"]))
         return answer
-
-    def _tail(self) -> str:
-        """The last lines of the cloud process's own log, as the end of an error message."""
-        assert self._directory is not None
-        log = self._directory / "cloud.log"
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:] if log.exists() else []
-        return "".join(f"\n  {line}" for line in lines)
 
     def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                process.stdin.close()
-            except OSError:
-                pass  # it has died with an unread command in the pipe
-            try:
-                process.wait(CLOSE_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                process.kill()  # its children are told by the kernel
-                process.wait()
-            process.stdout.close()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
-        self._received = b""
+            process.stop()
 
 
 def key_json(key: Key) -> dict[str, Any]:
@@ -276,7 +291,7 @@ def run_foreground(
         template: Path of the SAM template.
         targets: Hosts and ports that may be reached.
         json_line: Print one JSON object a line instead of text: ``url``, ``key``, ``pid`` (and ``ca_file``
-            with TLS) when ready, ``cost`` and ``meter`` at the end.
+            with TLS) when ready, ``cost``, ``meter`` and ``faults`` at the end.
         out: Where to print.
         options: Passed on to :class:`LocalCloud`.
 
@@ -299,12 +314,14 @@ def run_foreground(
             while not stop.wait(LOOK_EVERY):
                 if not cloud.alive:
                     raise LocalCloudError("the cloud process has died")
-            meter = cloud.meter
+            meter, met = cloud.meter, cloud.faults_met
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    farewell = {"cost": meter.cost(), "meter": json.loads(meter.to_json())}
-    print(json.dumps(farewell) if json_line else f"\n{meter.bill()}", file=out, flush=True)
+    farewell = {"cost": meter.cost(), "meter": json.loads(meter.to_json()), "faults": met}
+    counted = "".join(f"\n  {name}: {count}" for name, count in sorted(met.items()))
+    bill = f"\n{meter.bill()}" + (f"\nWhat went wrong on purpose:{counted}" if met else "")
+    print(json.dumps(farewell) if json_line else bill, file=out, flush=True)
     return 0
 
 

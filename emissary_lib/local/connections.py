@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from .events import Client, EventWriter
-from .faults import Hop
+from .faults import Dice, Hop
 from .limits import Limits
+from .sides import Caller
 from .wsserver import GOING_AWAY, ClientSocket
 
 
@@ -62,6 +63,9 @@ class Connection:
         events: Writes its events.
         inbound: The hop of its messages to the function.
         outbound: The hop of posts to it.
+        dice: Faults of the gateway's own steps.
+        post_dice: Faults of calls of ``@connections`` about it.
+        caller: Who connected.
         last_active: When a data message last passed, seconds since 1970.
         lifetime: Its limits' timers, once open.
     """
@@ -71,6 +75,9 @@ class Connection:
     events: EventWriter
     inbound: Hop
     outbound: Hop
+    dice: Dice
+    post_dice: Dice
+    caller: Caller
     last_active: float = field(default_factory=time.time)
     lifetime: Lifetime | None = None
 

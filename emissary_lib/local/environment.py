@@ -54,6 +54,16 @@ class EnvironmentOwner(Protocol):
         """Its init phase took this long, from fork to the first request for an event."""
 
 
+class Mishap(enum.Enum):
+    """What happens to one invocation on purpose."""
+
+    DIES_BEFORE = "dies before the handler is given the event"
+    DIES_DURING = "dies some time after"
+    DIES_AFTER = "dies when the handler has answered, and the answer with it"
+    HANGS_BEFORE = "never gives the event to the handler"
+    HANGS_AFTER = "never hears the handler's answer"
+
+
 @dataclass(slots=True)
 class Invocation:
     """One run of a handler.
@@ -67,6 +77,8 @@ class Invocation:
         started: Loop time from which it is billed, or 0.0 before it was handed to the handler. The init
             phase is billed too (AWS Compute Blog, "AWS Lambda standardizes billing for INIT Phase", 2025).
         seconds: Billed run time, once it has ended.
+        mishap: What goes wrong with it on purpose.
+        dies_in: Seconds after the event was given, for ``DIES_DURING``.
     """
 
     request_id: str
@@ -75,10 +87,19 @@ class Invocation:
     future: asyncio.Future[InvocationResult | None]
     started: float = 0.0
     seconds: float = 0.0
+    mishap: Mishap | None = None
+    dies_in: float = 0.0
 
 
 class Environment:
     """One execution environment of one function.
+
+    Args:
+        identifier: Its name.
+        spec: Its function; ``timeout`` is what is enforced.
+        owner: Who is told.
+        log: Writes to the function's log.
+        clock: The clock that the process reads, seconds since 1970, for its deadlines.
 
     Thread safety: none; it belongs to the cloud process's event loop.
     """
@@ -89,8 +110,10 @@ class Environment:
         spec: FunctionSpec,
         owner: EnvironmentOwner,
         log: Callable[[FunctionSpec, str], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.id = identifier
+        self._clock = clock
         self.spec = spec
         self.state = State.STARTING
         self._owner = owner
@@ -102,6 +125,7 @@ class Environment:
         self._waiting: RuntimeConnection | None = None
         self._invocation: Invocation | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._doom: asyncio.TimerHandle | None = None
         self._created = self._loop.time()
         self.ended = self._loop.create_future()
 
@@ -156,6 +180,11 @@ class Environment:
         self._die()
         self._signal(signal.SIGKILL)
 
+    @property
+    def pid(self) -> int | None:
+        """Its process, while it is there."""
+        return process_of(self._pidfd) if self._pidfd >= 0 else None
+
     # What the runtime says (runtime_api.RuntimeEvents).
 
     def next_requested(self, connection: RuntimeConnection) -> None:
@@ -166,6 +195,8 @@ class Environment:
         if self.state is State.STARTING:
             self._cancel_timer()
             self._owner.environment_measured(self, self._loop.time() - self._created)
+        if self.state is State.BUSY:
+            return  # it has answered, and is not heard: HANGS_AFTER
         if self._invocation is not None:
             self._deliver()
             return
@@ -205,7 +236,14 @@ class Environment:
         invocation.started = self._created if self.state is State.STARTING else self._loop.time()
         self.state = State.BUSY
         self._arm(self.spec.timeout)
-        deadline = int((time.time() + self.spec.timeout) * 1000)
+        if invocation.mishap is Mishap.DIES_BEFORE:
+            self.kill()
+            return
+        if invocation.mishap is Mishap.DIES_DURING:
+            self._doom = self._loop.call_later(invocation.dies_in, self.kill)
+        elif invocation.mishap is Mishap.HANGS_BEFORE:
+            return  # its timer runs
+        deadline = int((self._clock() + self.spec.timeout) * 1000)
         connection.send_event(
             b"%bLambda-Runtime-Deadline-Ms: %d\r\n" % (invocation.head, deadline), invocation.payload
         )
@@ -214,6 +252,11 @@ class Environment:
         invocation = self._invocation
         if invocation is None or invocation.request_id != request_id or self.state is not State.BUSY:
             return False
+        if invocation.mishap is Mishap.HANGS_AFTER:
+            return True  # until its timeout
+        if invocation.mishap in (Mishap.DIES_DURING, Mishap.DIES_AFTER):
+            self.kill()  # no later than this: it was to die
+            return True
         self.state = State.RETURNING
         self._owner.environment_returning(self)
         self._finish(result)
@@ -221,6 +264,9 @@ class Environment:
 
     def _finish(self, result: InvocationResult | None) -> None:
         self._cancel_timer()
+        if self._doom is not None:
+            self._doom.cancel()
+            self._doom = None
         invocation, self._invocation = self._invocation, None
         if invocation is None:
             return
@@ -266,6 +312,16 @@ class Environment:
                 signal.pidfd_send_signal(self._pidfd, number)
             except ProcessLookupError:
                 pass  # it has just ended; exited() will say how
+
+
+def process_of(pidfd: int) -> int | None:
+    """The process behind a pidfd; None once it has been reaped. Source: pidfd_open(2), proc(5) (fdinfo)."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
+        for line in info:
+            name, _, value = line.partition(":")
+            if name == "Pid":
+                return int(value) if int(value) > 0 else None
+    return None
 
 
 def _error(status: InvocationStatus, kind: str, text: str, request_id: str) -> InvocationResult:

@@ -68,10 +68,27 @@ class Forker:
         loop.add_reader(mine.fileno(), self._receive)
         await self._ready
 
-    def spawn(self, fork: Fork, variables: Mapping[str, str], task_root: Path, log: Path) -> None:
-        """Ask for one execution environment; ``fork`` hears of its start and its end."""
+    def spawn(
+        self, fork: Fork, variables: Mapping[str, str], task_root: Path, log: Path, skew: float = 0.0
+    ) -> None:
+        """Ask for one execution environment; ``fork`` hears of its start and its end.
+
+        Args:
+            fork: Who is told.
+            variables: Its environment variables, all of them.
+            task_root: Its working directory.
+            log: File for its output.
+            skew: How far its clock is ahead, in seconds.
+        """
         self._forks[fork.id] = fork
-        command = {"id": fork.id, "env": dict(variables), "cwd": str(task_root), "log": str(log)}
+        command: dict[str, object] = {
+            "id": fork.id,
+            "env": dict(variables),
+            "cwd": str(task_root),
+            "log": str(log),
+        }
+        if skew:
+            command["skew"] = float(skew)
         encoded = json.dumps(command).encode()
         if self._control is None or len(encoded) > MAX_COMMAND:
             self._exited(fork.id, "the environment variables are too large, or the local cloud is closed")

@@ -10,15 +10,15 @@ Where AWS documents nothing, this is our reading, on the strict side:
   error frame, "Internal server error".
 * A lost TCP connection is noticed at once when the network says so (1006), and never when it says nothing.
 * A message to a connection that ends while it is under way is lost, though its post was answered 200.
+* A throttled message is answered with the same error frame; a throttled upgrade with 429.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
-import time
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -26,16 +26,20 @@ from websockets.http11 import Request
 
 from .callbacks import ApiName, Authorize, Callbacks, allow_all
 from .connections import Connection, Connections
-from .error_frames import error_frame, refusal
+from .cutter import Cutter
+from .error_frames import INTERNAL_SERVER_ERROR, error_frame, refusal
 from .events import Client, EventWriter, new_id
-from .faults import Faults, Hop, Site
+from .faults import DecisionStream, FaultEngine, Hop, Site
 from .first_request import FirstRequest
 from .integration import IntegrationError, Integrations
+from .kept import transports_of
 from .latency import Latency, Leg
 from .limits import Limits
 from .meter import Meter
 from .ports import FunctionInvoker
+from .sides import caller
 from .sigv4 import CredentialsLookup
+from .throttle import Throttles
 from .wsserver import ABNORMAL, GOING_AWAY, ClientSocket
 
 
@@ -47,7 +51,7 @@ class Gateway:
         routes: Route key to function: ``$connect``, ``$default``, ``$disconnect``. Without ``$connect``
             everybody is let in; without ``$default`` a message is answered with a Forbidden frame.
         invoker: Runs the functions.
-        faults: What to do to messages on purpose.
+        faults: What to do wrong on purpose, and the clock.
         meter: Counts what AWS would bill.
         credentials: Who owns an access key, for ``@connections``.
         limits: All numbers.
@@ -55,6 +59,10 @@ class Gateway:
         latency: How long the hops take.
         authorize: Whether an identity may call ``@connections`` on a resource.
         name: API id, region and account; made from ``stage`` when None.
+        throttles: The stage's; none when None.
+
+    Attributes:
+        cutter: Ends connections on purpose.
 
     Thread safety: none; use it on one event loop. No method blocks it.
     """
@@ -65,7 +73,7 @@ class Gateway:
         stage: str,
         routes: Mapping[str, str],
         invoker: FunctionInvoker,
-        faults: Faults,
+        faults: FaultEngine,
         meter: Meter,
         credentials: CredentialsLookup,
         limits: Limits = Limits(),  # noqa: B008 - frozen
@@ -73,6 +81,7 @@ class Gateway:
         latency: Latency | None = None,
         authorize: Authorize = allow_all,
         name: ApiName | None = None,
+        throttles: Throttles | None = None,
     ) -> None:
         self._name = name or ApiName(stage)
         self._limits = limits
@@ -82,9 +91,11 @@ class Gateway:
         self._latency = latency or Latency()
         self._integrations = Integrations(routes, invoker, limits)
         self._connections = Connections(limits)
+        self._throttles = throttles or Throttles()
         self._callbacks = Callbacks(
-            self._name, self._connections, credentials, authorize, meter, self._latency, limits
+            self._name, self._connections, credentials, authorize, meter, self._latency, limits, faults
         )
+        self.cutter = Cutter(self._connections, faults, limits)
         self._tasks: set[asyncio.Task[None]] = set()
         self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
         self._count = 0
@@ -108,7 +119,10 @@ class Gateway:
         )
         self._server = await loop.create_server(
             lambda: FirstRequest(
-                lambda: ClientSocket(self, self._limits), http, self._limits, self._transports.add
+                lambda: ClientSocket(self, self._limits, self._faults.now),
+                http,
+                self._limits,
+                self._transports.add,
             ),
             host,
             port,
@@ -126,6 +140,7 @@ class Gateway:
             return
         server, self._server = self._server, None
         server.close()
+        self.cutter.close()
         for connection in self._connections:
             self._connections.remove(connection)
             connection.socket.close(GOING_AWAY, "Going away")
@@ -141,6 +156,10 @@ class Gateway:
         # Aborted transports tell their protocols in the next turn of the loop.
         await asyncio.sleep(0)
 
+    def transports(self) -> Iterable[asyncio.Transport]:
+        """The HTTP connections of those who call ``@connections``."""
+        return transports_of(self._http)
+
     # What a ClientSocket calls (wsserver.SocketOwner).
 
     def upgrade_requested(self, socket: ClientSocket, request: Request) -> None:
@@ -155,15 +174,18 @@ class Gateway:
             api_id=self._name.api_id,
             source_ip=socket.source_ip,
             user_agent=request.headers.get("User-Agent"),
-            connected_at=int(time.time() * 1000),
+            connected_at=int(self._faults.now() * 1000),
         )
         loop = asyncio.get_running_loop()
         connection = Connection(
             socket,
             client,
             EventWriter(client),
-            Hop(self._faults.stream(Site.MESSAGE_IN, self._count), loop),
-            Hop(self._faults.stream(Site.POST_OUT, self._count), loop),
+            Hop(DecisionStream(self._faults, Site.MESSAGE_IN, self._count), loop),
+            Hop(DecisionStream(self._faults, Site.POST_OUT, self._count), loop),
+            self._faults.dice(Site.GATEWAY, self._count),
+            self._faults.dice(Site.POST, self._count),
+            caller(request.headers),
         )
         self._count += 1
         self._run(self._connect(connection, list(request.headers.raw_items()), query))
@@ -191,8 +213,13 @@ class Gateway:
     async def _connect(self, connection: Connection, headers: list[tuple[str, str]], query: str) -> None:
         socket, connection_id, request_id = connection.socket, connection.client.connection_id, new_id()
         status, subprotocol = 200, None
-        if self._integrations.has("$connect"):
-            event = connection.events.connect(request_id, headers, query, time.time(), secure=socket.secure)
+        early = self._refused_early(connection)
+        if early is not None:
+            status = early
+        elif self._integrations.has("$connect"):
+            event = connection.events.connect(
+                request_id, headers, query, self._faults.now(), secure=socket.secure
+            )
             try:
                 await self._travel()
                 answer = await self._integrations.call("$connect", event)
@@ -206,13 +233,18 @@ class Gateway:
             return
         self._connections.open(connection)
         self._meter.opened(connection_id)
+        if connection.dice.strikes("connect_lost"):
+            socket.lose_answer()
+            self.closed(socket, ABNORMAL, "Connection closed abnormally")
+            return
         if not socket.accept(subprotocol):
             self.closed(socket, ABNORMAL, "Connection closed abnormally")
 
     async def _message(self, connection: Connection, text: bytes) -> None:
         request_id = new_id()
-        event = connection.events.message(request_id, new_id(), text, time.time())
         try:
+            self._let_in(connection)
+            event = connection.events.message(request_id, new_id(), text, self._faults.now())
             await self._integrations.call("$default", event)
         except IntegrationError as exc:
             if connection.socket.is_open:
@@ -223,12 +255,38 @@ class Gateway:
     async def _disconnect(self, connection: Connection, code: int, reason: str) -> None:
         if not self._integrations.has("$disconnect"):
             return
-        event = connection.events.disconnect(new_id(), code, reason, time.time())
+        dice, faults = connection.dice, self._faults.faults
+        if dice.strikes("disconnect_missing"):
+            return
+        if dice.strikes("disconnect_late"):
+            await asyncio.sleep(dice.up_to("disconnect_late", faults.disconnect_seconds))
+        event = connection.events.disconnect(new_id(), code, reason, self._faults.now())
         try:
             await self._travel()
             await self._integrations.call("$disconnect", event)
         except IntegrationError:
             pass  # Best effort: there is nobody left to tell.
+
+    def _refused_early(self, connection: Connection) -> int | None:
+        """Status of an upgrade that is refused before any function is asked, or None."""
+        if not self._throttles.allows("$connect"):
+            self._faults.count("throttled")
+            return 429
+        if connection.dice.strikes("connect_429"):
+            return 429
+        return 502 if connection.dice.strikes("connect_500") else None
+
+    def _let_in(self, connection: Connection) -> None:
+        """Raise IntegrationError for a message that must not reach its function."""
+        if not self._throttles.allows("$default"):
+            self._faults.count("throttled")
+            raise IntegrationError(429, INTERNAL_SERVER_ERROR, "the stage's throttle")
+        if self._faults.quiet:
+            return
+        if connection.dice.strikes("message_429"):
+            raise IntegrationError(429, INTERNAL_SERVER_ERROR, "throttled on purpose")
+        if connection.dice.strikes("message_500"):
+            raise IntegrationError(502, INTERNAL_SERVER_ERROR, "failed on purpose")
 
     async def _travel(self) -> None:
         delay = self._latency.delay(Leg.INVOKE)

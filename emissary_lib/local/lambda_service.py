@@ -15,13 +15,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from emissary_lib.local.environment import Environment, Invocation
+from emissary_lib.local.environment import Environment, Invocation, Mishap, State
 from emissary_lib.local.errors import LocalCloudError, UnknownFunctionError
+from emissary_lib.local.faults import Dice, FaultEngine, Site
 from emissary_lib.local.forker import Forker
 from emissary_lib.local.meter import Meter
 from emissary_lib.local.ports import InvocationResult, InvocationStatus
 from emissary_lib.local.template import FunctionSpec
 from emissary_lib.local.variables import Endpoints, Identities, environment_variables
+
+_CRASHES: Final = (Mishap.DIES_BEFORE, Mishap.DIES_DURING, Mishap.DIES_AFTER)
 
 _THROTTLED: Final = InvocationResult(InvocationStatus.THROTTLED)
 
@@ -48,6 +51,8 @@ class LambdaService:
         logs: Directory for one log file per function.
         account_concurrency: Executions at once in the whole account, reserved ones included.
         fresh_environments: Give every invocation a new process and kill it afterwards.
+        faults: What to do wrong on purpose, and the clock.
+        frozen: Told the function and the process id of each environment that has been stopped.
 
     Raises:
         LocalCloudError: If the reserved concurrency leaves nothing for the other functions.
@@ -66,6 +71,8 @@ class LambdaService:
         logs: Path,
         account_concurrency: int = 1000,
         fresh_environments: bool = False,
+        faults: FaultEngine | None = None,
+        frozen: Callable[[str, int], None] | None = None,
     ) -> None:
         reserved = sum(spec.reserved_concurrency or 0 for spec in functions.values())
         shared = [spec for spec in functions.values() if spec.reserved_concurrency is None]
@@ -82,6 +89,10 @@ class LambdaService:
         self._endpoints = endpoints
         self._logs = logs
         self._fresh = fresh_environments
+        self._faults = faults or FaultEngine()
+        self._dice = {name: self._faults.dice(Site.INVOCATION, name) for name in functions}
+        self._skews = self._faults.dice(Site.INVOCATION, "skew")
+        self._frozen = frozen
         self._numbers = itertools.count(1)
         self._alive: set[Environment] = set()
 
@@ -102,10 +113,17 @@ class LambdaService:
         try:
             request_id = str(uuid.uuid4())
             head = _event_head(request_id, pool.spec)
+            mishap, dies_in, cold = None, 0.0, False
+            if not self._faults.quiet and self._faults.touches(function):
+                dice = self._dice[function]
+                mishap, dies_in = self._mishap(dice)
+                cold = dice.strikes("cold_start")
+                if cold:
+                    await asyncio.sleep(dice.up_to("cold_start", self._faults.faults.cold_start_seconds))
             while True:
                 future: asyncio.Future[InvocationResult | None] = asyncio.get_running_loop().create_future()
-                invocation = Invocation(request_id, head, payload, future)
-                environment = self._free(pool) or await self._create(pool)
+                invocation = Invocation(request_id, head, payload, future, mishap=mishap, dies_in=dies_in)
+                environment = (None if cold else self._free(pool)) or await self._create(pool)
                 environment.start(invocation)
                 result = await future
                 if result is not None:
@@ -113,6 +131,29 @@ class LambdaService:
                     return result
         finally:
             self._give_back(pool)
+
+    def crash(self, function: str) -> int:
+        """Kill the processes that run an invocation of ``function`` now; how many there were."""
+        busy = [each for each in self._of(function) if each.state is State.BUSY]
+        for environment in busy:
+            environment.kill()
+        self._faults.count("crash", len(busy))
+        return len(busy)
+
+    def retire(self, function: str | None = None) -> int:
+        """Kill the idle environments, of one function or of those that faults touch; how many there were.
+
+        The next invocations, however many come at once, all start cold.
+        """
+        names = (
+            [function]
+            if function is not None
+            else [name for name in self._pools if self._faults.touches(name)]
+        )
+        idle = [each for name in names for each in self._of(name) if each.state is State.IDLE]
+        for environment in idle:
+            environment.kill()
+        return len(idle)
 
     async def close(self) -> None:
         """Kill every environment and wait for its end."""
@@ -133,6 +174,10 @@ class LambdaService:
             environment.kill()
         else:
             pool.idle.append(environment)
+            if self._frozen is not None and self._faults.faults.kept_dead:
+                pid = environment.pid
+                if pid is not None:
+                    self._frozen(pool.spec.logical_id, pid)
 
     def environment_returning(self, environment: Environment) -> None:
         """See :class:`~emissary_lib.local.environment.EnvironmentOwner`."""
@@ -149,6 +194,20 @@ class LambdaService:
     def environment_measured(self, environment: Environment, init_seconds: float) -> None:
         """See :class:`~emissary_lib.local.environment.EnvironmentOwner`."""
         self._log(environment.spec, f"INIT_REPORT Init Duration: {init_seconds * 1000:.2f} ms")
+
+    def _of(self, function: str) -> list[Environment]:
+        if function not in self._pools:
+            raise UnknownFunctionError(f"the template has no function {function!r}")
+        return [each for each in self._alive if each.spec.logical_id == function]
+
+    def _mishap(self, dice: Dice) -> tuple[Mishap | None, float]:
+        """What goes wrong with the next invocation, and for ``DIES_DURING`` when."""
+        if dice.strikes("crash"):
+            mishap = dice.stream("crash").choice(_CRASHES)
+            return mishap, dice.up_to("crash", self._faults.faults.crash_seconds)
+        if dice.strikes("invoke_hang"):
+            return (Mishap.HANGS_BEFORE if dice.coin("invoke_hang") else Mishap.HANGS_AFTER), 0.0
+        return None, 0.0
 
     def _take(self, pool: _Pool) -> bool:
         if pool.spec.reserved_concurrency is None:
@@ -175,7 +234,11 @@ class LambdaService:
     async def _create(self, pool: _Pool) -> Environment:
         spec = pool.spec
         identifier = f"{next(self._numbers):06d}{secrets.token_hex(13)}"
-        environment = Environment(identifier, spec, self, self._log)
+        faults = self._faults.faults
+        skew = faults.skew_seconds
+        if faults.skew_spread:
+            skew += self._skews.stream("skew_spread").uniform(-faults.skew_spread, faults.skew_spread)
+        environment = Environment(identifier, spec, self, self._log, lambda: time.time() + skew)
         runtime_api = await environment.listen()
         self._alive.add(environment)
         environment.ended.add_done_callback(lambda _: self._alive.discard(environment))
@@ -183,7 +246,7 @@ class LambdaService:
         variables = environment_variables(spec, credentials, self._endpoints(), runtime_api, identifier)
         # The invocation must be there before the process can answer or die.
         asyncio.get_running_loop().call_soon(
-            self._forker.spawn, environment, variables, spec.task_root, self._log_file(spec)
+            self._forker.spawn, environment, variables, spec.task_root, self._log_file(spec), skew
         )
         return environment
 

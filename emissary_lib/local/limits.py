@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from emissary_lib.protocol.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -29,7 +31,10 @@ class Limits:
         close_seconds: How long the gateway waits for the client's half of a close. Ours.
         http_keepalive_seconds: How long an idle ``@connections`` HTTP connection is kept. Ours.
         time_scale: Factor on ``idle_seconds``, ``life_seconds`` and ``integration_seconds``, so that a
-            test meets the two-hour limit in milliseconds.
+            test meets the two-hour limit in milliseconds. In a :class:`LocalCloud` also on functions'
+            timeouts, and on the pauses and ages of asynchronous events.
+        shortest_run_seconds: No scaled limit on how long a function runs is below this (or its unscaled
+            value): real work does not get faster. Ours.
     """
 
     frame_bytes: int = 32 * 1024
@@ -44,6 +49,15 @@ class Limits:
     close_seconds: float = 5.0
     http_keepalive_seconds: float = 60.0
     time_scale: float = 1.0
+    shortest_run_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.time_scale < float("inf"):
+            raise ConfigError(f"a time scale must be more than 0, not {self.time_scale}")
+
+    def run(self, seconds: float) -> float:
+        """A limit on how long a function runs, scaled."""
+        return max(seconds * self.time_scale, min(seconds, self.shortest_run_seconds))
 
     @property
     def idle(self) -> float:
@@ -58,4 +72,4 @@ class Limits:
     @property
     def integration(self) -> float:
         """``integration_seconds``, scaled."""
-        return self.integration_seconds * self.time_scale
+        return self.run(self.integration_seconds)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -23,16 +24,21 @@ from emissary_lib.local.async_queue import AsyncQueue
 from emissary_lib.local.aws_front import AwsFront
 from emissary_lib.local.callbacks import ApiName
 from emissary_lib.local.certificates import create_certificates
-from emissary_lib.local.faults import Faults
+from emissary_lib.local.control import answer
+from emissary_lib.local.faults import FaultEngine, Faults
 from emissary_lib.local.forker import Forker
 from emissary_lib.local.gateway import Gateway
+from emissary_lib.local.kept import KeptConnections
 from emissary_lib.local.lambda_service import LambdaService
 from emissary_lib.local.latency import Latency
 from emissary_lib.local.limits import Limits
 from emissary_lib.local.meter import Meter
+from emissary_lib.local.stale import EarlierItems
 from emissary_lib.local.tables import Tables
 from emissary_lib.local.template import read_template
+from emissary_lib.local.throttle import Throttles
 from emissary_lib.local.variables import Endpoints, Identities
+from emissary_lib.local.weather import Weather
 from emissary_lib.protocol.errors import EmissaryError
 
 
@@ -43,12 +49,21 @@ class Cloud:
         settings: What :class:`emissary_lib.local.cloud.LocalCloud` sends: ``template``, ``parameters``,
             ``directory``, ``faults``, ``limits``, ``latency``, ``account_concurrency``,
             ``fresh_environments``, ``tls``.
+
+    Attributes:
+        meter: Counts what AWS would bill.
+        faults: What goes wrong on purpose.
+        gateway, service: Set once it has started.
     """
+
+    gateway: Gateway
+    service: LambdaService
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._stack = contextlib.AsyncExitStack()
         self._settings = settings
         self.meter = Meter()
+        self.faults = FaultEngine(Faults.from_json(settings["faults"]))
 
     async def start(self) -> dict[str, Any]:
         """Start everything; returns what the user must know, when all of it answers.
@@ -60,8 +75,12 @@ class Cloud:
         settings, stack = self._settings, self._stack
         directory = Path(settings["directory"])
         template = read_template(settings["template"], settings["parameters"])
-        faults, limits = Faults(**settings["faults"]), Limits(**settings["limits"])
-        latency = Latency(settings["latency"], faults.seed)
+        faults, limits = self.faults, Limits(**settings["limits"])
+        latency = Latency(settings["latency"], faults.faults.seed)
+        functions = {
+            name: dataclasses.replace(spec, timeout=limits.run(spec.timeout))
+            for name, spec in template.functions.items()
+        }
         identities = Identities.draw(template.functions)
         certificates = create_certificates(directory) if settings["tls"] else None
         log = stack.enter_context((directory / "cloud.log").open("ab"))
@@ -72,8 +91,8 @@ class Cloud:
         await asyncio.gather(forker.start(), tables.start(template.tables.values()))
 
         endpoints: list[Endpoints] = []
-        service = LambdaService(
-            template.functions,
+        service = self.service = LambdaService(
+            functions,
             forker=forker,
             meter=self.meter,
             identities=identities,
@@ -81,22 +100,26 @@ class Cloud:
             logs=directory,
             account_concurrency=settings["account_concurrency"],
             fresh_environments=settings["fresh_environments"],
+            faults=faults,
+            frozen=lambda function, pid: kept.frozen(function, pid),
         )
         stack.push_async_callback(service.close)
-        queue = AsyncQueue(template.functions, service, latency=latency, time_scale=limits.time_scale)
+        queue = AsyncQueue(functions, service, latency=latency, time_scale=limits.time_scale, faults=faults)
         stack.push_async_callback(queue.close)
         front = AwsFront(
-            template.functions,
+            functions,
             invoker=queue,
             tables=tables,
             meter=self.meter,
             credentials=identities.by_key.get,
             latency=latency,
+            faults=faults,
+            earlier=EarlierItems(template.tables.values(), tables),
         )
         stack.push_async_callback(front.close)
         front_url = await front.start()
         api = template.api
-        gateway = Gateway(
+        gateway = self.gateway = Gateway(
             stage=api.stage,
             routes=api.routes,
             invoker=queue,
@@ -107,14 +130,19 @@ class Cloud:
             ssl=certificates.server_context() if certificates else None,
             latency=latency,
             name=ApiName(api.stage, api.api_id, names.REGION, names.ACCOUNT_ID),
+            throttles=Throttles(api.default_throttle, api.route_throttles),
         )
         stack.push_async_callback(gateway.close)
+        kept = KeptConnections(faults, [front.transports, gateway.transports])
+        weather = Weather(faults, gateway.cutter, service.retire)
+        stack.push_async_callback(weather.close)
         address = f"127.0.0.1:{await gateway.start()}/{api.stage}"
         secure = "s" if certificates else ""
         ca_file = certificates.ca_file if certificates else None
         endpoints.append(
             Endpoints(front_url, f"http{secure}://{address}", f"ws{secure}://{address}", ca_file)
         )
+        weather.start()
         return {
             "url": f"ws{secure}://{address}",
             "ca_file": ca_file,
@@ -152,8 +180,7 @@ async def serve(settings: Mapping[str, Any], output: int) -> None:
             while b"\n" in pending:
                 line, _, rest = bytes(pending).partition(b"\n")
                 pending[:] = rest
-                if json.loads(line) == {"command": "meter"}:
-                    _write(output, {"meter": json.loads(cloud.meter.snapshot().to_json())})
+                _write(output, answer(cloud, json.loads(line)))
 
         loop.add_reader(0, read)
         while not over.is_set():

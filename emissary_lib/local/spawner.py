@@ -10,7 +10,8 @@ the fork.
 It has one thread and no signal handler, talks JSON over one SOCK_SEQPACKET socket, and serves until that
 socket ends; then it kills what it forked and leaves.
 
-Commands: ``{"id", "env", "cwd", "log"}``: fork one environment.
+Commands: ``{"id", "env", "cwd", "log"}``: fork one environment; with ``"skew"``, seconds by which its clock
+is ahead.
 Answers: ``{"ready": true}``; ``{"id", "pid"}`` with the child's pidfd attached; ``{"id", "status"}`` with
 the wait status when it has ended; ``{"id", "error"}`` when it could not be forked.
 """
@@ -29,6 +30,7 @@ import socket
 import sys
 import time
 import traceback
+from typing import Any
 
 #: Imported before the first fork, if installed. Not ``runtime_client``, AWS's C extension: it takes the
 #: Runtime API's address from the environment when it is loaded, so it must be loaded after the fork.
@@ -176,6 +178,71 @@ def _set_up(command: dict[str, object]) -> None:
     sys.path.insert(0, task_root)
     sys.argv = ["bootstrap", str(variables["_HANDLER"])]
     gc.enable()
+    skew = command.get("skew")
+    if isinstance(skew, float):
+        _shift_clock(skew)
+
+
+def _shift_clock(seconds: float) -> None:
+    """Let this process read a clock that is ``seconds`` ahead, in ``time`` and ``datetime``.
+
+    For the fault that shifts clocks only, and before any function code is loaded. Modules that hold the real
+    functions by name get the shifted ones too. C extensions with a clock of their own do not.
+    """
+    import datetime
+
+    original = {name: getattr(time, name) for name in ("gmtime", "localtime", "ctime", "strftime")}
+    real_time, real_ns = time.time, time.time_ns
+    real_datetime: Any = datetime.datetime  # Any: a variable, as the name itself is about to change
+    nanoseconds = round(seconds * 1e9)
+
+    def now() -> float:
+        return real_time() + seconds
+
+    def now_ns() -> int:
+        return real_ns() + nanoseconds
+
+    def gmtime(at: float | None = None) -> object:
+        return original["gmtime"](now() if at is None else at)
+
+    def localtime(at: float | None = None) -> object:
+        return original["localtime"](now() if at is None else at)
+
+    def ctime(at: float | None = None) -> object:
+        return original["ctime"](now() if at is None else at)
+
+    def strftime(form: str, *at: object) -> object:
+        return original["strftime"](form, *(at or (localtime(),)))
+
+    class Like(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            return isinstance(instance, real_datetime)
+
+        def __subclasscheck__(cls, subclass: type) -> bool:
+            return issubclass(subclass, real_datetime)
+
+    class ShiftedDatetime(real_datetime, metaclass=Like):  # type: ignore[misc]
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+            return real_datetime.fromtimestamp(now(), tz)
+
+        @classmethod
+        def utcnow(cls) -> Any:
+            return real_datetime.fromtimestamp(now(), datetime.UTC).replace(tzinfo=None)
+
+        @classmethod
+        def today(cls) -> Any:
+            return real_datetime.fromtimestamp(now())
+
+    shifted = {
+        id(real_time): now, id(real_ns): now_ns, id(real_datetime): ShiftedDatetime,
+        id(original["gmtime"]): gmtime, id(original["localtime"]): localtime,
+        id(original["ctime"]): ctime, id(original["strftime"]): strftime,
+    }  # fmt: skip
+    for module in list(sys.modules.values()):
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if id(value) in shifted and module.__name__ != __name__:
+                setattr(module, name, shifted[id(value)])
 
 
 def _run_bootstrap() -> None:

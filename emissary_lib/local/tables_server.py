@@ -18,6 +18,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from emissary_lib.local.processes import die_with_parent
+from emissary_lib.local.thrifty_moto import make_thrifty
 
 
 class _Handler(MotoRequestHandler):
@@ -41,6 +42,7 @@ class _OneAtATime:
 def main() -> None:
     """Serve until standard input ends."""
     die_with_parent()
+    make_thrifty()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = _OneAtATime(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Handler)

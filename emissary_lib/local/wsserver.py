@@ -7,8 +7,11 @@ server does not, and the 32 KB limit is one on frames.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import email.utils
 import http
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol, cast
 
 from websockets.datastructures import Headers
@@ -18,6 +21,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from .limits import Limits
+from .tcp import reset
 
 #: Close codes used here. Source: RFC 6455 section 7.4.1, and API Gateway's behaviour for each.
 NORMAL: Final = 1000
@@ -27,6 +31,9 @@ NO_STATUS: Final = 1005
 ABNORMAL: Final = 1006
 INVALID_DATA: Final = 1007
 TOO_BIG: Final = 1009
+
+#: The beginning of a text frame of 1,024 bytes, and half of it.
+_HALF_A_FRAME: Final = b"\x81\x7e\x04\x00" + b"A" * 512
 
 _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -52,11 +59,14 @@ class ClientSocket(asyncio.Protocol):
     Args:
         owner: Who is told.
         limits: Frame and message sizes, and the time a close may take.
+        clock: For ``Date`` headers, seconds since 1970.
     """
 
-    def __init__(self, owner: SocketOwner, limits: Limits) -> None:
+    def __init__(self, owner: SocketOwner, limits: Limits, clock: Callable[[], float] = time.time) -> None:
         self._owner = owner
         self._limits = limits
+        self._clock = clock
+        self._silent = False
         # The message limit is ours to check: the library's counts control frames into it.
         self._ws = ServerProtocol(max_size=(None, limits.frame_bytes))
         self._transport: asyncio.Transport | None = None
@@ -123,6 +133,7 @@ class ClientSocket(asyncio.Protocol):
         """
         if self._response is None or self._the_transport().is_closing():
             return False
+        self._set_date(self._response)
         if subprotocol is not None:
             self._response.headers["Sec-WebSocket-Protocol"] = subprotocol
         self._ws.send_response(self._response)
@@ -138,6 +149,7 @@ class ClientSocket(asyncio.Protocol):
         """Answer the upgrade with an HTTP error. State: after ``upgrade_requested``, once."""
         if self._response is None or self._the_transport().is_closing():
             return
+        self._set_date(self._response)
         fields = Headers([("Date", self._response.headers["Date"]), ("Connection", "close")])
         for name, value in headers:
             fields[name] = value
@@ -157,7 +169,7 @@ class ClientSocket(asyncio.Protocol):
         Args:
             text: Valid UTF-8.
         """
-        if not self.is_open:
+        if not self.is_open or self._silent:
             return
         step = self._limits.frame_bytes
         if len(text) <= step:
@@ -173,6 +185,9 @@ class ClientSocket(asyncio.Protocol):
         """Close from here: ``closed`` is called at once, the TCP connection ends when the client agrees."""
         if not self.is_open:
             return
+        if self._silent:
+            self._finish()
+            return
         self._ws.send_close(code, reason)
         self._flush()
         self._arm_close()
@@ -183,9 +198,46 @@ class ClientSocket(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    # The ways in which a network ends a connection, for the fault engine. Each needs an open one.
+
+    def reset(self) -> None:
+        """End it with a TCP reset: what was on its way, either way, is lost."""
+        reset(self._the_transport())
+        self._finish()
+
+    def break_off(self) -> None:
+        """End it in the middle of a frame that the client has begun to receive."""
+        transport = self._the_transport()
+        transport.write(_HALF_A_FRAME)
+        transport.close()
+        self._arm_close()
+        self._finish()
+
+    def lose_answer(self) -> None:
+        """End it instead of answering the upgrade; ``closed`` is not called. State: as for ``accept``."""
+        self._response = None
+        self._the_transport().abort()
+
+    def silence(self) -> None:
+        """Neither read nor write any more, and leave the TCP connection as it is. It still counts as open."""
+        self._silent = True
+        self._the_transport().pause_reading()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has been silenced."""
+        return self._silent
+
+    def give_up(self) -> None:
+        """Take a silent connection for lost: ``closed`` is called with 1006, its client still hears
+        nothing."""
+        self._finish()
+
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
+        if self._silent:
+            return
         self._ws.receive_data(data)
         for event in self._ws.events_received():
             if not self._receive(cast(Frame, event)):
@@ -244,8 +296,9 @@ class ClientSocket(asyncio.Protocol):
             self._arm_close()
             if transport.can_write_eof():
                 # Half-closed, not closed: closing with bytes unread would reset the connection and could
-                # destroy the close frame on its way.
-                transport.write_eof()
+                # destroy the close frame on its way. A client that is gone already, unread, makes it fail.
+                with contextlib.suppress(OSError):
+                    transport.write_eof()
             else:
                 transport.close()
 
@@ -266,6 +319,10 @@ class ClientSocket(asyncio.Protocol):
             self._owner.closed(self, NO_STATUS, "Client-side close frame status not set")
         else:
             self._owner.closed(self, int(close.code), close.reason)
+
+    def _set_date(self, response: Response) -> None:
+        del response.headers["Date"]
+        response.headers["Date"] = email.utils.formatdate(self._clock(), usegmt=True)
 
     def _the_transport(self) -> asyncio.Transport:
         if self._transport is None:

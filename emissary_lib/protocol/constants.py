@@ -65,6 +65,20 @@ PONG_DEADLINE: Final = 20.0
 #: A PING without an answer is repeated this often until then, because any message may be lost.
 PING_REPEAT: Final = 5.0
 
+#: The relay's watch, in seconds (section 5.5): silence that is asked about while data is unacknowledged,
+#: and how long the bridge's answer may take.
+PROBE_WHEN_UNACKED: Final = 20.0
+PROBE_DEADLINE: Final = 10.0
+
+#: How long a connection that is gone is waited for, in seconds (section 5.2).
+GRACE: Final = 60.0
+
+#: When GOAWAY goes out, in seconds before the relay's end (section 5.6).
+GOAWAY_BEFORE: Final = (30.0, 10.0)
+
+#: Seconds between two RESUME messages; the last one is repeated (section 5.3).
+RESUME_INTERVALS: Final = (1.0, 2.0, 4.0, 5.0)
+
 #: END and RESET are repeated this often, and for this long, in seconds (section 6).
 END_INTERVAL: Final = 1.0
 END_DEADLINE: Final = 5.0

@@ -20,6 +20,8 @@ class Counters:
         bare_acks: ACK frames sent.
         gateway_errors: API Gateway's own error messages, and messages that were refused.
         window_probes: Questions about a window that stayed shut.
+        link_losses: Times that our own WebSocket was gone.
+        resumes: Times that it was replaced.
     """
 
     bytes_sent: int = 0
@@ -32,3 +34,5 @@ class Counters:
     bare_acks: int = 0
     gateway_errors: int = 0
     window_probes: int = 0
+    link_losses: int = 0
+    resumes: int = 0

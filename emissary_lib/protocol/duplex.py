@@ -153,6 +153,13 @@ class Duplex:
             self._cap.lost()
             self._settle_gate()
 
+    def send_again(self) -> None:
+        """New connections: send again what is not acknowledged, without a penalty and without a pause."""
+        self.sender.mark_all_lost()
+        self._timer.acknowledged()
+        self._pause = ErrorPause()
+        self._settle_gate()
+
     def next_timeout(self) -> float | None:
         """When ``handle_timeout`` has to be called; ``None``: not on its own."""
         times = (self._timer.expires_at, self._acks.due_at, self._pause.until)

@@ -24,6 +24,18 @@ class GoingAway:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerMoved:
+    """The peer has a new connection; what is for it goes to that one from now on."""
+
+    connection: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDead:
+    """Our own WebSocket does not answer any more; the driver has to drop it and reconnect."""
+
+
+@dataclass(frozen=True, slots=True)
 class Aborted:
     """The session was cut off: an error at the socket. At most once, and never after a clean end."""
 
@@ -38,4 +50,4 @@ class Finished:
     code: Code
 
 
-Event = RelayOpened | GoingAway | Aborted | Finished
+Event = RelayOpened | GoingAway | PeerMoved | LinkDead | Aborted | Finished

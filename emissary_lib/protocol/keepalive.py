@@ -30,7 +30,9 @@ class Beat(enum.Enum):
 
     NOTHING = "nothing"
     PING = "ping"
-    DEAD = "dead"
+    PROBE = "probe"
+    LINK_DEAD = "link dead"
+    PEER_DEAD = "peer dead"
 
 
 class Keepalive:
@@ -46,6 +48,13 @@ class Keepalive:
         """Anything at all came from the peer."""
         self._heard = now
         self._asked = None
+
+    def answered(self, now: float) -> None:
+        """The bridge answered; that says nothing of the peer, and a WebSocket that works."""
+
+    def restarted(self, now: float) -> None:
+        """The peer can be reached again: silence counts from now on."""
+        self.heard(now)
 
     def next_timeout(self, unacked_since: float | None) -> float:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
@@ -67,6 +76,6 @@ class Keepalive:
         if self._asked is None:
             self._asked = now
         elif now >= self._asked + self._times.deadline:
-            return Beat.DEAD
+            return Beat.LINK_DEAD
         self._repeat_at = now + self._times.repeat
         return Beat.PING

@@ -23,6 +23,7 @@ _END: Final = struct.Struct(">HQQII")
 _ENDED: Final = struct.Struct(">HQQ")
 _U32_MAX: Final = 0xFFFF_FFFF
 _DISCONNECTED: Final = struct.Struct(">BH")
+_EPOCHS: Final = struct.Struct(">II")
 _GOAWAY: Final = struct.Struct(">HI")
 _RANGE: Final = struct.Struct(">QQ")
 _OPENED: Final = struct.Struct(">HII32s")
@@ -123,6 +124,40 @@ class Disconnected:
     def decode(cls, payload: bytes) -> Disconnected:
         role, epoch = _unpack(_DISCONNECTED, payload, "DISCONNECTED")
         return cls(role, epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """RESUMED: where both sides are now.
+
+    Attributes:
+        dialer_epoch: Of the dialer's newest connection.
+        relay_epoch: Of the relay's newest connection.
+        dialer: The dialer's connection id; ``None`` while it has none.
+        relay: The relay's connection id; ``None`` while it has none.
+    """
+
+    dialer_epoch: int
+    relay_epoch: int
+    dialer: str | None
+    relay: str | None
+
+    def encode(self) -> bytes:
+        ids = [(connection or "").encode("ascii") for connection in (self.dialer, self.relay)]
+        names = b"".join(bytes([len(connection)]) + connection for connection in ids)
+        return _EPOCHS.pack(self.dialer_epoch, self.relay_epoch) + names
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Resumed:
+        dialer_epoch, relay_epoch = _unpack(_EPOCHS, payload, "RESUMED")
+        ids: list[str | None] = []
+        rest = payload[_EPOCHS.size :]
+        for _side in range(2):
+            if not rest or len(rest) < 1 + rest[0]:
+                raise FrameError("RESUMED: a connection id is cut short")
+            ids.append(rest[1 : 1 + rest[0]].decode("ascii", "replace") or None)
+            rest = rest[1 + rest[0] :]
+        return cls(dialer_epoch, relay_epoch, *ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,11 @@ class StreamSender:
         return min(flying, default=None)
 
     @property
+    def only_fin_unacked(self) -> bool:
+        """Whether all but the FIN is acknowledged, and the FIN was sent."""
+        return self._fin_sent and self._base >= self._next - 1
+
+    @property
     def fin_sent(self) -> bool:
         """Whether everything, the FIN included, was sent at least once."""
         return self._fin_sent
@@ -228,6 +233,12 @@ class StreamSender:
                 self._lose(segment)
                 count += 1
         return count
+
+    def mark_all_lost(self) -> None:
+        """Take everything in flight for lost: the connections it was sent over are gone."""
+        for segment in self._segments:
+            if not segment.sacked and not segment.lost:
+                self._lose(segment)
 
     def mark_oldest_lost(self) -> bool:
         """Take the oldest segment that is not SACKed for lost (section 4.6); whether there was one."""

@@ -1,55 +1,60 @@
 """One side of one tunnel, as a machine without I/O (docs/protocol.md).
 
 A session is driven by three sources: the user (``send_data``, ``send_eof``, ``abort``, ``consume``), the
-link (``receive_message``, ``link_lost``) and the clock (``handle_timeout``). It never blocks, reads no clock
-and draws no random number. After any call the driver sends what ``messages_to_send`` gives, takes what
-``next_event`` tells, and calls ``handle_timeout`` no later than ``next_timeout``.
+link (``receive_message``, ``link_lost``, ``link_restored``) and the clock (``handle_timeout``). It never
+blocks, reads no clock and draws no random number. After any call the driver sends what ``messages_to_send``
+gives, takes what ``next_event`` tells, and calls ``handle_timeout`` no later than ``next_timeout``.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
 from typing import Final
 
 from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.constants import DIALER_FLIGHT, END_INTERVAL, MAX_PAYLOAD, RELAY_FLIGHT
+from emissary_lib.protocol.constants import DIALER_FLIGHT, END_INTERVAL, RELAY_FLIGHT
 from emissary_lib.protocol.counters import Counters
 from emissary_lib.protocol.duplex import Duplex
 from emissary_lib.protocol.ending import Ending
 from emissary_lib.protocol.errors import FlowControlError, RemoteProtocolError, UnsupportedVersionError
-from emissary_lib.protocol.events import Aborted, Event, Finished, GoingAway, RelayOpened
+from emissary_lib.protocol.events import Aborted, Event, Finished, GoingAway, LinkDead, PeerMoved, RelayOpened
+from emissary_lib.protocol.farewell import Farewell
 from emissary_lib.protocol.flight import FlightCap
-from emissary_lib.protocol.frames import Flag, Frame, FrameType, decode, encode, newer
+from emissary_lib.protocol.frames import Flag, Frame, FrameType, decode
 from emissary_lib.protocol.keepalive import Beat, Keepalive
+from emissary_lib.protocol.outbox import Outbox
 from emissary_lib.protocol.payloads import (
-    OPENED_OVERHEAD,
     Disconnected,
-    End,
     Ended,
     GoAway,
     Opened,
     Reset,
+    Resumed,
     decode_ranges,
-    encode_ranges,
 )
-from emissary_lib.protocol.session_config import SessionConfig
+from emissary_lib.protocol.probing import Probing
+from emissary_lib.protocol.resumption import Resumption
+from emissary_lib.protocol.session_config import Outgoing as Outgoing
+from emissary_lib.protocol.session_config import SessionConfig as SessionConfig
 from emissary_lib.protocol.states import Side, State, Step, step
-
-__all__ = ["Outgoing", "Session", "SessionConfig"]
 
 _CODES: Final[dict[type[Exception], Code]] = {
     UnsupportedVersionError: Code.UNSUPPORTED_VERSION,
     FlowControlError: Code.FLOW_CONTROL_ERROR,
 }
 
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One text message to send; ``to_bridge`` when ``$default`` handles it, else it is for the peer."""
-
-    text: str
-    to_bridge: bool
+#: Frames that only the peer itself sends: hearing one is a sign of life.
+_FROM_PEER: Final = frozenset(
+    {
+        FrameType.DATA,
+        FrameType.ACK,
+        FrameType.PING,
+        FrameType.PONG,
+        FrameType.OPENING,
+        FrameType.OPENED,
+        FrameType.GOAWAY,
+    }
+)
 
 
 class Session:
@@ -61,21 +66,27 @@ class Session:
     def __init__(self, side: Side, config: SessionConfig, *, now: float) -> None:
         self.side = side
         self.state = State.OPENING if side is Side.CLIENT else State.OPEN
-        self.generation = config.generation
         self.counters = Counters()
         flight = config.flight or (DIALER_FLIGHT if side is Side.CLIENT else RELAY_FLIGHT)
         self._duplex = Duplex(config.streams, FlightCap(*flight), config.gate, self.counters)
         if config.early:
             start = config.streams.receive_start
             self._duplex.receive(start, config.early, fin=False, ack_now=False, now=now)
-        self._first_sent = config.streams.send_start
-        self._keepalive = Keepalive(config.keepalive, now) if config.keepalive else None
-        self._opened = config.opened
-        self._expires_at = config.expires_at
+        self._outbox = Outbox(
+            self._duplex, self.counters, opened=config.opened, first=config.streams.send_start
+        )
+        self._resumption = Resumption(
+            side, own_epoch=config.own_epoch, peer_epoch=config.peer_epoch, grace=config.grace
+        )
+        self._watch: Keepalive | Probing | None = None
+        if config.keepalive:
+            self._watch = Keepalive(config.keepalive, now)
+        elif config.probing:
+            self._watch = Probing(config.probing, now)
+        self._farewell = None if config.expires_at is None else Farewell(config.expires_at)
         self._told_opened = False
+        self._probe_due = False
         self._ending: Ending | None = None
-        self._ping_due = False
-        self._pongs: deque[bytes] = deque(maxlen=4)
         self._events: deque[Event] = deque()
 
     # -- the user -------------------------------------------------------------------------------
@@ -119,6 +130,7 @@ class Session:
         """The dialer has read the SOCKS5 reply: from now on its bytes travel as DATA."""
         if self.state is State.OPENING:
             self._step(Step.ESTABLISHED)
+            self._outbox.opening = False
 
     def send_data(self, data: bytes) -> int:
         """Take bytes to send; returns how many, from the front. The rest has to be offered again."""
@@ -143,7 +155,66 @@ class Session:
         """The user took ``count`` bytes of what ``peek`` showed; frees window."""
         self._duplex.consume(count, now)
 
-    # -- the link -------------------------------------------------------------------------------
+    # -- our link -------------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        """What frames carry (docs/protocol.md section 5.1)."""
+        return self._resumption.generation
+
+    @property
+    def link_deadline(self) -> float | None:
+        """Until when to try to reconnect, on the clock of ``now``; ``None``: not, or not any more."""
+        if self.state is State.ENDED or self._resumption.link_deadline is None:
+            return None
+        limits = [self._resumption.link_deadline]
+        if self._ending:
+            limits.append(self._ending.until)
+        elif self._farewell:
+            limits.append(self._farewell.expires_at)
+        return min(limits)
+
+    def link_lost(self, code: Code, reason: str, now: float) -> None:
+        """Our WebSocket is gone. Unless the session was still opening, ``link_deadline`` now tells how
+        long to try to reconnect; ``code`` and ``reason`` are for one that was."""
+        if self.state is State.OPENING:
+            self._events.append(Aborted(code, reason))
+            self._finish(code)
+        elif self.state is State.OPEN and self._resumption.link_up:
+            self.counters.link_losses += 1
+            self._resumption.link_lost(now)
+        elif self._ending and self._ending.code is Code.OK:
+            self._finish(Code.OK)  # both streams are whole, and the peer's DISCONNECTED tells it as much
+        elif self._ending:
+            self._resumption.link_lost(now)
+
+    def begin_attempt(self) -> int:
+        """The epoch of the next attempt to reconnect; each attempt has its own."""
+        return self._resumption.begin_attempt()
+
+    def link_restored(self, now: float) -> None:
+        """An attempt to reconnect has succeeded."""
+        self.counters.resumes += 1
+        self._resumption.link_restored(now)
+
+    def link_refused(self, code: Code, reason: str) -> None:
+        """The bridge will not have us back: a definite end."""
+        if self.alive:
+            self._events.append(Aborted(code, reason))
+        self._finish(self._ending.code if self._ending else code)
+
+    def message_refused(self, now: float) -> None:
+        """A message was not accepted by the carrier (429, 5xx, no answer): as a gateway error."""
+        if self.alive:
+            self._duplex.message_refused(now)
+
+    def peer_unknown(self, now: float) -> None:
+        """A post met 410: the peer's connection may be gone, or have been replaced. Ask the bridge."""
+        if self.alive:
+            self._duplex.message_refused(now)
+            self._resumption.ask(now)
+
+    # -- messages in ----------------------------------------------------------------------------
 
     def receive_message(self, text: str, now: float) -> None:
         """Take one text message. Never raises for what the peer sent: a broken rule ends the session."""
@@ -158,22 +229,9 @@ class Session:
         except RemoteProtocolError as exc:
             self._abort(_CODES.get(type(exc), Code.PROTOCOL_ERROR), str(exc), now)
 
-    def message_refused(self, now: float) -> None:
-        """A message was not accepted by the carrier (429, 5xx, no answer): as a gateway error."""
-        if self.alive:
-            self._duplex.message_refused(now)
-
-    def link_lost(self, code: Code, reason: str) -> None:
-        """Our own WebSocket is gone: the session cannot go on."""
-        if self.alive:
-            self._events.append(Aborted(code, reason))
-        self._finish(self._ending.code if self._ending else code)
-
     def _receive_frame(self, frame: Frame, now: float) -> None:
-        if newer(frame.generation, self.generation):
-            self.generation = frame.generation
-        if self._keepalive:
-            self._keepalive.heard(now)
+        if frame.type in _FROM_PEER:
+            self._hear_peer(frame, now)
         match frame.type:
             case FrameType.DATA | FrameType.OPENING:
                 self._receive_stream(frame, frame.payload, now)
@@ -181,17 +239,23 @@ class Session:
                 parameters, data = Opened.decode(frame.payload)
                 if not self._told_opened:
                     self._told_opened = True
+                    self._resumption.adopt_grace(parameters.grace / 1000)
                     self._events.append(RelayOpened(parameters))
                 self._receive_stream(frame, data, now)
             case FrameType.ACK:
                 self._receive_position(frame, decode_ranges(frame.payload, ack=frame.ack), now)
             case FrameType.PING:
                 self._receive_position(frame, [], now)
-                self._pongs.append(frame.payload[:8])
+                self._outbox.pong(frame.payload)
             case FrameType.PONG:
                 self._receive_position(frame, [], now)
             case FrameType.RESET:
                 self._receive_reset(Reset.decode(frame.payload), now)
+            case FrameType.RESUMED:
+                self._receive_resumed(Resumed.decode(frame.payload), now)
+            case FrameType.PROBED:
+                if self._watch:
+                    self._watch.answered(now)
             case FrameType.ENDED:
                 self._receive_ended(Ended.decode(frame.payload))
             case FrameType.DISCONNECTED:
@@ -202,6 +266,12 @@ class Session:
             case _:
                 if not frame.flags & Flag.IGNORABLE:
                     raise RemoteProtocolError(f"frame type {frame.type} is not for the {self.side.value}")
+
+    def _hear_peer(self, frame: Frame, now: float) -> None:
+        if self._watch:
+            self._watch.heard(now)
+        if self._resumption.peer_heard(frame.generation, now) and self.state is State.OPEN:
+            self._duplex.send_again()
 
     def _receive_stream(self, frame: Frame, data: bytes, now: float) -> None:
         if not self.alive:
@@ -226,6 +296,21 @@ class Session:
         self._begin_ending(Step.ABORTED_BY_PEER, ending)
         self._duplex.stop(drop_received=False)
 
+    def _receive_resumed(self, told: Resumed, now: float) -> None:
+        if self._resumption.outdated(told):
+            return
+        before, could_send = self._resumption.peer_connection, self._resumption.may_send
+        if self._resumption.resumed(told, now) and self.alive:
+            self._duplex.send_again()
+        moved = self._resumption.peer_connection
+        if moved is not None and moved != before:
+            self._events.append(PeerMoved(moved))
+        if self._resumption.may_send:
+            self._outbox.ack()
+        if self._watch and not could_send:
+            self._watch.restarted(now)
+        self._end_if_left(now)
+
     def _receive_ended(self, ended: Ended) -> None:
         if self._ending:
             self._finish(self._ending.code)
@@ -244,20 +329,9 @@ class Session:
         return whole and ours == told
 
     def _receive_disconnected(self, gone: Disconnected, now: float) -> None:
-        if gone.role != self.side.role:
-            self.peer_gone(now)
-
-    def peer_gone(self, now: float) -> None:
-        """The peer's WebSocket is gone."""
-        if not self.alive:
-            return
-        if self.side is Side.RELAY and self._duplex.receiver.complete and self._duplex.sender.fin_sent:
-            # The dialer had ended its own stream and left: nobody is there to acknowledge ours.
-            ending = Ending.begin(Code.OK, "the dialer left", now, tell_peer=False)
-            self._begin_ending(Step.STREAMS_COMPLETE, ending)
-            return
-        code = Code.RELAY_GONE if self.side is Side.CLIENT else Code.DIALER_GONE
-        self._abort(code, MEANINGS[code], now, tell_peer=False)
+        if self.alive and gone.role != self.side.role:
+            self._resumption.peer_gone(gone.epoch, now)
+            self._end_if_left(now)
 
     # -- the clock ------------------------------------------------------------------------------
 
@@ -266,35 +340,52 @@ class Session:
         if self.state is State.ENDED:
             return None
         if self._ending:
-            return self._ending.next_timeout
-        times = [self._duplex.next_timeout()]
-        if self._watches:
-            times.append(self._watches.next_timeout(self._duplex.outstanding_since))
+            return self._ending.next_timeout if self._resumption.link_up else self._ending.until
+        times = [self._resumption.next_timeout()]
+        if self._resumption.may_send:
+            times.append(self._duplex.next_timeout())
+            if self._watching:
+                times.append(self._watching.next_timeout(self._duplex.outstanding_since))
+        if self._farewell:
+            times.append(self._farewell.next_timeout(heard=self._resumption.may_send))
         return min((at for at in times if at is not None), default=None)
 
     @property
-    def _watches(self) -> Keepalive | None:
-        """The keepalive, while it counts: an opening has its own deadline."""
-        return self._keepalive if self.state is State.OPEN else None
+    def _watching(self) -> Keepalive | Probing | None:
+        """The watch, while it counts: an opening, and a connection that is away, have their own deadline."""
+        return self._watch if self.state is State.OPEN and self._resumption.may_send else None
 
     def handle_timeout(self, now: float) -> None:
         """Do what the clock makes due; harmless when nothing is. ``messages_to_send`` has the outcome."""
         if self._ending and self.state is not State.ENDED:
             if self._ending.over(now):
                 self._finish(self._ending.code)
-        elif self.alive:
+            return
+        if not self.alive:
+            return
+        if self._resumption.may_send:
             self._duplex.handle_timeout(now)
-            if self._watches:
-                self._beat(self._watches, now)
+        if self._watching:
+            self._beat(self._watching, now)
+        verdict = self._resumption.verdict(now)
+        if verdict is not None:
+            self._give_up(verdict, now)
+        if self._farewell and self._farewell.over(now):
+            self._abort(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now)
 
-    def _beat(self, keepalive: Keepalive, now: float) -> None:
-        match keepalive.handle_timeout(now, self._duplex.outstanding_since):
+    def _beat(self, watch: Keepalive | Probing, now: float) -> None:
+        match watch.handle_timeout(now, self._duplex.outstanding_since):
             case Beat.PING:
-                self._ping_due = True
-            case Beat.DEAD:
-                self._abort(Code.LINK_DEAD, MEANINGS[Code.LINK_DEAD], now)
+                self._outbox.ping()
+            case Beat.PROBE:
+                self._probe_due = True
+            case Beat.LINK_DEAD:
+                self._events.append(LinkDead())
+                self.link_lost(Code.LINK_DEAD, MEANINGS[Code.LINK_DEAD], now)
+            case Beat.PEER_DEAD:
+                self._abort(Code.DIALER_GONE, MEANINGS[Code.DIALER_GONE], now)
 
-    # -- output ---------------------------------------------------------------------------------
+    # -- messages out ---------------------------------------------------------------------------
 
     def next_event(self) -> Event | None:
         """The next thing that happened, in order; ``None`` when all were taken."""
@@ -302,62 +393,31 @@ class Session:
 
     def messages_to_send(self, now: float) -> list[Outgoing]:
         """Everything that may be sent now, drained. The order in which they are sent does not matter."""
-        if self.state is State.ENDED:
+        if self.state is State.ENDED or not self._resumption.link_up:
             return []
-        messages = self._last_words(self._ending, now) if self._ending else self._stream_messages(now)
+        messages: list[Outgoing] = []
+        if self.alive and self._resumption.may_send:
+            remaining = self._farewell.remaining(now) if self._farewell else 0
+            messages += self._outbox.to_peer(self.generation, remaining, now)
+        messages += self._bridge_messages(now)  # behind OPENED, which is the first a dialer should hear
         self.counters.messages_sent += len(messages)
         return messages
 
-    def _stream_messages(self, now: float) -> list[Outgoing]:
-        unopened = self._opened is not None and self._duplex.sender.next_offset == self._first_sent
-        limit = MAX_PAYLOAD - (OPENED_OVERHEAD if unopened else 0)
+    def _bridge_messages(self, now: float) -> list[Outgoing]:
+        if self._ending:
+            due = self._ending.due(now)
+            heard = not self._resumption.peer_away
+            return self._outbox.last_words(self._ending, self.generation, heard=heard) if due else []
         messages = []
-        for sending in self._duplex.sendings(limit, now):
-            flags = (Flag.FIN if sending.fin else 0) | (Flag.ACK_NOW if sending.ack_now else 0)
-            kind, payload = self._stream_frame(sending.offset, sending.data, now)
-            messages.append(self._position(kind, flags, sending.offset, payload))
-        messages += [self._position(FrameType.PONG, payload=pong) for pong in self._pongs]
-        self._pongs.clear()
-        if self._ping_due:
-            self._ping_due = False
-            messages.append(self._position(FrameType.PING, payload=bytes(8)))
-        if self._duplex.ack_due(now):
-            self.counters.bare_acks += 1
-            ranges = encode_ranges(self._duplex.receiver.sack_ranges())
-            messages.append(self._position(FrameType.ACK, payload=ranges))
-        self._duplex.run_timer(now)
+        if self._resumption.ask_due(now):
+            messages.append(self._outbox.resume(self.generation))
+        if self._probe_due:
+            self._probe_due = False
+            messages.append(self._outbox.control(FrameType.PROBE, self.generation, bytes(8)))
+        if self._farewell and self._resumption.may_send and self._farewell.announcement(now):
+            away = GoAway(Code.RELAY_DEADLINE, self._farewell.remaining(now))
+            messages.append(self._outbox.control(FrameType.GOAWAY, self.generation, away.encode()))
         return messages
-
-    def _stream_frame(self, offset: int, data: bytes, now: float) -> tuple[FrameType, bytes]:
-        if self.state is State.OPENING:
-            return FrameType.OPENING, data
-        if self._opened is not None and offset == self._first_sent:
-            remaining = max(0, int((self._expires_at - now) * 1000))
-            return FrameType.OPENED, replace(self._opened, remaining=remaining).encode() + data
-        return FrameType.DATA, data
-
-    def _position(
-        self, kind: FrameType, flags: int = 0, offset: int | None = None, payload: bytes = b""
-    ) -> Outgoing:
-        ack, window = self._duplex.position(sacks=kind is FrameType.ACK)
-        if offset is None:
-            offset = self._duplex.sender.next_offset
-        text = encode(Frame(kind, int(flags), self.generation, window, offset, ack, payload))
-        return Outgoing(text, to_bridge=kind is FrameType.OPENING)
-
-    def _last_words(self, ending: Ending, now: float) -> list[Outgoing]:
-        if not ending.due(now):
-            return []
-        streams = self._duplex.sender.next_offset, self._duplex.receiver.ack
-        end = End(ending.code, *streams, self.counters.messages_sent, self.counters.messages_received)
-        messages = [Outgoing(self._control(FrameType.END, end.encode()), to_bridge=True)]
-        if ending.tell_peer:
-            reset = Reset(ending.code, ending.reason)
-            messages.append(Outgoing(self._control(FrameType.RESET, reset.encode()), to_bridge=False))
-        return messages
-
-    def _control(self, kind: FrameType, payload: bytes) -> str:
-        return encode(Frame(kind, generation=self.generation, payload=payload))
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -365,11 +425,29 @@ class Session:
         if self.alive and self._duplex.complete:
             self._begin_ending(Step.STREAMS_COMPLETE, Ending.begin(Code.OK, "", now, tell_peer=False))
 
-    def _abort(self, code: Code, reason: str, now: float, *, tell_peer: bool = True) -> None:
+    def _end_if_left(self, now: float) -> None:
+        """A dialer that had all but our FIN, and has ended its own stream, is not waited for."""
+        if (
+            self.side is Side.RELAY
+            and self.alive
+            and self._resumption.peer_away
+            and self._duplex.receiver.complete
+            and self._duplex.sender.only_fin_unacked
+        ):
+            ending = Ending.begin(Code.OK, "the dialer left", now, tell_peer=False)
+            self._begin_ending(Step.STREAMS_COMPLETE, ending)
+
+    def _give_up(self, code: Code, now: float) -> None:
+        """A grace has run out; without a link of our own nobody can be told."""
+        self._abort(code, MEANINGS[code], now)
+        if not self._resumption.link_up:
+            self._finish(code)
+
+    def _abort(self, code: Code, reason: str, now: float) -> None:
         """Cut off because of the link or the peer: what has arrived is still the user's."""
         if self.alive:
             self._events.append(Aborted(code, reason))
-            self._begin_ending(Step.ABORTED_HERE, Ending.begin(code, reason, now, tell_peer=tell_peer))
+            self._begin_ending(Step.ABORTED_HERE, Ending.begin(code, reason, now, tell_peer=True))
             self._duplex.stop(drop_received=False)
 
     def _begin_ending(self, what: Step, ending: Ending) -> None:

@@ -1,13 +1,15 @@
-"""What a session is built with."""
+"""What a session is built with, and what it gives to send."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from emissary_lib.protocol.constants import GRACE
 from emissary_lib.protocol.duplex import StreamConfig
 from emissary_lib.protocol.flight import FlightGate, OpenGate
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.payloads import Opened
+from emissary_lib.protocol.probing import ProbeTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,20 +18,34 @@ class SessionConfig:
 
     Attributes:
         streams: Sizes and starting positions.
-        keepalive: The dialer's watch over its peer; ``None`` for no watch (the relay).
+        keepalive: The dialer's watch over its peer; ``None`` for none (the relay).
+        probing: The relay's watch; ``None`` for none (the dialer).
+        grace: Seconds for which a connection that is gone is waited for.
         flight: Messages in flight: at the start, at most; ``None`` for the side's default.
-        generation: The one that frames carry at first.
+        own_epoch: Attempts to connect that we have made (docs/protocol.md section 5.1).
+        peer_epoch: Those of the peer that we know of.
         opened: The relay's parameters, sent with its first byte; ``None`` for the dialer.
-        expires_at: The relay's end, on the clock of ``now``; OPENED tells what remains until then.
+        expires_at: The relay's end, on the clock of ``now``; ``None`` for the dialer.
         early: What has already come of the peer's stream, from ``streams.receive_start`` on.
         gate: A budget of messages in flight shared with other sessions.
     """
 
     streams: StreamConfig = field(default_factory=StreamConfig)
     keepalive: KeepaliveTimes | None = None
+    probing: ProbeTimes | None = None
+    grace: float = GRACE
     flight: tuple[int, int] | None = None
-    generation: int = 1
+    own_epoch: int = 1
+    peer_epoch: int = 0
     opened: Opened | None = None
-    expires_at: float = 0.0
+    expires_at: float | None = None
     early: bytes = b""
     gate: FlightGate = field(default_factory=OpenGate)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One text message to send; ``to_bridge`` when ``$default`` handles it, else it is for the peer."""
+
+    text: str
+    to_bridge: bool

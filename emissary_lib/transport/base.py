@@ -32,7 +32,7 @@ class MessageTransport(Protocol):
         """Say goodbye and close; wakes a thread that waits in :meth:`recv`. Idempotent, does not block."""
 
     def release(self) -> None:
-        """Give back what the transport holds; once, when no thread uses it any more."""
+        """Give back what the transport holds; after this every call fails with a TransportError."""
 
     def abort(self) -> None:
         """Close without a word; wakes a thread that waits in :meth:`recv`. Idempotent, does not block."""

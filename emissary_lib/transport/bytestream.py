@@ -7,6 +7,7 @@ long as it waits. So the socket is non-blocking, one lock covers each attempt, a
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import socket
 import ssl
@@ -88,8 +89,13 @@ class ByteStream:
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give the file descriptor back; only once no thread uses the stream any more."""
-        self._sock.close()
+        """Give the file descriptor back. A thread that still reads or writes gets an ``OSError``.
+
+        It may be closed under a waiting thread, because every use of the descriptor but waiting is under the
+        lock: a wait that ends for a wrong reason is followed by an attempt, which fails on a closed socket.
+        """
+        with self._lock:
+            self._sock.close()
 
 
 def wait(sock: socket.socket, event: int, deadline: Deadline) -> None:
@@ -100,7 +106,10 @@ def wait(sock: socket.socket, event: int, deadline: Deadline) -> None:
         OSError: It is closed.
     """
     remaining = deadline.remaining()
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        raise OSError(errno.EBADF, "the connection was closed")
     poll = select.poll()
-    poll.register(sock, event)
+    poll.register(descriptor, event)
     if not poll.poll(None if remaining is None else int(remaining * 1000) + 1):
         raise TimeoutError("timed out")

@@ -235,7 +235,7 @@ class WebSocketTransport:
         self._stream.shutdown()
 
     def release(self) -> None:
-        """Close the file descriptor; only once no thread uses this transport any more."""
+        """Close the file descriptor; whoever still uses this transport gets a ``LinkClosedError``."""
         self._stream.close()
 
     def _read(self, size: int) -> bytes:

@@ -1,11 +1,11 @@
-"""The frames that the bridge itself sends (docs/protocol.md sections 2, 3.2 and 6)."""
+"""The frames that the bridge itself sends (docs/protocol.md sections 2, 3.2, 5 and 6)."""
 
 from __future__ import annotations
 
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import INITIAL_WINDOW
 from emissary_lib.protocol.frames import Frame, FrameType, encode
-from emissary_lib.protocol.payloads import Disconnected, Ended, Reset
+from emissary_lib.protocol.payloads import Disconnected, Ended, Reset, Resumed
 from functions.common.session import Role, Session
 
 #: Generation before the first claim: the dialer's epoch 1 plus the relay's 0.
@@ -40,6 +40,13 @@ def disconnected(role: Role, epoch: int, generation: int) -> str:
     """``epoch`` is that of the connection that is gone."""
     payload = Disconnected(role.wire, epoch & 0xFFFF).encode()
     return encode(Frame(FrameType.DISCONNECTED, generation=generation, payload=payload))
+
+
+def resumed(session: Session) -> str:
+    """Where both sides are now."""
+    dialer, relay = session.dialer, session.relay
+    payload = Resumed(dialer.epoch, relay.epoch, dialer.connection, relay.connection).encode()
+    return encode(Frame(FrameType.RESUMED, generation=session.generation, payload=payload))
 
 
 def ended(session: Session | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from emissary_lib.protocol.keys import KeyRing
-from functions.common.session import Claim, Connection, Ending, Fragment, Launch, Role, Session, Step
+from functions.common.session import Claim, Connection, Ending, Fragment, Launch, Resume, Role, Session, Step
 
 #: Wall clock: seconds since 1970 UTC.
 Clock = Callable[[], float]
@@ -58,6 +58,16 @@ class SessionStore(Protocol):
         Raises:
             ClaimRefusedError: See :func:`session.claim_refusal`.
         """
+
+    def resume(self, resume: Resume) -> None:
+        """Give the dialer a new connection, and write that connection.
+
+        Raises:
+            ClaimRefusedError: See :func:`session.resume_refusal`.
+        """
+
+    def restore(self, connection: Connection) -> Outcome:
+        """Make a connection its side's current one again, under :func:`session.may_restore`."""
 
     def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
         """Forget one side's connection, if it is still the current one."""

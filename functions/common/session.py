@@ -67,6 +67,8 @@ class Step(enum.Enum):
     ADD_FRAGMENT = "add a fragment"
     LAUNCH = "launch"
     CLAIM = "claim"
+    RESUME = "resume"
+    RESTORE = "restore"
     ABANDON = "abandon"
     END = "end"
 
@@ -86,6 +88,8 @@ TRANSITIONS: Final[Mapping[Step, Transition]] = {
     Step.ADD_FRAGMENT: Transition(_BEFORE_CLAIM, None),
     Step.LAUNCH: Transition(_BEFORE_CLAIM, State.INVOKED),
     Step.CLAIM: Transition(frozenset({State.INVOKED, State.OPEN}), State.OPEN),
+    Step.RESUME: Transition(frozenset({State.OPEN}), None),
+    Step.RESTORE: Transition(frozenset({State.OPEN}), None),
     Step.ABANDON: Transition(_BEFORE_CLAIM, State.ENDED),
     Step.END: Transition(frozenset(State) - {State.ENDED}, State.ENDED),
 }
@@ -101,10 +105,17 @@ class Fragment:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side's current connection, or None while it has none, and how often it has connected."""
+    """One side of a session.
+
+    Attributes:
+        connection: Its current connection, or None while it has none.
+        epoch: Of its newest connection.
+        previous: The connection that the newest one took the place of, if it was still there; to be closed.
+    """
 
     connection: str | None
     epoch: int
+    previous: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +146,18 @@ class Claim:
     connection: str
     token_hash: str = field(repr=False)
     instance: str
+    epoch: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What a dialer that comes back shows, its MAC having been checked, and what its resume writes."""
+
+    session: str
+    connection: str
+    key_id: int
+    token_hash: str = field(repr=False)
     epoch: int
     at: float
 
@@ -208,7 +231,11 @@ class Session:
         return self.dialer if role is Role.DIALER else self.relay
 
     def loss(self, now: float) -> Code | None:
-        """Why the session is lost though nobody has ended it, or None while it may live."""
+        """Why the session is lost though nobody has ended it, or None while it may live.
+
+        Nothing watches over sessions: whoever reads one that is past its time ends it. So one whose two
+        clients died without a word stays OPEN until then, or until it is purged.
+        """
         if self.state is State.ENDED or now <= self.expires:
             return None
         return Code.RELAY_DEADLINE if self.state is State.OPEN else Code.OPENING_EXPIRED
@@ -255,3 +282,30 @@ def claim_refusal(session: Session | None, claim: Claim) -> str | None:
     if claim.at >= session.expires:
         return "the session has expired"
     return None
+
+
+def resume_refusal(session: Session | None, resume: Resume) -> str | None:
+    """Why a dialer's resume is refused, for our log; None if it is granted."""
+    if session is None:
+        return "no such session"
+    if session.state not in TRANSITIONS[Step.RESUME].sources:
+        return f"the session is {session.state.value}"
+    if session.key_id != resume.key_id:
+        return "another key opened the session"
+    if session.resume_token_hash != resume.token_hash:
+        return "the token is not that of the last launch"
+    if resume.epoch <= session.dialer.epoch:
+        return f"epoch {resume.epoch} is not above {session.dialer.epoch}"
+    if resume.at >= session.expires:
+        return "the session has expired"
+    return None
+
+
+def may_restore(session: Session, connection: Connection) -> bool:
+    """Whether a connection that was forgotten is its side's newest, and none has taken its place."""
+    side = session.side(connection.role)
+    return (
+        session.state in TRANSITIONS[Step.RESTORE].sources
+        and side.connection is None
+        and side.epoch == connection.epoch
+    )

@@ -28,12 +28,14 @@ from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLau
 from functions.common.routes.connect import OnConnect
 from functions.common.routes.connect_dialer import ConnectDialer
 from functions.common.routes.connect_relay import ConnectRelay
+from functions.common.routes.connect_resume import ConnectResume
 from functions.common.routes.disconnect import OnDisconnect
 from functions.common.routes.ending import EndSession
 from functions.common.routes.forward import Forward
 from functions.common.routes.message import OnMessage
 from functions.common.routes.opening import Opening
 from functions.common.routes.peers import PeerCache
+from functions.common.routes.resume import OnResume
 
 #: Lambda sets it; nobody else does.
 _IN_LAMBDA: Final = "AWS_LAMBDA_RUNTIME_API"
@@ -41,7 +43,9 @@ _IN_LAMBDA: Final = "AWS_LAMBDA_RUNTIME_API"
 
 def on_connect(store: SessionStore, keys: KeySource, clock: Clock) -> OnConnect:
     """The use case of ``$connect``."""
-    return OnConnect(ConnectDialer(store, keys, clock), ConnectRelay(store, clock))
+    return OnConnect(
+        ConnectDialer(store, keys, clock), ConnectRelay(store, clock), ConnectResume(store, keys, clock)
+    )
 
 
 def on_message(
@@ -58,9 +62,9 @@ def on_message(
 ) -> OnMessage:
     """The use case of ``$default``."""
     end = EndSession(store, link, clock)
-    forward = Forward(store, link, peers, end, clock)
+    forward = Forward(store, link, peers, end)
     opening = Opening(store, link, launcher, keys, allow, forward, clock, entropy, server_version)
-    return OnMessage(store, link, forward, opening, end)
+    return OnMessage(store, link, forward, opening, OnResume(store, link, end), end)
 
 
 def on_disconnect(store: SessionStore, link: PeerLink, clock: Clock) -> OnDisconnect:

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from emissary_lib.deadline import Deadline
 from emissary_lib.protocol.session import Outgoing
-from emissary_lib.transport.base import MessageTransport
+from emissary_lib.transport.reconnecting import ReconnectingTransport
 from functions.common import logs
 from functions.common.errors import PeerError, PeerGoneError
 from functions.common.ports import PeerLink
@@ -24,16 +25,16 @@ class RelayLink:
     How many messages can wait is bounded by the session's cap on messages in flight.
 
     Args:
-        transport: The relay's WebSocket.
+        transport: The relay's WebSocket, which can be replaced.
         poster: Posts to ``@connections``.
         dialer: The dialer's connection id.
 
     Attributes:
         on_refused: Told when a post was not accepted; the session sends its bytes again.
-        on_gone: Told when the dialer's connection does not exist any more.
+        on_gone: Told when the dialer's connection is not known: it is gone, or was replaced.
     """
 
-    def __init__(self, transport: MessageTransport, poster: PeerLink, dialer: str) -> None:
+    def __init__(self, transport: ReconnectingTransport, poster: PeerLink, dialer: str) -> None:
         self._transport = transport
         self._poster = poster
         self._dialer = dialer
@@ -61,6 +62,16 @@ class RelayLink:
 
     def recv(self) -> str:
         return self._transport.recv(None)
+
+    def reconnect(self, epoch: int, deadline: Deadline) -> None:
+        self._transport.reconnect(epoch, deadline)
+
+    def drop(self) -> None:
+        self._transport.abort()
+
+    def dialer_moved(self, connection: str) -> None:
+        """The dialer has a new connection: what is posted from now on goes there."""
+        self._dialer = connection
 
     def close(self) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.deadline import Deadline
@@ -16,14 +16,16 @@ from emissary_lib.exceptions import GatewayRefusedError, GatewayUnreachableError
 from emissary_lib.loopback import tcp_pair
 from emissary_lib.protocol.auth import RelayHeaders
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import CLAIM_DEADLINE
+from emissary_lib.protocol.constants import CLAIM_DEADLINE, GRACE
 from emissary_lib.protocol.duplex import StreamConfig
-from emissary_lib.protocol.events import Event, Finished
+from emissary_lib.protocol.events import Event, Finished, PeerMoved
 from emissary_lib.protocol.payloads import Opened
+from emissary_lib.protocol.probing import ProbeTimes
 from emissary_lib.protocol.session import Session, SessionConfig
 from emissary_lib.protocol.socks5 import reply, reply_for
 from emissary_lib.protocol.states import Side
 from emissary_lib.transport.base import MessageTransport
+from emissary_lib.transport.reconnecting import ReconnectingTransport
 from emissary_lib.tunnel import Tunnel
 from functions.common import logs
 from functions.common.ports import PeerLink
@@ -44,9 +46,6 @@ UPGRADE_TIMEOUT: Final = 30.0
 #: where that is less.
 END_MARGIN: Final = 5.0
 
-#: How long a side without its WebSocket is waited for, in seconds.
-GRACE: Final = 60.0
-
 
 @dataclass(frozen=True, slots=True)
 class Relay:
@@ -57,12 +56,16 @@ class Relay:
         connect: Connects to a target, within the deadline.
         poster: Posts to the connections of our API.
         pause: Waits some seconds between two attempts to dial back.
+        grace: How long a side without its WebSocket is waited for, in seconds.
+        probing: When to ask whether the dialer is still there.
     """
 
     dial_back: Callable[[Mapping[str, str], Deadline], MessageTransport]
     connect: Callable[[Launch, Deadline], Connected]
     poster: PeerLink
     pause: Callable[[float], None] = time.sleep
+    grace: float = GRACE
+    probing: ProbeTimes = field(default_factory=ProbeTimes)
 
     def serve(self, launch: Launch, remaining: float) -> Code | None:
         """Serve one session to its end.
@@ -81,9 +84,10 @@ class Relay:
         if time.time() >= launch.expires:
             logs.warning("launched too late", session=launch.session)
             return None
+        door = self._door(launch)
         target = _Connecting(lambda: self.connect(launch, Deadline(min(TARGET_TIMEOUT, remaining))))
         try:
-            claimed = self._claim(launch)
+            claimed = self._claim(launch, door)
         except (GatewayRefusedError, GatewayUnreachableError, TimeoutError) as exc:
             logs.warning("could not dial back", session=launch.session, cause=str(exc))
             claimed = None
@@ -93,15 +97,26 @@ class Relay:
         connected = target.result(TARGET_TIMEOUT)
         target_name = str(launch.target)
         logs.info("claimed", session=launch.session, target=target_name, code=connected.code.name)
-        return self._carry(launch, claimed, connected, ends_at)
+        transport = ReconnectingTransport(claimed.link, door)
+        link = RelayLink(transport, self.poster, launch.dialer_connection)
+        return self._carry(launch, link, claimed.epoch, connected, ends_at)
 
-    def _claim(self, launch: Launch) -> Claimed[MessageTransport] | None:
+    def _door(self, launch: Launch) -> Callable[[int, Deadline], MessageTransport]:
+        """What dials back for this session, again and again, as one and the same instance."""
         instance = secrets.token_hex(16)
 
-        def attempt(epoch: int) -> MessageTransport:
+        def connect(epoch: int, deadline: Deadline) -> MessageTransport:
             headers = RelayHeaders(launch.session, launch.relay_token, instance, epoch).to_headers()
+            return self.dial_back(headers, deadline)
+
+        return connect
+
+    def _claim(
+        self, launch: Launch, door: Callable[[int, Deadline], MessageTransport]
+    ) -> Claimed[MessageTransport] | None:
+        def attempt(epoch: int) -> MessageTransport:
             left = max(0.1, launch.expires - time.time())  # a claim that comes later is refused
-            return self.dial_back(headers, Deadline(min(UPGRADE_TIMEOUT, left)))
+            return door(epoch, Deadline(min(UPGRADE_TIMEOUT, left)))
 
         claimed = claim(attempt, Deadline(CLAIM_DEADLINE), pause=self.pause)
         if claimed is None:
@@ -109,35 +124,37 @@ class Relay:
         return claimed
 
     def _carry(
-        self, launch: Launch, claimed: Claimed[MessageTransport], connected: Connected, ends_at: float
+        self, launch: Launch, link: RelayLink, epoch: int, connected: Connected, ends_at: float
     ) -> Code | None:
-        now = time.monotonic()
-        generation = (launch.dialer_epoch + claimed.epoch) & 0xFFFF
-        session = Session(Side.RELAY, _config(launch, connected.code, generation, ends_at), now=now)
+        config = self._config(launch, connected.code, epoch, ends_at)
+        session = Session(Side.RELAY, config, now=time.monotonic())
         session.send_data(launch.server_bytes + reply(reply_for(connected.code), connected.bound))
-        link = RelayLink(claimed.link, self.poster, launch.dialer_connection)
         ended: list[Code] = []
 
         def on_event(event: Event) -> None:
-            if isinstance(event, Finished):
+            if isinstance(event, PeerMoved):
+                link.dialer_moved(event.connection)
+            elif isinstance(event, Finished):
                 ended.append(event.code)
 
         with contextlib.ExitStack() as stack:
             sock = connected.sock or _target_at_its_end(stack)
             tunnel = Tunnel(session, link, sock, on_event=on_event, stop_at=ends_at)
-            link.on_refused, link.on_gone = tunnel.message_refused, tunnel.peer_gone
+            link.on_refused, link.on_gone = tunnel.message_refused, tunnel.peer_unknown
             tunnel.run()
         return ended[0] if ended else None
 
-
-def _config(launch: Launch, code: Code, generation: int, ends_at: float) -> SessionConfig:
-    return SessionConfig(
-        streams=StreamConfig(receive_start=launch.client_offset, peer_window=launch.window),
-        generation=generation,
-        opened=Opened(code, 0, int(GRACE * 1000), launch.resume_token),
-        expires_at=ends_at,
-        early=launch.early,
-    )
+    def _config(self, launch: Launch, code: Code, epoch: int, ends_at: float) -> SessionConfig:
+        return SessionConfig(
+            streams=StreamConfig(receive_start=launch.client_offset, peer_window=launch.window),
+            probing=self.probing,
+            grace=self.grace,
+            own_epoch=epoch,
+            peer_epoch=launch.dialer_epoch,
+            opened=Opened(code, 0, int(self.grace * 1000), launch.resume_token),
+            expires_at=ends_at,
+            early=launch.early,
+        )
 
 
 def _target_at_its_end(stack: contextlib.ExitStack) -> socket.socket:

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import urlsplit
 
+from emissary_lib.protocol.constants import GRACE, PING_INTERVAL, PONG_DEADLINE, PROBE_WHEN_UNACKED
 from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.protocol.probing import ProbeTimes
 from emissary_lib.protocol.targets import AllowList
 from functions.common.config import ALLOWED_TARGETS, REGION
 
 WEBSOCKET_URL = "EMISSARY_WEBSOCKET_URL"
 DNS_SERVERS = "EMISSARY_DNS_SERVERS"
+GRACE_SECONDS = "EMISSARY_GRACE_SECONDS"
+PING_SECONDS = "EMISSARY_PING_SECONDS"
+PONG_SECONDS = "EMISSARY_PONG_SECONDS"
+PROBE_SECONDS = "EMISSARY_PROBE_SECONDS"
+
+#: Times that may be set, in seconds, and what they are otherwise (docs/protocol.md sections 4.7 and 5).
+_SECONDS: Final = {
+    GRACE_SECONDS: GRACE,
+    PING_SECONDS: PING_INTERVAL,
+    PONG_SECONDS: PONG_DEADLINE,
+    PROBE_SECONDS: PROBE_WHEN_UNACKED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +38,16 @@ class RelaySettings:
     websocket_url: The only address the relay dials back to, whoever invokes it.
     allow: Targets it may connect to.
     dns_servers: Servers to ask for names, in order; empty for the VPC's resolver.
+    grace: How long a side without its WebSocket is waited for, in seconds.
+    probing: When to ask whether the dialer is still there.
     """
 
     region: str
     websocket_url: str
     allow: AllowList
     dns_servers: tuple[str, ...]
+    grace: float = GRACE
+    probing: ProbeTimes = field(default_factory=ProbeTimes)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> RelaySettings:
@@ -46,6 +66,7 @@ class RelaySettings:
         for server in servers:
             if not _is_address(server):
                 faults.append(f"{DNS_SERVERS}: {server!r} is no IP address; separate servers by spaces")
+        seconds = {name: _seconds(environ, name, default, faults) for name, default in _SECONDS.items()}
         allow = AllowList()
         try:
             allow = AllowList.parse(environ.get(ALLOWED_TARGETS, ""))
@@ -53,7 +74,7 @@ class RelaySettings:
             faults += [f"{ALLOWED_TARGETS}: {fault}" for fault in exc.faults]
         if faults:
             raise ConfigError(*faults)
-        return cls(region, url, allow, servers)
+        return cls(region, url, allow, servers, seconds[GRACE_SECONDS], _probing(seconds))
 
     @property
     def domain(self) -> str:
@@ -64,6 +85,25 @@ class RelaySettings:
     def stage(self) -> str:
         """The API's stage."""
         return urlsplit(self.websocket_url).path.strip("/")
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float, faults: list[str]) -> float:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        faults.append(f"{name}: {text!r} is no number of seconds above 0")
+    return seconds
+
+
+def _probing(seconds: Mapping[str, float]) -> ProbeTimes:
+    silence = seconds[PING_SECONDS] + seconds[PONG_SECONDS]
+    unacked = seconds[PROBE_SECONDS]
+    return ProbeTimes(silence, unacked, unacked / 2, silence + seconds[GRACE_SECONDS])
 
 
 def _is_websocket_url(text: str) -> bool:

@@ -78,4 +78,4 @@ class RelayFunction:
             credentials=Sdk(settings.region).credentials,
             tls=self._tls if endpoint.startswith("https:") else None,
         )
-        return Relay(dial_back, connect_to, poster)
+        return Relay(dial_back, connect_to, poster, grace=settings.grace, probing=settings.probing)

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.protocol.auth import KeyRing, http_date, normalise_host, verify_door
@@ -121,6 +121,11 @@ class Relay:
         """A frame in the bridge's name."""
         self._peer.send_text(encode(Frame(kind, generation=2, payload=payload)))
 
+    def dismiss(self) -> None:
+        """End the session for good, so that a dialer that is still there does not try to reconnect."""
+        with contextlib.suppress(OSError):
+            self.control(FrameType.ENDED, Ended(Code.KILLED, 0, 0).encode())
+
     def gateway_error(self) -> None:
         self._peer.send_text('{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}')
 
@@ -196,9 +201,9 @@ class Behaviour:
         silent: The bridge takes messages and says nothing.
         false_proof: The banner's proof is by another key.
         answer: Sent instead of any answer to the opening.
+        stumbles: What the first connections get for their first message: a text, or ``None`` for a hang-up.
         script: What plays the target.
-        cut_off: How the first sessions end, in order, in the middle of their opening: by a frame, or, where
-            it is empty, by the end of the WebSocket.
+        grace: Seconds for which the dialer is to wait for a connection that is gone.
     """
 
     key: Key = KEY
@@ -208,8 +213,9 @@ class Behaviour:
     silent: bool = False
     false_proof: bool = False
     answer: str | None = None
+    stumbles: list[str | None] = field(default_factory=list)
     script: Callable[[Relay], None] = lambda relay: None
-    cut_off: tuple[str, ...] = ()
+    grace: float = 60.0
 
 
 class Bridge:
@@ -219,13 +225,11 @@ class Bridge:
         behaviour: Read anew for each dial.
         openings: The dialer's stream of each connection, as far as it came before the relay took over.
         messages: Every message of every dialer, in order.
-        nonces: Of every connection that the door let in, in order.
     """
 
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.behaviour = behaviour or Behaviour()
         self.messages: list[str] = []
-        self.nonces: list[bytes] = []
         self._relays: list[Relay] = []
         self._changed = threading.Condition()
         self._refused = 0
@@ -236,6 +240,8 @@ class Bridge:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        for relay in self._relays:
+            relay.dismiss()
         self.server.__exit__(*exc)
 
     def relay(self, index: int = 0) -> Relay:
@@ -259,16 +265,16 @@ class Bridge:
         return None
 
     def _serve(self, peer: Peer) -> None:
-        self.nonces.append(DoorHeaders.from_headers(peer.request.headers).nonce)
         if self.behaviour.silent:
             with contextlib.suppress(ConnectionError):
                 while (text := peer.read_message(PATIENCE * 3)) is not None:
                     self.messages.append(text)
             return
-        if len(self.nonces) <= len(self.behaviour.cut_off):
+        if self.behaviour.stumbles:
             peer.read_message()
-            if frame := self.behaviour.cut_off[len(self.nonces) - 1]:
-                peer.send_text(frame)
+            text = self.behaviour.stumbles.pop(0)
+            if text is not None:
+                peer.send_text(text)
                 peer.read_message()
             return
         relay = self._open(peer)
@@ -323,8 +329,8 @@ class Bridge:
         now, code = time.monotonic(), self.behaviour.dial_code
         config = SessionConfig(
             streams=StreamConfig(receive_start=used, peer_window=frame.window),
-            generation=2,
-            opened=Opened(code, 0, 60_000, bytes(32)),
+            peer_epoch=1,
+            opened=Opened(code, 0, int(self.behaviour.grace * 1000), bytes(32)),
             expires_at=now + LIFE,
         )
         relay = Relay(peer, Session(Side.RELAY, config, now=now), target)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from emissary_lib.protocol.frames import Frame, decode
@@ -25,6 +25,7 @@ from functions.common.session import (
     Ending,
     Fragment,
     Launch,
+    Resume,
     Role,
     Session,
     Side,
@@ -33,6 +34,8 @@ from functions.common.session import (
     claim_refusal,
     may_add_fragment,
     may_launch,
+    may_restore,
+    resume_refusal,
 )
 
 
@@ -115,19 +118,45 @@ class FakeStore:
         old = self._old(claim.session)
         refusal = claim_refusal(old, claim)
         if old is None or refusal is not None:
-            mine = (Side(claim.connection, claim.epoch), claim.instance)
-            if old is not None and (old.relay, old.instance) == mine:
+            own = Connection(claim.connection, claim.session, Role.RELAY, claim.epoch)
+            if old is not None and old.instance == claim.instance and self._is_done(old, own):
                 return
             raise ClaimRefusedError(refusal or "no session")
         self._put(
             old,
             state=State.OPEN,
-            relay=Side(claim.connection, claim.epoch),
+            relay=Side(claim.connection, claim.epoch, old.relay.connection),
             instance=claim.instance,
             expires=claim.at + RELAY_TIME if old.instance is None else old.expires,
         )
         self.connections[claim.connection] = Connection(
             claim.connection, claim.session, Role.RELAY, claim.epoch
+        )
+
+    def resume(self, resume: Resume) -> None:
+        old = self._old(resume.session)
+        refusal = resume_refusal(old, resume)
+        if old is None or refusal is not None:
+            own = Connection(resume.connection, resume.session, Role.DIALER, resume.epoch)
+            if old is not None and self._is_done(old, own):
+                return
+            raise ClaimRefusedError(refusal or "no session")
+        self._put(old, dialer=Side(resume.connection, resume.epoch, old.dialer.connection))
+        self.connections[resume.connection] = Connection(
+            resume.connection, resume.session, Role.DIALER, resume.epoch
+        )
+
+    def _is_done(self, old: Session, own: Connection) -> bool:
+        side = old.side(own.role)
+        forgotten = side.connection is None and self.connections.get(own.id) == own
+        return side.epoch == own.epoch and (side.connection == own.id or forgotten)
+
+    def restore(self, connection: Connection) -> Outcome:
+        old = self._old(connection.session)
+        if old is None or not may_restore(old, connection):
+            return Outcome(old, old is not None and old.side(connection.role).connection == connection.id)
+        return self._put(
+            old, **{connection.role.value: replace(old.side(connection.role), connection=connection.id)}
         )
 
     def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
@@ -136,8 +165,8 @@ class FakeStore:
             return Outcome(None, False)
         side = old.side(role)
         if side.connection != connection_id:
-            return Outcome(old, side == Side(None, epoch))
-        return self._put(old, **{role.value: Side(None, side.epoch)})
+            return Outcome(old, side.connection is None and side.epoch == epoch)
+        return self._put(old, **{role.value: replace(side, connection=None)})
 
     def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
         old = self._old(session_id)
@@ -146,7 +175,7 @@ class FakeStore:
         return self._put(old, state=State.ENDED, ending=ending)
 
     def _put(self, old: Session, **changes: Any) -> Outcome:
-        new = dataclasses.replace(old, **changes)
+        new = replace(old, **changes)
         self.sessions[old.id] = new
         return Outcome(new, True)
 
@@ -173,13 +202,16 @@ class FakeLink:
     Attributes:
         posts: (connection, text), in order.
         gone: Connections that answer 410.
+        untrue: Connections that answer 410 so many times though they are there.
         busy: Connections that answer 429.
+        deleted: Connections that were closed, in order.
         tries: Every connection that a post was tried to, refused ones too.
     """
 
     def __init__(self) -> None:
         self.posts: list[tuple[str, str]] = []
         self.gone: set[str] = set()
+        self.untrue: dict[str, int] = {}
         self.busy: set[str] = set()
         self.deleted: list[str] = []
         self.tries: list[str] = []
@@ -188,11 +220,16 @@ class FakeLink:
         self.tries.append(connection_id)
         if connection_id in self.gone:
             raise PeerGoneError("gone")
+        if self.untrue.get(connection_id, 0) > 0:
+            self.untrue[connection_id] -= 1
+            raise PeerGoneError("gone, it says")
         if connection_id in self.busy:
             raise PeerBusyError("busy")
         self.posts.append((connection_id, text))
 
     def delete(self, connection_id: str) -> None:
+        if connection_id in self.busy:
+            raise PeerBusyError("busy")
         self.deleted.append(connection_id)
 
     def take(self) -> list[tuple[str, Frame]]:

@@ -1,37 +1,26 @@
-"""Two sessions on a bad link, a small bridge and a virtual clock: no thread, no socket, no wall clock.
+"""Two sessions on a bad link, and a virtual clock: no thread, no socket, no wall clock.
 
-The link stands for API Gateway and the network: it delays every message by its own amount (and so changes
-their order), loses some, doubles some, and answers some with the gateway's own error message. The bridge does
-what docs/protocol.md section 6 asks of it: END is answered by ENDED to both.
+The link itself, with the bridge behind it, is in tests/helpers/carrier.py.
 """
 
 from __future__ import annotations
 
-import heapq
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, MAX_MESSAGE
-from emissary_lib.protocol.events import Event
-from emissary_lib.protocol.frames import Flag, Frame, FrameType, decode, encode
-from emissary_lib.protocol.payloads import Disconnected, End, Ended
-from emissary_lib.protocol.session import Session
+from emissary_lib.protocol.events import Event, LinkDead, PeerMoved
+from emissary_lib.protocol.frames import Flag, FrameType, decode
+from emissary_lib.protocol.session import Outgoing, Session
 from emissary_lib.protocol.states import Side, State
+from tests.helpers.carrier import GATEWAY_ERROR as GATEWAY_ERROR
+from tests.helpers.carrier import Carrier
+from tests.helpers.carrier import Faults as Faults
 from tests.helpers.clock import Clock
 from tests.helpers.pair import events
 
-GATEWAY_ERROR = '{"message": "Internal server error", "connectionId":"Ab1=", "requestId":"Cd2="}'
-
-
-@dataclass(frozen=True)
-class Faults:
-    """How bad the link is; shares are from 0 to 1, delays in seconds."""
-
-    drop: float = 0.0
-    duplicate: float = 0.0
-    error: float = 0.0
-    delay: tuple[float, float] = (0.01, 0.01)
+#: Turns of the loop at one moment after which the sessions count as spinning.
+_SPIN = 3000
 
 
 @dataclass
@@ -113,7 +102,7 @@ class Endpoint:
 
 
 class LinkedSessions:
-    """The two sessions, the link between them, the bridge and the clock.
+    """The two sessions, the carrier between them and the clock.
 
     Args:
         seed: Of everything the link decides.
@@ -121,32 +110,39 @@ class LinkedSessions:
         client: The dialer's session and user.
         relay: The relay's.
         clock: Shared with whoever built the sessions.
+        epochs: Of dialer and relay at the start.
     """
 
-    def __init__(self, seed: int, faults: Faults, client: Endpoint, relay: Endpoint, clock: Clock) -> None:
+    def __init__(
+        self,
+        seed: int,
+        faults: Faults,
+        client: Endpoint,
+        relay: Endpoint,
+        clock: Clock,
+        *,
+        epochs: tuple[int, int] = (1, 1),
+    ) -> None:
         self.clock = clock
         self.ends = {Side.CLIENT: client, Side.RELAY: relay}
         self.messages = 0
-        self._faults = faults
-        self._random = random.Random(seed)
-        self._carried: list[tuple[float, int, Side, str]] = []
-        self._order = 0
-        self._ended: Ended | None = None
+        self.carrier = Carrier(
+            seed, faults, clock, {side: end.session for side, end in self.ends.items()}, epochs
+        )
         self._closed: set[Side] = set()
-        self._lost_ends = 0
-        self._planned: list[tuple[float, Callable[[], None]]] = []
+        self._told = dict.fromkeys(self.ends, 0)
 
     def at(self, after: float, action: Callable[[], None]) -> None:
         """Do something, ``after`` seconds from now."""
-        self._planned.append((self.clock.now + after, action))
+        self.carrier.later(after, action)
 
     def run(self, limit: float) -> None:
-        """Until both sessions have ended and no message is under way.
+        """Until both sessions have ended.
 
         Raises:
             AssertionError: An invariant was broken, or it took more than ``limit`` seconds.
         """
-        until = self.clock.now + limit
+        until, turns = self.clock.now + limit, 0
         while True:
             for side in self.ends:
                 self._pump(side)
@@ -155,14 +151,10 @@ class LinkedSessions:
             at = min(self._times(), default=None)
             assert at is not None, "deadlock: nothing is under way and no timer runs"
             assert at <= until, f"not over after {limit} seconds: {self.describe()}"
+            turns = 0 if at > self.clock.now else turns + 1
+            assert turns < _SPIN, f"it spins: {self.describe()}"
             self.clock.advance_to(at)
-            while self._carried and self._carried[0][0] <= self.clock.now:
-                _at, _order, side, text = heapq.heappop(self._carried)
-                self.ends[side].session.receive_message(text, self.clock.now)
-                self._check(side)
-            for planned in [each for each in self._planned if each[0] <= self.clock.now]:
-                self._planned.remove(planned)
-                planned[1]()
+            self.carrier.happen()
             for end in self.ends.values():
                 timeout = end.session.next_timeout()
                 if timeout is not None and timeout <= self.clock.now:
@@ -176,9 +168,7 @@ class LinkedSessions:
         )
 
     def _times(self) -> Iterable[float]:
-        if self._carried:
-            yield self._carried[0][0]
-        yield from (at for at, _action in self._planned)
+        yield from self.carrier.next_times()
         for end in self.ends.values():
             yield from end.wakes(self.clock.now)
             timeout = end.session.next_timeout()
@@ -188,67 +178,27 @@ class LinkedSessions:
     def _pump(self, side: Side) -> None:
         end, now = self.ends[side], self.clock.now
         end.act(now)
-        for message in end.session.messages_to_send(now):
-            self.messages += 1
-            self._check_message(side, message.text)
-            self._carry(side, message.text)
+        messages = end.session.messages_to_send(now)
         end.act(now)
+        self._obey(side)
+        for message in messages:
+            self.messages += 1
+            self._check_message(side, message)
+            self.carrier.send(side, message)
         self._check(side)
         if end.session.state is State.ENDED and side not in self._closed:
             self._closed.add(side)
-            if self._ended is None:
-                self._disconnected(side)
+            self.carrier.close(side)
 
-    # -- the link and the bridge ----------------------------------------------------------------
-
-    def _carry(self, sender: Side, text: str) -> None:
-        frame = decode(text)
-        fate = self._random.random()
-        if frame.type == FrameType.END and self._lost_ends >= 3:
-            fate = 1.0  # four in a row are not lost: then nobody could end anything
-        if fate < self._faults.drop:
-            self._lost_ends += frame.type == FrameType.END
-            return
-        if fate < self._faults.drop + self._faults.error:
-            self._deliver(sender, GATEWAY_ERROR)
-            self._lost_ends += frame.type == FrameType.END
-            return
-        copies = 2 if self._random.random() < self._faults.duplicate else 1
-        for _ in range(copies):
-            self._arrive(sender, frame, text)
-
-    def _arrive(self, sender: Side, frame: Frame, text: str) -> None:
-        receiver = Side.RELAY if sender is Side.CLIENT else Side.CLIENT
-        if frame.type == FrameType.END:
-            self._end(sender, End.decode(frame.payload))
-        elif sender is Side.CLIENT and self._ended is not None:
-            self._tell_ended(sender)
-        elif receiver in self._closed:
-            self._disconnected(receiver)
-        else:
-            self._deliver(receiver, text)
-
-    def _end(self, sender: Side, end: End) -> None:
-        if self._ended is None:
-            dialer, relay = (end.sent, end.received) if sender is Side.CLIENT else (end.received, end.sent)
-            self._ended = Ended(end.code, dialer, relay)
-        for side in self.ends:
-            if self._random.random() >= self._faults.drop:
-                self._tell_ended(side)
-
-    def _tell_ended(self, side: Side) -> None:
-        assert self._ended is not None
-        self._deliver(side, encode(Frame(FrameType.ENDED, generation=2, payload=self._ended.encode())))
-
-    def _disconnected(self, gone: Side) -> None:
-        other = Side.RELAY if gone is Side.CLIENT else Side.CLIENT
-        payload = Disconnected(gone.role, 1).encode()
-        self._deliver(other, encode(Frame(FrameType.DISCONNECTED, generation=2, payload=payload)))
-
-    def _deliver(self, side: Side, text: str) -> None:
-        self._order += 1
-        at = self.clock.now + self._random.uniform(*self._faults.delay)
-        heapq.heappush(self._carried, (at, self._order, side, text))
+    def _obey(self, side: Side) -> None:
+        """Do what the driver does for the events that are for it."""
+        told = self.ends[side].events
+        for event in told[self._told[side] :]:
+            if isinstance(event, LinkDead):
+                self.carrier.dropped(side)
+            elif isinstance(event, PeerMoved):
+                self.carrier.peer_moved(side, event.connection)
+        self._told[side] = len(told)
 
     # -- invariants -----------------------------------------------------------------------------
 
@@ -258,7 +208,8 @@ class LinkedSessions:
         assert 0 <= to_send <= end.capacity, "the send buffer is over its capacity"
         assert 0 <= to_read <= end.capacity, "the receive buffer is over its capacity"
 
-    def _check_message(self, side: Side, text: str) -> None:
+    def _check_message(self, side: Side, message: Outgoing) -> None:
+        text = message.text
         assert len(text) <= MAX_MESSAGE and text.isascii()
         frame = decode(text)
         assert not frame.flags & ~(Flag.FIN | Flag.IGNORABLE | Flag.ACK_NOW)

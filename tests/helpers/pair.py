@@ -11,6 +11,7 @@ from emissary_lib.protocol.events import Event
 from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.payloads import Opened
+from emissary_lib.protocol.probing import ProbeTimes
 from emissary_lib.protocol.session import Outgoing, Session, SessionConfig
 from emissary_lib.protocol.states import Side
 from tests.helpers.clock import Clock
@@ -23,18 +24,37 @@ LIFE: Final = 900.0
 
 
 def client_session(
-    now: float, *, streams: StreamConfig | None = None, keepalive: KeepaliveTimes | None = None
+    now: float,
+    *,
+    streams: StreamConfig | None = None,
+    keepalive: KeepaliveTimes | None = None,
+    epochs: tuple[int, int] = (1, 0),
 ) -> Session:
-    """A dialer's session in state OPENING."""
-    return Session(
-        Side.CLIENT, SessionConfig(streams=streams or StreamConfig(), keepalive=keepalive), now=now
-    )
-
-
-def relay_session(now: float, *, streams: StreamConfig | None = None) -> Session:
-    """A relay's session, just claimed."""
+    """A dialer's session in state OPENING; ``epochs`` are the dialer's and the relay's, as known to it."""
+    own, peer = epochs
     config = SessionConfig(
-        streams=streams or StreamConfig(), generation=2, opened=PARAMETERS, expires_at=now + LIFE
+        streams=streams or StreamConfig(), keepalive=keepalive, own_epoch=own, peer_epoch=peer
+    )
+    return Session(Side.CLIENT, config, now=now)
+
+
+def relay_session(
+    now: float,
+    *,
+    streams: StreamConfig | None = None,
+    probing: ProbeTimes | None = None,
+    life: float = LIFE,
+    epochs: tuple[int, int] = (1, 1),
+) -> Session:
+    """A relay's session, just claimed; ``epochs`` are the dialer's and the relay's."""
+    peer, own = epochs
+    config = SessionConfig(
+        streams=streams or StreamConfig(),
+        probing=probing,
+        own_epoch=own,
+        peer_epoch=peer,
+        opened=PARAMETERS,
+        expires_at=now + life,
     )
     return Session(Side.RELAY, config, now=now)
 

@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from emissary_lib.exceptions import LinkClosedError
+from emissary_lib.deadline import Deadline
+from emissary_lib.exceptions import LinkClosedError, LinkRefusedError
 from emissary_lib.loopback import tcp_pair
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.duplex import StreamConfig
@@ -36,14 +37,19 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         threading.Event().wait(0.001)
 
 
-def session_of(side: Side, *, capacity: int = CAPACITY) -> Session:
+def session_of(
+    side: Side, *, capacity: int = CAPACITY, life: float | None = None, grace: float = 60.0
+) -> Session:
     streams = StreamConfig(capacity=capacity)
     if side is Side.RELAY:
         opened = Opened(Code.OK, 0, 0, bytes(32))
-        return Session(
-            side, SessionConfig(streams=streams, generation=2, opened=opened), now=time.monotonic()
+        expires_at = None if life is None else time.monotonic() + life
+        config = SessionConfig(
+            streams=streams, peer_epoch=1, opened=opened, expires_at=expires_at, grace=grace
         )
-    session = Session(side, SessionConfig(streams=streams), now=time.monotonic())
+        return Session(side, config, now=time.monotonic())
+    config = SessionConfig(streams=streams, peer_epoch=1, grace=grace)
+    session = Session(side, config, now=time.monotonic())
     session.established()
     return session
 
@@ -79,6 +85,12 @@ class PairLink:
 
     def recv(self) -> str:
         return self._transport.recv(None)
+
+    def reconnect(self, epoch: int, deadline: Deadline) -> None:
+        raise LinkRefusedError("the test gives no second connection")
+
+    def drop(self) -> None:
+        self._transport.abort()
 
     def close(self) -> None:
         self._transport.close()
@@ -143,6 +155,12 @@ class FakeLink:
 
     def recv(self) -> str:
         return self._near.recv(None)
+
+    def reconnect(self, epoch: int, deadline: Deadline) -> None:
+        raise LinkRefusedError("HTTP status 409")
+
+    def drop(self) -> None:
+        self._near.abort()
 
     def close(self) -> None:
         self._near.close()

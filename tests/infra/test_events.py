@@ -15,6 +15,7 @@ from emissary_lib.protocol.frames import FrameType, decode
 from tests.helpers.events import (
     DATE,
     DIALER,
+    DIALER_AGAIN,
     EVENTS,
     HOST,
     INSTANCE,
@@ -23,6 +24,7 @@ from tests.helpers.events import (
     NOW,
     RELAY,
     RELAY_TOKEN,
+    RESUME_NONCE,
     RESUME_TOKEN,
     SESSION,
     STAGE,
@@ -32,9 +34,11 @@ from tests.helpers.events import (
 ROUTES = {
     "connect_dialer": ("$connect", "CONNECT", DIALER),
     "connect_relay": ("$connect", "CONNECT", RELAY),
+    "connect_resume": ("$connect", "CONNECT", DIALER_AGAIN),
     "default_opening": ("$default", "MESSAGE", DIALER),
     "default_data": ("$default", "MESSAGE", DIALER),
     "default_end": ("$default", "MESSAGE", DIALER),
+    "default_resume": ("$default", "MESSAGE", DIALER_AGAIN),
     "default_garbage": ("$default", "MESSAGE", DIALER),
     "disconnect_dialer": ("$disconnect", "DISCONNECT", DIALER),
     "disconnect_relay": ("$disconnect", "DISCONNECT", RELAY),
@@ -84,6 +88,25 @@ def test_the_doors_mac_is_that_of_the_example_key() -> None:
     assert headers["X-Emissary-Nonce"] == unpadded(bytes(range(64, 96)))
     assert headers["X-Emissary-Mac"] == unpadded(mac)
     assert hashlib.sha256(NONCE).hexdigest() == SESSION
+
+
+def test_the_resumes_mac_covers_session_and_epoch() -> None:
+    """docs/protocol.md sections 5.2 and 7.2, written out."""
+    label, key_id, epoch = b"emissary.v2 resume", struct.pack(">I", 1), struct.pack(">I", 2)
+    fields = [label, key_id, DATE.encode(), RESUME_NONCE, HOST.encode(), SESSION.encode(), epoch]
+    content = b"".join(struct.pack(">H", len(field)) + field for field in fields)
+    mac = hmac.digest(bytes(range(32)), content, "sha256")
+    headers = load_event("connect_resume")["headers"]
+    assert headers["X-Emissary-Date"] == DATE
+    assert headers["X-Emissary-Nonce"] == unpadded(bytes(range(192, 224)))
+    assert headers["X-Emissary-Mac"] == unpadded(mac)
+    assert (headers["X-Emissary-Session"], headers["X-Emissary-Epoch"]) == (SESSION, "2")
+    assert headers["X-Emissary-Resume-Token"] == unpadded(RESUME_TOKEN)
+
+
+def test_the_resume_asks_in_the_generation_of_the_new_connection() -> None:
+    frame = decode(load_event("default_resume")["body"])
+    assert (frame.type, frame.generation, frame.ack, frame.payload) == (FrameType.RESUME, 3, 400, b"")
 
 
 def test_the_relays_headers_are_those_of_its_launch() -> None:

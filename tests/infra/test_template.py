@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from emissary_lib.local.template import Template, read_template
+from emissary_lib.protocol.constants import GRACE
 from functions.common import audit, config
 from functions.common.adapters import items
 from functions.common.session import OPENING_TIME, RELAY_TIME
@@ -33,6 +34,7 @@ RIGHTS = {
         ("dynamodb:UpdateItem", "table"),
         ("lambda:InvokeFunction", "relay"),
         ("execute-api:ManageConnections", "posts"),
+        ("execute-api:ManageConnections", "closings"),
     },
     "DisconnectFunction": {
         ("dynamodb:GetItem", "table"),
@@ -55,6 +57,7 @@ VARIABLES = {
     "RelayFunction": {
         config.ALLOWED_TARGETS,
         "EMISSARY_DNS_SERVERS",
+        "EMISSARY_GRACE_SECONDS",
         "EMISSARY_WEBSOCKET_URL",
         config.LOG_LEVEL,
     },
@@ -112,13 +115,12 @@ def test_both_throttles_are_set_everywhere(template: Template) -> None:
 @pytest.mark.parametrize("name", RIGHTS)
 def test_a_function_may_do_exactly_what_it_does(template: Template, name: str) -> None:
     (table,) = template.tables.values()
-    stage = re.escape(template.api.stage)
+    connections = rf"arn:aws:execute-api:[^:*]+:\d+:{template.api.api_id}/{re.escape(template.api.stage)}"
     kinds = {
         "table": re.compile(rf"arn:aws:dynamodb:[^:*]+:\d+:table/{re.escape(table.name)}"),
         "relay": re.compile(re.escape(template.functions["RelayFunction"].arn)),
-        "posts": re.compile(
-            rf"arn:aws:execute-api:[^:*]+:\d+:{template.api.api_id}/{stage}/POST/@connections/\*"
-        ),
+        "posts": re.compile(rf"{connections}/POST/@connections/\*"),
+        "closings": re.compile(rf"{connections}/DELETE/@connections/\*"),
     }
     granted = set()
     for statement in statements(template, name):
@@ -161,6 +163,15 @@ def test_times_fit_into_each_other(template: Template) -> None:
     assert relay.retry_attempts == 0
     for name in ("ConnectFunction", "DefaultFunction", "DisconnectFunction"):
         assert template.functions[name].timeout < INTEGRATION_TIMEOUT
+
+
+def test_the_relay_waits_for_a_lost_side_as_long_as_the_protocol_says_unless_told_otherwise(
+    template: Template,
+) -> None:
+    grace = template.functions["RelayFunction"].environment["EMISSARY_GRACE_SECONDS"]
+    assert float(grace) == GRACE
+    parameter = document()["Parameters"]["RelayGraceSeconds"]
+    assert (parameter["MinValue"], parameter["MaxValue"]) == (5, 300)
 
 
 def test_the_estimate_counts_the_memory_that_is_deployed(template: Template) -> None:

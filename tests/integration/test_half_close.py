@@ -114,8 +114,9 @@ def test_nothing_is_left_afterwards() -> None:
     eventually(lambda: not any(map(alive, processes)) or None, "the processes' end")
 
 
-def test_cloud_that_ends_under_an_open_tunnel_cuts_it_off() -> None:
-    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud, Dialer(cloud.url, cloud.key) as dialer:
+def test_cloud_that_ends_under_an_open_tunnel_cuts_it_off_after_the_grace() -> None:
+    parameters = {**PARAMETERS, "RelayGraceSeconds": "5"}
+    with LocalCloud(TEMPLATE, parameters=parameters) as cloud, Dialer(cloud.url, cloud.key) as dialer:
         with Server(sink) as target, dialer.dial(target, DIAL) as sock:
             sock.settimeout(SOON)
             began = time.monotonic()

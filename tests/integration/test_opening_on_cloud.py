@@ -204,7 +204,7 @@ def test_end_is_answered_each_time_and_recorded_once(
     assert len(audit_records(cloud, raw.session)) == 1
 
 
-@pytest.mark.parametrize("kind", [FrameType.RESUMED, FrameType.ENDED, FrameType.OPENED, FrameType.PROBE])
+@pytest.mark.parametrize("kind", [FrameType.RESUMED, FrameType.ENDED, FrameType.OPENED])
 def test_dialer_cannot_speak_with_anothers_voice(
     raw: RawDialer, cloud: LocalCloud, target: tuple[str, int], kind: FrameType
 ) -> None:

@@ -178,11 +178,11 @@ def test_whatever_comes_a_session_goes_on_or_ends_and_raises_nothing(
             case "refused":
                 session.message_refused(clock.now)
             case "gone":
-                session.peer_gone(clock.now)
+                session.peer_unknown(clock.now)
             case "abort":
                 session.abort(Code.TARGET_RESET, "here", clock.now)
             case "lost":
-                session.link_lost(Code.DIALER_GONE, "lost")
+                session.link_lost(Code.DIALER_GONE, "lost", clock.now)
             case "read":
                 session.consume(len(session.peek()), clock.now)
             case "wait":

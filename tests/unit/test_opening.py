@@ -27,9 +27,8 @@ from emissary_lib.protocol.credentials import DoorHeaders
 from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.keys import Key, KeyRing
 from emissary_lib.protocol.opening import evaluate, opening_bytes
-from emissary_lib.protocol.payloads import Disconnected, Ended, Reset
+from emissary_lib.protocol.payloads import Ended, Reset
 from emissary_lib.protocol.socks5 import reply, reply_for
-from emissary_lib.protocol.states import Side
 from emissary_lib.protocol.targets import Target
 from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.ws_server import PATIENCE, Peer, WsServer, refusal
@@ -326,23 +325,42 @@ def test_a_gateway_that_hangs_up_is_named_with_its_close_code() -> None:
         peer.send_close(1001, "Going away")
         peer.read_message()
 
-    with WsServer(hang_up) as server, pytest.raises(LinkClosedError, match=r"1001 \(Going away\)") as caught:
-        Dialer(server.url, KEY).dial(TARGET, PATIENCE)
+    with WsServer(hang_up) as server:
+        with pytest.raises(LinkClosedError, match=r"1001 \(Going away\)") as caught:
+            Dialer(server.url, KEY).dial(TARGET, SHORT)
+        assert 1 < len(server.requests) < 20  # it starts over, and backs off
     assert caught.value.close_code == 1001
 
 
-RELAY_GONE = encode(
-    Frame(FrameType.DISCONNECTED, generation=2, payload=Disconnected(Side.RELAY.role, 1).encode())
-)
 OVER = encode(Frame(FrameType.ENDED, generation=2, payload=Ended(Code.UNKNOWN_SESSION, 0, 0).encode()))
 
 
-@pytest.mark.parametrize("frame", ["", RELAY_GONE, OVER], ids=["websocket lost", "relay lost", "over"])
-def test_a_session_cut_off_while_it_opens_is_started_over_with_a_fresh_nonce(frame: str) -> None:
-    with Bridge(Behaviour(cut_off=(frame, frame), script=echo)) as bridge, dial(bridge) as sock:
-        sock.sendall(b"third time lucky")
-        assert sock.recv(100) == b"third time lucky"
-        assert len(set(bridge.nonces)) == 3
+def reset(code: Code) -> str:
+    return encode(Frame(FrameType.RESET, generation=1, payload=Reset(code, "the cause").encode()))
+
+
+@pytest.mark.parametrize(
+    "stumble",
+    [None, reset(Code.RELAY_GONE), reset(Code.DIALER_GONE), reset(Code.UNKNOWN_SESSION), OVER],
+    ids=["hang-up", "relay gone", "dialer gone", "unknown session", "over"],
+)
+def test_a_dial_that_loses_its_session_starts_over_with_a_fresh_nonce(stumble: str | None) -> None:
+    """docs/protocol.md section 5.2: before OPENED there is nothing to resume."""
+    with Bridge(Behaviour(script=echo, stumbles=[stumble, stumble])) as bridge:
+        with dial(bridge) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+        requests = [request.headers for request in bridge.server.requests]
+        assert len({headers["x-emissary-nonce"] for headers in requests}) == 3
+        assert not any("x-emissary-session" in headers for headers in requests)
+
+
+def test_a_session_that_is_lost_again_and_again_is_named_when_the_time_is_up() -> None:
+    with Bridge(Behaviour(answer=reset(Code.RELAY_GONE))) as bridge:
+        with pytest.raises(DialError, match="the cause") as caught:
+            dial(bridge, timeout=2.0)
+        assert 1 < len(bridge.server.requests) < 20
+    assert caught.value.code is Code.RELAY_GONE
 
 
 def test_a_gateway_error_during_the_opening_is_survived() -> None:

@@ -235,10 +235,12 @@ def test_a_bare_descriptor_gets_the_plain_error_and_the_session_knows_why(
     assert sock.session.error.code is Code.TARGET_RESET
 
 
-def test_a_gateway_that_goes_away_is_a_reset_that_says_so(bridge: Bridge, sock: TunnelSocket) -> None:
-    bridge.server.close()
-    with pytest.raises(TunnelResetError, match=r"WebSocket.*DIALER_GONE"):
-        sock.recv(1)
+def test_a_gateway_that_goes_away_for_good_is_a_reset_that_says_so() -> None:
+    with Bridge(Behaviour(grace=0.3)) as bridge, Dialer(bridge.url, KEY).dial(TARGET, PATIENCE) as sock:
+        sock.settimeout(PATIENCE)
+        bridge.server.close()
+        with pytest.raises(TunnelResetError, match=r"WebSocket.*DIALER_GONE"):
+            sock.recv(1)
 
 
 def test_closing_with_unread_bytes_resets_the_target(bridge: Bridge) -> None:

@@ -101,8 +101,8 @@ def read_session(item: Item) -> Session:
         # claim sets it.
         expires=float(item.get("relay_expires", item["expires"])["N"]),
         purge_at=_int(item, "purge_at"),
-        dialer=Side(_text(item, "dialer_connection"), _int(item, "dialer_epoch")),
-        relay=Side(_text(item, "relay_connection"), _int(item, "relay_epoch")),
+        dialer=_side(item, "dialer"),
+        relay=_side(item, "relay"),
         instance=_text(item, "instance"),
         relay_token_hash=_text(item, "relay_token_hash"),
         resume_token_hash=_text(item, "resume_token_hash"),
@@ -111,6 +111,13 @@ def read_session(item: Item) -> Session:
         invoked_at=float(item["invoked_at"]["N"]) if "invoked_at" in item else None,
         ending=_ending(item) if "ended_by" in item else None,
     )
+
+
+def _side(item: Item, role: str) -> Side:
+    # An empty text stands for "none": an update that copies another attribute can give a value where that is
+    # absent, but cannot do without one.
+    previous = _text(item, f"{role}_previous") or None
+    return Side(_text(item, f"{role}_connection"), _int(item, f"{role}_epoch"), previous)
 
 
 def _ending(item: Item) -> Ending:

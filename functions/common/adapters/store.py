@@ -26,12 +26,13 @@ from functions.common.session import (
     Ending,
     Fragment,
     Launch,
+    Resume,
     Role,
     Session,
-    Side,
     State,
     Step,
     claim_refusal,
+    resume_refusal,
 )
 
 _NEW: Final = "attribute_not_exists(#pk)"
@@ -118,7 +119,7 @@ class DynamoSessionStore:
         relay = Connection(claim.connection, claim.session, Role.RELAY, claim.epoch)
         update = Write.update(
             items.session_key(claim.session),
-            "SET #state = :to, #relay_connection = :connection, #relay_epoch = :epoch,"
+            f"SET #state = :to, {_take_over(Role.RELAY)},"
             " #instance = :instance, #relay_expires = if_not_exists(#relay_expires, :expires)",
             f"{states} AND #relay_token_hash = :token AND #relay_epoch < :epoch"
             " AND (attribute_not_exists(#instance) OR #instance = :instance)"
@@ -128,6 +129,7 @@ class DynamoSessionStore:
                 ":to": text(State.OPEN.value),
                 ":connection": text(claim.connection),
                 ":epoch": number(claim.epoch),
+                ":none": text(""),
                 ":instance": text(claim.instance),
                 ":expires": number(expires),
                 ":token": text(claim.token_hash),
@@ -140,10 +142,53 @@ class DynamoSessionStore:
             )
         except ConditionFailed as failed:
             old = _session(failed.items[0])
-            mine = (Side(claim.connection, claim.epoch), claim.instance, claim.token_hash)
-            if old is not None and (old.relay, old.instance, old.relay_token_hash) == mine:
+            own = old is not None and (old.instance, old.relay_token_hash) == (
+                claim.instance,
+                claim.token_hash,
+            )
+            if own and _is_done(failed, relay):
                 return
             raise ClaimRefusedError(claim_refusal(old, claim) or "the connection id is taken") from None
+
+    def resume(self, resume: Resume) -> None:
+        """See :meth:`ports.SessionStore.resume`."""
+        states, values = _state_in(Step.RESUME)
+        dialer = Connection(resume.connection, resume.session, Role.DIALER, resume.epoch)
+        update = Write.update(
+            items.session_key(resume.session),
+            f"SET {_take_over(Role.DIALER)}",
+            f"{states} AND #key_id = :key AND #resume_token_hash = :token AND #dialer_epoch < :epoch"
+            " AND #relay_expires > :now",
+            values
+            | {
+                ":connection": text(resume.connection),
+                ":epoch": number(resume.epoch),
+                ":none": text(""),
+                ":key": number(resume.key_id),
+                ":token": text(resume.token_hash),
+                ":now": number(resume.at),
+            },
+        )
+        purge_at = int(resume.at + RELAY_TIME + PURGE_MARGIN)
+        try:
+            self._table.transact(update, Write.put(items.connection(dialer, purge_at), _NEW))
+        except ConditionFailed as failed:
+            if _is_done(failed, dialer):
+                return
+            old = _session(failed.items[0])
+            raise ClaimRefusedError(resume_refusal(old, resume) or "the connection id is taken") from None
+
+    def restore(self, connection: Connection) -> Outcome:
+        """See :meth:`ports.SessionStore.restore`."""
+        states, values = _state_in(Step.RESTORE)
+        role = connection.role.value
+        return self._update(
+            connection.session,
+            f"SET #{role}_connection = :connection",
+            f"{states} AND attribute_not_exists(#{role}_connection) AND #{role}_epoch = :epoch",
+            values | {":connection": text(connection.id), ":epoch": number(connection.epoch)},
+            lambda old: old.side(connection.role).connection == connection.id,
+        )
 
     def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
         """See :meth:`ports.SessionStore.clear`."""
@@ -197,6 +242,33 @@ class DynamoSessionStore:
 
 def _session(item: items.Item | None) -> Session | None:
     return None if item is None else items.read_session(item)
+
+
+def _is_done(failed: ConditionFailed, own: Connection) -> bool:
+    """Whether an earlier try of this very request has given its side the connection.
+
+    It may have been forgotten since: until ``$connect`` has answered, a post to it is answered 410. Then the
+    connection's own item, which is written with the session's or not at all, is the proof, and its client
+    gets it back by RESUME.
+    """
+    old, written = _session(failed.items[0]), failed.items[1]
+    if old is None or old.side(own.role).epoch != own.epoch:
+        return False
+    current = old.side(own.role).connection
+    forgotten = current is None and written is not None and items.read_connection(written) == own
+    return current == own.id or forgotten
+
+
+def _take_over(role: Role) -> str:
+    """Assignments that give a side ``:connection`` at ``:epoch``, and keep the connection it has had.
+
+    It is copied before it is replaced; DynamoDB itself takes every value from the item as it was.
+    """
+    side = f"#{role.value}"
+    return (
+        f"{side}_previous = if_not_exists({side}_connection, :none),"
+        f" {side}_connection = :connection, {side}_epoch = :epoch"
+    )
 
 
 def _state_in(step: Step) -> tuple[str, dict[str, items.Attribute]]:

@@ -7,10 +7,11 @@ from typing import Final
 
 from emissary_lib.protocol.constants import SUBPROTOCOL
 from emissary_lib.protocol.credentials import RELAY_TOKEN, RESUME_TOKEN
-from functions.common.errors import ClaimRefusedError, SubprotocolError
+from functions.common.errors import SubprotocolError
 from functions.common.events import GatewayEvent
 from functions.common.routes.connect_dialer import ConnectDialer
 from functions.common.routes.connect_relay import ConnectRelay
+from functions.common.routes.connect_resume import ConnectResume
 
 _OFFERED: Final = "Sec-WebSocket-Protocol"
 
@@ -21,6 +22,7 @@ class OnConnect:
 
     dialer: ConnectDialer
     relay: ConnectRelay
+    resume: ConnectResume
 
     def __call__(self, event: GatewayEvent) -> dict[str, str]:
         """Admit, or raise; what each error means to the client is in ``responses.STATUS``.
@@ -41,8 +43,7 @@ class OnConnect:
         if event.header(RELAY_TOKEN) is not None:
             self.relay(event)
         elif event.header(RESUME_TOKEN) is not None:
-            # A dialer that comes back to its session is let in here by a later version.
-            raise ClaimRefusedError("this version of the bridge resumes no session")
+            self.resume(event)
         else:
             self.dialer(event)
         return {_OFFERED: SUBPROTOCOL}

@@ -17,7 +17,7 @@ from functions.common.ports import Clock, KeySource, SessionStore
 from functions.common.session import OPENING_TIME, Session, Side, purge_time
 
 #: API Gateway serves WebSockets on wss only.
-_HTTPS_PORT = 443
+HTTPS_PORT = 443
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class ConnectDialer:
         """
         now = self.clock()
         shown = DoorHeaders.from_headers(event.headers)
-        host = normalise_host(event.domain, scheme_default_port=_HTTPS_PORT)
+        host = normalise_host(event.domain, scheme_default_port=HTTPS_PORT)
         key = verify_door(shown, self.keys.keys(), host=host, unix_now=now)
         session = Session(
             id=session_id(shown.nonce),

@@ -49,9 +49,22 @@ class OnDisconnect:
             if after is None or after.state is State.ENDED:
                 return
             session = after  # a relay has claimed it in the meantime: it is told, like any other
-        self._tell_peer(session, role, connection.epoch)
+        if not self.end.overdue(session, event.request_id):
+            self._tell_peer(session, role, connection.epoch)
 
     def _tell_peer(self, session: Session, role: Role, epoch: int) -> None:
         peer = session.side(role.other).connection
+        if peer is None:
+            # It stays OPEN, because both may come back. If neither does, nobody is left to report the end:
+            # this line then stands for the audit record. See Session.loss.
+            logs.warning(
+                "both connections gone",
+                session=session.id,
+                key_id=session.key_id,
+                target=session.target,
+                started=session.started,
+                dialer_epoch=session.dialer.epoch,
+                relay_epoch=session.relay.epoch,
+            )
         text = answers.disconnected(role, epoch, session.generation)
         notify(self.link, peer, text, session=session.id)

@@ -9,7 +9,7 @@ from emissary_lib.protocol.payloads import End
 from functions.common import answers, audit
 from functions.common.ports import Clock, Outcome, PeerLink, SessionStore
 from functions.common.routes.posting import notify
-from functions.common.session import Connection, Ending, Role, Step
+from functions.common.session import Connection, Ending, Role, Session, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,14 @@ class EndSession:
             step: ABANDON to end it only while no relay has claimed it.
         """
         return self._end(session_id, Ending(code, 0, 0, request_id, self.clock()), step)
+
+    def overdue(self, session: Session, request_id: str) -> bool:
+        """End a session that is past its time though nobody has ended it; whether that is so."""
+        code = session.loss(self.clock())
+        if code is None:
+            return False
+        self.lost(session.id, code, request_id)
+        return True
 
     def _end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
         outcome = self.store.end(session_id, ending, step)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from functions.common import answers
-from functions.common.errors import PeerGoneError
-from functions.common.ports import Clock, PeerLink, SessionStore
+from functions.common.ports import PeerLink, SessionStore
+from functions.common.routes.absence import forget
 from functions.common.routes.ending import EndSession
 from functions.common.routes.lookup import Found, find
 from functions.common.routes.peers import PeerCache
-from functions.common.routes.posting import answer
-from functions.common.session import State
+from functions.common.routes.posting import answer, posted
+from functions.common.session import Connection, Session, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,12 @@ class Forward:
     link: PeerLink
     peers: PeerCache
     end: EndSession
-    clock: Clock
 
     def __call__(self, sender: str, generation: int, text: str, request_id: str) -> None:
         """Copy one message.
 
-        Without a peer the message is dropped, and its sender sends it again. If the session is over, the
-        sender is told ENDED instead.
+        While a relay has still to claim the session, the message is dropped, and its sender sends it again.
+        Of a peer that is away the sender is told DISCONNECTED, of a session that is over ENDED.
 
         Raises:
             PeerBusyError, PeerUnreachableError: Not delivered; the sender should try again, more slowly.
@@ -39,10 +38,9 @@ class Forward:
         """
         peer = self.peers.get(sender, generation)
         if peer is not None:
-            try:
-                return self.link.post(peer, text)
-            except PeerGoneError:
-                self.peers.forget(sender, generation)
+            if posted(self.link, peer, text):
+                return
+            self.peers.forget(sender, generation)
         found = find(self.store, sender)
         if found is None:
             return answer(self.link, sender, answers.ended(None))
@@ -60,24 +58,28 @@ class Forward:
             request_id: API Gateway's id of the event.
             gone: A connection that has just been found not to exist any more.
         """
-        connection, session = found
+        sender, session = found
+        role = sender.role.other
+        while (peer := self._present(sender, session, request_id)) is not None:
+            if peer != gone and posted(self.link, peer, text):
+                return self.peers.remember(sender.id, generation, peer)
+            after = forget(self.store, session, role, peer)
+            if after is None:
+                return answer(self.link, sender.id, answers.ended(None))
+            # Once more only if another connection has taken its place since the session was read.
+            session, gone = after, peer
+
+    def _present(self, sender: Connection, session: Session, request_id: str) -> str | None:
+        """The peer's connection; if there is none to post to, None, and the sender has been told."""
         if session.state is State.ENDED:
-            return answer(self.link, connection.id, answers.ended(session))
-        code = session.loss(self.clock())
-        if code is not None:
-            self.end.lost(session.id, code, request_id)
-            return
-        role = connection.role.other
-        peer = session.side(role).connection
-        if peer is None:
-            return
-        if peer != gone:
-            try:
-                self.link.post(peer, text)
-            except PeerGoneError:
-                pass
-            else:
-                return self.peers.remember(connection.id, generation, peer)
-        # The current connection is gone and $disconnect has not said so, which it need not. In this version
-        # nobody comes back to a session, so it is over.
-        self.end.lost(session.id, role.gone, request_id)
+            answer(self.link, sender.id, answers.ended(session))
+            return None
+        if self.end.overdue(session, request_id):
+            return None
+        role = sender.role.other
+        side = session.side(role)
+        if side.connection is None and session.state is State.OPEN:
+            # Each time, because any message may be lost, and the sender falls silent once it has heard.
+            text = answers.disconnected(role, side.epoch, session.generation)
+            answer(self.link, sender.id, text)
+        return side.connection

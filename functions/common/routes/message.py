@@ -18,13 +18,14 @@ from functions.common.routes.forward import Forward
 from functions.common.routes.lookup import find
 from functions.common.routes.opening import Opening
 from functions.common.routes.posting import answer
-from functions.common.session import Connection, Role, State
+from functions.common.routes.resume import OnResume
+from functions.common.session import Connection, Role
 
-#: Who may send what the bridge handles itself (docs/protocol.md section 2). RESUME and HEALTH are reserved:
-#: they get a row when there is something behind them.
+#: Who may send what the bridge handles itself (docs/protocol.md section 2). HEALTH is reserved: it gets a row
+#: when there is something behind it.
 _SENDERS: Final = {
     FrameType.OPENING: frozenset({Role.DIALER}),
-    FrameType.PROBE: frozenset({Role.RELAY}),
+    FrameType.RESUME: frozenset(Role),
     FrameType.END: frozenset(Role),
 }
 
@@ -37,6 +38,7 @@ class OnMessage:
     link: PeerLink
     forward: Forward
     opening: Opening
+    resume: OnResume
     end: EndSession
 
     def __call__(self, event: GatewayEvent) -> None:
@@ -51,7 +53,11 @@ class OnMessage:
             number, generation = peek(text)
             if number in COPIED:
                 return self.forward(sender, generation, text, event.request_id)
-            self._handle(event, decode(text))
+            frame = decode(text)
+            if frame.type == FrameType.PROBE:
+                # A sign of life of this connection and of nothing else: no reason to ask the table.
+                return answer(self.link, sender, answers.probed(frame.payload, frame.generation))
+            self._handle(event, frame)
         except UnsupportedVersionError as exc:
             self._refuse(sender, Code.UNSUPPORTED_VERSION, exc)
         except RemoteProtocolError as exc:
@@ -67,21 +73,16 @@ class OnMessage:
             raise RemoteProtocolError(f"{frame.type.name} is not for the {connection.role.value} to send")
         handlers: dict[int, Callable[[], object]] = {
             FrameType.OPENING: lambda: self.opening(connection, frame, event.body, event.request_id),
-            FrameType.PROBE: lambda: self._probe(connection, frame),
+            FrameType.RESUME: lambda: self.resume(connection, event.request_id),
             FrameType.END: lambda: self._end(connection, frame, event.request_id),
         }
         handlers[frame.type]()
 
-    def _probe(self, sender: Connection, frame: Frame) -> None:
-        session = self.store.session(sender.session)
-        if session is None or session.state is State.ENDED:
-            return answer(self.link, sender.id, answers.ended(session))
-        answer(self.link, sender.id, answers.probed(frame.payload, session.generation))
-
     def _end(self, sender: Connection, frame: Frame, request_id: str) -> None:
-        outcome = self.end.reported(sender, End.decode(frame.payload), request_id)
-        if outcome.session is None:
-            answer(self.link, sender.id, answers.ended(None))
+        session = self.end.reported(sender, End.decode(frame.payload), request_id).session
+        if session is None or session.side(sender.role).connection != sender.id:
+            # Forgotten, or replaced, yet here: it is not among those who have just been told.
+            answer(self.link, sender.id, answers.ended(session))
 
     def _refuse(self, sender: str, code: Code, exc: RemoteProtocolError) -> None:
         found = find(self.store, sender)

@@ -1,10 +1,28 @@
-"""Two ways to post the bridge's own frames."""
+"""The ways to post, and to close."""
 
 from __future__ import annotations
 
 from functions.common import logs
 from functions.common.errors import PeerError, PeerGoneError
 from functions.common.ports import PeerLink
+
+
+def posted(link: PeerLink, connection: str, text: str) -> bool:
+    """Post a message; whether the connection exists.
+
+    A connection that is gone is tried twice, because a single 410 may be untrue (docs/protocol.md
+    section 5.1).
+
+    Raises:
+        PeerBusyError, PeerUnreachableError: It was not posted.
+    """
+    for _try in range(2):
+        try:
+            link.post(connection, text)
+        except PeerGoneError:
+            continue
+        return True
+    return False
 
 
 def answer(link: PeerLink, sender: str, text: str) -> None:
@@ -29,3 +47,13 @@ def notify(link: PeerLink, connection: str | None, text: str, *, session: str) -
         pass
     except PeerError as exc:
         logs.warning("notice not delivered", session=session, connection_id=connection, cause=str(exc))
+
+
+def close(link: PeerLink, connection: str | None, *, session: str) -> None:
+    """Close a connection that was replaced: best effort, since an idle one is cut by the gateway anyway."""
+    if connection is None:
+        return
+    try:
+        link.delete(connection)
+    except PeerError as exc:
+        logs.warning("connection not closed", session=session, connection_id=connection, cause=str(exc))

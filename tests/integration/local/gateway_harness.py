@@ -12,12 +12,13 @@ import boto3
 from botocore.config import Config
 
 from emissary_lib.local.certificates import Certificates
-from emissary_lib.local.faults import Faults
+from emissary_lib.local.faults import FaultEngine, Faults
 from emissary_lib.local.gateway import Gateway
 from emissary_lib.local.limits import Limits
 from emissary_lib.local.meter import Meter
 from emissary_lib.local.ports import InvocationResult, InvocationStatus
 from emissary_lib.local.sigv4 import Credentials
+from emissary_lib.local.throttle import Throttles
 
 STAGE = "prod"
 ROUTES = {"$connect": "Connect", "$default": "Default", "$disconnect": "Disconnect"}
@@ -76,8 +77,15 @@ class Running:
     """A started gateway and what a test needs to talk to it."""
 
     def __init__(
-        self, gateway: Gateway, invoker: FakeInvoker, meter: Meter, port: int, tls: Certificates | None
+        self,
+        gateway: Gateway,
+        invoker: FakeInvoker,
+        meter: Meter,
+        engine: FaultEngine,
+        port: int,
+        tls: Certificates | None,
     ):
+        self.faults = engine
         self.gateway = gateway
         self.invoker = invoker
         self.meter = meter
@@ -117,22 +125,24 @@ async def running(
     limits: Limits | None = None,
     tls: Certificates | None = None,
     routes: dict[str, str] | None = None,
+    throttles: Throttles | None = None,
     **functions: Function,
 ) -> AsyncIterator[Running]:
     """A gateway for the length of a ``with``; functions are scripted by route name (``Default=...``)."""
-    invoker, meter = FakeInvoker(**functions), Meter()
+    invoker, meter, engine = FakeInvoker(**functions), Meter(), FaultEngine(faults)
     gateway = Gateway(
         stage=STAGE,
         routes=ROUTES if routes is None else routes,
         invoker=invoker,
-        faults=faults or Faults(),
+        faults=engine,
         meter=meter,
         credentials=lambda key: KEY if key == KEY.access_key_id else None,
         limits=limits or Limits(),
         ssl=tls.server_context() if tls else None,
+        throttles=throttles,
     )
     port = await gateway.start()
     try:
-        yield Running(gateway, invoker, meter, port, tls)
+        yield Running(gateway, invoker, meter, engine, port, tls)
     finally:
         await gateway.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from emissary_lib.protocol.auth import encode_unpadded, http_date, resume_mac
 from emissary_lib.protocol.frames import Frame, FrameType, encode
 from emissary_lib.protocol.keys import KeyRing
 from emissary_lib.protocol.opening import opening_bytes
@@ -20,11 +21,14 @@ from functions.disconnect import app as disconnect_app
 from tests.helpers.events import (
     DATE,
     DIALER,
+    DIALER_AGAIN,
+    HOST,
     INSTANCE,
     KEY,
     NONCE,
     NOW,
     RELAY,
+    RESUME_NONCE,
     SESSION,
     TARGET,
     load_event,
@@ -97,6 +101,33 @@ class Bridge:
         token = self.launcher.events[0]["relay_token"]
         event = load_event("connect_relay", headers={"X-Emissary-Relay-Token": token})
         assert self.connect(event)["statusCode"] == 200
+
+    def resume(
+        self,
+        epoch: int = 2,
+        *,
+        connection_id: str = DIALER_AGAIN,
+        headers: Mapping[str, str | None] | None = None,
+    ) -> Response:
+        """The dialer comes back, signing at the bridge's time."""
+        date = http_date(self.clock.now)
+        mac = resume_mac(KEY, date=date, nonce=RESUME_NONCE, host=HOST, session=SESSION, epoch=epoch)
+        shown = {
+            "X-Emissary-Date": date,
+            "X-Emissary-Mac": encode_unpadded(mac),
+            "X-Emissary-Epoch": str(epoch),
+            "X-Emissary-Resume-Token": self.launcher.events[-1]["resume_token"],
+        }
+        event = load_event("connect_resume", connection_id=connection_id, headers=shown | dict(headers or {}))
+        return self.connect(event)
+
+    def reclaim(self, epoch: int = 2, *, connection_id: str = "relay again=") -> Response:
+        """The relay comes back."""
+        headers = {
+            "X-Emissary-Relay-Token": self.launcher.events[-1]["relay_token"],
+            "X-Emissary-Epoch": str(epoch),
+        }
+        return self.connect(load_event("connect_relay", connection_id=connection_id, headers=headers))
 
     @property
     def session(self) -> Session:

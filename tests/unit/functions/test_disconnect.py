@@ -44,7 +44,7 @@ def test_a_late_disconnect_of_an_old_epoch_changes_nothing(role: Role) -> None:
     bridge.connect(again)
     bridge.disconnect(load_event("disconnect_relay"))
     assert bridge.link.take() == []
-    assert bridge.session.relay == Side("again=", 2)
+    assert bridge.session.relay == Side("again=", 2, previous=RELAY)
 
 
 def test_the_item_of_the_connection_stays_so_that_a_late_end_still_finds_its_session() -> None:
@@ -52,6 +52,7 @@ def test_the_item_of_the_connection_stays_so_that_a_late_end_still_finds_its_ses
     bridge.open()
     bridge.disconnect(load_event("disconnect_dialer"))
     bridge.link.take()
+    bridge.link.gone.add(DIALER)
     bridge.message(load_event("default_end"))
     ((to, frame),) = bridge.link.take()
     assert to == RELAY
@@ -105,6 +106,35 @@ def test_a_relay_that_leaves_an_ended_session_tells_nobody() -> None:
     bridge.link.take()
     bridge.disconnect(load_event("disconnect_relay"))
     assert bridge.link.take() == []
+
+
+@pytest.mark.parametrize("first, second", [("dialer", "relay"), ("relay", "dialer")])
+def test_when_both_sides_are_gone_the_session_stays_open_and_the_log_says_whose_it_was(
+    first: str, second: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both may come back; if neither does, nobody is left to report the end."""
+    bridge = Bridge()
+    bridge.open()
+    bridge.disconnect(load_event(f"disconnect_{first}"))
+    bridge.link.take()
+    with caplog.at_level(logging.WARNING, logger="emissary"):
+        bridge.disconnect(load_event(f"disconnect_{second}"))
+    assert bridge.link.take() == []
+    assert bridge.session.state is State.OPEN
+    (record,) = caplog.records
+    fields = vars(record)
+    assert (record.getMessage(), fields["session"]) == ("both connections gone", SESSION)
+    assert (fields["key_id"], fields["target"]) == (1, "db.internal:5432")
+
+
+def test_a_disconnect_past_the_relays_end_ends_a_session_that_nobody_has_ended() -> None:
+    bridge = Bridge()
+    bridge.open()
+    bridge.clock.now += 900.1
+    bridge.disconnect(load_event("disconnect_relay"))
+    ((to, frame),) = bridge.link.take()
+    assert (to, Ended.decode(frame.payload).code) == (DIALER, Code.RELAY_DEADLINE)
+    assert bridge.session.state is State.ENDED
 
 
 def test_a_peer_that_cannot_be_told_is_no_failure() -> None:

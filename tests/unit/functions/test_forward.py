@@ -8,11 +8,13 @@ import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Frame, FrameType, encode
-from emissary_lib.protocol.payloads import Ended
+from emissary_lib.protocol.payloads import Disconnected, Ended
+from functions.common.ports import Outcome
 from functions.common.responses import MessageNotHandledError
 from functions.common.routes.peers import PeerCache
-from functions.common.session import State
-from tests.helpers.events import DIALER, NOW, RELAY, load_event
+from functions.common.session import Claim, Role, Side, State
+from tests.helpers.events import DIALER, INSTANCE, NOW, RELAY, SESSION, load_event
+from tests.helpers.fakes import FakeStore
 from tests.unit.functions.bridge import Bridge
 
 DATA = load_event("default_data")
@@ -122,37 +124,110 @@ def test_after_a_410_the_message_goes_to_the_new_peer(warm: bool) -> None:
 
 
 @pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize(
-    "sender, gone, code", [(DIALER, RELAY, Code.RELAY_GONE), (RELAY, DIALER, Code.DIALER_GONE)]
-)
-def test_a_410_of_the_current_peer_ends_the_session(warm: bool, sender: str, gone: str, code: Code) -> None:
+def test_a_single_410_is_not_believed(warm: bool) -> None:
+    bridge = Bridge(warm=warm)
+    bridge.open()
+    bridge.send(DIALER, data())
+    bridge.link.untrue[RELAY] = 1
+    writes = bridge.store.writes
+    assert bridge.send(DIALER, data()) == {"statusCode": 200}
+    assert bridge.link.take() == [(RELAY, data())] * 2
+    assert bridge.store.writes == writes
+    assert bridge.session.relay == Side(RELAY, 1)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("sender, gone, role", [(DIALER, RELAY, Role.RELAY), (RELAY, DIALER, Role.DIALER)])
+def test_a_peer_that_answers_410_twice_is_forgotten_and_its_sender_told(
+    warm: bool, sender: str, gone: str, role: Role, caplog: pytest.LogCaptureFixture
+) -> None:
     bridge = Bridge(warm=warm)
     bridge.open()
     bridge.send(sender, data())
     bridge.link.take()
     bridge.link.gone.add(gone)
     bridge.link.tries.clear()
-    assert bridge.send(sender, data()) == {"statusCode": 200}
-    # Once with the message, once with ENDED; a connection known to be gone is not tried with it again.
+    with caplog.at_level(logging.INFO, logger="emissary"):
+        assert bridge.send(sender, data()) == {"statusCode": 200}
     assert bridge.link.tries.count(gone) == 2
     ((to, frame),) = bridge.link.take()
-    assert (to, frame.type, frame.generation) == (sender, FrameType.ENDED, 2)
-    assert Ended.decode(frame.payload).code is code
-    assert bridge.session.state is State.ENDED
+    assert (to, frame.type, frame.generation) == (sender, FrameType.DISCONNECTED, 2)
+    assert Disconnected.decode(frame.payload) == Disconnected(role.wire, 1)
+    assert bridge.session.state is State.OPEN
+    assert bridge.session.side(role) == Side(None, 1)
+    (record,) = caplog.records
+    assert (record.getMessage(), vars(record)["role"]) == ("connection gone", role.value)
+    if bridge.peers is not None:
+        assert len(bridge.peers) == 0, "a connection that is gone is not remembered"
 
 
-def test_a_peer_that_disconnect_has_reported_gone_gets_nothing() -> None:
+class RelayReturnsMeanwhile(FakeStore):
+    """A relay claims again between the read of the session and the write that would forget its connection."""
+
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+        old = self.sessions[session_id]
+        if old.relay.epoch == 1:
+            self.claim(Claim(SESSION, "again=", str(old.relay_token_hash), INSTANCE, 2, old.started + 1))
+        return super().clear(session_id, role, connection_id, epoch)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_peer_that_was_replaced_since_the_read_is_not_forgotten_but_posted_to(warm: bool) -> None:
+    bridge = Bridge(warm=warm)
+    bridge.store = RelayReturnsMeanwhile()
+    bridge.open()
+    bridge.send(DIALER, data())
+    bridge.link.take()
+    bridge.link.gone.add(RELAY)
+    bridge.send(DIALER, data())
+    assert bridge.link.take() == [("again=", data())]
+    assert bridge.session.relay == Side("again=", 2, previous=RELAY)
+
+
+def test_two_connections_gone_one_after_the_other_leave_the_peer_absent() -> None:
+    bridge = Bridge()
+    bridge.store = RelayReturnsMeanwhile()
+    bridge.open()
+    bridge.link.gone |= {RELAY, "again="}
+    bridge.send(DIALER, data())
+    ((to, frame),) = bridge.link.take()
+    assert (to, Disconnected.decode(frame.payload)) == (DIALER, Disconnected(2, 2))
+    assert bridge.session.relay.connection is None
+
+
+def test_each_message_to_a_peer_that_is_away_is_answered_disconnected() -> None:
+    """The first notice may have been lost; whoever has heard one falls silent."""
     bridge = Bridge(warm=True)
     bridge.open()
     bridge.send(DIALER, data())
     bridge.link.gone.add(RELAY)
     bridge.disconnect(load_event("disconnect_relay"))
     bridge.link.take()
-    bridge.send(DIALER, data())
-    assert bridge.link.take() == []
+    for _ in range(2):
+        bridge.send(DIALER, data())
+        ((to, frame),) = bridge.link.take()
+        assert (to, Disconnected.decode(frame.payload)) == (DIALER, Disconnected(2, 1))
     assert bridge.session.state is State.OPEN
     assert bridge.peers is not None
     assert len(bridge.peers) == 0, "a connection that is gone is not remembered"
+
+
+def test_a_message_that_finds_its_session_purged_and_its_peer_gone_is_answered_unknown() -> None:
+    bridge = Bridge()
+    bridge.store = PurgedMeanwhile()
+    bridge.open()
+    bridge.link.gone.add(RELAY)
+    bridge.send(DIALER, data())
+    ((to, frame),) = bridge.link.take()
+    assert (to, Ended.decode(frame.payload).code) == (DIALER, Code.UNKNOWN_SESSION)
+
+
+class PurgedMeanwhile(FakeStore):
+    """The table deletes the session between its read and the write that would forget a connection."""
+
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+        del self.sessions[session_id]
+        return super().clear(session_id, role, connection_id, epoch)
 
 
 @pytest.mark.parametrize("warm", [False, True])

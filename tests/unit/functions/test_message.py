@@ -10,7 +10,8 @@ import pytest
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Flag, Frame, FrameType, encode
 from emissary_lib.protocol.payloads import End, Ended, Reset
-from functions.common.session import State
+from functions.common.responses import MessageNotHandledError
+from functions.common.session import Role, State
 from tests.helpers.events import DIALER, NOW, RELAY, load_event
 from tests.unit.functions.bridge import Bridge
 
@@ -29,16 +30,13 @@ def test_no_client_can_forge_the_bridges_voice(kind: FrameType, sender: str, fla
     assert Reset.decode(frame.payload).code is Code.PROTOCOL_ERROR
 
 
-@pytest.mark.parametrize("kind", [FrameType.RESUME, FrameType.HEALTH])
-def test_reserved_types_are_refused_by_this_version(kind: FrameType) -> None:
+def test_a_reserved_type_is_refused_by_this_version() -> None:
     bridge = Bridge()
     bridge.open()
-    bridge.send(DIALER, Frame(kind, generation=2, payload=bytes(8)))
+    bridge.send(DIALER, Frame(FrameType.HEALTH, generation=2, payload=bytes(8)))
     ((to, frame),) = bridge.link.take()
     assert (to, frame.type) == (DIALER, FrameType.RESET)
-    assert Reset.decode(frame.payload) == Reset(
-        Code.PROTOCOL_ERROR, f"{kind.name} is not for the dialer to send"
-    )
+    assert Reset.decode(frame.payload) == Reset(Code.PROTOCOL_ERROR, "HEALTH is not for the dialer to send")
 
 
 GARBAGE = [
@@ -97,29 +95,20 @@ def test_an_unknown_type_marked_ignorable_is_skipped() -> None:
     assert bridge.link.take() == []
 
 
-def test_a_probe_is_answered_with_its_own_bytes() -> None:
+def test_a_probe_is_answered_to_its_sender_with_its_own_bytes_though_the_table_is_down() -> None:
     bridge = Bridge()
     bridge.open()
+    bridge.store.down = True
     bridge.send(RELAY, Frame(FrameType.PROBE, generation=2, payload=b"12345678later"))
     assert bridge.link.take() == [(RELAY, Frame(FrameType.PROBED, generation=2, payload=b"12345678"))]
 
 
-def test_a_probe_of_an_ended_session_is_answered_ended() -> None:
+def test_a_probe_that_cannot_be_answered_fails_the_invocation() -> None:
     bridge = Bridge()
     bridge.open()
-    bridge.message(load_event("default_end"))
-    bridge.link.take()
-    bridge.send(RELAY, Frame(FrameType.PROBE, generation=2, payload=b"12345678"))
-    ((to, frame),) = bridge.link.take()
-    assert (to, frame.type) == (RELAY, FrameType.ENDED)
-
-
-def test_a_probe_is_the_relays_to_send() -> None:
-    bridge = Bridge()
-    bridge.open()
-    bridge.send(DIALER, Frame(FrameType.PROBE, generation=2, payload=b"12345678"))
-    ((to, frame),) = bridge.link.take()
-    assert (to, frame.type) == (DIALER, FrameType.RESET)
+    bridge.link.busy.add(RELAY)
+    with pytest.raises(MessageNotHandledError, match="PeerBusyError"):
+        bridge.send(RELAY, Frame(FrameType.PROBE, generation=2, payload=b"12345678"))
 
 
 @pytest.mark.parametrize(
@@ -171,6 +160,20 @@ def test_an_end_reaches_the_one_side_though_the_other_is_gone_or_busy() -> None:
     bridge.link.busy.add(DIALER)
     assert bridge.message(load_event("default_end")) == {"statusCode": 200}
     assert [to for to, _ in bridge.link.take()] == [RELAY]
+
+
+@pytest.mark.parametrize("role, sender, peer", [(Role.DIALER, DIALER, RELAY), (Role.RELAY, RELAY, DIALER)])
+def test_an_end_from_a_connection_that_was_forgotten_is_answered_to_it_as_well(
+    role: Role, sender: str, peer: str
+) -> None:
+    bridge = Bridge()
+    bridge.open()
+    bridge.store.clear(bridge.session.id, role, sender, 1)
+    end = Frame(FrameType.END, generation=2, payload=End(Code.OK, sent=10, received=20).encode())
+    bridge.send(sender, end)
+    posts = bridge.link.take()
+    assert [to for to, _ in posts] == [peer, sender]
+    assert {frame.type for _, frame in posts} == {FrameType.ENDED}
 
 
 def test_an_end_of_an_unknown_session_is_answered_unknown() -> None:

@@ -21,6 +21,8 @@ SESSION_NOW = Session(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
         (Step.ADD_FRAGMENT, {O, I}, None),
         (Step.LAUNCH, {O, I}, I),
         (Step.CLAIM, {I, P}, P),
+        (Step.RESUME, {P}, None),
+        (Step.RESTORE, {P}, None),
         (Step.ABANDON, {O, I}, E),
         (Step.END, {O, I, P}, E),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from emissary_lib.local.async_queue import AsyncQueue
 from emissary_lib.local.errors import UnknownFunctionError
+from emissary_lib.local.faults import FaultEngine, Faults
 from emissary_lib.local.ports import InvocationResult, InvocationStatus
 from emissary_lib.local.template import FunctionSpec
 
@@ -102,3 +103,21 @@ def test_close_drops_waiting_events() -> None:
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(body())
+
+
+def test_a_duplicated_event_runs_twice_the_second_time_later() -> None:
+    async def body() -> list[float]:
+        runner = Runner([OK])
+        faults = FaultEngine(Faults(seed=2, duplicate_invoke=1.0, duplicate_invoke_seconds=0.2))
+        spec = FunctionSpec("F", "f", "arn", "a.b", "python3.13", Path(), 3.0, 128, {})
+        queue = AsyncQueue({"F": spec}, runner, faults=faults)
+        await queue.enqueue("F", b"{}")
+        async with asyncio.timeout(5):
+            while len(runner.times) < 2:
+                await asyncio.sleep(0.002)
+        await queue.close()
+        assert faults.met == {"duplicate_invoke": 1}
+        return runner.times
+
+    first, second = asyncio.run(body())
+    assert second - first > 0.01

@@ -21,7 +21,7 @@ def test_a_question_is_repeated_and_given_up_on_after_twenty_seconds() -> None:
     now = 240.0
     while True:
         beats.append((now, watch.handle_timeout(now, None)))
-        if beats[-1][1] is Beat.DEAD:
+        if beats[-1][1] is Beat.LINK_DEAD:
             break
         now = watch.next_timeout(None)
     assert beats == [
@@ -29,7 +29,7 @@ def test_a_question_is_repeated_and_given_up_on_after_twenty_seconds() -> None:
         (245.0, Beat.PING),
         (250.0, Beat.PING),
         (255.0, Beat.PING),
-        (260.0, Beat.DEAD),
+        (260.0, Beat.LINK_DEAD),
     ]
 
 

@@ -18,6 +18,7 @@ from emissary_lib.protocol.payloads import (
     GoAway,
     Opened,
     Reset,
+    Resumed,
     decode_ranges,
     encode_ranges,
 )
@@ -140,3 +141,24 @@ def test_thirty_two_ranges_are_the_most() -> None:
 def test_half_a_range_is_refused(size: int) -> None:
     with pytest.raises(FrameError, match=f"ACK: {size} bytes are no list"):
         decode_ranges(bytes(size), ack=0)
+
+
+RESUMED_CASES = [
+    (Resumed(2, 65_537, "d=", "relay="), "00000002 00010001 02 643d 06 72656c61793d"),
+    (Resumed(2, 1, None, "r"), "00000002 00000001 00 01 72"),
+    (Resumed(1, 3, None, None), "00000001 00000003 00 00"),
+]
+
+
+@pytest.mark.parametrize(("payload", "golden"), RESUMED_CASES)
+def test_resumed_is_these_bytes_and_an_absent_side_an_empty_name(payload: Resumed, golden: str) -> None:
+    raw = bytes.fromhex(golden)
+    assert payload.encode() == raw
+    assert Resumed.decode(raw) == Resumed.decode(raw + b"later") == payload
+
+
+def test_resumed_cut_anywhere_is_refused_by_name() -> None:
+    raw = bytes.fromhex(RESUMED_CASES[0][1])
+    for cut in range(len(raw)):
+        with pytest.raises(FrameError, match="RESUMED: "):
+            Resumed.decode(raw[:cut])

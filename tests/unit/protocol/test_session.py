@@ -6,6 +6,7 @@ Symmetric rules are tested as client and as relay; how sessions end is in test_s
 from __future__ import annotations
 
 import base64
+import dataclasses
 import struct
 
 import pytest
@@ -161,7 +162,8 @@ def test_an_acknowledgement_waits_a_fifth_of_a_second_and_carries_position(side:
     (ack,) = frames(session, NOW + 0.2)
     assert ack == Frame(FrameType.ACK, 0, 2, DEFAULT_CAPACITY - 3, 0, 3, b"")
     assert frames(session, NOW + 1) == []
-    assert session.next_timeout() is None
+    goaway = NOW + LIFE - 30 if side is Side.RELAY else None
+    assert session.next_timeout() == goaway
 
 
 @BOTH
@@ -245,14 +247,17 @@ def test_the_newest_generation_is_adopted_and_told(side: Side) -> None:
         give(session, Frame(FrameType.ACK, generation=generation), NOW)
         assert session.generation == adopted
     session.send_data(b"x")
-    assert frames(session, NOW)[0].generation == 3
+    # A relay asks first where the dialer is: that one has a new connection.
+    (frame, *_rest) = frames(session, NOW)
+    assert (frame.type == FrameType.RESUME) is (side is Side.RELAY)
+    assert frame.generation == 3
 
 
 @BOTH
 def test_unknown_types_are_skipped_if_they_say_so(side: Side) -> None:
     session = session_of(side, NOW)
     give(session, Frame(30, Flag.IGNORABLE), NOW)
-    give(session, Frame(FrameType.RESUMED, Flag.IGNORABLE), NOW)
+    give(session, Frame(FrameType.HEALTHY, Flag.IGNORABLE), NOW)
     assert session.alive
 
 
@@ -351,3 +356,12 @@ def test_bulk_needs_few_bare_acknowledgements(side: Side) -> None:
     assert messages <= total / MAX_PAYLOAD * 1.1 + 10
     assert receiver.counters.bare_acks <= messages / 3
     assert (sender.counters.retransmits, receiver.counters.duplicates) == (0, 0)
+
+
+def test_the_dialer_waits_as_long_as_the_relay_says_it_does() -> None:
+    session = client_session(NOW)
+    parameters = dataclasses.replace(PARAMETERS, grace=5_000)
+    give(session, Frame(FrameType.OPENED, payload=parameters.encode()), NOW)
+    session.established()
+    session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
+    assert session.link_deadline == NOW + 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.events import Aborted, Finished
+from emissary_lib.protocol.events import Aborted, Finished, LinkDead
 from emissary_lib.protocol.frames import Flag, Frame, FrameType
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.payloads import Disconnected, End, Ended, Reset
@@ -106,7 +106,8 @@ def test_ended_confirms_the_end(side: Side) -> None:
     give(session, ended(Code.OK, 1, 1), NOW + 0.1)
     give(session, ended(Code.OK, 1, 1), NOW + 0.2)
     session.abort(Code.DIALER_RESET, "late", NOW)
-    session.link_lost(Code.DIALER_GONE, "late")
+    session.link_lost(Code.DIALER_GONE, "late", NOW)
+    session.link_refused(Code.UNKNOWN_SESSION, "late")
     assert events(session) == [Finished(Code.OK)]
     assert (session.state, session.next_timeout()) == (State.ENDED, None)
 
@@ -233,11 +234,14 @@ def test_the_peers_lost_websocket_cuts_off_and_leaves_what_arrived(side: Side) -
     give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(side.role, 1).encode()), NOW)
     assert session.alive
     give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(other(side).role, 1).encode()), NOW)
+    assert (events(session), session.alive) == ([], True)  # it may come back
+    assert session.next_timeout() == NOW + 60
+    session.handle_timeout(NOW + 60)
     code = Code.RELAY_GONE if side is Side.CLIENT else Code.DIALER_GONE
     assert events(session) == [Aborted(code, MEANINGS[code])]
-    assert [kind for kind, _payload in words(session, NOW)] == [FrameType.END]
-    assert read_all(session, NOW) == b"rows"
-    session.peer_gone(NOW)
+    assert [kind for kind, _payload in words(session, NOW + 60)] == [FrameType.END]  # and no RESET to nobody
+    assert read_all(session, NOW + 60) == b"rows"
+    session.peer_unknown(NOW + 60)
     assert events(session) == []
 
 
@@ -247,44 +251,86 @@ def test_a_relay_that_holds_the_dialers_fin_ends_clean_when_the_dialer_leaves() 
     session.send_eof()
     frames(session, NOW)
     give(session, fin(0, b"query"), NOW)
-    session.peer_gone(NOW)
+    give(session, Frame(FrameType.ACK, ack=6), NOW)  # all but our FIN
+    give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(1, 1).encode()), NOW)
     assert words(session, NOW) == [(FrameType.END, End(Code.OK, 7, 6).encode())]
     give(session, ended(Code.OK, 6, 7), NOW)
     assert events(session) == [Finished(Code.OK)]
 
 
+def test_a_relay_whose_bytes_are_not_acknowledged_waits_for_the_dialer() -> None:
+    session = session_of(Side.RELAY, NOW)
+    session.send_data(b"answer")
+    session.send_eof()
+    frames(session, NOW)
+    give(session, fin(0, b"query", ack=5), NOW)
+    give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(1, 1).encode()), NOW)
+    assert (session.state, words(session, NOW)) == (State.OPEN, [])
+
+
 @BOTH
-def test_our_own_lost_websocket_ends_at_once(side: Side) -> None:
+def test_our_own_lost_websocket_ends_when_the_grace_is_over(side: Side) -> None:
     session = session_of(side, NOW)
     give(session, Frame(FrameType.DATA, payload=b"rows"), NOW)
-    session.link_lost(Code.DIALER_GONE, "closed with 1006")
+    session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
+    assert (events(session), session.alive) == ([], True)
+    assert (session.messages_to_send(NOW), session.next_timeout()) == ([], NOW + 60)
+    assert session.link_deadline == NOW + 60
+    session.handle_timeout(NOW + 60)
+    code = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+    assert events(session) == [Aborted(code, MEANINGS[code]), Finished(code)]
+    assert (session.messages_to_send(NOW + 60), session.next_timeout()) == ([], None)
+    assert session.link_deadline is None
+    assert read_all(session, NOW + 60) == b"rows"
+
+
+def test_a_websocket_lost_while_opening_ends_at_once() -> None:
+    session = client_session(NOW)
+    session.send_data(b"socks")
+    session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
     assert events(session) == [Aborted(Code.DIALER_GONE, "closed with 1006"), Finished(Code.DIALER_GONE)]
-    assert (session.messages_to_send(NOW), session.next_timeout()) == ([], None)
-    assert read_all(session, NOW) == b"rows"
+    assert (session.messages_to_send(NOW), session.next_timeout(), session.link_deadline) == ([], None, None)
 
 
 @BOTH
 def test_a_websocket_lost_while_ending_leaves_the_code_as_it_was(side: Side) -> None:
     session = session_of(side, NOW)
     session.abort(Code.TARGET_RESET, "first", NOW)
-    session.link_lost(Code.DIALER_GONE, "later")
+    session.link_lost(Code.DIALER_GONE, "later", NOW)
+    assert session.messages_to_send(NOW) == []
+    # It reconnects to tell the bridge, though no longer than it would have repeated itself.
+    assert (session.link_deadline, session.next_timeout()) == (NOW + 5, NOW + 5)
+    session.begin_attempt()
+    session.link_restored(NOW + 2)
+    assert [kind for kind, _payload in words(session, NOW + 2)] == [FrameType.END, FrameType.RESET]
+    session.link_lost(Code.DIALER_GONE, "again", NOW + 3)
+    session.handle_timeout(NOW + 5)
     assert events(session) == [Aborted(Code.TARGET_RESET, "first"), Finished(Code.TARGET_RESET)]
 
 
-def test_a_dead_link_is_given_up_on_after_twenty_seconds_of_questions() -> None:
+@BOTH
+def test_a_refusal_while_ending_confirms_the_end(side: Side) -> None:
+    session = session_of(side, NOW)
+    session.abort(Code.TARGET_RESET, "first", NOW)
+    session.link_lost(Code.DIALER_GONE, "later", NOW)
+    session.link_refused(Code.UNKNOWN_SESSION, "HTTP status 409")
+    assert events(session) == [Aborted(Code.TARGET_RESET, "first"), Finished(Code.TARGET_RESET)]
+
+
+def test_a_dead_link_is_dropped_after_twenty_seconds_of_questions_and_the_session_lives() -> None:
     session = client_session(NOW, keepalive=KeepaliveTimes())
     session.established()
     give(session, Frame(FrameType.DATA, payload=b"rows"), NOW)
     frames(session, NOW + 0.2)
     at, pings = NOW, []
-    while session.alive:
+    while session.link_deadline is None:
         timeout = session.next_timeout()
         assert timeout is not None
         at = max(at, timeout)
         session.handle_timeout(at)
         pings += [at - NOW for kind, _payload in words(session, at) if kind == FrameType.PING]
     assert (pings, at) == ([240, 245, 250, 255], NOW + 260)
-    assert events(session) == [Aborted(Code.LINK_DEAD, MEANINGS[Code.LINK_DEAD])]
+    assert (events(session), session.alive, session.link_deadline) == ([LinkDead()], True, at + 60)
     assert read_all(session, at) == b"rows"
 
 
@@ -300,7 +346,9 @@ def test_a_dead_link_is_given_up_on_after_twenty_seconds_of_questions() -> None:
         (Frame(FrameType.ACK, ack=1), Code.PROTOCOL_ERROR, "the peer acknowledged 1, only 0 was sent"),
         (Frame(FrameType.ACK, payload=b"x"), Code.PROTOCOL_ERROR, "no list of at most 32 ranges"),
         (Frame(FrameType.RESET, payload=b"x"), Code.PROTOCOL_ERROR, "RESET: 1 bytes of payload, 2 needed"),
-        (Frame(FrameType.RESUMED), Code.PROTOCOL_ERROR, "frame type 16 is not for the"),
+        (Frame(FrameType.RESUMED), Code.PROTOCOL_ERROR, "RESUMED: 0 bytes of payload, 8 needed"),
+        (Frame(FrameType.HEALTHY), Code.PROTOCOL_ERROR, "frame type 19 is not for the"),
+        (Frame(FrameType.RESUME), Code.PROTOCOL_ERROR, "frame type 9 is not for the"),
         (Frame(FrameType.END), Code.PROTOCOL_ERROR, "frame type 11 is not for the"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
 import boto3
@@ -20,10 +21,12 @@ def connect(event: dict[str, Any], context: object) -> dict[str, int]:
     return {"statusCode": 200}
 
 
-def default(event: dict[str, Any], context: object) -> dict[str, int]:
+def default(event: dict[str, Any], context: Any) -> dict[str, int]:
     """Run the operation named by the message, and post its answer to the sender."""
     connection = event["requestContext"]["connectionId"]
     operation, _, argument = event["body"].partition(" ")
+    if operation == "remaining":
+        argument = str(context.get_remaining_time_in_millis())
     answer = _OPERATIONS[operation](connection, argument)
     if answer is not None:
         api.post_to_connection(ConnectionId=connection, Data=json.dumps(answer).encode())
@@ -99,7 +102,20 @@ def _variable(connection: str, argument: str) -> str:
     return os.environ[argument]
 
 
+def _remaining(connection: str, argument: str) -> int:
+    return int(argument)
+
+
+def _clock(connection: str, argument: str) -> float:
+    return time.time()
+
+
+def _sleep(connection: str, argument: str) -> None:
+    time.sleep(float(argument))
+
+
 _OPERATIONS = {
     "count": _count, "claim": _claim, "ttl": _ttl, "enqueue": _enqueue, "invoke": _invoke,
     "invoke-unknown": _invoke_unknown, "forge": _forge, "variable": _variable,
+    "remaining": _remaining, "clock": _clock, "sleep": _sleep,
 }  # fmt: skip

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from emissary_lib.protocol.codes import Code
 from functions.common.ports import SessionStore
-from functions.common.session import Claim, Ending, Launch, Session, Side
-from tests.helpers.events import DATE, DIALER, HOST, INSTANCE, NONCE, NOW, RELAY, SESSION
+from functions.common.session import Claim, Ending, Launch, Resume, Role, Session, Side
+from tests.helpers.events import DATE, DIALER, DIALER_AGAIN, HOST, INSTANCE, NONCE, NOW, RELAY, SESSION
 
 NEW = Session(
     id=SESSION,
@@ -20,6 +20,7 @@ NEW = Session(
 )
 LAUNCH = Launch("db.internal:5432", "relay hash", "resume hash", NOW + 1)
 CLAIM = Claim(SESSION, RELAY, "relay hash", INSTANCE, 1, NOW + 2.5)
+RESUME = Resume(SESSION, DIALER_AGAIN, 1, "resume hash", 2, NOW + 2.75)
 ENDING = Ending(Code.TARGET_RESET, 2**40, 7, "request=", NOW + 3)
 
 
@@ -31,6 +32,12 @@ def launched(store: SessionStore) -> None:
 def opened(store: SessionStore) -> None:
     launched(store)
     store.claim(CLAIM)
+
+
+def forgotten(store: SessionStore) -> None:
+    """The relay's connection was taken for gone."""
+    opened(store)
+    assert store.clear(SESSION, Role.RELAY, RELAY, 1).done
 
 
 def now_stored(store: SessionStore) -> Session:

@@ -56,6 +56,13 @@ def test_the_relays_deadline_replaces_the_openings() -> None:
     assert (session.state, session.expires) == (State.OPEN, 1_795_343_400.5)
 
 
+def test_a_previous_connection_may_be_absent_or_empty() -> None:
+    """Absent in an item that older code wrote; empty where there was none to keep."""
+    assert items.read_session({**ITEM, "dialer_previous": {"S": ""}}) == NEW
+    session = items.read_session({**ITEM, "dialer_epoch": {"N": "2"}, "dialer_previous": {"S": "before="}})
+    assert session.dialer == Side(DIALER, 2, previous="before=")
+
+
 def test_a_fragment_is_its_offset_and_base64() -> None:
     assert items.fragment_text(Fragment(7, b"\xff\x00")) == "7:/wA="
     session = items.read_session({**ITEM, "fragments": {"SS": ["7:/wA=", "0:"]}})

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.auth import encode_unpadded, http_date, session_id, sign_door
+from emissary_lib.protocol.auth import encode_unpadded, http_date, resume_mac, session_id, sign_door
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.keys import format_keys
 from emissary_lib.protocol.opening import opening_bytes
-from emissary_lib.protocol.payloads import End, Ended
+from emissary_lib.protocol.payloads import End, Ended, Resumed
 from emissary_lib.protocol.targets import Target
 from functions.common import wiring
 from functions.connect.app import make_handler as connect_handler
 from functions.default.app import make_handler as default_handler
 from functions.disconnect.app import make_handler as disconnect_handler
-from tests.helpers.events import DIALER, HOST, KEY, RELAY, load_event
+from tests.helpers.events import DIALER, DIALER_AGAIN, HOST, KEY, RELAY, RESUME_NONCE, load_event
 from tests.unit.functions.adapters.callback_server import CallbackServer
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo
 
@@ -107,9 +107,27 @@ def test_a_session_from_door_to_end(
     assert dynamo.requests == requests, "a known peer costs no table request"
     assert posts() == [(RELAY.replace("=", "%3D"), up)] * 2
 
+    proof = {
+        "X-Emissary-Date": date,
+        "X-Emissary-Session": launch["session"],
+        "X-Emissary-Resume-Token": launch["resume_token"],
+        "X-Emissary-Mac": encode_unpadded(
+            resume_mac(KEY, date=date, nonce=RESUME_NONCE, host=HOST, session=launch["session"], epoch=2)
+        ),
+    }
+    assert connect(load_event("connect_resume", headers=proof), None)["statusCode"] == 200
+    send(DIALER_AGAIN, Frame(FrameType.RESUME, generation=3))
+    methods = [asked.method for asked in gateway.asked]
+    closed = gateway.asked.pop().path.rpartition("/")[2]
+    assert (methods, closed) == (["POST", "POST", "DELETE"], DIALER.replace("=", "%3D"))
+    where = Resumed(2, 1, DIALER_AGAIN, RELAY)
+    assert [(to, Resumed.decode(frame.payload)) for to, frame in posts()] == [
+        (connection.replace("=", "%3D"), where) for connection in (RELAY, DIALER_AGAIN)
+    ]
+
     send(RELAY, Frame(FrameType.END, generation=2, payload=End(Code.OK, 400, 500).encode()))
     ended = posts()
-    assert {to for to, _ in ended} == {DIALER.replace("=", "%3D"), RELAY.replace("=", "%3D")}
+    assert {to for to, _ in ended} == {DIALER_AGAIN.replace("=", "%3D"), RELAY.replace("=", "%3D")}
     assert {Ended.decode(frame.payload) for _, frame in ended} == {Ended(Code.OK, 500, 400, "clean")}
     for name in ("disconnect_dialer", "disconnect_relay"):
         assert disconnect(load_event(name), None) == {"statusCode": 200}

@@ -216,7 +216,7 @@ def test_the_same_instance_claims_again_with_a_higher_epoch_and_the_first_deadli
     opened(store)
     store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=3, at=CLAIM.at + 100))
     session = now_stored(store)
-    assert session.relay == Side("again=", 3)
+    assert session.relay == Side("again=", 3, previous=RELAY)
     assert session.expires == CLAIM.at + 900
 
 

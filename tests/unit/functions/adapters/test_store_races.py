@@ -13,11 +13,21 @@ from functions.common.adapters import items
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
 from functions.common.ports import SessionStore
-from functions.common.session import Fragment, Role, Side, Step
+from functions.common.session import Connection, Fragment, Role, Side, Step
 from tests.helpers.events import NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo
-from tests.unit.functions.adapters.steps import CLAIM, ENDING, LAUNCH, NEW, launched, now_stored, opened
+from tests.unit.functions.adapters.steps import (
+    CLAIM,
+    ENDING,
+    LAUNCH,
+    NEW,
+    RESUME,
+    forgotten,
+    launched,
+    now_stored,
+    opened,
+)
 
 
 def races(dynamo: Dynamo, act: Callable[[DynamoSessionStore, int], bool], racers: int = 8) -> int:
@@ -93,6 +103,8 @@ STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore]
     ),
     "launch": (lambda store: store.create(NEW), lambda store: store.launch(SESSION, LAUNCH)),
     "claim": (launched, lambda store: store.claim(CLAIM)),
+    "resume": (opened, lambda store: store.resume(RESUME)),
+    "restore": (forgotten, lambda store: store.restore(Connection(RELAY, SESSION, Role.RELAY, 1))),
     "clear": (opened, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1)),
     "end": (opened, lambda store: store.end(SESSION, ENDING, Step.END)),
 }

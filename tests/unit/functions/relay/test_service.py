@@ -15,12 +15,12 @@ from emissary_lib.exceptions import GatewayRefusedError
 from emissary_lib.loopback import reset
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Flag, FrameType
-from emissary_lib.protocol.payloads import Disconnected, Reset
+from emissary_lib.protocol.payloads import Disconnected, Reset, Resumed
 from emissary_lib.transport.base import MessageTransport
 from functions.common.errors import PeerBusyError, PeerGoneError
 from functions.relay.connector import Connected
 from functions.relay.launch import Launch
-from tests.unit.functions.relay.world import SOON, World, example_launch
+from tests.unit.functions.relay.world import SOON, FakeTransport, World, example_launch
 
 #: RFC 1928 section 6: version 5, success, reserved, IPv4, 10.0.0.7, port 5432.
 SUCCESS = bytes.fromhex("05 00 00 01 0a 00 00 07 15 38")
@@ -275,24 +275,58 @@ def test_reset_of_the_dialer_resets_the_target() -> None:
             world.target.recv(1)
 
 
-@pytest.mark.parametrize("how", ["told", "410"])
-def test_dialer_that_is_gone_ends_the_session(how: str) -> None:
-    with World() as world:
+def test_dialer_that_is_gone_ends_the_session_after_the_grace() -> None:
+    with World(grace=0.3) as world:
         world.opened()
-        if how == "told":
-            world.say(FrameType.DISCONNECTED, Disconnected(1, 1).encode())
-        else:
-            world.poster.raises = lambda: PeerGoneError("410")
-            world.target.sendall(b"for nobody")
+        world.say(FrameType.DISCONNECTED, Disconnected(1, 1).encode())
         assert world.reported().code is Code.DIALER_GONE
         assert world.result() is Code.DIALER_GONE
 
 
-def test_loss_of_its_own_websocket_ends_the_relay() -> None:
+def test_dialer_that_is_not_known_any_more_is_asked_for_and_waited_for() -> None:
+    with World(grace=0.3) as world:
+        world.opened()
+        world.poster.raises = lambda: PeerGoneError("410")
+        world.target.sendall(b"for nobody")
+        assert world.transport.sent.get(timeout=SOON).type is FrameType.RESUME
+        world.say(FrameType.RESUMED, Resumed(1, 1, None, "relay=").encode())
+        assert world.reported().code is Code.DIALER_GONE
+        assert world.result() is Code.DIALER_GONE
+
+
+def test_dialer_that_came_back_elsewhere_gets_what_it_missed_there() -> None:
+    with World() as world:
+        _frame, _parameters, data = world.opened()
+        world.poster.raises = lambda: PeerGoneError("410")
+        world.target.sendall(b"for the one who comes back")
+        assert world.transport.sent.get(timeout=SOON).type is FrameType.RESUME
+        world.poster.raises = lambda: None
+        world.launch = dataclasses.replace(world.launch, dialer_connection="elsewhere=")
+        world.say(FrameType.RESUMED, Resumed(2, 1, "elsewhere=", "relay=").encode())
+        assert world.stream(len(data) + 26).endswith(b"for the one who comes back")
+
+
+def test_relay_dials_back_when_its_own_websocket_is_lost_and_carries_on() -> None:
+    second = FakeTransport()
+    with World() as world:
+        world.opened()
+        world.again = second
+        world.transport.close()
+        assert second.sent.get(timeout=SOON).type is FrameType.RESUME
+        assert [claim["X-Emissary-Epoch"] for claim in world.claims] == ["1", "2"]
+        assert len({claim["X-Emissary-Instance"] for claim in world.claims}) == 1
+        world.transport = second
+        world.say(FrameType.RESUMED, Resumed(1, 2, world.launch.dialer_connection, "relay=").encode())
+        world.target.sendall(b"still here")
+        while not world.posted(FrameType.DATA).payload.endswith(b"still here"):
+            pass
+
+
+def test_relay_that_is_not_let_in_again_resets_the_target() -> None:
     with World() as world:
         world.opened()
         world.transport.close()
-        assert world.result() is Code.RELAY_GONE
+        assert world.result() is Code.UNKNOWN_SESSION
         with pytest.raises(ConnectionResetError):
             world.target.recv(1)
 

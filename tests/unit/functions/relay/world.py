@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from emissary_lib.deadline import Deadline
-from emissary_lib.exceptions import LinkClosedError
+from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError
 from emissary_lib.loopback import tcp_pair
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Flag, Frame, FrameType, decode, encode
@@ -67,6 +67,11 @@ class FakeTransport:
             raise LinkClosedError("closed", close_code=1001)
         return text
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, by either end. A relay that dials back after that is told to go."""
+        return self._closed.is_set()
+
     def close(self) -> None:
         self._closed.set()
         self._inbox.put(None)
@@ -108,9 +113,11 @@ class World:
         connect: Connects to the target; None for a target that accepts at once, see :attr:`target`.
         launch: What the relay is started with.
         remaining: Seconds until Lambda ends the invocation.
+        grace: Seconds for which a side without its WebSocket is waited for.
 
     Attributes:
         target: The target's end of its connection.
+        again: What the next dial-back gives, if it is to be let in again.
         claims: The headers of each dial-back.
         patience: How long each dial-back was to be waited for, in seconds.
         outcome: What ``serve`` returned.
@@ -123,8 +130,10 @@ class World:
         connect: Callable[[Launch, Deadline], Connected] | None = None,
         launch: Launch | None = None,
         remaining: float = 900.0,
+        grace: float = 60.0,
     ) -> None:
         self.transport = FakeTransport()
+        self.again: FakeTransport | None = None
         self.poster = FakePoster()
         self.target, self.near = tcp_pair()
         self.target.settimeout(SOON)
@@ -139,6 +148,7 @@ class World:
             connect or (lambda launch, deadline: accepted),
             self.poster,
             pause=lambda seconds: None,
+            grace=grace,
         )
         self._ended = threading.Event()
         self._failed: BaseException | None = None
@@ -155,6 +165,11 @@ class World:
     def _dial_back(self, headers: Mapping[str, str], deadline: Deadline) -> MessageTransport:
         self.claims.append(dict(headers))
         self.patience.append(deadline.timeout)
+        if self.again is not None:
+            again, self.again = self.again, None
+            return again
+        if self.transport.closed:
+            raise GatewayRefusedError("the session is over", http_status=409)
         return self._answer(headers)
 
     def __enter__(self) -> World:

@@ -1,0 +1,79 @@
+"""A dialer comes back to its session (docs/protocol.md section 5.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emissary_lib.protocol.auth import (
+    MAX_CLOCK_SKEW,
+    ClockSkewError,
+    DoorHeaders,
+    ResumeHeaders,
+    normalise_host,
+    parse_http_date,
+    token_hash,
+    verify_resume_mac,
+)
+from emissary_lib.protocol.errors import AuthenticationError
+from functions.common import logs
+from functions.common.events import GatewayEvent
+from functions.common.ports import Clock, KeySource, SessionStore
+from functions.common.routes.connect_dialer import HTTPS_PORT
+from functions.common.session import Resume
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectResume:
+    """Checks the MAC as the door does, then gives the session's dialer its new connection.
+
+    The nonce is not burnt: the MAC covers the epoch, and no epoch is taken twice.
+    """
+
+    store: SessionStore
+    keys: KeySource
+    clock: Clock
+
+    def __call__(self, event: GatewayEvent) -> None:
+        """Admit a dialer that comes back.
+
+        Raises:
+            AuthenticationError: Credentials are absent, malformed or wrong.
+            ClaimRefusedError: It has nothing to come back to, or has been overtaken by a later attempt.
+            StoreError: The table could not be reached.
+        """
+        now = self.clock()
+        signed, shown = DoorHeaders.from_headers(event.headers), ResumeHeaders.from_headers(event.headers)
+        self._verify(signed, shown, event.domain, now)
+        resume = Resume(
+            session=shown.session,
+            connection=event.connection_id,
+            key_id=signed.key_id,
+            token_hash=token_hash(shown.resume_token),
+            epoch=shown.epoch,
+            at=now,
+        )
+        self.store.resume(resume)
+        logs.info(
+            "dialer resumed",
+            session=resume.session,
+            key_id=resume.key_id,
+            epoch=resume.epoch,
+            connection_id=resume.connection,
+        )
+
+    def _verify(self, signed: DoorHeaders, shown: ResumeHeaders, domain: str, now: float) -> None:
+        key = self.keys.keys().get(signed.key_id)
+        if key is None:
+            raise AuthenticationError(f"key id {signed.key_id} is not known here")
+        verify_resume_mac(
+            signed.mac,
+            key,
+            date=signed.date,
+            nonce=signed.nonce,
+            host=normalise_host(domain, scheme_default_port=HTTPS_PORT),
+            session=shown.session,
+            epoch=shown.epoch,
+        )
+        skew = parse_http_date(signed.date) - now
+        if abs(skew) > MAX_CLOCK_SKEW:
+            raise ClockSkewError(skew)

@@ -1,0 +1,69 @@
+"""RESUME: a client asks where its peer is, and both sides are told (docs/protocol.md section 5.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from functions.common import answers, logs
+from functions.common.errors import PeerError
+from functions.common.ports import PeerLink, SessionStore
+from functions.common.routes.absence import forget
+from functions.common.routes.ending import EndSession
+from functions.common.routes.posting import answer, close, posted
+from functions.common.session import Connection, Role, Session, State, may_restore
+
+
+@dataclass(frozen=True, slots=True)
+class OnResume:
+    """Handles RESUME. It may be repeated: each time it tells what is true then."""
+
+    store: SessionStore
+    link: PeerLink
+    end: EndSession
+
+    def __call__(self, sender: Connection, request_id: str) -> None:
+        """Handle one RESUME.
+
+        That of a connection which another has taken the place of changes nothing, and is not answered.
+
+        Raises:
+            PeerBusyError, PeerUnreachableError: The sender was not told; it should ask again.
+            StoreError: The table could not be reached.
+        """
+        session = self._current(sender)
+        if session is None or session.state is State.ENDED:
+            return answer(self.link, sender.id, answers.ended(session))
+        if session.side(sender.role).connection != sender.id or self.end.overdue(session, request_id):
+            return
+        told = self._tell_peer(session, sender.role.other)
+        if told is None or told.state is State.ENDED:
+            return answer(self.link, sender.id, answers.ended(told))
+        # The sender last: what it hears is what has been found out about its peer.
+        posted(self.link, sender.id, answers.resumed(told))
+        close(self.link, told.side(sender.role).previous, session=session.id)
+
+    def _current(self, sender: Connection) -> Session | None:
+        """The session; a sender that was forgotten, and is here, is its side's connection again."""
+        session = self.store.session(sender.session)
+        if session is None or not may_restore(session, sender):
+            return session
+        session, done = self.store.restore(sender)
+        if done and session is not None:
+            logs.info("connection restored", session=session.id, role=sender.role.value, epoch=sender.epoch)
+        return session
+
+    def _tell_peer(self, session: Session, role: Role) -> Session | None:
+        """Tell the sender's peer, best effort; the session with what was found out by that."""
+        while (peer := session.side(role).connection) is not None and session.state is not State.ENDED:
+            try:
+                if posted(self.link, peer, answers.resumed(session)):
+                    break
+            except PeerError as exc:
+                # The sender asks again until it hears its peer, so the peer will be told.
+                logs.warning("notice not delivered", session=session.id, connection_id=peer, cause=str(exc))
+                break
+            after = forget(self.store, session, role, peer)
+            if after is None:
+                return None
+            session = after
+        return session

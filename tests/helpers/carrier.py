@@ -1,0 +1,315 @@
+"""API Gateway, the network and the bridge, in virtual time: two WebSockets that fail in every way.
+
+The network delays every message by its own amount (and so changes their order), loses some, doubles some, and
+answers some with the gateway's own error message. WebSockets break with notice or without, and come back. The
+bridge is docs/protocol.md sections 5 and 6 in its simplest form.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.payloads import Disconnected, End, Ended, Resumed
+from emissary_lib.protocol.session import Outgoing, Session
+from emissary_lib.protocol.states import Side, State
+from tests.helpers.clock import Clock
+
+GATEWAY_ERROR = '{"message": "Internal server error", "connectionId":"Ab1=", "requestId":"Cd2="}'
+
+#: What the driver of a session waits between attempts, in seconds: at first, and at most.
+_BACK_OFF = (0.1, 2.0)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How bad the link is; shares are from 0 to 1, delays in seconds.
+
+    Attributes:
+        drop: Messages that vanish.
+        duplicate: Messages that come twice.
+        error: Messages that the gateway answers with an error of its own.
+        delay: Of each message, from and to.
+        attempt: Attempts to reconnect that fail.
+        unheard: Attempts that succeed, and their 101 is lost.
+        disconnect: ``$disconnect`` events that are lost (half as many are doubled).
+        notice: Delay of ``$disconnect``, from and to.
+    """
+
+    drop: float = 0.0
+    duplicate: float = 0.0
+    error: float = 0.0
+    delay: tuple[float, float] = (0.01, 0.01)
+    attempt: float = 0.0
+    unheard: float = 0.0
+    disconnect: float = 0.0
+    notice: tuple[float, float] = (0.0, 0.1)
+
+
+@dataclass(eq=False)
+class Connection:
+    """One WebSocket as the gateway sees it."""
+
+    name: str
+    side: Side
+    epoch: int
+    open: bool = True
+    silent: bool = False  # the network is gone, and the gateway has not noticed
+
+
+class Carrier:
+    """Everything between two sessions.
+
+    Args:
+        seed: Of everything that chance decides.
+        faults: How bad it is.
+        clock: The time.
+        sessions: Of both sides; the carrier drives their links as their tunnels would.
+        epochs: Of dialer and relay at the start.
+
+    Attributes:
+        ended: What the bridge has recorded as the end; ``None`` before.
+        resumes: RESUME messages that the bridge got.
+    """
+
+    def __init__(
+        self, seed: int, faults: Faults, clock: Clock, sessions: dict[Side, Session], epochs: tuple[int, int]
+    ) -> None:
+        self.ended: Ended | None = None
+        self.resumes = 0
+        self._faults = faults
+        self._random = random.Random(seed)
+        self._clock = clock
+        self._sessions = sessions
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._lost_ends = 0
+        self._names = 0
+        self._epochs = dict(zip((Side.CLIENT, Side.RELAY), epochs, strict=True))
+        #: What each client holds, what the bridge has written down, and all there are.
+        self._held: dict[Side, Connection | None] = {}
+        self._known: dict[Side, Connection | None] = {}
+        self._all: dict[str, Connection] = {}
+        for side in sessions:
+            self._held[side] = self._known[side] = self._connection(side)
+        first = self._known[Side.CLIENT]
+        assert first
+        self._target = first.name  # where the relay posts to
+        self._unreachable = dict.fromkeys(sessions, 0.0)
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def later(self, after: float, action: Callable[[], None]) -> None:
+        """Let something happen, ``after`` seconds from now."""
+        self._order += 1
+        heapq.heappush(self._events, (self._clock.now + after, self._order, action))
+
+    def next_times(self) -> Iterable[float]:
+        """When something happens next."""
+        if self._events:
+            yield self._events[0][0]
+
+    def happen(self) -> None:
+        """Let everything happen that is due."""
+        while self._events and self._events[0][0] <= self._clock.now:
+            heapq.heappop(self._events)[2]()
+
+    # -- what a session's driver does -----------------------------------------------------------
+
+    def send(self, side: Side, message: Outgoing) -> None:
+        """One message of a session's: over its WebSocket, or (the relay's to its peer) by a post."""
+        connection = self._held[side]
+        assert connection, f"the {side.value} sends without a link"
+        kind = decode(message.text).type
+        fate = self._random.random()
+        if kind == FrameType.END and self._lost_ends >= 3:
+            fate = 1.0  # four in a row are not lost: then nobody could end anything
+        if fate < self._faults.drop:
+            self._lost_ends += kind == FrameType.END
+            return
+        if fate < self._faults.drop + self._faults.error:
+            self._lost_ends += kind == FrameType.END
+            self._post(connection, GATEWAY_ERROR)
+            return
+        for _copy in range(2 if self._random.random() < self._faults.duplicate else 1):
+            if side is Side.RELAY and not message.to_bridge:
+                target = self._all[self._target]
+                self._travel(lambda target=target: self._relay_posts(target, message.text))  # type: ignore[misc]
+            else:
+                self._travel(lambda: self._default(connection, message.text))
+
+    def peer_moved(self, side: Side, connection: str) -> None:
+        """The session says where its peer is now."""
+        if side is Side.RELAY:
+            self._target = connection
+
+    def dropped(self, side: Side) -> None:
+        """The session found its link dead, and the driver drops it."""
+        self._lose(side)
+
+    def close(self, side: Side) -> None:
+        """The session is over; its WebSocket is closed."""
+        held, self._held[side] = self._held[side], None
+        if held:
+            self._shut(held)
+
+    # -- what goes wrong ------------------------------------------------------------------------
+
+    def cut(self, side: Side, outage: float = 0.0) -> None:
+        """The WebSocket breaks, and both its ends notice; the gateway is out of reach for ``outage`` s."""
+        self._unreachable[side] = max(self._unreachable[side], self._clock.now + outage)
+        held = self._held[side]
+        if held:
+            self._shut(held)
+            self._lose(side)
+
+    def silence(self, side: Side, outage: float = 0.0) -> None:
+        """The network of the WebSocket is gone, and nobody notices."""
+        self._unreachable[side] = max(self._unreachable[side], self._clock.now + outage)
+        held = self._held[side]
+        if held:
+            held.silent = True
+
+    def _lose(self, side: Side) -> None:
+        self._held[side] = None
+        gone = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+        self._sessions[side].link_lost(gone, "the test cut it", self._clock.now)
+        self._attempt(side, _BACK_OFF[0])
+
+    def _attempt(self, side: Side, pause: float) -> None:
+        """As ``Tunnel._reconnect`` does."""
+        session = self._sessions[side]
+        if session.link_deadline is None or self._held[side]:
+            return
+        epoch = session.begin_attempt()
+        failing = self._random.random() < self._faults.attempt
+        if failing or self._clock.now < self._unreachable[side]:
+            again = pause * self._random.uniform(0.5, 1.5)
+            self._travel(lambda: self.later(again, lambda: self._attempt(side, min(_BACK_OFF[1], pause * 2))))
+        else:
+            self._travel(lambda: self._connect(side, epoch, pause))
+
+    def _connect(self, side: Side, epoch: int, pause: float) -> None:
+        """``$connect`` of an attempt to resume."""
+        if self.ended or epoch <= self._epochs[side]:
+            self._travel(lambda: self._sessions[side].link_refused(Code.UNKNOWN_SESSION, "HTTP status 409"))
+            return
+        self._epochs[side] = epoch
+        fresh = self._known[side] = self._connection(side)
+        if self._random.random() < self._faults.unheard:
+            self.later(self._random.uniform(0, 30), lambda: self._shut(fresh))
+            self._travel(lambda: self._attempt(side, min(_BACK_OFF[1], pause * 2)))
+        else:
+            self._travel(lambda: self._connected(side, fresh))
+
+    def _connected(self, side: Side, fresh: Connection) -> None:
+        session = self._sessions[side]
+        if session.link_deadline is None:
+            self._shut(fresh)
+            return
+        self._held[side] = fresh
+        session.link_restored(self._clock.now)
+
+    def _connection(self, side: Side) -> Connection:
+        self._names += 1
+        made = Connection(f"c{self._names}=", side, self._epochs[side])
+        self._all[made.name] = made
+        return made
+
+    def _shut(self, connection: Connection) -> None:
+        """The gateway notices that a connection is gone: ``$disconnect``, sooner or later, or never."""
+        if not connection.open:
+            return
+        connection.open = False
+        fate = self._random.random()
+        if fate < self._faults.disconnect:
+            return
+        for _copy in range(2 if fate > 1 - self._faults.disconnect / 2 else 1):
+            self.later(self._random.uniform(*self._faults.notice), lambda: self._disconnected(connection))
+
+    # -- the gateway and the bridge -------------------------------------------------------------
+
+    def _travel(self, arrive: Callable[[], None]) -> None:
+        self.later(self._random.uniform(*self._faults.delay), arrive)
+
+    def _post(self, to: Connection | None, text: str) -> bool:
+        """``PostToConnection``: whether the connection is open. Silent ones count as such."""
+        if to is None or not to.open:
+            return False
+        self._travel(lambda: self._arrive(to, text))
+        return True
+
+    def _arrive(self, to: Connection, text: str) -> None:
+        if self._held[to.side] is to and not to.silent:
+            self._sessions[to.side].receive_message(text, self._clock.now)
+
+    def _relay_posts(self, target: Connection, text: str) -> None:
+        if not self._post(target, text):
+            self._travel(lambda: self._tell_relay_410())
+
+    def _tell_relay_410(self) -> None:
+        if self._sessions[Side.RELAY].state is not State.ENDED:
+            self._sessions[Side.RELAY].peer_unknown(self._clock.now)
+
+    def _default(self, sender: Connection, text: str) -> None:
+        if sender.silent:
+            return
+        frame = decode(text)
+        peer = Side.RELAY if sender.side is Side.CLIENT else Side.CLIENT
+        if frame.type == FrameType.END:
+            self._end(sender.side, End.decode(frame.payload))
+        elif self.ended:
+            self._tell_ended(sender)
+        elif frame.type == FrameType.RESUME:
+            self._resume(sender)
+        elif frame.type == FrameType.PROBE:
+            self._post(sender, encode(Frame(FrameType.PROBED, payload=frame.payload)))
+        elif not self._post(self._known[peer], text):
+            self._known[peer] = None
+            self._tell(sender, FrameType.DISCONNECTED, Disconnected(peer.role, self._epochs[peer] & 0xFFFF))
+
+    def _resume(self, sender: Connection) -> None:
+        self.resumes += 1
+        if self._known[sender.side] is not sender:
+            return
+        for other in self._all.values():
+            if other.side is sender.side and other is not sender:
+                self._shut(other)
+        dialer, relay = self._known[Side.CLIENT], self._known[Side.RELAY]
+        told = Resumed(
+            self._epochs[Side.CLIENT],
+            self._epochs[Side.RELAY],
+            dialer.name if dialer else None,
+            relay.name if relay else None,
+        )
+        for side in self._sessions:
+            if self._random.random() >= self._faults.drop:
+                self._tell(self._known[side], FrameType.RESUMED, told)
+
+    def _disconnected(self, gone: Connection) -> None:
+        if self._known[gone.side] is gone:
+            self._known[gone.side] = None
+        other = Side.RELAY if gone.side is Side.CLIENT else Side.CLIENT
+        if self.ended is None:  # and of an old connection as well, if it is that late
+            self._tell(
+                self._known[other], FrameType.DISCONNECTED, Disconnected(gone.side.role, gone.epoch & 0xFFFF)
+            )
+
+    def _end(self, sender: Side, end: End) -> None:
+        if self.ended is None:
+            dialer, relay = (end.sent, end.received) if sender is Side.CLIENT else (end.received, end.sent)
+            self.ended = Ended(end.code, dialer, relay)
+        for side in self._sessions:
+            if self._random.random() >= self._faults.drop:
+                self._tell_ended(self._known[side])
+
+    def _tell_ended(self, to: Connection | None) -> None:
+        assert self.ended is not None
+        self._tell(to, FrameType.ENDED, self.ended)
+
+    def _tell(self, to: Connection | None, kind: FrameType, what: Disconnected | Ended | Resumed) -> None:
+        self._post(to, encode(Frame(kind, payload=what.encode())))

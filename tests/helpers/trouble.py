@@ -1,0 +1,114 @@
+"""What the tests of cuts, losses and ends share: a stack with short times, and a transfer that is watched."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import pathlib
+import random
+import re
+import socket
+import threading
+import time
+from typing import Final
+
+from tests.helpers.cloudside import ROOT, TEMPLATE
+
+BLOCK: Final = 65_536
+
+
+def edited_template(
+    directory: pathlib.Path, *, timeout: float | None = None, **seconds: float
+) -> pathlib.Path:
+    """The template with another limit on the relay's run, and other ``EMISSARY_<NAME>_SECONDS`` for it.
+
+    Args:
+        directory: Where to write it.
+        timeout: The relay function's ``Timeout``.
+        seconds: ``grace``, ``ping``, ``pong``, ``probe``.
+    """
+    text = TEMPLATE.read_text(encoding="utf-8").replace("CodeUri: .\n", f"CodeUri: {ROOT}\n")
+    if timeout is not None:
+        text, count = re.subn(r"Timeout: 900\b", f"Timeout: {timeout:g}", text)
+        assert count == 1
+    line = re.search(r"^ +EMISSARY_GRACE_SECONDS: .*\n", text, re.MULTILINE)
+    assert line is not None
+    indent = re.match(" +", line[0])
+    assert indent is not None
+    values = "".join(
+        f'{indent[0]}EMISSARY_{name.upper()}_SECONDS: "{value:g}"\n' for name, value in seconds.items()
+    )
+    kept = "" if "grace" in seconds else line[0]
+    path = directory / "template.yaml"
+    path.write_text(text.replace(line[0], kept + values), encoding="utf-8")
+    return path
+
+
+class Stream:
+    """Endless bytes that are sent until they are told to end; both ends count and hash.
+
+    Attributes:
+        sent: Digest of what was sent; complete once the sender has ended.
+        arrivals: When something arrived, on the monotonic clock, in order.
+        received: Bytes that arrived.
+        failure: What an end met instead of the clean end of the stream.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._end = threading.Event()
+        self._sent = hashlib.sha256()
+        self._heard = hashlib.sha256()
+        self.arrivals: list[float] = []
+        self.received = 0
+        self.size = 0
+        self.failure: OSError | None = None
+        self.done = threading.Event()
+
+    def send(self, sock: socket.socket) -> None:
+        """Send until :meth:`end`; then half-close."""
+        try:
+            while not self._end.is_set():
+                block = self._random.randbytes(BLOCK)
+                sock.sendall(block)
+                self._sent.update(block)
+                self.size += len(block)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            self.failure = exc
+
+    def receive(self, sock: socket.socket) -> None:
+        """Read to the end."""
+        try:
+            while block := sock.recv(4 * BLOCK):
+                self._heard.update(block)
+                self.received += len(block)
+                self.arrivals.append(time.monotonic())
+        except OSError as exc:
+            self.failure = exc
+        self.done.set()
+
+    def end(self) -> None:
+        """Let the sender come to its end."""
+        self._end.set()
+
+    @property
+    def identical(self) -> bool:
+        """Whether what was heard is what was sent, in full."""
+        return self.received == self.size and self._heard.digest() == self._sent.digest()
+
+    def wait_for_more(self, count: int, timeout: float) -> None:
+        """Wait until ``count`` more bytes have arrived; an error of either end is raised here."""
+        until, goal = time.monotonic() + timeout, self.received + count
+        while self.received < goal:
+            if self.failure is not None:
+                raise self.failure
+            assert time.monotonic() < until, f"nothing has arrived for {timeout:g} s"
+            time.sleep(0.005)  # the stream tells nobody; this is short against a pause
+
+    def pause_after(self, moment: float, until: float) -> float:
+        """The longest time without an arrival that touches ``moment`` to ``until``."""
+        inner = [at for at in list(self.arrivals) if moment < at <= until]
+        before = [at for at in list(self.arrivals) if at <= moment][-1:]
+        times = [max([*before, moment]), *inner]
+        return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)

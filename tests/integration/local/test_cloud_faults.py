@@ -1,0 +1,179 @@
+"""Faults of a whole running cloud: given at the start, replaced later, done on demand, counted, scaled."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import websocket
+
+from emissary_lib.local import Faults, LocalCloud, LocalCloudError
+from emissary_lib.local.cloud import run_foreground
+
+TEMPLATE = Path(__file__).parent / "stack" / "template.yaml"
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[LocalCloud]:
+    with LocalCloud(TEMPLATE, time_scale=0.05) as running:
+        yield running
+
+
+@pytest.fixture
+def client(cloud: LocalCloud) -> Iterator[websocket.WebSocket]:
+    cloud.set_faults(Faults())
+    socket = websocket.create_connection(cloud.url, timeout=10)
+    yield socket
+    cloud.set_faults(Faults())
+    socket.shutdown()  # close() would wait for an answer, or, once closed, leave the socket open
+
+
+def ask(client: websocket.WebSocket, question: str) -> Any:
+    client.send(question)
+    return json.loads(client.recv())
+
+
+def soon(condition: Callable[[], object]) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def since(cloud: LocalCloud, before: dict[str, int]) -> dict[str, int]:
+    """What has happened since, by kind."""
+    return {kind: n - before.get(kind, 0) for kind, n in cloud.faults_met.items() if n != before.get(kind, 0)}
+
+
+def test_faults_are_replaced_and_counted_while_it_runs(
+    cloud: LocalCloud, client: websocket.WebSocket
+) -> None:
+    before = cloud.faults_met
+    ask(client, "count")
+    assert since(cloud, before) == {}
+    cloud.set_faults(Faults(message_500=1.0))
+    assert ask(client, "count")["message"] == "Internal server error"
+    assert since(cloud, before) == {"message_500": 1}
+    cloud.set_faults(Faults())
+    assert isinstance(ask(client, "count"), int)
+
+
+def test_the_clock_skew_cannot_be_changed_while_it_runs(cloud: LocalCloud) -> None:
+    with pytest.raises(LocalCloudError, match="clock skew is fixed when the local cloud starts"):
+        cloud.set_faults(Faults(skew_seconds=60.0))
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "error"),
+    [
+        ("close", "cut_close", websocket.WebSocketConnectionClosedException),
+        ("reset", "cut_reset", OSError),
+        ("mid-frame", "cut_mid_frame", websocket.WebSocketConnectionClosedException),
+    ],
+)
+def test_connections_are_cut_on_demand(
+    cloud: LocalCloud, client: websocket.WebSocket, how: str, kind: str, error: type[Exception]
+) -> None:
+    before = cloud.faults_met
+    assert cloud.cut("dialer", how) == 1
+    with pytest.raises(error):
+        while client.recv_data(control_frame=True)[0] == websocket.ABNF.OPCODE_CLOSE:
+            raise websocket.WebSocketConnectionClosedException
+    assert since(cloud, before) == {kind: 1}
+    assert cloud.cut("relay", how) == 0
+
+
+def test_a_silent_connection_answers_nothing(cloud: LocalCloud, client: websocket.WebSocket) -> None:
+    assert cloud.cut("dialer", "silent", which=-1) == 1
+    client.send("count")
+    client.settimeout(0.3)
+    with pytest.raises(websocket.WebSocketTimeoutException):
+        client.recv()
+
+
+def test_a_wrong_command_says_what_is_wrong(cloud: LocalCloud) -> None:
+    with pytest.raises(LocalCloudError, match="cannot cut 'both' by 'axe'"):
+        cloud.cut(how="axe")
+    with pytest.raises(LocalCloudError, match="no function 'Nobody'"):
+        cloud.crash("Nobody")
+
+
+def test_a_running_function_is_crashed_on_demand(cloud: LocalCloud, client: websocket.WebSocket) -> None:
+    client.send("sleep 60")
+    soon(lambda: cloud.crash("Default"))
+    assert json.loads(client.recv())["message"] == "Internal server error"
+
+
+def test_retired_environments_start_cold(cloud: LocalCloud, client: websocket.WebSocket) -> None:
+    ask(client, "count")
+    starts = cloud.logs("Default").count("INIT_REPORT")
+    soon(lambda: cloud.retire("Default"))
+    ask(client, "count")
+    soon(lambda: cloud.logs("Default").count("INIT_REPORT") > starts)
+
+
+def test_kept_connections_of_frozen_functions_die(cloud: LocalCloud, client: websocket.WebSocket) -> None:
+    before = cloud.faults_met
+    cloud.set_faults(Faults(kept_dead=1.0))
+    ask(client, "count")  # opens one to DynamoDB and one to @connections
+    soon(lambda: since(cloud, before).get("kept_dead", 0) >= 2)
+    cloud.set_faults(Faults())
+    cloud.retire()  # some of their connections will never answer again
+
+
+def test_the_functions_remaining_time_is_scaled(client: websocket.WebSocket) -> None:
+    assert ask(client, "remaining") <= 5000  # of 10 s, times 0.05, and at least SHORTEST_RUN
+
+
+def test_the_idle_limit_is_met_in_scaled_time() -> None:
+    with LocalCloud(TEMPLATE, time_scale=0.001) as cloud:
+        client = websocket.create_connection(cloud.url, timeout=10)
+        began = time.monotonic()
+        code, data = client.recv_data(control_frame=True)
+        assert (code, int.from_bytes(data[:2], "big")) == (websocket.ABNF.OPCODE_CLOSE, 1001)
+        assert 0.5 < time.monotonic() - began < 5  # 10 minutes
+        client.shutdown()
+
+
+@pytest.mark.parametrize("skew", [-3600, 7 * 86_400])
+def test_a_cloud_with_another_clock_works_in_itself(skew: float) -> None:
+    """The SDK signs with the function's clock, and the local services check with the same."""
+    with LocalCloud(TEMPLATE, faults=Faults(skew_seconds=skew)) as cloud:
+        client = websocket.create_connection(cloud.url, timeout=10)
+        assert ask(client, "count") == 1
+        assert abs(ask(client, "clock") - time.time() - skew) < 10
+        assert ask(client, 'invoke {"echo": "x"}')["payload"] == {"echo": "x"}
+        client.close()
+
+
+def test_a_foreground_run_tells_what_went_wrong() -> None:
+    class Output:
+        """Meets a fault once the ready line is there, then interrupts this process, as Ctrl-C would."""
+
+        def __init__(self) -> None:
+            self.text = ""
+            self.ready = False
+
+        def write(self, text: str) -> int:
+            self.text += text
+            return len(text)
+
+        def flush(self) -> None:
+            if not self.ready:
+                self.ready = True
+                url = json.loads(self.text)["url"]
+                with pytest.raises(websocket.WebSocketBadStatusException):
+                    websocket.create_connection(url, timeout=10)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    output: Any = Output()
+    faults = Faults(connect_429=1.0)
+    assert run_foreground(str(TEMPLATE), [], json_line=True, out=output, faults=faults) == 0
+    assert json.loads(output.text.splitlines()[-1])["faults"] == {"connect_429": 1}

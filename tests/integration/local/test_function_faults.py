@@ -1,0 +1,188 @@
+"""Faults of functions, in real processes: they die, hang, start cold, and read a wrong clock."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from emissary_lib.local.errors import UnknownFunctionError
+from emissary_lib.local.faults import FaultEngine, Faults
+from emissary_lib.local.ports import InvocationResult, InvocationStatus
+
+from .lambda_world import World, run, spec, world
+
+CLOCKS = """
+import datetime, time
+from datetime import datetime as captured
+from time import time as now
+import botocore.auth, email.utils
+
+def clocks(event, context):
+    return {
+        "time": time.time(), "captured": now(), "ns": time.time_ns() / 1e9, "gmtime": time.mktime(time.gmtime()),
+        "datetime": datetime.datetime.now(datetime.timezone.utc).timestamp(), "by name": captured.now().timestamp(),
+        "utcnow": captured.utcnow().replace(tzinfo=datetime.timezone.utc).timestamp(),
+        "http": email.utils.parsedate_to_datetime(email.utils.formatdate(usegmt=True)).timestamp(),
+        "left": context.get_remaining_time_in_millis() / 1000, "same": isinstance(captured(2026, 1, 1), datetime.datetime),
+        "strftime": datetime.datetime.strptime(time.strftime("%Y%m%d%H%M%S"), "%Y%m%d%H%M%S").timestamp(),
+    }
+
+def work(event, context):
+    with open(event["file"], "a") as file:
+        file.write("x")
+    return {}
+"""  # noqa: E501
+
+
+def write_functions(directory: Path) -> None:
+    (directory / "clocks.py").write_text(CLOCKS)
+
+
+async def work(w: World, directory: Path) -> tuple[InvocationResult, int]:
+    """Invoke once; the result, and how often the work was done."""
+    file = directory / "done"
+    file.unlink(missing_ok=True)
+    result = await w.service.invoke("F", json.dumps({"file": str(file)}).encode())
+    return result, len(file.read_text()) if file.exists() else 0
+
+
+def test_a_crash_comes_before_or_after_the_work_and_is_an_exit_error(tmp_path: Path) -> None:
+    write_functions(tmp_path)
+
+    async def body() -> None:
+        engine = FaultEngine(Faults(seed=2, crash=1.0, crash_seconds=0.001))
+        function = spec("work", tmp_path, handler_path="clocks.work")
+        async with world(tmp_path, function, faults=engine) as w:
+            done = set()
+            for _ in range(12):
+                result, count = await work(w, tmp_path)
+                assert result.status is InvocationStatus.FUNCTION_ERROR
+                assert b"Runtime.ExitError" in result.payload
+                assert b"signal: killed" in result.payload
+                done.add(count)
+            assert done == {0, 1}
+            assert engine.met == {"crash": 12}
+            engine.replace(Faults())
+            assert (await work(w, tmp_path))[0].status is InvocationStatus.OK
+
+    run(body)
+
+
+def test_an_invocation_hangs_until_its_timeout_with_its_work_done_or_not(tmp_path: Path) -> None:
+    write_functions(tmp_path)
+
+    async def body() -> None:
+        engine = FaultEngine(Faults(seed=2, invoke_hang=1.0))
+        function = spec("work", tmp_path, handler_path="clocks.work", timeout=0.3)
+        async with world(tmp_path, function, faults=engine) as w:
+            done = set()
+            for _ in range(6):
+                began = time.monotonic()
+                result, count = await work(w, tmp_path)
+                assert result.status is InvocationStatus.TIMEOUT
+                assert time.monotonic() - began >= 0.3
+                done.add(count)
+            assert done == {0, 1}
+            assert engine.met == {"invoke_hang": 6}
+
+    run(body)
+
+
+def test_faults_of_functions_spare_the_others(tmp_path: Path) -> None:
+    async def body() -> None:
+        engine = FaultEngine(Faults(crash=1.0, functions=("F",)))
+        specs = (spec("echo", tmp_path), spec("echo", tmp_path, logical_id="G"))
+        async with world(tmp_path, *specs, faults=engine) as w:
+            assert (await w.service.invoke("F", b"{}")).status is InvocationStatus.FUNCTION_ERROR
+            assert (await w.service.invoke("G", b"{}")).status is InvocationStatus.OK
+
+    run(body)
+
+
+def test_a_cold_start_passes_over_the_warm_environment(tmp_path: Path) -> None:
+    async def body() -> None:
+        engine = FaultEngine()
+        async with world(tmp_path, spec("who", tmp_path), faults=engine) as w:
+            warm = (await w.call({}))["pid"]
+            assert (await w.call({}))["pid"] == warm
+            engine.replace(Faults(cold_start=1.0, cold_start_seconds=0.01))
+            cold = await w.call({})
+            assert cold["pid"] != warm and cold["count"] == 1
+            assert engine.met == {"cold_start": 1}
+
+    run(body)
+
+
+async def until_idle(w: World, environments: int) -> None:
+    """Retire idle environments until ``environments`` of them have been."""
+    async with asyncio.timeout(10):
+        gone = 0
+        while gone < environments:
+            gone += w.service.retire("F")
+            await asyncio.sleep(0.002)
+
+
+def test_retired_environments_are_replaced_by_new_ones(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("slow", tmp_path)) as w:
+            before = {
+                each["pid"] for each in await asyncio.gather(*(w.call({"seconds": 0.2}) for _ in range(3)))
+            }
+            await until_idle(w, len(before))
+            after = {
+                each["pid"] for each in await asyncio.gather(*(w.call({"seconds": 0.2}) for _ in range(3)))
+            }
+            assert not before & after
+
+    run(body)
+
+
+def test_running_invocations_are_killed_on_demand(tmp_path: Path) -> None:
+    async def body() -> None:
+        engine = FaultEngine()
+        async with world(tmp_path, spec("slow", tmp_path), faults=engine) as w:
+            running = asyncio.ensure_future(w.service.invoke("F", b'{"seconds": 60}'))
+            async with asyncio.timeout(10):
+                while not w.service.crash("F"):
+                    await asyncio.sleep(0.002)
+            assert (await running).status is InvocationStatus.FUNCTION_ERROR
+            assert engine.met == {"crash": 1}
+            with pytest.raises(UnknownFunctionError, match="no function 'Nobody'"):
+                w.service.crash("Nobody")
+
+    run(body)
+
+
+@pytest.mark.parametrize("skew", [-7200.0, 86_400.0])
+def test_a_shifted_function_reads_a_wrong_clock_everywhere(tmp_path: Path, skew: float) -> None:
+    write_functions(tmp_path)
+
+    async def body() -> None:
+        engine = FaultEngine(Faults(skew_seconds=skew))
+        function = spec("clocks", tmp_path, handler_path="clocks.clocks", timeout=5.0)
+        async with world(tmp_path, function, faults=engine) as w:
+            read = await w.call({})
+            assert 0 < read.pop("left") <= 5.0  # the deadline is in the same time
+            assert read.pop("same") is True
+            for name, value in read.items():
+                assert abs(value - time.time() - skew) < 10, name
+
+    run(body)
+
+
+def test_environments_clocks_differ_within_the_spread(tmp_path: Path) -> None:
+    write_functions(tmp_path)
+
+    async def body() -> None:
+        engine = FaultEngine(Faults(skew_spread=100.0))
+        function = spec("clocks", tmp_path, handler_path="clocks.clocks")
+        async with world(tmp_path, function, faults=engine, fresh_environments=True) as w:
+            off = [(await w.call({}))["time"] - time.time() for _ in range(4)]
+            assert all(abs(each) <= 101 for each in off)
+            assert max(off) - min(off) > 5
+
+    run(body)

@@ -1,0 +1,192 @@
+"""Cuts, met by real clients: closed, reset, broken off within a frame, and dead without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from emissary_lib.local.errors import LocalCloudError
+from emissary_lib.local.faults import Faults
+from emissary_lib.local.limits import Limits
+from emissary_lib.local.weather import Weather
+from emissary_lib.protocol.auth import session_id
+from emissary_lib.protocol.credentials import NONCE, RELAY_TOKEN, SESSION
+from emissary_lib.protocol.unpadded import encode_unpadded
+
+from .gateway_harness import PATIENCE, Running, running
+from .test_gateway_callbacks import connected
+
+
+def headers(side: str, number: int) -> dict[str, str]:
+    nonce = bytes([number]) * 32
+    if side == "dialer":
+        return {NONCE: encode_unpadded(nonce)}
+    return {RELAY_TOKEN: "x", SESSION: session_id(nonce)}
+
+
+@contextlib.asynccontextmanager
+async def sessions(count: int, **options: Any) -> AsyncIterator[tuple[Running, list[ClientConnection]]]:
+    """``count`` sessions: a dialer and a relay each, in this order."""
+    async with running(**options) as cloud, contextlib.AsyncExitStack() as stack:
+        clients = []
+        for number in range(count):
+            for side in ("dialer", "relay"):
+                client = connect(cloud.url, additional_headers=headers(side, number), ping_interval=None)
+                clients.append(await stack.enter_async_context(client))
+        yield cloud, clients
+
+
+async def end_of(client: ClientConnection) -> tuple[int | None, str]:
+    """The close code that a client was sent (None without one), and what ended it."""
+    with pytest.raises(ConnectionClosed) as caught:
+        await asyncio.wait_for(client.recv(), PATIENCE)
+    received = caught.value.rcvd
+    return (received.code if received else None), type(caught.value.__cause__).__name__
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "cause", "told", "kind"),
+    [
+        ("close", 1001, None, 1001, "cut_close"),
+        ("reset", None, "ConnectionResetError", 1006, "cut_reset"),
+        ("mid-frame", None, "EOFError", 1006, "cut_mid_frame"),
+    ],
+)
+def test_each_cut_is_seen_by_the_client_and_told_to_the_function(
+    how: str, code: int | None, cause: str | None, told: int, kind: str
+) -> None:
+    async def scenario() -> None:
+        async with connected() as (cloud, client, connection_id):
+            assert cloud.gateway.cutter.cut("dialer", how, connection_id) == 1
+            seen = await end_of(client)
+            assert seen[0] == code
+            if cause is not None:
+                assert seen[1] == cause
+            (event,) = await cloud.invoker.wait_for("Disconnect")
+            assert event["requestContext"]["disconnectStatusCode"] == told
+            assert cloud.faults.met == {kind: 1}
+            assert cloud.gateway.cutter.cut("dialer", how) == 0  # nobody is left
+
+    asyncio.run(scenario())
+
+
+CHOICES: list[tuple[str, Callable[[list[str]], str | int | None], list[int]]] = [
+    ("dialer", lambda ids: None, [0, 2]),
+    ("relay", lambda ids: None, [1, 3]),
+    ("both", lambda ids: None, [0, 1, 2, 3]),
+    ("dialer", lambda ids: 1, [2]),
+    ("relay", lambda ids: -1, [3]),
+    ("both", lambda ids: 1, [2, 3]),
+    ("dialer", lambda ids: 7, []),
+    ("dialer", lambda ids: ids[1], [1]),
+    ("both", lambda ids: ids[3], [2, 3]),
+    ("dialer", lambda ids: "nobody=", []),
+]
+
+
+@pytest.mark.parametrize(("side", "which", "expected"), CHOICES, ids=[str(i) for i in range(len(CHOICES))])
+def test_a_cut_takes_the_side_and_the_session_that_it_names(
+    side: str, which: Callable[[list[str]], str | int | None], expected: list[int]
+) -> None:
+    async def scenario() -> None:
+        async with sessions(2) as (cloud, clients):
+            events = await cloud.invoker.wait_for("Connect", 4)
+            ids = [event["requestContext"]["connectionId"] for event in events]
+            assert cloud.gateway.cutter.cut(side, "reset", which(ids)) == len(expected)
+            for number in expected:
+                await end_of(clients[number])
+            for number in set(range(4)) - set(expected):
+                await asyncio.wait_for(await clients[number].ping(), PATIENCE)
+
+    asyncio.run(scenario())
+
+
+def test_an_unknown_side_or_way_is_refused() -> None:
+    async def scenario() -> None:
+        async with running() as cloud:
+            with pytest.raises(LocalCloudError, match="cannot cut 'client' by 'reset'; want one of dialer"):
+                cloud.gateway.cutter.cut("client", "reset")
+            with pytest.raises(LocalCloudError, match="cannot cut 'relay' by 'axe'"):
+                cloud.gateway.cutter.cut("relay", "axe")
+
+    asyncio.run(scenario())
+
+
+def test_a_silent_connection_takes_posts_hears_nothing_and_is_noticed_late() -> None:
+    async def scenario() -> None:
+        limits, faults = Limits(time_scale=0.001), Faults(silence_seconds=500.0)  # 0.5 s
+        async with connected(limits=limits, faults=faults) as (cloud, client, connection_id):
+            assert cloud.gateway.cutter.cut("dialer", "silent") == 1
+            await cloud.call("post_to_connection", ConnectionId=connection_id, Data=b"into the void")
+            await client.send("unheard")
+            pong = await client.ping()
+            assert not [name for name, _ in cloud.invoker.events if name != "Connect"]
+            (event,) = await cloud.invoker.wait_for("Disconnect")
+            assert event["requestContext"]["disconnectStatusCode"] == 1006
+            # Nothing has come, not even the end of the TCP connection; nothing was read either.
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.recv(), 0.05)  # the post was answered half a second ago
+            assert client.state.name == "OPEN" and not pong.done()
+            assert [name for name, _ in cloud.invoker.events] == ["Connect", "Disconnect"]
+            assert cloud.faults.met == {"silence": 1}
+            with pytest.raises(Exception, match="Gone"):
+                await cloud.call("post_to_connection", ConnectionId=connection_id, Data=b"x")
+            client.transport.abort()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("faults", "kinds"),
+    [
+        (Faults(seed=1, cut_every=0.02), {"cut_close", "cut_reset", "cut_mid_frame"}),
+        (Faults(seed=1, silence_every=0.02), {"silence"}),
+    ],
+    ids=["cut_every", "silence_every"],
+)
+def test_connections_are_cut_from_time_to_time(faults: Faults, kinds: set[str]) -> None:
+    async def scenario() -> None:
+        async with sessions(2, faults=faults) as (cloud, clients):
+            weather = Weather(cloud.faults, cloud.gateway.cutter, lambda: 0)
+            weather.start()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    while cloud.faults.met.total() < 4:
+                        await asyncio.sleep(0.005)
+            finally:
+                await weather.close()
+            assert set(cloud.faults.met) <= kinds
+            for client in clients:
+                client.transport.abort()
+
+    asyncio.run(scenario())
+
+
+def test_rates_can_be_switched_on_and_off_while_it_runs() -> None:
+    async def scenario() -> None:
+        async with running() as cloud:
+            storms: list[int] = []
+            weather = Weather(
+                cloud.faults, cloud.gateway.cutter, lambda: len(storms) or storms.append(1) or 1
+            )
+            weather.start()
+            try:
+                cloud.faults.replace(Faults(storm_every=0.005))
+                async with asyncio.timeout(PATIENCE):
+                    while cloud.faults.met["storm"] < 3:
+                        await asyncio.sleep(0.002)
+                cloud.faults.replace(Faults())
+                await asyncio.sleep(0)  # the cancelled one ends
+                so_far = cloud.faults.met["storm"]
+                await asyncio.sleep(0.1)  # twenty storms, were it still on
+                assert cloud.faults.met["storm"] == so_far
+            finally:
+                await weather.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,85 @@
+"""Kept connections die while their environment is frozen; here this very process is the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import select
+import socket
+
+from emissary_lib.local.faults import FaultEngine, Faults
+from emissary_lib.local.kept import KeptConnections, ports_of
+
+from .gateway_harness import PATIENCE, Running, running
+
+
+def kept_link(host: str) -> http.client.HTTPConnection:
+    """A kept HTTP connection that has been used once."""
+    link = http.client.HTTPConnection(host, timeout=PATIENCE)
+    link.request("GET", "/")
+    link.getresponse().read()
+    assert link.sock is not None
+    return link
+
+
+def fate(link: http.client.HTTPConnection) -> str:
+    """What has become of it: ``closed``, ``silent`` or ``alive``."""
+    if select.select([link.sock], [], [], 0.2)[0]:
+        assert link.sock.recv(1) == b""
+        return "closed"
+    link.sock.settimeout(0.2)
+    try:
+        link.request("GET", "/")
+        link.getresponse().read()
+    except TimeoutError:
+        return "silent"
+    return "alive"
+
+
+def fates(faults: Faults, links: int, environment: int | None = None) -> tuple[list[str], FaultEngine]:
+    async def scenario(cloud: Running) -> list[str]:
+        opened = [await asyncio.to_thread(kept_link, cloud.host) for _ in range(links)]
+        KeptConnections(cloud.faults, [cloud.gateway.transports]).frozen("F", environment or os.getpid())
+        try:
+            return [await asyncio.to_thread(fate, link) for link in opened]
+        finally:
+            for link in opened:
+                link.close()
+
+    async def body() -> tuple[list[str], FaultEngine]:
+        async with running(faults=faults) as cloud:
+            return await scenario(cloud), cloud.faults
+
+    return asyncio.run(body())
+
+
+def test_some_are_closed_and_some_swallow_requests_for_ever() -> None:
+    found, engine = fates(Faults(seed=1, kept_dead=1.0), 6)
+    assert set(found) == {"closed", "silent"}
+    assert engine.met == {"kept_dead": 6}
+
+
+def test_the_rest_stay_alive_and_all_of_them_without_the_fault() -> None:
+    found, engine = fates(Faults(seed=1, kept_dead=0.5), 6)
+    assert 0 < found.count("alive") == 6 - engine.met["kept_dead"] < 6
+    assert fates(Faults(), 2)[0] == ["alive", "alive"]
+
+
+def test_those_of_other_processes_stay_alive() -> None:
+    assert fates(Faults(kept_dead=1.0), 2, environment=os.getppid())[0] == ["alive", "alive"]
+
+
+def test_the_ports_of_a_process_are_those_of_its_open_connections() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as client, server.accept()[0]:
+            assert {client.getsockname()[1], server.getsockname()[1]} <= ports_of(os.getpid())
+            assert client.getsockname()[1] not in ports_of(os.getppid())
+
+
+def test_a_process_that_is_gone_has_no_ports() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert ports_of(pid) == set()

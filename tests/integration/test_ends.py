@@ -1,0 +1,210 @@
+"""A process that dies takes its session with it: at once or within its deadline, and never as a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from emissary_lib import Dialer, LocalCloud, TunnelResetError
+from emissary_lib.protocol.keepalive import KeepaliveTimes
+from emissary_lib.protocol.keys import format_keys
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, ROOT, SOON, audit_record, relay_returned
+from tests.helpers.servers import Server, echo
+from tests.helpers.trouble import edited_template
+
+pytestmark = LINUX_ONLY
+
+#: The relay's times, in seconds.
+RELAY = {"ping": 1.0, "pong": 1.0, "probe": 1.0, "grace": 5.0}
+ORPHAN = RELAY["ping"] + RELAY["pong"] + RELAY["grace"]
+
+TIMES = KeepaliveTimes(interval=1.0, when_unacked=0.5, deadline=1.0, repeat=0.3)
+
+#: What a busy machine may add, in seconds.
+MARGIN = 5.0
+
+#: A program that dials, shows that it is through, and then waits for a word that never comes.
+PROGRAM = """
+import sys
+from emissary_lib import Dialer
+from emissary_lib.protocol.keepalive import KeepaliveTimes
+from emissary_lib.config import ClientConfig
+import os
+config = ClientConfig.from_env(os.environ)
+times = KeepaliveTimes(interval=1.0, when_unacked=0.5, deadline=1.0, repeat=0.3)
+sock = Dialer(config.url, config.key, keepalive=times).dial(sys.argv[1], 60)
+sock.sendall(b"hello")
+print(sock.session.id, sock.recv(5).decode(), flush=True)
+sys.stdin.readline()
+sock.sendall(b"after")
+print(sock.recv(5).decode(), flush=True)
+"""
+
+#: A target that takes one connection and never reads it: what it has not read makes its death a reset.
+DEAF = """
+import socket
+import threading
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+connection, _address = listener.accept()
+connection.recv(1, socket.MSG_PEEK)
+print("has bytes", flush=True)
+threading.Event().wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def brisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    """A cloud whose relays wait for nobody for long."""
+    template = edited_template(tmp_path_factory.mktemp("brisk"), **RELAY)
+    with LocalCloud(template, parameters=PARAMETERS) as running:
+        yield running
+
+
+def run(program: str, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+    )
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+class Ended:
+    """A target that echoes, and knows when and how its connection ended."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.error: OSError | None = None
+
+    def __call__(self, connection: socket.socket) -> None:
+        try:
+            echo(connection)
+        except OSError as exc:
+            self.error = exc
+        self.event.set()
+
+
+def test_relay_that_crashes_is_a_reset_within_the_grace(brisk: LocalCloud) -> None:
+    ended = Ended()
+    with (
+        Server(ended) as target,
+        Dialer(brisk.url, brisk.key, keepalive=TIMES) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
+        sock.settimeout(SOON)
+        info = sock.session
+        assert info is not None
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        assert brisk.crash("RelayFunction") == 1
+        began = time.monotonic()
+        with pytest.raises(TunnelResetError, match="outcome of a statement that was running is unknown"):
+            sock.recv(1)
+        assert time.monotonic() - began < RELAY["grace"] + MARGIN
+        assert ended.event.wait(SOON)
+        assert audit_record(brisk, info.id)["code"] != "OK"
+        with dialer.dial(target, DIAL) as fresh:  # the way in is as it was
+            fresh.settimeout(SOON)
+            fresh.sendall(b"y")
+            assert fresh.recv(1) == b"y"
+
+
+def test_dialer_that_is_killed_leaves_no_relay_and_no_connection_at_the_target(brisk: LocalCloud) -> None:
+    ended = Ended()
+    with Server(ended) as (host, port):
+        environ = {"EMISSARY_URL": brisk.url, "EMISSARY_AUTH_KEYS": format_keys([brisk.key])}
+        program = run(PROGRAM, f"{host}:{port}", **environ)
+        try:
+            session, heard = line_of(program).split()
+            assert heard == "hello"
+            program.send_signal(signal.SIGKILL)
+            began = time.monotonic()
+            assert ended.event.wait(ORPHAN + MARGIN)
+            relay_returned(brisk, session)
+            assert time.monotonic() - began < ORPHAN + MARGIN
+            assert isinstance(ended.error, ConnectionResetError)  # a statement cut short is not committed
+            assert audit_record(brisk, session)["code"] == "DIALER_GONE"
+        finally:
+            end(program)
+
+
+def test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on(brisk: LocalCloud) -> None:
+    with Server(echo) as (host, port):
+        environ = {"EMISSARY_URL": brisk.url, "EMISSARY_AUTH_KEYS": format_keys([brisk.key])}
+        program = run(PROGRAM, f"{host}:{port}", **environ)
+        try:
+            line_of(program)
+            program.send_signal(signal.SIGSTOP)
+            assert brisk.cut("dialer", "silent", -1) == 1
+            threading.Event().wait(2 * (TIMES.interval + TIMES.deadline))  # the sleep itself
+            program.send_signal(signal.SIGCONT)
+            assert program.stdin is not None
+            began = time.monotonic()
+            program.stdin.write("\n")
+            program.stdin.flush()
+            assert line_of(program) == "after"
+            assert time.monotonic() - began < TIMES.interval + TIMES.deadline + MARGIN
+        finally:
+            end(program)
+
+
+def test_target_that_is_killed_is_a_reset_and_never_a_clean_end(brisk: LocalCloud) -> None:
+    target = run(DEAF)
+    try:
+        port = int(line_of(target))
+        with (
+            Dialer(brisk.url, brisk.key, keepalive=TIMES) as dialer,
+            dialer.dial(("127.0.0.1", port), DIAL) as sock,
+        ):
+            sock.settimeout(SOON)
+            sock.sendall(bytes(100_000))
+            assert line_of(target) == "has bytes"
+            target.kill()
+            with pytest.raises(TunnelResetError) as caught:
+                sock.recv(1)
+            assert isinstance(caught.value, ConnectionResetError)
+            assert caught.value.code.name == "TARGET_RESET"
+            info = sock.session
+            assert info is not None
+            assert audit_record(brisk, info.id)["code"] == "TARGET_RESET"
+    finally:
+        end(target)
+
+
+def test_dialer_whose_death_nobody_reports_is_given_up_on(brisk: LocalCloud) -> None:
+    ended = Ended()
+    with Server(ended) as (host, port):
+        environ = {"EMISSARY_URL": brisk.url, "EMISSARY_AUTH_KEYS": format_keys([brisk.key])}
+        program = run(PROGRAM, f"{host}:{port}", **environ)
+        try:
+            session, _heard = line_of(program).split()
+            assert brisk.cut("dialer", "silent", -1) == 1  # posts to it are still answered 200
+            program.send_signal(signal.SIGKILL)
+            began = time.monotonic()
+            assert ended.event.wait(ORPHAN + MARGIN)
+            relay_returned(brisk, session)
+            assert time.monotonic() - began < ORPHAN + MARGIN
+            assert isinstance(ended.error, ConnectionResetError)
+        finally:
+            end(program)

@@ -1,0 +1,225 @@
+"""What users of other tunnels reported as bugs, asked of this one.
+
+Each row is a lesson; the test that holds it is either here or where it belongs, and
+:func:`test_every_lesson_is_held_by_a_test_that_exists` looks it up.
+
+==  ====================================================  =====================================================
+ 1  a query longer than the idle limit, and long silence  test_lessons::test_silence_of_twice_the_idle_limit
+ 2  the WebSocket dies in the middle of a COPY            test_lessons::test_copy_is_byte_identical_over_cuts
+ 3  one acknowledgement is lost                           test_lessons::test_lost_acknowledgement_is_given_again
+ 4  a single newline stays a newline                      test_echo::test_single_newlines_arrive_as_they_were_sent
+ 5  several connections, one of them to cancel            test_databases::test_running_query_is_cancelled_over_a_second_connection
+ 6  the local port is busy                                test_listener::test_a_busy_port_fails_at_once
+ 8  the handshake is refused, or is none                  test_opening::test_something_else_than_a_gateway_is_an_unreachable_gateway
+ 9  no thread keeps the program                           test_lifetimes::test_an_open_tunnel_does_not_hold_the_program
+10  a reader that stops bounds the memory of both sides   test_lessons::test_reader_that_stops_stops_the_target
+11  a short dial timeout is not the tunnel's life         test_lessons::test_tunnel_outlives_its_dials_timeout_and_the_idle_limit
+12  the host sleeps                                       test_ends::test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on
+13  four ways to miss a target, four errors               test_opening::test_each_way_to_miss_the_target_has_its_error
+14  many short dials, several at once                     test_lessons::test_sixty_four_dials_eight_at_a_time
+15  a half-close, and a megabyte back                     test_half_close::test_target_answers_a_megabyte_after_the_client_has_ended_its_side
+16  nothing too large leaves the client                   test_websocket::test_a_message_goes_out_in_masked_text_fragments_that_the_gateway_takes
+17  bytes sent before the target is connected             test_opening_on_cloud::test_early_bytes_behind_the_opening_reach_the_target
+==  ====================================================  =====================================================
+
+Number 7 is about a command that runs another (its exit status, its closed pipe); it belongs to that command.
+"""  # noqa: E501  (a table)
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from emissary_lib import Dialer, LocalCloud
+from emissary_lib.demo.postgres import embedded_postgres
+from emissary_lib.local.limits import Limits
+from emissary_lib.protocol.frames import FrameType
+from emissary_lib.protocol.keepalive import KeepaliveTimes
+from tests.helpers.cloudside import (
+    DIAL,
+    LINUX_ONLY,
+    PARAMETERS,
+    ROOT,
+    SOON,
+    TEMPLATE,
+    eventually,
+    relay_returned,
+)
+from tests.helpers.raw_dialer import RawDialer
+from tests.helpers.servers import Server, echo, greeter
+
+pytestmark = LINUX_ONLY
+
+#: The idle limit here, in seconds, instead of ten minutes; and the dialer's interval instead of four.
+IDLE = 2.0
+TIMES = KeepaliveTimes(interval=IDLE * 0.4, when_unacked=IDLE * 0.4, deadline=5.0, repeat=1.0)
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[LocalCloud]:
+    """A gateway that cuts what has been silent for :data:`IDLE` seconds."""
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS, limits=Limits(idle_seconds=IDLE)) as running:
+        yield running
+
+
+def test_every_lesson_is_held_by_a_test_that_exists() -> None:
+    rows = re.findall(r"^ *(\d+)  .*  (test_\w+)::(test_\w+)$", __doc__ or "", re.MULTILINE)
+    assert [int(number) for number, _file, _test in rows] == [n for n in range(1, 18) if n != 7]
+    for number, file, test in rows:
+        paths = list((ROOT / "tests").rglob(f"{file}.py"))
+        assert any(f"\ndef {test}(" in path.read_text(encoding="utf-8") for path in paths), number
+
+
+def slow_answer(seconds: float) -> threading.Event:
+    """Something that is never set, and whose ``wait`` is a query's running time."""
+    pause = threading.Event()
+    assert not pause.wait(seconds)
+    return pause
+
+
+def test_silence_of_twice_the_idle_limit(impatient: LocalCloud) -> None:
+    def think(connection: socket.socket) -> None:
+        while question := connection.recv(100):
+            slow_answer(2 * IDLE)
+            connection.sendall(question)
+
+    with (
+        Server(think) as target,
+        Dialer(impatient.url, impatient.key, keepalive=TIMES) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
+        sock.settimeout(SOON)
+        sock.sendall(b"select pg_sleep(1200)")
+        assert sock.recv(100) == b"select pg_sleep(1200)"
+        info = sock.session
+        assert info is not None
+        assert info.counters.link_losses == 0  # kept, not mended
+
+
+def test_tunnel_outlives_its_dials_timeout_and_the_idle_limit(impatient: LocalCloud) -> None:
+    timeout = IDLE
+    with Server(echo) as target, Dialer(impatient.url, impatient.key, keepalive=TIMES) as dialer:
+        with dialer.dial(target, DIAL):  # so that the functions are warm and the next dial is in time
+            pass
+        with dialer.dial(target, timeout) as sock:
+            assert sock.gettimeout() is None
+            slow_answer(1.2 * max(IDLE, timeout))
+            sock.settimeout(SOON)
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+            info = sock.session
+            assert info is not None
+            assert info.counters.link_losses == 0
+
+
+def test_copy_is_byte_identical_over_cuts(cloud: LocalCloud, dialer: Dialer) -> None:
+    rows = b"".join(
+        b"%d\trow number %d, and some more text to make it longer\n" % (n, n) for n in range(80_000)
+    )
+    cuts = iter([("dialer", "reset"), ("relay", "mid-frame"), ("both", "close"), ("both", "reset")])
+
+    def cut() -> None:
+        side, how = next(cuts)
+        eventually(lambda: cloud.cut(side, how, -1) or None, f"a cut of the {side}")
+
+    with embedded_postgres() as server, dialer.forward((server.host, server.port)) as (host, port):
+        with psycopg.connect(**server.through(host, port)) as connection:
+            connection.execute("create table lesson (id int primary key, text text)")
+            with connection.cursor() as cursor:
+                with cursor.copy("copy lesson from stdin") as copy:
+                    for start in range(0, len(rows), len(rows) // 3):
+                        copy.write(rows[start : start + len(rows) // 3])
+                        if start in (0, len(rows) // 3):
+                            cut()
+                back = bytearray()
+                with cursor.copy("copy (select * from lesson order by id) to stdout") as copy:
+                    for count, piece in enumerate(copy):
+                        back += piece
+                        if count in (100, 40_000):
+                            cut()
+            connection.commit()
+    assert bytes(back) == rows
+    assert next(cuts, None) is None
+
+
+def test_lost_acknowledgement_is_given_again(cloud: LocalCloud) -> None:
+    with Server(greeter(b"welcome")) as target, RawDialer(cloud.url, cloud.key) as raw:
+        opening = raw.opening(target)
+        raw.send(FrameType.OPENING, opening)
+        _parameters, data = raw.opened()
+
+        def said_again() -> bytes:
+            again = b""
+            while b"welcome" not in again:
+                again = raw.receive(FrameType.DATA, FrameType.OPENED).payload
+            return again
+
+        # Ours to them is lost: they say it again, and do not give up.
+        if b"welcome" not in data:
+            said_again()
+        assert b"welcome" in said_again()
+
+        # Theirs to us is lost: what comes twice is acknowledged twice, and delivered once.
+        ack = len(data) + len(b"welcome") if b"welcome" not in data else len(data)
+        for _time in range(2):
+            raw.send(FrameType.DATA, b"once", offset=len(opening), ack=ack, generation=2)
+            while raw.receive(FrameType.ACK, FrameType.DATA).ack < len(opening) + 4:
+                pass
+        raw.end()
+        relay_returned(cloud, raw.session)
+
+
+def test_reader_that_stops_stops_the_target(cloud: LocalCloud) -> None:
+    capacity = 262_144
+    sent = 0
+    total = 64 * capacity
+
+    def pour(connection: socket.socket) -> None:
+        nonlocal sent
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+        while sent < total:
+            sent += connection.send(bytes(65_536))
+        connection.shutdown(socket.SHUT_WR)
+        echo(connection)
+
+    with (
+        Server(pour) as target,
+        Dialer(cloud.url, cloud.key, capacity=capacity) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
+        sock.settimeout(SOON)
+        last, since = -1, time.monotonic()
+        while time.monotonic() < since + 1.0:  # stopped: nothing has moved for a second
+            if sent != last:
+                last, since = sent, time.monotonic()
+            threading.Event().wait(0.02)
+        # The dialer's buffer, the relay's (of the usual size), and what the kernel holds of four sockets.
+        assert last < capacity + 2 * 1024 * 1024 + 8 * 1024 * 1024
+        assert last < total
+        received = 0
+        while piece := sock.recv(1 << 20):
+            received += len(piece)
+        assert received == total
+
+
+def test_sixty_four_dials_eight_at_a_time(cloud: LocalCloud, dialer: Dialer) -> None:
+    def dial(number: int) -> bool:
+        with dialer.dial(target, DIAL) as sock:
+            sock.settimeout(SOON)
+            text = str(number).encode()
+            sock.sendall(text)
+            sock.shutdown(socket.SHUT_WR)
+            back = b""
+            while piece := sock.recv(100):
+                back += piece
+            return back == text
+
+    with Server(echo) as target, ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(dial, range(64)))

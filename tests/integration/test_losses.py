@@ -1,0 +1,208 @@
+"""What goes wrong on AWS between two ends, each thing often: the bytes arrive whole, the end is clean."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from emissary_lib import Dialer, LocalCloud
+from emissary_lib.exceptions import GatewayUnreachableError
+from emissary_lib.local import Faults
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually
+from tests.helpers.servers import Server, echo
+
+pytestmark = [LINUX_ONLY, pytest.mark.slow]
+
+SIZE = 1_000_000
+
+#: Longest silence of the user's socket, in seconds: retransmissions back off, and posts hang for 3 s each.
+SILENCE = 40.0
+
+
+@pytest.fixture(scope="module")
+def rough() -> Iterator[LocalCloud]:
+    """A cloud of this module's own, whose faults each test sets."""
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
+        yield running
+
+
+def exchange(sock: socket.socket, seed: int, size: int = SIZE) -> bool:
+    """Send ``size`` bytes while they come back; whether those that came are those that were sent."""
+    data = random.Random(seed).randbytes(size)
+    sender = threading.Thread(target=sock.sendall, args=(data,), name="user's sender", daemon=True)
+    sender.start()
+    back = bytearray()
+    while len(back) < size and (piece := sock.recv(1 << 20)):
+        back += piece
+    sender.join(SILENCE)
+    return back == data
+
+
+def session_id_of(sock: object) -> str:
+    info = getattr(sock, "session", None)
+    assert info is not None
+    assert info.error is None
+    return str(info.id)
+
+
+#: What happens to an open session's messages; each name has to happen for the test to mean something.
+IN_FLIGHT = {
+    "default-throttled": (Faults(message_429=0.1), ["message_429"]),
+    "gateway-fails": (Faults(message_500=0.2), ["message_500"]),
+    "default-crashes": (Faults(crash=0.15, functions=("DefaultFunction",)), ["crash"]),
+    "default-times-out": (Faults(invoke_hang=0.15, functions=("DefaultFunction",)), ["invoke_hang"]),
+    "posts-untruly-gone": (Faults(post_410=0.2), ["post_410"]),
+    "posts-throttled": (Faults(post_429=0.2), ["post_429"]),
+    "posts-fail": (Faults(post_500=0.2), ["post_500"]),
+    "posts-hang": (Faults(post_hang=0.1), ["post_hang"]),
+    "messages-vanish": (Faults(drop=0.08), ["drop"]),
+    "out-of-order": (Faults(reorder=0.4, duplicate=0.3, delay=0.3), ["reorder", "duplicate", "delay"]),
+    "kept-connections-die": (Faults(kept_dead=0.4), ["kept_dead"]),
+    "cold-starts": (Faults(cold_start=0.3, cold_start_seconds=0.5), ["cold_start"]),
+}
+
+
+@pytest.mark.parametrize("name", list(IN_FLIGHT))
+def test_open_session_carries_every_byte_though(rough: LocalCloud, name: str) -> None:
+    faults, kinds = IN_FLIGHT[name]
+    before = rough.faults_met
+    with Server(echo) as target, Dialer(rough.url, rough.key) as dialer:
+        with dialer.dial(target, DIAL) as sock:
+            sock.settimeout(SILENCE)
+            rough.set_faults(faults)
+            try:
+                rounds = 0
+                while rounds < 2 or any(
+                    rough.faults_met.get(kind, 0) <= before.get(kind, 0) for kind in kinds
+                ):
+                    assert exchange(sock, rounds)
+                    rounds += 1
+                    assert rounds < 20, f"{kinds} did not happen"
+            finally:
+                rough.set_faults(Faults())
+            session = session_id_of(sock)
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+        assert audit_record(rough, session)["code"] == "OK"
+
+
+#: What happens while a session is opened, launched and claimed.
+WHILE_DIALLING = {
+    "door-throttled": (Faults(connect_429=0.4), ["connect_429"]),
+    "door-fails": (Faults(connect_500=0.4), ["connect_500"]),
+    "launched-twice": (Faults(duplicate_invoke=1.0, functions=("RelayFunction",)), ["duplicate_invoke"]),
+    "launched-late": (
+        Faults(cold_start=1.0, cold_start_seconds=8.0, functions=("RelayFunction",)),
+        ["cold_start"],
+    ),
+    "launch-refused": (Faults(invoke_429=0.3, invoke_500=0.3), ["invoke_429", "invoke_500"]),
+    "writes-answered-to-nobody": (Faults(lost_write=0.5), ["lost_write"]),
+    "reads-out-of-date": (Faults(stale_read=1.0, stale_seconds=30.0, drop=0.1), ["drop"]),
+    "database-fails": (Faults(database_500=0.2), ["database_500"]),
+    "opening-vanishes": (Faults(drop=0.1), ["drop"]),
+}
+
+
+@pytest.mark.parametrize("name", list(WHILE_DIALLING))
+def test_dial_and_first_bytes_work_though(rough: LocalCloud, name: str) -> None:
+    faults, kinds = WHILE_DIALLING[name]
+    before = rough.faults_met
+    rough.set_faults(faults)
+    outcomes: list[BaseException | bool] = []
+
+    def dial_and_talk(seed: int) -> None:
+        try:
+            with dialer.dial(target, DIAL) as sock:
+                sock.settimeout(SILENCE)
+                outcomes.append(exchange(sock, seed, 1000))
+        except OSError as exc:
+            outcomes.append(exc)
+
+    try:
+        with Server(echo) as target, Dialer(rough.url, rough.key) as dialer:
+            for _round in range(4):
+                crowd = [threading.Thread(target=dial_and_talk, args=(seed,)) for seed in range(4)]
+                for thread in crowd:
+                    thread.start()
+                for thread in crowd:
+                    thread.join()
+                if all(rough.faults_met.get(kind, 0) > before.get(kind, 0) for kind in kinds):
+                    break
+            else:
+                pytest.fail(f"{kinds} did not happen")
+    finally:
+        rough.set_faults(Faults())
+    assert outcomes == [True] * len(outcomes)
+
+
+def test_door_whose_answer_is_lost_is_a_clear_error_at_once(rough: LocalCloud) -> None:
+    rough.set_faults(Faults(connect_lost=1.0))
+    try:
+        with Dialer(rough.url, rough.key) as dialer, pytest.raises(GatewayUnreachableError):
+            dialer.dial(("127.0.0.1", 5432), DIAL)
+    finally:
+        rough.set_faults(Faults())
+
+
+#: What happens while a session comes back from cuts.
+WHILE_COMING_BACK = {
+    "answer-of-the-door-lost": (Faults(connect_lost=0.4), ["connect_lost"]),
+    "door-throttled": (Faults(connect_429=0.4), ["connect_429"]),
+    "door-fails": (Faults(connect_500=0.4), ["connect_500"]),
+    "no-word-of-the-disconnect": (Faults(disconnect_missing=1.0), ["disconnect_missing"]),
+    "late-word-of-the-disconnect": (
+        Faults(disconnect_late=1.0, disconnect_seconds=1.0),
+        ["disconnect_late"],
+    ),
+    "writes-answered-to-nobody": (Faults(lost_write=0.4), ["lost_write"]),
+    "database-fails": (Faults(database_500=0.2), ["database_500"]),
+    "resumes-vanish": (Faults(drop=0.1), ["drop"]),
+}
+
+
+@pytest.mark.parametrize("name", list(WHILE_COMING_BACK))
+def test_session_comes_back_though(rough: LocalCloud, name: str) -> None:
+    faults, kinds = WHILE_COMING_BACK[name]
+    before = rough.faults_met
+    with Server(echo) as target, Dialer(rough.url, rough.key) as dialer:
+        with dialer.dial(target, DIAL) as sock:
+            sock.settimeout(SILENCE)
+            rough.set_faults(faults)
+            try:
+                rounds = 0
+                while rounds < 3 or any(
+                    rough.faults_met.get(kind, 0) <= before.get(kind, 0) for kind in kinds
+                ):
+                    side = ("dialer", "relay", "both")[rounds % 3]
+                    eventually(lambda: rough.cut(side, "reset") or None, "a cut")  # noqa: B023
+                    assert exchange(sock, rounds, 200_000)
+                    rounds += 1
+                    assert rounds < 20, f"{kinds} did not happen"
+            finally:
+                rough.set_faults(Faults())
+            session = session_id_of(sock)
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+        assert audit_record(rough, session)["code"] == "OK"
+
+
+def test_clocks_that_differ_by_minutes_change_nothing() -> None:
+    faults = Faults(skew_seconds=-240.0, skew_spread=100.0)
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS, faults=faults) as cloud:
+        with (
+            Server(echo) as target,
+            Dialer(cloud.url, cloud.key) as dialer,
+            dialer.dial(target, DIAL) as sock,
+        ):
+            sock.settimeout(SILENCE)
+            assert exchange(sock, 1)
+            assert cloud.cut("both", "reset") == 2
+            assert exchange(sock, 2)
+            session = session_id_of(sock)
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+        assert audit_record(cloud, session)["code"] == "OK"

@@ -1,0 +1,123 @@
+"""What is left behind: sockets, threads, processes, session items; and how much memory was used."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from emissary_lib.bench.processes import family
+from emissary_lib.local.names import REGION
+
+#: State of a listening socket in ``/proc/net/tcp``. Source: Linux, include/net/tcp_states.h.
+_LISTEN: Final = "0A"
+
+
+def sockets(pid: int | str = "self") -> set[str]:
+    """Inodes of a process's sockets; none for a process that is gone."""
+    found: set[str] = set()
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                name = os.readlink(entry)
+            except OSError:  # closed meanwhile
+                continue
+            if name.startswith("socket:["):
+                found.add(name[8:-1])
+    except OSError:
+        pass
+    return found
+
+
+def tunnel_threads() -> list[str]:
+    """Names of the library's own threads that run now."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("emissary-")]
+
+
+def peak_memory(pid: int | str = "self") -> float:
+    """Highest resident set of a process so far, in MB; 0 for one that is gone."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1000
+    except OSError:
+        pass
+    return 0.0
+
+
+def relays(cloud_pid: int, ports: Iterable[int]) -> Iterator[int]:
+    """Processes of the local cloud that hold a connection to one of the targets' ports."""
+    wanted = {f"{port:04X}" for port in ports}
+    inodes = {row[9] for row in _tcp() if row[2].rpartition(":")[2] in wanted}
+    for pid in family(cloud_pid):
+        if sockets(pid) & inodes:
+            yield pid
+
+
+def session_items(cloud_pid: int) -> list[dict[str, Any]]:
+    """All items of the local cloud's tables, past any fault: asked of the process that keeps them.
+
+    Raises:
+        OSError: It does not answer, or there is none.
+    """
+    listening = {row[9]: int(row[1].rpartition(":")[2], 16) for row in _tcp() if row[3] == _LISTEN}
+    for pid in family(cloud_pid):
+        if b"tables_server" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            continue
+        for inode in sockets(pid) & set(listening):
+            url = f"http://127.0.0.1:{listening[inode]}/"
+            tables = _ask(url, "ListTables", {})["TableNames"]
+            return [item for table in tables for item in _scan(url, table)]
+    raise OSError("the process that keeps the local cloud's table was not found")
+
+
+def leaked_items(items: list[dict[str, Any]]) -> list[str]:
+    """Items that nothing will ever end or remove: without a time to live, or of a session that goes on.
+
+    A session still in its opening is no leak: its deadline is in the item, and it holds nothing.
+    """
+    found = []
+    for item in items:
+        key, state = item["pk"]["S"], item.get("state", {}).get("S", "")
+        if "purge_at" not in item:
+            found.append(f"{key[:10]} has no time to live")
+        elif state in ("INVOKED", "OPEN") and _expires(item) > time.time():
+            found.append(f"{key[:10]} is {state}")
+    return found
+
+
+def _expires(item: dict[str, Any]) -> float:
+    return float(item.get("relay_expires", item["expires"])["N"])
+
+
+def _scan(url: str, table: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    start: dict[str, Any] = {}
+    while True:
+        answer = _ask(url, "Scan", {"TableName": table, "ConsistentRead": True, **start})
+        items += answer["Items"]
+        if "LastEvaluatedKey" not in answer:
+            return items
+        start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+
+def _ask(url: str, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    headers = {
+        "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+        "Content-Type": "application/x-amz-json-1.0",
+        "Authorization": f"AWS4-HMAC-SHA256 Credential=SOAK/20260101/{REGION}/dynamodb/aws4_request",
+    }
+    request = urllib.request.Request(url, json.dumps(arguments).encode(), headers)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+def _tcp() -> list[list[str]]:
+    """Rows of ``/proc/net/tcp``: 1 is the local address, 2 the remote one, 3 the state, 9 the inode."""
+    return [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]

@@ -1,0 +1,92 @@
+"""What a soak has seen so far."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+from collections import Counter
+from typing import Any, Final
+
+from emissary_lib.protocol.counters import Counters
+
+#: Mismatches that are told in full; beyond that they are only counted.
+TOLD: Final = 20
+
+
+class Mismatch(Exception):
+    """Bytes that are wrong or missing, delivered as if they were complete; or nothing, for too long."""
+
+
+class Tally:
+    """Counts of one soak.
+
+    Thread safety: all methods may be called from any thread.
+
+    Attributes:
+        done: Pieces of work that went well, by kind.
+        errors: Clear errors, by name: pieces of work that were cut short, and said so.
+        mismatches: What must never be.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sessions: list[Counters] = []
+        self._others: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.mismatches: list[str] = []
+        self._bytes = 0
+
+    def session(self, counters: Counters) -> None:
+        """A session was opened; its counters are read at the end."""
+        with self._lock:
+            self._sessions.append(counters)
+
+    def moved(self, count: int) -> None:
+        """So many bytes arrived and were right."""
+        with self._lock:
+            self._bytes += count
+
+    def well(self, kind: str) -> None:
+        """A piece of work is done."""
+        with self._lock:
+            self.done[kind] += 1
+
+    def error(self, name: str, text: str) -> None:
+        """A piece of work ended with a clear error, which is told as well."""
+        with self._lock:
+            self.errors[name] += 1
+        sys.stderr.write(f"  {name}: {text}\n")
+
+    def mismatch(self, what: str) -> None:
+        """Something is wrong."""
+        with self._lock:
+            self.mismatches.append(what)
+
+    def sums(self) -> dict[str, int]:
+        """Sessions, bytes that arrived right, and the sum of what the sessions' own counters say."""
+        with self._lock:
+            total = Counter(self._others)
+            for counters in self._sessions:
+                total.update(dataclasses.asdict(counters))
+            total["sessions"] += len(self._sessions)
+            total["bytes"] += self._bytes
+        return dict(total)
+
+    def as_json(self) -> dict[str, Any]:
+        """For :meth:`add` in another process."""
+        return {
+            "sums": self.sums(),
+            "done": dict(self.done),
+            "errors": dict(self.errors),
+            "mismatches": self.mismatches,
+        }
+
+    def add(self, other: dict[str, Any]) -> None:
+        """Add what another process has seen."""
+        with self._lock:
+            self._others.update(other["sums"])
+            self.done.update(other["done"])
+            self.errors.update(other["errors"])
+            self.mismatches += other["mismatches"]

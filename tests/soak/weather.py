@@ -1,0 +1,61 @@
+"""All faults at once, and which of them must have been met."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from emissary_lib.local.faults import Faults
+from emissary_lib.local.faults.settings import SHARES
+
+#: Every read of the functions is consistent, and DynamoDB is never stale on those: this cannot be met.
+IMPOSSIBLE: Final = frozenset({"stale_read"})
+
+#: Names under which :attr:`LocalCloud.faults_met` counts, all of which a soak must meet.
+KINDS: Final = (
+    *sorted(set(SHARES) - IMPOSSIBLE), "cut_close", "cut_reset", "cut_mid_frame", "silence", "storm",
+)  # fmt: skip
+
+#: Names of the cuts among them.
+CUTS: Final = ("cut_close", "cut_reset", "cut_mid_frame")
+
+
+def calm(seed: int) -> Faults:
+    """Nothing goes wrong any more; clocks stay as they are."""
+    return Faults(seed=seed, skew_seconds=45.0, skew_spread=20.0)
+
+
+def storm(seed: int) -> Faults:
+    """Everything goes wrong, seldom enough that work gets done, and often enough to be met in two minutes."""
+    return Faults(
+        seed=seed,
+        reorder=0.08,
+        duplicate=0.03,
+        drop=0.01,
+        delay=0.03,
+        message_429=0.005,
+        message_500=0.005,
+        connect_429=0.04,
+        connect_500=0.04,
+        connect_lost=0.04,
+        disconnect_missing=0.05,
+        disconnect_late=0.05,
+        post_410=0.005,
+        post_429=0.005,
+        post_500=0.005,
+        post_hang=0.003,
+        crash=0.004,
+        invoke_hang=0.002,
+        cold_start=0.01,
+        storm_every=15.0,
+        duplicate_invoke=0.08,
+        invoke_429=0.06,
+        invoke_500=0.06,
+        lost_write=0.03,
+        database_500=0.02,
+        kept_dead=0.003,
+        cut_every=1.2,
+        silence_every=12.0,
+        silence_seconds=30.0,
+        skew_seconds=45.0,
+        skew_spread=20.0,
+    )

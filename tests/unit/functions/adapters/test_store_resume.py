@@ -1,0 +1,231 @@
+"""The session store, coming back: one contract, kept by DynamoDB's adapter and by the fake."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from functions.common.adapters.store import DynamoSessionStore
+from functions.common.errors import ClaimRefusedError
+from functions.common.ports import SessionStore
+from functions.common.session import Connection, Role, Side, State, Step
+from tests.helpers.events import DIALER, DIALER_AGAIN, RELAY, SESSION
+from tests.helpers.fakes import FakeStore
+from tests.unit.functions.adapters.conftest import Dynamo
+from tests.unit.functions.adapters.steps import CLAIM, ENDING, NEW, RESUME, launched, now_stored, opened
+from tests.unit.functions.adapters.test_store_races import races
+
+OWN = {
+    Role.DIALER: Connection(DIALER, SESSION, Role.DIALER, 1),
+    Role.RELAY: Connection(RELAY, SESSION, Role.RELAY, 1),
+}
+
+
+@pytest.fixture(params=["fake", "dynamo"])
+def store(request: pytest.FixtureRequest) -> SessionStore:
+    if request.param == "fake":
+        return FakeStore()
+    found: DynamoSessionStore = request.getfixturevalue("real")
+    return found
+
+
+def test_a_resume_changes_the_dialers_side_and_nothing_else(store: SessionStore) -> None:
+    opened(store)
+    before = now_stored(store)
+    store.resume(RESUME)
+    assert now_stored(store) == dataclasses.replace(before, dialer=Side(DIALER_AGAIN, 2, previous=DIALER))
+    assert store.connection(DIALER_AGAIN) == Connection(DIALER_AGAIN, SESSION, Role.DIALER, 2)
+
+
+def test_after_a_clear_there_is_no_previous_connection(store: SessionStore) -> None:
+    opened(store)
+    store.clear(SESSION, Role.DIALER, DIALER, 1)
+    store.clear(SESSION, Role.RELAY, RELAY, 1)
+    store.resume(RESUME)
+    store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2))
+    session = now_stored(store)
+    assert (session.dialer, session.relay) == (Side(DIALER_AGAIN, 2), Side("again=", 2))
+
+
+def test_a_clear_keeps_the_previous_connection_to_be_closed(store: SessionStore) -> None:
+    opened(store)
+    store.resume(RESUME)
+    store.clear(SESSION, Role.DIALER, DIALER_AGAIN, 2)
+    assert now_stored(store).dialer == Side(None, 2, previous=DIALER)
+
+
+@pytest.mark.parametrize(
+    "change, cause",
+    [
+        ({"session": "0" * 64}, "no such session"),
+        ({"key_id": 2}, "another key"),
+        ({"key_id": 0}, "another key"),
+        ({"token_hash": "relay hash"}, "token"),
+        ({"epoch": 1}, "epoch 1 is not above 1"),
+        ({"at": CLAIM.at + 900}, "expired"),
+    ],
+)
+def test_a_wrong_resume_is_refused_and_writes_nothing(
+    store: SessionStore, change: dict[str, Any], cause: str
+) -> None:
+    opened(store)
+    before = store.session(SESSION)
+    with pytest.raises(ClaimRefusedError, match=cause):
+        store.resume(dataclasses.replace(RESUME, **change))
+    assert store.session(SESSION) == before
+    assert store.connection(DIALER_AGAIN) is None
+
+
+@pytest.mark.parametrize("step, cause", [("new", "OPENING"), ("launched", "INVOKED"), ("ended", "ENDED")])
+def test_only_an_open_session_is_resumed(store: SessionStore, step: str, cause: str) -> None:
+    if step == "new":
+        store.create(NEW)
+    elif step == "launched":
+        launched(store)
+    else:
+        opened(store)
+        store.end(SESSION, ENDING, Step.END)
+    before = store.session(SESSION)
+    with pytest.raises(ClaimRefusedError, match=cause):
+        store.resume(RESUME)
+    assert store.session(SESSION) == before
+
+
+def test_of_two_attempts_the_older_loses_in_either_order(store: SessionStore) -> None:
+    opened(store)
+    older = dataclasses.replace(RESUME, connection="older=", epoch=2)
+    newer = dataclasses.replace(RESUME, connection="newer=", epoch=3)
+    store.resume(older)
+    store.resume(newer)
+    assert now_stored(store).dialer == Side("newer=", 3, previous="older=")
+    late = dataclasses.replace(RESUME, connection="late=", epoch=2)
+    with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 3"):
+        store.resume(late)
+    assert now_stored(store).dialer == Side("newer=", 3, previous="older=")
+    assert store.connection("late=") is None
+
+
+def test_a_resume_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:
+    opened(store)
+    store.resume(RESUME)
+    store.resume(RESUME)
+    assert now_stored(store).dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
+
+
+def test_a_resume_repeated_by_the_sdk_counts_as_done_though_it_was_forgotten_meanwhile(
+    store: SessionStore,
+) -> None:
+    opened(store)
+    store.resume(RESUME)
+    store.clear(SESSION, Role.DIALER, DIALER_AGAIN, 2)  # a post to it before its 101 was answered 410
+    store.resume(RESUME)
+    assert now_stored(store).dialer == Side(None, 2, previous=DIALER), "it comes back by RESUME"
+    with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 2"):
+        store.resume(dataclasses.replace(RESUME, connection="another="))  # the same epoch, replayed
+
+
+def test_a_dial_back_repeated_by_the_sdk_counts_as_done_though_it_was_forgotten_meanwhile(
+    store: SessionStore,
+) -> None:
+    opened(store)
+    again = dataclasses.replace(CLAIM, connection="again=", epoch=2)
+    store.claim(again)
+    store.clear(SESSION, Role.RELAY, "again=", 2)
+    store.claim(again)
+    assert now_stored(store).relay == Side(None, 2, previous=RELAY)
+    with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 2"):
+        store.claim(dataclasses.replace(again, connection="another="))
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_forgotten_connection_is_restored(store: SessionStore, role: Role) -> None:
+    opened(store)
+    before = now_stored(store)
+    store.clear(SESSION, role, OWN[role].id, 1)
+    assert store.restore(OWN[role]) == (before, True)
+    assert store.restore(OWN[role]) == (before, True), "repeated by the SDK"
+
+
+def test_a_connection_of_an_older_epoch_is_not_restored(store: SessionStore) -> None:
+    opened(store)
+    store.resume(RESUME)
+    store.clear(SESSION, Role.DIALER, DIALER_AGAIN, 2)
+    before = store.session(SESSION)
+    assert store.restore(OWN[Role.DIALER]) == (before, False)
+    assert store.session(SESSION) == before
+
+
+def test_a_connection_is_not_restored_over_another_nor_after_the_end_nor_from_nothing(
+    store: SessionStore,
+) -> None:
+    opened(store)
+    store.resume(RESUME)
+    before = store.session(SESSION)
+    assert store.restore(OWN[Role.DIALER]) == (before, False)
+    store.clear(SESSION, Role.RELAY, RELAY, 1)
+    store.end(SESSION, ENDING, Step.END)
+    ended = store.session(SESSION)
+    assert store.restore(OWN[Role.RELAY]) == (ended, False)
+    assert store.session(SESSION) == ended
+    assert store.restore(dataclasses.replace(OWN[Role.DIALER], session="0" * 64)) == (None, False)
+    assert store.session("0" * 64) is None
+
+
+def test_of_many_racing_attempts_the_newest_ends_up_current(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    opened(real)
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        attempt = dataclasses.replace(RESUME, connection=f"c{number}=", epoch=number + 2)
+        try:
+            store.resume(attempt)
+        except ClaimRefusedError:
+            return False
+        return True
+
+    assert races(dynamo, act) >= 1
+    assert (now_stored(real).dialer.connection, now_stored(real).dialer.epoch) == ("c7=", 9)
+
+
+def test_both_sides_may_come_back_at_once(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    opened(real)
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        if number:
+            store.resume(RESUME)
+        else:
+            store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2))
+        return True
+
+    assert races(dynamo, act, racers=2) == 2
+    session = now_stored(real)
+    assert session.dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
+    assert session.relay == Side("again=", 2, previous=RELAY)
+
+
+def test_a_resume_that_races_an_end_leaves_an_ended_session_that_knows_who_to_tell(
+    dynamo: Dynamo, real: DynamoSessionStore
+) -> None:
+    opened(real)
+    seen: list[Side] = []
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        if number:
+            ended, done = store.end(SESSION, ENDING, Step.END)
+            assert done and ended is not None
+            seen.append(ended.dialer)
+            return False
+        try:
+            store.resume(RESUME)
+        except ClaimRefusedError:
+            return False
+        return True
+
+    admitted = races(dynamo, act, racers=2)
+    session = now_stored(real)
+    assert session.state is State.ENDED
+    # Whoever was admitted was so before the end, and the end saw its connection.
+    expected = Side(DIALER_AGAIN, 2, previous=DIALER) if admitted else Side(DIALER, 1)
+    assert seen == [session.dialer] == [expected]
+    assert (real.connection(DIALER_AGAIN) is not None) is bool(admitted)

@@ -1,0 +1,140 @@
+"""A transport over the newest of several connections (docs/protocol.md section 5.2)."""
+
+from __future__ import annotations
+
+import pytest
+
+from emissary_lib.deadline import Deadline
+from emissary_lib.exceptions import (
+    GatewayRefusedError,
+    GatewayUnreachableError,
+    LinkClosedError,
+    LinkRefusedError,
+    TransportError,
+)
+from emissary_lib.transport.base import MessageTransport
+from emissary_lib.transport.memory import MemoryTransport, linked_pair
+from emissary_lib.transport.reconnecting import ReconnectingTransport
+
+#: Long enough for what has happened already.
+WAIT = 5.0
+
+
+class Recorded:
+    """One end of a pair in memory; remembers how it ended."""
+
+    def __init__(self) -> None:
+        self._near, self.far = linked_pair()
+        self.ends: list[str] = []
+
+    def send(self, text: str) -> None:
+        self._near.send(text)
+
+    def recv(self, timeout: float | None) -> str:
+        return self._near.recv(timeout)
+
+    def close(self) -> None:
+        self.ends.append("close")
+        self._near.close()
+
+    def abort(self) -> None:
+        self.ends.append("abort")
+        self._near.abort()
+
+    def release(self) -> None:
+        self.ends.append("release")
+
+
+class Door:
+    """Opens the next connection, or refuses to."""
+
+    def __init__(self, *outcomes: Exception) -> None:
+        self.outcomes = list(outcomes)
+        self.opened: list[Recorded] = []
+        self.asked: list[tuple[int, Deadline]] = []
+
+    def __call__(self, epoch: int, deadline: Deadline) -> MessageTransport:
+        self.asked.append((epoch, deadline))
+        if self.outcomes:
+            raise self.outcomes.pop(0)
+        self.opened.append(Recorded())
+        return self.opened[-1]
+
+
+def far_of(recorded: Recorded) -> MemoryTransport:
+    return recorded.far
+
+
+def test_messages_go_over_the_newest_connection_and_the_old_one_is_given_back() -> None:
+    first, door = Recorded(), Door()
+    transport = ReconnectingTransport(first, door)
+    transport.send("one")
+    assert far_of(first).recv(WAIT) == "one"
+    deadline = Deadline(3.0)
+    transport.reconnect(7, deadline)
+    assert door.asked == [(7, deadline)]
+    assert first.ends == ["abort", "release"]
+    (second,) = door.opened
+    transport.send("two")
+    assert far_of(second).recv(WAIT) == "two"
+    far_of(second).send("answer")
+    assert transport.recv(WAIT) == "answer"
+    assert second.ends == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410])
+def test_a_refusal_that_is_definite_is_named_as_such(status: int) -> None:
+    first = Recorded()
+    door = Door(GatewayRefusedError(f"HTTP status {status}", http_status=status))
+    with pytest.raises(LinkRefusedError, match=f"the session is over: HTTP status {status}"):
+        ReconnectingTransport(first, door).reconnect(2, Deadline(WAIT))
+    assert first.ends == []
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        GatewayRefusedError("throttled", http_status=429),
+        GatewayRefusedError("broken", http_status=500),
+        GatewayRefusedError("busy", http_status=503),
+        GatewayUnreachableError("no answer"),
+        TimeoutError("late"),
+    ],
+    ids=lambda failure: str(failure),
+)
+def test_a_failure_that_may_pass_is_raised_as_itself_and_may_be_tried_again(failure: Exception) -> None:
+    door = Door(failure)
+    transport = ReconnectingTransport(Recorded(), door)
+    with pytest.raises(type(failure)) as caught:
+        transport.reconnect(2, Deadline(WAIT))
+    assert caught.value is failure
+    assert not isinstance(failure, LinkRefusedError)
+    transport.reconnect(3, Deadline(WAIT))
+    assert [epoch for epoch, _deadline in door.asked] == [2, 3]
+
+
+def test_a_transport_that_was_closed_during_the_attempt_stays_closed() -> None:
+    first = Recorded()
+    opened: list[Recorded] = []
+
+    def closing(_epoch: int, _deadline: Deadline) -> MessageTransport:
+        transport.close()
+        opened.append(Recorded())
+        return opened[0]
+
+    transport = ReconnectingTransport(first, closing)
+    transport.reconnect(2, Deadline(WAIT))
+    assert opened[0].ends == ["close"]
+    with pytest.raises(LinkClosedError):
+        transport.recv(WAIT)
+    with pytest.raises(TransportError):
+        transport.send("late")
+
+
+def test_dropping_and_giving_back_are_for_the_newest() -> None:
+    first, door = Recorded(), Door()
+    transport = ReconnectingTransport(first, door)
+    transport.reconnect(2, Deadline(WAIT))
+    transport.abort()
+    transport.release()
+    assert door.opened[0].ends == ["abort", "release"]
