@@ -95,6 +95,12 @@ class Dialer:
     def dial(self, target: str | tuple[str, int], timeout: float | None = DIAL_TIMEOUT) -> TunnelSocket:
         """Connect to ``target`` from inside the VPC.
 
+        Whatever may pass is tried again until ``timeout``, each time as a new session with a fresh nonce, after
+        a jittered pause of 0.1 s that doubles up to 2 s: a throttled or broken gateway (429, 5xx), a
+        connection that was cut before the gateway's answer came (it may have been granted), and a session
+        that was lost before its relay had reached the target. Everything else is raised at once: a refusal
+        (400, 401, 403), a name that does not resolve, TLS, a refused connection, a target not reached.
+
         Args:
             target: ``"host:port"``, ``"[v6]:port"`` or ``(host, port)``; names are resolved in the VPC.
             timeout: Seconds for the dial as a whole; ``None`` for no limit. It ends with the dial: the
@@ -108,7 +114,7 @@ class Dialer:
             ConfigError: ``target`` is none.
             ClosedError: The dialer was closed.
             AuthenticationError: The key is unknown or wrong; its subclass ClockSkewError: this clock is off.
-            TransportError: The gateway was not reached, or refused.
+            TransportError: The gateway was not reached, or refused; of what was tried again, the last cause.
             TargetNotAllowedError, NameNotFoundError, TargetRefusedError, TargetUnreachableError,
             TargetTimedOutError: The target was not reached; all are DialError.
             DialTimeoutError: ``timeout`` ran out; a DialError and a TimeoutError.

@@ -14,6 +14,7 @@
     |  `- ServerProofError                         the server does not hold the key
     |- TransportError(ConnectionError)             the WebSocket to the gateway failed
     |  |- GatewayUnreachableError                  name, route, TLS: no answer at all
+    |  |  `- AnswerLostError                       asked, and cut off before an answer came
     |  |- GatewayRefusedError                      an answer, but not 101; ``http_status``
     |  |- LinkClosedError                          closed after it was open; ``close_code``
     |  `- LinkRefusedError                         a session may not reconnect: it is over
@@ -51,6 +52,7 @@ from emissary_lib.protocol.errors import (
 from emissary_lib.protocol.targets import Target
 
 __all__ = [
+    "AnswerLostError",
     "AuthenticationError",
     "ClockSkewError",
     "ClosedError",
@@ -87,6 +89,13 @@ class TransportError(EmissaryError, ConnectionError):
 
 class GatewayUnreachableError(TransportError):
     """The gateway gave no answer at all: name resolution, route, TLS or a refused connection."""
+
+
+class AnswerLostError(GatewayUnreachableError):
+    """The connection ended after the upgrade was asked for and before it was answered.
+
+    The gateway may have granted it all the same: what was asked with this nonce or epoch cannot be asked again.
+    """
 
 
 class GatewayRefusedError(TransportError):
