@@ -94,7 +94,8 @@ class GatewayUnreachableError(TransportError):
 class AnswerLostError(GatewayUnreachableError):
     """The connection ended after the upgrade was asked for and before it was answered.
 
-    The gateway may have granted it all the same: what was asked with this nonce or epoch cannot be asked again.
+    The gateway may have granted it all the same: what was asked with this nonce or epoch cannot be asked
+    again.
     """
 
 

@@ -218,7 +218,7 @@ def test_an_answer_that_is_lost_is_asked_for_again_with_a_fresh_nonce(said: byte
 def test_answers_that_are_lost_until_the_end_are_raised_as_such() -> None:
     with WsServer(answer=lambda request: b"") as server:
         began = time.monotonic()
-        with pytest.raises(AnswerLostError, match="before it had answered.*check the URL") as caught:
+        with pytest.raises(AnswerLostError, match=r"before it had answered.*check the URL") as caught:
             Dialer(server.url, KEY).dial(TARGET, SHORT)
         assert time.monotonic() - began < SHORT + 1
         assert 1 < len(server.requests) < 20  # it backs off
