@@ -127,6 +127,7 @@ class _Upgrade:
         self._ws.settimeout(deadline.remaining())
         self._lock = threading.Lock()
         self._done = threading.Event()
+        self._finished = False
         self._abandoned = False
         self._failure: BaseException | None = None
 
@@ -149,12 +150,10 @@ class _Upgrade:
         if deadline.passed():
             raise TimeoutError("no time is left")
         threading.Thread(target=self._run, name="emissary-upgrade", daemon=True).start()
-        finished = False
         try:
-            finished = self._done.wait(deadline.remaining())
+            deadline.wait(self._done)
         finally:
-            if not finished:
-                self._abandon()
+            finished = self._finish_or_abandon()
         if not finished:
             raise TimeoutError("timed out")
         if self._failure is not None:
@@ -175,17 +174,18 @@ class _Upgrade:
         with self._lock:
             if self._abandoned or self._failure is not None:
                 self._ws.shutdown()  # type: ignore[no-untyped-call]
+            self._finished = True
             self._done.set()
 
-    def _abandon(self) -> None:
+    def _finish_or_abandon(self) -> bool:
+        """Whether the attempt has ended; one that has not is nobody's any more, whatever comes of it."""
         with self._lock:
-            self._abandoned = True
-            if self._done.is_set():
-                self._ws.shutdown()  # type: ignore[no-untyped-call]
-            elif self._ws.sock is not None:
+            self._abandoned = not self._finished
+            if self._abandoned and self._ws.sock is not None:
                 with contextlib.suppress(OSError):
                     # Ends the wait for the answer; the attempt's own thread closes.
                     socket.socket.shutdown(self._ws.sock, socket.SHUT_RDWR)
+            return self._finished
 
 
 def _socket_options() -> list[tuple[int, int, int]]:

@@ -16,6 +16,7 @@ from emissary_lib.loopback import reset
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Flag, FrameType
 from emissary_lib.protocol.payloads import Disconnected, Reset, Resumed
+from emissary_lib.protocol.probing import ProbeTimes
 from emissary_lib.transport.base import MessageTransport
 from functions.common.errors import PeerBusyError, PeerGoneError
 from functions.relay.connector import Connected
@@ -291,6 +292,25 @@ def test_dialer_that_is_not_known_any_more_is_asked_for_and_waited_for() -> None
         assert world.transport.sent.get(timeout=SOON).type is FrameType.RESUME
         world.say(FrameType.RESUMED, Resumed(1, 1, None, "relay=").encode())
         assert world.reported().code is Code.DIALER_GONE
+        assert world.result() is Code.DIALER_GONE
+
+
+def test_silence_of_the_dialer_counts_from_the_claim_not_from_the_targets_connection() -> None:
+    # docs/protocol.md section 5.5: interval + deadline + grace, and not the seconds of connecting on top.
+    orphan, connecting = 1.0, 1.1
+    connected_at: list[float] = []
+    worlds: list[World] = []
+
+    def slow(launch: Launch, deadline: Deadline) -> Connected:
+        threading.Event().wait(connecting)
+        connected_at.append(time.monotonic())
+        return Connected(Code.OK, worlds[0].near)
+
+    world = World(connect=slow, probing=ProbeTimes(60.0, 60.0, 60.0, orphan))
+    worlds.append(world)
+    with world:
+        assert world.reported().code is Code.DIALER_GONE
+        assert time.monotonic() - connected_at[0] < 0.8 * orphan
         assert world.result() is Code.DIALER_GONE
 
 
