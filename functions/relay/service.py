@@ -133,6 +133,10 @@ class Relay:
         # claim all the same, so that no relay outlives its dialer by more than docs/protocol.md 5.5 says.
         config = self._config(launch, connected.code, epoch, ends_at)
         session = Session(Side.RELAY, config, now=claimed_at)
+        if epoch > 1:
+            # An earlier attempt may have claimed the session and lost its 101: the bridge, and the dialer by
+            # a DISCONNECTED, may know that connection as ours. RESUME has it closed, and tells everybody.
+            session.peer_unknown(claimed_at)
         session.send_data(launch.server_bytes + reply(reply_for(connected.code), connected.bound))
         return session
 

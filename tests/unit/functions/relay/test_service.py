@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import pytest
 
 from emissary_lib.deadline import Deadline
-from emissary_lib.exceptions import GatewayRefusedError
+from emissary_lib.exceptions import AnswerLostError, GatewayRefusedError
 from emissary_lib.loopback import reset
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Flag, FrameType
@@ -92,6 +92,39 @@ def test_throttled_relay_dials_back_again_with_the_next_epoch() -> None:
         assert [claim["X-Emissary-Epoch"] for claim in world.claims] == ["1", "2", "3"]
         assert len({claim["X-Emissary-Instance"] for claim in world.claims}) == 1
         assert frame.generation == 1 + 3  # the dialer's epoch and the relay's
+
+
+def test_claim_that_was_not_the_first_attempt_is_followed_by_resume() -> None:
+    # The first attempt may have claimed the session and lost its 101: then the bridge has to close that
+    # connection, and to tell the dialer, who may have heard of its end, which one counts.
+    lost = [AnswerLostError("the 101 was lost")]
+    worlds: list[World] = []
+
+    def answer(headers: Mapping[str, str]) -> MessageTransport:
+        if lost:
+            raise lost.pop()
+        return worlds[0].transport
+
+    world = World(dial_back=answer)
+    worlds.append(world)
+    with world:
+        asked = world.transport.sent.get(timeout=SOON)
+        assert (asked.type, asked.generation) == (FrameType.RESUME, 1 + 2)
+        assert asked.ack == world.launch.client_offset
+        frame, _parameters, data = world.opened()  # which does not wait for the answer
+        assert (frame.generation, data) == (3, world.launch.server_bytes + SUCCESS)
+        world.say(FrameType.RESUMED, Resumed(1, 2, world.launch.dialer_connection, "relay=").encode())
+        assert world.posted(FrameType.ACK, FrameType.OPENED).generation == 3
+
+
+def test_claim_at_the_first_attempt_costs_the_bridge_no_message() -> None:
+    with World() as world:
+        _frame, _parameters, data = world.opened()
+        world.target_closes()
+        world.posted_fin()
+        world.hang_up(ack=len(data) + 1)
+        world.reported()  # END is the first message to the bridge
+        assert world.result() is Code.OK
 
 
 @pytest.mark.parametrize(("left", "patience"), [(60.0, 30.0), (12.0, 12.0)])
