@@ -21,6 +21,7 @@ from emissary_lib.flight_budget import FlightBudget
 from emissary_lib.listener import Forward
 from emissary_lib.loopback import reset, tcp_pair
 from emissary_lib.opening import OpenedSession, open_session
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
 from emissary_lib.protocol.duplex import StreamConfig
 from emissary_lib.protocol.events import Aborted, Event, GoingAway
@@ -172,8 +173,10 @@ class Dialer:
         parsed = Target.parse(target)
 
         def serve(sock: socket.socket) -> None:
-            _session, attach = self._open(parsed, timeout)
+            session, attach = self._open(parsed, timeout)
             attach(sock)()
+            if session.error is not None and session.error.code is not Code.DIALER_RESET:
+                raise session.error  # nobody else could tell: the program has a plain socket
 
         return Forward(listen, serve)
 
