@@ -109,7 +109,13 @@ def test_signals_are_passed_on_and_the_program_decides(number: signal.Signals) -
 
 def test_ctrl_c_at_a_terminal_reaches_the_program_once() -> None:
     """The terminal sends it to the program as well; twice would make many programs give up."""
-    take_terminal = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    # Two signals at nearly the same time may become one, so what is passed on is told, not what arrives.
+    take_terminal = (
+        "import fcntl, subprocess, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "send = subprocess.Popen.send_signal\n"
+        "def tell(self, number): print('passed on', number, file=sys.stderr, flush=True); send(self, number)\n"
+        "subprocess.Popen.send_signal = tell\n"
+    )
     ours, theirs = pty.openpty()
     try:
         with subprocess.Popen(
@@ -117,16 +123,19 @@ def test_ctrl_c_at_a_terminal_reaches_the_program_once() -> None:
             cwd=ROOT,
             stdin=theirs,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         ) as running:
-            assert running.stdout is not None
+            assert running.stdout is not None and running.stderr is not None
             assert running.stdout.readline() == "ready\n"
             os.write(ours, b"\x03")
             assert running.stdout.readline() == "SIGINT\n"
+            running.send_signal(signal.SIGTERM)  # once this has come through, we have handled the SIGINT too
+            assert running.stdout.readline() == "SIGTERM\n"
             os.write(ours, b"enough\n")
-            assert running.wait(PATIENCE) == 1
-            assert running.stdout.read() == ""
+            assert running.wait(PATIENCE) == 2
+            assert running.stderr.read() == "passed on 15\n"
     finally:
         os.close(ours)
         os.close(theirs)
