@@ -113,7 +113,7 @@ def test_ctrl_c_at_a_terminal_reaches_the_program_once() -> None:
     take_terminal = (
         "import fcntl, subprocess, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
         "send = subprocess.Popen.send_signal\n"
-        "def tell(self, number): print('passed on', number, file=sys.stderr, flush=True); send(self, number)\n"
+        "def tell(self, n): print('passed on', n, file=sys.stderr, flush=True); send(self, n)\n"
         "subprocess.Popen.send_signal = tell\n"
     )
     ours, theirs = pty.openpty()
