@@ -84,6 +84,12 @@ class Relay:
             self._received.clear()
             return data
 
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended, well or not."""
+        with self._changed:
+            return not self._session.alive
+
     def wait_over(self) -> None:
         """Wait until the session has ended, well or not."""
         self._wait(lambda: not self._session.alive)
