@@ -1,4 +1,4 @@
-"""Tunnels that are open in this process, and what becomes of them when the interpreter exits.
+"""Tunnels that are open in this process, and what becomes of them when a dialer or the interpreter ends.
 
 The kernel delivers what a program wrote to a TCP socket even if the program exits right after. Tunnels run in
 daemon threads, which the interpreter stops; so at exit they get a moment to pass on what they hold.
@@ -10,9 +10,10 @@ import atexit
 import os
 import threading
 import time
+from collections.abc import Collection
 from typing import Final, Protocol
 
-#: Seconds that all tunnels together get at interpreter exit.
+#: Seconds that all tunnels together get at interpreter exit, and those of a dialer when it is closed.
 EXIT_PATIENCE: Final = 2.0
 
 #: Seconds between two looks at whether they are done.
@@ -31,29 +32,40 @@ class Lingering(Protocol):
 
 
 _lock = threading.Lock()
-_open: set[Lingering] = set()
+_open: dict[Lingering, object] = {}  # and who opened it
 
 
-def add(tunnel: Lingering) -> None:
-    """A tunnel began."""
+def add(tunnel: Lingering, owner: object) -> None:
+    """A tunnel began, opened by ``owner``."""
     with _lock:
-        _open.add(tunnel)
+        _open[tunnel] = owner
 
 
 def discard(tunnel: Lingering) -> None:
     """A tunnel is over."""
     with _lock:
-        _open.discard(tunnel)
+        _open.pop(tunnel, None)
 
 
-def _wait_for_tunnels() -> None:
+def wait_until_idle(owner: object) -> None:
+    """Wait until all that was written to the owner's tunnels has arrived, for ``EXIT_PATIENCE`` at most."""
+    with _lock:
+        tunnels = [tunnel for tunnel, opened_by in _open.items() if opened_by is owner]
+    _wait(tunnels)
+
+
+def _wait(tunnels: Collection[Lingering]) -> None:
     give_up_at = time.monotonic() + EXIT_PATIENCE
+    while time.monotonic() < give_up_at and not all(tunnel.idle for tunnel in tunnels):
+        time.sleep(_LOOK)
+
+
+def _wait_at_exit() -> None:
     with _lock:
         tunnels = list(_open)
     for tunnel in tunnels:
         tunnel.leave()
-    while time.monotonic() < give_up_at and not all(tunnel.idle for tunnel in tunnels):
-        time.sleep(_LOOK)
+    _wait(tunnels)
 
 
 def _forget() -> None:
@@ -63,5 +75,5 @@ def _forget() -> None:
     _open.clear()
 
 
-atexit.register(_wait_for_tunnels)
+atexit.register(_wait_at_exit)
 os.register_at_fork(after_in_child=_forget)

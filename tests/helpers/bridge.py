@@ -84,6 +84,12 @@ class Relay:
             self._received.clear()
             return data
 
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended, well or not."""
+        with self._changed:
+            return not self._session.alive
+
     def wait_over(self) -> None:
         """Wait until the session has ended, well or not."""
         self._wait(lambda: not self._session.alive)
@@ -230,7 +236,8 @@ class Bridge:
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.behaviour = behaviour or Behaviour()
         self.messages: list[str] = []
-        self._relays: list[Relay] = []
+        self._launched: list[Relay] = []
+        self._relays: list[Relay] = []  # those whose dialer has been answered
         self._changed = threading.Condition()
         self._refused = 0
         self.server = WsServer(self._serve, answer=self._door)
@@ -240,7 +247,7 @@ class Bridge:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for relay in self._relays:
+        for relay in self._launched:
             relay.dismiss()
         self.server.__exit__(*exc)
 
@@ -334,6 +341,7 @@ class Bridge:
             expires_at=now + LIFE,
         )
         relay = Relay(peer, Session(Side.RELAY, config, now=now), target)
+        self._launched.append(relay)  # first: once it has spoken, the test may be over at any moment
         self.behaviour.script(relay)
         relay.write(said + reply(reply_for(code), ("0.0.0.0", 0)))
         if code is not Code.OK:

@@ -91,6 +91,7 @@ def test_the_readme_s_ten_lines_work(
             "psycopg.connect(", "connection = psycopg.connect("
         )
         code += "    assert connection.execute('SELECT 2').fetchone() == (2,)\n    connection.close()\n"
+        code += "dialer.close()\n"
         # The second block's dialer must be open; the first closes its own.
         code = code.replace("import psycopg", "import psycopg\ndialer = Dialer.from_env()")
         with LocalCloud(TEMPLATE, targets=[(postgres.host, postgres.port)]) as cloud:

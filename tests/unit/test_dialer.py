@@ -53,6 +53,25 @@ def test_a_closed_dialer_refuses_to_dial_and_its_sockets_live_on() -> None:
         assert len(bridge.server.requests) == 1
 
 
+def test_closing_a_dialer_waits_until_what_was_written_has_arrived() -> None:
+    data = noise(1_000_000)
+    with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
+        with Dialer(bridge.url, KEY) as dialer:
+            with dialer.dial(TARGET, PATIENCE) as sock:
+                sock.sendall(data)
+        relay = bridge.relay()
+        assert relay.over
+        assert relay.read_to_end() == data
+
+
+def test_closing_a_dialer_waits_two_seconds_at_most_for_a_target_that_does_not_end() -> None:
+    with Bridge() as bridge, Dialer(bridge.url, KEY) as dialer:
+        dialer.dial(TARGET, PATIENCE).close()
+        began = time.monotonic()
+        dialer.close()
+        assert 1.5 < time.monotonic() - began < 5
+
+
 def test_the_dials_timeout_ends_with_the_dial() -> None:
     with Bridge(Behaviour(script=echo)) as bridge:
         with Dialer(bridge.url, KEY).dial(TARGET, 1.0) as sock:
