@@ -139,6 +139,22 @@ class Duplex:
             self._pause.acknowledged()
             self._settle_gate()
 
+    def ends_at(self, sent: int, received: int) -> bool:
+        """Whether both streams are whole if they end where the bridge says (docs/protocol.md section 6).
+
+        A FIN of the peer's that alone has not come is taken from that.
+
+        Args:
+            sent: Final offset of our stream, its FIN included.
+            received: Final offset of the peer's.
+        """
+        if not self.sender.fin_sent or self.sender.next_offset != sent:
+            return False
+        receiver = self.receiver
+        if receiver.final_size is None and receiver.arrived == receiver.received == received - 1:
+            receiver.receive(receiver.received, b"", fin=True)
+        return receiver.complete and receiver.ack == received
+
     def consume(self, count: int, now: float) -> None:
         """The user took ``count`` bytes of what the receiver's ``peek`` showed; frees window."""
         self.receiver.consume(count)

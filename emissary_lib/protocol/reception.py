@@ -174,8 +174,8 @@ class Reception:
             self._lifecycle.cut_off(code, ended.reason or MEANINGS[code])
 
     def _agrees(self, ended: Ended) -> bool:
-        """Whether the bridge's count of both streams is ours, so that nothing is missing."""
-        sender, receiver = self._duplex.sender, self._duplex.receiver
-        told = (ended.dialer, ended.relay) if self._side is Side.CLIENT else (ended.relay, ended.dialer)
-        whole = receiver.complete and sender.eof and not sender.unsent
-        return whole and (sender.next_offset, receiver.ack) == told
+        """Whether the bridge's count of both streams is ours, so that no byte is missing."""
+        ours, theirs = ended.dialer, ended.relay
+        if self._side is Side.RELAY:
+            ours, theirs = theirs, ours
+        return self._duplex.ends_at(ours, theirs)

@@ -68,6 +68,7 @@ class Step(enum.Enum):
     LAUNCH = "launch"
     CLAIM = "claim"
     RESUME = "resume"
+    REVISIT = "hear how it ended"
     RESTORE = "restore"
     ABANDON = "abandon"
     END = "end"
@@ -89,6 +90,7 @@ TRANSITIONS: Final[Mapping[Step, Transition]] = {
     Step.LAUNCH: Transition(_BEFORE_CLAIM, State.INVOKED),
     Step.CLAIM: Transition(frozenset({State.INVOKED, State.OPEN}), State.OPEN),
     Step.RESUME: Transition(frozenset({State.OPEN}), None),
+    Step.REVISIT: Transition(frozenset({State.ENDED}), None),
     Step.RESTORE: Transition(frozenset({State.OPEN}), None),
     Step.ABANDON: Transition(_BEFORE_CLAIM, State.ENDED),
     Step.END: Transition(frozenset(State) - {State.ENDED}, State.ENDED),
@@ -271,7 +273,7 @@ def claim_refusal(session: Session | None, claim: Claim) -> str | None:
     """Why a claim is refused, for our log; None if it is granted."""
     if session is None:
         return "no such session"
-    if session.state not in TRANSITIONS[Step.CLAIM].sources:
+    if not _may_come(session, Step.CLAIM) or (session.state is State.ENDED and session.instance is None):
         return f"the session is {session.state.value}"
     if session.relay_token_hash != claim.token_hash:
         return "the token is not that of the last launch"
@@ -279,16 +281,14 @@ def claim_refusal(session: Session | None, claim: Claim) -> str | None:
         return "another instance holds the session"
     if claim.epoch <= session.relay.epoch:
         return f"epoch {claim.epoch} is not above {session.relay.epoch}"
-    if claim.at >= session.expires:
-        return "the session has expired"
-    return None
+    return _expiry(session, claim.at)
 
 
 def resume_refusal(session: Session | None, resume: Resume) -> str | None:
     """Why a dialer's resume is refused, for our log; None if it is granted."""
     if session is None:
         return "no such session"
-    if session.state not in TRANSITIONS[Step.RESUME].sources:
+    if not _may_come(session, Step.RESUME):
         return f"the session is {session.state.value}"
     if session.key_id != resume.key_id:
         return "another key opened the session"
@@ -296,9 +296,18 @@ def resume_refusal(session: Session | None, resume: Resume) -> str | None:
         return "the token is not that of the last launch"
     if resume.epoch <= session.dialer.epoch:
         return f"epoch {resume.epoch} is not above {session.dialer.epoch}"
-    if resume.at >= session.expires:
-        return "the session has expired"
-    return None
+    return _expiry(session, resume.at)
+
+
+def _may_come(session: Session, step: Step) -> bool:
+    """Whether a client may connect by this step or, where the session has ended, only hear that."""
+    return any(session.state in TRANSITIONS[each].sources for each in (step, Step.REVISIT))
+
+
+def _expiry(session: Session, at: float) -> str | None:
+    # Of a session that has ended, its own client may ask as long as the item is there.
+    expired = session.state is not State.ENDED and at >= session.expires
+    return "the session has expired" if expired else None
 
 
 def may_restore(session: Session, connection: Connection) -> bool:
