@@ -79,6 +79,10 @@ GOAWAY_BEFORE: Final = (30.0, 10.0)
 #: Seconds between two RESUME messages; the last one is repeated (section 5.3).
 RESUME_INTERVALS: Final = (1.0, 2.0, 4.0, 5.0)
 
+#: A peer that is waited for is given at least this long on another connection of ours, in seconds: enough
+#: for the first few RESUMEs (section 5.4).
+LEAST_PATIENCE: Final = sum(RESUME_INTERVALS[:3])
+
 #: END and RESET are repeated this often, and for this long, in seconds (section 6).
 END_INTERVAL: Final = 1.0
 END_DEADLINE: Final = 5.0
