@@ -42,6 +42,9 @@ MAX_SACK_RANGES: Final = 32
 #: How long an acknowledgement waits for a DATA frame to carry it, in seconds (section 4.3).
 ACK_DELAY: Final = 0.2
 
+#: Least time between an acknowledgement and the next that only repeats it, in seconds (section 4.3).
+ACK_REPEAT: Final = 0.05
+
 #: Retransmission timer, in seconds (section 4.4; RFC 6298 has the form, the bounds are ours).
 RTO_INITIAL: Final = 3.0
 RTO_MIN: Final = 1.0

@@ -253,12 +253,12 @@ class Duplex:
         """Whether a bare ACK has to go out now."""
         return self._acks.due_at is not None and now >= self._acks.due_at
 
-    def position(self, *, sacks: bool) -> tuple[int, int]:
+    def position(self, now: float, *, sacks: bool) -> tuple[int, int]:
         """``(ack, window)`` for a frame that goes out now; ``sacks`` when it carries SACK ranges."""
         ack, window = self.receiver.ack, self.receiver.window
         if sacks or not self.receiver.gap:
             # A frame without ranges does not tell of bytes above a gap, so an ACK stays due then.
-            self._acks.told(ack=ack, edge=ack + window)
+            self._acks.told(now, ack=ack, edge=ack + window)
         return ack, window
 
     def stop(self, *, drop_received: bool) -> None:

@@ -293,7 +293,7 @@ class Session:
             return self._outbox.last_words(ending, self.generation, heard=heard) if due else []
         messages = []
         if self._resumption.ask_due(now):
-            messages.append(self._outbox.resume(self.generation))
+            messages.append(self._outbox.resume(self.generation, now))
         if self._probe_due:
             self._probe_due = False
             messages.append(self._outbox.control(FrameType.PROBE, self.generation, bytes(8)))
