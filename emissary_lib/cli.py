@@ -10,21 +10,12 @@ from typing import Final
 
 from emissary_lib._version import __version__
 from emissary_lib.exceptions import ConfigError, EmissaryError
+from emissary_lib.exit_status import MEANINGS, Exit, exit_status
 from emissary_lib.protocol.targets import Target
 
-#: Exit statuses of every command.
-OK: Final = 0
-FAILED: Final = 1
-USAGE: Final = 2
-INTERRUPTED: Final = 130
-
-EXIT_STATUSES: Final = f"""\
-exit status:
-  {OK:<4} done; of demo: everything was verified on the database
-  {FAILED:<4} failed; the message says why
-  {USAGE:<4} wrong usage or settings, or a package that is not installed
-  {INTERRUPTED:<4} interrupted (Ctrl-C); of local, which runs until then, the status is 0
-"""
+EXIT_STATUSES: Final = "exit status:\n" + "".join(
+    f"  {status.value:<4} {meaning}\n" for status, meaning in MEANINGS.items()
+)
 
 _LOCAL: Final = """\
 Run the whole stack of a SAM template on this machine: API Gateway's WebSocket API, Lambda, DynamoDB, each as
@@ -78,14 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
-    except ConfigError as error:
-        return _complain(error, USAGE)
     except ModuleNotFoundError as error:
-        return _complain(_extra(error, arguments.extra), USAGE)
+        return _complain(_extra(error, arguments.extra), exit_status(error))
     except EmissaryError as error:
-        return _complain(error, FAILED)
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
+        return _complain(error, exit_status(error))
+    except KeyboardInterrupt as error:
+        return _complain("interrupted", exit_status(error))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -187,7 +176,7 @@ def _run_bench(arguments: argparse.Namespace) -> int:
     from emissary_lib.bench.run import run_bench
 
     print(run_bench(arguments.template, progress=sys.stderr), flush=True)
-    return OK
+    return Exit.OK
 
 
 def _template(text: str) -> str:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from emissary_lib import __version__, cli
+from emissary_lib.exit_status import Exit
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = ["local", "demo", "bench"]
@@ -24,7 +25,7 @@ def template(tmp_path: pathlib.Path) -> str:
 def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
-    assert ended.value.code == cli.USAGE
+    assert ended.value.code == Exit.USAGE
     return capsys.readouterr().err
 
 
@@ -127,7 +128,7 @@ def test_targets_are_collected_in_their_order(template: str) -> None:
 def test_a_bad_template_fails_with_its_cause_and_no_traceback(
     template: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["local", "--template", template]) == cli.FAILED
+    assert cli.main(["local", "--template", template]) == Exit.FAILED
     said = capsys.readouterr().err
     assert said.startswith("emissary: ")
     assert "Traceback" not in said
@@ -139,7 +140,7 @@ def test_a_package_that_is_not_installed_is_named_with_what_to_install(template:
         f"from emissary_lib.cli import main; sys.exit(main(['demo', '--template', {template!r}]))"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == cli.USAGE
+    assert ended.returncode == Exit.USAGE
     assert (
         ended.stderr == "emissary: the package psycopg is not installed: pip install 'emissary-lib[demo]'\n"
     )
