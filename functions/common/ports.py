@@ -87,8 +87,8 @@ class SessionStore(Protocol):
     def restore(self, connection: Connection) -> Outcome:
         """Make a connection its side's current one again, under :func:`session.may_restore`."""
 
-    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
-        """Forget one side's connection, if it is still the current one."""
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
+        """Forget one side's connection, if it is still the current one, and note when that was."""
 
     def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
         """Go to ENDED from the states that ``step`` (END or ABANDON) allows."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLOCK_SKEW, MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER, VERSION
@@ -113,11 +113,20 @@ class Side:
         connection: Its current connection, or None while it has none.
         epoch: Of its newest connection.
         previous: The connection that the newest one took the place of, if it was still there; to be closed.
+        left: When a connection of its was last found to be gone. It says nothing while there is one.
     """
 
     connection: str | None
     epoch: int
     previous: str | None = None
+    left: float | None = field(default=None, compare=False)
+
+
+class Loss(NamedTuple):
+    """Why and when a session ended that nobody has ended."""
+
+    code: Code
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,15 +241,31 @@ class Session:
     def side(self, role: Role) -> Side:
         return self.dialer if role is Role.DIALER else self.relay
 
-    def loss(self, now: float) -> Code | None:
-        """Why the session is lost though nobody has ended it, or None while it may live.
+    def loss(self, now: float) -> Loss | None:
+        """Why and when the session was lost though nobody has ended it, or None while it may live.
 
-        Nothing watches over sessions: whoever reads one that is past its time ends it. So one whose two
-        clients died without a word stays OPEN until then, or until it is purged.
+        "Lost" is no state: nothing watches over sessions, and whoever reads one that is past its time ends
+        it. So one whose two clients died without a word stays OPEN until then, or until it is purged. If both
+        connections had gone by then, the one that went first is the reason, else the deadline.
         """
         if self.state is State.ENDED or now <= self.expires:
             return None
-        return Code.RELAY_DEADLINE if self.state is State.OPEN else Code.OPENING_EXPIRED
+        if self.state is not State.OPEN:
+            return Loss(Code.OPENING_EXPIRED, self.expires)
+        deserted = self.deserted
+        if deserted is not None and deserted.at <= self.expires:
+            return deserted
+        return Loss(Code.RELAY_DEADLINE, self.expires)
+
+    @property
+    def deserted(self) -> Loss | None:
+        """What it comes to if neither side comes back; None while one is here, or if more is not known."""
+        if self.dialer.connection is not None or self.relay.connection is not None:
+            return None
+        if self.dialer.left is None or self.relay.left is None:
+            return None  # of a deployment that did not note it
+        first = Role.DIALER if self.dialer.left <= self.relay.left else Role.RELAY
+        return Loss(first.gone, max(self.dialer.left, self.relay.left))
 
 
 def purge_time(*, date: float, now: float) -> int:

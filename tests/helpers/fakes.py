@@ -162,14 +162,14 @@ class FakeStore:
             old, **{connection.role.value: replace(old.side(connection.role), connection=connection.id)}
         )
 
-    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         old = self._old(session_id)
         if old is None:
             return Outcome(None, False)
         side = old.side(role)
         if side.connection != connection_id:
             return Outcome(old, side.connection is None and side.epoch == epoch)
-        return self._put(old, **{role.value: replace(side, connection=None)})
+        return self._put(old, **{role.value: replace(side, connection=None, left=at)})
 
     def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
         old = self._old(session_id)

@@ -205,14 +205,14 @@ class DynamoSessionStore:
             lambda old: old.side(connection.role).connection == connection.id,
         )
 
-    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         """See :meth:`ports.SessionStore.clear`."""
         attribute = f"#{role.value}_connection"
         return self._update(
             session_id,
-            f"REMOVE {attribute}",
+            f"SET #{role.value}_left = :at REMOVE {attribute}",
             f"{attribute} = :connection",
-            {":connection": text(connection_id)},
+            {":connection": text(connection_id), ":at": number(at)},
             lambda old: old.side(role).connection is None and old.side(role).epoch == epoch,
         )
 

@@ -114,7 +114,7 @@ def test_the_resume_of_a_replaced_connection_changes_nothing_and_is_not_answered
 @pytest.mark.parametrize("role, sender", [(Role.DIALER, DIALER), (Role.RELAY, RELAY)])
 def test_a_connection_that_was_forgotten_but_is_there_is_restored(role: Role, sender: str) -> None:
     bridge = opened()
-    bridge.store.clear(SESSION, role, sender, 1)
+    bridge.store.clear(SESSION, role, sender, 1, NOW)
     bridge.send(sender, RESUME)
     expected = Resumed(1, 1, DIALER, RELAY)
     assert told(bridge) == {DIALER: expected, RELAY: expected}
@@ -134,7 +134,7 @@ class ReturnsMeanwhile(FakeStore):
 def test_a_connection_is_not_restored_over_a_newer_one() -> None:
     store = ReturnsMeanwhile()
     bridge = opened(store)
-    store.clear(SESSION, Role.DIALER, DIALER, 1)
+    store.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
     store.overtake = bridge.resume
     bridge.send(DIALER, RESUME)
     assert told(bridge) == {}
@@ -162,10 +162,10 @@ class ClearMeets(FakeStore):
 
     happens: Callable[[], object] = staticmethod(lambda: None)
 
-    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         happens, self.happens = self.happens, lambda: None
         happens()
-        return super().clear(session_id, role, connection_id, epoch)
+        return super().clear(session_id, role, connection_id, epoch, at)
 
 
 def test_a_peer_that_has_just_come_back_is_told_on_its_new_connection() -> None:
@@ -266,7 +266,7 @@ def test_resume_of_an_unknown_session_is_answered_unknown(known: bool) -> None:
 def test_resume_past_the_relays_end_ends_the_session(forgotten: bool) -> None:
     bridge = opened()
     if forgotten:
-        bridge.store.clear(SESSION, Role.DIALER, DIALER, 1)
+        bridge.store.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
     bridge.clock.now = NOW + 900.001
     bridge.send(DIALER, RESUME)
     posts = bridge.link.take()
