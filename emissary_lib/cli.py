@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from emissary_lib._version import __version__
-from emissary_lib.commands import statuses, texts, values
+from emissary_lib.commands import texts, values
 from emissary_lib.commands.execute import run_command
 from emissary_lib.commands.forward import LISTEN, listening, run_until_stopped, shown, warnings_shown
 from emissary_lib.dialer import DIAL_TIMEOUT, Dialer
 from emissary_lib.exceptions import EmissaryError
+from emissary_lib.exit_status import MEANINGS, Exit, exit_status
 
-EXIT_STATUSES: Final = statuses.table()
+EXIT_STATUSES: Final = "exit status:\n" + "".join(
+    f"  {status.value:<4} {meaning}\n" for status, meaning in MEANINGS.items()
+)
 
 #: What stands between the arguments of ``exec`` and the command that it runs.
 _SEPARATOR: Final = "--"
@@ -42,11 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if arguments.extra is None:
             raise
-        return _complain(_extra(error, arguments.extra), statuses.SETTINGS)
+        return _complain(_extra(error, arguments.extra), exit_status(error))
     except EmissaryError as error:
-        return _complain(error, statuses.status_of(error))
-    except KeyboardInterrupt:
-        return _complain("interrupted", statuses.INTERRUPTED)
+        return _complain(error, exit_status(error))
+    except KeyboardInterrupt as error:
+        return _complain("interrupted", exit_status(error))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -206,7 +209,7 @@ def _run_forward(arguments: argparse.Namespace) -> int:
     with warnings_shown(sys.stderr), Dialer.from_env() as dialer:
         with listening(dialer, target, arguments.listen, timeout, check=arguments.check) as address:
             run_until_stopped(address, target, json_line=arguments.json, out=sys.stdout)
-    return statuses.OK
+    return Exit.OK
 
 
 def _run_local(arguments: argparse.Namespace) -> int:
@@ -238,7 +241,7 @@ def _run_bench(arguments: argparse.Namespace) -> int:
     from emissary_lib.bench.run import run_bench
 
     print(run_bench(arguments.template, progress=sys.stderr), flush=True)
-    return statuses.OK
+    return Exit.OK
 
 
 def _extra(error: ModuleNotFoundError, extra: str) -> str:

@@ -27,6 +27,8 @@
     |  `- DialTimeoutError(TimeoutError)           dial's own timeout ran out; ``step`` says where
     |- TunnelResetError(ConnectionResetError)      an open tunnel was cut off; ``code``
     |  `- RelayDeadlineError                       because the relay reached Lambda's time limit
+    |- ListenError                                 a command: the local address cannot be listened on
+    |- CommandError                                emissary exec: its program cannot be started
     `- ClosedError                                 used after close(): a bug in the caller
 
 Each also derives from the built-in error in brackets, so drivers that catch ``OSError`` or
@@ -56,6 +58,7 @@ __all__ = [
     "AuthenticationError",
     "ClockSkewError",
     "ClosedError",
+    "CommandError",
     "ConfigError",
     "DialError",
     "DialTimeoutError",
@@ -66,6 +69,7 @@ __all__ = [
     "GatewayUnreachableError",
     "LinkClosedError",
     "LinkRefusedError",
+    "ListenError",
     "LocalProtocolError",
     "MissingCredentialsError",
     "NameNotFoundError",
@@ -191,6 +195,14 @@ class TunnelResetError(EmissaryError, ConnectionResetError):
 
 class RelayDeadlineError(TunnelResetError):
     """The relay reached the end of its Lambda invocation."""
+
+
+class ListenError(EmissaryError):
+    """A command cannot listen on the local address that it was given."""
+
+
+class CommandError(EmissaryError):
+    """The program that ``emissary exec`` was to run cannot be started."""
 
 
 class ClosedError(EmissaryError):

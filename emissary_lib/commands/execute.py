@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Final
 
-from emissary_lib.commands.errors import CommandError
 from emissary_lib.commands.signals import handled, typed_at_our_terminal
+from emissary_lib.exceptions import CommandError
 
 #: What the program finds in its environment.
 HOST_VARIABLE: Final = "EMISSARY_HOST"

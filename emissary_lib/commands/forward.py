@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator
 from typing import Final, TextIO
 
-from emissary_lib.commands.errors import ListenError
 from emissary_lib.commands.signals import handled
 from emissary_lib.dialer import Dialer
+from emissary_lib.exceptions import ListenError
 from emissary_lib.protocol.targets import Target
 
 #: Where to listen unless told otherwise: for programs of this machine only, at a free port.

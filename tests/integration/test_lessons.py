@@ -23,7 +23,7 @@ Each row is a lesson; the test that holds it is either here or where it belongs,
 17  bytes sent before the target is connected             test_opening_on_cloud::test_early_bytes_behind_the_opening_reach_the_target
 ==  ====================================================  =====================================================
 
-Number 13 asks for exit statuses too: test_statuses::test_each_kind_of_error_has_its_status.
+Number 13 asks for exit statuses too: test_exit_status::test_the_status_tells_the_kind_of_failure.
 """  # noqa: E501  (a table)
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from emissary_lib import __version__, cli
-from emissary_lib.commands import statuses, texts
+from emissary_lib.commands import texts
+from emissary_lib.exit_status import Exit
 from emissary_lib.local import Faults
 from emissary_lib.protocol.targets import Target
 
@@ -30,7 +31,7 @@ def template(tmp_path: pathlib.Path) -> str:
 def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
-    assert ended.value.code == statuses.USAGE
+    assert ended.value.code == Exit.USAGE
     return capsys.readouterr().err
 
 
@@ -153,7 +154,7 @@ def test_local_runs_with_the_faults_and_the_time_scale(
 
     monkeypatch.setattr("emissary_lib.local.cloud.run_foreground", run_foreground)
     options = ["--seed", "7", "--reorder", "0.2", "--fault", "drop=0.1", "--time-scale", "0.01"]
-    assert cli.main(["local", "--template", template, *options, "--target", "db.internal:1"]) == statuses.OK
+    assert cli.main(["local", "--template", template, *options, "--target", "db.internal:1"]) == Exit.OK
     assert asked["faults"] == Faults(seed=7, reorder=0.2, drop=0.1)
     assert (asked["time_scale"], asked["targets"]) == (0.01, [("db.internal", 1)])
 
@@ -205,7 +206,7 @@ def test_missing_settings_have_a_status_and_a_text_of_their_own(
     for name in ("EMISSARY_URL", "EMISSARY_AUTH_KEYS"):
         monkeypatch.delenv(name, raising=False)
     assert cli.main([command, "db.internal:5432", *(["--", "true"] if command == "exec" else [])]) == (
-        statuses.SETTINGS
+        Exit.SETTINGS
     )
     said = capsys.readouterr().err
     assert "EMISSARY_URL is not set" in said and "EMISSARY_AUTH_KEYS is not set" in said
@@ -214,7 +215,7 @@ def test_missing_settings_have_a_status_and_a_text_of_their_own(
 def test_a_bad_template_fails_with_its_cause_and_no_traceback(
     template: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["local", "--template", template]) == statuses.FAILED
+    assert cli.main(["local", "--template", template]) == Exit.FAILED
     said = capsys.readouterr().err
     assert said.startswith("emissary: ")
     assert "Traceback" not in said
@@ -226,7 +227,7 @@ def test_a_package_that_is_not_installed_is_named_with_what_to_install(template:
         f"from emissary_lib.cli import main; sys.exit(main(['demo', '--template', {template!r}]))"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == statuses.SETTINGS
+    assert ended.returncode == Exit.USAGE
     assert (
         ended.stderr == "emissary: the package psycopg is not installed: pip install 'emissary-lib[demo]'\n"
     )

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from emissary_lib.commands.errors import CommandError
 from emissary_lib.commands.execute import filled, run_command
+from emissary_lib.exceptions import CommandError
 from tests.helpers.ws_server import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]

@@ -16,11 +16,10 @@ import time
 import pytest
 
 from emissary_lib import cli
-from emissary_lib.commands import statuses
-from emissary_lib.commands.errors import ListenError
 from emissary_lib.commands.forward import listening, run_until_stopped, shown, warnings_shown
 from emissary_lib.dialer import Dialer
-from emissary_lib.exceptions import TargetRefusedError
+from emissary_lib.exceptions import ListenError, TargetRefusedError
+from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.keys import format_keys
 from emissary_lib.protocol.targets import Target
@@ -61,7 +60,7 @@ def test_one_line_of_json_tells_that_it_is_ready_and_a_signal_ends_it_well(numbe
                 sock.sendall(b"hello")
                 assert sock.recv(100) == b"hello"
             running.send_signal(number)
-            assert running.wait(PATIENCE) == statuses.OK
+            assert running.wait(PATIENCE) == Exit.OK
             assert (running.stdout.read(), running.stderr.read()) == ("", "")
 
 
@@ -96,7 +95,7 @@ def test_the_status_of_a_failed_check_says_why(code: Code, monkeypatch: pytest.M
     with Bridge(Behaviour(dial_code=code)) as bridge:
         for name, value in environment(bridge.url).items():
             monkeypatch.setenv(name, value)
-        status = {Code.NAME_NOT_FOUND: 21, Code.TARGET_NOT_ALLOWED: 20}[code]
+        status = {Code.NAME_NOT_FOUND: 10, Code.TARGET_NOT_ALLOWED: 6}[code]
         assert cli.main(["forward", TARGET, "--check"]) == status
         assert cli.main(["exec", TARGET, "--check", "--", "true"]) == status
 
@@ -120,7 +119,7 @@ def test_a_program_that_is_not_there_has_the_shells_status_and_nothing_is_dialle
     with Bridge() as bridge:
         with emissary(bridge.url, "exec", TARGET, "--", "no-such-program-anywhere") as running:
             _out, err = running.communicate(timeout=PATIENCE)
-        assert (running.returncode, bridge.server.requests) == (statuses.NOT_STARTED, [])
+        assert (running.returncode, bridge.server.requests) == (Exit.NOT_STARTED, [])
     cause = "No such file or directory; check its name and PATH"
     assert err == f"emissary: cannot start no-such-program-anywhere: {cause}\n"
 
