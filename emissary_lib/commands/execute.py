@@ -52,13 +52,15 @@ def run_command(words: Sequence[str], address: tuple[str, int], environ: Mapping
     early: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGCHLD:
+            return  # it only ends the wait
         if program is None:
             early.append(number)
         elif number != signal.SIGINT or not typed_at_our_terminal():
             program.send_signal(number)
 
     environment = {**environ, HOST_VARIABLE: host, PORT_VARIABLE: str(port)}
-    with handled(pass_on, *_PASSED_ON):
+    with handled(pass_on, *_PASSED_ON, signal.SIGCHLD) as wait:
         try:
             program = subprocess.Popen(filled(words, host, port), env=environment)
         except (OSError, ValueError) as exc:  # ValueError: a zero byte in a word
@@ -66,5 +68,6 @@ def run_command(words: Sequence[str], address: tuple[str, int], environ: Mapping
             raise CommandError(f"cannot start {words[0]}: {reason}; check its name and PATH") from exc
         for number in early:
             program.send_signal(number)
-        status = program.wait()
+        while (status := program.poll()) is None:
+            wait()
     return _SIGNALLED - status if status < 0 else status

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from typing import Final, TextIO
 
@@ -64,15 +63,16 @@ def run_until_stopped(address: tuple[str, int], target: Target, *, json_line: bo
         out: Where to say it.
     """
     host, port = address
-    stop = threading.Event()
-    with handled(lambda _number, _frame: stop.set(), signal.SIGINT, signal.SIGTERM):
+    stopped: list[int] = []
+    with handled(lambda number, _frame: stopped.append(number), signal.SIGINT, signal.SIGTERM) as wait:
         if json_line:
             ready = {"host": host, "port": port, "target": str(target), "pid": os.getpid()}
             print(json.dumps(ready), file=out, flush=True)
         else:
             line = f"Listening on {shown(address)}, which leads to {target}. Ctrl-C ends it."
             print(line, file=out, flush=True)
-        stop.wait()
+        while not stopped:
+            wait()
 
 
 def shown(address: tuple[str, int]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -12,18 +14,34 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 @contextlib.contextmanager
-def handled(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
+def handled(handler: Handler, *numbers: signal.Signals) -> Iterator[Callable[[], None]]:
     """Have ``handler`` called for these signals meanwhile.
+
+    Gives a function that waits for the next of them. Waiting in ``Event.wait`` or ``Popen.wait`` would not
+    do: a signal that comes just before the call into the kernel interrupts nothing, and its handler would
+    only be called once something else ends the wait.
 
     Raises:
         ValueError: If called outside the main thread.
     """
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)
+    receiver, sender = socket.socketpair()
+    with receiver, sender:
+        receiver.setblocking(False)
+        sender.setblocking(False)
+        former_fd = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        before = {number: signal.signal(number, handler) for number in numbers}
+
+        def wait() -> None:
+            select.select([receiver], [], [])
+            with contextlib.suppress(BlockingIOError):
+                receiver.recv(4096)
+
+        try:
+            yield wait
+        finally:
+            for number, former in before.items():
+                signal.signal(number, former)
+            signal.set_wakeup_fd(former_fd)
 
 
 def typed_at_our_terminal() -> bool:

@@ -25,15 +25,19 @@ from emissary_lib.commands.execute import run_command
 sys.exit(run_command(sys.argv[1:], ("127.0.0.1", 5433), os.environ))
 """
 
-#: A program that counts the signals it gets, and ends with their number once it has read a line.
+#: A program that counts the signals it gets, none of which can be lost, and ends with their number once
+#: there is something to read.
 COUNT = """\
-import signal, sys
-met = []
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, lambda n, _frame: (met.append(n), print(signal.Signals(n).name, flush=True)))
+import select, signal, sys
+numbers, met = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}, 0
+signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
 print("ready", flush=True)
-sys.stdin.readline()
-sys.exit(len(met))
+while not select.select([sys.stdin], [], [], 0)[0]:
+    came = signal.sigtimedwait(numbers, 0.02)
+    if came:
+        met += 1
+        print(signal.Signals(came.si_signo).name, flush=True)
+sys.exit(met)
 """
 
 
@@ -79,12 +83,13 @@ def test_a_program_that_cannot_be_started_is_named_with_the_cause(word: str, cau
 
 
 def test_the_handlers_of_signals_are_put_back() -> None:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
     before = [signal.getsignal(number) for number in numbers]
     run_command(python(""), ADDRESS, os.environ)
     with pytest.raises(CommandError):
         run_command(["no-such-program-anywhere"], ADDRESS, os.environ)
     assert [signal.getsignal(number) for number in numbers] == before
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
