@@ -6,7 +6,9 @@ import contextlib
 import random
 import socket
 import threading
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pg8000.dbapi
@@ -19,12 +21,18 @@ from tests.soak.pattern import first_difference
 from tests.soak.tally import Mismatch, Tally
 from tests.soak.target import DONE, PIECE, Transfer, give
 
-#: Longest that a read or a write may wait, in seconds; more is a hang. A side that has lost its WebSocket is
-#: waited for 60 s (docs/protocol.md 5.2); before that a silent death must be noticed, by PROBE 30 s after it.
-HANG: Final = 110.0
+#: How long a side that has lost its WebSocket is waited for, in seconds; what is usual is 60
+#: (docs/protocol.md 5.2), which is as long as all of a soak's end may take.
+GRACE: Final = 20
+
+#: Longest that a read or a write may wait, in seconds; more is a hang. A silent death is noticed within 13 s
+#: (run.KEEPALIVE), then there is the grace, and the rest is for a machine that is busy.
+HANG: Final = 45.0
 
 #: Longest dial, in seconds.
-DIAL: Final = 60.0
+DIAL: Final = 30.0
+
+_said = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,7 @@ class World:
         postgres: The database, by its direct address.
         tally: Where to count.
         stop: Set when no more work is to begin.
-        cut_off: Transfers that ended with a clear error, and its name.
+        recent: Ids of the sessions that were opened last.
     """
 
     dialer: Dialer
@@ -45,12 +53,15 @@ class World:
     postgres: Postgres
     tally: Tally
     stop: threading.Event
-    cut_off: dict[int, str]
+    recent: deque[str] = field(default_factory=lambda: deque(maxlen=8))
 
     def dial(self, address: tuple[str, int]) -> TunnelSocket:
         """Dial, count the session, and bound every wait on its socket."""
+        _said.session = ""
         sock = self.dialer.dial(address, DIAL)
         assert sock.session is not None
+        _said.session = sock.session.id[:8]
+        self.recent.append(sock.session.id)
         self.tally.session(sock.session.counters)
         sock.settimeout(HANG)
         return sock
@@ -113,17 +124,38 @@ def _transfer(
     world: World, chance: random.Random, *, up: int, down: int, after: bool = False, pause: float = 0.0
 ) -> None:
     transfer = Transfer(chance.randrange(1 << 62), up, down, after)
+    with transfers(world, transfer) as sock:
+        if pause:
+            world.stop.wait(pause)
+        exchange(world, sock, transfer)
+
+
+@contextlib.contextmanager
+def transfers(world: World, transfer: Transfer) -> Iterator[TunnelSocket]:
+    """A socket to the target; how the transfer ended is noted, if it was with a clear error."""
     try:
         with world.dial(world.target) as sock:
-            if pause:
-                world.stop.wait(pause)
-            _exchange(world, sock, transfer)
+            yield sock
     except (EmissaryError, ConnectionError) as exc:
-        world.cut_off[transfer.number] = name_of(exc)
+        world.tally.cut_off[transfer.number] = name_of(exc)
         raise
 
 
-def _exchange(world: World, sock: TunnelSocket, transfer: Transfer) -> None:
+def exchange(
+    world: World, sock: TunnelSocket, transfer: Transfer, wait: Callable[[], object] = lambda: None
+) -> None:
+    """Send and receive all of a transfer, and look at every byte.
+
+    Args:
+        world: Where to count.
+        sock: From :func:`transfers`.
+        transfer: What, and how much.
+        wait: Called before the first read, while the bytes up are being written already.
+
+    Raises:
+        Mismatch: Wrong, missing or surplus bytes.
+        OSError: The tunnel was cut off, or nothing happened for :data:`HANG` seconds.
+    """
     failed: list[BaseException] = []
 
     def send() -> None:
@@ -136,8 +168,9 @@ def _exchange(world: World, sock: TunnelSocket, transfer: Transfer) -> None:
 
     sender = threading.Thread(target=send, name="soak-sender", daemon=True)
     sender.start()
+    offset = 0
     try:
-        offset = 0
+        wait()
         while data := sock.recv(PIECE):
             payload = data[: max(0, transfer.down - offset)]
             if (where := first_difference(transfer.number + 1, offset, payload)) is not None:
@@ -166,6 +199,13 @@ def name_of(exc: BaseException) -> str:
     return type(exc).__name__ + (f"/{getattr(code, 'name', code)}" if code is not None else "")
 
 
+def _told(exc: BaseException) -> str:
+    """What an error says, and of which session."""
+    session = getattr(_said, "session", "")
+    notes = [note for each in (exc, exc.__cause__) for note in getattr(each, "__notes__", ())]
+    return " ".join([*(["session " + session] if session else []), *notes, str(exc)])
+
+
 def attempt(world: World, kind: str, work: Any, chance: random.Random) -> bool:
     """Do one piece of work, and count how it went; whether it went well.
 
@@ -179,10 +219,10 @@ def attempt(world: World, kind: str, work: Any, chance: random.Random) -> bool:
         cause: BaseException | None = exc
         while cause is not None:
             if isinstance(cause, EmissaryError | ConnectionError) and not isinstance(cause, Mismatch):
-                world.tally.error(f"{kind}: {name_of(cause)}", str(cause))
+                world.tally.error(f"{kind}: {name_of(cause)}", _told(cause))
                 return False
             cause = cause.__cause__ or cause.__context__
-        world.tally.mismatch(f"{kind}: {type(exc).__name__}: {exc}")
+        world.tally.mismatch(f"{kind}: {type(exc).__name__}: {_told(exc)}")
         return False
     world.tally.well(kind)
     return True
