@@ -25,9 +25,10 @@ from tests.soak.target import DONE, PIECE, Transfer, give
 #: (docs/protocol.md 5.2), which is as long as all of a soak's end may take.
 GRACE: Final = 20
 
-#: Longest that a read or a write may wait, in seconds; more is a hang. A silent death is noticed within 13 s
-#: (run.KEEPALIVE), then there is the grace, and the rest is for a machine that is busy.
-HANG: Final = 45.0
+#: Longest that a read or a write may wait, in seconds; more is a hang. A silent death is noticed within 18 s
+#: (run.KEEPALIVE), reconnecting may take the grace, hearing of the peer once more as long; and while it
+#: storms, one loss follows the other.
+HANG: Final = 5.0 * GRACE
 
 #: Longest dial, in seconds.
 DIAL: Final = 30.0
