@@ -20,7 +20,7 @@ from functions.common.session import State
 from tests.soak.work import World
 
 #: Seconds between two looks.
-_PAUSE: Final = 0.05
+_PAUSE: Final = 0.3
 
 _ORDER: Final = (State.OPENING, State.INVOKED, State.OPEN, State.ENDED)
 

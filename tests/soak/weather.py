@@ -61,7 +61,7 @@ def storm(seed: int) -> Faults:
         lost_write=0.03,
         database_500=0.02,
         kept_dead=0.003,
-        stale_read=0.2,
+        stale_read=0.5,
         cut_every=1.2,
         silence_every=12.0,
         silence_seconds=30.0,

@@ -54,7 +54,7 @@ class World:
     postgres: Postgres
     tally: Tally
     stop: threading.Event
-    recent: deque[str] = field(default_factory=lambda: deque(maxlen=8))
+    recent: deque[str] = field(default_factory=lambda: deque(maxlen=3))
 
     def dial(self, address: tuple[str, int]) -> TunnelSocket:
         """Dial, count the session, and bound every wait on its socket."""
