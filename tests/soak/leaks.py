@@ -37,6 +37,16 @@ def sockets(pid: int | str = "self") -> set[str]:
     return found
 
 
+def named(inodes: set[str]) -> list[str]:
+    """What those sockets are, as far as they are TCP: local and remote port, and state in hexadecimal."""
+    rows = {row[9]: f"{_port(row[1])}-{_port(row[2])} {row[3]}" for row in _tcp() if row[9] in inodes}
+    return sorted(rows.get(inode, inode) for inode in inodes)
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
+
+
 def tunnel_threads() -> list[str]:
     """Names of the library's own threads that run now."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("emissary-")]

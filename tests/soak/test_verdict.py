@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from emissary_lib.protocol.codes import Code
 from functions.common.adapters import items
 from functions.common.session import PURGE_MARGIN, Connection, Role, Session, Side
-from tests.soak import leaks, onlooker, verdict, weather
+from tests.soak import leaks, onlooker, run, verdict, weather
 from tests.soak.tally import Tally
 
 MET = dict.fromkeys(weather.KINDS, 1) | {"cut_close": 50}
@@ -105,6 +106,20 @@ def test_item_that_nothing_will_remove_or_end_is_a_leak() -> None:
     assert "no time to live" in leaks.leaked_items([eternal])[0]
     endless = session_item() | {"state": items.text("OPEN"), "relay_expires": items.number(9e9)}
     assert "OPEN for ever" in leaks.leaked_items([endless])[0]
+
+
+def test_socket_that_is_garbage_is_no_leak_and_one_that_is_open_is_named() -> None:
+    """pg8000 keeps a file over its socket; after an error it was garbage in a cycle, and seemed to leak."""
+    held = leaks.sockets()
+    near, far = socket.socketpair()
+    cycle: list[object] = [near.makefile("rwb")]
+    cycle.append(cycle)
+    near.close()
+    far.close()
+    del cycle
+    assert run.open_sockets(held) == []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert run.open_sockets(held) == [f"{server.getsockname()[1]}-0 0A"]
 
 
 @pytest.mark.parametrize(

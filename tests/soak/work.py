@@ -110,14 +110,19 @@ def ping_pong(world: World, chance: random.Random) -> None:
             sock=sock,
             ssl_context=False,
         )
-        cursor = connection.cursor()
-        for _ in range(chance.randrange(10, 60)):
-            number = chance.randrange(1 << 40)
-            cursor.execute("SELECT %s::bigint + 1, md5(%s::text)", (number, str(number)))
-            found: Any = cursor.fetchall()[0]
-            if found[0] != number + 1 or len(found[1]) != 32:
-                raise Mismatch(f"asked about {number}, got {found!r}")
-            world.tally.moved(100)
+        try:
+            cursor = connection.cursor()
+            for _ in range(chance.randrange(10, 60)):
+                number = chance.randrange(1 << 40)
+                cursor.execute("SELECT %s::bigint + 1, md5(%s::text)", (number, str(number)))
+                found: Any = cursor.fetchall()[0]
+                if found[0] != number + 1 or len(found[1]) != 32:
+                    raise Mismatch(f"asked about {number}, got {found!r}")
+                world.tally.moved(100)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                connection.close()  # it has a file of its own over the socket, which keeps that open
+            raise
         connection.close()
 
 
