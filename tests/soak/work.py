@@ -15,6 +15,7 @@ import pg8000.dbapi
 
 from emissary_lib import Dialer
 from emissary_lib.demo.postgres import Postgres
+from emissary_lib.dialer import DIAL_TIMEOUT
 from emissary_lib.exceptions import EmissaryError
 from emissary_lib.tunnel_socket import TunnelSocket
 from tests.soak.pattern import first_difference
@@ -23,15 +24,15 @@ from tests.soak.target import DONE, PIECE, Transfer, give
 
 #: How long a side that has lost its WebSocket is waited for, in seconds; what is usual is 60
 #: (docs/protocol.md 5.2), which is as long as all of a soak's end may take.
-GRACE: Final = 20
+GRACE: Final = 15
 
 #: Longest that a read or a write may wait, in seconds; more is a hang. A silent death is noticed within 18 s
 #: (run.KEEPALIVE), reconnecting may take the grace, hearing of the peer once more as long; and while it
 #: storms, one loss follows the other.
 HANG: Final = 5.0 * GRACE
 
-#: Longest dial, in seconds.
-DIAL: Final = 30.0
+#: Longest dial, in seconds: what is usual.
+DIAL: Final = DIAL_TIMEOUT
 
 _said = threading.local()
 
