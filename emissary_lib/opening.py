@@ -120,7 +120,8 @@ def _open_once(
         exchange = _Exchange(target, session, transport, OpeningReader(key, date, nonce, endpoint.host))
         progress.step = "the relay to start and to reach the target"
         parameters = exchange.run(deadline)
-    except BaseException:
+    except BaseException as exc:
+        exc.add_note(f"session {session_id(nonce)}")  # as it stands in the logs of bridge and relay
         transport.close()
         transport.release()
         raise

@@ -81,7 +81,10 @@ class TunnelSocket(socket.socket):
             yield
         except (ConnectionResetError, BrokenPipeError) as exc:
             if self.session is not None and self.session.error is not None:
-                raise self.session.error from exc
+                # A fresh one each time: an error that is raised gathers a traceback, and with it whoever was
+                # at work, this socket included; the session's own would keep them all.
+                told = self.session.error
+                raise type(told)(str(told), code=told.code) from exc
             raise
 
     def recv(self, *args: Any) -> bytes:

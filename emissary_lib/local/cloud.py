@@ -51,6 +51,8 @@ class LocalCloud:
         latency: ``none``, or ``aws`` for delays as measured there.
         fresh_environments: Give every invocation a new process: every start is a cold start.
         parameters: More template parameters; they win over the two above.
+        variables: By logical id, environment variables that a function gets besides those of the template,
+            as if set by hand after the deployment.
         limits: API Gateway's numbers, for tests that want to meet one sooner.
         time_scale: Factor on AWS's times, so that a limit of hours is met in seconds: the gateway's idle
             limit, life and 29 seconds, the functions' timeouts (and so the remaining time they are told),
@@ -76,6 +78,7 @@ class LocalCloud:
         latency: str = "none",
         fresh_environments: bool = False,
         parameters: Mapping[str, str] | None = None,
+        variables: Mapping[str, Mapping[str, str]] | None = None,
         limits: Limits | None = None,
         time_scale: float | None = None,
     ) -> None:
@@ -97,6 +100,7 @@ class LocalCloud:
             "account_concurrency": account_concurrency,
             "fresh_environments": fresh_environments,
             "tls": tls,
+            "variables": {name: dict(given) for name, given in (variables or {}).items()},
         }
         self._lock = threading.Lock()
         self._process: CloudProcess | None = None
@@ -118,7 +122,9 @@ class LocalCloud:
             declared = declared_parameters(self._template)
             ours = {name: value for name, value in self._ours.items() if name in declared}
             parameters = {**ours, **self._given}
-            read_template(self._template, parameters)  # so that its faults are raised here, as they are
+            read = read_template(self._template, parameters)  # its faults are raised here, as they are
+            if unknown := sorted(set(self._settings["variables"]) - set(read.functions)):
+                raise LocalCloudError(f"variables are given for {', '.join(unknown)}: no such function")
             process = self._process = CloudProcess()
             try:
                 settings = {
@@ -166,6 +172,16 @@ class LocalCloud:
         """A client context that trusts this cloud; None without ``tls``."""
         ca_file = self.ca_file
         return None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+
+    @property
+    def operator(self) -> dict[str, str]:
+        """Environment variables with which AWS's SDK or command line sees this cloud's services."""
+        return dict(self._known("operator"))
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """The tables' names, by logical id."""
+        return dict(self._known("tables"))
 
     @property
     def pid(self) -> int:

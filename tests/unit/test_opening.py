@@ -248,6 +248,8 @@ def test_a_bridge_that_never_answers_runs_into_the_timeout_and_is_told() -> None
         began = time.monotonic()
         with pytest.raises(DialTimeoutError) as caught:
             dial(bridge, timeout=SHORT)
+        assert caught.value.__cause__ is not None
+        assert caught.value.__cause__.__notes__[0].startswith("session "), "to be found in the logs"
         assert time.monotonic() - began < SHORT + 1
         assert caught.value.step == "the relay to start and to reach the target"
     assert isinstance(caught.value, TimeoutError) and isinstance(caught.value, OSError)

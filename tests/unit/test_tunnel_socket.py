@@ -233,7 +233,11 @@ def test_a_reset_comes_after_every_byte_and_names_its_cause(sock: TunnelSocket, 
     assert isinstance(caught.value, ConnectionResetError)
     assert caught.value.code is Code.TARGET_RESET
     assert "db.internal:5432" in str(caught.value) and "outcome" in str(caught.value)
-    assert sock.session is not None and sock.session.error is caught.value
+    assert sock.session is not None
+    error = sock.session.error
+    assert error is not None and (type(error), str(error)) == (type(caught.value), str(caught.value))
+    assert error.code is caught.value.code
+    assert error.__traceback__ is None, "it would keep the frames that were at work, and their sockets"
 
 
 def test_the_relays_time_limit_has_an_error_of_its_own(sock: TunnelSocket, bridge: Bridge) -> None:
