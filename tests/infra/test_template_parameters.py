@@ -111,13 +111,6 @@ def test_values_that_do_not_go_together_are_refused(given: dict[str, str], messa
         read_template(TEMPLATE, {**REQUIRED, **given})
 
 
-def test_aws_is_asked_whether_the_subnets_are_in_the_vpc() -> None:
-    (assertion,) = source()["Rules"]["SubnetsAreInTheVpc"]["Assertions"]
-    assert assertion["Assert"] == {
-        "Fn::EachMemberEquals": [{"Fn::ValueOf": ["SubnetIds", "VpcId"]}, {"Ref": "VpcId"}]
-    }
-
-
 def test_the_form_in_the_console_has_every_parameter_once_and_labelled() -> None:
     interface = source()["Metadata"]["AWS::CloudFormation::Interface"]
     shown = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
