@@ -282,6 +282,8 @@ class Session:
         if self.alive and self._resumption.may_send:
             remaining = self._farewell.remaining(now) if self._farewell else 0
             messages += self._outbox.to_peer(self.generation, remaining, now)
+            if messages and self._watch:
+                self._watch.spoke(now)
         messages += self._bridge_messages(now)  # behind OPENED, which is the first a dialer should hear
         self.counters.messages_sent += len(messages)
         return messages
