@@ -36,13 +36,17 @@ HEALED = 200.0
 FOUND = HEALED + 330.0
 
 SIDES = st.sampled_from(Side)
-BOTH_OR_ONE = st.sampled_from([[Side.CLIENT], [Side.RELAY], list(Side)])
+CHOICES = [[Side.CLIENT], [Side.RELAY], list(Side)]
+CHOSEN_SIDES = st.sampled_from(CHOICES)
 SIZES = st.one_of(st.integers(1, 50), st.integers(1, 5_000), st.integers(60_000, 150_000))
 SHORT = st.floats(0, 5)
 
 #: Seconds that pass after what a rule does. In the rule itself, because hypothesis leaves out some of the
 #: rules in each run: in each run there has to be something to lose, and time to lose it.
-PAUSES = st.sampled_from([0.0, 0.0, 0.005, 0.02, 0.1, 0.5, 3.0])
+PAUSES: st.SearchStrategy[float] = st.sampled_from([0.0, 0.0, 0.005, 0.02, 0.1, 0.5, 3.0])
+
+#: Seconds between something sent and a cut: within a few times the delay of one message.
+MOMENTS = st.sampled_from([each / 200 for each in range(17)])
 
 
 class Model(RuleBasedStateMachine):
@@ -95,13 +99,14 @@ class Model(RuleBasedStateMachine):
         self.advance(pause)
 
     @precondition(lambda self: len(self.finished) < 2)
-    @rule(sides=BOTH_OR_ONE, size=SIZES, pause=PAUSES)
-    def half_close(self, sides: list[Side], size: int, pause: float) -> None:
+    @rule(sides=CHOSEN_SIDES, size=SIZES, pause=MOMENTS, cut=st.sampled_from([[], *CHOICES]))
+    def half_close(self, sides: list[Side], size: int, pause: float, cut: list[Side]) -> None:
+        """And perhaps a WebSocket breaks while the FINs, or END and ENDED, are under way."""
         for side in sides:
             self.write(side, size, 0.0)
             self.finished.add(side)
             self.linked.ends[side].finish(self.clock.now)
-        self.advance(pause)
+        self.cut(cut, 0.0, 0.0, pause)
 
     @rule(side=SIDES, seconds=st.sampled_from([0.5, 10.0, 90.0]), size=SIZES)
     def stop_reading(self, side: Side, seconds: float, size: int) -> None:
@@ -139,8 +144,9 @@ class Model(RuleBasedStateMachine):
         self.gentle = self.gentle and not drop and not error
         self.swift = self.swift and slowest <= 0.1 and not disconnect and notice <= 0.1
 
-    @rule(sides=BOTH_OR_ONE, outage=SHORT, pause=PAUSES)
-    def cut(self, sides: list[Side], outage: float, pause: float) -> None:
+    @rule(sides=CHOSEN_SIDES, outage=SHORT, pause=PAUSES, before=MOMENTS)
+    def cut(self, sides: list[Side], outage: float, pause: float, before: float) -> None:
+        self.advance(before)
         for side in sides:
             self.linked.carrier.cut(side, outage)
         self.advance(pause)
