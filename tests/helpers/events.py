@@ -1,7 +1,7 @@
 """The events in ``events/``: what API Gateway and Lambda hand to the functions, replayable.
 
-Their MACs are valid for the key, nonce and date of :mod:`tools.replay.example`; tests replay them with a clock
-that stands at :data:`NOW`.
+Their MACs are valid for the key, nonce and date of :mod:`tools.replay.example`; tests replay them with a
+clock that stands at :data:`NOW`.
 """
 
 from __future__ import annotations
