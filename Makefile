@@ -53,12 +53,12 @@ check: $(VENV)/.dev
 	@echo "lint";     $(BIN)/ruff check --quiet .
 	@echo "types";    $(BIN)/mypy --no-error-summary
 	@echo "template"; $(BIN)/sam validate --lint --region us-east-1 --template template.yaml
-	@echo "doctests"; $(BIN)/python -m pytest -q --doctest-modules --ignore=emissary_lib/demo/history emissary_lib
+	@echo "doctests"; $(BIN)/python -m pytest -q --doctest-modules --ignore=emissary_lib/demo/history emissary_lib tools
 	@echo "tests";    $(MAKE) test
 
 build: $(VENV)/.dev
 	@PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/sam build --template template.yaml
-	@$(BIN)/python -m tools.build report .aws-sam/build
+	@$(BIN)/python -m tools.artifacts report .aws-sam/build
 
 replay: $(VENV)/.dev .aws-sam/build/template.yaml
 	@$(BIN)/python -m tools.replay run $(if $(RECORD),--record) $(CASES)
@@ -67,7 +67,7 @@ coldstart: $(VENV)/.dev .aws-sam/build/template.yaml
 	@$(BIN)/python -m tools.coldstart --runs $(or $(COLDSTART_RUNS),9)
 
 lock: $(VENV)/.dev
-	@$(BIN)/python -m tools.build lock
+	@$(BIN)/python -m tools.artifacts lock
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .
@@ -95,7 +95,7 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 # What replay and coldstart run has to be what the source would give now.
 .aws-sam/build/template.yaml: template.yaml functions/requirements.txt Makefile \
-    $(shell find functions emissary_lib tools/build -name '*.py' 2>/dev/null)
+    $(shell find functions emissary_lib tools/artifacts -name '*.py' 2>/dev/null)
 	@$(MAKE) build
 
 # What `sam build` calls, once for each function, with ARTIFACTS_DIR. It needs pip and nothing else.
@@ -105,4 +105,4 @@ BUILDS := build-ConnectFunction build-DefaultFunction build-DisconnectFunction b
 
 $(BUILDS):
 	@test -n "$(ARTIFACTS_DIR)" || { echo "$@ is for sam build, which sets ARTIFACTS_DIR" >&2; exit 1; }
-	@$(PYTHON) -m tools.build function $(@:build-%=%) "$(ARTIFACTS_DIR)"
+	@$(PYTHON) -m tools.artifacts function $(@:build-%=%) "$(ARTIFACTS_DIR)"

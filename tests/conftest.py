@@ -27,7 +27,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(WiderFixtures())
-    config.addinivalue_line("markers", "slow: takes minutes; run by `make slow`, not by `make test`")
     config.addinivalue_line(
         "markers",
         "shared_world: the test uses threads, processes or sockets that live longer than it on purpose, "

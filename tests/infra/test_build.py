@@ -13,11 +13,11 @@ import pytest
 
 from emissary_lib.local.template import read_template
 from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS
-from tools.build import artifact, packages
-from tools.build.__main__ import CACHE, LOCK, ROOT, WANTED, main
-from tools.build.closure import Closure
-from tools.build.errors import BuildError
-from tools.build.imports import Import, imports_at_run_time, imports_of
+from tools.artifacts import artifact, packages
+from tools.artifacts.__main__ import CACHE, LOCK, ROOT, WANTED, main
+from tools.artifacts.closure import Closure
+from tools.artifacts.errors import BuildError
+from tools.artifacts.imports import Import, imports_at_run_time, imports_of
 
 FUNCTIONS = ["ConnectFunction", "DefaultFunction", "DisconnectFunction", "RelayFunction"]
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from emissary_lib.local.runtime_site import make_runtime_site
 from emissary_lib.local.template import FunctionSpec, Template
 from emissary_lib.local.variables import Endpoints, Identities, environment_variables
-from tools.build.artifact import size
+from tools.artifacts.artifact import size
 from tools.replay.emulator import Emulator, emulator_binary
 from tools.replay.errors import ReplayError
 
