@@ -93,8 +93,8 @@ class Closure:
                 yield from (name for name in names if self._find(name) is not None)
             elif ours or not optional:
                 raise BuildError(
-                    f"{module} imports {wanted.module}, which is neither ours, nor in functions/requirements.txt,"
-                    " nor part of Lambda's runtime; add it to functions/requirements.in and run: make lock"
+                    f"{module} imports {wanted.module}, which is neither ours, nor in"
+                    " functions/requirements.txt, nor part of Lambda's runtime; add it to functions/requirements.in and run: make lock"
                 )
 
     def _by_name(self, module: str) -> Iterator[str]:

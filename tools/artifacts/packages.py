@@ -77,21 +77,11 @@ def write_lock(wanted: Path, lock: Path) -> None:
         BuildError: If pip fails.
     """
     with tempfile.TemporaryDirectory() as unused:  # pip resolves for another Python only with a target
-        report = json.loads(
-            _pip(
-                "install",
-                "--dry-run",
-                "--ignore-installed",
-                "--quiet",
-                "--report",
-                "-",
-                *_PURE,
-                "--target",
-                unused,
-                "--requirement",
-                str(wanted),
-            )  # fmt: skip
-        )
+        text = _pip(
+            "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", *_PURE,
+            "--target", unused, "--requirement", str(wanted),
+        )  # fmt: skip
+    report = json.loads(text)
     lines = []
     for package in report["install"]:
         name = re.sub("[-_.]+", "-", package["metadata"]["name"]).lower()
