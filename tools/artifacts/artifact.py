@@ -15,7 +15,7 @@ from tools.artifacts.errors import BuildError
 #: Largest artifact, in bytes, unzipped. A zip of this size is loaded in some tens of milliseconds.
 MAX_BYTES: Final = 6_000_000
 
-#: Every file's and folder's time, in seconds since 1970 UTC: 2000-01-01, which a zip can hold in any time zone.
+#: Every file's and folder's time, in seconds since 1970 UTC: 2000-01-01, which any zip can hold.
 MTIME: Final = 946_684_800
 
 #: Where the licences of what is in the artifact are.

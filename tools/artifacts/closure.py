@@ -94,7 +94,8 @@ class Closure:
             elif ours or not optional:
                 raise BuildError(
                     f"{module} imports {wanted.module}, which is neither ours, nor in"
-                    " functions/requirements.txt, nor part of Lambda's runtime; add it to functions/requirements.in and run: make lock"
+                    " functions/requirements.txt, nor part of Lambda's runtime;"
+                    " add it to functions/requirements.in and run: make lock"
                 )
 
     def _by_name(self, module: str) -> Iterator[str]:

@@ -17,18 +17,18 @@ from websockets.typing import Subprotocol
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import SUBPROTOCOL
 from emissary_lib.protocol.errors import ProtocolError
-from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
-from emissary_lib.protocol.payloads import Ended
+from emissary_lib.protocol.frames import Flag, Frame, FrameType, decode, encode
+from emissary_lib.protocol.payloads import Ended, Opened
 
-#: How long a relay may take from its claim to OPENED, in seconds.
-OPENED_TIMEOUT: Final = 20.0
+#: How long a relay may take from its claim until it has posted what it will, in seconds.
+POSTED_TIMEOUT: Final = 20.0
 
 
 class Door:
     """A context manager: a WebSocket server that lets relays in, or refuses them all.
 
-    A relay that is let in is told that the dialer is gone for good, as soon as it has posted OPENED, so that
-    its invocation is over.
+    A relay that is let in is told that the dialer is gone for good, so that its invocation is over, as soon as it
+    has posted what it will: OPENED, and the end of its stream where the target was not reached.
 
     Args:
         status: 101, or the status to refuse with.
@@ -40,8 +40,10 @@ class Door:
     def __init__(self, status: int) -> None:
         self.dial_backs: list[dict[str, str]] = []
         self._status = status
-        self._opened = threading.Event()
-        self._generation = 0
+        self._posted = threading.Event()
+        self._lock = threading.Lock()
+        self._opened: Frame | None = None
+        self._fin = False
         self._server = serve(
             self._serve, "127.0.0.1", 0, process_request=self._admit, subprotocols=[Subprotocol(SUBPROTOCOL)]
         )
@@ -59,7 +61,7 @@ class Door:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._opened.set()
+        self._posted.set()
         self._server.shutdown()
         self._thread.join()
 
@@ -69,9 +71,14 @@ class Door:
             frame = decode(text)
         except ProtocolError:
             return
-        if frame.type == FrameType.OPENED:
-            self._generation = frame.generation
-            self._opened.set()
+        with self._lock:
+            if frame.type == FrameType.OPENED:
+                self._opened = frame
+            self._fin = self._fin or bool(frame.flags & Flag.FIN)
+            if self._opened is not None:
+                opened, _bytes = Opened.decode(self._opened.payload)
+                if self._fin or opened.code is Code.OK:
+                    self._posted.set()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         own = {name: value for name, value in request.headers.raw_items() if name.startswith("X-Emissary-")}
@@ -81,12 +88,11 @@ class Door:
         return Response(self._status, http.HTTPStatus(self._status).phrase, Headers({"Content-Length": "0"}))
 
     def _serve(self, connection: ServerConnection) -> None:
-        self._opened.wait(OPENED_TIMEOUT)
+        self._posted.wait(POSTED_TIMEOUT)
         over = Ended(Code.DIALER_GONE, 0, 0)
+        generation = 0 if self._opened is None else self._opened.generation
         try:
-            connection.send(
-                encode(Frame(FrameType.ENDED, generation=self._generation, payload=over.encode()))
-            )
+            connection.send(encode(Frame(FrameType.ENDED, generation=generation, payload=over.encode())))
             for _message in connection:
                 pass  # acknowledgements on the way
         except ConnectionClosed:
