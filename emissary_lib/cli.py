@@ -3,63 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 from emissary_lib._version import __version__
-from emissary_lib.exceptions import ConfigError, EmissaryError
-from emissary_lib.protocol.targets import Target
+from emissary_lib.commands import texts, values
+from emissary_lib.commands.execute import run_command
+from emissary_lib.commands.forward import LISTEN, listening, run_until_stopped, shown, warnings_shown
+from emissary_lib.dialer import DIAL_TIMEOUT, Dialer
+from emissary_lib.exceptions import EmissaryError
+from emissary_lib.exit_status import MEANINGS, Exit, exit_status
 
-#: Exit statuses of every command.
-OK: Final = 0
-FAILED: Final = 1
-USAGE: Final = 2
-INTERRUPTED: Final = 130
+EXIT_STATUSES: Final = "exit status:\n" + "".join(
+    f"  {status.value:<4} {meaning}\n" for status, meaning in MEANINGS.items()
+)
 
-EXIT_STATUSES: Final = f"""\
-exit status:
-  {OK:<4} done; of demo: everything was verified on the database
-  {FAILED:<4} failed; the message says why
-  {USAGE:<4} wrong usage or settings, or a package that is not installed
-  {INTERRUPTED:<4} interrupted (Ctrl-C); of local, which runs until then, the status is 0
-"""
+#: What stands between the arguments of ``exec`` and the command that it runs.
+_SEPARATOR: Final = "--"
 
-_LOCAL: Final = """\
-Run the whole stack of a SAM template on this machine: API Gateway's WebSocket API, Lambda, DynamoDB, each as
-strict as AWS. It prints the settings to dial with, and at the end what AWS would have billed. Linux only.
-"""
-
-_LOCAL_EXAMPLES: Final = """\
-examples:
-  emissary local --target 127.0.0.1:5432
-  emissary local --target 127.0.0.1:5432 --seed 7 --reorder 0.3
-  emissary local --target 127.0.0.1:5432 --json
-"""
-
-_DEMO: Final = """\
-Start the local cloud and a PostgreSQL, apply an Alembic history through a tunnel, read it back, COPY 20 MB
-each way, and verify all of it on the database directly. Takes about ten seconds. Linux only.
-"""
-
-_DEMO_EXAMPLES: Final = """\
-examples:
-  emissary demo
-  emissary demo --template deploy/template.yaml
-"""
-
-_BENCH: Final = """\
-Measure dial time, round trip, throughput each way and the CPU time of idle tunnels through the local cloud,
-and the same over a direct connection. Prints one line of JSON on standard output; progress goes to standard
-error. Takes about a minute. Linux only.
-"""
-
-_BENCH_EXAMPLES: Final = """\
-examples:
-  emissary bench
-  emissary bench > before.json
-"""
+_Commands = argparse._SubParsersAction
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,27 +33,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; ``None`` for those of the process.
 
     Returns:
-        The exit status, one of :data:`EXIT_STATUSES`.
+        The exit status, one of :data:`EXIT_STATUSES`, or that of the command that ``exec`` has run.
 
     Raises:
         SystemExit: By argparse: after ``--help`` and ``--version``, and with status 2 on wrong usage.
     """
-    arguments = parser().parse_args(argv)
+    arguments = parse(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
-    except ConfigError as error:
-        return _complain(error, USAGE)
     except ModuleNotFoundError as error:
-        return _complain(_extra(error, arguments.extra), USAGE)
+        if arguments.extra is None:
+            raise
+        return _complain(_extra(error, arguments.extra), exit_status(error))
     except EmissaryError as error:
-        return _complain(error, FAILED)
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
+        return _complain(error, exit_status(error))
+    except KeyboardInterrupt as error:
+        return _complain("interrupted", exit_status(error))
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line.
+
+    Raises:
+        SystemExit: As :func:`main`.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    words: list[str] = []
+    if given[:1] == ["exec"] and _SEPARATOR in given:
+        at = given.index(_SEPARATOR)
+        given, words = given[:at], given[at + 1 :]
+    top = parser()
+    arguments = top.parse_args(given)
+    arguments.words = words
+    if given[0] == "exec" and not words:
+        top.error("exec: name the command to run behind --, as in: emissary exec db.internal:5432 -- psql")
+    return arguments
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+    """The parser of the whole command line, but for the command that ``exec`` runs; see :func:`parse`."""
     top = argparse.ArgumentParser(
         prog="emissary",
         description="Reach databases inside a private VPC through API Gateway and Lambda.",
@@ -98,28 +81,102 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"emissary {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_exec(commands)
+    _add_forward(commands)
+    _add_local(commands)
+    _add_template(_add(commands, "demo", _run_demo, extra="demo"))
+    _add_template(_add(commands, "bench", _run_bench, extra="local"))
+    return top
 
-    local = _add(commands, "local", "run the stack on this machine", _LOCAL, _LOCAL_EXAMPLES, "local")
-    local.set_defaults(command=_run_local)
+
+def _add(
+    commands: _Commands[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    extra: str | None = None,
+    usage: str | None = None,
+) -> argparse.ArgumentParser:
+    text = texts.ALL[name]
+    command = commands.add_parser(
+        name,
+        help=text.summary,
+        usage=usage,
+        description=text.description,
+        epilog=f"{text.examples}\n{EXIT_STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(command=run, extra=extra)
+    return command
+
+
+def _add_exec(commands: _Commands[argparse.ArgumentParser]) -> None:
+    usage = "emissary exec [-h] [--timeout SECONDS] [--check] TARGET -- COMMAND [ARGUMENT ...]"
+    _add_dialling(_add(commands, "exec", _run_exec, usage=usage))
+
+
+def _add_forward(commands: _Commands[argparse.ArgumentParser]) -> None:
+    forward = _add(commands, "forward", _run_forward)
+    _add_dialling(forward)
+    forward.add_argument(
+        "--listen",
+        type=values.listen,
+        default=LISTEN,
+        metavar="[HOST:]PORT",
+        help=f"local address; port 0 takes a free one (default: {shown(LISTEN)})",
+    )
+    forward.add_argument(
+        "--json", action="store_true", help="print one line of JSON when ready: host, port, target, pid"
+    )
+
+
+def _add_dialling(command: argparse.ArgumentParser) -> None:
+    command.add_argument("target", type=values.target, metavar="TARGET", help="host:port inside the VPC")
+    command.add_argument(
+        "--timeout",
+        type=values.positive,
+        default=DIAL_TIMEOUT,
+        metavar="SECONDS",
+        help=f"longest dial (default: {DIAL_TIMEOUT:g})",
+    )
+    command.add_argument(
+        "--check", action="store_true", help="dial once first; if that fails, end with a status that says why"
+    )
+
+
+def _add_local(commands: _Commands[argparse.ArgumentParser]) -> None:
+    local = _add(commands, "local", _run_local, extra="local")
+    _add_template(local)
     local.add_argument(
         "--target",
         action="append",
         default=[],
-        type=_target,
+        type=values.target,
         metavar="HOST:PORT",
         help="a target that may be reached; may be given again",
     )
     local.add_argument("--seed", type=int, default=0, help="which faults are drawn (default: 0)")
     local.add_argument(
-        "--reorder",
-        type=_share,
-        default=0.0,
-        metavar="SHARE",
-        help="share of the messages that are overtaken by later ones, 0 to 1 (default: 0)",
+        "--fault",
+        action="append",
+        default=[],
+        type=values.fault,
+        metavar="NAME=VALUE",
+        help="something to do wrong on purpose, a setting of emissary_lib.local.Faults (a wrong name lists "
+        "them all); may be given again",
+    )
+    local.add_argument(
+        "--reorder", type=values.share, metavar="SHARE", help="the same as --fault reorder=SHARE"
+    )
+    local.add_argument(
+        "--time-scale",
+        type=values.positive,
+        metavar="FACTOR",
+        help="factor on AWS's time limits: 0.01 makes six seconds of ten minutes (default: 1)",
     )
     local.add_argument(
         "--account-concurrency",
-        type=_count,
+        type=values.count,
         default=1000,
         metavar="N",
         help="Lambda executions at once, of all functions together (default: 1000)",
@@ -129,50 +186,47 @@ def parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print one line of JSON when ready, one at the end"
     )
 
-    demo = _add(commands, "demo", "migrate a real database and verify it", _DEMO, _DEMO_EXAMPLES, "demo")
-    demo.set_defaults(command=_run_demo)
-    bench = _add(commands, "bench", "measure, as one line of JSON", _BENCH, _BENCH_EXAMPLES, "local")
-    bench.set_defaults(command=_run_bench)
-    return top
 
-
-def _add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    summary: str,
-    description: str,
-    examples: str,
-    extra: str,
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=f"{examples}\n{EXIT_STATUSES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(extra=extra)
+def _add_template(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--template",
         default="template.yaml",
-        type=_template,
+        type=values.template,
         metavar="FILE",
         help="the SAM template; the functions' code is looked for beside it (default: template.yaml)",
     )
-    return command
+
+
+def _run_exec(arguments: argparse.Namespace) -> int:
+    target, timeout = arguments.target, arguments.timeout
+    with warnings_shown(sys.stderr), Dialer.from_env() as dialer:
+        with listening(dialer, target, LISTEN, timeout, check=arguments.check) as address:
+            return run_command(arguments.words, address, os.environ)
+
+
+def _run_forward(arguments: argparse.Namespace) -> int:
+    target, timeout = arguments.target, arguments.timeout
+    with warnings_shown(sys.stderr), Dialer.from_env() as dialer:
+        with listening(dialer, target, arguments.listen, timeout, check=arguments.check) as address:
+            run_until_stopped(address, target, json_line=arguments.json, out=sys.stdout)
+    return Exit.OK
 
 
 def _run_local(arguments: argparse.Namespace) -> int:
     from emissary_lib.local.cloud import run_foreground
     from emissary_lib.local.faults import Faults
 
+    drawn = dict(arguments.fault)
+    if arguments.reorder is not None:
+        drawn["reorder"] = arguments.reorder
     return run_foreground(
         arguments.template,
-        arguments.target,
+        [(target.host, target.port) for target in arguments.target],
         json_line=arguments.json,
         out=sys.stdout,
-        faults=Faults(seed=arguments.seed, reorder=arguments.reorder),
+        faults=Faults(seed=arguments.seed, **drawn),
         account_concurrency=arguments.account_concurrency,
+        time_scale=arguments.time_scale,
         tls=arguments.tls,
     )
 
@@ -187,37 +241,7 @@ def _run_bench(arguments: argparse.Namespace) -> int:
     from emissary_lib.bench.run import run_bench
 
     print(run_bench(arguments.template, progress=sys.stderr), flush=True)
-    return OK
-
-
-def _template(text: str) -> str:
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(
-            f"there is no {text} here: run this from the project's folder, or name the file"
-        )
-    return text
-
-
-def _target(text: str) -> tuple[str, int]:
-    try:
-        target = Target.parse(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return target.host, target.port
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
+    return Exit.OK
 
 
 def _extra(error: ModuleNotFoundError, extra: str) -> str:

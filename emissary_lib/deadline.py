@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -33,3 +34,37 @@ class Deadline:
         if seconds is None or left is None:
             return left if seconds is None else seconds
         return min(seconds, left)
+
+    def wait(self, event: threading.Event) -> None:
+        """Wait until ``event`` is set, at most until the deadline."""
+        event.wait(self.remaining())
+
+
+class AbortableDeadline(Deadline):
+    """A deadline that another thread can bring forward to now.
+
+    Thread safety: any.
+    """
+
+    def __init__(self, timeout: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(timeout, clock)
+        self._lock = threading.Lock()
+        self._awaited: list[threading.Event] = []
+
+    def abort(self) -> None:
+        """The time is up: wakes whoever waits in :meth:`wait`. Idempotent."""
+        with self._lock:
+            now = self._clock()
+            self._at = now if self._at is None else min(self._at, now)
+            for event in self._awaited:
+                event.set()
+
+    def wait(self, event: threading.Event) -> None:
+        """As :meth:`Deadline.wait`; :meth:`abort` sets ``event`` too, so look for yourself what happened."""
+        with self._lock:
+            self._awaited.append(event)
+        try:
+            super().wait(event)
+        finally:
+            with self._lock:
+                self._awaited.remove(event)

@@ -7,6 +7,7 @@ import pathlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final
@@ -20,9 +21,10 @@ from emissary_lib.flight_budget import FlightBudget
 from emissary_lib.listener import Forward
 from emissary_lib.loopback import reset, tcp_pair
 from emissary_lib.opening import OpenedSession, open_session
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
 from emissary_lib.protocol.duplex import StreamConfig
-from emissary_lib.protocol.events import Aborted, Event
+from emissary_lib.protocol.events import Aborted, Event, GoingAway
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.keys import Key
 from emissary_lib.protocol.session import SessionConfig
@@ -95,20 +97,27 @@ class Dialer:
     def dial(self, target: str | tuple[str, int], timeout: float | None = DIAL_TIMEOUT) -> TunnelSocket:
         """Connect to ``target`` from inside the VPC.
 
+        Whatever may pass is tried again until ``timeout``, each time as a new session with a fresh nonce,
+        after a jittered pause of 0.1 s that doubles up to 2 s: a throttled or broken gateway (429, 5xx), a
+        connection that was cut before the gateway's answer came (it may have been granted), and a session
+        that was lost before its relay had reached the target. Everything else is raised at once: a refusal
+        (400, 401, 403), a name that does not resolve, TLS, a refused connection, a target not reached.
+
         Args:
             target: ``"host:port"``, ``"[v6]:port"`` or ``(host, port)``; names are resolved in the VPC.
             timeout: Seconds for the dial as a whole; ``None`` for no limit. It ends with the dial: the
                 tunnel lives on, and the socket is a blocking one.
 
         Returns:
-            A connected socket; ``.session`` knows the tunnel's deadline and counters. Closing it ends the
+            A connected socket; ``.session`` knows the tunnel's deadline and counters, and whether its end
+            has been announced (also a warning on the logger ``emissary_lib.tunnel``). Closing it ends the
             tunnel.
 
         Raises:
             ConfigError: ``target`` is none.
             ClosedError: The dialer was closed.
             AuthenticationError: The key is unknown or wrong; its subclass ClockSkewError: this clock is off.
-            TransportError: The gateway was not reached, or refused.
+            TransportError: The gateway was not reached, or refused; of what was tried again, the last cause.
             TargetNotAllowedError, NameNotFoundError, TargetRefusedError, TargetUnreachableError,
             TargetTimedOutError: The target was not reached; all are DialError.
             DialTimeoutError: ``timeout`` ran out; a DialError and a TimeoutError.
@@ -164,8 +173,10 @@ class Dialer:
         parsed = Target.parse(target)
 
         def serve(sock: socket.socket) -> None:
-            _session, attach = self._open(parsed, timeout)
+            session, attach = self._open(parsed, timeout)
             attach(sock)()
+            if session.error is not None and session.error.code is not Code.DIALER_RESET:
+                raise session.error  # nobody else could tell: the program has a plain socket
 
         return Forward(listen, serve)
 
@@ -210,6 +221,8 @@ class Dialer:
         def on_event(event: Event) -> None:
             if isinstance(event, Aborted):
                 info.error = reset_error(target, event.code, event.reason)
+            elif isinstance(event, GoingAway):
+                info.announce_end(event.remaining / 1000, time.time())
 
         def attach(sock: socket.socket) -> Callable[[], None]:
             door = ResumeDoor(self._endpoint, self._key, opened.id, opened.parameters.resume_token)

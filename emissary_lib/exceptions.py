@@ -14,6 +14,7 @@
     |  `- ServerProofError                         the server does not hold the key
     |- TransportError(ConnectionError)             the WebSocket to the gateway failed
     |  |- GatewayUnreachableError                  name, route, TLS: no answer at all
+    |  |  `- AnswerLostError                       asked, and cut off before an answer came
     |  |- GatewayRefusedError                      an answer, but not 101; ``http_status``
     |  |- LinkClosedError                          closed after it was open; ``close_code``
     |  `- LinkRefusedError                         a session may not reconnect: it is over
@@ -26,6 +27,8 @@
     |  `- DialTimeoutError(TimeoutError)           dial's own timeout ran out; ``step`` says where
     |- TunnelResetError(ConnectionResetError)      an open tunnel was cut off; ``code``
     |  `- RelayDeadlineError                       because the relay reached Lambda's time limit
+    |- ListenError                                 a command: the local address cannot be listened on
+    |- CommandError                                emissary exec: its program cannot be started
     `- ClosedError                                 used after close(): a bug in the caller
 
 Each also derives from the built-in error in brackets, so drivers that catch ``OSError`` or
@@ -51,9 +54,11 @@ from emissary_lib.protocol.errors import (
 from emissary_lib.protocol.targets import Target
 
 __all__ = [
+    "AnswerLostError",
     "AuthenticationError",
     "ClockSkewError",
     "ClosedError",
+    "CommandError",
     "ConfigError",
     "DialError",
     "DialTimeoutError",
@@ -64,6 +69,7 @@ __all__ = [
     "GatewayUnreachableError",
     "LinkClosedError",
     "LinkRefusedError",
+    "ListenError",
     "LocalProtocolError",
     "MissingCredentialsError",
     "NameNotFoundError",
@@ -87,6 +93,14 @@ class TransportError(EmissaryError, ConnectionError):
 
 class GatewayUnreachableError(TransportError):
     """The gateway gave no answer at all: name resolution, route, TLS or a refused connection."""
+
+
+class AnswerLostError(GatewayUnreachableError):
+    """The connection ended after the upgrade was asked for and before it was answered.
+
+    The gateway may have granted it all the same: what was asked with this nonce or epoch cannot be asked
+    again.
+    """
 
 
 class GatewayRefusedError(TransportError):
@@ -181,6 +195,14 @@ class TunnelResetError(EmissaryError, ConnectionResetError):
 
 class RelayDeadlineError(TunnelResetError):
     """The relay reached the end of its Lambda invocation."""
+
+
+class ListenError(EmissaryError):
+    """A command cannot listen on the local address that it was given."""
+
+
+class CommandError(EmissaryError):
+    """The program that ``emissary exec`` was to run cannot be started."""
 
 
 class ClosedError(EmissaryError):

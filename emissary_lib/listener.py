@@ -22,15 +22,15 @@ _PAUSE: Final = 0.1
 class Forward:
     """Accepts any number of connections at once and hands each to ``serve``; a context manager.
 
-    A connection whose dial fails is reset, and the cause is logged (logger ``emissary_lib.listener``) and
-    kept in :attr:`last_error`; the others, and the listener, go on.
+    A connection whose dial fails, or whose tunnel is cut off, is reset, and the cause is logged (logger
+    ``emissary_lib.listener``) and kept in :attr:`last_error`; the others, and the listener, go on.
 
     Args:
         listen: Local address to listen on; port 0 takes a free one.
         serve: Called in a thread of its own for each accepted connection; owns the socket if it returns.
 
     Attributes:
-        last_error: Why the newest failed dial failed; ``None`` if none has.
+        last_error: Why the newest connection failed that did; ``None`` if none has.
     """
 
     def __init__(self, listen: tuple[str, int], serve: Callable[[socket.socket], None]) -> None:

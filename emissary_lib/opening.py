@@ -11,6 +11,7 @@ from typing import Final
 from emissary_lib.deadline import Deadline
 from emissary_lib.endpoint import Endpoint
 from emissary_lib.exceptions import (
+    AnswerLostError,
     AuthenticationError,
     ClockSkewError,
     DialError,
@@ -77,7 +78,7 @@ def open_session(
 
     Raises:
         AuthenticationError: The key is unknown or wrong; :class:`ClockSkewError` if the clock is.
-        GatewayUnreachableError: No answer from the gateway.
+        GatewayUnreachableError: No answer from the gateway; AnswerLostError is retried first.
         GatewayRefusedError: An answer of neither kind; throttling and server errors are retried first.
         DialError: The target was not reached; its subclasses say why.
         DialTimeoutError: The deadline passed.
@@ -119,7 +120,8 @@ def _open_once(
         exchange = _Exchange(target, session, transport, OpeningReader(key, date, nonce, endpoint.host))
         progress.step = "the relay to start and to reach the target"
         parameters = exchange.run(deadline)
-    except BaseException:
+    except BaseException as exc:
+        exc.add_note(f"session {session_id(nonce)}")  # as it stands in the logs of bridge and relay
         transport.close()
         transport.release()
         raise
@@ -156,6 +158,8 @@ def _pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> tuple[by
             transport = connect(
                 endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context
             )
+        except AnswerLostError as exc:
+            wait = _pause(wait, deadline, exc)  # the door may have let us in: this nonce is burnt
         except GatewayRefusedError as exc:
             if exc.http_status != 429 and exc.http_status < 500:
                 raise _refusal(exc, key) from exc

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +13,10 @@ from emissary_lib.exceptions import TunnelResetError
 from emissary_lib.protocol.counters import Counters
 from emissary_lib.protocol.targets import Target
 
+#: Named for what the user knows: tunnels, not modules.
+logger = logging.getLogger("emissary_lib.tunnel")
+logger.addHandler(logging.NullHandler())
+
 
 class SessionInfo:
     """What is known of a tunnel's session; reading it never blocks, from any thread.
@@ -18,7 +24,10 @@ class SessionInfo:
     Attributes:
         id: The session id, as it stands in the bridge's log.
         target: What was dialled.
-        expires_at: When the relay's time is up and the tunnel ends, in seconds since 1970 UTC.
+        expires_at: When the relay's time is up and the tunnel ends, in seconds since 1970 UTC; more precise
+            once the end has been announced.
+        going_away: Whether the relay has announced its end (30 s before it, docs/protocol.md section 5.6).
+            The tunnel still works: finish or commit what is under way, and dial again for more.
         counters: Bytes and messages so far; live, so copy it to keep it.
         error: Why the tunnel was cut off; ``None`` while it is open and after a clean end.
     """
@@ -27,8 +36,24 @@ class SessionInfo:
         self.id = id
         self.target = target
         self.expires_at = expires_at
+        self.going_away = False
+        self._announced = math.inf
         self.counters = counters
         self.error: TunnelResetError | None = None
+
+    def announce_end(self, remaining: float, unix_now: float) -> None:
+        """The relay has told that its time is up in ``remaining`` seconds; for the tunnel to call."""
+        if remaining >= self._announced:  # a copy, or one that was overtaken
+            return
+        self._announced, self.going_away = remaining, True
+        # Whatever tells the time takes time to arrive, so the earliest reading is the best.
+        self.expires_at = min(self.expires_at, unix_now + remaining)
+        logger.warning(
+            "the tunnel to %s ends in %.0f s, when its relay reaches Lambda's time limit: finish or commit "
+            "what is under way, and dial again for more",
+            self.target,
+            remaining,
+        )
 
     def __repr__(self) -> str:
         return f"<SessionInfo {self.id[:8]} to {self.target}>"
@@ -56,7 +81,10 @@ class TunnelSocket(socket.socket):
             yield
         except (ConnectionResetError, BrokenPipeError) as exc:
             if self.session is not None and self.session.error is not None:
-                raise self.session.error from exc
+                # A fresh one each time: an error that is raised gathers a traceback, and with it whoever was
+                # at work, this socket included; the session's own would keep them all.
+                told = self.session.error
+                raise type(told)(str(told), code=told.code) from exc
             raise
 
     def recv(self, *args: Any) -> bytes:

@@ -76,6 +76,7 @@ RELAY_LIBRARY = {
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "emissary_lib": (LIBRARY, set()),
     "emissary_lib.cli": ({"emissary_lib"}, set()),
+    "emissary_lib.commands": ({"emissary_lib"}, set()),
     "emissary_lib.__main__": ({"emissary_lib.cli"}, set()),
     "emissary_lib.exceptions": ({"emissary_lib.protocol"}, set()),
     "emissary_lib.deadline": ({"emissary_lib.exceptions"}, set()),

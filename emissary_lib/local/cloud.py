@@ -53,6 +53,8 @@ class LocalCloud:
         latency: ``none``, or ``aws`` for delays as measured there.
         fresh_environments: Give every invocation a new process: every start is a cold start.
         parameters: More template parameters; they win over the two above.
+        variables: By logical id, environment variables that a function gets besides those of the template,
+            as if set by hand after the deployment.
         limits: API Gateway's numbers, for tests that want to meet one sooner.
         time_scale: Factor on AWS's times, so that a limit of hours is met in seconds: the gateway's idle
             limit, life and 29 seconds, the functions' timeouts (and so the remaining time they are told),
@@ -79,6 +81,7 @@ class LocalCloud:
         latency: str = "none",
         fresh_environments: bool = False,
         parameters: Mapping[str, str] | None = None,
+        variables: Mapping[str, Mapping[str, str]] | None = None,
         limits: Limits | None = None,
         time_scale: float | None = None,
     ) -> None:
@@ -101,6 +104,7 @@ class LocalCloud:
             "account_concurrency": account_concurrency,
             "fresh_environments": fresh_environments,
             "tls": tls,
+            "variables": {name: dict(given) for name, given in (variables or {}).items()},
         }
         self._lock = threading.Lock()
         self._process: CloudProcess | None = None
@@ -122,8 +126,10 @@ class LocalCloud:
             declared = declared_parameters(self._template)
             ours = {name: value for name, value in self._ours.items() if name in declared}
             parameters = {**ours, **self._given}
-            template = read_template(self._template, parameters)  # its faults are raised here, as they are
-            self._check_artifacts(template.functions)
+            read = read_template(self._template, parameters)  # its faults are raised here, as they are
+            if unknown := sorted(set(self._settings["variables"]) - set(read.functions)):
+                raise LocalCloudError(f"variables are given for {', '.join(unknown)}: no such function")
+            self._check_artifacts(read.functions)
             process = self._process = CloudProcess()
             try:
                 settings = {
@@ -171,6 +177,16 @@ class LocalCloud:
         """A client context that trusts this cloud; None without ``tls``."""
         ca_file = self.ca_file
         return None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+
+    @property
+    def operator(self) -> dict[str, str]:
+        """Environment variables with which AWS's SDK or command line sees this cloud's services."""
+        return dict(self._known("operator"))
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """The tables' names, by logical id."""
+        return dict(self._known("tables"))
 
     @property
     def pid(self) -> int:

@@ -71,6 +71,7 @@ class Forker:
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
+                start_new_session=True,  # one for all environments; see spawner._set_up
             )
         loop.add_reader(mine.fileno(), self._receive)
         await self._ready

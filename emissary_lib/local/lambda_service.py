@@ -1,7 +1,8 @@
 """Lambda: finds or starts an execution environment for every invocation, within the concurrency limits.
 
 As on AWS an invocation that finds no free environment gets a new one and waits for it, even if another
-becomes free meanwhile; that is what reorders messages by as much as a cold start.
+becomes free meanwhile; that is what reorders messages by as much as a cold start. Only one that has had to
+wait for its turn to start one (:mod:`emissary_lib.local.starts`) takes what has become free until then.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from emissary_lib.local.faults import Dice, FaultEngine, Site
 from emissary_lib.local.forker import Forker
 from emissary_lib.local.meter import Meter
 from emissary_lib.local.ports import InvocationResult, InvocationStatus
+from emissary_lib.local.starts import Starts
 from emissary_lib.local.template import FunctionSpec
 from emissary_lib.local.variables import Endpoints, Identities, environment_variables
 
@@ -94,6 +96,7 @@ class LambdaService:
         self._skews = self._faults.dice(Site.INVOCATION, "skew")
         self._frozen = frozen
         self._numbers = itertools.count(1)
+        self._starts = Starts()
         self._alive: set[Environment] = set()
 
     async def invoke(self, function: str, payload: bytes) -> InvocationResult:
@@ -123,7 +126,7 @@ class LambdaService:
             while True:
                 future: asyncio.Future[InvocationResult | None] = asyncio.get_running_loop().create_future()
                 invocation = Invocation(request_id, head, payload, future, mishap=mishap, dies_in=dies_in)
-                environment = (None if cold else self._free(pool)) or await self._create(pool)
+                environment = (None if cold else self._free(pool)) or await self._start(pool, cold)
                 environment.start(invocation)
                 result = await future
                 if result is not None:
@@ -186,6 +189,7 @@ class LambdaService:
 
     def environment_dead(self, environment: Environment) -> None:
         """See :class:`~emissary_lib.local.environment.EnvironmentOwner`."""
+        self._starts.over(environment)
         pool = self._pools[environment.spec.logical_id]
         for free in (pool.idle, pool.returning):
             if environment in free:
@@ -193,6 +197,7 @@ class LambdaService:
 
     def environment_measured(self, environment: Environment, init_seconds: float) -> None:
         """See :class:`~emissary_lib.local.environment.EnvironmentOwner`."""
+        self._starts.over(environment)
         self._log(environment.spec, f"INIT_REPORT Init Duration: {init_seconds * 1000:.2f} ms")
 
     def _of(self, function: str) -> list[Environment]:
@@ -230,6 +235,21 @@ class LambdaService:
         if pool.returning:
             return pool.returning.pop(0)
         return None
+
+    async def _start(self, pool: _Pool, cold: bool) -> Environment:
+        """A new environment, in its turn; or, unless it must be a new one, any that is free by then."""
+        await self._starts.turn()
+        try:
+            environment = None if cold else self._free(pool)
+            if environment is None:
+                environment = await self._create(pool)
+                self._starts.began(environment)
+                return environment
+        except BaseException:
+            self._starts.give_back()
+            raise
+        self._starts.give_back()
+        return environment
 
     async def _create(self, pool: _Pool) -> Environment:
         spec = pool.spec

@@ -38,7 +38,7 @@ from emissary_lib.local.stale import EarlierItems
 from emissary_lib.local.tables import Tables
 from emissary_lib.local.template import read_template
 from emissary_lib.local.throttle import Throttles
-from emissary_lib.local.variables import Endpoints, Identities
+from emissary_lib.local.variables import Endpoints, Identities, operator_variables
 from emissary_lib.local.weather import Weather
 from emissary_lib.protocol.errors import EmissaryError
 
@@ -79,11 +79,13 @@ class Cloud:
         artifacts = None if settings["artifacts"] is None else Path(settings["artifacts"])
         faults, limits = self.faults, Limits(**settings["limits"])
         latency = Latency(settings["latency"], faults.faults.seed)
+        more: Mapping[str, Mapping[str, str]] = settings["variables"]
         functions = {
             name: dataclasses.replace(
                 spec,
                 timeout=limits.run(spec.timeout),
                 task_root=spec.task_root if artifacts is None else artifacts / name,
+                environment={**spec.environment, **more.get(name, {})},
             )
             for name, spec in template.functions.items()
         }
@@ -155,6 +157,8 @@ class Cloud:
             "ca_file": ca_file,
             "functions": list(template.functions),
             "front": front_url,
+            "operator": operator_variables(identities.operator, endpoints[0]),
+            "tables": {name: table.name for name, table in template.tables.items()},
         }
 
     async def close(self) -> None:

@@ -23,8 +23,9 @@ class Forward(Protocol):
 
 
 class EarlierItems:
-    """Remembers each item as it was before its last write. Only ``GetItem`` without a projection is ever
-    stale.
+    """Remembers items as they were before their last write. Only ``GetItem`` without a projection is ever
+    stale, and an item's first such read is not: from then on it is watched. So nobody pays for a second read
+    with each write while all reads are consistent.
 
     Source: DynamoDB Developer Guide, "Read consistency": eventually consistent reads "might not reflect the
     results of a recently completed write operation".
@@ -45,12 +46,17 @@ class EarlierItems:
         }
         self._store = store
         self._clock = clock
+        self._watched: set[Place] = set()
         self._earlier: dict[Place, tuple[float, bytes]] = {}
 
     async def images(self, operation: str, body: bytes) -> dict[Place, bytes]:
-        """Read what a write is about to change. An operation that writes nothing changes nothing."""
-        found = {}
+        """Read those of the items that a write is about to change which are watched."""
+        found: dict[Place, bytes] = {}
+        if not self._watched:
+            return found
         for table, key in self._written(operation, json.loads(body)):
+            if _place(table, key) not in self._watched:
+                continue
             request = {"TableName": table, "Key": key, "ConsistentRead": True}
             status, answer = await self._store.forward(_GET_ITEM, json.dumps(request).encode())
             if status == 200:
@@ -75,7 +81,9 @@ class EarlierItems:
         asked = json.loads(body)
         if asked.get("ConsistentRead") or "ProjectionExpression" in asked or "AttributesToGet" in asked:
             return None
-        at, image = self._earlier.get(_place(asked["TableName"], asked["Key"]), (0.0, None))
+        place = _place(asked["TableName"], asked["Key"])
+        self._watched.add(place)
+        at, image = self._earlier.get(place, (0.0, None))
         return image if image is not None and self._clock() - at <= seconds else None
 
     def _written(self, operation: str, asked: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

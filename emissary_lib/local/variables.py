@@ -51,24 +51,42 @@ class Identities:
     Attributes:
         by_function: Logical id -> credentials.
         by_key: Access key id -> credentials.
+        operator: Those of the human or tool that looks on from outside.
     """
 
     by_function: Mapping[str, Credentials] = field(repr=False)
     by_key: Mapping[str, Credentials] = field(repr=False)
+    operator: Credentials = field(repr=False)
 
     @classmethod
     def draw(cls, functions: Iterable[str]) -> Identities:
-        """Make up fresh credentials for each logical id."""
-        by_function = {
-            name: Credentials(
-                access_key_id="ASIA" + "".join(secrets.choice(_LETTERS) for _ in range(16)),
-                secret_access_key=secrets.token_urlsafe(30),
-                session_token=secrets.token_urlsafe(120),
-                identity=name,
-            )
-            for name in functions
-        }
-        return cls(by_function, {each.access_key_id: each for each in by_function.values()})
+        """Make up fresh credentials for each logical id, and for the operator."""
+        by_function = {name: _credentials(name) for name in functions}
+        operator = _credentials("operator")
+        everybody = [*by_function.values(), operator]
+        return cls(by_function, {each.access_key_id: each for each in everybody}, operator)
+
+
+def _credentials(identity: str) -> Credentials:
+    return Credentials(
+        access_key_id="ASIA" + "".join(secrets.choice(_LETTERS) for _ in range(16)),
+        secret_access_key=secrets.token_urlsafe(30),
+        session_token=secrets.token_urlsafe(120),
+        identity=identity,
+    )
+
+
+def operator_variables(credentials: Credentials, endpoints: Endpoints) -> dict[str, str]:
+    """What leads AWS's SDK or command line, run by an operator, to the local services."""
+    variables = {name: value for name, value in endpoints.variables().items() if name.startswith("AWS_")}
+    return {
+        **variables,
+        "AWS_ACCESS_KEY_ID": credentials.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key,
+        "AWS_SESSION_TOKEN": credentials.session_token or "",
+        "AWS_DEFAULT_REGION": names.REGION,
+        "AWS_REGION": names.REGION,
+    }
 
 
 def environment_variables(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emissary_lib.protocol.constants import ACK_DELAY
+from emissary_lib.protocol.constants import ACK_DELAY, ACK_REPEAT
 
 
 class AckSchedule:
@@ -18,6 +18,7 @@ class AckSchedule:
         self._quarter = capacity // 4
         self._told_edge = edge
         self._told_ack = acked
+        self._told_at: float | None = None
         self._due_at: float | None = None
         self._wanted: int | None = None
 
@@ -29,26 +30,34 @@ class AckSchedule:
     def arrived(self, now: float, *, ack: int, new: bool, fin: bool) -> None:
         """A frame with stream bytes arrived; ``fin`` when it completed the stream."""
         wanted = self._wanted is not None and ack >= self._wanted
-        if not new or fin or wanted or ack - self._told_ack >= self._quarter:
-            self._due_at = now
+        if fin or wanted or ack - self._told_ack >= self._quarter:
+            self._due_by(now)
             if wanted:
                 self._wanted = None
-        elif self._due_at is None:
-            self._due_at = now + ACK_DELAY
+        elif new:
+            self._due_by(now + ACK_DELAY)
+        else:
+            # The peer may have missed what it was told. A resend comes in volleys, and one answer does for
+            # all of them that come at once.
+            self._due_by(now if self._told_at is None else max(now, self._told_at + ACK_REPEAT))
 
     def demanded(self, now: float, *, end: int, ack: int) -> None:
         """A frame with ACK-NOW arrived: acknowledge now, and again once all below its end is there."""
-        self._due_at = now
+        self._due_by(now)
         if end > ack:
             self._wanted = max(end, self._wanted or 0)
 
     def consumed(self, now: float, *, edge: int) -> None:
         """The application took bytes, so the window's edge may have moved."""
         if edge - self._told_edge >= self._quarter:
-            self._due_at = now
+            self._due_by(now)
 
-    def told(self, *, ack: int, edge: int) -> None:
+    def told(self, now: float, *, ack: int, edge: int) -> None:
         """A frame with this acknowledgement and window goes out."""
+        self._told_at = now
         self._told_ack = max(ack, self._told_ack)
         self._told_edge = max(edge, self._told_edge)
         self._due_at = None
+
+    def _due_by(self, at: float) -> None:
+        self._due_at = at if self._due_at is None else min(at, self._due_at)

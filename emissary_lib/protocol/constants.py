@@ -42,6 +42,9 @@ MAX_SACK_RANGES: Final = 32
 #: How long an acknowledgement waits for a DATA frame to carry it, in seconds (section 4.3).
 ACK_DELAY: Final = 0.2
 
+#: Least time between an acknowledgement and the next that only repeats it, in seconds (section 4.3).
+ACK_REPEAT: Final = 0.05
+
 #: Retransmission timer, in seconds (section 4.4; RFC 6298 has the form, the bounds are ours).
 RTO_INITIAL: Final = 3.0
 RTO_MIN: Final = 1.0
@@ -78,6 +81,10 @@ GOAWAY_BEFORE: Final = (30.0, 10.0)
 
 #: Seconds between two RESUME messages; the last one is repeated (section 5.3).
 RESUME_INTERVALS: Final = (1.0, 2.0, 4.0, 5.0)
+
+#: A peer that is waited for is given at least this long on another connection of ours, in seconds: enough
+#: for the first few RESUMEs (section 5.4).
+LEAST_PATIENCE: Final = sum(RESUME_INTERVALS[:3])
 
 #: END and RESET are repeated this often, and for this long, in seconds (section 6).
 END_INTERVAL: Final = 1.0

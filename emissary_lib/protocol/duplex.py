@@ -139,6 +139,22 @@ class Duplex:
             self._pause.acknowledged()
             self._settle_gate()
 
+    def ends_at(self, sent: int, received: int) -> bool:
+        """Whether both streams are whole if they end where the bridge says (docs/protocol.md section 6).
+
+        A FIN of the peer's that alone has not come is taken from that.
+
+        Args:
+            sent: Final offset of our stream, its FIN included.
+            received: Final offset of the peer's.
+        """
+        if not self.sender.fin_sent or self.sender.next_offset != sent:
+            return False
+        receiver = self.receiver
+        if receiver.final_size is None and receiver.arrived == receiver.received == received - 1:
+            receiver.receive(receiver.received, b"", fin=True)
+        return receiver.complete and receiver.ack == received
+
     def consume(self, count: int, now: float) -> None:
         """The user took ``count`` bytes of what the receiver's ``peek`` showed; frees window."""
         self.receiver.consume(count)
@@ -237,12 +253,12 @@ class Duplex:
         """Whether a bare ACK has to go out now."""
         return self._acks.due_at is not None and now >= self._acks.due_at
 
-    def position(self, *, sacks: bool) -> tuple[int, int]:
+    def position(self, now: float, *, sacks: bool) -> tuple[int, int]:
         """``(ack, window)`` for a frame that goes out now; ``sacks`` when it carries SACK ranges."""
         ack, window = self.receiver.ack, self.receiver.window
         if sacks or not self.receiver.gap:
             # A frame without ranges does not tell of bytes above a gap, so an ACK stays due then.
-            self._acks.told(ack=ack, edge=ack + window)
+            self._acks.told(now, ack=ack, edge=ack + window)
         return ack, window
 
     def stop(self, *, drop_received: bool) -> None:

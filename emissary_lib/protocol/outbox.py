@@ -63,24 +63,24 @@ class Outbox:
         unopened = self._opened is not None and self._duplex.sender.next_offset == self._first
         limit = MAX_PAYLOAD - (OPENED_OVERHEAD if unopened else 0)
         messages = [
-            self._stream(sending, generation, remaining) for sending in self._duplex.sendings(limit, now)
+            self._stream(sending, generation, remaining, now) for sending in self._duplex.sendings(limit, now)
         ]
-        messages += [self._position(FrameType.PONG, generation, payload=pong) for pong in self._pongs]
+        messages += [self._position(FrameType.PONG, generation, now, payload=pong) for pong in self._pongs]
         self._pongs.clear()
         if self._ping_due:
             self._ping_due = False
-            messages.append(self._position(FrameType.PING, generation, payload=bytes(8)))
+            messages.append(self._position(FrameType.PING, generation, now, payload=bytes(8)))
         if self._ack_due or self._duplex.ack_due(now):
             self._ack_due = False
             self._counters.bare_acks += 1
             ranges = encode_ranges(self._duplex.receiver.sack_ranges())
-            messages.append(self._position(FrameType.ACK, generation, payload=ranges))
+            messages.append(self._position(FrameType.ACK, generation, now, payload=ranges))
         self._duplex.run_timer(now)
         return messages
 
-    def resume(self, generation: int) -> Outgoing:
+    def resume(self, generation: int, now: float) -> Outgoing:
         """RESUME, for the bridge."""
-        return replace(self._position(FrameType.RESUME, generation), to_bridge=True)
+        return replace(self._position(FrameType.RESUME, generation, now), to_bridge=True)
 
     def control(self, kind: FrameType, generation: int, payload: bytes) -> Outgoing:
         """A frame without a position."""
@@ -102,7 +102,7 @@ class Outbox:
             messages.append(self.control(FrameType.RESET, generation, reset.encode()))
         return messages
 
-    def _stream(self, sending: Sending, generation: int, remaining: int) -> Outgoing:
+    def _stream(self, sending: Sending, generation: int, remaining: int, now: float) -> Outgoing:
         flags = (Flag.FIN if sending.fin else 0) | (Flag.ACK_NOW if sending.ack_now else 0)
         kind, payload = FrameType.DATA, sending.data
         if self.opening:
@@ -110,17 +110,18 @@ class Outbox:
         elif self._opened is not None and sending.offset == self._first:
             opened = replace(self._opened, remaining=remaining)
             kind, payload = FrameType.OPENED, opened.encode() + sending.data
-        return self._position(kind, generation, flags, sending.offset, payload)
+        return self._position(kind, generation, now, flags, sending.offset, payload)
 
     def _position(
         self,
         kind: FrameType,
         generation: int,
+        now: float,
         flags: int = 0,
         offset: int | None = None,
         payload: bytes = b"",
     ) -> Outgoing:
-        ack, window = self._duplex.position(sacks=kind is FrameType.ACK)
+        ack, window = self._duplex.position(now, sacks=kind is FrameType.ACK)
         if offset is None:
             offset = self._duplex.sender.next_offset
         text = encode(Frame(kind, int(flags), generation, window, offset, ack, payload))

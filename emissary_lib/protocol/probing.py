@@ -19,13 +19,14 @@ class ProbeTimes:
     """All in seconds.
 
     Attributes:
-        silence: Silence of the dialer that is asked about: its PING interval and PONG deadline.
+        silence: Silence that is asked about, by anybody: not above the grace. A dialer that sends into a
+            dead WebSocket of ours resumes, and then waits for us no longer than that.
         when_unacked: The same while data is unacknowledged.
         deadline: How long the bridge's answer may take.
         orphan: Silence of the dialer after which nobody is there any more.
     """
 
-    silence: float = PING_INTERVAL + PONG_DEADLINE
+    silence: float = GRACE
     when_unacked: float = PROBE_WHEN_UNACKED
     deadline: float = PROBE_DEADLINE
     orphan: float = PING_INTERVAL + PONG_DEADLINE + GRACE
@@ -64,11 +65,9 @@ class Probing:
         orphan = self._heard + self._times.orphan
         if self._asked is not None:
             return min(orphan, self._asked + self._times.deadline)
-        if self._quiet_since > self._heard:  # asked before: go on asking, though rarely
-            return min(orphan, self._quiet_since + self._times.when_unacked)
-        due = self._heard + self._times.silence
+        due = self._quiet_since + self._times.silence
         if unacked_since is not None:
-            due = min(due, max(self._heard, unacked_since) + self._times.when_unacked)
+            due = min(due, max(self._quiet_since, unacked_since) + self._times.when_unacked)
         return min(orphan, due)
 
     def handle_timeout(self, now: float, unacked_since: float | None) -> Beat:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import GRACE, RESUME_INTERVALS
+from emissary_lib.protocol.constants import GRACE, LEAST_PATIENCE, RESUME_INTERVALS
 from emissary_lib.protocol.frames import newer
 from emissary_lib.protocol.payloads import Resumed
 from emissary_lib.protocol.states import Side
-
-#: What a peer that was not heard of yet is given at least on another connection of ours, in seconds: enough
-#: for a few RESUMEs.
-_LEAST_PATIENCE: Final = sum(RESUME_INTERVALS[:3])
 
 
 @dataclass(slots=True)
@@ -87,9 +82,10 @@ class Resumption:
             self.link_up = False
             self._link_deadline = now + self._grace
             # The peer's silence may be why we found our link dead: a new one must not begin its grace anew.
-            self._patience = max(_LEAST_PATIENCE, self._asking.until - now) if self._asking else self._grace
+            # Nor does it run meanwhile, because nobody could tell us that the peer is back.
+            self._patience = self._patience_left(now)
             self._asking = None
-            self._away_deadline = None  # nobody could tell us that the peer is back
+            self._away_deadline = None
 
     def begin_attempt(self) -> int:
         """The epoch of our next attempt to reconnect: every attempt has its own."""
@@ -103,7 +99,13 @@ class Resumption:
         self._placed = False
         self._asking = _Asking(now, now + self._patience)
         if self.peer_away:
-            self._away_deadline = now + self._grace
+            self._away_deadline = self._asking.until
+
+    def _patience_left(self, now: float) -> float:
+        """What remains of the wait for the peer, if it is being waited for; else all of it."""
+        waits = [self._away_deadline, self._asking.until if self._asking else None]
+        until = min((each for each in waits if each is not None), default=None)
+        return self._grace if until is None else max(LEAST_PATIENCE, until - now)
 
     def ask(self, now: float) -> None:
         """Ask where the peer is, on the open connection; does nothing while that is being asked.

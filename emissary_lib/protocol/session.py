@@ -8,53 +8,32 @@ gives, takes what ``next_event`` tells, and calls ``handle_timeout`` no later th
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.constants import DIALER_FLIGHT, END_INTERVAL, RELAY_FLIGHT
+from emissary_lib.protocol.constants import DIALER_FLIGHT, RELAY_FLIGHT
 from emissary_lib.protocol.counters import Counters
 from emissary_lib.protocol.duplex import Duplex
-from emissary_lib.protocol.ending import Ending
 from emissary_lib.protocol.errors import FlowControlError, RemoteProtocolError, UnsupportedVersionError
-from emissary_lib.protocol.events import Aborted, Event, Finished, GoingAway, LinkDead, PeerMoved, RelayOpened
+from emissary_lib.protocol.events import Event, LinkDead
 from emissary_lib.protocol.farewell import Farewell
 from emissary_lib.protocol.flight import FlightCap
-from emissary_lib.protocol.frames import Flag, Frame, FrameType, decode
+from emissary_lib.protocol.frames import FrameType, decode
 from emissary_lib.protocol.keepalive import Beat, Keepalive
+from emissary_lib.protocol.lifecycle import Lifecycle
 from emissary_lib.protocol.outbox import Outbox
-from emissary_lib.protocol.payloads import (
-    Disconnected,
-    Ended,
-    GoAway,
-    Opened,
-    Reset,
-    Resumed,
-    decode_ranges,
-)
+from emissary_lib.protocol.payloads import GoAway
 from emissary_lib.protocol.probing import Probing
+from emissary_lib.protocol.reception import Reception
 from emissary_lib.protocol.resumption import Resumption
 from emissary_lib.protocol.session_config import Outgoing as Outgoing
 from emissary_lib.protocol.session_config import SessionConfig as SessionConfig
-from emissary_lib.protocol.states import Side, State, Step, step
+from emissary_lib.protocol.states import Side, State
 
 _CODES: Final[dict[type[Exception], Code]] = {
     UnsupportedVersionError: Code.UNSUPPORTED_VERSION,
     FlowControlError: Code.FLOW_CONTROL_ERROR,
 }
-
-#: Frames that only the peer itself sends: hearing one is a sign of life.
-_FROM_PEER: Final = frozenset(
-    {
-        FrameType.DATA,
-        FrameType.ACK,
-        FrameType.PING,
-        FrameType.PONG,
-        FrameType.OPENING,
-        FrameType.OPENED,
-        FrameType.GOAWAY,
-    }
-)
 
 
 class Session:
@@ -65,7 +44,6 @@ class Session:
 
     def __init__(self, side: Side, config: SessionConfig, *, now: float) -> None:
         self.side = side
-        self.state = State.OPENING if side is Side.CLIENT else State.OPEN
         self.counters = Counters()
         flight = config.flight or (DIALER_FLIGHT if side is Side.CLIENT else RELAY_FLIGHT)
         self._duplex = Duplex(config.streams, FlightCap(*flight), config.gate, self.counters)
@@ -84,12 +62,23 @@ class Session:
         elif config.probing:
             self._watch = Probing(config.probing, now)
         self._farewell = None if config.expires_at is None else Farewell(config.expires_at)
-        self._told_opened = False
         self._probe_due = False
-        self._ending: Ending | None = None
-        self._events: deque[Event] = deque()
+        self._lifecycle = Lifecycle(side, self._duplex)
+        self._reception = Reception(
+            side,
+            duplex=self._duplex,
+            outbox=self._outbox,
+            resumption=self._resumption,
+            lifecycle=self._lifecycle,
+            watch=self._watch,
+        )
 
     # -- the user -------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where the session stands."""
+        return self._lifecycle.state
 
     @property
     def send_room(self) -> int:
@@ -99,7 +88,7 @@ class Session:
     @property
     def alive(self) -> bool:
         """Whether the user's bytes still move: neither ended nor cut off."""
-        return self.state in (State.OPENING, State.OPEN)
+        return self._lifecycle.alive
 
     @property
     def buffered(self) -> tuple[int, int]:
@@ -128,8 +117,7 @@ class Session:
 
     def established(self) -> None:
         """The dialer has read the SOCKS5 reply: from now on its bytes travel as DATA."""
-        if self.state is State.OPENING:
-            self._step(Step.ESTABLISHED)
+        if self._lifecycle.established():
             self._outbox.opening = False
 
     def send_data(self, data: bytes) -> int:
@@ -144,7 +132,7 @@ class Session:
     def abort(self, code: Code, reason: str, now: float) -> None:
         """Reset both directions; bytes not yet sent or read are dropped. Does nothing once it is ending."""
         if self.alive:
-            self._abort(code, reason, now)
+            self._lifecycle.abort(code, reason, now)
             self._duplex.stop(drop_received=True)
 
     def peek(self) -> memoryview:
@@ -168,8 +156,8 @@ class Session:
         if self.state is State.ENDED or self._resumption.link_deadline is None:
             return None
         limits = [self._resumption.link_deadline]
-        if self._ending:
-            limits.append(self._ending.until)
+        if self._lifecycle.ending:
+            limits.append(self._lifecycle.ending.until)
         elif self._farewell:
             limits.append(self._farewell.expires_at)
         return min(limits)
@@ -177,15 +165,15 @@ class Session:
     def link_lost(self, code: Code, reason: str, now: float) -> None:
         """Our WebSocket is gone. Unless the session was still opening, ``link_deadline`` now tells how
         long to try to reconnect; ``code`` and ``reason`` are for one that was."""
+        ending = self._lifecycle.ending
         if self.state is State.OPENING:
-            self._events.append(Aborted(code, reason))
-            self._finish(code)
+            self._lifecycle.cut_off(code, reason)
         elif self.state is State.OPEN and self._resumption.link_up:
             self.counters.link_losses += 1
             self._resumption.link_lost(now)
-        elif self._ending and self._ending.code is Code.OK:
-            self._finish(Code.OK)  # both streams are whole, and the peer's DISCONNECTED tells it as much
-        elif self._ending:
+        elif ending and ending.code is Code.OK:
+            self._lifecycle.finish(Code.OK)  # all bytes arrived, and the peer's DISCONNECTED tells it as much
+        elif ending:
             self._resumption.link_lost(now)
 
     def begin_attempt(self) -> int:
@@ -199,9 +187,7 @@ class Session:
 
     def link_refused(self, code: Code, reason: str) -> None:
         """The bridge will not have us back: a definite end."""
-        if self.alive:
-            self._events.append(Aborted(code, reason))
-        self._finish(self._ending.code if self._ending else code)
+        self._lifecycle.cut_off(code, reason)
 
     def message_refused(self, now: float) -> None:
         """A message was not accepted by the carrier (429, 5xx, no answer): as a gateway error."""
@@ -225,113 +211,9 @@ class Session:
             self._duplex.message_refused(now)
             return
         try:
-            self._receive_frame(decode(text), now)
+            self._reception.receive(decode(text), now)
         except RemoteProtocolError as exc:
-            self._abort(_CODES.get(type(exc), Code.PROTOCOL_ERROR), str(exc), now)
-
-    def _receive_frame(self, frame: Frame, now: float) -> None:
-        if frame.type in _FROM_PEER:
-            self._hear_peer(frame, now)
-        match frame.type:
-            case FrameType.DATA | FrameType.OPENING:
-                self._receive_stream(frame, frame.payload, now)
-            case FrameType.OPENED:
-                parameters, data = Opened.decode(frame.payload)
-                if not self._told_opened:
-                    self._told_opened = True
-                    self._resumption.adopt_grace(parameters.grace / 1000)
-                    self._events.append(RelayOpened(parameters))
-                self._receive_stream(frame, data, now)
-            case FrameType.ACK:
-                self._receive_position(frame, decode_ranges(frame.payload, ack=frame.ack), now)
-            case FrameType.PING:
-                self._receive_position(frame, [], now)
-                self._outbox.pong(frame.payload)
-            case FrameType.PONG:
-                self._receive_position(frame, [], now)
-            case FrameType.RESET:
-                self._receive_reset(Reset.decode(frame.payload), now)
-            case FrameType.RESUMED:
-                self._receive_resumed(Resumed.decode(frame.payload), now)
-            case FrameType.PROBED:
-                if self._watch:
-                    self._watch.answered(now)
-            case FrameType.ENDED:
-                self._receive_ended(Ended.decode(frame.payload))
-            case FrameType.DISCONNECTED:
-                self._receive_disconnected(Disconnected.decode(frame.payload), now)
-            case FrameType.GOAWAY:
-                away = GoAway.decode(frame.payload)
-                self._events.append(GoingAway(away.code, away.remaining))
-            case _:
-                if not frame.flags & Flag.IGNORABLE:
-                    raise RemoteProtocolError(f"frame type {frame.type} is not for the {self.side.value}")
-
-    def _hear_peer(self, frame: Frame, now: float) -> None:
-        if self._watch:
-            self._watch.heard(now)
-        if self._resumption.peer_heard(frame.generation, now) and self.state is State.OPEN:
-            self._duplex.send_again()
-
-    def _receive_stream(self, frame: Frame, data: bytes, now: float) -> None:
-        if not self.alive:
-            return
-        self._duplex.acknowledge(frame.ack, frame.window, [], now)
-        fin, ack_now = bool(frame.flags & Flag.FIN), bool(frame.flags & Flag.ACK_NOW)
-        self._duplex.receive(frame.offset, data, fin=fin, ack_now=ack_now, now=now)
-        self._end_if_complete(now)
-
-    def _receive_position(self, frame: Frame, ranges: list[tuple[int, int]], now: float) -> None:
-        if self.alive:
-            self._duplex.acknowledge(frame.ack, frame.window, ranges, now)
-            self._end_if_complete(now)
-
-    def _receive_reset(self, reset: Reset, now: float) -> None:
-        if not self.alive:
-            return
-        code = reset.code or Code.PROTOCOL_ERROR  # a reset is never clean
-        self._events.append(Aborted(code, reset.reason or MEANINGS[code]))
-        # The peer sends END itself; ours follows only if no ENDED comes of that.
-        ending = Ending.begin(code, reset.reason, now, tell_peer=False, delay=END_INTERVAL)
-        self._begin_ending(Step.ABORTED_BY_PEER, ending)
-        self._duplex.stop(drop_received=False)
-
-    def _receive_resumed(self, told: Resumed, now: float) -> None:
-        if self._resumption.outdated(told):
-            return
-        before, could_send = self._resumption.peer_connection, self._resumption.may_send
-        if self._resumption.resumed(told, now) and self.alive:
-            self._duplex.send_again()
-        moved = self._resumption.peer_connection
-        if moved is not None and moved != before:
-            self._events.append(PeerMoved(moved))
-        if self._resumption.may_send:
-            self._outbox.ack()
-        if self._watch and not could_send:
-            self._watch.restarted(now)
-        self._end_if_left(now)
-
-    def _receive_ended(self, ended: Ended) -> None:
-        if self._ending:
-            self._finish(self._ending.code)
-        elif ended.code is Code.OK and self._agrees(ended):
-            self._finish(Code.OK)
-        else:
-            code = ended.code or Code.INCOMPLETE
-            self._events.append(Aborted(code, ended.reason or MEANINGS[code]))
-            self._finish(code)
-
-    def _agrees(self, ended: Ended) -> bool:
-        """Whether the bridge's count of both streams is ours, so that nothing is missing."""
-        ours = (self._duplex.sender.next_offset, self._duplex.receiver.ack)
-        told = (ended.dialer, ended.relay) if self.side is Side.CLIENT else (ended.relay, ended.dialer)
-        whole = self._duplex.receiver.complete and self.send_ended and not self._duplex.sender.unsent
-        return whole and ours == told
-
-    def _receive_disconnected(self, gone: Disconnected, now: float) -> None:
-        if self.alive and gone.role != self.side.role:
-            self._resumption.peer_gone(gone.epoch, now)
-            self._end_if_left(now)
+            self._lifecycle.abort(_CODES.get(type(exc), Code.PROTOCOL_ERROR), str(exc), now)
 
     # -- the clock ------------------------------------------------------------------------------
 
@@ -339,8 +221,8 @@ class Session:
         """When ``handle_timeout`` has to be called, on the clock of ``now``; ``None``: not on its own."""
         if self.state is State.ENDED:
             return None
-        if self._ending:
-            return self._ending.next_timeout if self._resumption.link_up else self._ending.until
+        if ending := self._lifecycle.ending:
+            return ending.next_timeout if self._resumption.link_up else ending.until
         times = [self._resumption.next_timeout()]
         if self._resumption.may_send:
             times.append(self._duplex.next_timeout())
@@ -357,11 +239,10 @@ class Session:
 
     def handle_timeout(self, now: float) -> None:
         """Do what the clock makes due; harmless when nothing is. ``messages_to_send`` has the outcome."""
-        if self._ending and self.state is not State.ENDED:
-            if self._ending.over(now):
-                self._finish(self._ending.code)
-            return
         if not self.alive:
+            ending = self._lifecycle.ending
+            if ending and ending.over(now):
+                self._lifecycle.finish(ending.code)
             return
         if self._resumption.may_send:
             self._duplex.handle_timeout(now)
@@ -369,9 +250,11 @@ class Session:
             self._beat(self._watching, now)
         verdict = self._resumption.verdict(now)
         if verdict is not None:
-            self._give_up(verdict, now)
+            self._lifecycle.abort(verdict, MEANINGS[verdict], now)
+            if not self._resumption.link_up:
+                self._lifecycle.finish(verdict)  # nobody can be told
         if self._farewell and self._farewell.over(now):
-            self._abort(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now)
+            self._lifecycle.abort(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now)
 
     def _beat(self, watch: Keepalive | Probing, now: float) -> None:
         match watch.handle_timeout(now, self._duplex.outstanding_since):
@@ -380,16 +263,16 @@ class Session:
             case Beat.PROBE:
                 self._probe_due = True
             case Beat.LINK_DEAD:
-                self._events.append(LinkDead())
+                self._lifecycle.tell(LinkDead())
                 self.link_lost(Code.LINK_DEAD, MEANINGS[Code.LINK_DEAD], now)
             case Beat.PEER_DEAD:
-                self._abort(Code.DIALER_GONE, MEANINGS[Code.DIALER_GONE], now)
+                self._lifecycle.abort(Code.DIALER_GONE, MEANINGS[Code.DIALER_GONE], now)
 
     # -- messages out ---------------------------------------------------------------------------
 
     def next_event(self) -> Event | None:
         """The next thing that happened, in order; ``None`` when all were taken."""
-        return self._events.popleft() if self._events else None
+        return self._lifecycle.next_event()
 
     def messages_to_send(self, now: float) -> list[Outgoing]:
         """Everything that may be sent now, drained. The order in which they are sent does not matter."""
@@ -404,13 +287,13 @@ class Session:
         return messages
 
     def _bridge_messages(self, now: float) -> list[Outgoing]:
-        if self._ending:
-            due = self._ending.due(now)
+        if ending := self._lifecycle.ending:
+            due = ending.due(now)
             heard = not self._resumption.peer_away
-            return self._outbox.last_words(self._ending, self.generation, heard=heard) if due else []
+            return self._outbox.last_words(ending, self.generation, heard=heard) if due else []
         messages = []
         if self._resumption.ask_due(now):
-            messages.append(self._outbox.resume(self.generation))
+            messages.append(self._outbox.resume(self.generation, now))
         if self._probe_due:
             self._probe_due = False
             messages.append(self._outbox.control(FrameType.PROBE, self.generation, bytes(8)))
@@ -418,49 +301,3 @@ class Session:
             away = GoAway(Code.RELAY_DEADLINE, self._farewell.remaining(now))
             messages.append(self._outbox.control(FrameType.GOAWAY, self.generation, away.encode()))
         return messages
-
-    # -- the end --------------------------------------------------------------------------------
-
-    def _end_if_complete(self, now: float) -> None:
-        if self.alive and self._duplex.complete:
-            self._begin_ending(Step.STREAMS_COMPLETE, Ending.begin(Code.OK, "", now, tell_peer=False))
-
-    def _end_if_left(self, now: float) -> None:
-        """A dialer that had all but our FIN, and has ended its own stream, is not waited for."""
-        if (
-            self.side is Side.RELAY
-            and self.alive
-            and self._resumption.peer_away
-            and self._duplex.receiver.complete
-            and self._duplex.sender.only_fin_unacked
-        ):
-            ending = Ending.begin(Code.OK, "the dialer left", now, tell_peer=False)
-            self._begin_ending(Step.STREAMS_COMPLETE, ending)
-
-    def _give_up(self, code: Code, now: float) -> None:
-        """A grace has run out; without a link of our own nobody can be told."""
-        self._abort(code, MEANINGS[code], now)
-        if not self._resumption.link_up:
-            self._finish(code)
-
-    def _abort(self, code: Code, reason: str, now: float) -> None:
-        """Cut off because of the link or the peer: what has arrived is still the user's."""
-        if self.alive:
-            self._events.append(Aborted(code, reason))
-            self._begin_ending(Step.ABORTED_HERE, Ending.begin(code, reason, now, tell_peer=True))
-            self._duplex.stop(drop_received=False)
-
-    def _begin_ending(self, what: Step, ending: Ending) -> None:
-        self._step(what)
-        self._ending = ending
-
-    def _finish(self, code: Code) -> None:
-        if self.state is State.ENDED:
-            return
-        clean = code is Code.OK
-        self._step(Step.TOLD_ENDED if clean or self._ending else Step.GAVE_UP)
-        self._duplex.stop(drop_received=False)
-        self._events.append(Finished(code))
-
-    def _step(self, what: Step) -> None:
-        self.state = step(self.state, what)

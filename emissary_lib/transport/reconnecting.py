@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from emissary_lib.deadline import Deadline
-from emissary_lib.exceptions import GatewayRefusedError, LinkRefusedError
+from emissary_lib.deadline import AbortableDeadline, Deadline
+from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError, LinkRefusedError
 from emissary_lib.transport.base import MessageTransport
 
 _THROTTLED: Final = 429
@@ -31,22 +31,27 @@ class ReconnectingTransport:
         self._connect = connect
         self._lock = threading.Lock()
         self._closed = False
+        self._attempt: AbortableDeadline | None = None  # under way
 
     def reconnect(self, epoch: int, deadline: Deadline) -> None:
-        """Replace the connection.
+        """Replace the connection. :meth:`close` ends an attempt that is under way at once.
 
         Raises:
+            LinkClosedError: It was closed before.
             LinkRefusedError: The bridge will not have us back: definite.
             GatewayRefusedError: The gateway is throttled or broken; try again.
             GatewayUnreachableError: No answer; try again.
             TimeoutError: The deadline passed.
         """
         try:
-            fresh = self._connect(epoch, deadline)
+            fresh = self._connect(epoch, self._begin_attempt(deadline))
         except GatewayRefusedError as exc:
             if exc.http_status == _THROTTLED or exc.http_status >= _SERVER_ERRORS:
                 raise
             raise LinkRefusedError(f"the session is over: {exc}") from exc
+        finally:
+            with self._lock:
+                self._attempt = None
         with self._lock:
             old, self._current = self._current, fresh
             closed = self._closed
@@ -54,6 +59,14 @@ class ReconnectingTransport:
         old.release()
         if closed:
             fresh.close()
+
+    def _begin_attempt(self, deadline: Deadline) -> AbortableDeadline:
+        attempt = AbortableDeadline(deadline.remaining())
+        with self._lock:
+            if self._closed:
+                raise LinkClosedError("closed on this side")
+            self._attempt = attempt
+        return attempt
 
     def send(self, text: str) -> None:
         self._current.send(text)
@@ -64,7 +77,9 @@ class ReconnectingTransport:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            current = self._current
+            current, attempt = self._current, self._attempt
+        if attempt is not None:
+            attempt.abort()
         current.close()
 
     def abort(self) -> None:

@@ -18,7 +18,12 @@ from typing import Final
 import websocket
 
 from emissary_lib.deadline import Deadline
-from emissary_lib.exceptions import GatewayRefusedError, GatewayUnreachableError, LinkClosedError
+from emissary_lib.exceptions import (
+    AnswerLostError,
+    GatewayRefusedError,
+    GatewayUnreachableError,
+    LinkClosedError,
+)
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
 from emissary_lib.transport.bytestream import ByteStream
 
@@ -45,7 +50,7 @@ def connect(
         ssl_context: For ``wss``; ``None`` for Python's default, which checks certificate and name.
 
     Raises:
-        GatewayUnreachableError: No answer.
+        GatewayUnreachableError: No answer; its subclass AnswerLostError: cut off while one was waited for.
         GatewayRefusedError: An answer other than 101.
         TimeoutError: The deadline passed.
     """
@@ -59,6 +64,11 @@ def connect(
     except (websocket.WebSocketException, OSError, ValueError) as exc:
         if upgrade.status not in (None, 101):
             raise _refused(url, upgrade.status, None) from exc
+        if upgrade.asked and isinstance(exc, _CUT_OFF):
+            raise AnswerLostError(
+                f"the gateway at {url} cut the connection before it had answered: {exc}; if that goes on, "
+                "check the URL, and what stands between here and there"
+            ) from exc
         raise GatewayUnreachableError(
             f"cannot reach the gateway at {url}: {exc}; check the URL, DNS and the way out to the internet"
         ) from exc
@@ -74,6 +84,21 @@ def _refused(url: str, status: int, headers: Mapping[str, str] | None) -> Gatewa
         http_status=status,
         date=(headers or {}).get("date"),
     )
+
+
+#: How the library tells that the other end has gone.
+_CUT_OFF: Final = (websocket.WebSocketConnectionClosedException, ConnectionError, ssl.SSLEOFError)
+
+
+class _Client(websocket.WebSocket):
+    """Remembers whether it ever had a connection: the library forgets it when the upgrade fails."""
+
+    reached = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "sock" and value is not None:
+            self.reached = True
+        super().__setattr__(name, value)
 
 
 class _Upgrade:
@@ -93,7 +118,7 @@ class _Upgrade:
         self._url = url
         # Offered here and checked by the caller: the library would not say what it missed in the answer.
         self._headers = {**headers, "Sec-WebSocket-Protocol": SUBPROTOCOL}
-        self._ws = websocket.WebSocket(
+        self._ws = _Client(
             skip_utf8_validation=True,
             enable_multithread=False,  # one thread at a time sees it
             sockopt=_socket_options(),
@@ -102,8 +127,14 @@ class _Upgrade:
         self._ws.settimeout(deadline.remaining())
         self._lock = threading.Lock()
         self._done = threading.Event()
+        self._finished = False
         self._abandoned = False
         self._failure: BaseException | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether the gateway was reached, TLS included, so that it may know what was asked."""
+        return self._ws.reached
 
     @property
     def status(self) -> int | None:
@@ -119,12 +150,10 @@ class _Upgrade:
         if deadline.passed():
             raise TimeoutError("no time is left")
         threading.Thread(target=self._run, name="emissary-upgrade", daemon=True).start()
-        finished = False
         try:
-            finished = self._done.wait(deadline.remaining())
+            deadline.wait(self._done)
         finally:
-            if not finished:
-                self._abandon()
+            finished = self._finish_or_abandon()
         if not finished:
             raise TimeoutError("timed out")
         if self._failure is not None:
@@ -145,17 +174,18 @@ class _Upgrade:
         with self._lock:
             if self._abandoned or self._failure is not None:
                 self._ws.shutdown()  # type: ignore[no-untyped-call]
+            self._finished = True
             self._done.set()
 
-    def _abandon(self) -> None:
+    def _finish_or_abandon(self) -> bool:
+        """Whether the attempt has ended; one that has not is nobody's any more, whatever comes of it."""
         with self._lock:
-            self._abandoned = True
-            if self._done.is_set():
-                self._ws.shutdown()  # type: ignore[no-untyped-call]
-            elif self._ws.sock is not None:
+            self._abandoned = not self._finished
+            if self._abandoned and self._ws.sock is not None:
                 with contextlib.suppress(OSError):
                     # Ends the wait for the answer; the attempt's own thread closes.
                     socket.socket.shutdown(self._ws.sock, socket.SHUT_RDWR)
+            return self._finished
 
 
 def _socket_options() -> list[tuple[int, int, int]]:

@@ -4,6 +4,9 @@ It says who (key id), what (target), when, how much, why it ended, and about wha
 the invocation whose conditional write ended the session, so there is one for each session; if that invocation
 is killed between its write and this line, the record is lost, and the item has the same facts until it is
 purged.
+
+A session that both clients left without a word stays OPEN until somebody reads it past its time, which may be
+never: then the warning "both connections gone" stands for the record, and has its ``code`` and times.
 """
 
 from __future__ import annotations

@@ -6,7 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from emissary_lib.protocol.keys import KeyRing
-from functions.common.session import Claim, Connection, Ending, Fragment, Launch, Resume, Role, Session, Step
+from functions.common.session import (
+    Claim,
+    Connection,
+    Ending,
+    Fragment,
+    Launch,
+    Resume,
+    Role,
+    Session,
+    State,
+    Step,
+)
 
 #: Wall clock: seconds since 1970 UTC.
 Clock = Callable[[], float]
@@ -52,15 +63,22 @@ class SessionStore(Protocol):
     def launch(self, session_id: str, launch: Launch) -> Outcome:
         """Go to INVOKED with fresh token hashes, under :func:`session.may_launch`."""
 
-    def claim(self, claim: Claim) -> None:
+    def claim(self, claim: Claim) -> State:
         """Go to OPEN with the relay's connection, and write that connection.
+
+        Returns:
+            The session's state: OPEN, or ENDED where that was so before. An ended session stays as it is but
+            for that connection, on which the relay is told how it ended.
 
         Raises:
             ClaimRefusedError: See :func:`session.claim_refusal`.
         """
 
-    def resume(self, resume: Resume) -> None:
+    def resume(self, resume: Resume) -> State:
         """Give the dialer a new connection, and write that connection.
+
+        Returns:
+            The session's state: OPEN or ENDED, as for :meth:`claim`.
 
         Raises:
             ClaimRefusedError: See :func:`session.resume_refusal`.
@@ -69,8 +87,8 @@ class SessionStore(Protocol):
     def restore(self, connection: Connection) -> Outcome:
         """Make a connection its side's current one again, under :func:`session.may_restore`."""
 
-    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
-        """Forget one side's connection, if it is still the current one."""
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
+        """Forget one side's connection, if it is still the current one, and note when that was."""
 
     def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
         """Go to ENDED from the states that ``step`` (END or ABANDON) allows."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLOCK_SKEW, MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER, VERSION
@@ -68,6 +68,7 @@ class Step(enum.Enum):
     LAUNCH = "launch"
     CLAIM = "claim"
     RESUME = "resume"
+    REVISIT = "hear how it ended"
     RESTORE = "restore"
     ABANDON = "abandon"
     END = "end"
@@ -89,6 +90,7 @@ TRANSITIONS: Final[Mapping[Step, Transition]] = {
     Step.LAUNCH: Transition(_BEFORE_CLAIM, State.INVOKED),
     Step.CLAIM: Transition(frozenset({State.INVOKED, State.OPEN}), State.OPEN),
     Step.RESUME: Transition(frozenset({State.OPEN}), None),
+    Step.REVISIT: Transition(frozenset({State.ENDED}), None),
     Step.RESTORE: Transition(frozenset({State.OPEN}), None),
     Step.ABANDON: Transition(_BEFORE_CLAIM, State.ENDED),
     Step.END: Transition(frozenset(State) - {State.ENDED}, State.ENDED),
@@ -111,11 +113,20 @@ class Side:
         connection: Its current connection, or None while it has none.
         epoch: Of its newest connection.
         previous: The connection that the newest one took the place of, if it was still there; to be closed.
+        left: When a connection of its was last found to be gone. It says nothing while there is one.
     """
 
     connection: str | None
     epoch: int
     previous: str | None = None
+    left: float | None = field(default=None, compare=False)
+
+
+class Loss(NamedTuple):
+    """Why and when a session ended that nobody has ended."""
+
+    code: Code
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,15 +241,31 @@ class Session:
     def side(self, role: Role) -> Side:
         return self.dialer if role is Role.DIALER else self.relay
 
-    def loss(self, now: float) -> Code | None:
-        """Why the session is lost though nobody has ended it, or None while it may live.
+    def loss(self, now: float) -> Loss | None:
+        """Why and when the session was lost though nobody has ended it, or None while it may live.
 
-        Nothing watches over sessions: whoever reads one that is past its time ends it. So one whose two
-        clients died without a word stays OPEN until then, or until it is purged.
+        "Lost" is no state: nothing watches over sessions, and whoever reads one that is past its time ends
+        it. So one whose two clients died without a word stays OPEN until then, or until it is purged. If both
+        connections had gone by then, the one that went first is the reason, else the deadline.
         """
         if self.state is State.ENDED or now <= self.expires:
             return None
-        return Code.RELAY_DEADLINE if self.state is State.OPEN else Code.OPENING_EXPIRED
+        if self.state is not State.OPEN:
+            return Loss(Code.OPENING_EXPIRED, self.expires)
+        deserted = self.deserted
+        if deserted is not None and deserted.at <= self.expires:
+            return deserted
+        return Loss(Code.RELAY_DEADLINE, self.expires)
+
+    @property
+    def deserted(self) -> Loss | None:
+        """What it comes to if neither side comes back; None while one is here, or if more is not known."""
+        if self.dialer.connection is not None or self.relay.connection is not None:
+            return None
+        if self.dialer.left is None or self.relay.left is None:
+            return None  # of a deployment that did not note it
+        first = Role.DIALER if self.dialer.left <= self.relay.left else Role.RELAY
+        return Loss(first.gone, max(self.dialer.left, self.relay.left))
 
 
 def purge_time(*, date: float, now: float) -> int:
@@ -271,7 +298,7 @@ def claim_refusal(session: Session | None, claim: Claim) -> str | None:
     """Why a claim is refused, for our log; None if it is granted."""
     if session is None:
         return "no such session"
-    if session.state not in TRANSITIONS[Step.CLAIM].sources:
+    if not _may_come(session, Step.CLAIM) or (session.state is State.ENDED and session.instance is None):
         return f"the session is {session.state.value}"
     if session.relay_token_hash != claim.token_hash:
         return "the token is not that of the last launch"
@@ -279,16 +306,14 @@ def claim_refusal(session: Session | None, claim: Claim) -> str | None:
         return "another instance holds the session"
     if claim.epoch <= session.relay.epoch:
         return f"epoch {claim.epoch} is not above {session.relay.epoch}"
-    if claim.at >= session.expires:
-        return "the session has expired"
-    return None
+    return _expiry(session, claim.at)
 
 
 def resume_refusal(session: Session | None, resume: Resume) -> str | None:
     """Why a dialer's resume is refused, for our log; None if it is granted."""
     if session is None:
         return "no such session"
-    if session.state not in TRANSITIONS[Step.RESUME].sources:
+    if not _may_come(session, Step.RESUME):
         return f"the session is {session.state.value}"
     if session.key_id != resume.key_id:
         return "another key opened the session"
@@ -296,9 +321,18 @@ def resume_refusal(session: Session | None, resume: Resume) -> str | None:
         return "the token is not that of the last launch"
     if resume.epoch <= session.dialer.epoch:
         return f"epoch {resume.epoch} is not above {session.dialer.epoch}"
-    if resume.at >= session.expires:
-        return "the session has expired"
-    return None
+    return _expiry(session, resume.at)
+
+
+def _may_come(session: Session, step: Step) -> bool:
+    """Whether a client may connect by this step or, where the session has ended, only hear that."""
+    return any(session.state in TRANSITIONS[each].sources for each in (step, Step.REVISIT))
+
+
+def _expiry(session: Session, at: float) -> str | None:
+    # Of a session that has ended, its own client may ask as long as the item is there.
+    expired = session.state is not State.ENDED and at >= session.expires
+    return "the session has expired" if expired else None
 
 
 def may_restore(session: Session, connection: Connection) -> bool:

@@ -94,12 +94,14 @@ class Relay:
         if claimed is None:
             target.abandon(TARGET_TIMEOUT)
             return None
+        claimed_at = time.monotonic()
         connected = target.result(TARGET_TIMEOUT)
         target_name = str(launch.target)
         logs.info("claimed", session=launch.session, target=target_name, code=connected.code.name)
         transport = ReconnectingTransport(claimed.link, door)
         link = RelayLink(transport, self.poster, launch.dialer_connection)
-        return self._carry(launch, link, claimed.epoch, connected, ends_at)
+        session = self._session(launch, connected, claimed.epoch, claimed_at, ends_at)
+        return self._carry(session, link, connected, ends_at)
 
     def _door(self, launch: Launch) -> Callable[[int, Deadline], MessageTransport]:
         """What dials back for this session, again and again, as one and the same instance."""
@@ -123,12 +125,22 @@ class Relay:
             logs.info("not ours to claim", session=launch.session)
         return claimed
 
-    def _carry(
-        self, launch: Launch, link: RelayLink, epoch: int, connected: Connected, ends_at: float
-    ) -> Code | None:
+    def _session(
+        self, launch: Launch, connected: Connected, epoch: int, claimed_at: float, ends_at: float
+    ) -> Session:
+        """The session from the claim on, with what the relay's stream begins with."""
+        # Nobody reads the WebSocket while the target is connected to. The dialer's silence counts from the
+        # claim all the same, so that no relay outlives its dialer by more than docs/protocol.md 5.5 says.
         config = self._config(launch, connected.code, epoch, ends_at)
-        session = Session(Side.RELAY, config, now=time.monotonic())
+        session = Session(Side.RELAY, config, now=claimed_at)
+        if epoch > 1:
+            # An earlier attempt may have claimed the session and lost its 101: the bridge, and the dialer by
+            # a DISCONNECTED, may know that connection as ours. RESUME has it closed, and tells everybody.
+            session.peer_unknown(claimed_at)
         session.send_data(launch.server_bytes + reply(reply_for(connected.code), connected.bound))
+        return session
+
+    def _carry(self, session: Session, link: RelayLink, connected: Connected, ends_at: float) -> Code | None:
         ended: list[Code] = []
 
         def on_event(event: Event) -> None:

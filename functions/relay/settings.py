@@ -101,9 +101,9 @@ def _seconds(environ: Mapping[str, str], name: str, default: float, faults: list
 
 
 def _probing(seconds: Mapping[str, float]) -> ProbeTimes:
-    silence = seconds[PING_SECONDS] + seconds[PONG_SECONDS]
+    dialers, grace = seconds[PING_SECONDS] + seconds[PONG_SECONDS], seconds[GRACE_SECONDS]
     unacked = seconds[PROBE_SECONDS]
-    return ProbeTimes(silence, unacked, unacked / 2, silence + seconds[GRACE_SECONDS])
+    return ProbeTimes(min(dialers, max(unacked, grace)), unacked, unacked / 2, dialers + grace)
 
 
 def _is_websocket_url(text: str) -> bool:

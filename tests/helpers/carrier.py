@@ -194,8 +194,8 @@ class Carrier:
             self._travel(lambda: self._connect(side, epoch, pause))
 
     def _connect(self, side: Side, epoch: int, pause: float) -> None:
-        """``$connect`` of an attempt to resume."""
-        if self.ended or epoch <= self._epochs[side]:
+        """``$connect`` of an attempt to resume; one whose session has ended is admitted to hear that."""
+        if epoch <= self._epochs[side]:
             self._travel(lambda: self._sessions[side].link_refused(Code.UNKNOWN_SESSION, "HTTP status 409"))
             return
         self._epochs[side] = epoch

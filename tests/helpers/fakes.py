@@ -114,17 +114,18 @@ class FakeStore:
             invoked_at=launch.at,
         )
 
-    def claim(self, claim: Claim) -> None:
+    def claim(self, claim: Claim) -> State:
         old = self._old(claim.session)
         refusal = claim_refusal(old, claim)
         if old is None or refusal is not None:
             own = Connection(claim.connection, claim.session, Role.RELAY, claim.epoch)
             if old is not None and old.instance == claim.instance and self._is_done(old, own):
-                return
+                return old.state
             raise ClaimRefusedError(refusal or "no session")
+        state = State.ENDED if old.state is State.ENDED else State.OPEN
         self._put(
             old,
-            state=State.OPEN,
+            state=state,
             relay=Side(claim.connection, claim.epoch, old.relay.connection),
             instance=claim.instance,
             expires=claim.at + RELAY_TIME if old.instance is None else old.expires,
@@ -132,19 +133,21 @@ class FakeStore:
         self.connections[claim.connection] = Connection(
             claim.connection, claim.session, Role.RELAY, claim.epoch
         )
+        return state
 
-    def resume(self, resume: Resume) -> None:
+    def resume(self, resume: Resume) -> State:
         old = self._old(resume.session)
         refusal = resume_refusal(old, resume)
         if old is None or refusal is not None:
             own = Connection(resume.connection, resume.session, Role.DIALER, resume.epoch)
             if old is not None and self._is_done(old, own):
-                return
+                return old.state
             raise ClaimRefusedError(refusal or "no session")
         self._put(old, dialer=Side(resume.connection, resume.epoch, old.dialer.connection))
         self.connections[resume.connection] = Connection(
             resume.connection, resume.session, Role.DIALER, resume.epoch
         )
+        return old.state
 
     def _is_done(self, old: Session, own: Connection) -> bool:
         side = old.side(own.role)
@@ -159,14 +162,14 @@ class FakeStore:
             old, **{connection.role.value: replace(old.side(connection.role), connection=connection.id)}
         )
 
-    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         old = self._old(session_id)
         if old is None:
             return Outcome(None, False)
         side = old.side(role)
         if side.connection != connection_id:
             return Outcome(old, side.connection is None and side.epoch == epoch)
-        return self._put(old, **{role.value: replace(side, connection=None)})
+        return self._put(old, **{role.value: replace(side, connection=None, left=at)})
 
     def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
         old = self._old(session_id)

@@ -205,6 +205,16 @@ class WsServer:
         for thread in self._threads:
             thread.join()
 
+    def answering(self, answer: Callable[[Request], bytes | None]) -> None:
+        """Decide in this way first; where it gives ``None``, as before."""
+        before = self._answer
+
+        def decide(request: Request) -> bytes | None:
+            said = answer(request)
+            return before(request) if said is None else said
+
+        self._answer = decide
+
     def wait_closing(self) -> None:
         """Block a handler until the server closes: a server that says nothing."""
         self._closing.wait(PATIENCE * 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import sys
 import pytest
 
 from emissary_lib import Dialer, cli
+from emissary_lib.commands import texts
 from emissary_lib.config import ClientConfig, read_env_file
 from emissary_lib.protocol.targets import AllowList
 
@@ -33,6 +35,9 @@ NOT_SETTINGS = {
     "AWS_LAMBDA_LOG_STREAM_NAME",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    # What `emissary exec` sets for the program that it runs.
+    "EMISSARY_HOST",
+    "EMISSARY_PORT",
 }
 
 
@@ -116,14 +121,14 @@ def test_every_emissary_command_in_the_readme_is_accepted(monkeypatch: pytest.Mo
     monkeypatch.chdir(ROOT)
     text = "\n".join(fenced("README.md", "sh"))
     commands = re.findall(r"^emissary ([^#\n]+)", text, re.MULTILINE)
-    assert {command.split()[0] for command in commands} == {"local", "bench"}
+    assert {command.split()[0] for command in commands} == {"exec", "forward", "local", "bench"}
     for command in commands:
-        assert callable(cli.parser().parse_args(command.split()).command)
+        assert callable(cli.parse(shlex.split(command)).command)
 
 
 def test_the_changelog_names_every_command() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
-    assert all(f"`emissary {command}`" in text for command in ("local", "demo", "bench"))
+    assert all(f"`emissary {command}`" in text for command in texts.ALL)
     assert text.index("## Unreleased") < len(text)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib import Dialer, LocalCloud
-from emissary_lib.exceptions import GatewayUnreachableError
+from emissary_lib.exceptions import AnswerLostError
 from emissary_lib.local import Faults
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually
 from tests.helpers.servers import Server, echo
@@ -92,6 +92,7 @@ def test_open_session_carries_every_byte_though(rough: LocalCloud, name: str) ->
 
 #: What happens while a session is opened, launched and claimed.
 WHILE_DIALLING = {
+    "answer-of-the-door-lost": (Faults(connect_lost=0.4), ["connect_lost"]),
     "door-throttled": (Faults(connect_429=0.4), ["connect_429"]),
     "door-fails": (Faults(connect_500=0.4), ["connect_500"]),
     "launched-twice": (Faults(duplicate_invoke=1.0, functions=("RelayFunction",)), ["duplicate_invoke"]),
@@ -139,11 +140,13 @@ def test_dial_and_first_bytes_work_though(rough: LocalCloud, name: str) -> None:
     assert outcomes == [True] * len(outcomes)
 
 
-def test_door_whose_answer_is_lost_is_a_clear_error_at_once(rough: LocalCloud) -> None:
+def test_door_whose_answer_is_lost_each_time_is_a_clear_error_when_the_time_is_up(rough: LocalCloud) -> None:
+    before = rough.faults_met.get("connect_lost", 0)
     rough.set_faults(Faults(connect_lost=1.0))
     try:
-        with Dialer(rough.url, rough.key) as dialer, pytest.raises(GatewayUnreachableError):
-            dialer.dial(("127.0.0.1", 5432), DIAL)
+        with Dialer(rough.url, rough.key) as dialer, pytest.raises(AnswerLostError, match="check the URL"):
+            dialer.dial(("127.0.0.1", 5432), 3.0)
+        assert rough.faults_met["connect_lost"] - before > 1
     finally:
         rough.set_faults(Faults())
 

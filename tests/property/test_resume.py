@@ -137,19 +137,13 @@ def check_prefix(linked: LinkedSessions) -> None:
 
 
 def check_whole(plan: Plan, linked: LinkedSessions) -> None:
-    """Everything arrived, and nobody had to hear of an error.
-
-    But for one moment that cannot be told: the WebSocket that breaks while ENDED is under way over it. The
-    session is recorded as cleanly ended by then, and all bytes are where they belong.
-    """
+    """Everything arrived, and nobody had to hear of an error: whoever was cut off at the end is told of it
+    when it comes back."""
     client, relay = linked.ends[Side.CLIENT], linked.ends[Side.RELAY]
-    told = {side: end.events[-1] for side, end in linked.ends.items()}
-    assert Finished(Code.OK) in told.values(), linked.describe()
+    assert [end.events[-1] for end in (client, relay)] == [Finished(Code.OK)] * 2, linked.describe()
     for end, peer in ((client, relay), (relay, client)):
         assert bytes(end.written) == b"".join(data for _at, data in end.user.writes)
         assert end.received == peer.written
-        if end.events[-1] != Finished(Code.OK):
-            assert linked.carrier.ended is None or linked.carrier.ended.code is Code.OK
 
 
 @settings(max_examples=300)
@@ -180,7 +174,6 @@ SLOW = Faults(delay=(0.02, 0.02), notice=(0.05, 0.05))
 
 @pytest.mark.parametrize("sides", [[Side.CLIENT], [Side.RELAY], list(Side)], ids=["client", "relay", "both"])
 def test_a_cut_at_every_moment_of_a_conversation(sides: list[Side]) -> None:
-    unconfirmed = 0
     for tick in range(0, 700, 7):
         drawn = [Cut(tick / 100, side, 0.0) for side in sides]
         plan = Plan(tick, SLOW, TALK, ANSWER, drawn)
@@ -190,8 +183,6 @@ def test_a_cut_at_every_moment_of_a_conversation(sides: list[Side]) -> None:
         check_prefix(linked)
         check_whole(plan, linked)
         assert linked.messages < 200
-        unconfirmed += any(end.events[-1] != Finished(Code.OK) for end in linked.ends.values())
-    assert unconfirmed <= 2  # of 100: a cut within the last round trip, while ENDED is under way
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["noticed", "silent"])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
-import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from emissary_lib.bench.processes import family
 from emissary_lib.local.names import REGION
+from functions.common.adapters.items import read_session
+from functions.common.session import State
 
 #: State of a listening socket in ``/proc/net/tcp``. Source: Linux, include/net/tcp_states.h.
 _LISTEN: Final = "0A"
@@ -34,6 +37,16 @@ def sockets(pid: int | str = "self") -> set[str]:
     return found
 
 
+def named(inodes: set[str]) -> list[str]:
+    """What those sockets are, as far as they are TCP: local and remote port, and state in hexadecimal."""
+    rows = {row[9]: f"{_port(row[1])}-{_port(row[2])} {row[3]}" for row in _tcp() if row[9] in inodes}
+    return sorted(rows.get(inode, inode) for inode in inodes)
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
+
+
 def tunnel_threads() -> list[str]:
     """Names of the library's own threads that run now."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("emissary-")]
@@ -41,10 +54,19 @@ def tunnel_threads() -> list[str]:
 
 def peak_memory(pid: int | str = "self") -> float:
     """Highest resident set of a process so far, in MB; 0 for one that is gone."""
+    return _memory(pid, "VmHWM:")
+
+
+def resident_memory(pid: int | str = "self") -> float:
+    """Resident set of a process now, in MB; 0 for one that is gone."""
+    return _memory(pid, "VmRSS:")
+
+
+def _memory(pid: int | str, name: str) -> float:
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1000
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024 / 1e6
     except OSError:
         pass
     return 0.0
@@ -77,22 +99,35 @@ def session_items(cloud_pid: int) -> list[dict[str, Any]]:
 
 
 def leaked_items(items: list[dict[str, Any]]) -> list[str]:
-    """Items that nothing will ever end or remove: without a time to live, or of a session that goes on.
-
-    A session still in its opening is no leak: its deadline is in the item, and it holds nothing.
-    """
+    """Items that nothing will ever end or remove."""
     found = []
     for item in items:
-        key, state = item["pk"]["S"], item.get("state", {}).get("S", "")
+        key = item["pk"]["S"][:10]
         if "purge_at" not in item:
-            found.append(f"{key[:10]} has no time to live")
-        elif state in ("INVOKED", "OPEN") and _expires(item) > time.time():
-            found.append(f"{key[:10]} is {state}")
+            found.append(f"{key} has no time to live")
+        elif key.startswith("S#"):
+            session = read_session(item)
+            if session.state is not State.ENDED and session.loss(session.purge_at) is None:
+                found.append(f"{key} is {session.state.value} for ever")
     return found
 
 
-def _expires(item: dict[str, Any]) -> float:
-    return float(item.get("relay_expires", item["expires"])["N"])
+def ends(items: list[dict[str, Any]]) -> Counter[str]:
+    """How the sessions ended, by the table, once nobody is left who could still go on with one.
+
+    ``ENDED`` ones by their recorded code. One that neither client came back to, and whose end no message
+    could report, stays as it is, and whoever reads it past its time takes it for lost: ``lost`` and the code
+    that he will find (:meth:`functions.common.session.Session.loss`).
+    """
+    found: Counter[str] = Counter()
+    for item in items:
+        if item["pk"]["S"].startswith("S#"):
+            session = read_session(item)
+            if session.ending is not None:
+                found[session.ending.code.name] += 1
+            elif (loss := session.loss(session.purge_at)) is not None:
+                found[f"lost: {loss.code.name}"] += 1
+    return found
 
 
 def _scan(url: str, table: str) -> list[dict[str, Any]]:
@@ -100,10 +135,15 @@ def _scan(url: str, table: str) -> list[dict[str, Any]]:
     start: dict[str, Any] = {}
     while True:
         answer = _ask(url, "Scan", {"TableName": table, "ConsistentRead": True, **start})
-        items += answer["Items"]
+        items += [{name: _typed(value) for name, value in item.items()} for item in answer["Items"]]
         if "LastEvaluatedKey" not in answer:
             return items
         start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+
+def _typed(value: dict[str, Any]) -> dict[str, Any]:
+    """An attribute as the SDK gives it: bytes are base64 in JSON."""
+    return {kind: base64.b64decode(found) if kind == "B" else found for kind, found in value.items()}
 
 
 def _ask(url: str, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class Tally:
         done: Pieces of work that went well, by kind.
         errors: Clear errors, by name: pieces of work that were cut short, and said so.
         mismatches: What must never be.
+        peaks: The highest of each figure that was seen.
+        cut_off: Transfers that ended with a clear error, and its name.
     """
 
     def __init__(self) -> None:
@@ -36,6 +38,8 @@ class Tally:
         self.done: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.mismatches: list[str] = []
+        self.peaks: dict[str, float] = {}
+        self.cut_off: dict[int, str] = {}
         self._bytes = 0
 
     def session(self, counters: Counters) -> None:
@@ -59,6 +63,11 @@ class Tally:
             self.errors[name] += 1
         sys.stderr.write(f"  {name}: {text}\n")
 
+    def most(self, name: str, figure: float) -> None:
+        """A figure was seen; the highest of its name is kept."""
+        with self._lock:
+            self.peaks[name] = max(figure, self.peaks.get(name, 0.0))
+
     def mismatch(self, what: str) -> None:
         """Something is wrong."""
         with self._lock:
@@ -81,6 +90,8 @@ class Tally:
             "done": dict(self.done),
             "errors": dict(self.errors),
             "mismatches": self.mismatches,
+            "peaks": self.peaks,
+            "cut_off": list(self.cut_off.items()),
         }
 
     def add(self, other: dict[str, Any]) -> None:
@@ -90,3 +101,6 @@ class Tally:
             self.done.update(other["done"])
             self.errors.update(other["errors"])
             self.mismatches += other["mismatches"]
+            self.cut_off.update(other["cut_off"])
+        for name, figure in other["peaks"].items():
+            self.most(name, figure)

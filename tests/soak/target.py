@@ -19,7 +19,7 @@ DONE: Final = b"K"
 #: Bytes of one read or write.
 PIECE: Final = 262_144
 
-_HEADER: Final = struct.Struct(">QQQ?")
+_HEADER: Final = struct.Struct(">QQQ?d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +30,18 @@ class Transfer:
         number: Of this transfer, alone of its kind; the seed of the bytes up, and one more of those down.
         up, down: Bytes to the target and from it.
         after: The target says nothing before it has seen the end of the dialer's stream.
+        pause: Seconds for which the target reads nothing more.
     """
 
     number: int
     up: int
     down: int
     after: bool = False
+    pause: float = 0.0
 
     def header(self) -> bytes:
         """The first bytes of the stream."""
-        return _HEADER.pack(self.number, self.up, self.down, self.after)
+        return _HEADER.pack(self.number, self.up, self.down, self.after, self.pause)
 
 
 class Target:
@@ -58,6 +60,7 @@ class Target:
         self._lock = threading.Lock()
         self._open: dict[socket.socket, threading.Thread] = {}
         self._accepting = threading.Thread(target=self._accept, name="soak-target", daemon=True)
+        self._closing = threading.Event()
         self.cut_short: set[int] = set()
 
     @property
@@ -78,6 +81,7 @@ class Target:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
@@ -138,6 +142,8 @@ class Target:
     def _take(self, sock: socket.socket, transfer: Transfer) -> bool:
         """Whether everything came, and was right."""
         offset = 0
+        if transfer.pause:
+            self._closing.wait(transfer.pause)
         while data := sock.recv(PIECE):
             if offset + len(data) > transfer.up:
                 self._tally.mismatch(f"target, transfer {transfer.number}: more than {transfer.up} bytes")

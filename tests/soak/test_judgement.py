@@ -21,6 +21,7 @@ from tests.soak.work import World
 
 
 class _Session:
+    id = "5e55" * 16
     counters = Counters()
     error = None
 
@@ -41,7 +42,7 @@ def world() -> Iterator[World]:
     dialer: Any = StraightDialer()
     postgres: Any = None
     with Target(tally) as target:
-        yield World(dialer, target.address, postgres, tally, threading.Event(), {})
+        yield World(dialer, target.address, postgres, tally, threading.Event())
 
 
 def short(world: World, chance: random.Random) -> None:
@@ -66,7 +67,7 @@ def test_wrong_or_missing_bytes_are_a_mismatch(world: World, answer: bytes, comp
         sock.sendall(answer)
 
     with Server(lie) as liar:
-        lied_to = World(world.dialer, liar, world.postgres, world.tally, world.stop, world.cut_off)
+        lied_to = World(world.dialer, liar, world.postgres, world.tally, world.stop)
         assert not work.attempt(lied_to, "kind", short, random.Random(1))
     assert complaint in world.tally.mismatches[0]
 
@@ -74,7 +75,7 @@ def test_wrong_or_missing_bytes_are_a_mismatch(world: World, answer: bytes, comp
 def test_refused_connection_is_a_clear_error(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         address = gone.getsockname()
-    nowhere = World(world.dialer, address, world.postgres, world.tally, world.stop, world.cut_off)
+    nowhere = World(world.dialer, address, world.postgres, world.tally, world.stop)
     assert not work.attempt(nowhere, "kind", short, random.Random(1))
     assert not world.tally.mismatches
     assert world.tally.errors == {"kind: ConnectionRefusedError": 1}

@@ -6,25 +6,35 @@ import contextlib
 import random
 import socket
 import threading
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pg8000.dbapi
 
 from emissary_lib import Dialer
 from emissary_lib.demo.postgres import Postgres
+from emissary_lib.dialer import DIAL_TIMEOUT
 from emissary_lib.exceptions import EmissaryError
 from emissary_lib.tunnel_socket import TunnelSocket
 from tests.soak.pattern import first_difference
 from tests.soak.tally import Mismatch, Tally
 from tests.soak.target import DONE, PIECE, Transfer, give
 
-#: Longest that a read or a write may wait, in seconds; more is a hang. A side that has lost its WebSocket is
-#: waited for 60 s (docs/protocol.md 5.2); before that a silent death must be noticed, by PROBE 30 s after it.
-HANG: Final = 110.0
+#: How long a side that has lost its WebSocket is waited for, in seconds; what is usual is 60
+#: (docs/protocol.md 5.2), which is as long as all of a soak's end may take.
+GRACE: Final = 15
 
-#: Longest dial, in seconds.
-DIAL: Final = 60.0
+#: Longest that a read or a write may wait, in seconds; more is a hang. A silent death is noticed within 18 s
+#: (run.KEEPALIVE), reconnecting may take the grace, hearing of the peer once more as long; and while it
+#: storms, one loss follows the other.
+HANG: Final = 5.0 * GRACE
+
+#: Longest dial, in seconds: what is usual.
+DIAL: Final = DIAL_TIMEOUT
+
+_said = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ class World:
         postgres: The database, by its direct address.
         tally: Where to count.
         stop: Set when no more work is to begin.
-        cut_off: Transfers that ended with a clear error, and its name.
+        recent: Ids of the sessions that were opened last.
     """
 
     dialer: Dialer
@@ -45,12 +55,15 @@ class World:
     postgres: Postgres
     tally: Tally
     stop: threading.Event
-    cut_off: dict[int, str]
+    recent: deque[str] = field(default_factory=lambda: deque(maxlen=3))
 
     def dial(self, address: tuple[str, int]) -> TunnelSocket:
         """Dial, count the session, and bound every wait on its socket."""
+        _said.session = ""
         sock = self.dialer.dial(address, DIAL)
         assert sock.session is not None
+        _said.session = sock.session.id[:8]
+        self.recent.append(sock.session.id)
         self.tally.session(sock.session.counters)
         sock.settimeout(HANG)
         return sock
@@ -98,14 +111,19 @@ def ping_pong(world: World, chance: random.Random) -> None:
             sock=sock,
             ssl_context=False,
         )
-        cursor = connection.cursor()
-        for _ in range(chance.randrange(10, 60)):
-            number = chance.randrange(1 << 40)
-            cursor.execute("SELECT %s::bigint + 1, md5(%s::text)", (number, str(number)))
-            found: Any = cursor.fetchall()[0]
-            if found[0] != number + 1 or len(found[1]) != 32:
-                raise Mismatch(f"asked about {number}, got {found!r}")
-            world.tally.moved(100)
+        try:
+            cursor = connection.cursor()
+            for _ in range(chance.randrange(10, 60)):
+                number = chance.randrange(1 << 40)
+                cursor.execute("SELECT %s::bigint + 1, md5(%s::text)", (number, str(number)))
+                found: Any = cursor.fetchall()[0]
+                if found[0] != number + 1 or len(found[1]) != 32:
+                    raise Mismatch(f"asked about {number}, got {found!r}")
+                world.tally.moved(100)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                connection.close()  # it has a file of its own over the socket, which keeps that open
+            raise
         connection.close()
 
 
@@ -113,17 +131,38 @@ def _transfer(
     world: World, chance: random.Random, *, up: int, down: int, after: bool = False, pause: float = 0.0
 ) -> None:
     transfer = Transfer(chance.randrange(1 << 62), up, down, after)
+    with transfers(world, transfer) as sock:
+        if pause:
+            world.stop.wait(pause)
+        exchange(world, sock, transfer)
+
+
+@contextlib.contextmanager
+def transfers(world: World, transfer: Transfer) -> Iterator[TunnelSocket]:
+    """A socket to the target; how the transfer ended is noted, if it was with a clear error."""
     try:
         with world.dial(world.target) as sock:
-            if pause:
-                world.stop.wait(pause)
-            _exchange(world, sock, transfer)
+            yield sock
     except (EmissaryError, ConnectionError) as exc:
-        world.cut_off[transfer.number] = name_of(exc)
+        world.tally.cut_off[transfer.number] = name_of(exc)
         raise
 
 
-def _exchange(world: World, sock: TunnelSocket, transfer: Transfer) -> None:
+def exchange(
+    world: World, sock: TunnelSocket, transfer: Transfer, wait: Callable[[], object] = lambda: None
+) -> None:
+    """Send and receive all of a transfer, and look at every byte.
+
+    Args:
+        world: Where to count.
+        sock: From :func:`transfers`.
+        transfer: What, and how much.
+        wait: Called before the first read, while the bytes up are being written already.
+
+    Raises:
+        Mismatch: Wrong, missing or surplus bytes.
+        OSError: The tunnel was cut off, or nothing happened for :data:`HANG` seconds.
+    """
     failed: list[BaseException] = []
 
     def send() -> None:
@@ -136,8 +175,9 @@ def _exchange(world: World, sock: TunnelSocket, transfer: Transfer) -> None:
 
     sender = threading.Thread(target=send, name="soak-sender", daemon=True)
     sender.start()
+    offset = 0
     try:
-        offset = 0
+        wait()
         while data := sock.recv(PIECE):
             payload = data[: max(0, transfer.down - offset)]
             if (where := first_difference(transfer.number + 1, offset, payload)) is not None:
@@ -166,6 +206,13 @@ def name_of(exc: BaseException) -> str:
     return type(exc).__name__ + (f"/{getattr(code, 'name', code)}" if code is not None else "")
 
 
+def _told(exc: BaseException) -> str:
+    """What an error says, and of which session."""
+    session = getattr(_said, "session", "")
+    notes = [note for each in (exc, exc.__cause__) for note in getattr(each, "__notes__", ())]
+    return " ".join([*(["session " + session] if session else []), *notes, str(exc)])
+
+
 def attempt(world: World, kind: str, work: Any, chance: random.Random) -> bool:
     """Do one piece of work, and count how it went; whether it went well.
 
@@ -179,10 +226,10 @@ def attempt(world: World, kind: str, work: Any, chance: random.Random) -> bool:
         cause: BaseException | None = exc
         while cause is not None:
             if isinstance(cause, EmissaryError | ConnectionError) and not isinstance(cause, Mismatch):
-                world.tally.error(f"{kind}: {name_of(cause)}", str(cause))
+                world.tally.error(f"{kind}: {name_of(cause)}", _told(cause))
                 return False
             cause = cause.__cause__ or cause.__context__
-        world.tally.mismatch(f"{kind}: {type(exc).__name__}: {exc}")
+        world.tally.mismatch(f"{kind}: {type(exc).__name__}: {_told(exc)}")
         return False
     world.tally.well(kind)
     return True

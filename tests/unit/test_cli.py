@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 from emissary_lib import __version__, cli
+from emissary_lib.commands import texts
+from emissary_lib.exit_status import Exit
+from emissary_lib.local import Faults
+from emissary_lib.protocol.targets import Target
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-COMMANDS = ["local", "demo", "bench"]
+DIALLING = ["exec", "forward"]
+LOCAL = ["local", "demo", "bench"]
+COMMANDS = DIALLING + LOCAL
 
 
 @pytest.fixture
@@ -24,7 +31,7 @@ def template(tmp_path: pathlib.Path) -> str:
 def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
-    assert ended.value.code == cli.USAGE
+    assert ended.value.code == Exit.USAGE
     return capsys.readouterr().err
 
 
@@ -68,9 +75,9 @@ def test_every_command_s_help_has_examples_and_exit_statuses(
 @pytest.mark.parametrize(
     "example",
     [
-        line.split()[1:]
-        for text in (cli._LOCAL_EXAMPLES, cli._DEMO_EXAMPLES, cli._BENCH_EXAMPLES)
-        for line in text.splitlines()
+        shlex.split(line)[1:]
+        for text in texts.ALL.values()
+        for line in text.examples.splitlines()
         if line.startswith("  emissary ")
     ],
     ids=" ".join,
@@ -84,14 +91,14 @@ def test_every_example_is_accepted(
     monkeypatch.chdir(tmp_path)
     if ">" in example:  # the shell's
         example = example[: example.index(">")]
-    assert callable(cli.parser().parse_args(example).command)
+    assert callable(cli.parse(example).command)
 
 
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert "COMMAND" in usage_error(capsys)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", LOCAL)
 def test_a_missing_template_is_a_usage_error_that_says_what_to_do(
     command: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +116,13 @@ def test_a_missing_template_is_a_usage_error_that_says_what_to_do(
         ("--reorder", "nan", "nan is not between 0 and 1"),
         ("--account-concurrency", "0", "0 is less than 1"),
         ("--seed", "seven", "seven"),
+        ("--time-scale", "0", "0 is not above 0"),
+        ("--fault", "reorder", "'reorder' is no NAME=VALUE; the names are: reorder, duplicate, drop, "),
+        ("--fault", "rain=1", "there is no fault named 'rain'; the names are: reorder, duplicate, drop, "),
+        ("--fault", "seed=1", "there is no fault named 'seed'"),
+        ("--fault", "drop=2", "drop is a probability and must be from 0 to 1, not 2.0"),
+        ("--fault", "drop=often", "drop: 'often' is no number"),
+        ("--fault", "cut_sides=middle", "must name some of"),
     ],
 )
 def test_a_bad_value_is_a_usage_error_that_names_it(
@@ -121,13 +135,87 @@ def test_a_bad_value_is_a_usage_error_that_names_it(
 
 def test_targets_are_collected_in_their_order(template: str) -> None:
     given = ["local", "--template", template, "--target", "127.0.0.1:5432", "--target", "[::1]:80"]
-    assert cli.parser().parse_args(given).target == [("127.0.0.1", 5432), ("::1", 80)]
+    assert cli.parse(given).target == [Target("127.0.0.1", 5432), Target("::1", 80)]
+
+
+def test_faults_are_collected_and_read_as_what_they_are(template: str) -> None:
+    given = ["local", "--template", template, "--fault", "drop=0.1", "--fault", "cut_sides=relay,dialer"]
+    assert cli.parse(given).fault == [("drop", 0.1), ("cut_sides", ("relay", "dialer"))]
+
+
+def test_local_runs_with_the_faults_and_the_time_scale(
+    template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def run_foreground(template: str, targets: object, **options: object) -> int:
+        asked.update(options, targets=targets)
+        return 0
+
+    monkeypatch.setattr("emissary_lib.local.cloud.run_foreground", run_foreground)
+    options = ["--seed", "7", "--reorder", "0.2", "--fault", "drop=0.1", "--time-scale", "0.01"]
+    assert cli.main(["local", "--template", template, *options, "--target", "db.internal:1"]) == Exit.OK
+    assert asked["faults"] == Faults(seed=7, reorder=0.2, drop=0.1)
+    assert (asked["time_scale"], asked["targets"]) == (0.01, [("db.internal", 1)])
+
+
+@pytest.mark.parametrize("command", DIALLING)
+@pytest.mark.parametrize("target", ["db.internal", "db.internal:0"])
+def test_a_bad_target_is_a_usage_error(command: str, target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "argument TARGET" in usage_error(capsys, command, target, "--", "true")
+
+
+@pytest.mark.parametrize("arguments", [["db:1"], ["db:1", "--"]])
+def test_exec_without_a_command_says_where_to_name_it(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = usage_error(capsys, "exec", *arguments)
+    assert "name the command to run behind --, as in: emissary exec db.internal:5432 -- psql" in said
+
+
+def test_what_stands_behind_the_dashes_is_the_command_s_own() -> None:
+    words = ["psql", "--timeout", "5", "--", "-h", "{host}"]
+    arguments = cli.parse(["exec", "--timeout", "7", "db:1", "--check", "--", *words])
+    assert (arguments.words, arguments.timeout, arguments.check) == (words, 7.0, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("127.0.0.1:5433", ("127.0.0.1", 5433)),
+        ("5433", ("127.0.0.1", 5433)),
+        ("0", ("127.0.0.1", 0)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:1", ("localhost", 1)),
+    ],
+)
+def test_the_address_to_listen_on_is_a_port_or_has_one(given: str, address: tuple[str, int]) -> None:
+    assert cli.parse(["forward", "db:1", "--listen", given]).listen == address
+
+
+@pytest.mark.parametrize("given", ["", "localhost", "localhost:", "1.2.3.4:x", "1:65536", ":-1"])
+def test_no_address_to_listen_on_is_a_usage_error(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "argument --listen" in usage_error(capsys, "forward", "db:1", f"--listen={given}")
+
+
+@pytest.mark.parametrize("command", DIALLING)
+def test_missing_settings_have_a_status_and_a_text_of_their_own(
+    command: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("EMISSARY_URL", "EMISSARY_AUTH_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    assert cli.main([command, "db.internal:5432", *(["--", "true"] if command == "exec" else [])]) == (
+        Exit.SETTINGS
+    )
+    said = capsys.readouterr().err
+    assert "EMISSARY_URL is not set" in said and "EMISSARY_AUTH_KEYS is not set" in said
 
 
 def test_a_bad_template_fails_with_its_cause_and_no_traceback(
     template: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["local", "--template", template]) == cli.FAILED
+    assert cli.main(["local", "--template", template]) == Exit.FAILED
     said = capsys.readouterr().err
     assert said.startswith("emissary: ")
     assert "Traceback" not in said
@@ -139,7 +227,7 @@ def test_a_package_that_is_not_installed_is_named_with_what_to_install(template:
         f"from emissary_lib.cli import main; sys.exit(main(['demo', '--template', {template!r}]))"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == cli.USAGE
+    assert ended.returncode == Exit.USAGE
     assert (
         ended.stderr == "emissary: the package psycopg is not installed: pip install 'emissary-lib[demo]'\n"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from emissary_lib.deadline import Deadline
+import threading
+
+from emissary_lib.deadline import AbortableDeadline, Deadline
 from tests.helpers.clock import Clock
 
 
@@ -35,3 +37,33 @@ def test_cap_is_the_shorter_of_both() -> None:
 def test_a_negative_timeout_has_passed_already() -> None:
     deadline = Deadline(-1.0, lambda: 5.0)
     assert deadline.passed() and deadline.remaining() == 0.0
+
+
+def test_waiting_ends_when_the_event_is_set_or_the_time_is_up() -> None:
+    event = threading.Event()
+    Deadline(0.01).wait(event)
+    assert not event.is_set()
+    event.set()
+    Deadline(None).wait(event)
+
+
+def test_an_abort_wakes_whoever_waits_and_the_time_is_up_for_good() -> None:
+    deadline, event = AbortableDeadline(None), threading.Event()
+    waiting = threading.Thread(target=deadline.wait, args=(event,))
+    waiting.start()
+    while not deadline._awaited:
+        threading.Event().wait(0.001)
+    deadline.abort()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert (deadline.passed(), deadline.remaining()) == (True, 0.0)
+    deadline.wait(threading.Event())  # at once
+
+
+def test_an_abort_never_moves_a_deadline_back() -> None:
+    clock = Clock(100.0)
+    deadline = AbortableDeadline(1.0, lambda: clock.now)
+    clock.advance(5.0)
+    deadline.abort()
+    clock.now = 103.0
+    assert deadline.passed()

@@ -11,10 +11,12 @@ import time
 import pytest
 
 from emissary_lib.dialer import Dialer
-from emissary_lib.exceptions import DialError, TargetRefusedError
+from emissary_lib.exceptions import DialError, TargetRefusedError, TunnelResetError
 from emissary_lib.listener import Forward
+from emissary_lib.loopback import reset
 from emissary_lib.protocol.codes import Code
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, echo
+from tests.helpers.tunnels import wait_until
 from tests.helpers.ws_server import PATIENCE
 
 
@@ -63,6 +65,31 @@ def test_a_failed_dial_resets_that_connection_alone_and_is_kept() -> None:
             with connect(address) as again:
                 again.sendall(b"z")
                 assert again.recv(1) == b"z"
+
+
+def test_a_tunnel_that_is_cut_off_is_logged_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
+    with Bridge() as bridge:
+        forward = Dialer(bridge.url, KEY).forward(TARGET)
+        with forward as address, connect(address) as sock:
+            bridge.relay().reset(Code.TARGET_RESET)
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+            wait_until(lambda: forward.last_error is not None, "the cause is kept")
+    assert isinstance(forward.last_error, TunnelResetError)
+    assert "the tunnel to db.internal:5432 was cut off" in caplog.text
+
+
+def test_a_program_that_resets_its_own_socket_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    with Bridge() as bridge:
+        forward = Dialer(bridge.url, KEY).forward(TARGET)
+        with forward as address:
+            sock = connect(address)
+            relay = bridge.relay()
+            reset(sock)
+            assert relay.wait_aborted().code is Code.DIALER_RESET
+            named = "emissary-forwarded"
+            wait_until(lambda: not any(t.name == named for t in threading.enumerate()), "its thread ends")
+    assert (forward.last_error, caplog.text) == (None, "")
 
 
 def test_closing_leaves_no_thread_and_lets_open_connections_live() -> None:

@@ -11,6 +11,7 @@ import pytest
 from emissary_lib import exceptions
 from emissary_lib.dialer import Dialer
 from emissary_lib.exceptions import (
+    AnswerLostError,
     AuthenticationError,
     ClockSkewError,
     DialError,
@@ -125,8 +126,10 @@ def test_other_refusals_are_final(status: int) -> None:
 def test_a_refused_connection_is_an_unreachable_gateway() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
+    began = time.monotonic()
     with pytest.raises(GatewayUnreachableError, match=f"ws://127.0.0.1:{port}/s.*refused.*check the URL"):
         Dialer(f"ws://127.0.0.1:{port}/s", KEY).dial(TARGET, PATIENCE)
+    assert time.monotonic() - began < PATIENCE / 2  # at once, and not tried again
 
 
 def test_a_name_that_does_not_resolve_is_an_unreachable_gateway() -> None:
@@ -191,13 +194,35 @@ def test_no_time_at_all_is_a_timeout_too(timeout: float) -> None:
         b"\x15\x03\x01\x00\x02\x02\x50\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
         b"HTTP/1.1 403\r\nContent-Length: many\r\n\r\n",
-        b"",
     ],
 )
 def test_something_else_than_a_gateway_is_an_unreachable_gateway(greeting: bytes) -> None:
     with WsServer(raw=lambda sock: sock.sendall(greeting)) as server:
         with pytest.raises(GatewayUnreachableError, match="check the URL"):
             Dialer(server.url, KEY).dial(TARGET, PATIENCE)
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 101 Switching Pro"], ids=["nothing", "half an answer"])
+def test_an_answer_that_is_lost_is_asked_for_again_with_a_fresh_nonce(said: bytes) -> None:
+    """``$connect`` ran and the 101 was lost: the nonce is burnt, and a session exists that nobody has."""
+    lost = [said, said]
+    with Bridge(Behaviour(script=echo)) as bridge:
+        bridge.server.answering(lambda request: lost.pop() if lost else None)
+        with dial(bridge) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+        nonces = [request.headers["x-emissary-nonce"] for request in bridge.server.requests]
+        assert len(set(nonces)) == len(nonces) == 3
+
+
+def test_answers_that_are_lost_until_the_end_are_raised_as_such() -> None:
+    with WsServer(answer=lambda request: b"") as server:
+        began = time.monotonic()
+        with pytest.raises(AnswerLostError, match=r"before it had answered.*check the URL") as caught:
+            Dialer(server.url, KEY).dial(TARGET, 2.0)
+        assert time.monotonic() - began < 3.0
+        assert 1 < len(server.requests) < 20  # it backs off
+    assert isinstance(caught.value, GatewayUnreachableError)
 
 
 def test_a_redirect_is_not_followed() -> None:
@@ -223,6 +248,8 @@ def test_a_bridge_that_never_answers_runs_into_the_timeout_and_is_told() -> None
         began = time.monotonic()
         with pytest.raises(DialTimeoutError) as caught:
             dial(bridge, timeout=SHORT)
+        assert caught.value.__cause__ is not None
+        assert caught.value.__cause__.__notes__[0].startswith("session "), "to be found in the logs"
         assert time.monotonic() - began < SHORT + 1
         assert caught.value.step == "the relay to start and to reach the target"
     assert isinstance(caught.value, TimeoutError) and isinstance(caught.value, OSError)

@@ -116,6 +116,39 @@ def test_an_attempt_keeps_its_deadline() -> None:
     assert took < PATIENCE / 2
 
 
+def test_closing_ends_an_attempt_that_waits_for_the_gateway() -> None:
+    """A tunnel that is over must not wait for the ten seconds that an attempt may take."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def stall(request: Request) -> bytes | None:
+        if request.headers["x-emissary-epoch"] != "1":
+            entered.set()
+            leave.wait(PATIENCE)
+        return None
+
+    with WsServer(Gateway().serve, answer=stall) as server:
+        link = linked(server)
+        ended: list[type[Exception]] = []
+
+        def attempt() -> None:
+            try:
+                link.reconnect(2, Deadline(60.0))
+            except Exception as exc:
+                ended.append(type(exc))
+
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        assert entered.wait(PATIENCE)
+        began = time.monotonic()
+        link.close()
+        thread.join(PATIENCE)
+        took = time.monotonic() - began
+        leave.set()
+        link.release()
+    assert ended == [TimeoutError]
+    assert took < PATIENCE / 4
+
+
 @pytest.mark.parametrize("how", ["drop", "close"])
 def test_dropping_or_closing_wakes_the_reader(how: str) -> None:
     gateway = Gateway()

@@ -28,6 +28,7 @@ from emissary_lib.protocol.session import Outgoing, Session, SessionConfig
 from emissary_lib.protocol.states import Side
 from emissary_lib.transport.memory import MemoryTransport, linked_pair
 from emissary_lib.tunnel import ATTEMPT_TIMEOUT, BACK_OFF, Tunnel
+from tests.helpers.tunnels import wait_until
 from tests.helpers.ws_server import PATIENCE
 
 BOTH = pytest.mark.parametrize("side", [Side.CLIENT, Side.RELAY], ids=["client", "relay"])
@@ -282,4 +283,4 @@ def test_a_message_that_meets_a_broken_link_is_no_error() -> None:
         world.user.sendall(b"x")
         link.cut()
         assert link.wait_for(FrameType.DATA).payload == b"x"
-        assert world.events == [PeerMoved("relay=")]
+        wait_until(lambda: world.events == [PeerMoved("relay=")], "the tunnel tells where its peer is")

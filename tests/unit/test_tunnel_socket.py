@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from emissary_lib.exceptions import RelayDeadlineError, TunnelResetError
 from emissary_lib.local.certificates import create_certificates
 from emissary_lib.loopback import reset, tcp_pair
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.frames import FrameType
+from emissary_lib.protocol.payloads import GoAway
 from emissary_lib.tunnel_socket import TunnelSocket
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.ws_server import PATIENCE, noise
@@ -51,6 +54,39 @@ def test_it_is_a_connected_blocking_tcp_socket(bridge: Bridge) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
         assert sock.session is not None and sock.session.target.port == 5432
         assert len(sock.session.id) == 64 and sock.session.error is None
+
+
+def test_the_announced_end_is_a_warning_and_stands_in_the_session(
+    sock: TunnelSocket, bridge: Bridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = sock.session
+    assert info is not None
+    before = info.going_away
+    bridge.relay().control(FrameType.GOAWAY, GoAway(Code.RELAY_DEADLINE, 30_000).encode())
+    told(bridge, sock)
+    assert (before, info.going_away) == (False, True)
+    assert abs(info.expires_at - time.time() - 30) < 5
+    (warning,) = caplog.records
+    assert (warning.name, warning.levelname) == ("emissary_lib.tunnel", "WARNING")
+    assert "the tunnel to db.internal:5432 ends in 30 s" in warning.getMessage()
+    assert "dial again" in warning.getMessage()
+
+
+def test_the_end_is_announced_once_for_each_time_that_is_left(
+    sock: TunnelSocket, bridge: Bridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    for remaining in (30_000, 30_000, 10_000, 30_000, 10_000):  # copies, and one that was overtaken
+        bridge.relay().control(FrameType.GOAWAY, GoAway(Code.RELAY_DEADLINE, remaining).encode())
+    told(bridge, sock)
+    assert [record.getMessage().split(" in ")[1][:4] for record in caplog.records] == ["30 s", "10 s"]
+    assert sock.session is not None
+    assert abs(sock.session.expires_at - time.time() - 10) < 5
+
+
+def told(bridge: Bridge, sock: TunnelSocket) -> None:
+    """Wait until all that the bridge has said so far was heard; one connection keeps the order."""
+    bridge.relay().write(b".")
+    assert sock.recv(1) == b"."
 
 
 def test_a_half_close_is_kept_and_a_megabyte_comes_back(sock: TunnelSocket, bridge: Bridge) -> None:
@@ -197,7 +233,11 @@ def test_a_reset_comes_after_every_byte_and_names_its_cause(sock: TunnelSocket, 
     assert isinstance(caught.value, ConnectionResetError)
     assert caught.value.code is Code.TARGET_RESET
     assert "db.internal:5432" in str(caught.value) and "outcome" in str(caught.value)
-    assert sock.session is not None and sock.session.error is caught.value
+    assert sock.session is not None
+    error = sock.session.error
+    assert error is not None and (type(error), str(error)) == (type(caught.value), str(caught.value))
+    assert error.code is caught.value.code
+    assert error.__traceback__ is None, "it would keep the frames that were at work, and their sockets"
 
 
 def test_the_relays_time_limit_has_an_error_of_its_own(sock: TunnelSocket, bridge: Bridge) -> None:

@@ -27,8 +27,8 @@ POSTED_TIMEOUT: Final = 20.0
 class Door:
     """A context manager: a WebSocket server that lets relays in, or refuses them all.
 
-    A relay that is let in is told that the dialer is gone for good, so that its invocation is over, as soon as
-    it has posted what it will: OPENED, and the end of its stream where the target was not reached.
+    A relay that is let in is told that the dialer is gone for good, so that its invocation ends, once it has
+    posted what it will: OPENED, and the end of its stream where the target was not reached.
 
     Args:
         status: 101, or the status to refuse with.

@@ -126,13 +126,17 @@ class Dice:
 
     def strikes(self, kind: str) -> bool:
         """Whether the fault of this name (a share in :class:`Faults`) happens this time; counted if so."""
-        if self._engine.quiet:
-            return False
-        share: float = getattr(self._engine.faults, kind)
-        if not share or self.stream(kind).random() >= share:
+        if not self.falls(kind):
             return False
         self._engine.count(kind)
         return True
+
+    def falls(self, kind: str) -> bool:
+        """The same, not counted: for a caller who has yet to see whom it happens to."""
+        if self._engine.quiet:
+            return False
+        share: float = getattr(self._engine.faults, kind)
+        return bool(share) and self.stream(kind).random() < share
 
     def up_to(self, kind: str, seconds: float) -> float:
         """Draw a time for a fault that has struck, from more than 0 to ``seconds``."""

@@ -90,11 +90,13 @@ class Faults:
         lost_write: Share of DynamoDB writes that are done, but the answer is lost: half of them get a 500,
             half a reset connection. The SDK then tries again.
         stale_read: Share of single reads that are not consistent and give the item as it was before its last
-            write, if that is at most ``stale_seconds`` ago. Consistent ones are never stale.
+            write, if that is at most ``stale_seconds`` ago. Consistent ones are never stale, nor is the first
+            such read of an item.
         stale_seconds: How long the old state is seen.
         database_500: Share of DynamoDB calls that fail with 500, with nothing done.
-        kept_dead: Share of a function's kept HTTP connections (``@connections``, DynamoDB, Lambda) that die
-            while it is frozen: half are closed, half swallow what is sent to them and never answer.
+        kept_dead: Share of freezes that an environment's kept HTTP connections (``@connections``, DynamoDB,
+            Lambda) do not survive: half are closed, half swallow what is sent to them and never answer.
+            Counted for each connection.
 
         cut_every: Mean time between cuts of WebSocket connections.
         cut_sides: Which sides ``cut_every`` and ``silence_every`` choose from.

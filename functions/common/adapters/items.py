@@ -117,7 +117,8 @@ def _side(item: Item, role: str) -> Side:
     # An empty text stands for "none": an update that copies another attribute can give a value where that is
     # absent, but cannot do without one.
     previous = _text(item, f"{role}_previous") or None
-    return Side(_text(item, f"{role}_connection"), _int(item, f"{role}_epoch"), previous)
+    left = float(item[f"{role}_left"]["N"]) if f"{role}_left" in item else None
+    return Side(_text(item, f"{role}_connection"), _int(item, f"{role}_epoch"), previous, left)
 
 
 def _ending(item: Item) -> Ending:

@@ -112,7 +112,7 @@ class DynamoSessionStore:
             lambda old: old.relay_token_hash == launch.relay_token_hash,
         )
 
-    def claim(self, claim: Claim) -> None:
+    def claim(self, claim: Claim) -> State:
         """See :meth:`ports.SessionStore.claim`."""
         states, values = _state_in(Step.CLAIM)
         expires = claim.at + RELAY_TIME
@@ -125,32 +125,23 @@ class DynamoSessionStore:
             " AND (attribute_not_exists(#instance) OR #instance = :instance)"
             " AND (#relay_expires > :now OR (attribute_not_exists(#relay_expires) AND #expires > :now))",
             values
+            | _taking_over(relay)
             | {
                 ":to": text(State.OPEN.value),
-                ":connection": text(claim.connection),
-                ":epoch": number(claim.epoch),
-                ":none": text(""),
                 ":instance": text(claim.instance),
                 ":expires": number(expires),
                 ":token": text(claim.token_hash),
                 ":now": number(claim.at),
             },
         )
-        try:
-            self._table.transact(
-                update, Write.put(items.connection(relay, int(expires + PURGE_MARGIN)), _NEW)
-            )
-        except ConditionFailed as failed:
-            old = _session(failed.items[0])
-            own = old is not None and (old.instance, old.relay_token_hash) == (
-                claim.instance,
-                claim.token_hash,
-            )
-            if own and _is_done(failed, relay):
-                return
-            raise ClaimRefusedError(claim_refusal(old, claim) or "the connection id is taken") from None
 
-    def resume(self, resume: Resume) -> None:
+        def is_own(old: Session) -> bool:
+            return (old.instance, old.relay_token_hash) == (claim.instance, claim.token_hash)
+
+        purge_at = int(expires + PURGE_MARGIN)
+        return self._admit(update, relay, purge_at, lambda old: claim_refusal(old, claim), is_own)
+
+    def resume(self, resume: Resume) -> State:
         """See :meth:`ports.SessionStore.resume`."""
         states, values = _state_in(Step.RESUME)
         dialer = Connection(resume.connection, resume.session, Role.DIALER, resume.epoch)
@@ -160,23 +151,47 @@ class DynamoSessionStore:
             f"{states} AND #key_id = :key AND #resume_token_hash = :token AND #dialer_epoch < :epoch"
             " AND #relay_expires > :now",
             values
+            | _taking_over(dialer)
             | {
-                ":connection": text(resume.connection),
-                ":epoch": number(resume.epoch),
-                ":none": text(""),
                 ":key": number(resume.key_id),
                 ":token": text(resume.token_hash),
                 ":now": number(resume.at),
             },
         )
         purge_at = int(resume.at + RELAY_TIME + PURGE_MARGIN)
-        try:
-            self._table.transact(update, Write.put(items.connection(dialer, purge_at), _NEW))
-        except ConditionFailed as failed:
-            if _is_done(failed, dialer):
-                return
-            old = _session(failed.items[0])
-            raise ClaimRefusedError(resume_refusal(old, resume) or "the connection id is taken") from None
+        return self._admit(update, dialer, purge_at, lambda old: resume_refusal(old, resume))
+
+    def _admit(
+        self,
+        update: Write,
+        own: Connection,
+        purge_at: int,
+        refusal: Callable[[Session | None], str | None],
+        is_own: Callable[[Session], bool] = lambda old: True,
+    ) -> State:
+        """Do the update and write the connection; where the session has ended, do so without the update."""
+        states, values = _state_in(Step.REVISIT)
+        # Who may ask is read from the old item: nothing of it but its connections changes after the end.
+        visit = Write.update(
+            items.session_key(own.session),
+            f"SET {_take_over(own.role)}",
+            f"{states} AND #{own.role.value}_epoch < :epoch",
+            values | _taking_over(own),
+        )
+        put = Write.put(items.connection(own, purge_at), _NEW)
+        for write, state in ((update, State.OPEN), (visit, State.ENDED)):
+            try:
+                self._table.transact(write, put)
+            except ConditionFailed as failed:
+                old = _session(failed.items[0])
+                if old is not None and is_own(old) and _is_done(failed, own):
+                    return old.state
+                cause = refusal(old)
+                if cause is not None or old is None or old.state is not State.ENDED:
+                    raise ClaimRefusedError(cause or "the connection id is taken") from None
+            else:
+                return state
+        raise ClaimRefusedError("the connection id is taken")
 
     def restore(self, connection: Connection) -> Outcome:
         """See :meth:`ports.SessionStore.restore`."""
@@ -190,14 +205,14 @@ class DynamoSessionStore:
             lambda old: old.side(connection.role).connection == connection.id,
         )
 
-    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         """See :meth:`ports.SessionStore.clear`."""
         attribute = f"#{role.value}_connection"
         return self._update(
             session_id,
-            f"REMOVE {attribute}",
+            f"SET #{role.value}_left = :at REMOVE {attribute}",
             f"{attribute} = :connection",
-            {":connection": text(connection_id)},
+            {":connection": text(connection_id), ":at": number(at)},
             lambda old: old.side(role).connection is None and old.side(role).epoch == epoch,
         )
 
@@ -269,6 +284,11 @@ def _take_over(role: Role) -> str:
         f"{side}_previous = if_not_exists({side}_connection, :none),"
         f" {side}_connection = :connection, {side}_epoch = :epoch"
     )
+
+
+def _taking_over(own: Connection) -> dict[str, items.Attribute]:
+    """The values for :func:`_take_over`."""
+    return {":connection": text(own.id), ":epoch": number(own.epoch), ":none": text("")}
 
 
 def _state_in(step: Step) -> tuple[str, dict[str, items.Attribute]]:

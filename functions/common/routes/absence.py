@@ -7,7 +7,7 @@ from functions.common.ports import SessionStore
 from functions.common.session import Role, Session
 
 
-def forget(store: SessionStore, session: Session, role: Role, gone: str) -> Session | None:
+def forget(store: SessionStore, session: Session, role: Role, gone: str, now: float) -> Session | None:
     """Forget that a side has the connection ``gone``, unless another has taken its place in the meantime.
 
     Its owner may come back, by a new connection or, if the 410 was untrue, by RESUME on this one.
@@ -19,7 +19,7 @@ def forget(store: SessionStore, session: Session, role: Role, gone: str) -> Sess
         StoreError: The table could not be reached.
     """
     epoch = session.side(role).epoch
-    after, done = store.clear(session.id, role, gone, epoch)
+    after, done = store.clear(session.id, role, gone, epoch, now)
     if done:
         logs.info(
             "connection gone",

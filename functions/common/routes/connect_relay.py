@@ -8,7 +8,7 @@ from emissary_lib.protocol.auth import RelayHeaders, token_hash
 from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, SessionStore
-from functions.common.session import Claim
+from functions.common.session import Claim, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class ConnectRelay:
     clock: Clock
 
     def __call__(self, event: GatewayEvent) -> None:
-        """Admit a relay.
+        """Admit a relay; one whose session has ended, so that it can be told how.
 
         Raises:
             AuthenticationError: Credentials are absent or malformed.
@@ -35,9 +35,9 @@ class ConnectRelay:
             epoch=shown.epoch,
             at=self.clock(),
         )
-        self.store.claim(claim)
+        state = self.store.claim(claim)
         logs.info(
-            "relay claimed",
+            "relay claimed" if state is State.OPEN else "relay asks for the end",
             session=claim.session,
             instance=claim.instance,
             epoch=claim.epoch,

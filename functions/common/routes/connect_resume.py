@@ -19,7 +19,7 @@ from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore
 from functions.common.routes.connect_dialer import HTTPS_PORT
-from functions.common.session import Resume
+from functions.common.session import Resume, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class ConnectResume:
     clock: Clock
 
     def __call__(self, event: GatewayEvent) -> None:
-        """Admit a dialer that comes back.
+        """Admit a dialer that comes back; one whose session has ended, so that it can be told how.
 
         Raises:
             AuthenticationError: Credentials are absent, malformed or wrong.
@@ -52,9 +52,9 @@ class ConnectResume:
             epoch=shown.epoch,
             at=now,
         )
-        self.store.resume(resume)
+        state = self.store.resume(resume)
         logs.info(
-            "dialer resumed",
+            "dialer resumed" if state is State.OPEN else "dialer asks for the end",
             session=resume.session,
             key_id=resume.key_id,
             epoch=resume.epoch,

@@ -10,7 +10,7 @@ from functions.common.events import GatewayEvent
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
 from functions.common.routes.posting import notify
-from functions.common.session import Role, Session, State, Step
+from functions.common.session import Loss, Role, Session, State, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class OnDisconnect:
         connection = self.store.connection(event.connection_id)
         if connection is None:
             return
-        role = connection.role
-        session, done = self.store.clear(connection.session, role, connection.id, connection.epoch)
+        role, now = connection.role, self.end.clock()
+        session, done = self.store.clear(connection.session, role, connection.id, connection.epoch, now)
         if session is None or not done or session.state is State.ENDED:
             return
         logs.info(
@@ -45,7 +45,8 @@ class OnDisconnect:
             close_code=event.close_code,
         )
         if role is Role.DIALER and session.state is not State.OPEN:
-            after = self.end.lost(session.id, Code.DIALER_GONE, event.request_id, Step.ABANDON).session
+            loss = Loss(Code.DIALER_GONE, now)
+            after = self.end.lost(session.id, loss, event.request_id, Step.ABANDON).session
             if after is None or after.state is State.ENDED:
                 return
             session = after  # a relay has claimed it in the meantime: it is told, like any other
@@ -56,13 +57,17 @@ class OnDisconnect:
         peer = session.side(role.other).connection
         if peer is None:
             # It stays OPEN, because both may come back. If neither does, nobody is left to report the end:
-            # this line then stands for the audit record. See Session.loss.
+            # this line then stands for the audit record, and its code is what Session.loss will say.
+            deserted = session.deserted
             logs.warning(
                 "both connections gone",
                 session=session.id,
                 key_id=session.key_id,
                 target=session.target,
                 started=session.started,
+                code=None if deserted is None else deserted.code.name,
+                dialer_left=session.dialer.left,
+                relay_left=session.relay.left,
                 dialer_epoch=session.dialer.epoch,
                 relay_epoch=session.relay.epoch,
             )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.payloads import End
 from functions.common import answers, audit
 from functions.common.ports import Clock, Outcome, PeerLink, SessionStore
 from functions.common.routes.posting import notify
-from functions.common.session import Connection, Ending, Role, Session, Step
+from functions.common.session import Connection, Ending, Loss, Role, Session, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +33,23 @@ class EndSession:
         )
         return self._end(sender.session, ending, Step.END)
 
-    def lost(self, session_id: str, code: Code, request_id: str, step: Step = Step.END) -> Outcome:
+    def lost(self, session_id: str, loss: Loss, request_id: str, step: Step = Step.END) -> Outcome:
         """The bridge has found out that the session cannot go on; how far the streams got is not known.
 
         Args:
             session_id: The session.
-            code: Why.
+            loss: Why and when.
             request_id: API Gateway's id of the event in which it was found out.
             step: ABANDON to end it only while no relay has claimed it.
         """
-        return self._end(session_id, Ending(code, 0, 0, request_id, self.clock()), step)
+        return self._end(session_id, Ending(loss.code, 0, 0, request_id, loss.at), step)
 
     def overdue(self, session: Session, request_id: str) -> bool:
         """End a session that is past its time though nobody has ended it; whether that is so."""
-        code = session.loss(self.clock())
-        if code is None:
+        loss = session.loss(self.clock())
+        if loss is None:
             return False
-        self.lost(session.id, code, request_id)
+        self.lost(session.id, loss, request_id)
         return True
 
     def _end(self, session_id: str, ending: Ending, step: Step) -> Outcome:

@@ -47,7 +47,7 @@ def look(event, context):
         "arn": context.invoked_function_arn, "left": context.get_remaining_time_in_millis(),
         "name": context.function_name, "memory": context.memory_limit_in_mb,
         "files": open_files(), "trace": os.environ["_X_AMZN_TRACE_ID"],
-        "sid": os.getsid(0), "pid": os.getpid(),
+        "sid": os.getsid(0), "pgid": os.getpgid(0), "nice": os.nice(0), "pid": os.getpid(),
     }
 
 def boom(event, context):

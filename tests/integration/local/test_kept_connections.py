@@ -7,6 +7,7 @@ import http.client
 import os
 import select
 import socket
+from collections.abc import Iterable
 
 from emissary_lib.local.faults import FaultEngine, Faults
 from emissary_lib.local.kept import KeptConnections, ports_of
@@ -60,10 +61,28 @@ def test_some_are_closed_and_some_swallow_requests_for_ever() -> None:
     assert engine.met == {"kept_dead": 6}
 
 
-def test_the_rest_stay_alive_and_all_of_them_without_the_fault() -> None:
-    found, engine = fates(Faults(seed=1, kept_dead=0.5), 6)
-    assert 0 < found.count("alive") == 6 - engine.met["kept_dead"] < 6
+def test_in_the_other_freezes_all_of_them_stay_alive() -> None:
+    rounds = [fates(Faults(seed=seed, kept_dead=0.5), 2) for seed in range(8)]
+    survived = [found == ["alive", "alive"] for found, _ in rounds]
+    assert 0 < survived.count(True) < 8
+    for (found, engine), all_alive in zip(rounds, survived, strict=True):
+        assert ("alive" in found) == all_alive
+        assert engine.met["kept_dead"] == (0 if all_alive else 2)
     assert fates(Faults(), 2)[0] == ["alive", "alive"]
+
+
+def test_freeze_without_the_fault_does_not_look_at_the_sockets_of_the_machine() -> None:
+    """The soak's symptom: the cloud process was busy with that alone, and everything timed out."""
+    asked: list[str] = []
+
+    def source() -> Iterable[asyncio.Transport]:
+        asked.append("asked")
+        return []
+
+    kept = KeptConnections(FaultEngine(Faults(seed=1, kept_dead=0.003)), [source])
+    for _ in range(1000):
+        kept.frozen("F", os.getpid())
+    assert 0 < len(asked) < 20
 
 
 def test_those_of_other_processes_stay_alive() -> None:

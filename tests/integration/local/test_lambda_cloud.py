@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 import websocket
 
@@ -233,3 +234,24 @@ def test_foreground_run_prints_one_json_line_and_the_cost_at_the_end() -> None:
     assert farewell["cost"] == 0.0
     assert threading.active_count() == threads
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_operator_sees_the_tables_and_functions_get_more_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalCloud(TEMPLATE, targets=TARGETS, variables={"Default": {"MORE": "given by hand"}}) as cloud:
+        for name, value in cloud.operator.items():
+            monkeypatch.setenv(name, value)
+        client: Any = botocore.session.Session().create_client("dynamodb")
+        try:
+            assert client.list_tables()["TableNames"] == list(cloud.tables.values())
+        finally:
+            client.close()
+        socket = websocket.create_connection(cloud.url, timeout=10)
+        try:
+            assert ask(socket, "variable MORE") == "given by hand"
+        finally:
+            socket.close()
+
+
+def test_variables_for_a_function_that_is_not_there_are_refused() -> None:
+    with pytest.raises(LocalCloudError, match="variables are given for Nope: no such function"):
+        LocalCloud(TEMPLATE, targets=TARGETS, variables={"Nope": {}}).start()

@@ -192,7 +192,9 @@ def test_environment_has_what_lambda_gives_and_nothing_else(
             assert seen["arn"].endswith(":function:f")
             assert seen["memory"] == "256"
             assert seen["trace"].startswith("Root=1-")
-            assert seen["sid"] == seen["pid"] != os.getsid(0)
+            assert seen["pgid"] == seen["pid"]
+            assert seen["sid"] not in (seen["pid"], os.getsid(0)), "one session for all environments"
+            assert seen["nice"] > os.nice(0)
             # Nothing inherited: no pidfd, and no sockets but the runtime client's own (libcurl has a pair).
             sockets = [name for name in seen["files"] if name.startswith("socket:")]
             assert len(sockets) <= 3

@@ -172,10 +172,42 @@ def test_a_session_that_no_relay_has_claimed_is_not_resumed() -> None:
     assert bridge.session.state is State.INVOKED
 
 
-def test_an_ended_session_is_not_resumed() -> None:
+def test_a_dialer_is_admitted_to_an_ended_session_and_it_stays_ended(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     bridge = opened()
     bridge.message(load_event("default_end"))
-    assert bridge.resume() == {"statusCode": 409}
+    ending = bridge.session.ending
+    bridge.link.take()
+    with caplog.at_level(logging.INFO, logger="emissary"):
+        assert bridge.resume() == ADMITTED
+    assert (bridge.session.state, bridge.session.ending) == (State.ENDED, ending)
+    assert bridge.session.dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
+    assert bridge.link.take() == []
+    assert [record.getMessage() for record in caplog.records] == ["dialer asks for the end"]
+
+
+@pytest.mark.parametrize("after, status", [(0, 200), (2000, 200)])
+def test_how_a_session_ended_can_be_asked_as_long_as_its_item_is_there(after: float, status: int) -> None:
+    bridge = opened()
+    bridge.message(load_event("default_end"))
+    bridge.clock.now += after
+    assert bridge.resume()["statusCode"] == status
+    del bridge.store.sessions[SESSION]
+    assert bridge.resume(3)["statusCode"] == 409
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({"X-Emissary-Resume-Token": encode_unpadded(bytes(32))}, id="another token"),
+        pytest.param({"X-Emissary-Epoch": "1", "X-Emissary-Mac": mac(epoch=1)}, id="an old epoch"),
+    ],
+)
+def test_only_its_own_dialer_may_ask_how_a_session_ended(headers: dict[str, str]) -> None:
+    bridge = opened()
+    bridge.message(load_event("default_end"))
+    assert bridge.resume(headers=headers) == {"statusCode": 409}
     assert bridge.session.dialer == Side(DIALER, 1)
 
 

@@ -7,11 +7,11 @@ import logging
 import pytest
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import FrameType
+from emissary_lib.protocol.frames import Frame, FrameType
 from emissary_lib.protocol.payloads import Disconnected, Ended
 from functions.common.ports import Outcome
 from functions.common.session import Claim, Role, Side, State
-from tests.helpers.events import DIALER, INSTANCE, RELAY, SESSION, load_event
+from tests.helpers.events import DIALER, INSTANCE, NOW, RELAY, SESSION, load_event
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.bridge import Bridge
 
@@ -81,8 +81,8 @@ def test_a_dialer_that_leaves_before_the_claim_ends_the_session(
 class ClaimedMeanwhile(FakeStore):
     """A relay claims the session between the two writes of ``$disconnect``."""
 
-    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
-        outcome = super().clear(session_id, role, connection_id, epoch)
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
+        outcome = super().clear(session_id, role, connection_id, epoch, at)
         old = self.sessions[session_id]
         self.claim(Claim(SESSION, RELAY, str(old.relay_token_hash), INSTANCE, 1, old.started + 1))
         return outcome
@@ -117,6 +117,7 @@ def test_when_both_sides_are_gone_the_session_stays_open_and_the_log_says_whose_
     bridge.open()
     bridge.disconnect(load_event(f"disconnect_{first}"))
     bridge.link.take()
+    bridge.clock.now += 7
     with caplog.at_level(logging.WARNING, logger="emissary"):
         bridge.disconnect(load_event(f"disconnect_{second}"))
     assert bridge.link.take() == []
@@ -125,6 +126,27 @@ def test_when_both_sides_are_gone_the_session_stays_open_and_the_log_says_whose_
     fields = vars(record)
     assert (record.getMessage(), fields["session"]) == ("both connections gone", SESSION)
     assert (fields["key_id"], fields["target"]) == (1, "db.internal:5432")
+    assert fields["code"] == f"{first.upper()}_GONE"
+    assert (fields[f"{first}_left"], fields[f"{second}_left"]) == (NOW, NOW + 7)
+
+
+def test_whoever_reads_a_deserted_session_past_its_time_records_why_and_since_when(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bridge = Bridge()
+    bridge.open()
+    bridge.disconnect(load_event("disconnect_relay"))
+    bridge.clock.now += 7
+    bridge.disconnect(load_event("disconnect_dialer"))
+    bridge.link.take()
+    bridge.clock.now += 1000
+    late = Frame(FrameType.DATA, generation=2, payload=b"handled late")
+    with caplog.at_level(logging.INFO, logger="emissary"):
+        bridge.send(DIALER, late)
+    ending = bridge.session.ending
+    assert ending is not None and (ending.code, ending.at) == (Code.RELAY_GONE, NOW + 7)
+    (record,) = [each for each in caplog.records if each.getMessage() == "session ended"]
+    assert (vars(record)["code"], vars(record)["ended"]) == ("RELAY_GONE", NOW + 7)
 
 
 def test_a_disconnect_past_the_relays_end_ends_a_session_that_nobody_has_ended() -> None:

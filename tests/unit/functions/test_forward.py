@@ -164,11 +164,11 @@ def test_a_peer_that_answers_410_twice_is_forgotten_and_its_sender_told(
 class RelayReturnsMeanwhile(FakeStore):
     """A relay claims again between the read of the session and the write that would forget its connection."""
 
-    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         old = self.sessions[session_id]
         if old.relay.epoch == 1:
             self.claim(Claim(SESSION, "again=", str(old.relay_token_hash), INSTANCE, 2, old.started + 1))
-        return super().clear(session_id, role, connection_id, epoch)
+        return super().clear(session_id, role, connection_id, epoch, at)
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -225,9 +225,9 @@ def test_a_message_that_finds_its_session_purged_and_its_peer_gone_is_answered_u
 class PurgedMeanwhile(FakeStore):
     """The table deletes the session between its read and the write that would forget a connection."""
 
-    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         del self.sessions[session_id]
-        return super().clear(session_id, role, connection_id, epoch)
+        return super().clear(session_id, role, connection_id, epoch, at)
 
 
 @pytest.mark.parametrize("warm", [False, True])

@@ -168,7 +168,7 @@ def test_an_end_from_a_connection_that_was_forgotten_is_answered_to_it_as_well(
 ) -> None:
     bridge = Bridge()
     bridge.open()
-    bridge.store.clear(bridge.session.id, role, sender, 1)
+    bridge.store.clear(bridge.session.id, role, sender, 1, NOW)
     end = Frame(FrameType.END, generation=2, payload=End(Code.OK, sent=10, received=20).encode())
     bridge.send(sender, end)
     posts = bridge.link.take()

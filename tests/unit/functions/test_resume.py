@@ -9,7 +9,7 @@ import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Frame, FrameType
-from emissary_lib.protocol.payloads import Disconnected, Ended, Resumed
+from emissary_lib.protocol.payloads import Disconnected, End, Ended, Resumed
 from functions.common.ports import Outcome
 from functions.common.responses import MessageNotHandledError
 from functions.common.session import Connection, Role, Side, State
@@ -114,7 +114,7 @@ def test_the_resume_of_a_replaced_connection_changes_nothing_and_is_not_answered
 @pytest.mark.parametrize("role, sender", [(Role.DIALER, DIALER), (Role.RELAY, RELAY)])
 def test_a_connection_that_was_forgotten_but_is_there_is_restored(role: Role, sender: str) -> None:
     bridge = opened()
-    bridge.store.clear(SESSION, role, sender, 1)
+    bridge.store.clear(SESSION, role, sender, 1, NOW)
     bridge.send(sender, RESUME)
     expected = Resumed(1, 1, DIALER, RELAY)
     assert told(bridge) == {DIALER: expected, RELAY: expected}
@@ -134,7 +134,7 @@ class ReturnsMeanwhile(FakeStore):
 def test_a_connection_is_not_restored_over_a_newer_one() -> None:
     store = ReturnsMeanwhile()
     bridge = opened(store)
-    store.clear(SESSION, Role.DIALER, DIALER, 1)
+    store.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
     store.overtake = bridge.resume
     bridge.send(DIALER, RESUME)
     assert told(bridge) == {}
@@ -162,10 +162,10 @@ class ClearMeets(FakeStore):
 
     happens: Callable[[], object] = staticmethod(lambda: None)
 
-    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int) -> Outcome:
+    def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         happens, self.happens = self.happens, lambda: None
         happens()
-        return super().clear(session_id, role, connection_id, epoch)
+        return super().clear(session_id, role, connection_id, epoch, at)
 
 
 def test_a_peer_that_has_just_come_back_is_told_on_its_new_connection() -> None:
@@ -266,7 +266,7 @@ def test_resume_of_an_unknown_session_is_answered_unknown(known: bool) -> None:
 def test_resume_past_the_relays_end_ends_the_session(forgotten: bool) -> None:
     bridge = opened()
     if forgotten:
-        bridge.store.clear(SESSION, Role.DIALER, DIALER, 1)
+        bridge.store.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
     bridge.clock.now = NOW + 900.001
     bridge.send(DIALER, RESUME)
     posts = bridge.link.take()
@@ -279,3 +279,49 @@ def test_an_end_after_a_resume_reaches_the_new_connection() -> None:
     bridge = resumed()
     bridge.message(load_event("default_end", connection_id=RELAY))
     assert {to for to, _ in bridge.link.take()} == {DIALER_AGAIN, RELAY}
+
+
+@pytest.mark.parametrize("role", list(Role), ids=lambda role: role.value)
+@pytest.mark.parametrize(
+    "frame",
+    [
+        RESUME,
+        Frame(FrameType.END, generation=3, payload=End(Code.DIALER_RESET, 1, 2).encode()),
+        Frame(FrameType.DATA, generation=3, payload=b"late"),
+    ],
+    ids=["RESUME", "END", "DATA"],
+)
+def test_whoever_comes_back_after_the_end_is_told_how_it_ended(role: Role, frame: Frame) -> None:
+    bridge = opened()
+    bridge.message(load_event("default_end"))
+    ending = bridge.session.ending
+    bridge.link.gone.update({DIALER, RELAY})
+    bridge.link.take()
+    if role is Role.DIALER:
+        assert bridge.resume()["statusCode"] == 200
+    else:
+        assert bridge.reclaim()["statusCode"] == 200
+    sender = DIALER_AGAIN if role is Role.DIALER else RELAY_AGAIN
+    assert bridge.send(sender, frame) == {"statusCode": 200}
+    ((to, told),) = bridge.link.take()
+    assert (to, told.type) == (sender, FrameType.ENDED)
+    assert Ended.decode(told.payload) == Ended(Code.OK, 111, 400, "clean")
+    assert (bridge.session.state, bridge.session.ending) == (State.ENDED, ending)
+
+
+def test_after_the_end_nobody_else_is_told_that_a_side_came_back() -> None:
+    bridge = opened()
+    bridge.message(load_event("default_end"))
+    bridge.link.take()
+    bridge.resume()
+    bridge.send(DIALER_AGAIN, RESUME)
+    bridge.disconnect(load_event("disconnect_dialer", connection_id=DIALER_AGAIN))
+    assert [(to, frame.type) for to, frame in bridge.link.take()] == [(DIALER_AGAIN, FrameType.ENDED)]
+
+
+def test_a_relay_that_starts_after_the_end_is_refused() -> None:
+    bridge = Bridge()
+    bridge.launch()
+    bridge.disconnect(load_event("disconnect_dialer"))
+    assert bridge.session.state is State.ENDED
+    assert bridge.reclaim(1, connection_id=RELAY) == {"statusCode": 409}

@@ -7,7 +7,17 @@ import dataclasses
 import pytest
 
 from emissary_lib.protocol.codes import Code
-from functions.common.session import TRANSITIONS, Role, Session, Side, State, Step, Transition, purge_time
+from functions.common.session import (
+    TRANSITIONS,
+    Loss,
+    Role,
+    Session,
+    Side,
+    State,
+    Step,
+    Transition,
+    purge_time,
+)
 from tests.helpers.events import DATE, HOST, NONCE, NOW, SESSION
 
 O, I, P, E = State.OPENING, State.INVOKED, State.OPEN, State.ENDED  # noqa: E741
@@ -22,6 +32,7 @@ SESSION_NOW = Session(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
         (Step.LAUNCH, {O, I}, I),
         (Step.CLAIM, {I, P}, P),
         (Step.RESUME, {P}, None),
+        (Step.REVISIT, {E}, None),
         (Step.RESTORE, {P}, None),
         (Step.ABANDON, {O, I}, E),
         (Step.END, {O, I, P}, E),
@@ -33,7 +44,8 @@ def test_every_transition(step: Step, sources: set[State], to: State | None) -> 
 
 def test_there_are_no_other_transitions_and_none_out_of_ended() -> None:
     assert set(TRANSITIONS) == set(Step)
-    assert not any(State.ENDED in transition.sources for transition in TRANSITIONS.values())
+    from_ended = [transition.to for transition in TRANSITIONS.values() if E in transition.sources]
+    assert from_ended == [None]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +55,34 @@ def test_there_are_no_other_transitions_and_none_out_of_ended() -> None:
 def test_lost_is_derived_from_the_deadline(state: State, code: Code | None) -> None:
     session = dataclasses.replace(SESSION_NOW, state=state)
     assert session.loss(NOW + 60) is None
-    assert session.loss(NOW + 60.1) is code
+    assert session.loss(NOW + 60.1) == (None if code is None else Loss(code, NOW + 60))
+
+
+@pytest.mark.parametrize(
+    "dialer, relay, expected",
+    [
+        (Side(None, 1, left=NOW + 5), Side(None, 1, left=NOW + 9), Loss(Code.DIALER_GONE, NOW + 9)),
+        (Side(None, 1, left=NOW + 9), Side(None, 1, left=NOW + 5), Loss(Code.RELAY_GONE, NOW + 9)),
+        (Side("d=", 2, left=NOW + 5), Side(None, 1, left=NOW + 9), None),
+        (Side(None, 1, left=NOW + 9), Side("r=", 2, left=NOW + 5), None),
+        (Side(None, 1), Side(None, 1, left=NOW + 9), None),
+        (Side(None, 1, left=NOW + 9), Side(None, 1), None),
+    ],
+    ids=["dialer first", "relay first", "dialer is back", "relay is back", "unknown", "unknown too"],
+)
+def test_a_session_that_both_sides_left_is_lost_by_the_one_that_went_first(
+    dialer: Side, relay: Side, expected: Loss | None
+) -> None:
+    session = dataclasses.replace(SESSION_NOW, state=P, dialer=dialer, relay=relay)
+    assert session.deserted == expected
+    assert session.loss(NOW + 60) is None, "both may come back"
+    assert session.loss(NOW + 61) == (expected or Loss(Code.RELAY_DEADLINE, NOW + 60))
+
+
+def test_who_leaves_after_the_relays_end_leaves_because_of_it() -> None:
+    gone = {"dialer": Side(None, 1, left=NOW + 5), "relay": Side(None, 1, left=NOW + 60.5)}
+    session = dataclasses.replace(SESSION_NOW, state=P, **gone)
+    assert session.loss(NOW + 61) == Loss(Code.RELAY_DEADLINE, NOW + 60)
 
 
 def test_the_generation_is_the_sum_of_the_epochs_in_16_bits() -> None:

@@ -48,6 +48,7 @@ WRITES = {
 def written(operation: str) -> tuple[EarlierItems, Clock]:
     clock, store = Clock(), Store()
     earlier = EarlierItems([TABLE], store, clock)
+    assert read(earlier) is None, "the first read of an item is fresh, and makes it a watched one"
     earlier.remember(asyncio.run(earlier.images(operation, json.dumps(WRITES[operation]).encode())))
     assert store.asked == [{"TableName": "t", "Key": KEY, "ConsistentRead": True}]
     return earlier, clock
@@ -65,6 +66,15 @@ def test_every_write_leaves_the_state_before_it(operation: str) -> None:
     assert read(earlier) == OLD
     clock.now += 1.1
     assert read(earlier) is None
+
+
+def test_write_of_an_item_that_nobody_reads_so_costs_nothing() -> None:
+    store = Store()
+    earlier = EarlierItems([TABLE], store, Clock())
+    assert read(earlier, ConsistentRead=True) is None
+    assert read(earlier, Key={"pk": {"S": "b"}}) is None
+    assert asyncio.run(earlier.images("PutItem", json.dumps(WRITES["PutItem"]).encode())) == {}
+    assert store.asked == []
 
 
 def test_consistent_and_projected_reads_are_fresh() -> None:

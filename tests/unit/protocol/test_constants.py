@@ -10,7 +10,8 @@ import pytest
 from emissary_lib.protocol import constants
 from emissary_lib.protocol.frames import CARRIES_POSITION, COPIED, Flag, FrameType
 
-DOCUMENT = " ".join((pathlib.Path(__file__).parents[3] / "docs" / "protocol.md").read_text().split())
+TEXT = (pathlib.Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
+DOCUMENT = " ".join(TEXT.split())
 TABLE = re.findall(r"\| (\d+) \| ([A-Z]+) \| ([a-z;, A-Z]+) \| ", DOCUMENT.partition("## 3. Opening")[0])
 
 
@@ -28,6 +29,7 @@ TABLE = re.findall(r"\| (\d+) \| ([A-Z]+) \| ([a-z;, A-Z]+) \| ", DOCUMENT.parti
         ("INITIAL_WINDOW", 65_536, "Until it has heard a window, a sender assumes 65,536"),
         ("MAX_SACK_RANGES", 32, "zero to 32 SACK ranges"),
         ("ACK_DELAY", 0.2, "otherwise **200 ms** after the first unacknowledged byte"),
+        ("ACK_REPEAT", 0.05, "no sooner than **50 ms** after the acknowledgement before"),
         ("RTO_INITIAL", 3.0, "initial 3 s, at least 1 s, at most 60 s"),
         ("RTO_MIN", 1.0, "initial 3 s, at least 1 s, at most 60 s"),
         ("RTO_MAX", 60.0, "initial 3 s, at least 1 s, at most 60 s"),
@@ -38,6 +40,13 @@ TABLE = re.findall(r"\| (\d+) \| ([A-Z]+) \| ([a-z;, A-Z]+) \| ", DOCUMENT.parti
         ("PING_INTERVAL", 240.0, "heard nothing for **240 s**"),
         ("PING_WHEN_UNACKED", 30.0, "unacknowledged for **30 s** without a word"),
         ("PONG_DEADLINE", 20.0, "if nothing is heard within **20 s**"),
+        ("PING_REPEAT", 5.0, "PING is repeated every **5 s**"),
+        ("GRACE", 60.0, "reconnects for at most **grace** (60 s unless configured)"),
+        ("RESUME_INTERVALS", (1.0, 2.0, 4.0, 5.0), "at once and then after 1, 2, 4, 5, 5, ... s"),
+        ("LEAST_PATIENCE", 7.0, "what is left carries over, at least **7 s**"),
+        ("PROBE_WHEN_UNACKED", 20.0, "for **20 s** while data is unacknowledged"),
+        ("PROBE_DEADLINE", 10.0, "Without it in **10 s** the relay's own WebSocket is dead"),
+        ("GOAWAY_BEFORE", (30.0, 10.0), "GOAWAY goes out **30 s** and **10 s** before the relay's end"),
         ("END_INTERVAL", 1.0, "RESET and END are repeated every second until ENDED"),
         ("END_DEADLINE", 5.0, "for at most **5 s**"),
         ("CLOCK_SKEW", 900.0, "date more than 15 minutes off"),
@@ -50,6 +59,30 @@ TABLE = re.findall(r"\| (\d+) \| ([A-Z]+) \| ([a-z;, A-Z]+) \| ", DOCUMENT.parti
 def test_the_number_is_the_documents(name: str, value: object, sentence: str) -> None:
     assert getattr(constants, name) == value
     assert sentence in DOCUMENT
+
+
+NUMBERS = re.findall(r"\| ([A-Z_]+) \| ([^|]+) \| ([0-9.]+) \|", DOCUMENT.partition("## 9. Numbers")[2])
+
+
+def test_the_table_of_numbers_has_every_constant_once() -> None:
+    wanted = sorted(name for name in vars(constants) if name.isupper())
+    assert sorted(name for name, _value, _where in NUMBERS) == wanted
+
+
+@pytest.mark.parametrize(("name", "cell", "where"), NUMBERS)
+def test_a_row_of_the_table_of_numbers_is_true(name: str, cell: str, where: str) -> None:
+    value = getattr(constants, name)
+    if isinstance(value, str):
+        assert cell == f"`{value}`"
+    else:
+        found = [float(each.replace(",", "")) for each in re.findall(r"\d[\d,.]*\d|\d", cell)]
+        assert found == [float(each) for each in (value if isinstance(value, tuple) else (value,))]
+    assert re.search(rf"^###? {re.escape(where)}\.? ", TEXT, re.MULTILINE), f"there is no section {where}"
+
+
+def test_an_orphaned_relays_time_is_the_sum_that_the_document_names() -> None:
+    assert "PING interval + PONG deadline + grace ends the session with `DIALER_GONE`: 320 s" in DOCUMENT
+    assert constants.PING_INTERVAL + constants.PONG_DEADLINE + constants.GRACE == 320
 
 
 def test_ping_is_repeated_within_the_deadline() -> None:

@@ -31,7 +31,7 @@ def read(messages: list[Outgoing]) -> list[tuple[Frame, bool]]:
 def test_resume_is_for_the_bridge_and_carries_the_position() -> None:
     box, duplex = outbox()
     duplex.receive(0, b"abc", fin=False, ack_now=False, now=NOW)
-    ((frame, to_bridge),) = read([box.resume(7)])
+    ((frame, to_bridge),) = read([box.resume(7, NOW)])
     assert (frame, to_bridge) == (Frame(FrameType.RESUME, 0, 7, CAPACITY - 3, 0, 3, b""), True)
 
 

@@ -31,8 +31,9 @@ def test_twenty_seconds_without_a_word_on_unacknowledged_data_are_asked_about() 
     assert watch.handle_timeout(30.0, 5.0) is Beat.PROBE
 
 
-def test_a_silent_dialer_with_nothing_outstanding_is_asked_about_when_its_ping_is_overdue() -> None:
-    assert Probing(TIMES, 0.0).next_timeout(None) == 260.0
+def test_silence_with_nothing_outstanding_is_asked_about_within_the_grace() -> None:
+    found = beats(Probing(TIMES, 0.0), None, 200, answer=0.5)
+    assert found == [(60.0, Beat.PROBE), (120.5, Beat.PROBE), (181.0, Beat.PROBE)]
 
 
 def test_a_bridge_that_does_not_answer_in_ten_seconds_is_a_dead_link() -> None:
@@ -47,7 +48,7 @@ def test_answers_without_a_dialer_are_asked_for_again_every_twenty_seconds_until
 
 def test_an_orphan_without_data_ends_after_interval_and_deadline_and_grace() -> None:
     found = beats(Probing(TIMES, 0.0), None, 1000, answer=0.5)
-    assert (found[0], found[-1]) == ((260.0, Beat.PROBE), (320.0, Beat.PEER_DEAD))
+    assert (found[0], found[-1]) == ((60.0, Beat.PROBE), (320.0, Beat.PEER_DEAD))
 
 
 def test_the_dialers_word_answers_everything() -> None:
@@ -55,15 +56,15 @@ def test_the_dialers_word_answers_everything() -> None:
     watch.handle_timeout(20.0, 0.0)
     watch.heard(29.0)
     assert watch.handle_timeout(30.0, 0.0) is Beat.NOTHING
-    assert watch.next_timeout(None) == 289.0
+    assert watch.next_timeout(None) == 89.0
 
 
 def test_a_new_connection_of_ours_says_nothing_of_the_dialer() -> None:
     """Symptom: a relay whose own link flapped waited for a dialer that was gone for good, without end."""
     watch = Probing(TIMES, 0.0)
-    watch.handle_timeout(260.0, None)
-    watch.restarted(269.0)
-    assert watch.handle_timeout(270.0, None) is Beat.NOTHING
+    watch.handle_timeout(60.0, None)
+    watch.restarted(69.0)
+    assert watch.handle_timeout(70.0, None) is Beat.NOTHING
     for at in range(280, 320, 10):
         watch.restarted(float(at))
     assert watch.handle_timeout(320.0, None) is Beat.PEER_DEAD

@@ -191,6 +191,63 @@ def test_the_peers_grace_does_not_run_while_nobody_could_tell_of_its_return(side
 
 
 @BOTH
+@pytest.mark.parametrize(("lost_at", "left"), [(20, 40), (52.9, 7.1), (58, 7)])
+def test_the_peers_grace_stands_still_while_our_own_link_is_down(
+    side: Side, lost_at: float, left: float
+) -> None:
+    """Symptom: a peer that was gone for good was waited for anew after each short cut of our own."""
+    view = fresh(side)
+    view.peer_gone(1, NOW)
+    view.link_lost(NOW + lost_at)
+    view.begin_attempt()
+    view.link_restored(NOW + lost_at + 30)
+    view.resumed(told(side, 2, 1, there=False), NOW + lost_at + 31)
+    end = NOW + lost_at + 30 + left
+    peer = Code.RELAY_GONE if side is Side.CLIENT else Code.DIALER_GONE
+    assert (view.verdict(end - 0.01), view.verdict(end + 0.01)) == (None, peer)
+
+
+@BOTH
+def test_a_newer_epoch_of_the_peer_starts_its_grace_anew(side: Side) -> None:
+    """It was back while our own link was down, and is gone again."""
+    view = fresh(side)
+    view.peer_gone(1, NOW)
+    view.link_lost(NOW + 50)
+    view.begin_attempt()
+    view.link_restored(NOW + 70)
+    view.resumed(told(side, 2, 2, there=False), NOW + 71)
+    assert (view.verdict(NOW + 130.9) is None, view.verdict(NOW + 131) is None) == (True, False)
+
+
+@BOTH
+def test_resume_is_repeated_while_the_peer_is_away(side: Side) -> None:
+    view = fresh(side)
+    cut_and_back(view, NOW)
+    view.resumed(told(side, 2, 1, there=False), NOW)
+    assert asks(view, NOW + 20) == [0, 1, 3, 7, 12, 17]
+    view.resumed(told(side, 2, 2), NOW + 20)
+    assert asks(view, NOW + 23) == [22]  # and after its return, until it is heard
+
+
+def test_a_dialer_may_send_as_soon_as_it_hears_the_relay_on_its_new_connection() -> None:
+    view = fresh(Side.CLIENT)
+    cut_and_back(view, NOW)
+    assert not view.peer_heard(2, NOW + 1)  # of the old generation: posted to the connection before
+    assert not view.may_send
+    assert view.peer_heard(3, NOW + 1)
+    assert view.may_send
+
+
+def test_a_relay_waits_for_resumed_because_only_that_says_where_to_post() -> None:
+    view = fresh(Side.RELAY)
+    cut_and_back(view, NOW)
+    view.peer_heard(3, NOW + 1)
+    assert not view.may_send
+    view.resumed(told(Side.RELAY, 2, 1), NOW + 2)
+    assert view.may_send
+
+
+@BOTH
 def test_our_own_reconnects_do_not_prolong_the_peers_silence(side: Side) -> None:
     """Symptom: a relay whose network had gone kept its dialer busy for hours: the dialer took its own link
     for dead after 50 s of silence, connected anew, and gave the relay another 60."""

@@ -204,9 +204,31 @@ def test_a_repeated_frame_is_acknowledged_again_at_once(side: Side) -> None:
     session = session_of(side, NOW)
     give(session, data(0, b"abc", flags=Flag.ACK_NOW), NOW)
     assert types(session) == [FrameType.ACK]
-    give(session, data(0, b"abc"), NOW)
-    assert types(session) == [FrameType.ACK]
+    give(session, data(0, b"abc"), NOW + 0.05)
+    assert [frame.type for frame in frames(session, NOW + 0.05)] == [FrameType.ACK]
     assert (session.counters.duplicates, session.counters.bare_acks) == (1, 2)
+
+
+@BOTH
+def test_a_volley_that_is_sent_again_draws_an_acknowledgement_for_each_50_ms(side: Side) -> None:
+    """Symptom: 18 frames sent again after RESUMED drew 18 bare ACKs within 30 ms."""
+    session = session_of(side, NOW)
+    for offset in range(18):
+        give(session, data(offset, b"x"), NOW)
+    frames(session, NOW + 0.2)
+    before = session.counters.bare_acks
+    sent: list[tuple[float, int]] = []
+    at = NOW + 1
+    for offset in range(18):
+        give(session, data(offset, b"x"), at)
+        sent += [(at, frame.ack) for frame in frames(session, at)]
+        at += 1 / 512
+    due = session.next_timeout()
+    assert due is not None
+    session.handle_timeout(due)
+    sent += [(due, frame.ack) for frame in frames(session, due)]
+    assert sent == [(NOW + 1, 18), (NOW + 1.05, 18)]
+    assert session.counters.bare_acks - before == 2
 
 
 @BOTH

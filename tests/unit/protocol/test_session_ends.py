@@ -6,11 +6,11 @@ import pytest
 
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.events import Aborted, Finished, LinkDead
-from emissary_lib.protocol.frames import Flag, Frame, FrameType
+from emissary_lib.protocol.frames import Frame, FrameType
 from emissary_lib.protocol.keepalive import KeepaliveTimes
-from emissary_lib.protocol.payloads import Disconnected, End, Ended, Reset
-from emissary_lib.protocol.session import Session
+from emissary_lib.protocol.payloads import Disconnected, End, Reset
 from emissary_lib.protocol.states import Side, State
+from tests.helpers.last_words import ended, fin, reset, words
 from tests.helpers.pair import SessionPair, client_session, events, frames, give, read_all, session_of
 
 NOW = 1000.0
@@ -19,30 +19,6 @@ BOTH = pytest.mark.parametrize("side", [Side.CLIENT, Side.RELAY], ids=["client",
 
 def other(side: Side) -> Side:
     return Side.RELAY if side is Side.CLIENT else Side.CLIENT
-
-
-def fin(offset: int, payload: bytes = b"", *, ack: int = 0) -> Frame:
-    return Frame(FrameType.DATA, Flag.FIN, 2, 0, offset, ack, payload)
-
-
-def ended(code: Code, dialer: int = 0, relay: int = 0, reason: str = "") -> Frame:
-    return Frame(FrameType.ENDED, 0, 2, 0, 0, 0, Ended(code, dialer, relay, reason).encode())
-
-
-def reset(code: Code, reason: str = "") -> Frame:
-    return Frame(FrameType.RESET, 0, 2, 0, 0, 0, Reset(code, reason).encode())
-
-
-def words(session: Session, now: float) -> list[tuple[int, bytes]]:
-    """Types and payloads; without the counts in END, which have a test of their own."""
-    return [(frame.type, uncounted(frame)) for frame in frames(session, now)]
-
-
-def uncounted(frame: Frame) -> bytes:
-    if frame.type is not FrameType.END:
-        return frame.payload
-    end = End.decode(frame.payload)
-    return End(end.code, end.sent, end.received).encode()
 
 
 def test_end_counts_the_messages_each_way() -> None:
@@ -98,65 +74,14 @@ def test_when_both_streams_are_complete_the_bridge_is_told_every_second(side: Si
 
 
 @BOTH
-def test_ended_confirms_the_end(side: Side) -> None:
+def test_a_websocket_lost_while_ending_well_is_not_replaced(side: Side) -> None:
     session = session_of(side, NOW)
     session.send_eof()
     frames(session, NOW)
     give(session, fin(0, ack=1), NOW)
-    give(session, ended(Code.OK, 1, 1), NOW + 0.1)
-    give(session, ended(Code.OK, 1, 1), NOW + 0.2)
-    session.abort(Code.DIALER_RESET, "late", NOW)
-    session.link_lost(Code.DIALER_GONE, "late", NOW)
-    session.link_refused(Code.UNKNOWN_SESSION, "late")
+    session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
     assert events(session) == [Finished(Code.OK)]
-    assert (session.state, session.next_timeout()) == (State.ENDED, None)
-
-
-@BOTH
-def test_ended_with_our_own_offsets_is_clean_though_acknowledgements_are_missing(side: Side) -> None:
-    session = session_of(side, NOW)
-    session.send_data(b"abc")
-    session.send_eof()
-    frames(session, NOW)
-    give(session, fin(0, b"defghi"), NOW)
-    assert session.state is State.OPEN
-    dialer, relay = (4, 7) if side is Side.CLIENT else (7, 4)
-    give(session, ended(Code.OK, dialer, relay), NOW)
-    assert events(session) == [Finished(Code.OK)]
-    assert read_all(session, NOW) == b"defghi"
-
-
-@BOTH
-@pytest.mark.parametrize("offsets", [(4, 8), (5, 7), (7, 4)])
-def test_ended_with_other_offsets_is_incomplete(side: Side, offsets: tuple[int, int]) -> None:
-    session = session_of(side, NOW)
-    session.send_data(b"abc")
-    session.send_eof()
-    frames(session, NOW)
-    give(session, fin(0, b"defghi"), NOW)
-    give(session, ended(Code.OK, *(offsets if side is Side.CLIENT else offsets[::-1])), NOW)
-    text = "ended with bytes missing"
-    assert events(session) == [Aborted(Code.INCOMPLETE, text), Finished(Code.INCOMPLETE)]
-
-
-@BOTH
-def test_ended_while_bytes_are_unsent_is_incomplete(side: Side) -> None:
-    session = session_of(side, NOW)
-    give(session, fin(0), NOW)
-    give(session, ended(Code.OK, *((0, 1) if side is Side.CLIENT else (1, 0))), NOW)
-    assert events(session)[-1] == Finished(Code.INCOMPLETE)
-
-
-@BOTH
-@pytest.mark.parametrize(
-    ("reason", "told"), [("killed by ops", "killed by ops"), ("", MEANINGS[Code.KILLED])]
-)
-def test_ended_with_a_code_cuts_off_and_says_why(side: Side, reason: str, told: str) -> None:
-    session = session_of(side, NOW)
-    give(session, Frame(FrameType.DATA, payload=b"got it"), NOW)
-    give(session, ended(Code.KILLED, reason=reason), NOW)
-    assert events(session) == [Aborted(Code.KILLED, told), Finished(Code.KILLED)]
-    assert read_all(session, NOW) == b"got it"
+    assert session.link_deadline is None
 
 
 @BOTH

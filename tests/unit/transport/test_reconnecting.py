@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from emissary_lib.deadline import Deadline
@@ -70,9 +72,10 @@ def test_messages_go_over_the_newest_connection_and_the_old_one_is_given_back() 
     transport = ReconnectingTransport(first, door)
     transport.send("one")
     assert far_of(first).recv(WAIT) == "one"
-    deadline = Deadline(3.0)
-    transport.reconnect(7, deadline)
-    assert door.asked == [(7, deadline)]
+    transport.reconnect(7, Deadline(3.0))
+    ((epoch, allowed),) = door.asked
+    assert epoch == 7
+    assert allowed.timeout == pytest.approx(3.0, abs=0.5)
     assert first.ends == ["abort", "release"]
     (second,) = door.opened
     transport.send("two")
@@ -129,6 +132,41 @@ def test_a_transport_that_was_closed_during_the_attempt_stays_closed() -> None:
         transport.recv(WAIT)
     with pytest.raises(TransportError):
         transport.send("late")
+
+
+def test_closing_ends_an_attempt_that_is_under_way() -> None:
+    under_way = threading.Event()
+
+    def slow(_epoch: int, deadline: Deadline) -> MessageTransport:
+        under_way.set()
+        deadline.wait(threading.Event())
+        raise TimeoutError("the deadline passed")
+
+    transport = ReconnectingTransport(Recorded(), slow)
+    outcomes: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            transport.reconnect(2, Deadline(60.0))
+        except Exception as exc:
+            outcomes.append(exc)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    assert under_way.wait(WAIT)
+    transport.close()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    assert [type(outcome) for outcome in outcomes] == [TimeoutError]
+
+
+def test_no_attempt_begins_after_closing() -> None:
+    door = Door()
+    transport = ReconnectingTransport(Recorded(), door)
+    transport.close()
+    with pytest.raises(LinkClosedError):
+        transport.reconnect(2, Deadline(WAIT))
+    assert door.asked == []
 
 
 def test_dropping_and_giving_back_are_for_the_newest() -> None:

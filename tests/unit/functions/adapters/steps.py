@@ -37,7 +37,7 @@ def opened(store: SessionStore) -> None:
 def forgotten(store: SessionStore) -> None:
     """The relay's connection was taken for gone."""
     opened(store)
-    assert store.clear(SESSION, Role.RELAY, RELAY, 1).done
+    assert store.clear(SESSION, Role.RELAY, RELAY, 1, NOW).done
 
 
 def now_stored(store: SessionStore) -> Session:

@@ -16,6 +16,7 @@ from functions.common.session import (
     Connection,
     Fragment,
     Launch,
+    Loss,
     Role,
     Side,
     State,
@@ -24,7 +25,16 @@ from functions.common.session import (
 from tests.helpers.events import DIALER, INSTANCE, NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.adapters.conftest import TABLE
-from tests.unit.functions.adapters.steps import CLAIM, ENDING, LAUNCH, NEW, launched, now_stored, opened
+from tests.unit.functions.adapters.steps import (
+    CLAIM,
+    ENDING,
+    LAUNCH,
+    NEW,
+    RESUME,
+    launched,
+    now_stored,
+    opened,
+)
 
 
 @pytest.fixture(params=["fake", "dynamo"])
@@ -230,20 +240,31 @@ def test_a_claim_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None
 def test_clearing_forgets_only_that_connection(store: SessionStore, role: Role, connection: str) -> None:
     opened(store)
     before = now_stored(store)
-    session, done = store.clear(SESSION, role, connection, 1)
+    session, done = store.clear(SESSION, role, connection, 1, NOW)
     changes: dict[str, Any] = {role.value: Side(None, 1)}
     assert done
     assert session == dataclasses.replace(before, **changes)
     assert store.connection(connection) is not None
-    assert store.clear(SESSION, role, connection, 1).done, "repeated by the SDK"
+    assert store.clear(SESSION, role, connection, 1, NOW + 9).done, "repeated by the SDK"
+    assert now_stored(store).side(role).left == NOW, "when it was first found to be gone"
+    assert now_stored(store).side(role.other).left is None
+
+
+def test_when_both_sides_left_stands_in_the_item(store: SessionStore) -> None:
+    opened(store)
+    store.clear(SESSION, Role.RELAY, RELAY, 1, NOW + 4.25)
+    store.clear(SESSION, Role.DIALER, DIALER, 1, NOW + 6.5)
+    assert now_stored(store).deserted == Loss(Code.RELAY_GONE, NOW + 6.5)
+    store.resume(RESUME)
+    assert now_stored(store).deserted is None
 
 
 def test_clearing_a_connection_that_is_not_current_changes_nothing(store: SessionStore) -> None:
     opened(store)
     store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2))
     before = store.session(SESSION)
-    assert store.clear(SESSION, Role.RELAY, RELAY, 1) == (before, False)
-    assert store.clear("0" * 64, Role.RELAY, RELAY, 1) == (None, False)
+    assert store.clear(SESSION, Role.RELAY, RELAY, 1, NOW) == (before, False)
+    assert store.clear("0" * 64, Role.RELAY, RELAY, 1, NOW) == (None, False)
 
 
 @pytest.mark.parametrize("until", [launched, opened, lambda store: store.create(NEW)])

@@ -105,7 +105,7 @@ STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore]
     "claim": (launched, lambda store: store.claim(CLAIM)),
     "resume": (opened, lambda store: store.resume(RESUME)),
     "restore": (forgotten, lambda store: store.restore(Connection(RELAY, SESSION, Role.RELAY, 1))),
-    "clear": (opened, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1)),
+    "clear": (opened, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)),
     "end": (opened, lambda store: store.end(SESSION, ENDING, Step.END)),
 }
 

@@ -52,3 +52,16 @@ def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         RelaySettings.from_env({"EMISSARY_DNS_SERVERS": "x y"})
     assert len(caught.value.faults) >= 5
+
+
+@pytest.mark.parametrize(
+    ("grace", "silence"),
+    [("60", 60.0), ("5", 20.0), ("120", 120.0), ("300", 260.0)],
+    ids=["as it comes", "no sooner than with data", "the grace", "no later than the dialer's PING"],
+)
+def test_silence_is_asked_about_while_a_dialer_would_still_wait(grace: str, silence: float) -> None:
+    """docs/protocol.md section 5.5; an orphan ends after PING interval, PONG deadline and grace."""
+    probing = RelaySettings.from_env({**GOOD, "EMISSARY_GRACE_SECONDS": grace}).probing
+    assert (probing.silence, probing.orphan) == (silence, 260.0 + float(grace))
+    # A dialer with unacknowledged data notices after 30 + 20 s, resumes, and waits for the grace.
+    assert probing.silence + probing.deadline < 50.0 + float(grace)

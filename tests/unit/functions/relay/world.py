@@ -20,6 +20,7 @@ from emissary_lib.loopback import tcp_pair
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Flag, Frame, FrameType, decode, encode
 from emissary_lib.protocol.payloads import End, Ended, Opened
+from emissary_lib.protocol.probing import ProbeTimes
 from emissary_lib.transport.base import MessageTransport
 from functions.relay.connector import Connected
 from functions.relay.launch import Launch
@@ -114,6 +115,7 @@ class World:
         launch: What the relay is started with.
         remaining: Seconds until Lambda ends the invocation.
         grace: Seconds for which a side without its WebSocket is waited for.
+        probing: When to ask whether the dialer is still there; None for the usual times.
 
     Attributes:
         target: The target's end of its connection.
@@ -131,6 +133,7 @@ class World:
         launch: Launch | None = None,
         remaining: float = 900.0,
         grace: float = 60.0,
+        probing: ProbeTimes | None = None,
     ) -> None:
         self.transport = FakeTransport()
         self.again: FakeTransport | None = None
@@ -149,6 +152,7 @@ class World:
             self.poster,
             pause=lambda seconds: None,
             grace=grace,
+            probing=probing or ProbeTimes(),
         )
         self._ended = threading.Event()
         self._failed: BaseException | None = None

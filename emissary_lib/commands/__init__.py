@@ -1,0 +1,1 @@
+"""What the ``emissary`` command does for the platform's side; ``emissary_lib.cli`` parses and calls."""

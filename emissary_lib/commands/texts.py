@@ -1,0 +1,97 @@
+"""The prose of ``--help``: what each command does, and examples to paste."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Text(NamedTuple):
+    """One command's prose."""
+
+    summary: str
+    description: str
+    examples: str
+
+
+EXEC: Final = Text(
+    "run a program with a local port that leads to a target",
+    """\
+Run a program that connects to the target through a local port, which is there for as long as the program
+runs. {host} and {port} in its arguments, and EMISSARY_HOST and EMISSARY_PORT in its environment, say where.
+Each connection it makes is a tunnel of its own; one that fails is reported on standard error. Signals are
+passed on to the program, and its exit status is passed back.
+
+EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
+""",
+    """\
+examples:
+  emissary exec db.internal:5432 -- psql -h {host} -p {port} -U app app
+  emissary exec db.internal:5432 -- alembic -x host={host} -x port={port} upgrade head
+  emissary exec --check db.internal:3306 -- sh -c 'mysql -h $EMISSARY_HOST -P $EMISSARY_PORT -u app app'
+""",
+)
+
+FORWARD: Final = Text(
+    "a local port that leads to a target, until Ctrl-C",
+    """\
+Listen on a local address; each connection to it is a tunnel of its own to the target. One that fails is
+reported on standard error, and the others go on. Whoever can connect to the address reaches the target, so
+it is one of this machine only unless told otherwise. SIGINT or SIGTERM ends it, and the connections with it.
+
+EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
+""",
+    """\
+examples:
+  emissary forward db.internal:5432 --listen 127.0.0.1:5433
+  emissary forward db.internal:5432 --check --json
+""",
+)
+
+LOCAL: Final = Text(
+    "run the stack on this machine",
+    """\
+Run the whole stack of a SAM template on this machine: API Gateway's WebSocket API, Lambda, DynamoDB, each as
+strict as AWS. It prints the settings to dial with, and at the end what AWS would have billed. Linux only.
+""",
+    """\
+examples:
+  emissary local --target 127.0.0.1:5432
+  emissary local --target 127.0.0.1:5432 --seed 7 --fault reorder=0.3 --fault cut_every=30
+  emissary local --target 127.0.0.1:5432 --time-scale 0.01 --json
+""",
+)
+
+DEMO: Final = Text(
+    "migrate a real database and verify it",
+    """\
+Start the local cloud and a PostgreSQL, apply an Alembic history through a tunnel, read it back, COPY 20 MB
+each way, and verify all of it on the database directly. Takes about ten seconds. Linux only.
+""",
+    """\
+examples:
+  emissary demo
+  emissary demo --template deploy/template.yaml
+""",
+)
+
+BENCH: Final = Text(
+    "measure, as one line of JSON",
+    """\
+Measure dial time, round trip, throughput each way and the CPU time of idle tunnels through the local cloud,
+and the same over a direct connection. Prints one line of JSON on standard output; progress goes to standard
+error. Takes about a minute. Linux only.
+""",
+    """\
+examples:
+  emissary bench
+  emissary bench > before.json
+""",
+)
+
+ALL: Final[dict[str, Text]] = {
+    "exec": EXEC,
+    "forward": FORWARD,
+    "local": LOCAL,
+    "demo": DEMO,
+    "bench": BENCH,
+}

@@ -1,0 +1,93 @@
+"""With which status the ``emissary`` command ends: one table for the code, ``--help`` and docs/protocol.md
+section 8."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from emissary_lib.exceptions import (
+    AuthenticationError,
+    CommandError,
+    ConfigError,
+    DialError,
+    DialTimeoutError,
+    ListenError,
+    NameNotFoundError,
+    TargetNotAllowedError,
+    TargetRefusedError,
+    TargetTimedOutError,
+    TargetUnreachableError,
+    TransportError,
+    TunnelResetError,
+)
+
+
+class Exit(enum.IntEnum):
+    """Exit statuses of every command.
+
+    Of ``emissary exec`` they hold only as long as its program was not started; then the program's is passed
+    on.
+    """
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    SETTINGS = 3
+    KEY = 4
+    GATEWAY = 5
+    NOT_ALLOWED = 6
+    NOT_REACHED = 7
+    TIMED_OUT = 8
+    CUT_OFF = 9
+    NAME_NOT_FOUND = 10
+    REFUSED = 11
+    UNREACHABLE = 12
+    PORT = 13
+    NOT_STARTED = 127
+    INTERRUPTED = 130
+
+
+#: One line for each status, for ``--help``.
+MEANINGS: Final[dict[Exit, str]] = {
+    Exit.OK: "done; of demo: everything was verified on the database",
+    Exit.FAILED: "failed in a way that has no status of its own; the message says why",
+    Exit.USAGE: "wrong usage, or a package that is not installed",
+    Exit.SETTINGS: "wrong settings",
+    Exit.KEY: "the key was not accepted, or a clock is off",
+    Exit.GATEWAY: "the gateway did not answer, or refused",
+    Exit.NOT_ALLOWED: "the target is not on the allow-list",
+    Exit.NOT_REACHED: "the target was not reached for another reason than 6, 8, 10, 11 and 12",
+    Exit.TIMED_OUT: "the target, or the dial, took too long",
+    Exit.CUT_OFF: "an open tunnel was cut off",
+    Exit.NAME_NOT_FOUND: "the target's name does not resolve",
+    Exit.REFUSED: "the target refused the connection",
+    Exit.UNREACHABLE: "there is no route to the target",
+    Exit.PORT: "the local address cannot be listened on",
+    Exit.NOT_STARTED: "of exec: its program cannot be started; else its own status, or 128 + its signal",
+    Exit.INTERRUPTED: "interrupted (Ctrl-C); of local and forward, which run until then, the status is 0",
+}
+
+#: The first class that fits counts.
+STATUSES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
+    (KeyboardInterrupt, Exit.INTERRUPTED),
+    (ModuleNotFoundError, Exit.USAGE),
+    (ConfigError, Exit.SETTINGS),
+    (AuthenticationError, Exit.KEY),
+    (ListenError, Exit.PORT),
+    (CommandError, Exit.NOT_STARTED),
+    (TargetNotAllowedError, Exit.NOT_ALLOWED),
+    (NameNotFoundError, Exit.NAME_NOT_FOUND),
+    (TargetRefusedError, Exit.REFUSED),
+    (TargetUnreachableError, Exit.UNREACHABLE),
+    (TargetTimedOutError, Exit.TIMED_OUT),
+    (DialTimeoutError, Exit.TIMED_OUT),
+    (DialError, Exit.NOT_REACHED),
+    (TunnelResetError, Exit.CUT_OFF),
+    (TransportError, Exit.GATEWAY),
+)
+
+
+def exit_status(error: BaseException) -> Exit:
+    """The status with which a command ends that failed with ``error``."""
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), Exit.FAILED)

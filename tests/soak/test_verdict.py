@@ -1,0 +1,140 @@
+"""What makes a soak fail, and which kinds of faults it takes care to meet."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from emissary_lib.protocol.codes import Code
+from functions.common.adapters import items
+from functions.common.session import PURGE_MARGIN, Connection, Role, Session, Side
+from tests.soak import leaks, onlooker, run, verdict, weather
+from tests.soak.tally import Tally
+
+MET = dict.fromkeys(weather.KINDS, 1) | {"cut_close": 50}
+
+
+def good() -> Tally:
+    tally = Tally()
+    tally.moved(100_000_000)
+    tally.well("stopped")
+    tally.most("stream_mb", 3.0)
+    tally.most("relay_rss_mb", 70.0)
+    return tally
+
+
+def failed(tally: Tally, met: dict[str, int] = MET, left: Any = (), seconds: float = 120.0) -> list[str]:
+    found: list[str] = verdict.judge(tally, met, dict(left), {}, seconds, {})["failed"]
+    return found
+
+
+def test_good_one_does_not_fail() -> None:
+    assert failed(good()) == []
+
+
+def test_each_shortcoming_fails_it() -> None:
+    tally = good()
+    tally.mismatch("wrong byte")
+    assert failed(tally) == ["wrong byte"]
+    assert failed(good(), left={"sockets": ["7"]}) == ["left: sockets ['7']"]
+    assert failed(good(), MET | {"cut_close": 47}) == ["only 49 cuts"]
+    assert failed(good(), {kind: count for kind, count in MET.items() if kind != "crash"}) == [
+        "never met: crash"
+    ]
+    small = good()
+    small.moved(-1)
+    assert failed(small) == ["only 99999999 bytes"]
+    for figure, text in [("stream_mb", "took 30 MB of its dialer"), ("relay_rss_mb", "a relay took 130 MB")]:
+        fat = good()
+        fat.most(figure, 130 if figure == "relay_rss_mb" else 30)
+        assert text in failed(fat)[0]
+    idle = good()
+    del idle.done["stopped"]
+    assert failed(idle) == ["no stream whose reader had stopped went well"]
+
+
+def test_short_one_has_to_do_its_share_only() -> None:
+    tally = Tally()
+    tally.moved(25_000_000)
+    assert failed(tally, {"cut_close": 13}, seconds=30.0) == []
+    assert failed(tally, {"cut_close": 12}, seconds=30.0) == ["only 12 cuts"]
+
+
+def test_kind_that_was_not_met_becomes_likely_and_the_others_stay_as_they_are() -> None:
+    usual = weather.storm(1)
+    assert weather.worse(usual, MET) == usual
+    met = {kind: count for kind, count in MET.items() if kind not in ("invoke_hang", "storm", "cut_reset")}
+    worse = weather.worse(usual, met)
+    assert worse.invoke_hang > 10 * usual.invoke_hang
+    assert (worse.storm_every, worse.cut_every) == (usual.storm_every / 3, usual.cut_every / 3)
+    assert worse.silence_every == usual.silence_every
+
+
+def test_every_kind_is_on_in_the_storm_and_none_when_it_is_over() -> None:
+    storm, calm = weather.storm(1), weather.calm(1)
+    rates = ("cut_every", "silence_every", "storm_every")
+    for name in [kind for kind in weather.KINDS if hasattr(storm, kind)] + list(rates):
+        assert getattr(storm, name) > 0, name
+        assert getattr(calm, name) == 0, name
+
+
+def session_item() -> dict[str, Any]:
+    session = Session(
+        "5e" * 32, 1, b"n" * 32, "date", "host", 1000.0, 1060.0, int(1960 + PURGE_MARGIN), dialer=Side("d", 1)
+    )
+    return items.new_session(session)
+
+
+def test_item_that_will_be_purged_is_no_leak_and_its_end_is_told_by_its_true_name() -> None:
+    opening, over = session_item(), session_item()
+    lost = session_item() | {"state": items.text("OPEN"), "relay_expires": items.number(1900.0)}
+    over |= {"state": items.text("ENDED"), "code": items.number(int(Code.RELAY_GONE))}
+    over |= {"ended_by": items.text("r"), "ended_at": items.number(1100.0)}
+    connection = items.connection(Connection("d", "5e", Role.DIALER, 1), 2000)
+    everything = [opening, lost, over, connection]
+    assert leaks.leaked_items(everything) == []
+    assert leaks.ends(everything) == {
+        "lost: OPENING_EXPIRED": 1, "lost: RELAY_DEADLINE": 1, "RELAY_GONE": 1
+    }  # fmt: skip
+
+
+def test_item_that_nothing_will_remove_or_end_is_a_leak() -> None:
+    eternal = session_item()
+    del eternal["purge_at"]
+    assert "no time to live" in leaks.leaked_items([eternal])[0]
+    endless = session_item() | {"state": items.text("OPEN"), "relay_expires": items.number(9e9)}
+    assert "OPEN for ever" in leaks.leaked_items([endless])[0]
+
+
+def test_socket_that_is_garbage_is_no_leak_and_one_that_is_open_is_named() -> None:
+    """pg8000 keeps a file over its socket; after an error it was garbage in a cycle, and seemed to leak."""
+    held = leaks.sockets()
+    near, far = socket.socketpair()
+    cycle: list[object] = [near.makefile("rwb")]
+    cycle.append(cycle)
+    near.close()
+    far.close()
+    del cycle
+    assert run.open_sockets(held) == []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert run.open_sockets(held) == [f"{server.getsockname()[1]}-0 0A"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "back"),
+    [
+        (None, (0, 1, 0), False),
+        ((0, 1, 0), (2, 1, 1), False),
+        ((2, 2, 1), (2, 2, 1), False),
+        ((3, 2, 1), (2, 2, 1), True),
+        ((2, 2, 3), (2, 3, 2), True),
+    ],
+)
+def test_onlooker_knows_when_a_session_goes_back(before: Any, now: Any, back: bool) -> None:
+    assert onlooker.went_back(before, now) is back
+
+
+def test_onlooker_reads_state_and_epochs() -> None:
+    assert onlooker.progress_of(session_item()) == (0, 1, 0)

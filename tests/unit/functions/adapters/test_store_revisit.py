@@ -1,0 +1,107 @@
+"""The session store, coming back to what has ended: one contract, kept by DynamoDB's adapter and the fake."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from functions.common.adapters.store import DynamoSessionStore
+from functions.common.errors import ClaimRefusedError
+from functions.common.ports import SessionStore
+from functions.common.session import Connection, Role, Session, Side, State, Step
+from tests.helpers.events import DIALER, DIALER_AGAIN, RELAY, SESSION
+from tests.helpers.fakes import FakeStore
+from tests.unit.functions.adapters.steps import CLAIM, ENDING, RESUME, launched, now_stored, opened
+
+REDIAL = dataclasses.replace(CLAIM, connection="again=", epoch=2)
+
+
+@pytest.fixture(params=["fake", "dynamo"])
+def store(request: pytest.FixtureRequest) -> SessionStore:
+    if request.param == "fake":
+        return FakeStore()
+    found: DynamoSessionStore = request.getfixturevalue("real")
+    return found
+
+
+def ended(store: SessionStore) -> Session:
+    opened(store)
+    assert store.end(SESSION, ENDING, Step.END).done
+    return now_stored(store)
+
+
+@pytest.mark.parametrize("after", [0.0, 900.0, 3600.0])
+def test_a_dialer_may_come_back_to_hear_the_end_and_nothing_else_changes(
+    store: SessionStore, after: float
+) -> None:
+    before = ended(store)
+    assert store.resume(dataclasses.replace(RESUME, at=RESUME.at + after)) is State.ENDED
+    assert now_stored(store) == dataclasses.replace(before, dialer=Side(DIALER_AGAIN, 2, previous=DIALER))
+    assert store.connection(DIALER_AGAIN) == Connection(DIALER_AGAIN, SESSION, Role.DIALER, 2)
+
+
+@pytest.mark.parametrize("after", [0.0, 900.0, 3600.0])
+def test_a_relay_may_come_back_to_hear_the_end_and_nothing_else_changes(
+    store: SessionStore, after: float
+) -> None:
+    before = ended(store)
+    assert store.claim(dataclasses.replace(REDIAL, at=REDIAL.at + after)) is State.ENDED
+    assert now_stored(store) == dataclasses.replace(before, relay=Side("again=", 2, previous=RELAY))
+    assert store.connection("again=") == Connection("again=", SESSION, Role.RELAY, 2)
+
+
+def test_of_an_open_session_it_is_told_that_it_is_open(store: SessionStore) -> None:
+    opened(store)
+    assert (store.resume(RESUME), store.claim(REDIAL)) == (State.OPEN, State.OPEN)
+
+
+@pytest.mark.parametrize(
+    "change, cause",
+    [
+        ({"key_id": 2}, "another key"),
+        ({"token_hash": "relay hash"}, "token"),
+        ({"epoch": 1}, "epoch 1 is not above 1"),
+    ],
+)
+def test_a_wrong_dialer_does_not_hear_the_end(
+    store: SessionStore, change: dict[str, Any], cause: str
+) -> None:
+    before = ended(store)
+    with pytest.raises(ClaimRefusedError, match=cause):
+        store.resume(dataclasses.replace(RESUME, **change))
+    assert (now_stored(store), store.connection(DIALER_AGAIN)) == (before, None)
+
+
+@pytest.mark.parametrize(
+    "change, cause",
+    [
+        ({"token_hash": "resume hash"}, "token"),
+        ({"instance": "f" * 32}, "another instance"),
+        ({"epoch": 1}, "epoch 1 is not above 1"),
+    ],
+)
+def test_a_wrong_relay_does_not_hear_the_end(store: SessionStore, change: dict[str, Any], cause: str) -> None:
+    before = ended(store)
+    with pytest.raises(ClaimRefusedError, match=cause):
+        store.claim(dataclasses.replace(REDIAL, **change))
+    assert (now_stored(store), store.connection("again=")) == (before, None)
+
+
+def test_a_relay_that_starts_after_the_end_does_not_get_the_session(store: SessionStore) -> None:
+    """Its dialer left before the claim; there is nothing that it could be told."""
+    launched(store)
+    store.end(SESSION, ENDING, Step.ABANDON)
+    with pytest.raises(ClaimRefusedError, match="the session is ENDED"):
+        store.claim(CLAIM)
+    assert (now_stored(store).state, store.connection(RELAY)) == (State.ENDED, None)
+
+
+def test_a_visit_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:
+    ended(store)
+    assert [store.resume(RESUME), store.resume(RESUME)] == [State.ENDED] * 2
+    assert [store.claim(REDIAL), store.claim(REDIAL)] == [State.ENDED] * 2
+    assert now_stored(store).dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
+    with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 2"):
+        store.resume(dataclasses.replace(RESUME, connection="thief="))

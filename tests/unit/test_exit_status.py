@@ -1,0 +1,73 @@
+"""Exit statuses: each kind of failure has its own, and --help lists them all."""
+
+from __future__ import annotations
+
+import pytest
+
+from emissary_lib import cli, exceptions
+from emissary_lib.exceptions import (
+    AnswerLostError,
+    ClockSkewError,
+    CommandError,
+    ConfigError,
+    DialError,
+    DialTimeoutError,
+    GatewayRefusedError,
+    ListenError,
+    RelayDeadlineError,
+    TargetNotAllowedError,
+    dial_error,
+)
+from emissary_lib.exit_status import MEANINGS, STATUSES, Exit, exit_status
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.targets import Target
+
+TARGET = Target("db.internal", 5432)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConfigError("fault"), 3),
+        (ClockSkewError(1000.0), 4),
+        (GatewayRefusedError("no", http_status=500), 5),
+        (TargetNotAllowedError("no", target=TARGET, code=Code.TARGET_NOT_ALLOWED), 6),
+        (dial_error(TARGET, Code.AUTHENTICATION_FAILED), 4),
+        (AnswerLostError("cut"), 5),
+        (dial_error(TARGET, Code.TARGET_NOT_ALLOWED), 6),
+        (dial_error(TARGET, Code.RELAY_GONE), 7),
+        (dial_error(TARGET, Code.TARGET_TIMED_OUT), 8),
+        (dial_error(TARGET, Code.NAME_NOT_FOUND), 10),
+        (dial_error(TARGET, Code.TARGET_REFUSED), 11),
+        (dial_error(TARGET, Code.TARGET_UNREACHABLE), 12),
+        (ListenError("in use"), 13),
+        (CommandError("cannot start it"), 127),
+        (DialError("no", target=TARGET, code=Code.TARGET_FAILED), 7),
+        (DialTimeoutError("no", target=TARGET, timeout=1.0, step="the relay"), 8),
+        (RelayDeadlineError("over", code=Code.RELAY_DEADLINE), 9),
+        (ValueError("a bug"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_the_status_tells_the_kind_of_failure(error: BaseException, status: int) -> None:
+    assert exit_status(error) == status
+
+
+def test_help_lists_every_status_once() -> None:
+    assert list(MEANINGS) == list(Exit)
+    lines = cli.EXIT_STATUSES.splitlines()[1:]
+    assert [int(line.split()[0]) for line in lines] == [status.value for status in Exit]
+
+
+def test_no_error_of_a_dial_shares_the_status_of_a_bug() -> None:
+    kinds = {name: getattr(exceptions, name) for name in exceptions.__all__}
+    told = [kind for kind, status in STATUSES if status is not Exit.FAILED]
+    unnamed = {name for name, kind in kinds.items() if not any(issubclass(kind, each) for each in told)}
+    broken = {"ProtocolError", "LocalProtocolError", "RemoteProtocolError", "FrameError", "FlowControlError"}
+    assert unnamed == broken | {"UnsupportedVersionError", "EmissaryError", "ClosedError"}
+
+
+def test_no_error_is_hidden_by_one_before_it() -> None:
+    for index, (kind, _status) in enumerate(STATUSES):
+        assert not any(issubclass(kind, before) for before, _ in STATUSES[:index]), kind
