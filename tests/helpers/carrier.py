@@ -159,6 +159,10 @@ class Carrier:
 
     # -- what goes wrong ------------------------------------------------------------------------
 
+    def change(self, faults: Faults) -> None:
+        """From now on it is this bad."""
+        self._faults = faults
+
     def cut(self, side: Side, outage: float = 0.0) -> None:
         """The WebSocket breaks, and both its ends notice; the gateway is out of reach for ``outage`` s."""
         self._unreachable[side] = max(self._unreachable[side], self._clock.now + outage)
