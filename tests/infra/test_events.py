@@ -57,7 +57,14 @@ ROUTES = {
     "disconnect_relay": ("$disconnect", "DISCONNECT", RELAY),
     "disconnect_dialer_opening": ("$disconnect", "DISCONNECT", DIALER),
 }
-RELAY_EVENTS = {"relay_start", "relay_duplicate", "relay_expired", "relay_refused", "relay_garbage"}
+RELAY_EVENTS = {
+    "relay_start",
+    "relay_duplicate",
+    "relay_expired",
+    "relay_refused",
+    "relay_garbage",
+    "relay_keep_alive",
+}
 
 
 def unpadded(data: bytes) -> str:
