@@ -35,7 +35,7 @@ from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay,
 from tests.helpers.ws_server import PATIENCE, Peer, WsServer, refusal
 
 #: A timeout that a test lets run out, in seconds.
-SHORT = 0.4
+SHORT = 1.0
 
 
 def dial(bridge: Bridge, *, key: Key = KEY, target: str = TARGET, timeout: float = PATIENCE) -> socket.socket:
