@@ -14,10 +14,12 @@ from typing import Any, Final
 from emissary_lib.local import names
 from emissary_lib.local.errors import TemplateError
 from emissary_lib.local.intrinsics import Resolver, load_yaml
+from emissary_lib.local.rules import check_rules
 
 _FUNCTION: Final = "AWS::Serverless::Function"
 _API: Final = "AWS::Serverless::WebSocketApi"
 _TABLE: Final = "AWS::DynamoDB::Table"
+_ROLE: Final = "AWS::IAM::Role"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class FunctionSpec:
         reserved_concurrency: Reserved concurrent executions, or None for the shared pool.
         retry_attempts: How often an asynchronous invocation that failed is tried again.
         event_age: How long an asynchronous invocation may wait, in seconds.
-        policies: IAM policies as in the template, references resolved, SAM policy templates left raw.
+        policies: IAM policies of its own ``Policies``, or of the role it names: the documents written inline,
+            references resolved, SAM policy templates left raw. Managed policies are not among them.
     """
 
     logical_id: str
@@ -152,8 +155,10 @@ class _Reader:
         self._resources: Mapping[str, Any] = document.get("Resources") or {}
         self._parameters = names.parameter_values(document.get("Parameters") or {}, given)
         self._resolver = Resolver(document, ref=self._ref, attribute=self._attribute)
+        self._rules: Mapping[str, Any] = document.get("Rules") or {}
 
     def template(self) -> Template:
+        check_rules(self._rules, self._resolver)
         functions = {name: self._function(name) for name in self._of_type(_FUNCTION)}
         tables = {name: self._table(name) for name in self._of_type(_TABLE)}
         apis = self._of_type(_API)
@@ -214,7 +219,6 @@ class _Reader:
         asynchronous = properties.get("EventInvokeConfig") or {}
         reserved = properties.get("ReservedConcurrentExecutions")
         variables = (properties.get("Environment") or {}).get("Variables") or {}
-        policies = properties.get("Policies") or []
         return FunctionSpec(
             logical_id=logical_id,
             name=self._physical_name(logical_id),
@@ -230,7 +234,24 @@ class _Reader:
             reserved_concurrency=None if reserved is None else int(_number(reserved, where)),
             retry_attempts=int(_number(asynchronous.get("MaximumRetryAttempts", 2), where)),
             event_age=_number(asynchronous.get("MaximumEventAgeInSeconds", 21_600), where),
-            policies=tuple(policies if isinstance(policies, list) else [policies]),
+            policies=self._policies(properties, where),
+        )
+
+    def _policies(self, function: Mapping[str, Any], where: str) -> tuple[Any, ...]:
+        """Its own, or those of its role: SAM does not look at ``Policies`` beside a ``Role``."""
+        if "Role" not in function:
+            policies = function.get("Policies") or []
+            return tuple(policies if isinstance(policies, list) else [policies])
+        for logical_id in self._of_type(_ROLE):
+            if self._attribute(logical_id, "Arn") == function["Role"]:
+                properties, place = self._properties(logical_id, {})
+                inline = properties.get("Policies") or []
+                if all(isinstance(policy, dict) and "PolicyDocument" in policy for policy in inline):
+                    return tuple(policy["PolicyDocument"] for policy in inline)
+                raise TemplateError("a role's policy needs a PolicyDocument", where=f"{place}.Policies")
+        raise TemplateError(
+            f"{function['Role']!r} is no role of this template, so nobody here knows what it allows",
+            where=f"{where}.Role",
         )
 
     def _api(self, logical_id: str, functions: Mapping[str, FunctionSpec]) -> WebSocketApi:

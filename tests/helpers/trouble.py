@@ -29,7 +29,7 @@ def edited_template(
     """
     text = TEMPLATE.read_text(encoding="utf-8").replace("CodeUri: .\n", f"CodeUri: {ROOT}\n")
     if timeout is not None:
-        text, count = re.subn(r"Timeout: 900\b", f"Timeout: {timeout:g}", text)
+        text, count = re.subn(r"Timeout: !Ref RelayTimeout\b", f"Timeout: {timeout:g}", text)
         assert count == 1
     line = re.search(r"^ +EMISSARY_GRACE_SECONDS: .*\n", text, re.MULTILINE)
     assert line is not None
