@@ -320,7 +320,7 @@ def run_foreground(
         template: Path of the SAM template.
         targets: Hosts and ports that may be reached.
         json_line: Print one JSON object a line instead of text: ``url``, ``key``, ``pid`` (and ``ca_file``
-            with TLS) when ready, ``cost``, ``meter`` and ``faults`` at the end.
+            with TLS) when ready, ``cost``, ``meter``, ``faults`` and ``denials`` (messages) at the end.
         out: Where to print.
         options: Passed on to :class:`LocalCloud`.
 
@@ -344,12 +344,14 @@ def run_foreground(
                 if not cloud.alive:
                     raise LocalCloudError("the cloud process has died")
             meter, met = cloud.meter, cloud.faults_met
+            denied = list(dict.fromkeys(each.message for each in cloud.denials()))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    farewell = {"cost": meter.cost(), "meter": json.loads(meter.to_json()), "faults": met}
+    farewell = {"cost": meter.cost(), "meter": json.loads(meter.to_json()), "faults": met, "denials": denied}
     counted = "".join(f"\n  {name}: {count}" for name, count in sorted(met.items()))
     bill = f"\n{meter.bill()}" + (f"\nWhat went wrong on purpose:{counted}" if met else "")
+    bill += "".join(f"\nRefused: {message}" for message in denied)
     print(json.dumps(farewell) if json_line else bill, file=out, flush=True)
     return 0
 

@@ -156,18 +156,23 @@ class SecretStore:
                 "ResourceExistsException",
                 "You can't use ClientRequestToken for two different values of one secret",
             )
-        if known is None:
-            known = secret.versions[token] = _Version(value, self._now(), set())
-        # The version that loses AWSCURRENT becomes the previous one.
-        former = next((each for each in secret.versions.values() if CURRENT in each.stages), None)
-        moved = stages | ({PREVIOUS} if CURRENT in stages and former not in (None, known) else set())
-        for each in secret.versions.values():
-            each.stages -= moved
-        known.stages |= stages
-        if former is not None and PREVIOUS in moved - stages:
-            former.stages.add(PREVIOUS)
+        if known is None:  # else it is a repetition, which changes nothing: not even what is current by now
+            known = _Version(value, self._now(), set())
+            self._add(secret, token, known, stages)
         answered = {"ARN": secret.arn, "Name": secret.name, "VersionId": token}
         return {**answered, "VersionStages": sorted(known.stages)}
+
+    def _add(self, secret: _Secret, name: str, version: _Version, stages: set[str]) -> None:
+        """Add a version. A stage is at one version alone; what loses AWSCURRENT becomes the previous one."""
+        former = next((each for each in secret.versions.values() if CURRENT in each.stages), None)
+        if former is not None and CURRENT in stages:
+            for each in secret.versions.values():
+                each.stages.discard(PREVIOUS)
+            former.stages.add(PREVIOUS)
+        for each in secret.versions.values():
+            each.stages -= stages
+        version.stages |= stages
+        secret.versions[name] = version
 
 
 def secret_id_of(asked: Mapping[str, Any]) -> str:

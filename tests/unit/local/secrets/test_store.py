@@ -48,6 +48,9 @@ def test_a_put_with_the_same_token_is_done_once(store: SecretStore) -> None:
     asked = {"SecretId": "keys", "SecretString": "two", "ClientRequestToken": "t" * 32}
     assert store.answer("PutSecretValue", asked) == store.answer("PutSecretValue", asked)
     assert value(store, VersionStage="AWSPREVIOUS") == "one"
+    store.put("keys", "three")
+    store.answer("PutSecretValue", asked)
+    assert value(store) == "three"
     with pytest.raises(SecretError) as caught:
         store.answer("PutSecretValue", {**asked, "SecretString": "other"})
     assert caught.value.kind == "ResourceExistsException"
