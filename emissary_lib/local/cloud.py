@@ -9,7 +9,7 @@ import os
 import signal
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, TextIO
@@ -47,6 +47,8 @@ class LocalCloud(Operations):
     Args:
         template: The SAM template; the functions' code is looked for beside it.
         targets: Hosts and ports that may be reached.
+        artifacts: What ``sam build`` made of the template (``.aws-sam/build``): run the functions from there,
+            with nothing but what Lambda's runtime brings beside; None: from the source.
         faults: What to do wrong on purpose; can be replaced while it runs.
         account_concurrency: Lambda executions at once, of all functions together.
         tls: Serve ``wss://`` under an authority made for this run; see ``ssl_context``.
@@ -74,6 +76,7 @@ class LocalCloud(Operations):
         template: str | os.PathLike[str] = "template.yaml",
         *,
         targets: Sequence[tuple[str, int]] = (),
+        artifacts: str | os.PathLike[str] | None = None,
         faults: Faults | None = None,
         account_concurrency: int = 1000,
         tls: bool = False,
@@ -97,6 +100,7 @@ class LocalCloud(Operations):
         }
         self._settings: dict[str, Any] = {
             "template": str(self._template),
+            "artifacts": None if artifacts is None else str(Path(artifacts).resolve()),
             "faults": dataclasses.asdict(faults or Faults()),
             "limits": dataclasses.asdict(limits),
             "latency": latency,
@@ -132,6 +136,7 @@ class LocalCloud(Operations):
             Privileges(read.functions.values())  # those of its policies too
             if unknown := sorted(set(self._settings["variables"]) - set(read.functions)):
                 raise LocalCloudError(f"variables are given for {', '.join(unknown)}: no such function")
+            self._check_artifacts(read.functions)
             process = self._process = CloudProcess()
             try:
                 settings = {
@@ -290,6 +295,14 @@ class LocalCloud(Operations):
         if given is None and len(made) != 1:
             raise LocalCloudError(f"the template has {len(made)} secrets; name one")
         return next(iter(made.values())) if given is None else made.get(given, given)
+
+    def _check_artifacts(self, functions: Iterable[str]) -> None:
+        folder = self._settings["artifacts"]
+        missing = [name for name in functions if folder and not (Path(folder) / name).is_dir()]
+        if missing:
+            raise LocalCloudError(
+                f"{folder} has no artifact of {', '.join(missing)}; make them with: sam build"
+            )
 
     def _known(self, name: str) -> Any:
         if self._process is None:

@@ -35,6 +35,7 @@ from emissary_lib.local.lambda_service import LambdaService
 from emissary_lib.local.latency import Latency
 from emissary_lib.local.limits import Limits
 from emissary_lib.local.meter import Meter
+from emissary_lib.local.runtime_site import make_runtime_site
 from emissary_lib.local.secrets.spec import first_value
 from emissary_lib.local.secrets.store import SecretStore
 from emissary_lib.local.stale import EarlierItems
@@ -51,7 +52,7 @@ class Cloud:
 
     Args:
         settings: What :class:`emissary_lib.local.cloud.LocalCloud` sends: ``template``, ``parameters``,
-            ``directory``, ``faults``, ``limits``, ``latency``, ``account_concurrency``,
+            ``directory``, ``artifacts``, ``faults``, ``limits``, ``latency``, ``account_concurrency``,
             ``fresh_environments``, ``tls``, ``key``.
 
     Attributes:
@@ -81,6 +82,7 @@ class Cloud:
         settings, stack = self._settings, self._stack
         directory = Path(settings["directory"])
         template = read_template(settings["template"], settings["parameters"])
+        artifacts = None if settings["artifacts"] is None else Path(settings["artifacts"])
         faults, limits = self.faults, Limits(**settings["limits"])
         latency = Latency(settings["latency"], faults.faults.seed)
         more: Mapping[str, Mapping[str, str]] = settings["variables"]
@@ -88,6 +90,7 @@ class Cloud:
             name: dataclasses.replace(
                 spec,
                 timeout=limits.run(spec.timeout),
+                task_root=spec.task_root if artifacts is None else artifacts / name,
                 environment={**spec.environment, **more.get(name, {})},
             )
             for name, spec in template.functions.items()
@@ -102,7 +105,8 @@ class Cloud:
         certificates = create_certificates(directory) if settings["tls"] else None
         log = stack.enter_context((directory / "cloud.log").open("ab"))
 
-        forker, tables = Forker(log), Tables(log)
+        site = None if artifacts is None else make_runtime_site(directory / "runtime")
+        forker, tables = Forker(log, site), Tables(log)
         stack.push_async_callback(forker.close)
         stack.push_async_callback(tables.close)
         await asyncio.gather(forker.start(), tables.start(template.tables.values()))

@@ -12,9 +12,13 @@ import threading
 import time
 from typing import Final
 
-from tests.helpers.cloudside import ROOT, TEMPLATE
+from emissary_lib import LocalCloud
+from tests.helpers.cloudside import ROOT, TEMPLATE, eventually
 
 BLOCK: Final = 65_536
+
+#: Whose WebSocket is cut, and how.
+CUT_WAYS: Final = list(itertools.product(("dialer", "relay", "both"), ("close", "reset", "mid-frame")))
 
 
 def edited_template(
@@ -42,6 +46,15 @@ def edited_template(
     path = directory / "template.yaml"
     path.write_text(text.replace(line[0], kept + values), encoding="utf-8")
     return path
+
+
+def cut(cloud: LocalCloud, side: str, how: str) -> float:
+    """Cut one session's connections; when. The other side may be about to come back from its last cut."""
+
+    def one() -> float | None:
+        return time.monotonic() if cloud.cut(side, how, -1) else None
+
+    return eventually(one, f"a connection of the {side} to cut")
 
 
 class Stream:
