@@ -97,6 +97,7 @@ def scenario(cloud: LocalCloud, target: tuple[str, int], timeout: float) -> str:
         info = sock.session
         assert info is not None
         exchange(sock, b"hello")
+        assert dialer.health(timeout).key_ids == (cloud.key.key_id,)
         # The gateway still holds this one when its owner comes back, and $default closes it.
         assert cloud.cut("dialer", "silent") == 1
         exchange(sock, b"after a silent death")
@@ -154,7 +155,13 @@ def without(cloud: LocalCloud, function: str, name: str) -> Iterator[None]:
 def test_a_run_needs_every_permission_and_nothing_that_is_not_granted(
     cloud: LocalCloud, target: tuple[str, int]
 ) -> None:
-    assert audit_record(cloud, scenario(cloud, target, DIAL))["code"] == "OK"
+    try:
+        session = scenario(cloud, target, DIAL)
+    except Exception as exc:
+        for each in cloud.denials():
+            exc.add_note(each.message)
+        raise
+    assert audit_record(cloud, session)["code"] == "OK"
 
     def unused() -> dict[tuple[str, str], list[str]]:
         return {(each.function, each.name): each.unused for each in cloud.permissions() if each.unused}
