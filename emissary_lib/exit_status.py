@@ -14,6 +14,8 @@ from emissary_lib.exceptions import (
     DialTimeoutError,
     ListenError,
     NameNotFoundError,
+    OperationError,
+    SessionLimitError,
     TargetNotAllowedError,
     TargetRefusedError,
     TargetTimedOutError,
@@ -44,6 +46,8 @@ class Exit(enum.IntEnum):
     REFUSED = 11
     UNREACHABLE = 12
     PORT = 13
+    NOT_DONE = 14
+    LIMIT = 15
     NOT_STARTED = 127
     INTERRUPTED = 130
 
@@ -64,6 +68,8 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.REFUSED: "the target refused the connection",
     Exit.UNREACHABLE: "there is no route to the target",
     Exit.PORT: "the local address cannot be listened on",
+    Exit.NOT_DONE: "of keys and sessions: AWS refused, or it would do harm; nothing was changed",
+    Exit.LIMIT: "as many sessions are open as the stack allows",
     Exit.NOT_STARTED: "of exec: its program cannot be started; else its own status, or 128 + its signal",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); of local and forward, which run until then, the status is 0",
 }
@@ -76,9 +82,11 @@ STATUSES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
     (AuthenticationError, Exit.KEY),
     (ListenError, Exit.PORT),
     (CommandError, Exit.NOT_STARTED),
+    (OperationError, Exit.NOT_DONE),
     (TargetNotAllowedError, Exit.NOT_ALLOWED),
     (NameNotFoundError, Exit.NAME_NOT_FOUND),
     (TargetRefusedError, Exit.REFUSED),
+    (SessionLimitError, Exit.LIMIT),
     (TargetUnreachableError, Exit.UNREACHABLE),
     (TargetTimedOutError, Exit.TIMED_OUT),
     (DialTimeoutError, Exit.TIMED_OUT),
