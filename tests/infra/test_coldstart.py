@@ -17,7 +17,7 @@ pytestmark = LINUX_ONLY
 
 
 def test_the_figures_of_a_function(artifacts: pathlib.Path) -> None:
-    template = read_template(ROOT / "template.yaml", PARAMETERS | {"AuthKeys": "[]"})
+    template = read_template(ROOT / "template.yaml", PARAMETERS)
     one = dataclasses.replace(template, functions={"RelayFunction": template.functions["RelayFunction"]})
     report = json.loads(json.dumps(measure(one, artifacts, 1)))
     figures = report["functions"]["RelayFunction"]

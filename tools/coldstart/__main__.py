@@ -9,11 +9,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from emissary_lib.local.template import declared_parameters, read_template
-from emissary_lib.protocol.auth import format_keys
+from emissary_lib.local.template import read_template
 from emissary_lib.protocol.errors import EmissaryError
 from tools.coldstart.measure import measure
-from tools.replay import example
 from tools.replay.errors import ReplayError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -25,13 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=9, help="processes that a median is over (default: 9)")
     parser.add_argument("--artifacts", type=Path, default=ROOT / ".aws-sam" / "build")
     given = parser.parse_args(arguments)
-    template, wanted = (
-        ROOT / "template.yaml",
-        {"AllowedTargets": "[]", "AuthKeys": format_keys([example.KEY])},
-    )
-    declared = declared_parameters(template)
     try:
-        parsed = read_template(template, {name: text for name, text in wanted.items() if name in declared})
+        parsed = read_template(ROOT / "template.yaml", {"AllowedTargets": "[]"})
         print(json.dumps(measure(parsed, given.artifacts.resolve(), given.runs), indent=2))
     except subprocess.CalledProcessError as exc:
         print(f"coldstart: a function does not start:\n{exc.stderr}", file=sys.stderr)

@@ -26,7 +26,7 @@ from emissary_lib.protocol.httpdate import http_date
 from tools.replay import example
 
 #: Numbers this near to the example moment, in seconds, are times.
-_NEAR: Final = 86_400.0
+_NEAR: Final = 30 * 86_400.0
 
 #: Results may be this late, in seconds, and are read as if they had come at once. All of the functions' own
 #: times are whole minutes apart.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -37,13 +38,15 @@ def result(
         door: Where it dialled back to.
         moment: The present.
 
-    What one run has and another has not is made equal: times of the same minute, tokens and the relay's
-    instance id, which are drawn, the local port of a connection, messages that are repeated, and the order
+    What one run has and another has not is made equal: times of the same minute, tokens, the relay's
+    instance id and the session's slots, which are drawn, the local port of a connection, messages that are repeated, and the order
     in which a relay's arrive.
     """
     for launch in calls.launched:
         moment.drawn(launch["relay_token"], example.RELAY_TOKEN)
         moment.drawn(launch["resume_token"], example.RESUME_TOKEN)
+    for slot in _slots(items[1]):
+        moment.also(slot, re.sub(r"\d+$", "1", slot))
     for headers in door.dial_backs:
         moment.also(headers.get("X-Emissary-Instance", example.INSTANCE), example.INSTANCE)
     posts: list[dict[str, Any]] = []
@@ -63,6 +66,11 @@ def result(
         "other_calls": calls.others,
     }
     return {name: part for name, part in parts.items() if part or name == "response"}
+
+
+def _slots(items: Items) -> list[str]:
+    """The slots that were taken; each case begins with none."""
+    return [item["pk"] for item in items if re.match("[KL]#", item["pk"])]
 
 
 def difference(name: str, expected: Mapping[str, Any] | None, got: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from emissary_lib.local.runtime_site import make_runtime_site
-from emissary_lib.local.template import declared_parameters, read_template
+from emissary_lib.local.template import read_template
 from emissary_lib.local.variables import Endpoints, Identities, environment_variables
 from emissary_lib.protocol.auth import encode_unpadded, format_keys
 from tools.replay import cases, example
@@ -49,12 +49,7 @@ class Replayer:
 
     def __init__(self, template: Path, artifacts: Path) -> None:
         self._artifacts = artifacts.resolve()
-        given = {
-            "AllowedTargets": json.dumps(ALLOWED),
-            "AuthKeys": format_keys([example.KEY]),
-        }
-        declared = declared_parameters(template)
-        self._template = read_template(template, {k: v for k, v in given.items() if k in declared})
+        self._template = read_template(template, {"AllowedTargets": json.dumps(ALLOWED)})
         self._identities = Identities.draw(self._template.functions)
         self._stack = contextlib.ExitStack()
 
