@@ -24,7 +24,7 @@ TEMPLATE: Final = ROOT / "template.yaml"
 SNAPSHOT: Final = ROOT / "tests" / "infra" / "snapshots" / "template.json"
 
 #: Parameters without a default, beside the network's, which the local cloud makes up.
-REQUIRED: Final = {"AllowedTargets": "[]", "AuthKeys": "[]"}
+REQUIRED: Final = {"AllowedTargets": "[]"}
 
 #: In a process of its own: SAM's packages warn, and take memory. `sam deploy` names the code's place.
 _TRANSLATE: Final = """

@@ -20,8 +20,13 @@ INTEGRATION_TIMEOUT = 29
 
 #: What each function may do, and to what. The whole list: nothing else may be granted.
 RIGHTS = {
-    "ConnectFunction": {("dynamodb:PutItem", "table"), ("dynamodb:UpdateItem", "table")},
+    "ConnectFunction": {
+        ("secretsmanager:GetSecretValue", "secret"),
+        ("dynamodb:PutItem", "table"),
+        ("dynamodb:UpdateItem", "table"),
+    },
     "DefaultFunction": {
+        ("secretsmanager:GetSecretValue", "secret"),
         ("dynamodb:GetItem", "table"),
         ("dynamodb:UpdateItem", "table"),
         ("lambda:InvokeFunction", "relay"),
@@ -39,10 +44,16 @@ RIGHTS = {
 #: Powertools reads them in every function: namespace and dimension of the metrics.
 POWERTOOLS = {"POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME"}
 
+KEYS_AND_LIMITS = {
+    "EMISSARY_AUTH_KEYS_SECRET",
+    "EMISSARY_MAX_SESSIONS",
+    "EMISSARY_MAX_SESSIONS_PER_KEY",
+}
+
 VARIABLES = {
-    "ConnectFunction": {config.AUTH_KEYS, config.TABLE, config.LOG_LEVEL},
+    "ConnectFunction": {*KEYS_AND_LIMITS, config.TABLE, config.LOG_LEVEL},
     "DefaultFunction": {
-        config.AUTH_KEYS,
+        *KEYS_AND_LIMITS,
         config.ALLOWED_TARGETS,
         config.TABLE,
         config.RELAY_FUNCTION,
@@ -100,6 +111,7 @@ def test_a_function_may_do_exactly_what_it_does(template: Template, name: str) -
     connections = rf"arn:aws:execute-api:[^:*]+:\d+:{template.api.api_id}/{re.escape(template.api.stage)}"
     kinds = {
         "table": re.compile(rf"arn:aws:dynamodb:[^:*]+:\d+:table/{re.escape(table.name)}"),
+        "secret": re.compile(r"arn:aws:secretsmanager:[^:*]+:\d+:secret:[^:*]*KeySecret[^:*]*"),
         "relay": re.compile(re.escape(template.functions["RelayFunction"].arn)),
         "posts": re.compile(rf"{connections}/POST/@connections/\*"),
         "closings": re.compile(rf"{connections}/DELETE/@connections/\*"),
@@ -122,14 +134,16 @@ def test_a_function_gets_exactly_the_variables_it_reads(template: Template, name
 
 def test_every_variable_that_the_code_reads_is_given_to_somebody() -> None:
     read = {value for name, value in vars(config).items() if name.isupper() and "EMISSARY" in str(value)}
-    assert read <= set().union(*VARIABLES.values())
+    # The keys themselves are for local use only: on AWS they are in the secret.
+    assert read <= set().union(*VARIABLES.values()) | {config.AUTH_KEYS}
 
 
 def test_the_relay_has_no_key_and_no_table(template: Template) -> None:
     relay = template.functions["RelayFunction"]
     (table,) = template.tables.values()
-    assert not {config.AUTH_KEYS, config.TABLE} & set(relay.environment)
-    assert table.name not in " ".join(strings([dict(relay.environment), list(relay.policies)]))
+    assert not {config.AUTH_KEYS, *KEYS_AND_LIMITS, config.TABLE} & set(relay.environment)
+    said = " ".join(strings([dict(relay.environment), list(relay.policies)]))
+    assert table.name not in said and "secret" not in said
 
 
 def test_only_the_relay_is_in_the_vpc() -> None:
@@ -167,9 +181,11 @@ def test_the_table_has_the_key_and_the_expiry_the_store_uses(template: Template)
     assert table.ttl_attribute == "purge_at"
 
 
-def test_keys_are_hidden_and_nothing_names_an_account() -> None:
+def test_keys_are_in_no_parameter_and_nothing_names_an_account() -> None:
     parsed = source()
-    assert parsed["Parameters"]["AuthKeys"]["NoEcho"] is True
+    assert not any(
+        "Keys" in name or parameter.get("NoEcho") for name, parameter in parsed["Parameters"].items()
+    )
     assert not re.search(r"\b\d{12}\b", TEMPLATE.read_text())
 
 

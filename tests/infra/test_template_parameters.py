@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import string
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from emissary_lib.local.errors import TemplateError
 from emissary_lib.local.names import parameter_values
 from emissary_lib.local.template import read_template
+from emissary_lib.protocol.keys import parse_keys
 from emissary_lib.protocol.targets import AllowList
 from functions.relay.settings import RelaySettings
 from tests.helpers.translation import REQUIRED, ROOT, TEMPLATE, deployed, of_type, outputs, source, strings
@@ -21,6 +24,7 @@ OUTPUTS: dict[str, dict[str, Any]] = source()["Outputs"]
 MANUAL = ROOT / "docs" / "operations.md"
 
 ARN = "arn:aws:sns:eu-west-1:" + "1" * 12 + ":alarms"
+SECRET = "arn:aws:secretsmanager:eu-west-1:" + "1" * 12 + ":secret:team/keys-AbCdEf"
 CERTIFICATE = "arn:aws:acm:eu-west-1:" + "1" * 12 + ":certificate/0123-abcd"
 
 #: Parameter -> values that are taken, values that are not.
@@ -30,12 +34,17 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "DnsServers": (["", "10.0.0.2", "10.0.0.2 fd00:ec2::253"], ["10.0.0.2,10.0.0.3", "dns.internal", " "]),
     "AllowedTargets": (['[{"host":"db.internal","port":5432}]', "[]"], ["", "db.internal:5432", "{}"]),
     "TargetPorts": (["5432", "5432,3306", "1,2,3,4,5"], ["", "0", "5432, 3306", "1,2,3,4,5,6", "5432-5440"]),
+    "KeySecretArn": (
+        ["", SECRET],
+        ["team/keys", SECRET.removesuffix("-AbCdEf"), SECRET.replace("secret:", "key:")],
+    ),
     "RelayMemory": (["128", "10240"], ["127", "10241", "much"]),
     "RelayTimeout": (["60", "900"], ["59", "901"]),
     "RelayConcurrency": (["0", "1", "1000"], ["-1", "1001", ""]),
     "RelayGraceSeconds": (["5", "300"], ["4", "301"]),
     "DefaultMemory": (["512", "10240"], ["511"]),
     "MaxSessions": (["0", "1", "1000"], ["-1", "1001"]),
+    "MaxSessionsPerKey": (["0", "1", "1000"], ["-1", "1001"]),
     "Architecture": (["arm64", "x86_64"], ["x86", ""]),
     "LogLevel": (["DEBUG", "INFO", "WARNING", "ERROR"], ["debug", "TRACE"]),
     "LogRetentionDays": (["1", "90", "731"], ["0", "2", "for ever"]),
@@ -198,6 +207,41 @@ def test_nothing_is_reserved_unless_asked_for() -> None:
     assert "ReservedConcurrentExecutions" not in deployed()["RelayFunction"]["Properties"]
     relay = deployed(RelayConcurrency="7")["RelayFunction"]["Properties"]
     assert relay["ReservedConcurrentExecutions"] == "7"
+
+
+def test_a_secret_of_ones_own_is_the_one_that_is_read_and_none_is_made() -> None:
+    made, own = deployed(), deployed(KeySecretArn=SECRET)
+    assert of_type(made, "AWS::SecretsManager::Secret") and not of_type(own, "AWS::SecretsManager::Secret")
+    for resources, arn in ((made, "<KeySecret>"), (own, SECRET)):
+        for name in ("Connect", "Default"):
+            function, role = resources[f"{name}Function"], resources[f"{name}Role"]
+            variables = function["Properties"]["Environment"]["Variables"]
+            assert variables["EMISSARY_AUTH_KEYS_SECRET"] == arn
+            (policy,) = role["Properties"]["Policies"]
+            (read,) = [s for s in policy["PolicyDocument"]["Statement"] if s["Sid"] == "ReadKeys"]
+            assert (read["Action"], read["Resource"]) == ("secretsmanager:GetSecretValue", arn)
+    assert (
+        outputs()["KeySecretArn"] == "<KeySecret>" and outputs(KeySecretArn=SECRET)["KeySecretArn"] == SECRET
+    )
+
+
+def test_the_key_that_is_drawn_is_a_key() -> None:
+    """Secrets Manager adds so many letters and digits to the object; whichever they are, they are base64."""
+    (secret,) = of_type(deployed(), "AWS::SecretsManager::Secret").values()
+    drawn = secret["GenerateSecretString"]
+    assert drawn["ExcludePunctuation"] is True and drawn["PasswordLength"] % 4 == 0
+    alphabet = string.ascii_letters + string.digits
+    text = (alphabet * 2)[: drawn["PasswordLength"]]
+    key = {**json.loads(drawn["SecretStringTemplate"]), drawn["GenerateStringKey"]: text}
+    (parsed,) = parse_keys(json.dumps([key]))
+    assert (parsed.key_id, len(parsed.secret)) == (1, 48)
+
+
+def test_the_doctors_command_has_the_address_and_fetches_the_key() -> None:
+    command = outputs(KeySecretArn=SECRET)["DoctorCommand"]
+    words = shlex.split(command)
+    assert words[0] == "EMISSARY_URL=" + outputs()["WebSocketUrl"]
+    assert f"--secret-id {SECRET} " in words[1] and words[2:] == ["emissary", "doctor"]
 
 
 def test_traces_are_sent_only_if_asked_for_and_allowed() -> None:

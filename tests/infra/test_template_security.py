@@ -184,5 +184,7 @@ def test_checkov_is_told_why_for_each_check_it_skips() -> None:
 
 def test_nothing_outlives_the_stack_unasked() -> None:
     for name, resource in source()["Resources"].items():
-        if resource["Type"] in ("AWS::DynamoDB::Table", "AWS::Logs::LogGroup"):
+        if resource["Type"] in (
+            "AWS::DynamoDB::Table", "AWS::Logs::LogGroup", "AWS::SecretsManager::Secret",
+        ):  # fmt: skip
             assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Delete", name

@@ -205,7 +205,7 @@ def test_secret_variables_are_not_shown_in_a_repr(tmp_path: Path) -> None:
 
 def test_the_projects_own_template_can_be_read() -> None:
     path = Path(__file__).resolve().parents[3] / "template.yaml"
-    template = read_template(path, {"AuthKeys": "[]", "AllowedTargets": "[]"})
+    template = read_template(path, {"AllowedTargets": "[]"})
     assert set(template.api.routes) == {"$connect", "$default", "$disconnect"}
     assert template.functions["RelayFunction"].retry_attempts == 0
     assert template.functions["RelayFunction"].timeout == 900.0
