@@ -29,6 +29,7 @@
     |  `- RelayDeadlineError                       because the relay reached Lambda's time limit
     |- ListenError                                 a command: the local address cannot be listened on
     |- CommandError                                emissary exec: its program cannot be started
+    |- OperationError                              emissary keys, sessions: not done, by AWS or by us
     `- ClosedError                                 used after close(): a bug in the caller
 
 Each also derives from the built-in error in brackets, so drivers that catch ``OSError`` or
@@ -73,6 +74,7 @@ __all__ = [
     "LocalProtocolError",
     "MissingCredentialsError",
     "NameNotFoundError",
+    "OperationError",
     "ProtocolError",
     "RelayDeadlineError",
     "RemoteProtocolError",
@@ -203,6 +205,10 @@ class ListenError(EmissaryError):
 
 class CommandError(EmissaryError):
     """The program that ``emissary exec`` was to run cannot be started."""
+
+
+class OperationError(EmissaryError):
+    """What an operator asked of the stack was not done: AWS refused, or it would do harm."""
 
 
 class ClosedError(EmissaryError):

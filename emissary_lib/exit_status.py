@@ -14,6 +14,7 @@ from emissary_lib.exceptions import (
     DialTimeoutError,
     ListenError,
     NameNotFoundError,
+    OperationError,
     TargetNotAllowedError,
     TargetRefusedError,
     TargetTimedOutError,
@@ -44,6 +45,7 @@ class Exit(enum.IntEnum):
     REFUSED = 11
     UNREACHABLE = 12
     PORT = 13
+    NOT_DONE = 14
     NOT_STARTED = 127
     INTERRUPTED = 130
 
@@ -64,6 +66,7 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.REFUSED: "the target refused the connection",
     Exit.UNREACHABLE: "there is no route to the target",
     Exit.PORT: "the local address cannot be listened on",
+    Exit.NOT_DONE: "of keys and sessions: AWS refused, or it would do harm; nothing was changed",
     Exit.NOT_STARTED: "of exec: its program cannot be started; else its own status, or 128 + its signal",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); of local and forward, which run until then, the status is 0",
 }
@@ -76,6 +79,7 @@ STATUSES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
     (AuthenticationError, Exit.KEY),
     (ListenError, Exit.PORT),
     (CommandError, Exit.NOT_STARTED),
+    (OperationError, Exit.NOT_DONE),
     (TargetNotAllowedError, Exit.NOT_ALLOWED),
     (NameNotFoundError, Exit.NAME_NOT_FOUND),
     (TargetRefusedError, Exit.REFUSED),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.deadline import Deadline
@@ -23,6 +25,7 @@ from emissary_lib.exceptions import (
     dial_error,
 )
 from emissary_lib.protocol.auth import parse_http_date, session_id, sign_door
+from emissary_lib.protocol.banner import Banner
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLOCK_SKEW
 from emissary_lib.protocol.errors import RemoteProtocolError
@@ -34,6 +37,7 @@ from emissary_lib.protocol.payloads import Opened
 from emissary_lib.protocol.session import Session, SessionConfig
 from emissary_lib.protocol.states import Side, State
 from emissary_lib.protocol.targets import Target
+from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.websocket import WebSocketTransport, connect
 
 #: Waits between attempts at a gateway that is throttled or broken, in seconds: first, and longest.
@@ -113,11 +117,12 @@ def _open_once(
     progress: _Progress,
 ) -> OpenedSession:
     progress.step = _Progress.step
-    nonce, date, transport = _pass_the_door(endpoint, key, deadline)
+    door = _pass_the_door(endpoint, key, deadline)
+    nonce, transport = door.nonce, door.transport
     try:
         session = Session(Side.CLIENT, config, now=time.monotonic())
-        session.send_data(opening_bytes(key=key, date=date, nonce=nonce, target=target))
-        exchange = _Exchange(target, session, transport, OpeningReader(key, date, nonce, endpoint.host))
+        session.send_data(opening_bytes(key=key, date=door.date, nonce=nonce, target=target))
+        exchange = Exchange(target, session, transport, OpeningReader(key, door.date, nonce, endpoint.host))
         progress.step = "the relay to start and to reach the target"
         parameters = exchange.run(deadline)
     except BaseException as exc:
@@ -149,26 +154,51 @@ def _pause(wait: float, deadline: Deadline, cause: EmissaryError) -> float:
     return min(BACK_OFF[1], wait * 2)
 
 
-def _pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> tuple[bytes, str, WebSocketTransport]:
+@dataclass(frozen=True)
+class Door:
+    """A WebSocket that the bridge has let in; what it was asked with belongs to the session.
+
+    Attributes:
+        nonce: 32 bytes, used up; secret.
+        date: The date that was signed.
+        transport: The WebSocket; the owner closes and releases it.
+    """
+
+    nonce: bytes = field(repr=False)
+    date: str
+    transport: WebSocketTransport
+
+
+def knock(endpoint: Endpoint, key: Key, deadline: Deadline) -> Door:
+    """Ask to be let in, once, with a fresh nonce (docs/protocol.md section 3.1).
+
+    Raises:
+        GatewayUnreachableError: No answer; its subclass AnswerLostError: we may have been let in, but this
+            nonce is burnt.
+        GatewayRefusedError: An answer other than 101; :func:`refusal` says what it means.
+        TimeoutError: The deadline passed.
+    """
+    nonce, date = secrets.token_bytes(32), http_date(time.time())
+    headers = sign_door(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
+    transport = connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context)
+    return Door(nonce, date, transport)
+
+
+def _pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> Door:
     wait = BACK_OFF[0]
     while True:
-        nonce, date = secrets.token_bytes(32), http_date(time.time())
-        headers = sign_door(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
         try:
-            transport = connect(
-                endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context
-            )
+            return knock(endpoint, key, deadline)
         except AnswerLostError as exc:
-            wait = _pause(wait, deadline, exc)  # the door may have let us in: this nonce is burnt
+            wait = _pause(wait, deadline, exc)
         except GatewayRefusedError as exc:
             if exc.http_status != 429 and exc.http_status < 500:
-                raise _refusal(exc, key) from exc
+                raise refusal(exc, key) from exc
             wait = _pause(wait, deadline, exc)
-        else:
-            return nonce, date, transport
 
 
-def _refusal(refused: GatewayRefusedError, key: Key) -> EmissaryError:
+def refusal(refused: GatewayRefusedError, key: Key) -> EmissaryError:
+    """What an answer of the door other than 101 means; ``refused`` itself where it says all there is."""
     if refused.http_status not in (401, 403):
         return refused
     if refused.http_status == 401:
@@ -195,11 +225,18 @@ def _clock_skew(date: str | None) -> float:
         return 0.0
 
 
-class _Exchange:
-    """The SOCKS5 exchange over a fresh session, in the caller's thread."""
+class Exchange:
+    """The SOCKS5 exchange over a fresh session, in the caller's thread.
+
+    Args:
+        target: What is dialled, for the text of errors.
+        session: Its state; the bytes to send are written to it by the caller.
+        transport: Its WebSocket.
+        reader: Reads what the server says.
+    """
 
     def __init__(
-        self, target: Target, session: Session, transport: WebSocketTransport, reader: OpeningReader
+        self, target: Target, session: Session, transport: MessageTransport, reader: OpeningReader
     ) -> None:
         self._target = target
         self._session = session
@@ -207,20 +244,49 @@ class _Exchange:
         self._reader = reader
         self._parameters: Opened | None = None
 
+    @property
+    def parameters(self) -> Opened | None:
+        """What the relay said of itself; ``None`` while no relay has spoken."""
+        return self._parameters
+
+    def prove(self, deadline: Deadline) -> Banner:
+        """Exchange messages until the server has proved itself; gives its banner. Raises as :meth:`run`."""
+        with self._telling_the_bridge(deadline):
+            while (banner := self._reader.banner) is None:
+                self.turn(deadline)
+            return banner
+
     def run(self, deadline: Deadline) -> Opened:
-        """Exchange messages until the relay reports success; gives its parameters."""
-        try:
+        """Exchange messages until the relay reports success; gives its parameters.
+
+        Raises:
+            EmissaryError: What :func:`open_session` raises of an exchange; LinkClosedError too.
+            TimeoutError: The deadline passed.
+        """
+        with self._telling_the_bridge(deadline):
             while not self._reader.done:
-                self._turn(deadline)
+                self.turn(deadline)
             return self._outcome()
+
+    @contextlib.contextmanager
+    def _telling_the_bridge(self, deadline: Deadline) -> Iterator[None]:
+        try:
+            yield
         except EmissaryError as exc:  # first: TargetTimedOutError is a TimeoutError too
-            self._give_up(getattr(exc, "code", Code.PROTOCOL_ERROR), type(exc).__name__, deadline)
+            self.give_up(getattr(exc, "code", Code.PROTOCOL_ERROR), type(exc).__name__, deadline)
             raise
         except TimeoutError:
-            self._give_up(Code.DIALER_RESET, "the dial timed out", deadline)
+            self.give_up(Code.DIALER_RESET, "the dial timed out", deadline)
             raise
 
-    def _turn(self, deadline: Deadline) -> None:
+    def turn(self, deadline: Deadline) -> None:
+        """Send what is due and wait for one message; also after the exchange, for bytes of the target's.
+
+        Raises:
+            LinkClosedError: The WebSocket ended.
+            EmissaryError: The session was cut off.
+            TimeoutError: The deadline passed.
+        """
         session, now = self._session, time.monotonic()
         session.handle_timeout(now)
         self._flush(now)
@@ -273,7 +339,7 @@ class _Exchange:
             code=event.code,
         )
 
-    def _give_up(self, code: Code, reason: str, deadline: Deadline) -> None:
+    def give_up(self, code: Code, reason: str, deadline: Deadline) -> None:
         """Tell the bridge why, so that its record is right; unless it is the one who told us."""
         if not self._session.alive:
             return

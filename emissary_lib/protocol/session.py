@@ -135,6 +135,11 @@ class Session:
             self._lifecycle.abort(code, reason, now)
             self._duplex.stop(drop_received=True)
 
+    def ping(self) -> None:
+        """Ask the peer for a sign of life with the next messages: its PONG measures the way there and back."""
+        if self.alive:
+            self._outbox.ping()
+
     def peek(self) -> memoryview:
         """The next received bytes, in order; empty when there are none now."""
         return self._duplex.receiver.peek()

@@ -16,10 +16,12 @@ from collections.abc import Mapping
 from typing import Final
 
 import websocket
+from websocket._url import get_proxy_info, parse_url
 
 from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import (
     AnswerLostError,
+    ConfigError,
     GatewayRefusedError,
     GatewayUnreachableError,
     LinkClosedError,
@@ -76,6 +78,22 @@ def connect(
         ws.shutdown()  # type: ignore[no-untyped-call]
         raise GatewayUnreachableError(f"the server at {url} does not speak {SUBPROTOCOL}; check the URL")
     return WebSocketTransport(ByteStream(ws.sock), url)
+
+
+def proxy_of(url: str) -> tuple[str, int] | None:
+    """The HTTP proxy through which :func:`connect` would go to ``url``, as the environment has it; or none.
+
+    Raises:
+        ConfigError: The variable is no URL of a proxy.
+    """
+    try:
+        host, _port, _path, secure = parse_url(url)
+        proxy, port, _credentials = get_proxy_info(host, secure)
+    except ValueError as exc:
+        raise ConfigError(
+            f"the proxy in the environment is no URL: {exc}; see https_proxy, http_proxy"
+        ) from exc
+    return (proxy, port or 80) if proxy else None
 
 
 def _refused(url: str, status: int, headers: Mapping[str, str] | None) -> GatewayRefusedError:

@@ -7,6 +7,7 @@
     |- SubprotocolError      the upgrade request does not offer ours
     |- NonceBurntError       a nonce is used a second time
     |- ClaimRefusedError     a relay (or a resuming client) claims what is not its own
+    |- KeysUnavailableError  the shared keys cannot be fetched
     |- StoreError            the session table did not do what it was asked
     |- LaunchError           the relay could not be invoked
     `- PeerError             a message was not posted
@@ -34,6 +35,10 @@ class NonceBurntError(EmissaryError):
 
 class ClaimRefusedError(EmissaryError):
     """The session is not this relay's to claim; the text says why, and is for our log only."""
+
+
+class KeysUnavailableError(EmissaryError):
+    """The shared keys cannot be fetched, or are none; the text never holds one."""
 
 
 class StoreError(EmissaryError):

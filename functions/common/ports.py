@@ -129,5 +129,13 @@ class RelayLauncher(Protocol):
 class KeySource(Protocol):
     """Where the shared keys come from."""
 
-    def keys(self) -> KeyRing:
-        """The keys that are valid now."""
+    def keys(self, wanted: int) -> KeyRing:
+        """The keys that are valid now.
+
+        Args:
+            wanted: The id of the key that is asked for. A source that remembers keys looks again, though
+                seldom, if it does not know that one: it may be new.
+
+        Raises:
+            KeysUnavailableError: They cannot be had. May block for some seconds.
+        """

@@ -25,6 +25,7 @@ from functions.common import logs
 from functions.common.errors import (
     ClaimRefusedError,
     EventError,
+    KeysUnavailableError,
     LaunchError,
     NonceBurntError,
     PeerBusyError,
@@ -46,6 +47,7 @@ STATUS: Final[Mapping[type[Exception], int]] = {
     NonceBurntError: 409,
     ClaimRefusedError: 409,
     PeerBusyError: 429,
+    KeysUnavailableError: 503,
     StoreError: 503,
     LaunchError: 503,
     PeerError: 502,

@@ -35,6 +35,7 @@ class OnConnect:
             AuthenticationError: Credentials are absent, malformed or wrong.
             NonceBurntError: A dialer's nonce was used before.
             ClaimRefusedError: Not this client's session.
+            KeysUnavailableError: The keys cannot be had.
             StoreError: The table could not be reached.
         """
         offered = event.header(_OFFERED) or ""

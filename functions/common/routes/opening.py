@@ -44,6 +44,7 @@ class Opening:
         Raises:
             PeerBusyError, PeerUnreachableError: The answer was not posted.
             LaunchError: The relay could not be invoked.
+            KeysUnavailableError: The keys cannot be had.
             StoreError: The table could not be reached.
         """
         session = self._keep(sender, frame)
@@ -60,7 +61,7 @@ class Opening:
             date=session.date,
             host=session.host,
             key_id=session.key_id,
-            keys=self.keys.keys(),
+            keys=self.keys.keys(session.key_id),
             allow=self.allow,
             server_version=self.server_version,
         )

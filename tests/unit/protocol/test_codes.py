@@ -84,6 +84,7 @@ def test_errors_without_a_code_have_the_documents_exit_statuses() -> None:
         "DialTimeoutError": exceptions.DialTimeoutError("late", target=TARGET, timeout=1, step="the gateway"),
         "ListenError": exceptions.ListenError("in use"),
         "CommandError": exceptions.CommandError("no such file"),
+        "OperationError": exceptions.OperationError("AWS refused"),
         "KeyboardInterrupt": KeyboardInterrupt(),
         "EmissaryError": exceptions.ClosedError("closed"),
     }
