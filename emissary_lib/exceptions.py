@@ -23,6 +23,7 @@
     |  |- NameNotFoundError
     |  |- TargetRefusedError(ConnectionRefusedError)
     |  |- TargetUnreachableError
+    |  |- SessionLimitError                         as many sessions as the bridge allows are open
     |  |- TargetTimedOutError(TimeoutError)        the target did not answer the relay
     |  `- DialTimeoutError(TimeoutError)           dial's own timeout ran out; ``step`` says where
     |- TunnelResetError(ConnectionResetError)      an open tunnel was cut off; ``code``
@@ -79,6 +80,7 @@ __all__ = [
     "RelayDeadlineError",
     "RemoteProtocolError",
     "ServerProofError",
+    "SessionLimitError",
     "TargetNotAllowedError",
     "TargetRefusedError",
     "TargetTimedOutError",
@@ -165,6 +167,10 @@ class TargetUnreachableError(DialError):
     """The relay has no route to the target, or connecting failed in another way."""
 
 
+class SessionLimitError(DialError):
+    """As many sessions are open as the bridge allows, of this key or in all; the text says which."""
+
+
 class TargetTimedOutError(DialError, TimeoutError):
     """The target did not answer the relay in time."""
 
@@ -239,11 +245,25 @@ _DIAL_ERRORS: dict[Code, tuple[type[DialError], str]] = {
 }
 
 
-def dial_error(target: Target, code: Code) -> EmissaryError:
-    """The error for a dial that the bridge or the relay answered with ``code``."""
+def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
+    """The error for a dial that the bridge or the relay answered with ``code``.
+
+    Args:
+        target: What was dialled.
+        code: Why it was not reached.
+        reason: What the bridge says of it, where that is more than the code does.
+    """
     if code is Code.AUTHENTICATION_FAILED:
         return AuthenticationError(
             f"dialling {target}: the bridge did not accept the key; check EMISSARY_AUTH_KEYS on both sides"
+        )
+    if code is Code.SESSION_LIMIT:
+        return SessionLimitError(
+            f"cannot reach {target}: {reason or MEANINGS[code]}; close some of them or wait for their end "
+            "(emissary sessions list), or raise the limit (template parameters MaxSessions, "
+            "MaxSessionsPerKey)",
+            target=target,
+            code=code,
         )
     kind, hint = _DIAL_ERRORS.get(code, (DialError, MEANINGS[code]))
     return kind(f"cannot reach {target}: {hint}", target=target, code=code)

@@ -15,6 +15,7 @@ from emissary_lib.exceptions import (
     ListenError,
     NameNotFoundError,
     OperationError,
+    SessionLimitError,
     TargetNotAllowedError,
     TargetRefusedError,
     TargetTimedOutError,
@@ -46,6 +47,7 @@ class Exit(enum.IntEnum):
     UNREACHABLE = 12
     PORT = 13
     NOT_DONE = 14
+    LIMIT = 15
     NOT_STARTED = 127
     INTERRUPTED = 130
 
@@ -67,6 +69,7 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.UNREACHABLE: "there is no route to the target",
     Exit.PORT: "the local address cannot be listened on",
     Exit.NOT_DONE: "of keys and sessions: AWS refused, or it would do harm; nothing was changed",
+    Exit.LIMIT: "as many sessions are open as the stack allows",
     Exit.NOT_STARTED: "of exec: its program cannot be started; else its own status, or 128 + its signal",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); of local and forward, which run until then, the status is 0",
 }
@@ -83,6 +86,7 @@ STATUSES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
     (TargetNotAllowedError, Exit.NOT_ALLOWED),
     (NameNotFoundError, Exit.NAME_NOT_FOUND),
     (TargetRefusedError, Exit.REFUSED),
+    (SessionLimitError, Exit.LIMIT),
     (TargetUnreachableError, Exit.UNREACHABLE),
     (TargetTimedOutError, Exit.TIMED_OUT),
     (DialTimeoutError, Exit.TIMED_OUT),

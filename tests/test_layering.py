@@ -53,6 +53,7 @@ LIBRARY = {
     "emissary_lib.endpoint",
     "emissary_lib.exceptions",
     "emissary_lib.flight_budget",
+    "emissary_lib.health",
     "emissary_lib.lifetimes",
     "emissary_lib.listener",
     "emissary_lib.loopback",

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from emissary_lib.protocol.codes import MEANINGS
 from emissary_lib.protocol.constants import HEADER_CHARS, MAX_MESSAGE, MAX_PAYLOAD
 from functions.common import logs
 from functions.common.session import Session
@@ -86,6 +85,7 @@ def record(session: Session) -> None:
         "session ended",
         session=session.id,
         key_id=session.key_id,
+        source=session.source,
         target=session.target,
         started=session.started,
         ended=ending.at,
@@ -95,7 +95,7 @@ def record(session: Session) -> None:
         dialer_messages=ending.dialer_messages,
         relay_messages=ending.relay_messages,
         code=ending.code.name,
-        reason=MEANINGS[ending.code],
+        reason=ending.text,
         dialer_epoch=session.dialer.epoch,
         relay_epoch=session.relay.epoch,
         estimated_cost_usd=round(cost, 9),

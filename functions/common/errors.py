@@ -9,6 +9,7 @@
     |- ClaimRefusedError     a relay (or a resuming client) claims what is not its own
     |- KeysUnavailableError  the shared keys cannot be fetched
     |- StoreError            the session table did not do what it was asked
+    |- LimitReachedError     there are as many sessions as are allowed
     |- LaunchError           the relay could not be invoked
     `- PeerError             a message was not posted
        |- PeerGoneError         410: the connection does not exist any more
@@ -43,6 +44,10 @@ class KeysUnavailableError(EmissaryError):
 
 class StoreError(EmissaryError):
     """The session table could not be reached, or refused; nothing is known of the outcome."""
+
+
+class LimitReachedError(EmissaryError):
+    """There are as many sessions as are allowed; the text, which the dialer is told, says of which limit."""
 
 
 class LaunchError(EmissaryError):

@@ -25,6 +25,7 @@ from functions.common.adapters.launcher import LambdaLauncher
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import KeysUnavailableError
 from functions.common.events import GatewayEvent
+from functions.common.limits import NO_LIMITS, Limits
 from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
 from functions.common.routes.connect import OnConnect
 from functions.common.routes.connect_dialer import ConnectDialer
@@ -33,6 +34,7 @@ from functions.common.routes.connect_resume import ConnectResume
 from functions.common.routes.disconnect import OnDisconnect
 from functions.common.routes.ending import EndSession
 from functions.common.routes.forward import Forward
+from functions.common.routes.health import OnHealth
 from functions.common.routes.message import OnMessage
 from functions.common.routes.opening import Opening
 from functions.common.routes.peers import PeerCache
@@ -60,12 +62,14 @@ def on_message(
     clock: Clock,
     entropy: Entropy,
     server_version: str = __version__,
+    limits: Limits = NO_LIMITS,
 ) -> OnMessage:
     """The use case of ``$default``."""
     end = EndSession(store, link, clock)
     forward = Forward(store, link, peers, end)
-    opening = Opening(store, link, launcher, keys, allow, forward, clock, entropy, server_version)
-    return OnMessage(store, link, forward, opening, OnResume(store, link, end), end)
+    opening = Opening(store, link, launcher, keys, allow, forward, clock, entropy, server_version, limits)
+    health = OnHealth(store, link, keys, end, limits, server_version)
+    return OnMessage(store, link, forward, opening, OnResume(store, link, end), end, health)
 
 
 def on_disconnect(store: SessionStore, link: PeerLink, clock: Clock) -> OnDisconnect:
@@ -176,6 +180,7 @@ class Default(_Environment):
                 peers=PeerCache(),
                 clock=time.time,
                 entropy=os.urandom,
+                limits=Limits(self._settings.max_sessions, self._settings.max_sessions_per_key),
             )
         use_case(event)
 

@@ -40,6 +40,7 @@ TARGET = Target("db.internal", 5432)
         (dial_error(TARGET, Code.TARGET_TIMED_OUT), 8),
         (dial_error(TARGET, Code.NAME_NOT_FOUND), 10),
         (dial_error(TARGET, Code.TARGET_REFUSED), 11),
+        (dial_error(TARGET, Code.SESSION_LIMIT), 15),
         (dial_error(TARGET, Code.TARGET_UNREACHABLE), 12),
         (ListenError("in use"), 13),
         (CommandError("cannot start it"), 127),

@@ -51,6 +51,13 @@ class ConnectDialer:
             expires=now + OPENING_TIME,
             purge_at=purge_time(date=parse_http_date(shown.date), now=now),
             dialer=Side(event.connection_id, 1),
+            source=event.source,
         )
         self.store.create(session)
-        logs.info("dialer admitted", session=session.id, key_id=key.key_id, connection_id=event.connection_id)
+        logs.info(
+            "dialer admitted",
+            session=session.id,
+            key_id=key.key_id,
+            connection_id=event.connection_id,
+            source=event.source,
+        )
