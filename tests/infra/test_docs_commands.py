@@ -1,4 +1,4 @@
-"""What the documents tell people to type and to click exists: commands, options, variables, targets, links."""
+"""What the documents tell people to type or to click exists: commands, options, variables, links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/operations.md: its figures, prices, metrics, records and messages are the code's and the template's."""
+"""docs/operations.md: its figures, prices, metrics, records and messages are those of code and template."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_the_limits_are_those_of_template_and_code() -> None:
     assert rows["memory of a session, each side"].endswith(
         f"window of {constants.DEFAULT_CAPACITY >> 20} MiB"
     )
-    named = {name for name in re.findall(r"`([A-Z]\w+)`", section(DOCUMENT, "Limits"))}
+    named = set(re.findall(r"`([A-Z]\w+)`", section(DOCUMENT, "Limits")))
     assert named <= set(source()["Parameters"])
     longest = source()["Parameters"]["RelayTimeout"]["MaxValue"]
     assert rows["a session"] == f"RelayTimeout, at most {longest} s"
@@ -153,7 +153,7 @@ def test_the_limits_are_those_of_template_and_code() -> None:
 
 
 def test_the_price_of_a_flood_is_its_parts() -> None:
-    rows = {name: dollars for name, dollars in tables(DOCUMENT, "A flood of connects")[0]}
+    rows = dict(tables(DOCUMENT, "A flood of connects")[0])
     memory = of_type(deployed(), "AWS::Lambda::Function")["ConnectFunction"]["MemorySize"] / 1024
     invocations, time, log, gateway, total = rows.values()
     assert number(invocations) == pytest.approx(audit.INVOCATION * 1e6)
