@@ -140,21 +140,23 @@ def test_a_question_for_health_is_no_session(figures: Figures) -> None:
     assert figures.lines == [{"ConnectAccepted": 1}]
 
 
-@pytest.mark.parametrize("first", ["disconnect_dialer", "disconnect_relay"])
+@pytest.mark.parametrize(
+    ("first", "last"), [("disconnect_dialer", "disconnect_relay"), ("disconnect_relay", "disconnect_dialer")]
+)
 def test_what_an_operator_ended_is_recorded_when_the_last_connection_has_gone(
-    figures: Figures, caplog: pytest.LogCaptureFixture, first: str
+    figures: Figures, caplog: pytest.LogCaptureFixture, first: str, last: str
 ) -> None:
     bridge = Bridge()
     bridge.open()
     bridge.store.end(SESSION, Ending(Code.KILLED, 0, 0, f"{OPERATOR}1", bridge.clock.now), Step.END)
     figures.lines.clear()
     caplog.set_level("INFO", logger="emissary")
+    caplog.clear()
     bridge.disconnect(load_event(first))
     assert (figures.lines, caplog.messages) == ([], [])
-    for name in ("disconnect_dialer", "disconnect_relay"):
-        bridge.disconnect(load_event(name))
+    bridge.disconnect(load_event(last))
     assert figures.total("SessionEnded") == 1
-    (record,) = caplog.records
+    (record,) = (each for each in caplog.records if each.name == "emissary")
     assert (record.message, record.__dict__["code"]) == ("session ended", "KILLED")
 
 
