@@ -31,9 +31,8 @@ def fenced(document: str, language: str) -> list[str]:
 
 
 def inline(document: str) -> list[str]:
-    """What stands between backquotes in its prose, on one line each."""
-    prose = _FENCE.sub("", read(document))
-    return re.findall(r"`([^`\n]+)`", prose)
+    """What stands between backquotes outside its blocks, each on one line."""
+    return [prose(text) for text in re.findall(r"`([^`]+)`", _FENCE.sub("", read(document)))]
 
 
 def block_commands(document: str, program: str) -> list[list[str]]:
@@ -65,6 +64,11 @@ def anchors(document: str) -> set[str]:
 def section(document: str, heading: str) -> str:
     """The text below a heading of the second level."""
     return read(document).split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def prose(text: str) -> str:
+    """A text on one line, so that a sentence is found wherever its lines break."""
+    return " ".join(text.split())
 
 
 def tables(document: str, heading: str) -> list[list[list[str]]]:

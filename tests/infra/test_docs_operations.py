@@ -18,10 +18,10 @@ from functions.common.metrics import NAMESPACE, Metric
 from functions.common.session import OPENING_TIME, RECORD_TIME, RELAY_TIME
 from functions.relay.link import MAX_POSTS
 from tests.helpers.translation import deployed, of_type, source, strings
-from tests.infra.documents import ROOT, fenced, read, section, tables
+from tests.infra.documents import ROOT, fenced, prose, read, section, tables
 
 MANUAL = "docs/operations.md"
-TEXT = read(MANUAL)
+TEXT = prose(read(MANUAL))
 QUOTAS = "Quotas, and what they mean"
 PRICES = "Prices"
 
@@ -207,7 +207,7 @@ def test_records_are_kept_as_long_as_the_manual_says() -> None:
 
 
 def test_keys_are_remembered_as_long_as_the_manual_says() -> None:
-    rotation = section(MANUAL, "Rotate the keys")
+    rotation = prose(section(MANUAL, "Rotate the keys"))
     assert keys.MAX_AGE == 300
     assert "Within 5 minutes no function takes it" in rotation
     assert keys.MAX_STALE == 3600
@@ -231,4 +231,4 @@ def test_times_in_the_prose_are_those_of_the_code() -> None:
     assert RELAY_TIME == 900
     assert OPENING_TIME == 60
     assert DIAL_TIMEOUT == 20
-    assert "until its timeout (20 s unless told otherwise)" in read("docs/security.md")
+    assert "until its timeout (20 s unless told otherwise)" in prose(read("docs/security.md"))

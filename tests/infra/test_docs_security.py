@@ -17,11 +17,11 @@ from functions.common import audit, logs
 from functions.common.adapters import keys
 from functions.common.session import OPENING_TIME
 from tests.helpers.translation import deployed, of_type, source
-from tests.infra.documents import read, section, tables
+from tests.infra.documents import prose, read, section, tables
 from tests.infra.test_docs_operations import HANDLER_SECONDS, number, throttle
 
 DOCUMENT = "docs/security.md"
-TEXT = read(DOCUMENT)
+TEXT = prose(read(DOCUMENT))
 
 #: How the table of rights calls a resource of a policy.
 CALLED = {
@@ -72,7 +72,7 @@ def test_the_keys_are_read_by_the_functions_that_the_document_names() -> None:
 
 
 def test_the_life_of_a_key_is_the_codes() -> None:
-    words = section(DOCUMENT, "Keys")
+    words = prose(section(DOCUMENT, "Keys"))
     assert f"remember them for {keys.MAX_AGE / 60:g} minutes" in words
     assert f"at most every {keys.FETCH_INTERVAL:g} s" in words
     assert keys.MAX_STALE == 3600
