@@ -90,7 +90,9 @@ def proxy_of(url: str) -> tuple[str, int] | None:
         host, _port, _path, secure = parse_url(url)
         proxy, port, _credentials = get_proxy_info(host, secure)
     except ValueError as exc:
-        raise ConfigError(f"the proxy in the environment is no URL: {exc}; see https_proxy, http_proxy") from exc
+        raise ConfigError(
+            f"the proxy in the environment is no URL: {exc}; see https_proxy, http_proxy"
+        ) from exc
     return (proxy, port or 80) if proxy else None
 
 
