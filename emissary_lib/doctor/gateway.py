@@ -33,6 +33,14 @@ TIME_TIMEOUT: Final = 5.0
 #: WebSocket APIs cannot be reached through it.
 _EXECUTE_API: Final = re.compile(r"[a-z0-9-]+\.execute-api\.[a-z0-9-]+\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
 
+#: What a VPC's addresses may be, and no public service's: RFC 1918, RFC 6598, RFC 4193, link-local.
+_PRIVATE: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "fe80::/10"),
+    )
+)
+
 _ENDPOINT_REMEDY: Final = (
     "an execute-api VPC endpoint with private DNS captures this name, and WebSocket APIs cannot be reached "
     "through one: switch its private DNS off, or use a custom domain"
@@ -152,7 +160,7 @@ class Gateway:
             return failed(Exit.GATEWAY_NAME, f"{what}'s name {host} does not resolve: {_reason(exc)}", remedy)
         took = self.clock.monotonic() - began
         fact = f"{what} {host} is {', '.join(self._addresses)}"
-        private = all(map(_is_private, self._addresses)) and not any(map(_is_loopback, self._addresses))
+        private = all(map(_is_private, self._addresses))
         self.settings.private = private and not self._proxied
         if self.settings.private and _EXECUTE_API.fullmatch(host):
             return warning(f"{fact}: private addresses", _ENDPOINT_REMEDY, took)
@@ -238,7 +246,8 @@ def judge_skew(skew: float, seconds: float | None = None) -> Finding:
 
 
 def _is_private(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_private
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return any(found in network for network in _PRIVATE)
 
 
 def _reason(exc: Exception) -> str:

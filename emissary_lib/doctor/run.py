@@ -34,7 +34,7 @@ RUNGS: Final = (
     "relay",
     "name",
     "target",
-    "round trip",
+    "round_trip",
     "greeting",
     "warm",
 )
@@ -47,7 +47,7 @@ _HOPS: Final = {
     "answer": "opening",
     "relay": "relay",
     "warm": "relay_warm",
-    "round trip": "round_trip",
+    "round_trip": "round_trip",
     "greeting": "greeting",
 }
 

@@ -118,9 +118,9 @@ class Vpc:
         return failed(
             Exit.RELAY,
             fact,
-            "see RelayFunction's log: no line means that it did not start (concurrency, or inactive after two "
-            "idle weeks: try again in a minute), 'could not dial back' that the VPC lets nothing out to the "
-            "gateway (NAT or egress-only gateway, port 443, private DNS of an execute-api endpoint)",
+            "see RelayFunction's log: no line means that it did not start (concurrency, or inactive after "
+            "two idle weeks: try again in a minute), 'could not dial back' that the VPC lets nothing out to "
+            "the gateway (NAT or egress-only gateway, port 443, private DNS of an execute-api endpoint)",
             took,
         )
 
