@@ -11,6 +11,7 @@ from typing import Final
 from emissary_lib.doctor.gateway import Settings
 from emissary_lib.doctor.greetings import Greeting
 from emissary_lib.doctor.ports import Clock, Way
+from emissary_lib.doctor.remedies import NO_RELAY_REMEDY, OTHER_PROBLEM, TARGET_PROBLEMS, broke
 from emissary_lib.doctor.report import Finding, failed, ok, skipped, warning
 from emissary_lib.exceptions import (
     AuthenticationError,
@@ -18,9 +19,7 @@ from emissary_lib.exceptions import (
     EmissaryError,
     NameNotFoundError,
     TargetNotAllowedError,
-    TargetRefusedError,
-    TargetTimedOutError,
-    TargetUnreachableError,
+    TransportError,
 )
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.codes import Code
@@ -31,6 +30,9 @@ SAMPLES: Final = 5
 
 #: Longest wait for a greeting, in seconds: servers that mean to speak do so at once.
 GREETING_TIMEOUT: Final = 10.0
+
+#: Longest wait for a relay's sign of life once the target is silent, in seconds.
+PING_TIMEOUT: Final = 5.0
 
 #: A relay that takes no longer than this is warm, in seconds; nothing is gained by a second look.
 WARM: Final = 0.3
@@ -118,9 +120,7 @@ class Vpc:
         return failed(
             Exit.RELAY,
             fact,
-            "see RelayFunction's log: no line means that it did not start (concurrency, or inactive after "
-            "two idle weeks: try again in a minute), 'could not dial back' that the VPC lets nothing out to "
-            "the gateway (NAT or egress-only gateway, port 443, private DNS of an execute-api endpoint)",
+            NO_RELAY_REMEDY,
             took,
         )
 
@@ -141,7 +141,7 @@ class Vpc:
         problem = self._dial()
         if problem is None:
             return ok(f"the relay is connected to {self.target}")
-        status, fact, remedy = _TARGET_PROBLEMS.get(type(problem), _OTHER_PROBLEM)
+        status, fact, remedy = TARGET_PROBLEMS.get(type(problem), OTHER_PROBLEM)
         return failed(status, f"{self.target} {fact}", remedy)
 
     def round_trip(self) -> Finding:
@@ -153,12 +153,7 @@ class Vpc:
                 self.way().ping(self.settings.timeout)
                 samples.append(self.clock.monotonic() - began)
         except (EmissaryError, TimeoutError) as exc:
-            cause = "no answer in time" if isinstance(exc, TimeoutError) else str(exc)
-            return failed(
-                Exit.CUT_OFF,
-                f"the open tunnel broke: {cause}",
-                "try again; if it stays so, see the session in the logs of DefaultFunction and RelayFunction",
-            )
+            return broke("no answer in time" if isinstance(exc, TimeoutError) else str(exc))
         errors = self.way().gateway_errors
         typical = statistics.median(samples)
         fact = f"to the relay and back, median of {SAMPLES}; slowest {max(samples) * 1000:.0f} ms"
@@ -176,13 +171,27 @@ class Vpc:
         try:
             found = self.way().converse(self.greeting.request, self.greeting.judge, patience)
         except TimeoutError:
+            if (cause := self._broken_tunnel()) is not None:  # a relay that does not answer explains it too
+                return broke(cause)
             fact = f"connected, but silent for {patience:g} s: {self.greeting.title} would have answered"
             return failed(Exit.GREETING, fact, self.greeting.silence)
+        except TransportError as exc:
+            return broke(str(exc))
         except EmissaryError as exc:
             fact = f"the connection broke before {self.greeting.title} greeted: {exc}"
             return failed(Exit.GREETING, fact, self.greeting.silence)
         took = self.clock.monotonic() - began
         return Finding(found.status, found.fact, found.remedy, took, found.exit)
+
+    def _broken_tunnel(self) -> str | None:
+        """Why the tunnel itself is broken; ``None`` if the relay answers."""
+        try:
+            self.way().ping(min(PING_TIMEOUT, self.settings.timeout))
+        except TimeoutError:
+            return "no answer in time"
+        except EmissaryError as exc:
+            return str(exc)
+        return None
 
     def warm(self) -> Finding:
         """Was that a cold start? A second relay tells."""
@@ -204,32 +213,6 @@ class Vpc:
         if took < first * COLD_SHARE:
             return ok(f"the first start was cold; a warm one saves {(first - took) * 1000:.0f} ms", took)
         return ok("a second start takes as long: the way is long, or each start is a cold one", took)
-
-
-_OTHER_PROBLEM: Final = (
-    Exit.NOT_REACHED,
-    "was not reached: connecting failed",
-    "see RelayFunction's log for the cause",
-)
-
-_TARGET_PROBLEMS: Final[dict[type[BaseException], tuple[Exit, str, str]]] = {
-    TargetRefusedError: (
-        Exit.REFUSED,
-        "refuses connections",
-        "its host is reached: see that the service runs, and listens there, not on loopback alone",
-    ),
-    TargetUnreachableError: (
-        Exit.UNREACHABLE,
-        "has no route from the relay's subnets",
-        "check their route tables, peering and network ACLs",
-    ),
-    TargetTimedOutError: (
-        Exit.TIMED_OUT,
-        "does not answer the relay",
-        "check the target's security group (it must admit the relay's, output RelaySecurityGroupId), network "
-        "ACLs, and the stack's parameter TargetPorts",
-    ),
-}
 
 
 def _is_address(host: str) -> bool:

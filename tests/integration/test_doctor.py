@@ -2,90 +2,39 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pathlib
-import re
-import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from emissary_lib import Key, LocalCloud
-from emissary_lib.commands.doctor import run_doctor
 from emissary_lib.demo.postgres import Postgres, embedded_postgres
 from emissary_lib.exit_status import Exit
 from emissary_lib.local import Faults
+from emissary_lib.protocol.banner import Banner
+from emissary_lib.protocol.frames import Frame, FrameType, encode
 from emissary_lib.protocol.keys import format_keys
-from emissary_lib.protocol.targets import Target
+from tests.helpers.bridge import KEY as BRIDGE_KEY
+from tests.helpers.bridge import Behaviour, Bridge
 from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,
     PARAMETERS,
     ROOT,
-    SOON,
     TEMPLATE,
     audit_record,
     eventually,
 )
-from tests.helpers.servers import BlackHole, Server, echo, greeter, sink, source, unused_port
-from tests.helpers.tls_front import pass_on
-from tests.helpers.ws_server import WsServer
-from tests.unit.doctor.test_greetings import MARIADB_SAYS
+from tests.helpers.doctor_cloud import SHORT, ask, faulty
+from tests.helpers.servers import BlackHole, Server, echo, source, unused_port
+from tests.helpers.ws_server import Request, WsServer, refusal
 
 pytestmark = LINUX_ONLY
-
-#: Timeout of a rung that a test lets run out, in seconds: more than a cold start, less than patience.
-SHORT = 4.0
-
-
-class Told:
-    """What the doctor said, as its JSON has it."""
-
-    def __init__(self, status: int, text: str) -> None:
-        self.status = status
-        self.report: dict[str, Any] = json.loads(text)
-        self.rungs: dict[str, dict[str, Any]] = {each["rung"]: each for each in self.report["rungs"]}
-
-    def broke(self) -> tuple[str | None, int]:
-        return self.report["broken_at"], self.status
-
-    def __getitem__(self, rung: str) -> str:
-        return str(self.rungs[rung]["status"])
-
-    def fact(self, rung: str) -> str:
-        return str(self.rungs[rung]["fact"])
-
-    def remedy(self, rung: str) -> str:
-        return str(self.rungs[rung]["remedy"])
-
-
-def ask(
-    url: str, key: Key, target: tuple[str, int] | None = None, *, timeout: float = DIAL, greet: str = "auto"
-) -> Told:
-    out = io.StringIO()
-    environ = {"EMISSARY_URL": url, "EMISSARY_AUTH_KEYS": format_keys([key])}
-    made = Target(*target) if target else None
-    status = run_doctor(
-        made, environ=environ, out=out, greet=greet, timeout=timeout, json_line=True, env_file="no.env"
-    )
-    return Told(status, out.getvalue())
-
-
-@contextmanager
-def faulty(cloud: LocalCloud, **faults: Any) -> Iterator[None]:
-    """Faults in force, and gone afterwards."""
-    cloud.set_faults(Faults(seed=5, **faults))
-    try:
-        yield
-    finally:
-        cloud.set_faults(Faults())
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +198,10 @@ def test_a_wrong_stage(cloud: LocalCloud) -> None:
 
 
 def test_a_server_that_speaks_another_subprotocol() -> None:
-    with WsServer(subprotocol="chat") as server:
+    def upgrades_only(request: Request) -> bytes | None:
+        return None if "upgrade" in request.headers else refusal(426)
+
+    with WsServer(subprotocol="chat", answer=upgrades_only) as server:
         told = ask(server.url, Key(1, bytes(32)), timeout=SHORT)
     assert told.broke() == ("connect", Exit.DOOR)
     assert "something else answers" in told.remedy("connect")
@@ -278,15 +230,37 @@ def test_a_door_that_does_not_open(sick: LocalCloud, faults: dict[str, Any], say
     assert says in told.fact("connect")
 
 
+def test_a_door_that_hangs(sick: LocalCloud) -> None:
+    with faulty(sick, invoke_hang=1.0, functions=("ConnectFunction",)):
+        told = ask(sick.url, sick.key, timeout=1.0)
+    assert told.broke() == ("connect", Exit.DOOR)
+    assert "no answer to the upgrade within 1 s" in told.fact("connect")
+
+
+def test_a_server_that_does_not_hold_the_key() -> None:
+    with Bridge(Behaviour(false_proof=True)) as bridge:
+        told = ask(bridge.url, BRIDGE_KEY)
+    assert (told["answer"], told["version"]) == ("ok", "ok")
+    assert told.broke() == ("proof", Exit.PROOF)
+
+
+def test_a_bridge_of_another_version() -> None:
+    banner = Banner("emissary-lambda", "9.0.0", 3, bytes(32), bytes(36)).encode()
+    frame = Frame(FrameType.DATA, generation=1, window=65_536, ack=3, payload=banner)
+    with Bridge(Behaviour(answer=encode(frame))) as bridge:
+        told = ask(bridge.url, BRIDGE_KEY)
+    assert told["answer"] == "ok"
+    assert told.broke() == ("version", Exit.VERSION)
+    assert "version 3" in told.fact("version")
+
+
 @pytest.mark.parametrize(
     "faults",
     [
         {"message_429": 1.0},
         {"message_500": 1.0},
         {"drop": 1.0},
-        {"crash": 1.0, "functions": ("DefaultFunction",)},
         {"post_429": 1.0},
-        {"post_410": 1.0},
     ],
     ids=lambda faults: next(iter(faults)),
 )
@@ -314,6 +288,10 @@ def test_a_gateway_that_fails_now_and_then_is_a_warning(sick: LocalCloud) -> Non
         {"drop": 0.05},
         {"delay": 0.3},
         {"post_500": 0.2},
+        {"post_410": 0.2},
+        {"crash": 0.2, "functions": ("DefaultFunction", "DisconnectFunction")},
+        {"connect_429": 0.3},
+        {"storm_every": 0.5},
         {"lost_write": 0.3},
         {"stale_read": 0.5},
         {"database_500": 0.1},
@@ -329,148 +307,3 @@ def test_a_gateway_that_fails_now_and_then_is_a_warning(sick: LocalCloud) -> Non
 def test_what_a_dial_survives_the_doctor_survives(sick: LocalCloud, faults: dict[str, Any]) -> None:
     with faulty(sick, **faults), Server(echo) as target:
         assert ask(sick.url, sick.key, target).broke() == (None, 0)
-
-
-# -- the relay and the target -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "faults",
-    [
-        {"crash": 1.0, "functions": ("RelayFunction",), "crash_seconds": 0.0},
-        {"invoke_429": 1.0},
-    ],
-    ids=lambda faults: next(iter(faults)),
-)
-def test_a_relay_that_does_not_come(sick: LocalCloud, faults: dict[str, Any]) -> None:
-    with Server(sink) as target:
-        ask(sick.url, sick.key)  # warm, so that only the relay is slow
-        with faulty(sick, **faults):
-            told = ask(sick.url, sick.key, target, timeout=SHORT)
-    assert told.broke() == ("relay", Exit.RELAY)
-    assert "RelayFunction" in told.remedy("relay")
-
-
-def test_a_target_that_is_not_allowed(cloud: LocalCloud) -> None:
-    told = ask(cloud.url, cloud.key, ("db.internal", 5432))
-    assert told.broke() == ("allowed", Exit.NOT_ALLOWED)
-    assert "AllowedTargets" in told.remedy("allowed")
-
-
-def test_a_name_that_does_not_resolve(cloud: LocalCloud) -> None:
-    told = ask(cloud.url, cloud.key, ("no-such-name.invalid", 5432))
-    assert told.broke() == ("name", Exit.NAME_NOT_FOUND)
-    assert told["relay"] == "ok"
-
-
-def test_a_target_that_refuses(cloud: LocalCloud) -> None:
-    with unused_port() as target:
-        told = ask(cloud.url, cloud.key, target)
-    assert told.broke() == ("target", Exit.REFUSED)
-
-
-def test_a_target_that_swallows_connections(cloud: LocalCloud) -> None:
-    with BlackHole() as target:
-        told = ask(cloud.url, cloud.key, target)
-    assert told.broke() == ("target", Exit.TIMED_OUT)
-    assert "security group" in told.remedy("target")
-
-
-def test_a_tunnel_that_is_cut_while_it_is_looked_at(sick: LocalCloud) -> None:
-    def cut_it(connection: socket.socket) -> None:
-        connection.recv(1)  # the greeting's request: the doctor is in the middle of it
-        sick.cut("dialer", "reset")
-        sink(connection)
-
-    with Server(cut_it) as target:
-        told = ask(sick.url, sick.key, target, greet="postgres")
-    assert told.broke() == ("greeting", Exit.GREETING)
-    assert "broke before PostgreSQL greeted" in told.fact("greeting")
-
-
-# -- greetings ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("greet", ["postgres", "mysql", "redis"])
-def test_a_target_that_does_not_speak(cloud: LocalCloud, greet: str) -> None:
-    with Server(sink) as target:
-        told = ask(cloud.url, cloud.key, target, greet=greet, timeout=SHORT)
-    assert told.broke() == ("greeting", Exit.GREETING)
-    assert "silent for 4 s" in told.fact("greeting")
-
-
-def test_a_target_that_hangs_up(cloud: LocalCloud) -> None:
-    with Server(source(b"")) as target:
-        told = ask(cloud.url, cloud.key, target, greet="redis")
-    assert told.broke() == ("greeting", Exit.GREETING)
-    assert "hung up without a word of Redis" in told.fact("greeting")
-
-
-def test_a_target_that_is_somebody_else(cloud: LocalCloud) -> None:
-    with Server(greeter(b"SSH-2.0-OpenSSH_9.6\r\n")) as target:
-        told = ask(cloud.url, cloud.key, target, greet="mysql")
-    assert told.broke() == ("greeting", Exit.GREETING)
-    assert "an SSH server answers" in told.fact("greeting")
-
-
-def test_a_recorded_mariadb_and_a_recorded_redis_are_recognised(cloud: LocalCloud) -> None:
-    def redis(connection: socket.socket) -> None:
-        assert connection.recv(6) == b"PING\r\n"
-        connection.sendall(b"-NOAUTH Authentication required.\r\n")
-        sink(connection)
-
-    with Server(greeter(MARIADB_SAYS)) as target:
-        told = ask(cloud.url, cloud.key, target, greet="mysql")
-        assert "MariaDB 10.11.18" in told.fact("greeting")
-    with Server(redis) as target:
-        told = ask(cloud.url, cloud.key, target, greet="redis")
-        assert "asks for a password" in told.fact("greeting")
-    assert told.broke() == (None, 0)
-
-
-@contextmanager
-def behind(*words: str, directory: pathlib.Path) -> Iterator[tuple[str, int]]:
-    """A real server that listens on the socket file ``s`` in its directory; gives a TCP address before it."""
-    path = str(directory / "s")
-
-    def serve(connection: socket.socket) -> None:
-        with socket.socket(socket.AF_UNIX) as back:
-            back.connect(path)
-            pass_on(connection, back)
-
-    def listens() -> bool | None:
-        assert process.poll() is None, (directory / "log").read_text()
-        with socket.socket(socket.AF_UNIX) as trial:
-            return trial.connect_ex(path) == 0 or None
-
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, cwd=directory)
-        try:
-            eventually(listens, words[0])
-            with Server(serve) as address:
-                yield address
-        finally:
-            process.terminate()
-            process.wait(SOON)
-
-
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server is installed")
-@pytest.mark.parametrize(("options", "says"), [([], "no password"), (["--requirepass", "x"], "a password")])
-def test_a_real_redis(cloud: LocalCloud, tmp_path: pathlib.Path, options: list[str], says: str) -> None:
-    words = ["redis-server", "--port", "0", "--unixsocket", "s", "--save", "", *options]
-    with behind(*words, directory=tmp_path) as target:
-        told = ask(cloud.url, cloud.key, target, greet="redis")
-    assert told.broke() == (None, 0)
-    assert f"asks for {says}" in told.fact("greeting")
-
-
-@pytest.mark.skipif(shutil.which("mariadbd") is None, reason="no mariadbd is installed")
-def test_a_real_mariadb(cloud: LocalCloud, tmp_path: pathlib.Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    words = ["mariadbd", "--no-defaults", f"--datadir={data}", f"--socket={tmp_path / 's'}"]
-    words += ["--skip-networking", "--skip-grant-tables", *(["--user=root"] if os.getuid() == 0 else [])]
-    with behind(*words, directory=tmp_path) as target:
-        told = ask(cloud.url, cloud.key, target, greet="mysql")
-    assert told.broke() == (None, 0)
-    assert re.match(r"MariaDB \d+\.\d+", told.fact("greeting"))

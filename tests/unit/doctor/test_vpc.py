@@ -167,6 +167,18 @@ def test_a_target_that_does_not_speak_breaks_the_greeting() -> None:
     assert "silent for 10 s" in found.fact
 
 
+def test_a_target_that_does_not_speak_is_told_from_a_tunnel_that_died() -> None:
+    way = FakeWay(FakeClock(), raises={"ping": TimeoutError()})
+    found = vpc(way).greet()
+    assert (found.exit, found.fact) == (Exit.CUT_OFF, "the tunnel broke: no answer in time")
+    assert way.steps == ["converse", "ping"]
+
+
+def test_a_websocket_that_closes_while_the_target_is_asked_is_a_broken_tunnel() -> None:
+    found = vpc(FakeWay(FakeClock(), raises={"converse": LinkClosedError("1001")})).greet()
+    assert (found.exit, found.fact) == (Exit.CUT_OFF, "the tunnel broke: 1001")
+
+
 def test_a_target_that_hangs_up_breaks_the_greeting() -> None:
     found = vpc(FakeWay(FakeClock(), target_ends=True)).greet()
     assert found.exit is Exit.GREETING
