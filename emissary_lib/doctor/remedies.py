@@ -10,8 +10,8 @@ from emissary_lib.exit_status import Exit
 
 NO_RELAY_REMEDY: Final = (
     "see RelayFunction's log: no line means that it did not start (concurrency, or inactive after two idle "
-    "weeks: try again in a minute), 'could not dial back' that the VPC lets nothing out to the gateway (NAT or "
-    "egress-only gateway, port 443, private DNS of an execute-api endpoint)"
+    "weeks: try again in a minute), 'could not dial back' that the VPC lets nothing out to the gateway (NAT "
+    "or egress-only gateway, port 443, private DNS of an execute-api endpoint)"
 )
 
 #: For a reason of no kind below: exit status, fact, remedy.
