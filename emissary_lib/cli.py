@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from emissary_lib._version import __version__
-from emissary_lib.commands import texts, values
+from emissary_lib.commands import keys, texts, values
 from emissary_lib.commands.doctor import GREET, TIMEOUT, run_doctor
 from emissary_lib.commands.execute import run_command
 from emissary_lib.commands.forward import LISTEN, listening, run_until_stopped, shown, warnings_shown
@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     _add_local(commands)
     _add_template(_add(commands, "demo", _run_demo, extra="demo"))
     _add_template(_add(commands, "bench", _run_bench, extra="local"))
+    _add_keys(commands)
     return top
 
 
@@ -214,6 +215,20 @@ def _add_local(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
 
 
+def _add_keys(commands: _Commands[argparse.ArgumentParser]) -> None:
+    actions = _add(commands, "keys", _run_keys, extra="aws").add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
+    new = actions.add_parser("new", help="add a fresh key and print it, this once")
+    new.add_argument("--kid", type=int, metavar="ID", help="its id (default: the next above the highest)")
+    listing = actions.add_parser("list", help="ids and ages; no secret")
+    retire = actions.add_parser("retire", help="take a key away, unless it is the last one")
+    retire.add_argument("kid", type=int, metavar="ID", help="the key's id")
+    for action in (new, listing, retire):
+        action.add_argument("--secret", required=True, metavar="ARN", help="ARN or name of the keys' secret")
+        action.add_argument("--json", action="store_true", help="print one line of JSON")
+
+
 def _add_template(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--template",
@@ -267,6 +282,17 @@ def _run_local(arguments: argparse.Namespace) -> int:
         time_scale=arguments.time_scale,
         tls=arguments.tls,
     )
+
+
+def _run_keys(arguments: argparse.Namespace) -> int:
+    secret, json_line = arguments.secret, arguments.json
+    if arguments.action == "new":
+        keys.new(secret, arguments.kid, json_line=json_line, out=sys.stdout)
+    elif arguments.action == "retire":
+        keys.retire(secret, arguments.kid, json_line=json_line, out=sys.stdout)
+    else:
+        keys.list_keys(secret, json_line=json_line, out=sys.stdout)
+    return Exit.OK
 
 
 def _run_demo(arguments: argparse.Namespace) -> int:

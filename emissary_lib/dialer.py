@@ -18,6 +18,7 @@ from emissary_lib.deadline import Deadline
 from emissary_lib.endpoint import Endpoint
 from emissary_lib.exceptions import ClosedError, reset_error
 from emissary_lib.flight_budget import FlightBudget
+from emissary_lib.health import Health, check_health
 from emissary_lib.listener import Forward
 from emissary_lib.loopback import reset, tcp_pair
 from emissary_lib.opening import OpenedSession, open_session
@@ -179,6 +180,28 @@ class Dialer:
                 raise session.error  # nobody else could tell: the program has a plain socket
 
         return Forward(listen, serve)
+
+    def health(self, timeout: float | None = DIAL_TIMEOUT) -> Health:
+        """Ask the bridge how it is: its version, the keys that are valid, how many sessions there may be.
+
+        No relay starts, and the VPC is not touched. A throttled or broken gateway is tried again as by
+        :meth:`dial`.
+
+        Args:
+            timeout: Seconds for all of it; ``None`` for no limit.
+
+        Raises:
+            ClosedError: The dialer was closed.
+            AuthenticationError: The key is unknown or wrong, here or there.
+            TransportError: The gateway was not reached, or refused.
+            RemoteProtocolError: The bridge is of a release that knows no such question.
+            TimeoutError: ``timeout`` ran out.
+
+        Blocking: until the answer. Any thread.
+        """
+        if self._closed:
+            raise ClosedError("this dialer was closed; make a new one")
+        return check_health(self._endpoint, self._key, Deadline(timeout))
 
     def close(self) -> None:
         """Refuse further dials, and see what was written off. Idempotent.

@@ -23,12 +23,14 @@
     |  |- NameNotFoundError
     |  |- TargetRefusedError(ConnectionRefusedError)
     |  |- TargetUnreachableError
+    |  |- SessionLimitError                         as many sessions as the bridge allows are open
     |  |- TargetTimedOutError(TimeoutError)        the target did not answer the relay
     |  `- DialTimeoutError(TimeoutError)           dial's own timeout ran out; ``step`` says where
     |- TunnelResetError(ConnectionResetError)      an open tunnel was cut off; ``code``
     |  `- RelayDeadlineError                       because the relay reached Lambda's time limit
     |- ListenError                                 a command: the local address cannot be listened on
     |- CommandError                                emissary exec: its program cannot be started
+    |- OperationError                              emissary keys, sessions: not done, by AWS or by us
     `- ClosedError                                 used after close(): a bug in the caller
 
 Each also derives from the built-in error in brackets, so drivers that catch ``OSError`` or
@@ -73,10 +75,12 @@ __all__ = [
     "LocalProtocolError",
     "MissingCredentialsError",
     "NameNotFoundError",
+    "OperationError",
     "ProtocolError",
     "RelayDeadlineError",
     "RemoteProtocolError",
     "ServerProofError",
+    "SessionLimitError",
     "TargetNotAllowedError",
     "TargetRefusedError",
     "TargetTimedOutError",
@@ -163,6 +167,10 @@ class TargetUnreachableError(DialError):
     """The relay has no route to the target, or connecting failed in another way."""
 
 
+class SessionLimitError(DialError):
+    """As many sessions are open as the bridge allows, of this key or in all; the text says which."""
+
+
 class TargetTimedOutError(DialError, TimeoutError):
     """The target did not answer the relay in time."""
 
@@ -205,6 +213,10 @@ class CommandError(EmissaryError):
     """The program that ``emissary exec`` was to run cannot be started."""
 
 
+class OperationError(EmissaryError):
+    """What an operator asked of the stack was not done: AWS refused, or it would do harm."""
+
+
 class ClosedError(EmissaryError):
     """Used after ``close()``."""
 
@@ -233,11 +245,25 @@ _DIAL_ERRORS: dict[Code, tuple[type[DialError], str]] = {
 }
 
 
-def dial_error(target: Target, code: Code) -> EmissaryError:
-    """The error for a dial that the bridge or the relay answered with ``code``."""
+def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
+    """The error for a dial that the bridge or the relay answered with ``code``.
+
+    Args:
+        target: What was dialled.
+        code: Why it was not reached.
+        reason: What the bridge says of it, where that is more than the code does.
+    """
     if code is Code.AUTHENTICATION_FAILED:
         return AuthenticationError(
             f"dialling {target}: the bridge did not accept the key; check EMISSARY_AUTH_KEYS on both sides"
+        )
+    if code is Code.SESSION_LIMIT:
+        return SessionLimitError(
+            f"cannot reach {target}: {reason or MEANINGS[code]}; close some of them or wait for their end "
+            "(emissary sessions list), or raise the limit (template parameters MaxSessions, "
+            "MaxSessionsPerKey)",
+            target=target,
+            code=code,
         )
     kind, hint = _DIAL_ERRORS.get(code, (DialError, MEANINGS[code]))
     return kind(f"cannot reach {target}: {hint}", target=target, code=code)

@@ -14,6 +14,8 @@ from emissary_lib.exceptions import (
     DialTimeoutError,
     ListenError,
     NameNotFoundError,
+    OperationError,
+    SessionLimitError,
     TargetNotAllowedError,
     TargetRefusedError,
     TargetTimedOutError,
@@ -44,6 +46,8 @@ class Exit(enum.IntEnum):
     REFUSED = 11
     UNREACHABLE = 12
     PORT = 13
+    NOT_DONE = 14
+    LIMIT = 15
     GATEWAY_NAME = 20
     GATEWAY_TLS = 21
     CLOCK = 22
@@ -73,6 +77,8 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.REFUSED: "the target refused the connection",
     Exit.UNREACHABLE: "there is no route to the target",
     Exit.PORT: "the local address cannot be listened on",
+    Exit.NOT_DONE: "of keys and sessions: AWS refused, or it would do harm; nothing was changed",
+    Exit.LIMIT: "as many sessions are open as the stack allows",
     Exit.GATEWAY_NAME: "of doctor: the gateway's name does not resolve",
     Exit.GATEWAY_TLS: "of doctor: TLS to the gateway fails",
     Exit.CLOCK: "of doctor: this machine's clock is too far from the gateway's",
@@ -94,9 +100,11 @@ STATUSES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
     (AuthenticationError, Exit.KEY),
     (ListenError, Exit.PORT),
     (CommandError, Exit.NOT_STARTED),
+    (OperationError, Exit.NOT_DONE),
     (TargetNotAllowedError, Exit.NOT_ALLOWED),
     (NameNotFoundError, Exit.NAME_NOT_FOUND),
     (TargetRefusedError, Exit.REFUSED),
+    (SessionLimitError, Exit.LIMIT),
     (TargetUnreachableError, Exit.UNREACHABLE),
     (TargetTimedOutError, Exit.TIMED_OUT),
     (DialTimeoutError, Exit.TIMED_OUT),

@@ -117,7 +117,7 @@ def _open_once(
     progress: _Progress,
 ) -> OpenedSession:
     progress.step = _Progress.step
-    door = _pass_the_door(endpoint, key, deadline)
+    door = pass_the_door(endpoint, key, deadline)
     nonce, transport = door.nonce, door.transport
     try:
         session = Session(Side.CLIENT, config, now=time.monotonic())
@@ -184,7 +184,13 @@ def knock(endpoint: Endpoint, key: Key, deadline: Deadline) -> Door:
     return Door(nonce, date, transport)
 
 
-def _pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> Door:
+def pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> Door:
+    """Ask to be let in, again and again while the gateway is throttled or broken.
+
+    Raises:
+        EmissaryError: As :func:`knock`, of the last attempt; a refusal as :func:`refusal` has it, at once.
+        TimeoutError: The deadline passed.
+    """
     wait = BACK_OFF[0]
     while True:
         try:
@@ -327,7 +333,7 @@ class Exchange:
 
     def _aborted(self, event: Aborted) -> EmissaryError:
         if event.code is Code.AUTHENTICATION_FAILED or event.code >= Code.TARGET_NOT_ALLOWED:
-            return dial_error(self.target, event.code)
+            return dial_error(self.target, event.code, event.reason)
         if event.code is Code.UNSUPPORTED_VERSION:
             return UnsupportedVersionError(f"dialling {self.target}: {event.reason}")
         if event.code in (Code.PROTOCOL_ERROR, Code.FLOW_CONTROL_ERROR):

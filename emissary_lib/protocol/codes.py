@@ -35,6 +35,7 @@ class Code(enum.IntEnum):
     COMMAND_NOT_SUPPORTED = 38
     ADDRESS_NOT_SUPPORTED = 39
     AUTHENTICATION_FAILED = 40
+    SESSION_LIMIT = 41
 
 
 #: One sentence for each code: what happened, for error messages and logs.
@@ -63,6 +64,7 @@ MEANINGS: dict[Code, str] = {
     Code.COMMAND_NOT_SUPPORTED: "a SOCKS5 command other than CONNECT",
     Code.ADDRESS_NOT_SUPPORTED: "an unknown address type",
     Code.AUTHENTICATION_FAILED: "wrong username or password in the SOCKS5 exchange",
+    Code.SESSION_LIMIT: "as many sessions as are allowed are open",
 }
 
 _BY_NUMBER = {int(code): code for code in Code}

@@ -60,6 +60,9 @@ SMALL_FRAMES: Final = 2
 #: Pause after a gateway error: first and longest, in seconds (section 4.6).
 ERROR_PAUSE: Final = (0.1, 5.0)
 
+#: A HEALTH that was not answered is repeated this often, in seconds (section 3.6).
+HEALTH_INTERVAL: Final = 1.0
+
 #: Keepalive, in seconds (section 4.7). API Gateway cuts a connection after 10 idle minutes, and NAT
 #: gateways and endpoints forget a flow after 350 s, so the interval is below both.
 PING_INTERVAL: Final = 240.0

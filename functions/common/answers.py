@@ -5,6 +5,7 @@ from __future__ import annotations
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import INITIAL_WINDOW
 from emissary_lib.protocol.frames import Frame, FrameType, encode
+from emissary_lib.protocol.health import Healthy
 from emissary_lib.protocol.payloads import Disconnected, Ended, Reset, Resumed
 from functions.common.session import Role, Session
 
@@ -36,6 +37,10 @@ def probed(payload: bytes, generation: int) -> str:
     return encode(Frame(FrameType.PROBED, generation=generation, payload=payload[:_PROBE_BYTES]))
 
 
+def healthy(payload: Healthy, generation: int) -> str:
+    return encode(Frame(FrameType.HEALTHY, generation=generation, payload=payload.encode()))
+
+
 def disconnected(role: Role, epoch: int, generation: int) -> str:
     """``epoch`` is that of the connection that is gone."""
     payload = Disconnected(role.wire, epoch & 0xFFFF).encode()
@@ -55,5 +60,5 @@ def ended(session: Session | None) -> str:
         payload = Ended(Code.UNKNOWN_SESSION, 0, 0, MEANINGS[Code.UNKNOWN_SESSION])
         return encode(Frame(FrameType.ENDED, payload=payload.encode()))
     ending = session.ending
-    payload = Ended(ending.code, ending.dialer_final, ending.relay_final, MEANINGS[ending.code])
+    payload = Ended(ending.code, ending.dialer_final, ending.relay_final, ending.text)
     return encode(Frame(FrameType.ENDED, generation=session.generation, payload=payload.encode()))

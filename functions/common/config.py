@@ -15,15 +15,36 @@ from emissary_lib.protocol.keys import KeyRing, parse_keys
 from emissary_lib.protocol.targets import AllowList
 
 AUTH_KEYS: Final = "EMISSARY_AUTH_KEYS"
+AUTH_KEYS_SECRET: Final = "EMISSARY_AUTH_KEYS_SECRET"
+MAX_SESSIONS: Final = "EMISSARY_MAX_SESSIONS"
+MAX_SESSIONS_PER_KEY: Final = "EMISSARY_MAX_SESSIONS_PER_KEY"
 ALLOWED_TARGETS: Final = "EMISSARY_ALLOWED_PROXY_TARGETS"
 TABLE: Final = "EMISSARY_TABLE"
 RELAY_FUNCTION: Final = "EMISSARY_RELAY_FUNCTION"
 LOG_LEVEL: Final = "EMISSARY_LOG_LEVEL"
 REGION: Final = "AWS_REGION"
+SERVICE: Final = "POWERTOOLS_SERVICE_NAME"
+
+#: Largest limit of sessions. Each of them has an item of its own in the table, and the last free one is
+#: found by reading them all.
+MOST_SESSIONS: Final = 1000
 
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """Where the shared keys are.
+
+    Attributes:
+        secret: ARN or name of the secret that holds them; empty if they are in the environment.
+        ring: The keys in the environment; empty if they are in a secret.
+    """
+
+    secret: str
+    ring: KeyRing = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +53,25 @@ class ConnectSettings:
 
     table: str
     region: str
-    keys: KeyRing = field(repr=False)
+    keys: KeySettings
 
 
 @dataclass(frozen=True, slots=True)
 class DefaultSettings:
-    """Of ``$default``."""
+    """Of ``$default``.
+
+    Attributes:
+        max_sessions: Sessions at once; 0 for any number.
+        max_sessions_per_key: Sessions at once of each key; 0 for any number.
+    """
 
     table: str
     region: str
     relay_function: str
     allow: AllowList
-    keys: KeyRing = field(repr=False)
+    keys: KeySettings
+    max_sessions: int = 0
+    max_sessions_per_key: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +90,7 @@ def connect_settings(environ: Mapping[str, str]) -> ConnectSettings:
     """
     reader = _Reader(environ)
     table, region = reader.text(TABLE), reader.text(REGION)
-    keys = reader.parsed(AUTH_KEYS, lambda text: KeyRing(parse_keys(text)), KeyRing())
+    keys = reader.keys()
     reader.finish()
     return ConnectSettings(table, region, keys)
 
@@ -75,10 +103,11 @@ def default_settings(environ: Mapping[str, str]) -> DefaultSettings:
     """
     reader = _Reader(environ)
     table, region, relay = reader.text(TABLE), reader.text(REGION), reader.text(RELAY_FUNCTION)
-    keys = reader.parsed(AUTH_KEYS, lambda text: KeyRing(parse_keys(text)), KeyRing())
+    keys = reader.keys()
     allow = reader.parsed(ALLOWED_TARGETS, AllowList.parse, AllowList())
+    most, most_per_key = reader.limit(MAX_SESSIONS), reader.limit(MAX_SESSIONS_PER_KEY)
     reader.finish()
-    return DefaultSettings(table, region, relay, allow, keys)
+    return DefaultSettings(table, region, relay, allow, keys, most, most_per_key)
 
 
 def disconnect_settings(environ: Mapping[str, str]) -> DisconnectSettings:
@@ -111,6 +140,20 @@ class _Reader:
         if not value:
             self._faults.append(f"{name} is not set; template.yaml should set it")
         return value
+
+    def keys(self) -> KeySettings:
+        secret = self._environ.get(AUTH_KEYS_SECRET, "").strip()
+        if secret:
+            return KeySettings(secret, KeyRing())
+        ring = self.parsed(AUTH_KEYS, lambda text: KeyRing(parse_keys(text)), KeyRing())
+        return KeySettings("", ring)
+
+    def limit(self, name: str) -> int:
+        text = self._environ.get(name, "").strip() or "0"
+        if not (text.isascii() and text.isdigit() and int(text) <= MOST_SESSIONS):
+            self._faults.append(f"{name}: {text!r} is no whole number from 0 (no limit) to {MOST_SESSIONS}")
+            return 0
+        return int(text)
 
     def parsed(self, name: str, parse: Callable[[str], T], instead: T) -> T:
         text = self.text(name)

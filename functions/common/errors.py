@@ -7,7 +7,9 @@
     |- SubprotocolError      the upgrade request does not offer ours
     |- NonceBurntError       a nonce is used a second time
     |- ClaimRefusedError     a relay (or a resuming client) claims what is not its own
+    |- KeysUnavailableError  the shared keys cannot be fetched
     |- StoreError            the session table did not do what it was asked
+    |- LimitReachedError     there are as many sessions as are allowed
     |- LaunchError           the relay could not be invoked
     `- PeerError             a message was not posted
        |- PeerGoneError         410: the connection does not exist any more
@@ -36,8 +38,16 @@ class ClaimRefusedError(EmissaryError):
     """The session is not this relay's to claim; the text says why, and is for our log only."""
 
 
+class KeysUnavailableError(EmissaryError):
+    """The shared keys cannot be fetched, or are none; the text never holds one."""
+
+
 class StoreError(EmissaryError):
     """The session table could not be reached, or refused; nothing is known of the outcome."""
+
+
+class LimitReachedError(EmissaryError):
+    """There are as many sessions as are allowed; the text, which the dialer is told, says of which limit."""
 
 
 class LaunchError(EmissaryError):

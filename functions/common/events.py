@@ -25,6 +25,7 @@ class GatewayEvent:
         request_id: API Gateway's id of this event, unique.
         headers: Of the upgrade request; only ``$connect`` has them.
         body: The message; only ``$default`` has one.
+        source: The client's address, as API Gateway sees it.
         close_code: Only ``$disconnect``: the WebSocket's close code, as far as known.
     """
 
@@ -36,6 +37,7 @@ class GatewayEvent:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: str = field(default="", repr=False)
     close_code: int | None = None
+    source: str = ""
 
     @classmethod
     def parse(cls, event: Mapping[str, Any]) -> GatewayEvent:
@@ -55,6 +57,7 @@ class GatewayEvent:
                 event.get("headers") or {},
                 event.get("body") or "",
                 context.get("disconnectStatusCode"),
+                (context.get("identity") or {}).get("sourceIp") or "",
             )
         except (KeyError, TypeError) as exc:
             raise EventError(f"not an API Gateway WebSocket event: {exc} is absent or malformed") from exc

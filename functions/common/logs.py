@@ -42,6 +42,7 @@ FIELDS: Final = frozenset(
         "request_id",
         "role",
         "route",
+        "source",
         "started",
         "state",
         "status",

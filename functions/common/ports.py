@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from emissary_lib.protocol.keys import KeyRing
+from functions.common.limits import Limit
 from functions.common.session import (
     Claim,
     Connection,
@@ -61,7 +62,18 @@ class SessionStore(Protocol):
         """Put one fragment into the opening's set, under :func:`session.may_add_fragment`."""
 
     def launch(self, session_id: str, launch: Launch) -> Outcome:
-        """Go to INVOKED with fresh token hashes, under :func:`session.may_launch`."""
+        """Go to INVOKED with fresh token hashes, under :func:`session.may_launch`, and take a slot of each
+        of the launch's limits.
+
+        Raises:
+            LimitReachedError: One of them has none left; the session is as it was.
+        """
+
+    def in_use(self, limit: Limit, now: float) -> int:
+        """How many slots of a limit are taken."""
+
+    def release(self, session: Session) -> None:
+        """Give back the slots that a session has taken. Those it does not hold any more are let alone."""
 
     def claim(self, claim: Claim) -> State:
         """Go to OPEN with the relay's connection, and write that connection.
@@ -91,7 +103,11 @@ class SessionStore(Protocol):
         """Forget one side's connection, if it is still the current one, and note when that was."""
 
     def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
-        """Go to ENDED from the states that ``step`` (END or ABANDON) allows."""
+        """Go to ENDED from the states that ``step`` (END, ABANDON, REFUSE or CHECK) allows.
+
+        Forgets the opening's fragments, and keeps the rest for :data:`session.RECORD_TIME`, but after a
+        CHECK.
+        """
 
 
 class PeerLink(Protocol):
@@ -129,5 +145,13 @@ class RelayLauncher(Protocol):
 class KeySource(Protocol):
     """Where the shared keys come from."""
 
-    def keys(self) -> KeyRing:
-        """The keys that are valid now."""
+    def keys(self, wanted: int) -> KeyRing:
+        """The keys that are valid now.
+
+        Args:
+            wanted: The id of the key that is asked for. A source that remembers keys looks again, though
+                seldom, if it does not know that one: it may be new.
+
+        Raises:
+            KeysUnavailableError: They cannot be had. May block for some seconds.
+        """

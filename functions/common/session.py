@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import CLOCK_SKEW, MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER, VERSION
+from functions.common.limits import Limit
 
 #: How long a dialer may take from its upgrade until a relay has claimed the session, in seconds.
 #:
@@ -26,9 +27,17 @@ OPENING_TIME: Final = 60.0
 #: claimed, so this is never too short. Source: AWS Lambda developer guide, "Lambda quotas".
 RELAY_TIME: Final = 900.0
 
-#: How long items are kept beyond the last moment at which they matter, in seconds. A burnt nonce has to
-#: outlive every clock that would still accept its date.
+#: How long the facts of a session are kept from its launch, and from its end, on, in seconds: who was in,
+#: when, to where (docs/operations.md).
+RECORD_TIME: Final = 7 * 86_400.0
+
+#: How long items are kept beyond the last moment at which the protocol needs them, in seconds. A burnt nonce
+#: has to outlive every clock that would still accept its date.
 PURGE_MARGIN: Final = 3600.0
+
+
+#: How the id begins of a request by which an operator ended a session (``emissary sessions kill``).
+OPERATOR: Final = "operator "
 
 
 class Role(enum.Enum):
@@ -69,6 +78,8 @@ class Step(enum.Enum):
     CLAIM = "claim"
     RESUME = "resume"
     REVISIT = "hear how it ended"
+    CHECK = "ask how the bridge is"
+    REFUSE = "refuse for a limit"
     RESTORE = "restore"
     ABANDON = "abandon"
     END = "end"
@@ -92,6 +103,8 @@ TRANSITIONS: Final[Mapping[Step, Transition]] = {
     Step.RESUME: Transition(frozenset({State.OPEN}), None),
     Step.REVISIT: Transition(frozenset({State.ENDED}), None),
     Step.RESTORE: Transition(frozenset({State.OPEN}), None),
+    Step.CHECK: Transition(frozenset({State.OPENING}), State.ENDED),
+    Step.REFUSE: Transition(frozenset({State.OPENING}), State.ENDED),
     Step.ABANDON: Transition(_BEFORE_CLAIM, State.ENDED),
     Step.END: Transition(frozenset(State) - {State.ENDED}, State.ENDED),
 }
@@ -141,12 +154,24 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a launch writes; ``token_hash`` tells whose launch it is."""
+    """What a launch writes; ``relay_token_hash`` tells whose launch it is.
+
+    Attributes:
+        limits: Each takes a slot.
+        held: Slots that an earlier launch of this session has taken.
+    """
 
     target: str
     relay_token_hash: str
     resume_token_hash: str
     at: float
+    limits: tuple[Limit, ...] = ()
+    held: frozenset[str] = frozenset()
+
+    @property
+    def lease(self) -> float:
+        """Until when the session's slots are its own: no relay of this launch can live longer."""
+        return self.at + OPENING_TIME + RELAY_TIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +210,7 @@ class Ending:
         at: When.
         dialer_messages: Messages the dialer has sent, as far as known.
         relay_messages: Messages the relay has sent, as far as known.
+        reason: What there is to say beyond the code's meaning.
     """
 
     code: Code
@@ -194,6 +220,17 @@ class Ending:
     at: float
     dialer_messages: int = 0
     relay_messages: int = 0
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """Why, in words."""
+        return self.reason or MEANINGS[self.code]
+
+    @property
+    def by_operator(self) -> bool:
+        """Whether an operator's command wrote it, so that no function has recorded it."""
+        return self.by.startswith(OPERATOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +243,13 @@ class Session:
         nonce: The dialer's nonce, 32 bytes.
         date: The dialer's date, exactly as signed.
         host: The API's host, as signed.
+        source: Address that the dialer came from.
         started: When the door let it in.
         expires: Until when it may live: the opening's deadline, from the claim on the relay's.
         purge_at: When the table may delete it.
         instance: The relay invocation that holds it, once claimed.
         invoked_at: When the relay was last launched.
+        slots: Names of the slots that it has taken, or had.
     """
 
     id: str
@@ -232,6 +271,8 @@ class Session:
     target: str | None = None
     invoked_at: float | None = None
     ending: Ending | None = None
+    slots: frozenset[str] = frozenset()
+    source: str = ""
 
     @property
     def generation(self) -> int:

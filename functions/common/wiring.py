@@ -19,11 +19,14 @@ from emissary_lib.protocol.targets import AllowList
 from functions.common import config
 from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust
 from functions.common.adapters.clients import Sdk
+from functions.common.adapters.emf import use_emf
 from functions.common.adapters.json_logging import use_json
-from functions.common.adapters.keys import EnvironmentKeys
+from functions.common.adapters.keys import EnvironmentKeys, Secret, SecretKeys
 from functions.common.adapters.launcher import LambdaLauncher
 from functions.common.adapters.store import DynamoSessionStore
+from functions.common.errors import KeysUnavailableError
 from functions.common.events import GatewayEvent
+from functions.common.limits import NO_LIMITS, Limits
 from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
 from functions.common.routes.connect import OnConnect
 from functions.common.routes.connect_dialer import ConnectDialer
@@ -32,6 +35,7 @@ from functions.common.routes.connect_resume import ConnectResume
 from functions.common.routes.disconnect import OnDisconnect
 from functions.common.routes.ending import EndSession
 from functions.common.routes.forward import Forward
+from functions.common.routes.health import OnHealth
 from functions.common.routes.message import OnMessage
 from functions.common.routes.opening import Opening
 from functions.common.routes.peers import PeerCache
@@ -59,12 +63,14 @@ def on_message(
     clock: Clock,
     entropy: Entropy,
     server_version: str = __version__,
+    limits: Limits = NO_LIMITS,
 ) -> OnMessage:
     """The use case of ``$default``."""
     end = EndSession(store, link, clock)
     forward = Forward(store, link, peers, end)
-    opening = Opening(store, link, launcher, keys, allow, forward, clock, entropy, server_version)
-    return OnMessage(store, link, forward, opening, OnResume(store, link, end), end)
+    opening = Opening(store, link, launcher, keys, allow, forward, clock, entropy, server_version, limits)
+    health = OnHealth(store, link, keys, end, limits, server_version)
+    return OnMessage(store, link, forward, opening, OnResume(store, link, end), end, health)
 
 
 def on_disconnect(store: SessionStore, link: PeerLink, clock: Clock) -> OnDisconnect:
@@ -101,6 +107,11 @@ class _Environment:
     def _new_store(self, table: str) -> DynamoSessionStore:
         return DynamoSessionStore(self._sdk.client("dynamodb"), table)
 
+    def _new_keys(self, settings: config.KeySettings) -> KeySource:
+        if not settings.secret:
+            return EnvironmentKeys(settings.ring)
+        return SecretKeys(Secret(self._sdk.client("secretsmanager"), settings.secret))
+
     def _endpoint(self, event: GatewayEvent) -> str:
         return callback_endpoint(event.domain, event.stage, self._environ)
 
@@ -123,13 +134,26 @@ class Connect(_Environment):
         return self._use_case(event)
 
     def warm(self) -> None:
-        """Build everything ahead of the first event."""
+        """Build everything ahead of the first event, and fetch the keys, which every dialer needs.
+
+        Raises:
+            ConfigError: Settings are wrong.
+            KeysUnavailableError: The keys cannot be had; the first event tries again.
+        """
         _ = self._use_case
+        self._keys.keys(0)
+
+    @functools.cached_property
+    def _settings(self) -> config.ConnectSettings:
+        return config.connect_settings(self._environ)
+
+    @functools.cached_property
+    def _keys(self) -> KeySource:
+        return self._new_keys(self._settings.keys)
 
     @functools.cached_property
     def _use_case(self) -> OnConnect:
-        settings = config.connect_settings(self._environ)
-        return on_connect(self._new_store(settings.table), EnvironmentKeys(settings.keys), time.time)
+        return on_connect(self._new_store(self._settings.table), self._keys, time.time)
 
 
 class Default(_Environment):
@@ -152,17 +176,18 @@ class Default(_Environment):
                 self._store,
                 self._new_link(endpoint, self._settings.region),
                 launcher=self._launcher,
-                keys=EnvironmentKeys(self._settings.keys),
+                keys=self._keys,
                 allow=self._settings.allow,
                 peers=PeerCache(),
                 clock=time.time,
                 entropy=os.urandom,
+                limits=Limits(self._settings.max_sessions, self._settings.max_sessions_per_key),
             )
         use_case(event)
 
     def warm(self) -> None:
         """Build everything but the link ahead of the first event, which alone tells the link's address."""
-        _ = self._store, self._launcher, self._trust
+        _ = self._store, self._launcher, self._keys, self._trust
 
     @functools.cached_property
     def _settings(self) -> config.DefaultSettings:
@@ -171,6 +196,10 @@ class Default(_Environment):
     @functools.cached_property
     def _store(self) -> DynamoSessionStore:
         return self._new_store(self._settings.table)
+
+    @functools.cached_property
+    def _keys(self) -> KeySource:
+        return self._new_keys(self._settings.keys)
 
     @functools.cached_property
     def _launcher(self) -> LambdaLauncher:
@@ -213,13 +242,14 @@ class Disconnect(_Environment):
 def warm(function: Connect | Default | Disconnect, environ: Mapping[str, str]) -> None:
     """Inside Lambda: set up the log and build the function's parts. Elsewhere: nothing.
 
-    Wrong settings are left for the first event to tell, so that a client gets an answer and the log a line,
-    instead of a function that Lambda starts over and over.
+    Wrong settings, and keys that cannot be fetched, are left for the first event to tell, so that a client
+    gets an answer and the log a line, instead of a function that Lambda starts over and over.
     """
     if _IN_LAMBDA not in environ:
         return
     use_json(config.log_level(environ), function=environ.get("AWS_LAMBDA_FUNCTION_NAME", ""))
+    use_emf(environ.get(config.SERVICE, ""))
     try:
         function.warm()
-    except ConfigError:
+    except (ConfigError, KeysUnavailableError):
         pass

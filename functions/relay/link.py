@@ -11,7 +11,7 @@ from emissary_lib.deadline import Deadline
 from emissary_lib.protocol.session import Outgoing
 from emissary_lib.transport.reconnecting import ReconnectingTransport
 from functions.common import logs
-from functions.common.errors import PeerError, PeerGoneError
+from functions.common.errors import PeerBusyError, PeerError, PeerGoneError
 from functions.common.ports import PeerLink
 
 #: Posts under way at once: each takes a round trip to API Gateway, and throughput is posts over that time.
@@ -31,6 +31,7 @@ class RelayLink:
 
     Attributes:
         on_refused: Told when a post was not accepted; the session sends its bytes again.
+        throttled: Posts that were answered 429.
         on_gone: Told when the dialer's connection is not known: it is gone, or was replaced.
     """
 
@@ -43,6 +44,7 @@ class RelayLink:
         self._threads: list[threading.Thread] = []
         self._unposted = 0
         self._closed = False
+        self.throttled = 0
         self.on_refused: Callable[[], None] = lambda: None
         self.on_gone: Callable[[], None] = lambda: None
 
@@ -97,7 +99,10 @@ class RelayLink:
                     self._poster.post(self._dialer, text)
             except PeerGoneError:
                 self.on_gone()
-            except PeerError:
+            except PeerError as exc:
+                if isinstance(exc, PeerBusyError):
+                    with self._lock:
+                        self.throttled += 1
                 self.on_refused()
             except Exception as exc:  # else this thread would end, and the session hang for want of it
                 logs.error("a post failed", exc)

@@ -11,13 +11,16 @@ from emissary_lib.protocol.frames import Frame, decode
 from functions.common.errors import (
     ClaimRefusedError,
     LaunchError,
+    LimitReachedError,
     NonceBurntError,
     PeerBusyError,
     PeerGoneError,
     StoreError,
 )
+from functions.common.limits import Limit
 from functions.common.ports import Outcome
 from functions.common.session import (
+    RECORD_TIME,
     RELAY_TIME,
     TRANSITIONS,
     Claim,
@@ -72,6 +75,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
         self.connections: dict[str, Connection] = {}
+        self.leases: dict[str, tuple[str, float]] = {}
         self.reads = 0
         self.writes = 0
         self.down = False
@@ -105,8 +109,12 @@ class FakeStore:
         old = self._old(session_id)
         if old is None or not may_launch(old, launch.at):
             return Outcome(old, old is not None and old.relay_token_hash == launch.relay_token_hash)
+        slots = frozenset(self._slot(limit, session_id, launch) for limit in launch.limits)
+        self.leases.update(dict.fromkeys(slots, (session_id, launch.lease)))
         return self._put(
             old,
+            slots=slots,
+            purge_at=int(launch.at + RECORD_TIME),
             state=State.INVOKED,
             target=launch.target,
             relay_token_hash=launch.relay_token_hash,
@@ -175,7 +183,27 @@ class FakeStore:
         old = self._old(session_id)
         if old is None or old.state not in TRANSITIONS[step].sources:
             return Outcome(old, old is not None and old.ending is not None and old.ending.by == ending.by)
-        return self._put(old, state=State.ENDED, ending=ending)
+        kept = old.purge_at if step is Step.CHECK else int(ending.at + RECORD_TIME)
+        return self._put(old, state=State.ENDED, ending=ending, fragments=frozenset(), purge_at=kept)
+
+    def in_use(self, limit: Limit, now: float) -> int:
+        self._read()
+        return len([name for name in limit.slots if self._taken(name, now)])
+
+    def release(self, session: Session) -> None:
+        for name in session.slots:
+            if self.leases[name][0] == session.id:
+                self.leases[name] = (session.id, 0)
+
+    def _slot(self, limit: Limit, session_id: str, launch: Launch) -> str:
+        for name in [*sorted(launch.held), *limit.slots]:
+            if name in limit.slots and not self._taken(name, launch.at, session_id):
+                return name
+        raise LimitReachedError(f"{limit} reached")
+
+    def _taken(self, name: str, now: float, session_id: str | None = None) -> bool:
+        holder, expires = self.leases.get(name, ("", 0.0))
+        return expires > now and holder != session_id
 
     def _put(self, old: Session, **changes: Any) -> Outcome:
         new = replace(old, **changes)

@@ -1,6 +1,6 @@
 """One DynamoDB table: conditional writes, transactions, consistent reads, and their errors.
 
-Source: DynamoDB API reference, UpdateItem, TransactWriteItems and GetItem.
+Source: DynamoDB API reference, UpdateItem, TransactWriteItems, GetItem and BatchGetItem.
 """
 
 from __future__ import annotations
@@ -93,6 +93,24 @@ class Table:
         item: Item | None = self._try(self._client.get_item, arguments).get("Item")
         return item
 
+    def get_many(self, keys: Sequence[Item]) -> list[Item]:
+        """Read those of at most 100 items that exist, each consistently, in no order.
+
+        Raises:
+            StoreError: If they cannot be read.
+        """
+        found: list[Item] = []
+        asked: Mapping[str, Any] = {self._name: {"Keys": list(keys), "ConsistentRead": True}}
+        for attempt in range(_TRIES):
+            if attempt:
+                self._wait(attempt)
+            answer = self._try(self._client.batch_get_item, {"RequestItems": asked})
+            found += answer.get("Responses", {}).get(self._name, ())
+            asked = answer.get("UnprocessedKeys") or {}
+            if not asked:
+                return found
+        raise StoreError(f"the session table left reads undone {_TRIES} times")
+
     def update(self, write: Write) -> Item:
         """Update one item; returns it as it is now.
 
@@ -130,11 +148,14 @@ class Table:
         ]
         self._try(self._client.transact_write_items, {"TransactItems": actions})
 
+    def _wait(self, attempt: int) -> None:
+        # Jitter, so that two transactions that met do not meet again.
+        self._pause(_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
+
     def _try(self, call: Callable[..., Any], arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         for attempt in range(_TRIES):
             if attempt:
-                # Jitter, so that two transactions that met do not meet again.
-                self._pause(_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
+                self._wait(attempt)
             try:
                 result: Mapping[str, Any] = call(**arguments)
                 return result

@@ -17,7 +17,7 @@ from functions.common.session import Connection, Ending, Fragment, Role, Session
 Attribute = Mapping[str, Any]
 Item = Mapping[str, Attribute]
 
-#: The table's only key, and the prefixes of the two kinds of items.
+#: The table's only key. Sessions begin with ``S#``, connections with ``C#``, slots with ``L#`` and ``K#``.
 KEY: Final = "pk"
 
 
@@ -27,6 +27,10 @@ def session_key(session_id: str) -> dict[str, Attribute]:
 
 def connection_key(connection_id: str) -> dict[str, Attribute]:
     return {KEY: text("C#" + connection_id)}
+
+
+def slot_key(name: str) -> dict[str, Attribute]:
+    return {KEY: text(name)}
 
 
 def text(value: str) -> Attribute:
@@ -62,6 +66,7 @@ def new_session(session: Session) -> dict[str, Attribute]:
         "purge_at": number(session.purge_at),
         "dialer_epoch": number(session.dialer.epoch),
         "relay_epoch": number(session.relay.epoch),
+        "source": text(session.source),
     }
     if session.dialer.connection is not None:
         item["dialer_connection"] = text(session.dialer.connection)
@@ -110,6 +115,8 @@ def read_session(item: Item) -> Session:
         target=_text(item, "target"),
         invoked_at=float(item["invoked_at"]["N"]) if "invoked_at" in item else None,
         ending=_ending(item) if "ended_by" in item else None,
+        slots=frozenset(item.get("slots", {}).get("SS", ())),
+        source=_text(item, "source") or "",
     )
 
 
@@ -130,6 +137,7 @@ def _ending(item: Item) -> Ending:
         float(item["ended_at"]["N"]),
         _int(item, "dialer_messages"),
         _int(item, "relay_messages"),
+        _text(item, "reason") or "",
     )
 
 

@@ -1,8 +1,37 @@
-"""Where the shared keys come from: today the environment."""
+"""Where the shared keys come from: the environment, or one secret in Secrets Manager.
+
+Secrets Manager is asked by botocore's own client, not by Powertools' parameters: that module imports boto3
+(some 20 ms more of each cold start), and its cache knows neither of a key id that it has not seen nor of what
+to do while Secrets Manager is down.
+
+Source: Secrets Manager API reference, GetSecretValue.
+"""
 
 from __future__ import annotations
 
-from emissary_lib.protocol.keys import KeyRing
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.protocol.keys import KeyRing, parse_keys
+from functions.common import logs
+from functions.common.errors import KeysUnavailableError
+
+#: How long keys are taken for current, in seconds: a key that was retired is accepted no longer than this.
+MAX_AGE: Final = 300.0
+
+#: Least time between two fetches, in seconds. A key id that is not known is a reason to look again, because
+#: it may be new; strangers may show as many of them as they like.
+FETCH_INTERVAL: Final = 10.0
+
+#: The same while there are no keys at all, and nobody can be let in.
+FIRST_INTERVAL: Final = 1.0
+
+#: How long the last good keys serve on while they cannot be fetched, in seconds since they were.
+MAX_STALE: Final = 3600.0
 
 
 class EnvironmentKeys:
@@ -11,6 +40,90 @@ class EnvironmentKeys:
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
 
-    def keys(self) -> KeyRing:
+    def keys(self, wanted: int) -> KeyRing:
         """See :meth:`ports.KeySource.keys`."""
         return self._ring
+
+
+class Secret:
+    """The text of one secret.
+
+    Args:
+        client: A botocore Secrets Manager client.
+        secret: Its ARN or name.
+    """
+
+    def __init__(self, client: Any, secret: str) -> None:
+        self._client = client
+        self._secret = secret
+
+    def __call__(self) -> str:
+        """Fetch it. Blocking: for the client's timeouts.
+
+        Raises:
+            KeysUnavailableError: It cannot be read, or is no text.
+        """
+        try:
+            answer = self._client.get_secret_value(SecretId=self._secret)
+        except ClientError as exc:
+            raise KeysUnavailableError(
+                f"Secrets Manager refused the keys' secret {self._secret}: {exc.response['Error']['Code']}"
+            ) from exc
+        except BotoCoreError as exc:
+            raise KeysUnavailableError(f"Secrets Manager did not answer: {type(exc).__name__}") from exc
+        text = answer.get("SecretString")
+        if not isinstance(text, str):
+            raise KeysUnavailableError(f"the keys' secret {self._secret} holds bytes; want a SecretString")
+        return text
+
+
+class SecretKeys:
+    """:class:`ports.KeySource` of keys that are fetched, and remembered for :data:`MAX_AGE`.
+
+    Not thread-safe: Lambda runs one invocation at a time.
+
+    Args:
+        fetch: Gives the keys' text (see :func:`parse_keys`), or raises KeysUnavailableError.
+        clock: Wall clock. A monotonic one may stand still while the environment is frozen, for hours.
+    """
+
+    def __init__(self, fetch: Callable[[], str], clock: Callable[[], float] = time.time) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._ring: KeyRing | None = None
+        self._fetched = self._tried = 0.0
+        self._failure: KeysUnavailableError | None = None
+
+    def keys(self, wanted: int) -> KeyRing:
+        """See :meth:`ports.KeySource.keys`."""
+        now = self._clock()
+        if self._is_due(wanted, now):
+            self._refresh(now)
+        if self._ring is None or not 0 <= now - self._fetched < MAX_STALE:
+            raise self._failure or KeysUnavailableError("the keys were fetched too long ago")
+        return self._ring
+
+    def _is_due(self, wanted: int, now: float) -> bool:
+        # A clock that was set back gives a negative age: that of keys of an unknown age.
+        interval = FIRST_INTERVAL if self._ring is None else FETCH_INTERVAL
+        if 0 <= now - self._tried < interval:
+            return False
+        current = self._ring is not None and 0 <= now - self._fetched < MAX_AGE
+        return not current or self._ring is None or self._ring.get(wanted) is None
+
+    def _refresh(self, now: float) -> None:
+        self._tried = now
+        try:
+            self._ring = _ring(self._fetch())
+        except KeysUnavailableError as exc:
+            self._failure = exc
+            logs.warning("keys not fetched", cause=str(exc))
+        else:
+            self._fetched, self._failure = now, None
+
+
+def _ring(text: str) -> KeyRing:
+    try:
+        return KeyRing(parse_keys(text))
+    except ConfigError as exc:  # it names positions and ids, never a secret
+        raise KeysUnavailableError(f"the keys' secret: {exc}") from None

@@ -8,17 +8,20 @@ shows this very request as its author, the write counts as done.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER
 from functions.common.adapters import items
 from functions.common.adapters.dynamo import ConditionFailed, Table, Write
 from functions.common.adapters.items import number, text
-from functions.common.errors import ClaimRefusedError, NonceBurntError
+from functions.common.adapters.slots import Slots
+from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
+from functions.common.limits import Limit
 from functions.common.ports import Outcome
 from functions.common.session import (
     PURGE_MARGIN,
+    RECORD_TIME,
     RELAY_TIME,
     TRANSITIONS,
     Claim,
@@ -37,6 +40,9 @@ from functions.common.session import (
 
 _NEW: Final = "attribute_not_exists(#pk)"
 
+#: Tries of a launch that other sessions take a free slot from.
+_TRIES: Final = 10
+
 
 class DynamoSessionStore:
     """:class:`ports.SessionStore` over one DynamoDB table.
@@ -49,6 +55,7 @@ class DynamoSessionStore:
 
     def __init__(self, client: Any, table: str, *, pause: Callable[[float], None] = time.sleep) -> None:
         self._table = Table(client, table, pause)
+        self._slots = Slots(self._table)
 
     def create(self, session: Session) -> None:
         """See :meth:`ports.SessionStore.create`."""
@@ -94,23 +101,35 @@ class DynamoSessionStore:
 
     def launch(self, session_id: str, launch: Launch) -> Outcome:
         """See :meth:`ports.SessionStore.launch`."""
-        states, values = _state_in(Step.LAUNCH)
-        return self._update(
-            session_id,
-            "SET #state = :to, #target = :target, #relay_token_hash = :relay,"
-            " #resume_token_hash = :resume, #invoked_at = :now",
-            f"{states} AND #expires > :now AND (attribute_not_exists(#invoked_at) OR #invoked_at < :stale)",
-            values
-            | {
-                ":to": text(State.INVOKED.value),
-                ":target": text(launch.target),
-                ":relay": text(launch.relay_token_hash),
-                ":resume": text(launch.resume_token_hash),
-                ":now": number(launch.at),
-                ":stale": number(launch.at - RELAUNCH_AFTER),
-            },
-            lambda old: old.relay_token_hash == launch.relay_token_hash,
-        )
+        if launch.limits:
+            return self._launch_limited(session_id, launch)
+        return self._write(_launching(session_id, launch, ()), lambda old: _is_of(launch, old))
+
+    def _launch_limited(self, session_id: str, launch: Launch) -> Outcome:
+        held: Iterable[str] = launch.held
+        for _try in range(_TRIES):
+            slots = [self._slots.choose(limit, session_id, held, launch.at) for limit in launch.limits]
+            try:
+                self._table.transact(
+                    _launching(session_id, launch, slots),
+                    *(self._slots.take(name, session_id, launch) for name in slots),
+                )
+            except ConditionFailed as failed:
+                old = _session(failed.items[0])
+                if old is not None or not any(failed.items):
+                    return Outcome(old, old is not None and _is_of(launch, old))
+                held = ()  # another session was quicker with a slot
+            else:
+                return Outcome(self.session(session_id), True)
+        raise StoreError(f"other sessions were quicker with a free slot {_TRIES} times")
+
+    def in_use(self, limit: Limit, now: float) -> int:
+        """See :meth:`ports.SessionStore.in_use`."""
+        return self._slots.in_use(limit, now)
+
+    def release(self, session: Session) -> None:
+        """See :meth:`ports.SessionStore.release`."""
+        self._slots.release(session)
 
     def claim(self, claim: Claim) -> State:
         """See :meth:`ports.SessionStore.claim`."""
@@ -219,14 +238,18 @@ class DynamoSessionStore:
     def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
         """See :meth:`ports.SessionStore.end`."""
         states, values = _state_in(step)
+        recorded = "" if step is Step.CHECK else ", #purge_at = :purge"
+        if recorded:
+            values |= {":purge": number(int(ending.at + RECORD_TIME))}
         return self._update(
             session_id,
             "SET #state = :to, #code = :code, #dialer_final = :dialer, #relay_final = :relay,"
             " #dialer_messages = :from_dialer, #relay_messages = :from_relay,"
-            " #ended_by = :by, #ended_at = :at",
+            f" #ended_by = :by, #ended_at = :at, #reason = :reason{recorded} REMOVE #fragments",
             states,
             values
             | {
+                ":reason": text(ending.reason),
                 ":to": text(State.ENDED.value),
                 ":code": number(int(ending.code)),
                 ":dialer": number(ending.dialer_final),
@@ -247,7 +270,9 @@ class DynamoSessionStore:
         values: Mapping[str, items.Attribute],
         is_mine: Callable[[Session], bool],
     ) -> Outcome:
-        write = Write.update(items.session_key(session_id), update, condition, values)
+        return self._write(Write.update(items.session_key(session_id), update, condition, values), is_mine)
+
+    def _write(self, write: Write, is_mine: Callable[[Session], bool]) -> Outcome:
         try:
             return Outcome(_session(self._table.update(write)), True)
         except ConditionFailed as failed:
@@ -257,6 +282,33 @@ class DynamoSessionStore:
 
 def _session(item: items.Item | None) -> Session | None:
     return None if item is None else items.read_session(item)
+
+
+def _launching(session_id: str, launch: Launch, slots: Sequence[str]) -> Write:
+    states, values = _state_in(Step.LAUNCH)
+    taken = ", #slots = :slots" if slots else ""
+    if slots:
+        values |= {":slots": {"SS": list(slots)}}
+    return Write.update(
+        items.session_key(session_id),
+        "SET #state = :to, #target = :target, #relay_token_hash = :relay,"
+        f" #resume_token_hash = :resume, #invoked_at = :now, #purge_at = :purge{taken}",
+        f"{states} AND #expires > :now AND (attribute_not_exists(#invoked_at) OR #invoked_at < :stale)",
+        values
+        | {
+            ":to": text(State.INVOKED.value),
+            ":target": text(launch.target),
+            ":relay": text(launch.relay_token_hash),
+            ":resume": text(launch.resume_token_hash),
+            ":now": number(launch.at),
+            ":stale": number(launch.at - RELAUNCH_AFTER),
+            ":purge": number(int(launch.at + RECORD_TIME)),
+        },
+    )
+
+
+def _is_of(launch: Launch, session: Session) -> bool:
+    return session.relay_token_hash == launch.relay_token_hash
 
 
 def _is_done(failed: ConditionFailed, own: Connection) -> bool:

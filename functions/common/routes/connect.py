@@ -7,8 +7,10 @@ from typing import Final
 
 from emissary_lib.protocol.constants import SUBPROTOCOL
 from emissary_lib.protocol.credentials import RELAY_TOKEN, RESUME_TOKEN
+from functions.common import metrics
 from functions.common.errors import SubprotocolError
 from functions.common.events import GatewayEvent
+from functions.common.metrics import Metric
 from functions.common.routes.connect_dialer import ConnectDialer
 from functions.common.routes.connect_relay import ConnectRelay
 from functions.common.routes.connect_resume import ConnectResume
@@ -35,6 +37,7 @@ class OnConnect:
             AuthenticationError: Credentials are absent, malformed or wrong.
             NonceBurntError: A dialer's nonce was used before.
             ClaimRefusedError: Not this client's session.
+            KeysUnavailableError: The keys cannot be had.
             StoreError: The table could not be reached.
         """
         offered = event.header(_OFFERED) or ""
@@ -46,4 +49,5 @@ class OnConnect:
             self.resume(event)
         else:
             self.dialer(event)
+        metrics.count(Metric.CONNECT_ACCEPTED)
         return {_OFFERED: SUBPROTOCOL}

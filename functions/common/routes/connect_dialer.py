@@ -34,12 +34,13 @@ class ConnectDialer:
         Raises:
             AuthenticationError: Credentials are absent, malformed or wrong.
             NonceBurntError: The nonce was used before.
+            KeysUnavailableError: The keys cannot be had.
             StoreError: The table could not be reached.
         """
         now = self.clock()
         shown = DoorHeaders.from_headers(event.headers)
         host = normalise_host(event.domain, scheme_default_port=HTTPS_PORT)
-        key = verify_door(shown, self.keys.keys(), host=host, unix_now=now)
+        key = verify_door(shown, self.keys.keys(shown.key_id), host=host, unix_now=now)
         session = Session(
             id=session_id(shown.nonce),
             key_id=key.key_id,
@@ -50,6 +51,13 @@ class ConnectDialer:
             expires=now + OPENING_TIME,
             purge_at=purge_time(date=parse_http_date(shown.date), now=now),
             dialer=Side(event.connection_id, 1),
+            source=event.source,
         )
         self.store.create(session)
-        logs.info("dialer admitted", session=session.id, key_id=key.key_id, connection_id=event.connection_id)
+        logs.info(
+            "dialer admitted",
+            session=session.id,
+            key_id=key.key_id,
+            connection_id=event.connection_id,
+            source=event.source,
+        )

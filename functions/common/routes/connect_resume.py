@@ -39,6 +39,7 @@ class ConnectResume:
         Raises:
             AuthenticationError: Credentials are absent, malformed or wrong.
             ClaimRefusedError: It has nothing to come back to, or has been overtaken by a later attempt.
+            KeysUnavailableError: The keys cannot be had.
             StoreError: The table could not be reached.
         """
         now = self.clock()
@@ -62,7 +63,7 @@ class ConnectResume:
         )
 
     def _verify(self, signed: DoorHeaders, shown: ResumeHeaders, domain: str, now: float) -> None:
-        key = self.keys.keys().get(signed.key_id)
+        key = self.keys.keys(signed.key_id).get(signed.key_id)
         if key is None:
             raise AuthenticationError(f"key id {signed.key_id} is not known here")
         verify_resume_mac(

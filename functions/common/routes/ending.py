@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.payloads import End
 from functions.common import answers, audit
 from functions.common.ports import Clock, Outcome, PeerLink, SessionStore
@@ -44,6 +45,15 @@ class EndSession:
         """
         return self._end(session_id, Ending(loss.code, 0, 0, request_id, loss.at), step)
 
+    def refused(self, session_id: str, reason: str, request_id: str) -> Outcome:
+        """There is no place for the session; one that another invocation has launched meanwhile goes on."""
+        ending = Ending(Code.SESSION_LIMIT, 0, 0, request_id, self.clock(), reason=reason)
+        return self._end(session_id, ending, Step.REFUSE)
+
+    def checked(self, session_id: str, request_id: str) -> None:
+        """The dialer only asks how the bridge is: its session ends, and there is nothing to tell of it."""
+        self.store.end(session_id, Ending(Code.OK, 0, 0, request_id, self.clock()), Step.CHECK)
+
     def overdue(self, session: Session, request_id: str) -> bool:
         """End a session that is past its time though nobody has ended it; whether that is so."""
         loss = session.loss(self.clock())
@@ -59,6 +69,7 @@ class EndSession:
             return outcome
         if outcome.done:
             audit.record(session)
+            self.store.release(session)
         text = answers.ended(session)
         for side in (session.dialer, session.relay):
             notify(self.link, side.connection, text, session=session.id)

@@ -15,18 +15,19 @@ from functions.common.events import GatewayEvent
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
 from functions.common.routes.forward import Forward
+from functions.common.routes.health import OnHealth
 from functions.common.routes.lookup import find
 from functions.common.routes.opening import Opening
 from functions.common.routes.posting import answer
 from functions.common.routes.resume import OnResume
 from functions.common.session import Connection, Role
 
-#: Who may send what the bridge handles itself (docs/protocol.md section 2). HEALTH is reserved: it gets a row
-#: when there is something behind it.
+#: Who may send what the bridge handles itself (docs/protocol.md section 2).
 _SENDERS: Final = {
     FrameType.OPENING: frozenset({Role.DIALER}),
     FrameType.RESUME: frozenset(Role),
     FrameType.END: frozenset(Role),
+    FrameType.HEALTH: frozenset({Role.DIALER}),
 }
 
 
@@ -40,13 +41,14 @@ class OnMessage:
     opening: Opening
     resume: OnResume
     end: EndSession
+    health: OnHealth
 
     def __call__(self, event: GatewayEvent) -> None:
         """Handle one message. What breaks the protocol is answered in the protocol, and copied to nobody.
 
         Raises:
-            PeerBusyError, PeerUnreachableError, LaunchError, StoreError: The message was not handled; the
-                sender should send it again.
+            PeerBusyError, PeerUnreachableError, LaunchError, KeysUnavailableError, StoreError: The message
+                was not handled; the sender should send it again.
         """
         sender, text = event.connection_id, event.body
         try:
@@ -75,6 +77,7 @@ class OnMessage:
             FrameType.OPENING: lambda: self.opening(connection, frame, event.body, event.request_id),
             FrameType.RESUME: lambda: self.resume(connection, event.request_id),
             FrameType.END: lambda: self._end(connection, frame, event.request_id),
+            FrameType.HEALTH: lambda: self.health(connection, frame, event.request_id),
         }
         handlers[frame.type]()
 

@@ -14,7 +14,9 @@ from emissary_lib.protocol.frames import Frame
 from emissary_lib.protocol.opening import OpeningAnswer, OpeningState, evaluate, within_limit
 from emissary_lib.protocol.targets import AllowList
 from functions.common import answers, logs
+from functions.common.errors import LimitReachedError
 from functions.common.launch_event import launch_event
+from functions.common.limits import NO_LIMITS, Limits
 from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
 from functions.common.routes.forward import Forward
 from functions.common.routes.lookup import Found
@@ -37,6 +39,7 @@ class Opening:
     clock: Clock
     entropy: Entropy
     server_version: str
+    limits: Limits = NO_LIMITS
 
     def __call__(self, sender: Connection, frame: Frame, text: str, request_id: str) -> None:
         """Handle one OPENING message.
@@ -44,6 +47,7 @@ class Opening:
         Raises:
             PeerBusyError, PeerUnreachableError: The answer was not posted.
             LaunchError: The relay could not be invoked.
+            KeysUnavailableError: The keys cannot be had.
             StoreError: The table could not be reached.
         """
         session = self._keep(sender, frame)
@@ -60,12 +64,12 @@ class Opening:
             date=session.date,
             host=session.host,
             key_id=session.key_id,
-            keys=self.keys.keys(),
+            keys=self.keys.keys(session.key_id),
             allow=self.allow,
             server_version=self.server_version,
         )
         if result.state is OpeningState.ACCEPTED:
-            return self._launch(session, result, frame.window)
+            return self._launch(session, result, frame.window, request_id)
         if session.state is State.OPENING:
             self._reply(sender, session, result)
 
@@ -92,14 +96,25 @@ class Opening:
                 reason=MEANINGS[result.code],
             )
 
-    def _launch(self, session: Session, result: OpeningAnswer, window: int) -> None:
+    def _launch(self, session: Session, result: OpeningAnswer, window: int, request_id: str) -> None:
         now = self.clock()
         target = result.target
         if target is None or not may_launch(session, now):
             return
         relay_token, resume_token = self.entropy(_TOKEN_BYTES), self.entropy(_TOKEN_BYTES)
-        launch = Launch(str(target), token_hash(relay_token), token_hash(resume_token), now)
-        launched, done = self.store.launch(session.id, launch)
+        launch = Launch(
+            str(target),
+            token_hash(relay_token),
+            token_hash(resume_token),
+            now,
+            self.limits.of(session.key_id),
+            session.slots,
+        )
+        try:
+            launched, done = self.store.launch(session.id, launch)
+        except LimitReachedError as exc:
+            self.forward.end.refused(session.id, str(exc), request_id)
+            return
         if launched is None or not done:
             return  # another invocation was quicker; the relay is on its way
         self.launcher.launch(

@@ -12,6 +12,8 @@ from emissary_lib.protocol.opening import opening_bytes
 from emissary_lib.protocol.targets import AllowList, Target
 from functions.common import wiring
 from functions.common.adapters.keys import EnvironmentKeys
+from functions.common.limits import NO_LIMITS
+from functions.common.ports import KeySource
 from functions.common.responses import Response
 from functions.common.routes.peers import PeerCache
 from functions.common.session import Session
@@ -52,7 +54,8 @@ class Bridge:
         self.launcher = FakeLauncher()
         self.clock = FakeClock(NOW)
         self.entropy = FakeEntropy()
-        self.keys = EnvironmentKeys(KeyRing([KEY]))
+        self.keys: KeySource = EnvironmentKeys(KeyRing([KEY]))
+        self.limits = NO_LIMITS
         self.peers: PeerCache | None = PeerCache() if warm else None
 
     def connect(self, event: Mapping[str, Any]) -> Response:
@@ -70,6 +73,7 @@ class Bridge:
             clock=self.clock,
             entropy=self.entropy,
             server_version="0.1.0",
+            limits=self.limits,
         )
         return default_app.make_handler(use_case)(event, None)
 

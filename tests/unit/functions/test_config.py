@@ -19,7 +19,7 @@ GOOD = {
 
 def test_each_function_reads_what_it_needs() -> None:
     connect = config.connect_settings(GOOD)
-    assert (connect.table, connect.region, connect.keys.key_ids) == ("sessions", "eu-central-1", (1,))
+    assert (connect.table, connect.region, connect.keys.ring.key_ids) == ("sessions", "eu-central-1", (1,))
     default = config.default_settings(GOOD)
     assert (default.table, default.relay_function) == ("sessions", "relay")
     assert default.allow.permits(Target("db.internal", 5432))
@@ -52,10 +52,32 @@ def test_without_a_table_disconnect_does_not_start() -> None:
 
 
 def test_settings_show_no_secret() -> None:
-    assert "keys" not in repr(config.connect_settings(GOOD))
-    assert "keys" not in repr(config.default_settings(GOOD))
+    assert "ring" not in repr(config.connect_settings(GOOD))
+    assert "ring" not in repr(config.default_settings(GOOD))
 
 
 @pytest.mark.parametrize("text, level", [("", "INFO"), ("debug", "DEBUG"), ("loud", "INFO")])
 def test_a_wrong_log_level_reads_as_info(text: str, level: str) -> None:
     assert config.log_level({"EMISSARY_LOG_LEVEL": text}) == level
+
+
+def test_a_secret_wins_over_keys_in_the_environment() -> None:
+    settings = config.connect_settings({**GOOD, "EMISSARY_AUTH_KEYS_SECRET": "arn:example"})
+    assert (settings.keys.secret, len(settings.keys.ring)) == ("arn:example", 0)
+    # What is in the other variable is not even looked at.
+    without = {**GOOD, "EMISSARY_AUTH_KEYS": "nonsense", "EMISSARY_AUTH_KEYS_SECRET": "arn:example"}
+    assert config.default_settings(without).keys.secret == "arn:example"
+
+
+def test_limits_of_sessions_are_none_unless_given() -> None:
+    default = config.default_settings(GOOD)
+    assert (default.max_sessions, default.max_sessions_per_key) == (0, 0)
+    limited = {**GOOD, "EMISSARY_MAX_SESSIONS": "20", "EMISSARY_MAX_SESSIONS_PER_KEY": "5"}
+    default = config.default_settings(limited)
+    assert (default.max_sessions, default.max_sessions_per_key) == (20, 5)
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "many", "1001", "²"])
+def test_a_limit_that_is_no_number_in_range_is_a_fault(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"EMISSARY_MAX_SESSIONS: .* from 0 \(no limit\) to 1000"):
+        config.default_settings({**GOOD, "EMISSARY_MAX_SESSIONS": text})

@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from emissary_lib.protocol.auth import encode_unpadded, http_date, sign_door, token_hash
-from emissary_lib.protocol.keys import Key
+from emissary_lib.protocol.keys import Key, KeyRing
+from functions.common.errors import KeysUnavailableError
 from functions.common.session import Connection, Role, Side, State
 from tests.helpers.events import (
     DATE,
@@ -231,3 +232,14 @@ def test_why_a_claim_is_refused_stands_in_the_log_only(caplog: pytest.LogCapture
 def test_a_key_that_was_taken_away_opens_no_door() -> None:
     headers = sign_door(Key(9, bytes(32)), date=DATE, nonce=NONCE, host=HOST).to_headers()
     assert Bridge().connect(load_event("connect_dialer", headers=headers)) == {"statusCode": 403}
+
+
+def test_a_door_without_keys_asks_the_dialer_to_come_again() -> None:
+    class Nowhere:
+        def keys(self, wanted: int) -> KeyRing:
+            raise KeysUnavailableError("Secrets Manager did not answer")
+
+    bridge = Bridge()
+    bridge.keys = Nowhere()
+    assert bridge.connect(load_event("connect_dialer")) == {"statusCode": 503}
+    assert not bridge.store.sessions

@@ -30,13 +30,13 @@ def test_no_client_can_forge_the_bridges_voice(kind: FrameType, sender: str, fla
     assert Reset.decode(frame.payload).code is Code.PROTOCOL_ERROR
 
 
-def test_a_reserved_type_is_refused_by_this_version() -> None:
+def test_what_only_the_dialer_may_ask_is_refused_to_the_relay() -> None:
     bridge = Bridge()
     bridge.open()
-    bridge.send(DIALER, Frame(FrameType.HEALTH, generation=2, payload=bytes(8)))
+    bridge.send(RELAY, Frame(FrameType.HEALTH, generation=2, payload=bytes(8)))
     ((to, frame),) = bridge.link.take()
-    assert (to, frame.type) == (DIALER, FrameType.RESET)
-    assert Reset.decode(frame.payload) == Reset(Code.PROTOCOL_ERROR, "HEALTH is not for the dialer to send")
+    assert (to, frame.type) == (RELAY, FrameType.RESET)
+    assert Reset.decode(frame.payload) == Reset(Code.PROTOCOL_ERROR, "HEALTH is not for the relay to send")
 
 
 GARBAGE = [

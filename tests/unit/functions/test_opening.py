@@ -11,7 +11,8 @@ import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Frame, FrameType
-from emissary_lib.protocol.payloads import Ended, Reset
+from emissary_lib.protocol.payloads import End, Ended, Reset
+from functions.common.limits import Limit, Limits
 from functions.common.responses import MessageNotHandledError
 from functions.common.session import State
 from tests.helpers.events import DIALER, HOST, NOW, RELAY, SESSION, load_event
@@ -280,3 +281,60 @@ def test_a_dialer_that_has_gone_needs_no_answer() -> None:
     bridge.admit()
     bridge.link.gone.add(DIALER)
     assert bridge.send_opening(0, STREAM[:GREETING]) == {"statusCode": 200}
+
+
+def test_a_session_over_the_limit_is_ended_and_the_dialer_told_which_limit() -> None:
+    bridge = Bridge()
+    bridge.limits = Limits(per_key=1)
+    bridge.store.leases["K#1#0"] = ("another session", bridge.clock.now + 1)
+    bridge.admit()
+    bridge.send_opening(0, example_stream())
+    assert bridge.launcher.events == []
+    assert bridge.session.state is State.ENDED
+    ((to, frame),) = bridge.link.take()
+    assert (to, frame.type) == (DIALER, FrameType.ENDED)
+    assert Ended.decode(frame.payload) == Ended(
+        Code.SESSION_LIMIT, 0, 0, "limit of 1 sessions for key 1 reached"
+    )
+    bridge.send_opening(0, example_stream())
+    assert [Ended.decode(frame.payload).code for _to, frame in bridge.link.take()] == [Code.SESSION_LIMIT]
+
+
+def test_a_place_that_became_free_is_taken() -> None:
+    bridge = Bridge()
+    bridge.limits = Limits(total=1, per_key=1)
+    bridge.open()
+    assert set(bridge.store.leases) == {"L#0", "K#1#0"}
+    end = Frame(FrameType.END, generation=2, payload=End(Code.OK, 1, 2).encode())
+    bridge.send(DIALER, end)
+    assert {expires for _session, expires in bridge.store.leases.values()} == {0}
+
+
+def test_an_opening_that_is_abandoned_gives_its_place_back() -> None:
+    bridge = Bridge()
+    bridge.limits = Limits(total=1)
+    bridge.launch()
+    assert bridge.store.in_use(Limit(1), bridge.clock.now) == 1
+    bridge.disconnect(load_event("disconnect_dialer"))
+    assert bridge.session.state is State.ENDED
+    assert bridge.store.in_use(Limit(1), bridge.clock.now) == 0
+
+
+def test_a_session_that_is_found_lost_gives_its_place_back() -> None:
+    bridge = Bridge()
+    bridge.limits = Limits(total=1)
+    bridge.open()
+    bridge.clock.now = bridge.session.expires + 1
+    bridge.send(DIALER, Frame(FrameType.RESUME, generation=2))
+    assert bridge.session.state is State.ENDED
+    assert bridge.store.leases["L#0"][1] == 0
+
+
+def test_a_second_launch_keeps_the_place() -> None:
+    bridge = Bridge()
+    bridge.limits = Limits(total=1)
+    bridge.launch()
+    bridge.clock.now += 6
+    bridge.send_opening(0, example_stream())
+    assert len(bridge.launcher.events) == 2
+    assert bridge.store.in_use(Limit(1), bridge.clock.now) == 1

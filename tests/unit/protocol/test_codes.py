@@ -29,7 +29,7 @@ DIALLING = 32
 
 
 def test_the_table_was_found() -> None:
-    assert len(ROWS) == 24
+    assert len(ROWS) == 25
 
 
 def test_numbers_and_names_are_the_documents() -> None:
@@ -50,7 +50,7 @@ def test_socks5_replies_are_the_documents() -> None:
 
 def test_a_number_reads_as_its_code_and_an_unknown_one_as_a_protocol_error() -> None:
     assert [code_of(code.value) for code in Code] == list(Code)
-    assert {code_of(number) for number in (15, 31, 41, 65_535)} == {Code.PROTOCOL_ERROR}
+    assert {code_of(number) for number in (15, 31, 42, 65_535)} == {Code.PROTOCOL_ERROR}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,7 @@ def test_errors_without_a_code_have_the_documents_exit_statuses() -> None:
         "DialTimeoutError": exceptions.DialTimeoutError("late", target=TARGET, timeout=1, step="the gateway"),
         "ListenError": exceptions.ListenError("in use"),
         "CommandError": exceptions.CommandError("no such file"),
+        "OperationError": exceptions.OperationError("AWS refused"),
         "KeyboardInterrupt": KeyboardInterrupt(),
         "EmissaryError": exceptions.ClosedError("closed"),
     }

@@ -53,6 +53,7 @@ TABLE = re.findall(r"\| (\d+) \| ([A-Z]+) \| ([a-z;, A-Z]+) \| ", DOCUMENT.parti
         ("MAX_OPENING_FRAGMENTS", 1024, "at most **1,024** fragments"),
         ("MAX_OPENING_BYTES", 4096, "below offset **4,096**"),
         ("RELAUNCH_AFTER", 5.0, "unclaimed for more than **5 s**"),
+        ("HEALTH_INTERVAL", 1.0, "The question is repeated every **1 s** until it is answered"),
         ("CLAIM_DEADLINE", 10.0, "tries again for at most **10 s**"),
     ],
 )

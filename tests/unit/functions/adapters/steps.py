@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from emissary_lib.protocol.codes import Code
 from functions.common.ports import SessionStore
 from functions.common.session import Claim, Ending, Launch, Resume, Role, Session, Side
@@ -22,6 +24,13 @@ LAUNCH = Launch("db.internal:5432", "relay hash", "resume hash", NOW + 1)
 CLAIM = Claim(SESSION, RELAY, "relay hash", INSTANCE, 1, NOW + 2.5)
 RESUME = Resume(SESSION, DIALER_AGAIN, 1, "resume hash", 2, NOW + 2.75)
 ENDING = Ending(Code.TARGET_RESET, 2**40, 7, "request=", NOW + 3)
+
+
+def other(number: int, key_id: int = 1) -> Session:
+    """Another session than that of these steps."""
+    return dataclasses.replace(
+        NEW, id=f"{number:064x}", key_id=key_id, nonce=bytes([number]) * 32, dialer=Side(f"d{number}=", 1)
+    )
 
 
 def launched(store: SessionStore) -> None:

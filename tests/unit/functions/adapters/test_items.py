@@ -8,7 +8,9 @@ from functions.common.adapters import items
 from functions.common.session import Connection, Fragment, Role, Session, Side, State
 from tests.helpers.events import DATE, DIALER, HOST, NONCE, NOW, SESSION
 
-NEW = Session(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 1_795_348_000, dialer=Side(DIALER, 1))
+NEW = Session(
+    SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 1_795_348_000, dialer=Side(DIALER, 1), source="203.0.113.7"
+)
 
 #: Written out, so that no attribute changes its name or type by accident.
 ITEM: dict[str, dict[str, Any]] = {
@@ -25,6 +27,7 @@ ITEM: dict[str, dict[str, Any]] = {
     "dialer_connection": {"S": DIALER},
     "dialer_epoch": {"N": "1"},
     "relay_epoch": {"N": "0"},
+    "source": {"S": "203.0.113.7"},
 }
 
 

@@ -13,6 +13,7 @@ from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError
 from functions.common.ports import SessionStore
 from functions.common.session import (
+    RECORD_TIME,
     Connection,
     Fragment,
     Launch,
@@ -137,6 +138,7 @@ def test_a_launch_goes_to_invoked(store: SessionStore) -> None:
         relay_token_hash="relay hash",
         resume_token_hash="resume hash",
         invoked_at=NOW + 1,
+        purge_at=int(NOW + 1 + RECORD_TIME),
     )
 
 

@@ -1,0 +1,94 @@
+"""Slots of a limit as items of the session table, taken and given back by updates alone.
+
+So the functions need neither PutItem nor DeleteItem for them: a free slot is an item that does not exist, or
+one whose lease has run out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Final
+
+from functions.common import logs
+from functions.common.adapters import items
+from functions.common.adapters.dynamo import ConditionFailed, Table, Write
+from functions.common.adapters.items import Item, number, text
+from functions.common.errors import LimitReachedError, StoreError
+from functions.common.limits import Limit
+from functions.common.session import PURGE_MARGIN, Launch, Session
+
+#: Slots read at once: where there are many, one of so few is almost always free.
+_CHUNK: Final = 25
+
+
+class Slots:
+    """The slots of one table."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def choose(self, limit: Limit, session_id: str, held: Iterable[str], now: float) -> str:
+        """A slot that the session may take as far as can be seen; one that it is known to hold comes first.
+
+        Raises:
+            LimitReachedError: There is none.
+            StoreError: The table could not be read.
+        """
+        names = limit.slots
+        own = sorted(set(held) & set(names))
+        if own:
+            return own[0]
+        random.shuffle(names)
+        for chunk in _chunks(names):
+            taken = self._taken(chunk, now, session_id)
+            free = [name for name in chunk if name not in taken]
+            if free:
+                return free[0]
+        raise LimitReachedError(f"{limit} reached")
+
+    def take(self, name: str, session_id: str, launch: Launch) -> Write:
+        """The write that takes a slot, for the launch's transaction; it fails if another session holds it."""
+        return Write.update(
+            items.slot_key(name),
+            "SET #session = :session, #expires = :lease, #purge_at = :purge",
+            "attribute_not_exists(#pk) OR #expires <= :now OR #session = :session",
+            {
+                ":session": text(session_id),
+                ":lease": number(launch.lease),
+                ":purge": number(int(launch.lease + PURGE_MARGIN)),
+                ":now": number(launch.at),
+            },
+        )
+
+    def in_use(self, limit: Limit, now: float) -> int:
+        """See :meth:`ports.SessionStore.in_use`."""
+        return sum(len(self._taken(chunk, now)) for chunk in _chunks(limit.slots))
+
+    def release(self, session: Session) -> None:
+        """See :meth:`ports.SessionStore.release`. What cannot be given back runs out by itself."""
+        for name in sorted(session.slots):
+            write = Write.update(
+                items.slot_key(name),
+                "SET #expires = :never",
+                "#session = :session",
+                {":never": number(0), ":session": text(session.id)},
+            )
+            try:
+                self._table.update(write)
+            except ConditionFailed:
+                continue  # its lease had run out, and another session has it
+            except StoreError as exc:
+                logs.warning("slot not given back", session=session.id, cause=str(exc))
+
+    def _taken(self, names: list[str], now: float, session_id: str | None = None) -> set[str]:
+        found = self._table.get_many([items.slot_key(name) for name in names])
+        return {str(item[items.KEY]["S"]) for item in found if _is_taken(item, now, session_id)}
+
+
+def _is_taken(item: Item, now: float, session_id: str | None) -> bool:
+    return float(item["expires"]["N"]) > now and item["session"]["S"] != session_id
+
+
+def _chunks(names: list[str]) -> Iterable[list[str]]:
+    return (names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK))

@@ -1,0 +1,70 @@
+"""HEALTH: a dialer asks how the bridge is (docs/protocol.md section 3.6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emissary_lib.protocol.auth import server_mac
+from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.constants import VERSION
+from emissary_lib.protocol.errors import FrameError
+from emissary_lib.protocol.frames import Frame
+from emissary_lib.protocol.health import QUESTION_BYTES, Healthy, Usage
+from functions.common import answers
+from functions.common.limits import Limit, Limits
+from functions.common.ports import KeySource, PeerLink, SessionStore
+from functions.common.routes.ending import EndSession
+from functions.common.routes.posting import answer
+from functions.common.session import Connection, Session, State
+
+
+@dataclass(frozen=True, slots=True)
+class OnHealth:
+    """Handles HEALTH. Whoever can send it has come through the door, and so holds a key."""
+
+    store: SessionStore
+    link: PeerLink
+    keys: KeySource
+    end: EndSession
+    limits: Limits
+    server_version: str
+
+    def __call__(self, sender: Connection, frame: Frame, request_id: str) -> None:
+        """Handle one HEALTH; a repeated one is answered again.
+
+        Raises:
+            FrameError: It has no question.
+            PeerBusyError, PeerUnreachableError: The answer was not posted; the sender should ask again.
+            KeysUnavailableError: The keys cannot be had.
+            StoreError: The table could not be reached.
+        """
+        if len(frame.payload) < QUESTION_BYTES:
+            raise FrameError(f"HEALTH: {len(frame.payload)} bytes of payload, {QUESTION_BYTES} needed")
+        session = self.store.session(sender.session)
+        if session is None:
+            return answer(self.link, sender.id, answers.ended(None))
+        if session.state is State.OPENING:
+            self.end.checked(session.id, request_id)
+        answer(self.link, sender.id, self._text(session, frame))
+
+    def _text(self, session: Session, frame: Frame) -> str:
+        keys = self.keys.keys(session.key_id)
+        key = keys.get(session.key_id)
+        if key is None:
+            code = Code.AUTHENTICATION_FAILED
+            return answers.reset(code, f"{MEANINGS[code]}: the key was withdrawn", session.generation)
+        return answers.healthy(
+            Healthy(
+                question=frame.payload[:QUESTION_BYTES],
+                proof=server_mac(key, date=session.date, nonce=session.nonce, host=session.host),
+                protocol_version=VERSION,
+                usage=self._usage(Limit(self.limits.total)),
+                key_usage=self._usage(Limit(self.limits.per_key, session.key_id)),
+                key_ids=keys.key_ids,
+                server_version=self.server_version,
+            ),
+            session.generation,
+        )
+
+    def _usage(self, limit: Limit) -> Usage:
+        return Usage(self.store.in_use(limit, self.end.clock()), limit.most) if limit.most else Usage()

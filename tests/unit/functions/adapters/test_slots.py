@@ -1,0 +1,224 @@
+"""Limits of sessions: never one too many, never one lost, kept by DynamoDB's adapter and by the fake."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from functions.common.adapters.store import DynamoSessionStore
+from functions.common.errors import LimitReachedError, StoreError
+from functions.common.limits import Limit, Limits
+from functions.common.ports import SessionStore
+from functions.common.session import OPENING_TIME, RELAY_TIME, Launch, Session, State, Step
+from tests.helpers.fakes import FakeStore
+from tests.unit.functions.adapters.conftest import TABLE, Dynamo
+from tests.unit.functions.adapters.steps import ENDING, LAUNCH, other
+from tests.unit.functions.adapters.test_store_races import races
+
+LIMITS = Limits(total=3, per_key=2)
+LEASE = OPENING_TIME + RELAY_TIME
+
+
+@pytest.fixture(params=["fake", "dynamo"])
+def store(request: pytest.FixtureRequest) -> SessionStore:
+    if request.param == "fake":
+        return FakeStore()
+    found: DynamoSessionStore = request.getfixturevalue("real")
+    return found
+
+
+def launch_of(session: Session, at: float = LAUNCH.at, limits: Limits = LIMITS) -> Launch:
+    return dataclasses.replace(
+        LAUNCH, at=at, relay_token_hash=f"relay {session.id} {at}", limits=limits.of(session.key_id)
+    )
+
+
+def start(store: SessionStore, number: int, key_id: int = 1, at: float = LAUNCH.at) -> Session:
+    session = dataclasses.replace(other(number, key_id), expires=at + OPENING_TIME)
+    store.create(session)
+    launched, done = store.launch(session.id, launch_of(session, at))
+    assert done and launched is not None
+    return launched
+
+
+def in_use(store: SessionStore, at: float = LAUNCH.at) -> tuple[int, int]:
+    """Slots taken in all, and of key 1."""
+    return store.in_use(Limit(3), at), store.in_use(Limit(2, 1), at)
+
+
+def test_a_session_takes_a_slot_of_each_limit(store: SessionStore) -> None:
+    assert in_use(store) == (0, 0)
+    session = start(store, 1)
+    assert session.state is State.INVOKED
+    assert sorted(name.rpartition("#")[0] for name in session.slots) == ["K#1", "L"]
+    assert in_use(store) == (1, 1)
+    assert store.session(session.id) == session
+
+
+def test_without_a_limit_there_are_no_slots(store: SessionStore) -> None:
+    session = other(1)
+    store.create(session)
+    launched, done = store.launch(session.id, launch_of(session, limits=Limits()))
+    assert done and launched is not None
+    assert launched.slots == frozenset()
+
+
+def test_the_key_s_limit_is_told_before_that_of_all(store: SessionStore) -> None:
+    start(store, 1)
+    start(store, 2)
+    third = other(3)
+    store.create(third)
+    with pytest.raises(LimitReachedError, match=r"^limit of 2 sessions for key 1 reached$"):
+        store.launch(third.id, launch_of(third))
+    assert store.session(third.id) == third, "as it was"
+    assert in_use(store) == (2, 2)
+
+
+def test_another_key_has_slots_of_its_own_up_to_the_limit_of_all(store: SessionStore) -> None:
+    start(store, 1)
+    start(store, 2)
+    start(store, 3, key_id=9)
+    fourth = other(4, key_id=9)
+    store.create(fourth)
+    with pytest.raises(LimitReachedError, match=r"^limit of 3 sessions reached$"):
+        store.launch(fourth.id, launch_of(fourth))
+    assert store.in_use(Limit(2, 9), LAUNCH.at) == 1, "nothing is taken in vain"
+
+
+def test_a_slot_that_is_given_back_is_free_at_once(store: SessionStore) -> None:
+    first, _second = start(store, 1), start(store, 2)
+    store.release(first)
+    assert in_use(store) == (1, 1)
+    store.release(first)
+    start(store, 3)
+    assert in_use(store) == (2, 2)
+
+
+def test_who_gives_back_late_takes_nothing_from_the_next(store: SessionStore) -> None:
+    first, _second = start(store, 1), start(store, 2)
+    store.release(first)
+    start(store, 3)
+    store.release(first)
+    assert in_use(store) == (2, 2)
+
+
+def test_a_lease_runs_out_by_itself(store: SessionStore) -> None:
+    start(store, 1)
+    start(store, 2)
+    later = LAUNCH.at + LEASE
+    assert in_use(store, later - 1) == (2, 2)
+    assert in_use(store, later) == (0, 0)
+    start(store, 3, at=later)
+    assert in_use(store, later) == (1, 1)
+
+
+def test_a_second_launch_of_a_session_keeps_its_slots(store: SessionStore) -> None:
+    first = start(store, 1)
+    start(store, 2)
+    again = dataclasses.replace(launch_of(first, LAUNCH.at + 6), held=first.slots)
+    launched, done = store.launch(first.id, again)
+    assert done and launched is not None
+    assert launched.slots == first.slots
+    assert in_use(store) == (2, 2)
+    assert in_use(store, LAUNCH.at + LEASE + 5) == (1, 1), "its lease begins anew"
+
+
+def test_a_repetition_of_the_opening_is_not_refused_for_the_slot_it_has_itself(store: SessionStore) -> None:
+    """Two invocations handle the same opening; the slower one must not find the session's own slot taken."""
+    session = dataclasses.replace(other(1))
+    store.create(session)
+    only_one = Limits(total=1)
+    assert store.launch(session.id, launch_of(session, limits=only_one)).done
+    slower = dataclasses.replace(launch_of(session, limits=only_one), relay_token_hash="another")
+    launched, done = store.launch(session.id, slower)
+    assert launched is not None
+    assert (done, launched.state) == (False, State.INVOKED)
+
+
+def test_a_launch_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:
+    session = start(store, 1)
+    assert store.launch(session.id, launch_of(session)) == (session, True)
+
+
+def test_a_session_that_does_not_exist_takes_no_slot(store: SessionStore) -> None:
+    assert store.launch(other(1).id, launch_of(other(1))) == (None, False)
+    assert in_use(store) == (0, 0)
+
+
+def test_a_refused_session_is_ended_unless_it_was_launched_meanwhile(store: SessionStore) -> None:
+    refused, launched = other(1), start(store, 2)
+    store.create(refused)
+    assert store.end(refused.id, ENDING, Step.REFUSE).done
+    assert not store.end(launched.id, ENDING, Step.REFUSE).done
+
+
+def test_racing_sessions_take_as_many_slots_as_there_are_and_no_more(
+    dynamo: Dynamo, real: DynamoSessionStore
+) -> None:
+    limits = Limits(total=5)
+    for number in range(8):
+        real.create(other(number))
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        session = other(number)
+        try:
+            return store.launch(session.id, launch_of(session, limits=limits)).done
+        except LimitReachedError:
+            return False
+
+    assert races(dynamo, act) == 5
+    assert real.in_use(Limit(5), LAUNCH.at) == 5
+    held = [session.slots for number in range(8) if (session := real.session(other(number).id)) is not None]
+    assert sorted(name for slots in held for name in slots) == [f"L#{number}" for number in range(5)]
+
+
+def test_a_limit_of_many_is_read_in_pieces(real: DynamoSessionStore) -> None:
+    session = other(1)
+    real.create(session)
+    many = Limits(total=260)
+    assert real.launch(session.id, launch_of(session, limits=many)).done
+    assert real.in_use(Limit(260), LAUNCH.at) == 1
+
+
+@pytest.mark.parametrize("trouble", ["lose_answers", "conflicts"])
+def test_a_lost_answer_or_a_conflict_takes_no_second_slot(
+    dynamo: Dynamo, real: DynamoSessionStore, trouble: str
+) -> None:
+    session = other(1)
+    real.create(session)
+    setattr(dynamo, trouble, 1)
+    assert real.launch(session.id, launch_of(session)).done
+    assert in_use(real) == (1, 1)
+    launched = real.session(session.id)
+    assert launched is not None
+    setattr(dynamo, trouble, 1)
+    real.release(launched)
+    assert in_use(real) == (0, 0)
+
+
+class Unready:
+    """A DynamoDB that leaves a part of each read undone, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def batch_get_item(self, RequestItems: dict[str, dict[str, list[object]]]) -> dict[str, object]:
+        keys = RequestItems[TABLE]["Keys"]
+        assert RequestItems[TABLE]["ConsistentRead"]
+        self.times -= 1
+        done = len(keys) if self.times < 0 else 1
+        found = [{**key, "session": {"S": "x"}, "expires": {"N": "9e9"}} for key in keys[:done]]  # type: ignore[dict-item]
+        rest = {TABLE: {"Keys": keys[done:], "ConsistentRead": True}} if keys[done:] else {}
+        return {"Responses": {TABLE: found}, "UnprocessedKeys": rest}
+
+
+def test_reads_that_were_left_undone_are_done() -> None:
+    store = DynamoSessionStore(Unready(3), TABLE, pause=lambda _seconds: None)
+    assert store.in_use(Limit(10), LAUNCH.at) == 10
+
+
+def test_reads_that_are_never_done_are_a_store_error() -> None:
+    store = DynamoSessionStore(Unready(1000), TABLE, pause=lambda _seconds: None)
+    with pytest.raises(StoreError, match="left reads undone 6 times"):
+        store.in_use(Limit(25), LAUNCH.at)
