@@ -2,6 +2,7 @@
 
 ``report`` has the words, ``ladder`` the order, ``render`` the text and the JSON; all three are pure. The
 rungs are small functions over the ports of ``ports``: ``gateway`` looks at what stands before the bridge,
-``bridge`` at the bridge, ``vpc`` at what lies behind it, ``greetings`` at what answers there. ``network`` and
-``way`` are the real adapters, ``run`` puts everything together. docs/doctor.md explains every rung.
+``bridge`` and ``keys_and_limits`` at the bridge, ``vpc`` at what lies behind it, ``greetings`` at what
+answers there. ``network`` and ``way`` are the real adapters, ``run`` puts everything together. docs/doctor.md
+explains every rung.
 """

@@ -59,6 +59,7 @@ class Settings:
         timeout: Longest wait of a rung, in seconds.
         endpoint: The gateway.
         key: What to sign with.
+        key_ids: The ids of all keys that are given.
         private: Whether the gateway's name resolves to private addresses only.
     """
 
@@ -69,6 +70,7 @@ class Settings:
     timeout: float
     endpoint: Endpoint | None = None
     key: Key | None = None
+    key_ids: tuple[int, ...] = ()
     private: bool = False
 
     @property
@@ -94,7 +96,7 @@ def configuration(settings: Settings) -> Finding:
         settings.proxy_of(config.url)
     except ConfigError as exc:
         return failed(Exit.SETTINGS, str(exc), f"set {URL} and {AUTH_KEYS}; example.env explains them")
-    ids = [key.key_id for key in parse_keys(values[AUTH_KEYS])]
+    ids = settings.key_ids = tuple(key.key_id for key in parse_keys(values[AUTH_KEYS]))
     others = f", also given: {', '.join(map(str, ids[1:]))}" if ids[1:] else ""
     source = "the environment" if URL in settings.environ else str(settings.env_file)
     fact = f"{config.url} from {source}, signing with key id {ids[0]}{others}"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.doctor import gateway, network
+from emissary_lib.deadline import Deadline
+from emissary_lib.doctor import gateway, keys_and_limits, network
 from emissary_lib.doctor.bridge import Bridge
 from emissary_lib.doctor.gateway import Gateway, Settings
 from emissary_lib.doctor.greetings import Greeting
@@ -17,6 +18,7 @@ from emissary_lib.doctor.ports import Clock, Connector, Resolver, Way
 from emissary_lib.doctor.report import Report, Result, skipped
 from emissary_lib.doctor.vpc import Vpc
 from emissary_lib.doctor.way import SessionWay
+from emissary_lib.health import Health, check_health
 from emissary_lib.protocol.targets import Target
 
 #: Names of the rungs, in order: those that need a target come last.
@@ -30,6 +32,7 @@ RUNGS: Final = (
     "answer",
     "version",
     "proof",
+    "health",
     "allowed",
     "relay",
     "name",
@@ -56,6 +59,10 @@ def _session_way(settings: Settings, clock: Clock) -> Way:
     return SessionWay(settings.known_endpoint, settings.known_key, clock.monotonic)
 
 
+def _health(settings: Settings) -> Health:
+    return check_health(settings.known_endpoint, settings.known_key, Deadline(settings.timeout))
+
+
 @dataclass(frozen=True)
 class World:
     """What the ladder stands on.
@@ -66,6 +73,7 @@ class World:
         clock: Ours.
         way: Begins a session.
         pause: Waits so many seconds.
+        health: Asks the bridge how it is.
     """
 
     resolver: Resolver = network.resolve
@@ -73,6 +81,7 @@ class World:
     clock: Clock = field(default_factory=network.SystemClock)
     way: Callable[[Settings, Clock], Way] = _session_way
     pause: Callable[[float], None] = time.sleep
+    health: Callable[[Settings], Health] = _health
 
 
 def examine(
@@ -87,7 +96,7 @@ def examine(
 
     Args:
         settings: Where the settings stand.
-        target: What is to be reached; without one the ladder ends at the server's proof.
+        target: What is to be reached; without one the ladder ends at the bridge's health.
         greeting: How the target is expected to greet; ``None`` to skip that.
         world: What to stand on; ``None`` for the real one.
         told: Called with each result as soon as it is there.
@@ -131,6 +140,7 @@ def _rungs(
         bridge.answer,
         bridge.version,
         bridge.proof,
+        lambda: keys_and_limits.health(settings, world.health, clock),
     ]
     if target is not None:
         vpc = Vpc(settings, target, greeting, lambda: bridge.open_way, bridge.make_way, clock)

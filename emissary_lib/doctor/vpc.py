@@ -18,6 +18,7 @@ from emissary_lib.exceptions import (
     DialError,
     EmissaryError,
     NameNotFoundError,
+    SessionLimitError,
     TargetNotAllowedError,
     TransportError,
 )
@@ -109,6 +110,9 @@ class Vpc:
             return failed(
                 Exit.KEY, str(problem), "deploy again, so that all functions have the same keys", took
             )
+        if isinstance(problem, SessionLimitError):
+            remedy = "end sessions (emissary sessions), or raise MaxSessions or MaxSessionsPerKey"
+            return failed(Exit.LIMIT, str(problem), remedy, took)
         if isinstance(problem, DialError) and problem.code not in _NO_RELAY:
             return failed(
                 Exit.RELAY, f"{problem}{said}", "see the log groups of DefaultFunction and RelayFunction"

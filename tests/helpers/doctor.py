@@ -13,7 +13,9 @@ from emissary_lib.doctor.gateway import Settings
 from emissary_lib.doctor.ports import Connection, HttpAnswer, Tls, Way
 from emissary_lib.doctor.run import World
 from emissary_lib.endpoint import Endpoint
+from emissary_lib.health import Health
 from emissary_lib.protocol.banner import Banner
+from emissary_lib.protocol.health import Usage
 from emissary_lib.protocol.httpdate import http_date
 from emissary_lib.protocol.keys import Key, format_keys
 from emissary_lib.protocol.targets import Target
@@ -188,14 +190,19 @@ def no_proxy(url: str) -> tuple[str, int] | None:
     return None
 
 
-def world(network: FakeNetwork, *ways: FakeWay) -> World:
+HEALTH = Health("1.2.3", 2, (7, 8), Usage(3, 50), Usage())
+
+
+def world(network: FakeNetwork, *ways: FakeWay, health: Health = HEALTH) -> World:
     """A world with this network, whose sessions are these, in this order."""
     left = list(ways)
 
     def make(settings: Settings, clock: object) -> Way:
         return left.pop(0)
 
-    return World(network.resolve, network.connect, network.clock, make, network.clock.pass_)
+    return World(
+        network.resolve, network.connect, network.clock, make, network.clock.pass_, lambda settings: health
+    )
 
 
 def name_error(number: int = socket.EAI_NONAME) -> socket.gaierror:

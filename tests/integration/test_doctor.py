@@ -69,6 +69,7 @@ def test_without_a_target_no_relay_starts_and_the_session_ends(cloud: LocalCloud
     told = ask(cloud.url, cloud.key)
     assert told.broke() == (None, 0)
     assert told["proof"] == "ok"
+    assert f"valid key ids: {cloud.key.key_id}; sessions in all: not limited" in told.fact("health")
     assert told["relay"] == "skipped"
 
     def ended() -> bool | None:

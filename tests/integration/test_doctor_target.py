@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from emissary_lib import LocalCloud
+from emissary_lib import Dialer, LocalCloud
 from emissary_lib.exit_status import Exit
-from tests.helpers.cloudside import (
+from tests.helpers.cloudside import DIAL, (
     LINUX_ONLY,
     PARAMETERS,
     SOON,
@@ -23,7 +23,7 @@ from tests.helpers.cloudside import (
     eventually,
 )
 from tests.helpers.doctor_cloud import SHORT, ask, faulty
-from tests.helpers.servers import BlackHole, Server, greeter, sink, source, unused_port
+from tests.helpers.servers import BlackHole, Server, echo, greeter, sink, source, unused_port
 from tests.helpers.tls_front import pass_on
 from tests.unit.doctor.test_greetings import MARIADB_SAYS
 
@@ -56,6 +56,16 @@ def test_a_relay_that_finds_no_way_out_of_its_vpc() -> None:
     assert told.broke() == ("relay", Exit.RELAY)
     assert "no relay reported within 4 s" in told.fact("relay")
     assert "the VPC lets nothing out" in told.remedy("relay")
+
+
+def test_a_limit_of_sessions_that_is_reached() -> None:
+    limits = {name: {"EMISSARY_MAX_SESSIONS": "1"} for name in ("ConnectFunction", "DefaultFunction")}
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS, variables=limits) as cloud, Server(echo) as target:
+        with Dialer(cloud.url, cloud.key) as dialer, dialer.dial(target, DIAL):
+            told = ask(cloud.url, cloud.key, target)
+    assert told["health"] == "warning"
+    assert "sessions in all: 1 of 1" in told.fact("health")
+    assert told.broke() == ("relay", Exit.LIMIT)
 
 
 def test_a_target_that_is_not_allowed(cloud: LocalCloud) -> None:

@@ -115,6 +115,12 @@ def test_a_relay_that_does_not_come_blames_the_way_out_of_the_vpc() -> None:
         assert cause in result.finding.remedy
 
 
+def test_a_limit_of_sessions_has_its_own_status() -> None:
+    result = broken(dial_error(TARGET, Code.SESSION_LIMIT, "limit of 5 sessions for key 7"), spoke=False)
+    assert (result.rung, result.finding.exit) == ("relay", Exit.LIMIT)
+    assert "limit of 5 sessions for key 7" in result.finding.fact
+
+
 def test_a_key_that_only_default_refuses_is_a_matter_of_keys() -> None:
     result = broken(AuthenticationError("did not accept the key"), spoke=False)
     assert (result.rung, result.finding.exit) == ("relay", Exit.KEY)
