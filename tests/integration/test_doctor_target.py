@@ -15,7 +15,8 @@ import pytest
 
 from emissary_lib import Dialer, LocalCloud
 from emissary_lib.exit_status import Exit
-from tests.helpers.cloudside import DIAL, (
+from tests.helpers.cloudside import (
+    DIAL,
     LINUX_ONLY,
     PARAMETERS,
     SOON,
