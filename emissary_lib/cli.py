@@ -10,6 +10,7 @@ from typing import Final
 
 from emissary_lib._version import __version__
 from emissary_lib.commands import keys, texts, values
+from emissary_lib.commands.doctor import GREET, TIMEOUT, run_doctor
 from emissary_lib.commands.execute import run_command
 from emissary_lib.commands.forward import LISTEN, listening, run_until_stopped, shown, warnings_shown
 from emissary_lib.dialer import DIAL_TIMEOUT, Dialer
@@ -83,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_exec(commands)
     _add_forward(commands)
+    _add_doctor(commands)
     _add_local(commands)
     _add_template(_add(commands, "demo", _run_demo, extra="demo"))
     _add_template(_add(commands, "bench", _run_bench, extra="local"))
@@ -143,6 +145,31 @@ def _add_dialling(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--check", action="store_true", help="dial once first; if that fails, end with a status that says why"
     )
+
+
+def _add_doctor(commands: _Commands[argparse.ArgumentParser]) -> None:
+    doctor = _add(commands, "doctor", _run_doctor)
+    doctor.add_argument(
+        "target",
+        type=values.target,
+        nargs="?",
+        metavar="TARGET",
+        help="host:port inside the VPC; without one, look at gateway and bridge only",
+    )
+    doctor.add_argument(
+        "--greet",
+        choices=GREET,
+        default="auto",
+        help="what the target speaks (default: auto, by its port; none for no greeting)",
+    )
+    doctor.add_argument(
+        "--timeout",
+        type=values.positive,
+        default=TIMEOUT,
+        metavar="SECONDS",
+        help=f"longest wait of one rung (default: {TIMEOUT:g})",
+    )
+    doctor.add_argument("--json", action="store_true", help="print one line of JSON instead (docs/doctor.md)")
 
 
 def _add_local(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -225,6 +252,17 @@ def _run_forward(arguments: argparse.Namespace) -> int:
         with listening(dialer, target, arguments.listen, timeout, check=arguments.check) as address:
             run_until_stopped(address, target, json_line=arguments.json, out=sys.stdout)
     return Exit.OK
+
+
+def _run_doctor(arguments: argparse.Namespace) -> int:
+    return run_doctor(
+        arguments.target,
+        environ=os.environ,
+        out=sys.stdout,
+        greet=arguments.greet,
+        timeout=arguments.timeout,
+        json_line=arguments.json,
+    )
 
 
 def _run_local(arguments: argparse.Namespace) -> int:

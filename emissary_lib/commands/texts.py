@@ -47,6 +47,24 @@ examples:
 """,
 )
 
+DOCTOR: Final = Text(
+    "find out where the way to a target breaks, and what to do",
+    """\
+Walk the way to a target rung by rung: settings, the gateway's name, TCP, TLS, clocks, $connect, $default,
+the bridge's version, proof and health, and with a TARGET the allow-list, the relay, the target's name and
+port in the VPC, the round trip, and how the target greets. Say at each how it fares and how long it took, and
+at the first that breaks what to do; the exit status is that rung's. Nothing is logged in to or changed.
+
+EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
+""",
+    """\
+examples:
+  emissary doctor
+  emissary doctor db.internal:5432
+  emissary doctor cache.internal:7000 --greet redis --json
+""",
+)
+
 LOCAL: Final = Text(
     "run the stack on this machine",
     """\
@@ -109,6 +127,7 @@ examples:
 ALL: Final[dict[str, Text]] = {
     "exec": EXEC,
     "forward": FORWARD,
+    "doctor": DOCTOR,
     "local": LOCAL,
     "demo": DEMO,
     "bench": BENCH,

@@ -136,7 +136,7 @@ class Session:
             self._duplex.stop(drop_received=True)
 
     def ping(self) -> None:
-        """Ask the peer for a sign of life with the next messages: its PONG measures the way there and back."""
+        """Ask the peer for a sign of life with the next messages: its PONG measures the round trip."""
         if self.alive:
             self._outbox.ping()
 

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DIALLING = ["exec", "forward"]
 LOCAL = ["local", "demo", "bench"]
 OPERATING = ["keys"]
-COMMANDS = DIALLING + LOCAL + OPERATING
+COMMANDS = [*DIALLING, "doctor", *LOCAL, *OPERATING]
 
 
 @pytest.fixture
