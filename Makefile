@@ -1,9 +1,14 @@
 # make demo    migrate and verify a real database through the local cloud
-# make test    run the suite
+# make test    run the suite, three files at a time: its tests wait more than they work
 # make check   the whole gate: format, lint, types, tests, doctests, template
 # make slow    what takes minutes: each fault alone, through the local cloud
 # make bench   measure, as one line of JSON
 # make soak    mixed traffic while everything goes wrong; SOAK_SECONDS (180) and SOAK_SEED (drawn) may be set
+# make build   the functions' artifacts, as they are deployed, in .aws-sam/build: no Docker, any Python from 3.11 on
+# make replay  each of events/ against the built artifacts, under AWS's runtime interface emulator; RECORD=1 records
+#              what they do now, CASES="connect_dialer ..." chooses
+# make coldstart  what starting each artifact costs, as JSON; COLDSTART_RUNS (9) may be set
+# make lock    resolve functions/requirements.in anew
 # make clean   remove what these made
 #
 # Each makes its own virtual environment in .venv first. PYTHON chooses the interpreter: make PYTHON=python3.13 test
@@ -12,7 +17,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
-.PHONY: demo test slow check bench soak format clean
+.PHONY: demo test slow check bench soak build replay coldstart lock format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,7 +37,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/emissary demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 slow: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q -m slow
@@ -48,8 +53,21 @@ check: $(VENV)/.dev
 	@echo "lint";     $(BIN)/ruff check --quiet .
 	@echo "types";    $(BIN)/mypy --no-error-summary
 	@echo "template"; $(BIN)/sam validate --lint --region us-east-1 --template template.yaml
-	@echo "doctests"; $(BIN)/python -m pytest -q --doctest-modules --ignore=emissary_lib/demo/history emissary_lib
+	@echo "doctests"; $(BIN)/python -m pytest -q --doctest-modules --ignore=emissary_lib/demo/history emissary_lib tools
 	@echo "tests";    $(MAKE) test
+
+build: $(VENV)/.dev
+	@PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/sam build --template template.yaml
+	@$(BIN)/python -m tools.artifacts report .aws-sam/build
+
+replay: $(VENV)/.dev .aws-sam/build/template.yaml
+	@$(BIN)/python -m tools.replay run $(if $(RECORD),--record) $(CASES)
+
+coldstart: $(VENV)/.dev .aws-sam/build/template.yaml
+	@$(BIN)/python -m tools.coldstart --runs $(or $(COLDSTART_RUNS),9)
+
+lock: $(VENV)/.dev
+	@$(BIN)/python -m tools.artifacts lock
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .
@@ -75,19 +93,16 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-# What `sam build` calls, once for each function, with ARTIFACTS_DIR. Packages are those of the functions' runtime
-# (template.yaml: python3.13 on arm64), whatever this machine is. boto3 is part of the runtime.
+# What replay and coldstart run has to be what the source would give now.
+.aws-sam/build/template.yaml: template.yaml functions/requirements.txt Makefile \
+    $(shell find functions emissary_lib tools/artifacts -name '*.py' 2>/dev/null)
+	@$(MAKE) build
+
+# What `sam build` calls, once for each function, with ARTIFACTS_DIR. It needs pip and nothing else.
 
 BUILDS := build-ConnectFunction build-DefaultFunction build-DisconnectFunction build-RelayFunction
 .PHONY: $(BUILDS)
 
 $(BUILDS):
 	@test -n "$(ARTIFACTS_DIR)" || { echo "$@ is for sam build, which sets ARTIFACTS_DIR" >&2; exit 1; }
-	@mkdir -p "$(ARTIFACTS_DIR)"
-	@tar -cf - --exclude=__pycache__ --exclude=emissary_lib/local --exclude=emissary_lib/demo \
-	    --exclude=emissary_lib/bench --exclude=emissary_lib/cli.py --exclude=emissary_lib/__main__.py \
-	    functions emissary_lib | tar -xf - -C "$(ARTIFACTS_DIR)"
-	@$(PYTHON) -m pip --disable-pip-version-check --quiet install --target "$(ARTIFACTS_DIR)" \
-	    --implementation cp --python-version 3.13 --only-binary=:all: \
-	    --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64 \
-	    'aws-lambda-powertools>=3.9' 'websocket-client>=1.9'
+	@$(PYTHON) -m tools.artifacts function $(@:build-%=%) "$(ARTIFACTS_DIR)"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import pathlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -25,7 +27,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(WiderFixtures())
-    config.addinivalue_line("markers", "slow: takes minutes; run by `make slow`, not by `make test`")
     config.addinivalue_line(
         "markers",
         "shared_world: the test uses threads, processes or sockets that live longer than it on purpose, "
@@ -95,6 +96,23 @@ class WiderFixtures:
             baseline = request.session.stash.get(_BASELINE, None)
             if fixturedef.scope != "function" and baseline is not None:
                 baseline.allow_present()
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """What ``sam build`` makes of template.yaml, built once: a folder for each function."""
+    folder = tmp_path_factory.mktemp("sam") / "build"
+    done = subprocess.run(
+        [sys.executable, "-m", "samcli", "build", "--template", "template.yaml", "--build-dir", str(folder)],
+        cwd=pathlib.Path(__file__).resolve().parents[1],
+        env={**os.environ, "SAM_CLI_TELEMETRY": "0", "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -91,7 +91,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "functions.default": (SHARED | {"functions.default"}, set()),
     "functions.disconnect": (SHARED | {"functions.disconnect"}, set()),
     "functions.relay": (SHARED | LINK | RELAY_LIBRARY | {"functions.relay"}, set()),
-    "functions.relay.resolver": (SHARED | {"functions.relay"}, {"dns"}),
+    "functions.relay.name_server": (SHARED | {"functions.relay"}, {"dns"}),
     "functions.common.adapters": (SHARED, AWS | {"aws_lambda_powertools"}),
 }
 #: Rules for one module alone. The package names everything public, but loads nothing until it is asked.

@@ -35,12 +35,14 @@ class Forker:
 
     Args:
         log: File that gets what the spawner itself writes (nothing, unless it breaks).
+        site: Folder with the only packages there are beside a function's own; None: this environment's.
 
     Thread safety: none; it belongs to the event loop it was started on.
     """
 
-    def __init__(self, log: IO[bytes]) -> None:
+    def __init__(self, log: IO[bytes], site: Path | None = None) -> None:
         self._log = log
+        self._site = site
         self._forks: dict[str, Fork] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -56,11 +58,16 @@ class Forker:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         mine.setblocking(False)
         self._control, self._ready = mine, loop.create_future()
+        options, environ = ["-P"], {"PATH": os.environ.get("PATH", "")}
+        if self._site is not None:
+            # No packages but those, and no .pyc written: on AWS, too, an artifact cannot be written to.
+            options += ["-S", "-B"]
+            environ["PYTHONPATH"] = str(self._site)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(_SCRIPT), str(theirs.fileno())],
+                [sys.executable, *options, str(_SCRIPT), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={"PATH": os.environ.get("PATH", "")},
+                env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -33,6 +34,7 @@ _NAME_PROPERTIES: Final[Mapping[str, str]] = {
     "AWS::SQS::Queue": "QueueName",
     "AWS::SNS::Topic": "TopicName",
     "AWS::IAM::Role": "RoleName",
+    "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
 }
 
 #: Form of a resource's ARN, by type; what follows the account id.
@@ -44,11 +46,12 @@ _ARNS: Final[Mapping[str, str]] = {
     "AWS::SQS::Queue": "sqs:{region}:{account}:{name}",
     "AWS::SNS::Topic": "sns:{region}:{account}:{name}",
     "AWS::IAM::Role": "iam::{account}:role/{name}",
+    "AWS::IAM::ManagedPolicy": "iam::{account}:policy/{name}",
     "AWS::KMS::Key": "kms:{region}:{account}:key/{name}",
 }
 
 #: Types whose ``!Ref`` is the ARN, not the name.
-_REF_IS_ARN: Final = frozenset({"AWS::SecretsManager::Secret", "AWS::SNS::Topic"})
+_REF_IS_ARN: Final = frozenset({"AWS::IAM::ManagedPolicy", "AWS::SecretsManager::Secret", "AWS::SNS::Topic"})
 
 #: Prefix of made-up ids, by what the type's name ends in (``AWS::EC2::Subnet``, ``AWS::EC2::Subnet::Id``).
 _ID_PREFIXES: Final[Mapping[str, str]] = {
@@ -126,8 +129,8 @@ def parameter_values(declared: Mapping[str, Any], given: Mapping[str, str]) -> d
         name -> text, or a list of texts for the list types.
 
     Raises:
-        TemplateError: If one is given but not declared, has no value at all, or breaks its own
-            ``AllowedValues`` or ``AllowedPattern``; all such faults are named at once.
+        TemplateError: If one is given but not declared, has no value at all, or breaks a constraint of its
+            own; all such faults are named at once.
     """
     faults = [f"the template has no parameter {name!r}" for name in given if name not in declared]
     values: dict[str, Any] = {}
@@ -143,18 +146,37 @@ def parameter_values(declared: Mapping[str, Any], given: Mapping[str, str]) -> d
         else:
             faults.append(f"the parameter {name!r} has no default; give it a value (parameters={{...}})")
             continue
-        allowed = [str(value) for value in spec.get("AllowedValues", [])]
-        if allowed and text not in allowed:
-            faults.append(f"the parameter {name!r} is {text!r}; want one of: {', '.join(allowed)}")
-        pattern = spec.get("AllowedPattern")
-        if pattern and not re.fullmatch(pattern, text):
+        if fault := _broken_constraint(spec, text, numeric=kind == "Number"):
             shown = "its value" if spec.get("NoEcho") else repr(text)
-            faults.append(f"the parameter {name!r}: {shown} does not match {pattern}")
+            meant = f" (want {spec['ConstraintDescription']})" if "ConstraintDescription" in spec else ""
+            faults.append(f"the parameter {name!r}: {shown} {fault}{meant}")
         is_list = kind.startswith("List<") or kind == "CommaDelimitedList"
         values[name] = [item.strip() for item in text.split(",") if item.strip()] if is_list else text
     if faults:
         raise TemplateError("; ".join(faults), where="Parameters")
     return values
+
+
+def _broken_constraint(spec: Mapping[str, Any], text: str, *, numeric: bool) -> str | None:
+    """Which of a parameter's constraints its value breaks, or None."""
+    allowed = [str(value) for value in spec.get("AllowedValues", [])]
+    if allowed and text not in allowed:
+        return f"is none of: {', '.join(allowed)}"
+    pattern = spec.get("AllowedPattern")
+    if pattern and not re.fullmatch(pattern, text):
+        return f"does not match {pattern}"
+    size: float = len(text)
+    bounds = "MinLength", "MaxLength"
+    if numeric:
+        try:
+            size = float(text)
+        except ValueError:
+            return "is no number"
+        bounds = "MinValue", "MaxValue"
+    for bound, breaks in zip(bounds, (operator.lt, operator.gt), strict=True):
+        if bound in spec and breaks(size, float(spec[bound])):
+            return f"breaks its {bound} of {spec[bound]}"
+    return None
 
 
 def _made_up_value(name: str, kind: str) -> str | None:

@@ -13,7 +13,7 @@ class KeepaliveTimes:
     """All in seconds.
 
     Attributes:
-        interval: Silence after which a PING goes out.
+        interval: Silence, of the peer's or of ours, after which a PING goes out.
         when_unacked: The same while data is unacknowledged.
         deadline: How long the answer may take.
         repeat: How often PING is repeated meanwhile.
@@ -36,11 +36,16 @@ class Beat(enum.Enum):
 
 
 class Keepalive:
-    """The dialer's watch over its peer: anything heard counts, silence is asked about, then given up on."""
+    """The dialer's watch over its peer: anything heard counts, silence is asked about, then given up on.
+
+    It also breaks the dialer's own silence, by which the relay tells that the dialer is there: a peer that is
+    heard and needs no answer must not keep it up.
+    """
 
     def __init__(self, times: KeepaliveTimes, now: float) -> None:
         self._times = times
         self._heard = now
+        self._spoke = now
         self._asked: float | None = None  # the first PING since then
         self._repeat_at = now
 
@@ -49,12 +54,17 @@ class Keepalive:
         self._heard = now
         self._asked = None
 
+    def spoke(self, now: float) -> None:
+        """Something goes out to the peer."""
+        self._spoke = now
+
     def answered(self, now: float) -> None:
         """The bridge answered; that says nothing of the peer, and a WebSocket that works."""
 
     def restarted(self, now: float) -> None:
         """The peer can be reached again: silence counts from now on."""
         self.heard(now)
+        self.spoke(now)
 
     def next_timeout(self, unacked_since: float | None) -> float:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
@@ -64,7 +74,7 @@ class Keepalive:
         """
         if self._asked is not None:
             return min(self._repeat_at, self._asked + self._times.deadline)
-        idle = self._heard + self._times.interval
+        idle = min(self._heard, self._spoke) + self._times.interval
         if unacked_since is None:
             return idle
         return min(idle, max(self._heard, unacked_since) + self._times.when_unacked)
@@ -78,4 +88,5 @@ class Keepalive:
         elif now >= self._asked + self._times.deadline:
             return Beat.LINK_DEAD
         self._repeat_at = now + self._times.repeat
+        self.spoke(now)
         return Beat.PING

@@ -47,6 +47,9 @@ class Probing:
         self._heard = self._quiet_since = now
         self._asked = None
 
+    def spoke(self, now: float) -> None:
+        """Something goes out to the dialer: no reason for it to think anything of us."""
+
     def answered(self, now: float) -> None:
         """The bridge answered on our WebSocket, so that works."""
         self._quiet_since = now
@@ -56,25 +59,29 @@ class Probing:
         """The dialer can be reached again. That it is there is not said: its silence counts on."""
         self.answered(now)
 
+    @property
+    def orphaned_at(self) -> float:
+        """When the dialer has been silent for too long, whatever our own WebSocket does meanwhile."""
+        return self._heard + self._times.orphan
+
     def next_timeout(self, unacked_since: float | None) -> float:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
 
         Args:
             unacked_since: Since when data has been unacknowledged or waiting; ``None`` when none is.
         """
-        orphan = self._heard + self._times.orphan
         if self._asked is not None:
-            return min(orphan, self._asked + self._times.deadline)
+            return min(self.orphaned_at, self._asked + self._times.deadline)
         due = self._quiet_since + self._times.silence
         if unacked_since is not None:
             due = min(due, max(self._quiet_since, unacked_since) + self._times.when_unacked)
-        return min(orphan, due)
+        return min(self.orphaned_at, due)
 
     def handle_timeout(self, now: float, unacked_since: float | None) -> Beat:
         """Tell what is due."""
         if now < self.next_timeout(unacked_since):
             return Beat.NOTHING
-        if now >= self._heard + self._times.orphan:
+        if now >= self.orphaned_at:
             return Beat.PEER_DEAD
         if self._asked is None:
             self._asked = now

@@ -228,7 +228,7 @@ class Session:
             return None
         if ending := self._lifecycle.ending:
             return ending.next_timeout if self._resumption.link_up else ending.until
-        times = [self._resumption.next_timeout()]
+        times = [self._resumption.next_timeout(), self._orphaned_at]
         if self._resumption.may_send:
             times.append(self._duplex.next_timeout())
             if self._watching:
@@ -242,6 +242,11 @@ class Session:
         """The watch, while it counts: an opening, and a connection that is away, have their own deadline."""
         return self._watch if self.state is State.OPEN and self._resumption.may_send else None
 
+    @property
+    def _orphaned_at(self) -> float | None:
+        """When a relay's dialer has been silent for too long, be our own connection there or not."""
+        return self._watch.orphaned_at if isinstance(self._watch, Probing) and self.alive else None
+
     def handle_timeout(self, now: float) -> None:
         """Do what the clock makes due; harmless when nothing is. ``messages_to_send`` has the outcome."""
         if not self.alive:
@@ -253,13 +258,18 @@ class Session:
             self._duplex.handle_timeout(now)
         if self._watching:
             self._beat(self._watching, now)
+        if self._orphaned_at is not None and now >= self._orphaned_at:
+            self._give_up(Code.DIALER_GONE, now)
         verdict = self._resumption.verdict(now)
         if verdict is not None:
-            self._lifecycle.abort(verdict, MEANINGS[verdict], now)
-            if not self._resumption.link_up:
-                self._lifecycle.finish(verdict)  # nobody can be told
+            self._give_up(verdict, now)
         if self._farewell and self._farewell.over(now):
             self._lifecycle.abort(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now)
+
+    def _give_up(self, code: Code, now: float) -> None:
+        self._lifecycle.abort(code, MEANINGS[code], now)
+        if not self._resumption.link_up:
+            self._lifecycle.finish(code)  # nobody can be told
 
     def _beat(self, watch: Keepalive | Probing, now: float) -> None:
         match watch.handle_timeout(now, self._duplex.outstanding_since):
@@ -287,6 +297,8 @@ class Session:
         if self.alive and self._resumption.may_send:
             remaining = self._farewell.remaining(now) if self._farewell else 0
             messages += self._outbox.to_peer(self.generation, remaining, now)
+            if messages and self._watch:
+                self._watch.spoke(now)
         messages += self._bridge_messages(now)  # behind OPENED, which is the first a dialer should hear
         self.counters.messages_sent += len(messages)
         return messages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,7 +35,17 @@ class Connected:
     bound: tuple[str, int] = ("0.0.0.0", 0)
 
 
-def connect_target(target: Target, allow: AllowList, resolve: Resolver, deadline: Deadline) -> Connected:
+#: As :func:`socket.create_connection`: address and timeout.
+Connect = Callable[[tuple[str, int], float | None], socket.socket]
+
+
+def connect_target(
+    target: Target,
+    allow: AllowList,
+    resolve: Resolver,
+    deadline: Deadline,
+    connect: Connect = socket.create_connection,
+) -> Connected:
     """Connect to ``target`` at an address that the allow-list admits.
 
     The name's rule is checked before DNS, so that nobody can have names resolved that are not listed; the
@@ -51,17 +61,17 @@ def connect_target(target: Target, allow: AllowList, resolve: Resolver, deadline
     admitted = [address for address in addresses if allow.permits_address(target, address)]
     if not admitted:
         return Connected(Code.TARGET_NOT_ALLOWED)
-    return _first_connection(admitted, target.port, deadline)
+    return _first_connection(admitted, target.port, deadline, connect)
 
 
-def _first_connection(addresses: Sequence[str], port: int, deadline: Deadline) -> Connected:
+def _first_connection(addresses: Sequence[str], port: int, deadline: Deadline, connect: Connect) -> Connected:
     code = Code.TARGET_TIMED_OUT
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         timeout = deadline.cap(_ADDRESS_TIMEOUT if left > 1 else None)
         if timeout is not None and timeout <= 0:
             break
         try:
-            sock = socket.create_connection((address, port), timeout)
+            sock = connect((address, port), timeout)
         except OSError as exc:
             code = _code_of(exc)
         else:
@@ -82,6 +92,8 @@ def _tune(sock: socket.socket) -> None:
 def _code_of(exc: OSError) -> Code:
     if isinstance(exc, ConnectionRefusedError):
         return Code.TARGET_REFUSED
+    if isinstance(exc, ConnectionResetError):  # accepted, and reset before we looked
+        return Code.TARGET_RESET
     if isinstance(exc, TimeoutError) or exc.errno == errno.ETIMEDOUT:
         return Code.TARGET_TIMED_OUT
     return Code.TARGET_UNREACHABLE if exc.errno in _UNREACHABLE else Code.TARGET_FAILED

@@ -74,6 +74,7 @@ class Carrier:
     Attributes:
         ended: What the bridge has recorded as the end; ``None`` before.
         resumes: RESUME messages that the bridge got.
+        visits: Times that a side came back to a session that had ended.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Carrier:
     ) -> None:
         self.ended: Ended | None = None
         self.resumes = 0
+        self.visits = 0
         self._faults = faults
         self._random = random.Random(seed)
         self._clock = clock
@@ -159,6 +161,10 @@ class Carrier:
 
     # -- what goes wrong ------------------------------------------------------------------------
 
+    def change(self, faults: Faults) -> None:
+        """From now on it is this bad."""
+        self._faults = faults
+
     def cut(self, side: Side, outage: float = 0.0) -> None:
         """The WebSocket breaks, and both its ends notice; the gateway is out of reach for ``outage`` s."""
         self._unreachable[side] = max(self._unreachable[side], self._clock.now + outage)
@@ -199,6 +205,7 @@ class Carrier:
             self._travel(lambda: self._sessions[side].link_refused(Code.UNKNOWN_SESSION, "HTTP status 409"))
             return
         self._epochs[side] = epoch
+        self.visits += self.ended is not None
         fresh = self._known[side] = self._connection(side)
         if self._random.random() < self._faults.unheard:
             self.later(self._random.uniform(0, 30), lambda: self._shut(fresh))

@@ -1,7 +1,7 @@
 """The events in ``events/``: what API Gateway and Lambda hand to the functions, replayable.
 
-Their MACs are valid for the example key, nonce and date below, which are documented, fixed and secret to
-nobody; tests replay them with a clock that stands at :data:`NOW`.
+Their MACs are valid for the key, nonce and date of :mod:`tools.replay.example`; tests replay them with a
+clock that stands at :data:`NOW`.
 """
 
 from __future__ import annotations
@@ -11,32 +11,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from emissary_lib.protocol.auth import session_id
-from emissary_lib.protocol.keys import Key
+from tools.replay.example import DATE as DATE
+from tools.replay.example import DIALER as DIALER
+from tools.replay.example import DIALER_AGAIN as DIALER_AGAIN
+from tools.replay.example import HOST as HOST
+from tools.replay.example import INSTANCE as INSTANCE
+from tools.replay.example import KEY as KEY
+from tools.replay.example import NONCE as NONCE
+from tools.replay.example import NOW as NOW
+from tools.replay.example import RELAY as RELAY
+from tools.replay.example import RELAY_TOKEN as RELAY_TOKEN
+from tools.replay.example import RESUME_NONCE as RESUME_NONCE
+from tools.replay.example import RESUME_TOKEN as RESUME_TOKEN
+from tools.replay.example import SESSION as SESSION
+from tools.replay.example import STAGE as STAGE
+from tools.replay.example import TARGET as TARGET
 
 EVENTS: Final = Path(__file__).resolve().parents[2] / "events"
-
-#: The example key: 32 bytes, 0 to 31.
-KEY: Final = Key(1, bytes(range(32)))
-#: The example nonce: 32 bytes, 64 to 95. Its session.
-NONCE: Final = bytes(range(64, 96))
-SESSION: Final = session_id(NONCE)
-#: The example date, and the same moment on the clock.
-DATE: Final = "Sun, 22 Nov 2026 10:15:00 GMT"
-NOW: Final = 1_795_342_500.0
-HOST: Final = "a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com"
-STAGE: Final = "emissary"
-DIALER: Final = "Uv8abcE0FiACDIA="
-RELAY: Final = "Uv8bXdR3FiACReL="
-#: The dialer's next connection, and the nonce it signed that with: 32 bytes, 192 to 223.
-DIALER_AGAIN: Final = "Uv8eQfH1FiACEtM="
-RESUME_NONCE: Final = bytes(range(192, 224))
-#: 32 bytes, 128 to 159; and 160 to 191.
-RELAY_TOKEN: Final = bytes(range(128, 160))
-RESUME_TOKEN: Final = bytes(range(160, 192))
-INSTANCE: Final = "0123456789abcdef0123456789abcdef"
-#: What the example opening asks for.
-TARGET: Final = "db.internal:5432"
 
 
 def load_event(

@@ -97,6 +97,18 @@ class Endpoint:
         if self.session.peek():
             yield max(self._next_read, self._stops[1] if self._stopped(now) else now)
 
+    def write(self, data: bytes, now: float) -> None:
+        """Let the user write this now, behind what it has written."""
+        self._pending.append((now, data))
+
+    def finish(self, now: float) -> None:
+        """Let the user half-close, once everything was taken."""
+        self._eof_at = now
+
+    def stop_reading(self, now: float, until: float) -> None:
+        """Let the user read nothing until then."""
+        self._stops = (now, until)
+
     def _stopped(self, now: float) -> bool:
         return self._stops[0] <= now < self._stops[1]
 
@@ -129,6 +141,7 @@ class LinkedSessions:
         self.carrier = Carrier(
             seed, faults, clock, {side: end.session for side, end in self.ends.items()}, epochs
         )
+        self._turns = 0  # of the loop, at this moment
         self._closed: set[Side] = set()
         self._told = dict.fromkeys(self.ends, 0)
 
@@ -142,23 +155,43 @@ class LinkedSessions:
         Raises:
             AssertionError: An invariant was broken, or it took more than ``limit`` seconds.
         """
-        until, turns = self.clock.now + limit, 0
+        until = self.clock.now + limit
         while True:
-            for side in self.ends:
-                self._pump(side)
-            if all(end.session.state is State.ENDED for end in self.ends.values()):
+            self.pump()
+            if self.over:
                 return
             at = min(self._times(), default=None)
             assert at is not None, "deadlock: nothing is under way and no timer runs"
             assert at <= until, f"not over after {limit} seconds: {self.describe()}"
-            turns = 0 if at > self.clock.now else turns + 1
-            assert turns < _SPIN, f"it spins: {self.describe()}"
-            self.clock.advance_to(at)
-            self.carrier.happen()
-            for end in self.ends.values():
-                timeout = end.session.next_timeout()
-                if timeout is not None and timeout <= self.clock.now:
-                    end.session.handle_timeout(self.clock.now)
+            self._go_to(at)
+
+    def step(self, until: float) -> bool:
+        """Let the next thing happen, if it does so by ``until``; else it is ``until``, and False."""
+        self.pump()
+        at = min(self._times(), default=until)
+        self._go_to(min(at, until))
+        self.pump()
+        return at <= until
+
+    @property
+    def over(self) -> bool:
+        """Whether both sessions have ended."""
+        return all(end.session.state is State.ENDED for end in self.ends.values())
+
+    def pump(self) -> None:
+        """Let users and sessions do all that they can do now."""
+        for side in self.ends:
+            self._pump(side)
+
+    def _go_to(self, at: float) -> None:
+        self._turns = 0 if at > self.clock.now else self._turns + 1
+        assert self._turns < _SPIN, f"it spins: {self.describe()}"
+        self.clock.advance_to(at)
+        self.carrier.happen()
+        for end in self.ends.values():
+            timeout = end.session.next_timeout()
+            if timeout is not None and timeout <= self.clock.now:
+                end.session.handle_timeout(self.clock.now)
 
     def describe(self) -> str:
         return "; ".join(

@@ -12,9 +12,13 @@ import threading
 import time
 from typing import Final
 
-from tests.helpers.cloudside import ROOT, TEMPLATE
+from emissary_lib import LocalCloud
+from tests.helpers.cloudside import ROOT, TEMPLATE, eventually
 
 BLOCK: Final = 65_536
+
+#: Whose WebSocket is cut, and how.
+CUT_WAYS: Final = list(itertools.product(("dialer", "relay", "both"), ("close", "reset", "mid-frame")))
 
 
 def edited_template(
@@ -29,7 +33,7 @@ def edited_template(
     """
     text = TEMPLATE.read_text(encoding="utf-8").replace("CodeUri: .\n", f"CodeUri: {ROOT}\n")
     if timeout is not None:
-        text, count = re.subn(r"Timeout: 900\b", f"Timeout: {timeout:g}", text)
+        text, count = re.subn(r"Timeout: !Ref RelayTimeout\b", f"Timeout: {timeout:g}", text)
         assert count == 1
     line = re.search(r"^ +EMISSARY_GRACE_SECONDS: .*\n", text, re.MULTILINE)
     assert line is not None
@@ -42,6 +46,15 @@ def edited_template(
     path = directory / "template.yaml"
     path.write_text(text.replace(line[0], kept + values), encoding="utf-8")
     return path
+
+
+def cut(cloud: LocalCloud, side: str, how: str) -> float:
+    """Cut one session's connections; when. The other side may be about to come back from its last cut."""
+
+    def one() -> float | None:
+        return time.monotonic() if cloud.cut(side, how, -1) else None
+
+    return eventually(one, f"a connection of the {side} to cut")
 
 
 class Stream:

@@ -35,13 +35,35 @@ ROUTES = {
     "connect_dialer": ("$connect", "CONNECT", DIALER),
     "connect_relay": ("$connect", "CONNECT", RELAY),
     "connect_resume": ("$connect", "CONNECT", DIALER_AGAIN),
+    "connect_wrong_key": ("$connect", "CONNECT", DIALER),
+    "connect_late": ("$connect", "CONNECT", DIALER),
+    "connect_unsigned": ("$connect", "CONNECT", DIALER),
+    "connect_replayed_nonce": ("$connect", "CONNECT", "Uv8fabE0FiACDIA="),
+    "connect_relay_duplicate": ("$connect", "CONNECT", "Uv8fXdR3FiACReL="),
     "default_opening": ("$default", "MESSAGE", DIALER),
     "default_data": ("$default", "MESSAGE", DIALER),
     "default_end": ("$default", "MESSAGE", DIALER),
     "default_resume": ("$default", "MESSAGE", DIALER_AGAIN),
     "default_garbage": ("$default", "MESSAGE", DIALER),
+    "default_opening_greeting": ("$default", "MESSAGE", DIALER),
+    "default_opening_password": ("$default", "MESSAGE", DIALER),
+    "default_opening_request": ("$default", "MESSAGE", DIALER),
+    "default_opening_refused": ("$default", "MESSAGE", DIALER),
+    "default_data_gone": ("$default", "MESSAGE", DIALER),
+    "default_data_stranger": ("$default", "MESSAGE", "Uv8fgone1FiACDI="),
+    "default_probe": ("$default", "MESSAGE", DIALER),
+    "default_forged": ("$default", "MESSAGE", DIALER),
     "disconnect_dialer": ("$disconnect", "DISCONNECT", DIALER),
     "disconnect_relay": ("$disconnect", "DISCONNECT", RELAY),
+    "disconnect_dialer_opening": ("$disconnect", "DISCONNECT", DIALER),
+}
+RELAY_EVENTS = {
+    "relay_start",
+    "relay_duplicate",
+    "relay_expired",
+    "relay_refused",
+    "relay_garbage",
+    "relay_keep_alive",
 }
 
 
@@ -50,7 +72,7 @@ def unpadded(data: bytes) -> str:
 
 
 def test_every_event_is_known() -> None:
-    assert {path.stem for path in EVENTS.glob("*.json")} == {*ROUTES, "relay_start"}
+    assert {path.stem for path in EVENTS.glob("*.json")} == {*ROUTES, *RELAY_EVENTS}
 
 
 @pytest.mark.parametrize("name", ROUTES)
@@ -132,6 +154,26 @@ def test_the_opening_is_a_socks5_client_with_the_example_password() -> None:
     assert load_event("relay_start")["client_offset"] == len(expected)
 
 
+def test_the_opening_in_parts_is_the_opening() -> None:
+    parts = [
+        decode(load_event(f"default_opening_{part}")["body"]) for part in ("greeting", "password", "request")
+    ]
+    whole = b""
+    for part in parts:
+        assert (part.type, part.offset) == (FrameType.OPENING, len(whole))
+        whole += part.payload
+    assert whole == decode(load_event("default_opening")["body"]).payload
+
+
+def test_the_late_one_has_the_right_key_and_is_more_than_a_quarter_of_an_hour_late() -> None:
+    headers = load_event("connect_late")["headers"]
+    date = "Sun, 22 Nov 2026 09:15:00 GMT"
+    fields = [b"emissary.v2 door", struct.pack(">I", 1), date.encode(), NONCE, HOST.encode()]
+    content = b"".join(struct.pack(">H", len(field)) + field for field in fields)
+    assert headers["X-Emissary-Date"] == date
+    assert headers["X-Emissary-Mac"] == unpadded(hmac.digest(bytes(range(32)), content, "sha256"))
+
+
 def test_the_servers_bytes_are_banner_method_and_status() -> None:
     """docs/protocol.md sections 3.2 and 3.3, written out."""
     fields = [b"emissary.v2 server", struct.pack(">I", 1), DATE.encode(), NONCE, HOST.encode()]
@@ -145,6 +187,6 @@ def test_the_servers_bytes_are_banner_method_and_status() -> None:
 
 
 def test_events_are_plain_json_with_a_final_newline() -> None:
-    for path in EVENTS.glob("*.json"):
+    for path in EVENTS.rglob("*.json"):
         text = path.read_text(encoding="ascii")
         assert text == json.dumps(json.loads(text), indent=2) + "\n"

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from emissary_lib.local.template import Template, read_template
 from emissary_lib.protocol.constants import GRACE
 from functions.common import audit, config
 from functions.common.adapters import items
 from functions.common.session import OPENING_TIME, RELAY_TIME
-
-ROOT = Path(__file__).resolve().parents[2]
-TEMPLATE = ROOT / "template.yaml"
+from tests.helpers.translation import REQUIRED, TEMPLATE, source, strings
 
 #: API Gateway's longest integration, in seconds (API Gateway WebSocket quotas).
 INTEGRATION_TIMEOUT = 29
 
 #: What each function may do, and to what. The whole list: nothing else may be granted.
 RIGHTS = {
-    "ConnectFunction": {("dynamodb:PutItem", "table"), ("dynamodb:UpdateItem", "table")},
+    "ConnectFunction": {
+        ("secretsmanager:GetSecretValue", "secret"),
+        ("dynamodb:PutItem", "table"),
+        ("dynamodb:UpdateItem", "table"),
+    },
     "DefaultFunction": {
+        ("secretsmanager:GetSecretValue", "secret"),
         ("dynamodb:GetItem", "table"),
+        ("dynamodb:BatchGetItem", "table"),
         ("dynamodb:UpdateItem", "table"),
         ("lambda:InvokeFunction", "relay"),
         ("execute-api:ManageConnections", "posts"),
@@ -44,10 +42,19 @@ RIGHTS = {
     "RelayFunction": {("execute-api:ManageConnections", "posts")},
 }
 
+#: Powertools reads them in every function: namespace and dimension of the metrics.
+POWERTOOLS = {"POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME"}
+
+KEYS_AND_LIMITS = {
+    "EMISSARY_AUTH_KEYS_SECRET",
+    "EMISSARY_MAX_SESSIONS",
+    "EMISSARY_MAX_SESSIONS_PER_KEY",
+}
+
 VARIABLES = {
-    "ConnectFunction": {config.AUTH_KEYS, config.TABLE, config.LOG_LEVEL},
+    "ConnectFunction": {*KEYS_AND_LIMITS, config.TABLE, config.LOG_LEVEL},
     "DefaultFunction": {
-        config.AUTH_KEYS,
+        *KEYS_AND_LIMITS,
         config.ALLOWED_TARGETS,
         config.TABLE,
         config.RELAY_FUNCTION,
@@ -66,20 +73,7 @@ VARIABLES = {
 
 @pytest.fixture(scope="module")
 def template() -> Template:
-    return read_template(TEMPLATE, {"AuthKeys": "[]", "AllowedTargets": "[]"})
-
-
-def strings(value: Any) -> Iterator[str]:
-    """Every string at any depth."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from strings(key)
-            yield from strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from strings(inner)
+    return read_template(TEMPLATE, REQUIRED)
 
 
 def statements(template: Template, function: str) -> list[dict[str, Any]]:
@@ -118,6 +112,7 @@ def test_a_function_may_do_exactly_what_it_does(template: Template, name: str) -
     connections = rf"arn:aws:execute-api:[^:*]+:\d+:{template.api.api_id}/{re.escape(template.api.stage)}"
     kinds = {
         "table": re.compile(rf"arn:aws:dynamodb:[^:*]+:\d+:table/{re.escape(table.name)}"),
+        "secret": re.compile(r"arn:aws:secretsmanager:[^:*]+:\d+:secret:[^:*]*KeySecret[^:*]*"),
         "relay": re.compile(re.escape(template.functions["RelayFunction"].arn)),
         "posts": re.compile(rf"{connections}/POST/@connections/\*"),
         "closings": re.compile(rf"{connections}/DELETE/@connections/\*"),
@@ -135,23 +130,25 @@ def test_a_function_may_do_exactly_what_it_does(template: Template, name: str) -
 
 @pytest.mark.parametrize("name", VARIABLES)
 def test_a_function_gets_exactly_the_variables_it_reads(template: Template, name: str) -> None:
-    assert set(template.functions[name].environment) == VARIABLES[name]
+    assert set(template.functions[name].environment) == VARIABLES[name] | POWERTOOLS
 
 
 def test_every_variable_that_the_code_reads_is_given_to_somebody() -> None:
     read = {value for name, value in vars(config).items() if name.isupper() and "EMISSARY" in str(value)}
-    assert read <= set().union(*VARIABLES.values())
+    # The keys themselves are for local use only: on AWS they are in the secret.
+    assert read <= set().union(*VARIABLES.values()) | {config.AUTH_KEYS}
 
 
 def test_the_relay_has_no_key_and_no_table(template: Template) -> None:
     relay = template.functions["RelayFunction"]
     (table,) = template.tables.values()
-    assert not {config.AUTH_KEYS, config.TABLE} & set(relay.environment)
-    assert table.name not in " ".join(strings([dict(relay.environment), list(relay.policies)]))
+    assert not {config.AUTH_KEYS, *KEYS_AND_LIMITS, config.TABLE} & set(relay.environment)
+    said = " ".join(strings([dict(relay.environment), list(relay.policies)]))
+    assert table.name not in said and "secret" not in said
 
 
 def test_only_the_relay_is_in_the_vpc() -> None:
-    resources = document()["Resources"]
+    resources = source()["Resources"]
     in_vpc = {name for name, resource in resources.items() if "VpcConfig" in resource["Properties"]}
     assert in_vpc == {"RelayFunction"}
 
@@ -170,7 +167,7 @@ def test_the_relay_waits_for_a_lost_side_as_long_as_the_protocol_says_unless_tol
 ) -> None:
     grace = template.functions["RelayFunction"].environment["EMISSARY_GRACE_SECONDS"]
     assert float(grace) == GRACE
-    parameter = document()["Parameters"]["RelayGraceSeconds"]
+    parameter = source()["Parameters"]["RelayGraceSeconds"]
     assert (parameter["MinValue"], parameter["MaxValue"]) == (5, 300)
 
 
@@ -185,9 +182,11 @@ def test_the_table_has_the_key_and_the_expiry_the_store_uses(template: Template)
     assert table.ttl_attribute == "purge_at"
 
 
-def test_keys_are_hidden_and_nothing_names_an_account() -> None:
-    parsed = document()
-    assert parsed["Parameters"]["AuthKeys"]["NoEcho"] is True
+def test_keys_are_in_no_parameter_and_nothing_names_an_account() -> None:
+    parsed = source()
+    assert not any(
+        "Keys" in name or parameter.get("NoEcho") for name, parameter in parsed["Parameters"].items()
+    )
     assert not re.search(r"\b\d{12}\b", TEMPLATE.read_text())
 
 
@@ -200,51 +199,4 @@ def test_the_dial_back_address_is_the_apis_own(template: Template) -> None:
 
 
 def test_the_web_socket_url_is_an_output() -> None:
-    assert "WebSocketUrl" in document()["Outputs"]
-
-
-class Loader(yaml.SafeLoader):
-    """Reads CloudFormation's short tags as plain values."""
-
-
-Loader.add_multi_constructor(
-    "!",
-    lambda loader, _suffix, node: (
-        loader.construct_scalar(node)
-        if isinstance(node, yaml.ScalarNode)
-        else loader.construct_sequence(node, deep=True)
-    ),
-)
-
-
-def document() -> dict[str, Any]:
-    parsed: dict[str, Any] = yaml.load(TEMPLATE.read_text(encoding="utf-8"), Loader)
-    return parsed
-
-
-TRANSLATE = """
-import json, sys
-from samtranslator.parser.parser import Parser
-from samtranslator.translator.translator import Translator
-from samtranslator.yaml_helper import yaml_parse
-document = yaml_parse(open(sys.argv[1]).read())
-document["Globals"]["Function"]["CodeUri"] = {"Bucket": "example-bucket", "Key": "code.zip"}
-json.dump(Translator({}, Parser()).translate(document, {}), open(sys.argv[2], "w"))
-"""
-
-
-def test_what_sam_makes_of_it_is_valid_cloudformation(tmp_path: Path) -> None:
-    """``sam validate --lint`` misses a reference to what does not exist; linting the translation does not."""
-    translated = tmp_path / "translated.json"
-    environ = {"AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"}
-    subprocess.run(
-        [sys.executable, "-c", TRANSLATE, str(TEMPLATE), str(translated)],
-        env=environ, check=True, timeout=60,
-    )  # fmt: skip
-    kinds = {r["Type"] for r in json.loads(translated.read_text())["Resources"].values()}
-    assert {"AWS::ApiGatewayV2::Stage", "AWS::ApiGatewayV2::Route", "AWS::Lambda::Permission"} <= kinds
-    lint = subprocess.run(
-        [sys.executable, "-c", "from cfnlint.runner import main; main()", str(translated)],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")
+    assert "WebSocketUrl" in source()["Outputs"]

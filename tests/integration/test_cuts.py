@@ -10,9 +10,9 @@ import time
 import pytest
 
 from emissary_lib import Dialer, LocalCloud
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, SOON, audit_record, eventually
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, SOON, audit_record
 from tests.helpers.servers import Server
-from tests.helpers.trouble import Stream
+from tests.helpers.trouble import CUT_WAYS, Stream, cut
 
 pytestmark = LINUX_ONLY
 
@@ -23,17 +23,6 @@ BETWEEN = 1_000_000
 
 #: Longest pause that a cut may cause, in seconds: one, and what a busy machine adds.
 PAUSE = 5.0
-
-WAYS = list(itertools.product(("dialer", "relay", "both"), ("close", "reset", "mid-frame")))
-
-
-def cut(cloud: LocalCloud, side: str, how: str) -> float:
-    """Cut one session's connections; when. The other side may be about to come back from its last cut."""
-
-    def one() -> float | None:
-        return time.monotonic() if cloud.cut(side, how, -1) else None
-
-    return eventually(one, f"a connection of the {side} to cut")
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
@@ -50,7 +39,7 @@ def test_twenty_cuts_of_every_kind_lose_no_byte_and_pause_for_a_moment(
         user.start()
         try:
             stream.wait_for_more(BETWEEN, SOON)
-            for side, how in itertools.islice(itertools.cycle(WAYS), CUTS):
+            for side, how in itertools.islice(itertools.cycle(CUT_WAYS), CUTS):
                 moment = cut(cloud, side, how)
                 stream.wait_for_more(BETWEEN, SOON)
                 pauses.append((stream.pause_after(moment, time.monotonic()), f"{side} {how}"))

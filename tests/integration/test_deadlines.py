@@ -179,6 +179,7 @@ def test_old_tunnel_meets_its_deadline_while_a_new_dial_gets_all_its_time(short:
             with pytest.raises(RelayDeadlineError, match="relay reached its 15-minute limit") as caught:
                 old.recv(1)
             assert isinstance(caught.value, ConnectionResetError)
+            assert first.going_away
             assert abs(time.time() - first.expires_at) < 3.0
             new.sendall(b"unaffected")
             assert new.recv(100) == b"unaffected"

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from emissary_lib import Dialer, LocalCloud, TunnelResetError
+from emissary_lib import Dialer, DialError, LocalCloud, TunnelResetError
 from emissary_lib.protocol.codes import Code
 from tests.helpers.cloudside import (
     DIAL,
@@ -84,14 +84,16 @@ def test_target_that_closes_first_is_read_to_its_end(dialer: Dialer) -> None:
 def test_target_that_resets_at_once_is_a_reset_and_not_an_empty_answer(
     dialer: Dialer, cloud: LocalCloud
 ) -> None:
-    with Server(resetter(0)) as target, dialer.dial(target, DIAL) as sock:
-        sock.settimeout(SOON)
-        session = sock.session
-        assert session is not None
-        with pytest.raises(TunnelResetError) as caught:
+    with Server(resetter(0)) as target, pytest.raises((TunnelResetError, DialError)) as caught:
+        # A relay that is slow to look finds the connection reset before it has told of it.
+        with dialer.dial(target, DIAL) as sock:
+            sock.settimeout(SOON)
+            assert sock.session is not None
+            session = sock.session.id
             sock.recv(1)
-        assert caught.value.code is Code.TARGET_RESET
-        assert audit_record(cloud, session.id)["code"] == "TARGET_RESET"
+    assert caught.value.code is Code.TARGET_RESET
+    if isinstance(caught.value, TunnelResetError):
+        assert audit_record(cloud, session)["code"] == "TARGET_RESET"
 
 
 def test_reset_in_the_middle_names_the_target_as_its_cause(dialer: Dialer, cloud: LocalCloud) -> None:

@@ -214,7 +214,7 @@ def test_closed_dialer_says_so(cloud: LocalCloud) -> None:
 
 def test_relay_at_its_time_limit_cuts_the_tunnel_off_and_is_named(tmp_path: pathlib.Path) -> None:
     text = TEMPLATE.read_text(encoding="utf-8")
-    short, count = re.subn(r"Timeout: 900\b", "Timeout: 5", text)
+    short, count = re.subn(r"Timeout: !Ref RelayTimeout\b", "Timeout: 5", text)
     assert count == 1
     template = tmp_path / "template.yaml"
     template.write_text(short.replace("CodeUri: .\n", f"CodeUri: {ROOT}\n"), encoding="utf-8")

@@ -185,6 +185,27 @@ def test_a_cut_at_every_moment_of_a_conversation(sides: list[Side]) -> None:
         assert linked.messages < 200
 
 
+@pytest.mark.parametrize("sides", [[Side.CLIENT], [Side.RELAY], list(Side)], ids=["client", "relay", "both"])
+def test_a_cut_at_every_moment_of_the_end(sides: list[Side]) -> None:
+    """Symptom: a side that was cut while ENDED was under way saw UNKNOWN_SESSION, though all had come."""
+    # Who half-closes last is the last to know that all has arrived.
+    client, relay = (ANSWER, TALK) if sides == [Side.CLIENT] else (TALK, ANSWER)
+    whole = Plan(1, SLOW, client, relay, []).build()
+    began = whole.clock.now
+    whole.run(LIFE)
+    over = whole.clock.now - began
+    told_late = 0
+    for tick in range(100):
+        plan = Plan(1, SLOW, client, relay, [Cut(over - tick / 400, side, 0.0) for side in sides])
+        linked = plan.build()
+        linked.run(LIFE)
+        drain(linked)
+        check_prefix(linked)
+        check_whole(plan, linked)
+        told_late += linked.carrier.visits
+    assert told_late > 0, "no cut fell into the moment that this is about"
+
+
 @pytest.mark.parametrize("silent", [False, True], ids=["noticed", "silent"])
 @pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])

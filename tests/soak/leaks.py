@@ -126,7 +126,7 @@ def ends(items: list[dict[str, Any]]) -> Counter[str]:
             if session.ending is not None:
                 found[session.ending.code.name] += 1
             elif (loss := session.loss(session.purge_at)) is not None:
-                found[f"lost: {loss.name}"] += 1
+                found[f"lost: {loss.code.name}"] += 1
     return found
 
 

@@ -90,6 +90,72 @@ def test_policies_are_resolved_and_sam_policy_templates_left_raw(tmp_path: Path)
     assert document["Version"] == "2012-10-17", "a date must stay text"
 
 
+ROLE = """
+  R:
+    Type: AWS::IAM::Role
+    Properties:
+      ManagedPolicyArns: [!Ref Elsewhere]
+      Policies:
+        - PolicyName: Code
+          PolicyDocument: {Statement: [{Sid: One, Effect: Allow, Action: x, Resource: !Sub "${AWS::Region}"}]}
+  Elsewhere:
+    Type: AWS::IAM::ManagedPolicy
+    Properties: {PolicyDocument: {Statement: []}}
+"""
+
+
+def test_policies_of_a_functions_role_are_its_policies(tmp_path: Path) -> None:
+    own = FUNCTION + "      Role: !GetAtt R.Arn\n      Policies: [AdministratorAccess]\n" + ROLE
+    (document,) = read(tmp_path, BASE + own).functions["F"].policies
+    assert document["Statement"] == [
+        {"Sid": "One", "Effect": "Allow", "Action": "x", "Resource": "us-east-1"}
+    ]
+
+
+def test_managed_policies_of_a_functions_role_are_kept_apart(tmp_path: Path) -> None:
+    own = FUNCTION + "      Role: !GetAtt R.Arn\n" + ROLE
+    assert read(tmp_path, BASE + own).functions["F"].managed_policies == {"Elsewhere": {"Statement": []}}
+
+
+def test_managed_policies_of_aws_are_left_as_arns(tmp_path: Path) -> None:
+    arn = "arn:aws:iam::aws:policy/ReadOnlyAccess"
+    own = FUNCTION + "      Role: !GetAtt R.Arn\n" + ROLE.replace("!Ref Elsewhere", arn)
+    spec = read(tmp_path, BASE + own).functions["F"]
+    assert (spec.policies[1:], spec.managed_policies) == ((arn,), {})
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("      PermissionsBoundary: x\n", "PermissionsBoundary"),
+        ("  P:\n    Type: AWS::IAM::Policy\n", "does not evaluate AWS::IAM::Policy"),
+        (ROLE.replace("{PolicyDocument", "{Roles: [!Ref R], PolicyDocument"), "not the role in it"),
+        ("      Role: !GetAtt R.Arn\n" + ROLE.replace("Policies:", "PermissionsBoundary: x\n      Policies:"),
+         "PermissionsBoundary"),
+    ],
+)  # fmt: skip
+def test_what_would_change_what_policies_mean_is_refused(tmp_path: Path, more: str, words: str) -> None:
+    with pytest.raises(TemplateError, match=words):
+        read(tmp_path, BASE + FUNCTION + more)
+
+
+def test_secrets_are_read(tmp_path: Path) -> None:
+    text = """
+  Keys:
+    Type: AWS::SecretsManager::Secret
+    Properties: {Name: keys, SecretString: !Sub "in ${AWS::Region}"}
+"""
+    secret = read(tmp_path, BASE + FUNCTION + text).secrets["Keys"]
+    assert secret.arn == "arn:aws:secretsmanager:us-east-1:123456789012:secret:keys-AbCdEf"
+    assert (secret.name, secret.value) == ("keys", "in us-east-1")
+
+
+def test_role_of_somewhere_else_is_refused(tmp_path: Path) -> None:
+    own = FUNCTION + "      Role: arn:aws:iam::aws:role/other\n" + ROLE
+    with pytest.raises(TemplateError, match="'arn:aws:iam::aws:role/other' is no role of this template"):
+        read(tmp_path, BASE + own)
+
+
 def test_resource_with_a_false_condition_is_left_out(tmp_path: Path) -> None:
     text = (
         "Conditions: {Never: !Equals [a, b]}\n" + BASE + FUNCTION
@@ -117,7 +183,17 @@ def test_network_parameters_without_a_default_are_made_up(tmp_path: Path) -> Non
     [
         ("P: {Type: String}", {}, "the parameter 'P' has no default"),
         ("P: {Type: String, Default: a}", {"Q": "x"}, "the template has no parameter 'Q'"),
-        ("P: {Type: String, AllowedValues: [a, b]}", {"P": "c"}, "'P' is 'c'; want one of: a, b"),
+        ("P: {Type: String, AllowedValues: [a, b]}", {"P": "c"}, "'P': 'c' is none of: a, b"),
+        ("P: {Type: Number, MinValue: 5}", {"P": "4"}, "'P': '4' breaks its MinValue of 5"),
+        ("P: {Type: Number, MaxValue: 5}", {"P": "6"}, "'P': '6' breaks its MaxValue of 5"),
+        ("P: {Type: Number}", {"P": "x"}, "'P': 'x' is no number"),
+        ("P: {Type: String, MinLength: 2}", {"P": "a"}, "'P': 'a' breaks its MinLength of 2"),
+        ("P: {Type: String, MaxLength: 2}", {"P": "abc"}, "'P': 'abc' breaks its MaxLength of 2"),
+        (
+            "P: {Type: String, MinLength: 2, ConstraintDescription: two letters}",
+            {"P": "a"},
+            r"MinLength of 2 \(want two letters\)",
+        ),
         ("P: {Type: String, AllowedPattern: '[0-9]+'}", {"P": "c"}, r"'P': 'c' does not match \[0-9\]\+"),
         ("P: {Type: String, NoEcho: true, AllowedPattern: '[0-9]+'}", {"P": "c"}, "its value does not match"),
     ],
@@ -167,7 +243,7 @@ def test_secret_variables_are_not_shown_in_a_repr(tmp_path: Path) -> None:
 
 def test_the_projects_own_template_can_be_read() -> None:
     path = Path(__file__).resolve().parents[3] / "template.yaml"
-    template = read_template(path, {"AuthKeys": "[]", "AllowedTargets": "[]"})
+    template = read_template(path, {"AllowedTargets": "[]"})
     assert set(template.api.routes) == {"$connect", "$default", "$disconnect"}
     assert template.functions["RelayFunction"].retry_attempts == 0
     assert template.functions["RelayFunction"].timeout == 900.0

@@ -38,7 +38,7 @@ def test_anything_heard_answers_the_question() -> None:
     watch.handle_timeout(240.0, None)
     watch.heard(259.0)
     assert watch.handle_timeout(260.0, None) is Beat.NOTHING
-    assert watch.next_timeout(None) == 499.0
+    assert watch.next_timeout(None) == 480.0  # our own silence since the PING
 
 
 def test_thirty_seconds_without_a_word_on_unacknowledged_data_is_asked_about() -> None:
@@ -59,3 +59,16 @@ def test_a_query_after_a_long_rest_is_not_asked_about_at_once() -> None:
 def test_data_sent_just_before_the_four_minutes_are_over_does_not_put_the_question_off() -> None:
     watch = Keepalive(TIMES, 0.0)
     assert watch.next_timeout(239.0) == 240.0
+
+
+def test_our_own_silence_is_broken_though_the_peer_is_heard() -> None:
+    """Symptom: a relay whose target was slow told of its window, which needs no answer, and so put off the
+    dialer's PING; then it took the dialer, silent for 320 s, to be gone."""
+    watch = Keepalive(KeepaliveTimes(), 0.0)
+    watch.heard(90.0)
+    assert watch.next_timeout(None) == 240.0
+    assert watch.handle_timeout(240.0, None) is Beat.PING
+    watch.heard(240.1)
+    watch.spoke(300.0)
+    watch.heard(310.0)
+    assert watch.next_timeout(None) == 540.0

@@ -250,7 +250,7 @@ def test_only_an_open_session_with_a_watch_pings() -> None:
     (ping,) = frames(session, NOW + 240)
     assert (ping.type, len(ping.payload), ping.window) == (FrameType.PING, 8, DEFAULT_CAPACITY)
     give(session, Frame(FrameType.PONG, payload=ping.payload), NOW + 241)
-    assert session.next_timeout() == NOW + 481
+    assert session.next_timeout() == NOW + 480
 
 
 def test_a_query_after_a_long_rest_costs_no_ping() -> None:

@@ -309,3 +309,16 @@ def test_a_relay_does_not_reconnect_beyond_its_end() -> None:
     session = watched(Side.RELAY, life=100.0)
     session.link_lost(Code.RELAY_GONE, "closed", NOW + 90)
     assert session.link_deadline == NOW + 100
+
+
+def test_an_orphaned_relay_ends_in_time_though_its_own_link_is_lost_just_then() -> None:
+    session = watched(Side.RELAY)
+    orphaned = NOW + ProbeTimes().orphan
+    session.link_lost(Code.RELAY_GONE, "closed with 1001", orphaned - 1)
+    assert session.next_timeout() == orphaned
+    session.handle_timeout(orphaned)
+    assert session.state is State.ENDED
+    assert events(session) == [
+        Aborted(Code.DIALER_GONE, MEANINGS[Code.DIALER_GONE]),
+        Finished(Code.DIALER_GONE),
+    ]

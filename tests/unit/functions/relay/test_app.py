@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.protocol.unpadded import encode_unpadded
-from functions.relay.app import lambda_handler
+from functions.relay.app import KEEP_ALIVE, lambda_handler
 from tests.helpers.events import RELAY_TOKEN, RESUME_TOKEN, load_event
 
 
@@ -32,3 +32,14 @@ def test_event_that_cannot_be_used_is_answered_and_not_logged(
     for token in (RELAY_TOKEN, RESUME_TOKEN):
         assert encode_unpadded(token) not in logged
         assert repr(token)[2:-1] not in logged
+
+
+def test_keep_alive_is_answered_at_once_and_leaves_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    # This process has none of the relay's settings: whatever did more than return would fail.
+    caplog.set_level("DEBUG")
+    assert lambda_handler({"emissary": "keep-alive"}, Context()) == {"statusCode": 204}
+    assert caplog.records == []
+
+
+def test_event_that_only_holds_a_keep_alive_is_not_one() -> None:
+    assert lambda_handler({**load_event("relay_start"), **KEEP_ALIVE}, Context()) == {"statusCode": 500}

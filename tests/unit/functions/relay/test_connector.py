@@ -98,6 +98,16 @@ def test_refused_connection_has_its_code() -> None:
     assert (result.code, result.sock, result.bound) == (Code.TARGET_REFUSED, None, ("0.0.0.0", 0))
 
 
+def test_target_that_resets_before_the_connection_is_looked_at_has_reset_it() -> None:
+    def connect(address: tuple[str, int], timeout: float | None) -> socket.socket:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    allowed = allow(("127.0.0.1", 5432))
+    target = Target.parse(("127.0.0.1", 5432))
+    result = connect_target(target, allowed, lambda host: ["127.0.0.1"], Deadline(5), connect)
+    assert (result.code, result.sock) == (Code.TARGET_RESET, None)
+
+
 def test_silent_target_times_out() -> None:
     with BlackHole() as target:
         assert connect(target, allow(target), "127.0.0.1", timeout=0.2).code is Code.TARGET_TIMED_OUT

@@ -1,0 +1,119 @@
+"""What SAM makes of template.yaml: the CloudFormation template that is deployed.
+
+Run as a program, it writes the snapshot that tests/infra/test_template_snapshot.py compares with::
+
+    python -m tests.helpers.translation
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from emissary_lib.local.intrinsics import Resolver, load_yaml
+from emissary_lib.local.names import PSEUDO_PARAMETERS, parameter_values
+
+ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
+TEMPLATE: Final = ROOT / "template.yaml"
+SNAPSHOT: Final = ROOT / "tests" / "infra" / "snapshots" / "template.json"
+
+#: Parameters without a default, beside the network's, which the local cloud makes up.
+REQUIRED: Final = {"AllowedTargets": "[]"}
+
+#: In a process of its own: SAM's packages warn, and take memory. `sam deploy` names the code's place.
+_TRANSLATE: Final = """
+import json, sys
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+from samtranslator.yaml_helper import yaml_parse
+document = yaml_parse(open(sys.argv[1]).read())
+document["Globals"]["Function"]["CodeUri"] = {"Bucket": "example-bucket", "Key": "code.zip"}
+json.dump(Translator({}, Parser()).translate(document, {}), open(sys.argv[2], "w"))
+"""
+
+
+@functools.cache
+def source() -> dict[str, Any]:
+    """template.yaml itself, short tags in their long form."""
+    return load_yaml(TEMPLATE.read_text(encoding="utf-8"), "template.yaml")
+
+
+@functools.cache
+def translated() -> dict[str, Any]:
+    """The whole translated template; not to be changed."""
+    with tempfile.TemporaryDirectory() as directory:
+        target = pathlib.Path(directory) / "translated.json"
+        subprocess.run(
+            [sys.executable, "-c", _TRANSLATE, str(TEMPLATE), str(target)],
+            env={"AWS_DEFAULT_REGION": "us-east-1"}, check=True, timeout=60,
+        )  # fmt: skip
+        document: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+    return document
+
+
+def as_text(document: Mapping[str, Any]) -> str:
+    """A template in the snapshot's form."""
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def resolver(parameters: Mapping[str, str], partition: str = "aws") -> Resolver:
+    """Resolves parts of the translated template; a reference to a resource becomes its name in ``<>``."""
+    values = {**PSEUDO_PARAMETERS, "AWS::Partition": partition}
+    values |= parameter_values(source()["Parameters"], parameters)
+    resources = translated()["Resources"]
+
+    def ref(name: str) -> Any:
+        return values[name] if name in values else f"<{name}>" if name in resources else values[name]
+
+    return Resolver(translated(), ref=ref, attribute=lambda name, wanted: f"<{name}.{wanted}>")
+
+
+def deployed(**parameters: str) -> dict[str, dict[str, Any]]:
+    """The resources that exist with these parameters, with every intrinsic function resolved."""
+    resolve = resolver({**REQUIRED, **parameters})
+    return {
+        name: resolve.resolve(
+            {key: value for key, value in resource.items() if key != "Condition"}, f"Resources.{name}"
+        )
+        for name, resource in translated()["Resources"].items()
+        if "Condition" not in resource or resolve.condition(resource["Condition"], name)
+    }
+
+
+def outputs(partition: str = "aws", **parameters: str) -> dict[str, str]:
+    """The stack's outputs with these parameters, resolved."""
+    resolve = resolver({**REQUIRED, **parameters}, partition)
+    return {
+        name: resolve.resolve(output["Value"], f"Outputs.{name}")
+        for name, output in translated()["Outputs"].items()
+        if "Condition" not in output or resolve.condition(output["Condition"], name)
+    }
+
+
+def of_type(resources: Mapping[str, Mapping[str, Any]], wanted: str) -> dict[str, dict[str, Any]]:
+    """Logical id -> properties of the resources of one type."""
+    return {name: each["Properties"] for name, each in resources.items() if each["Type"] == wanted}
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string at any depth, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from strings(key)
+            yield from strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from strings(inner)
+
+
+if __name__ == "__main__":
+    SNAPSHOT.parent.mkdir(parents=True, exist_ok=True)
+    SNAPSHOT.write_text(as_text(translated()), encoding="utf-8")

@@ -1,0 +1,185 @@
+"""Replays: events move to the present and results back; what differs is found and shown."""
+
+from __future__ import annotations
+
+import copy
+import pathlib
+from typing import Any
+
+import pytest
+
+from emissary_lib.protocol.auth import (
+    DoorHeaders,
+    KeyRing,
+    encode_unpadded,
+    normalise_host,
+    token_hash,
+    verify_door,
+    verify_socks_password,
+)
+from emissary_lib.protocol.errors import AuthenticationError
+from emissary_lib.protocol.frames import decode
+from tests.helpers.cloudside import LINUX_ONLY, ROOT
+from tools.replay import cases, example
+from tools.replay.__main__ import main
+from tools.replay.errors import ReplayError
+from tools.replay.items import readable, typed
+from tools.replay.moment import Moment
+from tools.replay.results import difference
+from tools.replay.run import Replayer
+
+pytestmark = LINUX_ONLY
+
+#: Some day in another year.
+NOW = 1_900_000_017.0
+RING = KeyRing([example.KEY])
+
+#: One case of each function; all of them are `make replay`.
+ONE_EACH = ["connect_dialer", "default_opening", "disconnect_dialer", "relay_start"]
+
+
+def verify(event: dict[str, Any], unix_now: float) -> None:
+    host = normalise_host(event["requestContext"]["domainName"], scheme_default_port=443)
+    verify_door(DoorHeaders.from_headers(event["headers"]), RING, host=host, unix_now=unix_now)
+
+
+# --- The cases
+
+
+@pytest.mark.parametrize("name", cases.names())
+def test_every_event_has_an_expectation_and_everything_that_it_names(name: str) -> None:
+    case = cases.load(name)
+    assert case.expected is not None and "response" in case.expected
+    assert "other_calls" not in case.expected
+    assert case.about and case.function.endswith("Function")
+    assert isinstance(case.given, list)
+    assert set(case.before) <= set(cases.names())
+
+
+def test_there_is_no_expectation_without_an_event() -> None:
+    assert {path.stem for path in cases.EXPECTED.glob("*.json")} == set(cases.names())
+
+
+def test_what_the_opening_launches_is_the_event_that_starts_the_relay() -> None:
+    (start,) = (cases.load("relay_start").event,)
+    for name in ("default_opening", "default_opening_request"):
+        expected = cases.load(name).expected
+        assert expected is not None and expected["launched"] == [start]
+
+
+def test_what_the_door_writes_is_what_an_opening_is_given() -> None:
+    expected = cases.load("connect_dialer").expected
+    assert expected is not None and expected["items"] == cases.load("default_opening").given
+
+
+# --- The moment
+
+
+def test_a_right_signature_is_right_again_in_the_present() -> None:
+    event = Moment(NOW).to_present(cases.load("connect_dialer").event)
+    verify(event, NOW)
+    assert event["headers"]["X-Emissary-Mac"] == event["multiValueHeaders"]["X-Emissary-Mac"][0]
+
+
+def test_a_wrong_signature_stays_wrong_and_a_late_one_late() -> None:
+    moment = Moment(NOW)
+    for name in ("connect_wrong_key", "connect_late"):
+        with pytest.raises(AuthenticationError):
+            verify(moment.to_present(cases.load(name).event), NOW)
+
+
+def test_the_password_within_an_opening_is_made_anew() -> None:
+    event = Moment(NOW).to_present(cases.load("default_opening").event)
+    payload = decode(event["body"]).payload
+    size = payload[4]
+    date, password = payload[5 : 5 + size].decode(), payload[6 + size : 6 + size + 48]
+    assert date != example.DATE
+    verify_socks_password(password, RING, date=date, nonce=example.NONCE)
+
+
+@pytest.mark.parametrize("name", cases.names())
+def test_an_event_moved_there_and_back_is_the_event(name: str) -> None:
+    moment, event = Moment(NOW), cases.load(name).event
+    there = moment.to_present(copy.deepcopy(event))
+    back = moment.to_example(there)
+    if "requestContext" in event:  # milliseconds are of no interest in results
+        for field in ("requestTimeEpoch", "connectedAt"):
+            assert (
+                there["requestContext"][field] == event["requestContext"][field] + (NOW - example.NOW) * 1000
+            )
+            back["requestContext"][field] = event["requestContext"][field]
+    assert back == event
+
+
+def test_a_result_that_is_a_little_late_reads_as_on_time_and_a_wrong_one_does_not() -> None:
+    moment = Moment(NOW)
+    assert moment.to_example({"expires": NOW + 60 + 3.2}) == {"expires": example.NOW + 60}
+    assert moment.to_example({"expires": NOW + 90}) == {"expires": example.NOW + 90}
+    assert moment.to_example({"purge_at": 17, "epoch": 1}) == {"purge_at": 17, "epoch": 1}
+
+
+def test_a_drawn_token_reads_as_the_example_s_and_so_does_its_hash() -> None:
+    moment, drawn = Moment(NOW), bytes(range(200, 232))
+    moment.drawn(encode_unpadded(drawn), example.RELAY_TOKEN)
+    assert moment.to_example([encode_unpadded(drawn), token_hash(drawn), token_hash(b"another")]) == [
+        encode_unpadded(example.RELAY_TOKEN),
+        token_hash(example.RELAY_TOKEN),
+        token_hash(b"another"),
+    ]
+
+
+def test_items_are_read_and_written_alike() -> None:
+    item = {
+        "pk": {"S": "S#1"},
+        "expires": {"N": "1.5"},
+        "epoch": {"N": "2"},
+        "nonce": {"B": b"\0\xff"},
+        "fragments": {"SS": ["a", "b"]},
+    }
+    assert typed(readable(item)) == item
+
+
+# --- The comparison
+
+
+def test_a_difference_is_shown_line_by_line() -> None:
+    text = difference("case", {"response": {"statusCode": 200}}, {"response": {"statusCode": 403}})
+    assert '-    "statusCode": 200\n' in text
+    assert '+    "statusCode": 403\n' in text
+    assert difference("case", {"a": 1}, {"a": 1}) == ""
+    assert "make replay RECORD=1" in difference("case", None, {"a": 1})
+
+
+def test_a_printed_event_is_of_now(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["event", "connect_dialer"]) == 0
+    assert example.DATE not in capsys.readouterr().out
+
+
+# --- The replay itself
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_the_built_artifact_does_what_is_expected(artifacts: pathlib.Path, name: str) -> None:
+    case = cases.load(name)
+    with Replayer(ROOT / "template.yaml", artifacts) as replayer:
+        assert difference(name, case.expected, replayer.replay(case)) == ""
+
+
+def test_another_behaviour_is_a_difference(artifacts: pathlib.Path) -> None:
+    """The event of one case with the expectation of another: a gate that cannot fail is none."""
+    late, expected = cases.load("connect_late"), cases.load("connect_dialer").expected
+    with Replayer(ROOT / "template.yaml", artifacts) as replayer:
+        text = difference("connect_late", expected, replayer.replay(late))
+    assert '-    "statusCode": 200' in text
+    assert '+    "statusCode": 403' in text
+
+
+def test_without_artifacts_it_says_what_to_do(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ReplayError, match="run: make build"):
+        with Replayer(ROOT / "template.yaml", tmp_path):
+            pass
+
+
+@pytest.mark.slow
+def test_every_case_is_as_expected(artifacts: pathlib.Path) -> None:
+    assert main(["run", "--artifacts", str(artifacts)]) == 0

@@ -1,0 +1,298 @@
+"""The template's parameters and outputs: each has its meaning, limits, use and line in the manual."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import string
+from typing import Any
+
+import pytest
+
+from emissary_lib.local.errors import TemplateError
+from emissary_lib.local.names import parameter_values
+from emissary_lib.local.template import read_template
+from emissary_lib.protocol.keys import parse_keys
+from emissary_lib.protocol.targets import AllowList
+from functions.relay.settings import RelaySettings
+from tests.helpers.translation import REQUIRED, ROOT, TEMPLATE, deployed, of_type, outputs, source, strings
+
+PARAMETERS: dict[str, dict[str, Any]] = source()["Parameters"]
+OUTPUTS: dict[str, dict[str, Any]] = source()["Outputs"]
+
+MANUAL = ROOT / "docs" / "operations.md"
+
+ARN = "arn:aws:sns:eu-west-1:" + "1" * 12 + ":alarms"
+SECRET = "arn:aws:secretsmanager:eu-west-1:" + "1" * 12 + ":secret:team/keys-AbCdEf"
+CERTIFICATE = "arn:aws:acm:eu-west-1:" + "1" * 12 + ":certificate/0123-abcd"
+
+#: Parameter -> values that are taken, values that are not.
+VALUES: dict[str, tuple[list[str], list[str]]] = {
+    "SecurityGroupId": (["", "sg-0123456789abcdef0", "sg-01234567"], ["sg-1", "default", "subnet-01234567"]),
+    "RelayIpv6": (["true", "false"], ["True", "yes", ""]),
+    "DnsServers": (["", "10.0.0.2", "10.0.0.2 fd00:ec2::253"], ["10.0.0.2,10.0.0.3", "dns.internal", " "]),
+    "AllowedTargets": (['[{"host":"db.internal","port":5432}]', "[]"], ["", "db.internal:5432", "{}"]),
+    "TargetPorts": (["5432", "5432,3306", "1,2,3,4,5"], ["", "0", "5432, 3306", "1,2,3,4,5,6", "5432-5440"]),
+    "KeySecretArn": (
+        ["", SECRET],
+        ["team/keys", SECRET.removesuffix("-AbCdEf"), SECRET.replace("secret:", "key:")],
+    ),
+    "RelayMemory": (["128", "10240"], ["127", "10241", "much"]),
+    "RelayTimeout": (["60", "900"], ["59", "901"]),
+    "RelayConcurrency": (["0", "1", "1000"], ["-1", "1001", ""]),
+    "RelayGraceSeconds": (["5", "300"], ["4", "301"]),
+    "DefaultMemory": (["512", "10240"], ["511"]),
+    "MaxSessions": (["0", "1", "1000"], ["-1", "1001"]),
+    "MaxSessionsPerKey": (["0", "1", "1000"], ["-1", "1001"]),
+    "Architecture": (["arm64", "x86_64"], ["x86", ""]),
+    "LogLevel": (["DEBUG", "INFO", "WARNING", "ERROR"], ["debug", "TRACE"]),
+    "LogRetentionDays": (["1", "90", "731"], ["0", "2", "for ever"]),
+    "AccessLogs": (["true", "false"], ["1"]),
+    "AlarmTopicArn": (["", ARN], ["alarms", ARN.replace("sns", "sqs")]),
+    "Tracing": (["true", "false"], ["Active"]),
+    "DomainName": (["", "db.example.com"], ["example", "DB.example.com", "wss://db.example.com"]),
+    "CertificateArn": (["", CERTIFICATE], ["0123-abcd", CERTIFICATE.replace("acm", "iam")]),
+    "HostedZoneId": (["", "Z0123456789ABCDEFGHIJ"], ["example.com", "/hostedzone/Z0"]),
+}
+
+#: Of AWS's own types, which AWS checks itself.
+OF_AWS = {"VpcId", "SubnetIds"}
+
+
+def table(heading: str) -> dict[str, list[str]]:
+    """First cell, without its quotes -> the other cells of the table under a heading of the manual."""
+    section = MANUAL.read_text(encoding="utf-8").split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in section.splitlines()
+            if line.startswith("| `")]  # fmt: skip
+    return {cells[0].strip("`"): cells[1:] for cells in rows}
+
+
+def egress(**parameters: str) -> set[tuple[str, int, str]]:
+    """Protocol, port and where to, of what the group made for the relay lets out."""
+    (group,) = of_type(deployed(**parameters), "AWS::EC2::SecurityGroup").values()
+    assert "SecurityGroupIngress" not in group
+    for rule in group["SecurityGroupEgress"]:
+        assert int(rule["FromPort"]) == int(rule["ToPort"]) and rule["Description"]
+        assert len({"CidrIp", "CidrIpv6"} & set(rule)) == 1
+    return {
+        (rule["IpProtocol"], int(rule["FromPort"]), rule.get("CidrIp") or rule["CidrIpv6"])
+        for rule in group["SecurityGroupEgress"]
+    }
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_parameter_says_what_it_is_and_what_it_may_be(name: str) -> None:
+    parameter = PARAMETERS[name]
+    assert parameter["Description"].endswith(".")
+    if name not in OF_AWS and not parameter.get("NoEcho"):
+        assert parameter["ConstraintDescription"]
+        assert {"AllowedPattern", "AllowedValues", "MinValue"} & set(parameter)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, v) for name, (good, _) in VALUES.items() for v in good])
+def test_a_good_value_is_taken(name: str, value: str) -> None:
+    assert parameter_values(PARAMETERS, {**REQUIRED, name: value})[name] == value
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, v) for name, (_, bad) in VALUES.items() for v in bad])
+def test_a_bad_value_is_refused_with_the_words_of_the_template(name: str, value: str) -> None:
+    wanted = re.escape(PARAMETERS[name]["ConstraintDescription"])
+    with pytest.raises(TemplateError, match=rf"the parameter '{name}': .*want {wanted}"):
+        parameter_values(PARAMETERS, {**REQUIRED, name: value})
+
+
+def test_every_parameter_with_a_pattern_or_limits_has_its_cases() -> None:
+    secret = {name for name, parameter in PARAMETERS.items() if parameter.get("NoEcho")}
+    assert set(VALUES) == set(PARAMETERS) - OF_AWS - secret
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"DomainName": "db.example.com"}, "DomainName needs CertificateArn"),
+        ({"CertificateArn": CERTIFICATE}, "CertificateArn is of use only with DomainName"),
+        ({"HostedZoneId": "Z0"}, "HostedZoneId is of use only with DomainName"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(given: dict[str, str], message: str) -> None:
+    with pytest.raises(TemplateError, match=message):
+        read_template(TEMPLATE, {**REQUIRED, **given})
+
+
+def test_the_form_in_the_console_has_every_parameter_once_and_labelled() -> None:
+    interface = source()["Metadata"]["AWS::CloudFormation::Interface"]
+    shown = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+    assert sorted(shown) == sorted(PARAMETERS)
+    assert set(interface["ParameterLabels"]) == set(PARAMETERS)
+    assert all(group["Label"]["default"] for group in interface["ParameterGroups"])
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_parameter_is_used_by_a_resource(name: str) -> None:
+    document = source()
+    conditions = {
+        condition
+        for condition, value in document["Conditions"].items()
+        if name in re.findall(r"\w+", " ".join(strings(value)))
+    }
+    words = set(re.findall(r"\w+", " ".join(strings([document["Resources"], document["Globals"]]))))
+    assert name in words or conditions & words
+
+
+def test_every_condition_is_used() -> None:
+    document = source()
+    words = re.findall(r"\w+", " ".join(strings([document["Resources"], document["Globals"]])))
+    assert set(document["Conditions"]) <= set(words)
+
+
+def test_the_manual_has_every_parameter_with_its_default() -> None:
+    rows = table("Parameters")
+    assert set(rows) == set(PARAMETERS)
+    for name, (default, meaning) in rows.items():
+        declared = PARAMETERS[name].get("Default")
+        shown = "must be given" if declared is None else "empty" if declared == "" else f"`{declared}`"
+        assert default == shown, name
+        assert meaning
+
+
+def test_the_manual_has_every_output() -> None:
+    rows = table("Outputs")
+    assert set(rows) == set(OUTPUTS)
+    assert all(output["Description"].endswith(".") for output in OUTPUTS.values())
+
+
+# -- the network ------------------------------------------------------------------------------
+
+
+def test_the_relay_gets_out_to_the_targets_dns_and_https_and_nowhere_else() -> None:
+    basic = {("tcp", 443), ("udp", 53), ("tcp", 53)}
+    assert egress() == {(*each, "0.0.0.0/0") for each in {*basic, ("tcp", 5432)}}
+    assert egress(TargetPorts="3306,6379,1,2,65535") == {
+        (*each, "0.0.0.0/0")
+        for each in {*basic, ("tcp", 3306), ("tcp", 6379), ("tcp", 1), ("tcp", 2), ("tcp", 65535)}
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_with_ipv6_it_gets_out_to_the_same_over_both(count: int) -> None:
+    ports = [str(5000 + index) for index in range(count)]
+    rules = egress(TargetPorts=",".join(ports), RelayIpv6="true")
+    over_ipv4 = {each[:2] for each in rules if each[2] == "0.0.0.0/0"}
+    assert over_ipv4 == {each[:2] for each in rules if each[2] == "::/0"}
+    assert {("tcp", int(port)) for port in ports} < over_ipv4 and len(over_ipv4) == count + 3
+
+
+def test_a_group_of_ones_own_is_used_and_none_is_made() -> None:
+    mine = "sg-0123456789abcdef0"
+    resources = deployed(SecurityGroupId=mine)
+    assert not of_type(resources, "AWS::EC2::SecurityGroup")
+    assert resources["RelayFunction"]["Properties"]["VpcConfig"]["SecurityGroupIds"] == [mine]
+    made = deployed()["RelayFunction"]["Properties"]["VpcConfig"]["SecurityGroupIds"]
+    assert made == ["<RelaySecurityGroup.GroupId>"]
+
+
+def test_both_ends_of_the_way_are_dual_stack() -> None:
+    resources = deployed(RelayIpv6="true", DomainName="db.example.com", CertificateArn=CERTIFICATE)
+    assert resources["WebSocketApi"]["Properties"]["IpAddressType"] == "dualstack"
+    (settings,) = resources["CustomDomain"]["Properties"]["DomainNameConfigurations"]
+    assert settings["IpAddressType"] == "dualstack"
+    assert resources["RelayFunction"]["Properties"]["VpcConfig"]["Ipv6AllowedForDualStack"] == "true"
+
+
+# -- what is made only when asked for ---------------------------------------------------------
+
+
+def test_nothing_is_reserved_unless_asked_for() -> None:
+    assert "ReservedConcurrentExecutions" not in deployed()["RelayFunction"]["Properties"]
+    relay = deployed(RelayConcurrency="7")["RelayFunction"]["Properties"]
+    assert relay["ReservedConcurrentExecutions"] == "7"
+
+
+def test_a_secret_of_ones_own_is_the_one_that_is_read_and_none_is_made() -> None:
+    made, own = deployed(), deployed(KeySecretArn=SECRET)
+    assert of_type(made, "AWS::SecretsManager::Secret") and not of_type(own, "AWS::SecretsManager::Secret")
+    for resources, arn in ((made, "<KeySecret>"), (own, SECRET)):
+        for name in ("Connect", "Default"):
+            function, role = resources[f"{name}Function"], resources[f"{name}Role"]
+            variables = function["Properties"]["Environment"]["Variables"]
+            assert variables["EMISSARY_AUTH_KEYS_SECRET"] == arn
+            (policy,) = role["Properties"]["Policies"]
+            (read,) = [s for s in policy["PolicyDocument"]["Statement"] if s["Sid"] == "ReadKeys"]
+            assert (read["Action"], read["Resource"]) == ("secretsmanager:GetSecretValue", arn)
+    assert (
+        outputs()["KeySecretArn"] == "<KeySecret>" and outputs(KeySecretArn=SECRET)["KeySecretArn"] == SECRET
+    )
+
+
+def test_the_key_that_is_drawn_is_a_key() -> None:
+    """Secrets Manager adds so many letters and digits to the object; whichever they are, they are base64."""
+    (secret,) = of_type(deployed(), "AWS::SecretsManager::Secret").values()
+    drawn = secret["GenerateSecretString"]
+    assert drawn["ExcludePunctuation"] is True and drawn["PasswordLength"] % 4 == 0
+    alphabet = string.ascii_letters + string.digits
+    text = (alphabet * 2)[: drawn["PasswordLength"]]
+    key = {**json.loads(drawn["SecretStringTemplate"]), drawn["GenerateStringKey"]: text}
+    (parsed,) = parse_keys(json.dumps([key]))
+    assert (parsed.key_id, len(parsed.secret)) == (1, 48)
+
+
+def test_the_doctors_command_has_the_address_and_fetches_the_key() -> None:
+    command = outputs(KeySecretArn=SECRET)["DoctorCommand"]
+    words = shlex.split(command)
+    assert words[0] == "EMISSARY_URL=" + outputs()["WebSocketUrl"]
+    assert f"--secret-id {SECRET} " in words[1] and words[2:] == ["emissary", "doctor"]
+
+
+def test_traces_are_sent_only_if_asked_for_and_allowed() -> None:
+    for asked, mode in (("false", "PassThrough"), ("true", "Active")):
+        resources = deployed(Tracing=asked)
+        for function in of_type(resources, "AWS::Lambda::Function").values():
+            assert function["TracingConfig"] == {"Mode": mode}
+        for role in of_type(resources, "AWS::IAM::Role").values():
+            assert ("<TracesPolicy>" in role["ManagedPolicyArns"]) is (asked == "true")
+        assert ("TracesPolicy" in resources) is (asked == "true")
+
+
+@pytest.mark.parametrize("zone", ["", "Z0123456789"])
+def test_a_domain_of_ones_own_is_the_address_everywhere(zone: str) -> None:
+    given = {"DomainName": "db.example.com", "CertificateArn": CERTIFICATE, "HostedZoneId": zone}
+    resources = deployed(**given)
+    url = outputs(**given)["WebSocketUrl"]
+    assert url == "wss://db.example.com/emissary"
+    relay = RelaySettings.from_env(
+        {**resources["RelayFunction"]["Properties"]["Environment"]["Variables"], "AWS_REGION": "eu-west-1"}
+    )
+    assert relay.websocket_url == url
+    # @connections is at the mapping's path; the handlers build it from the stage, so both have one name.
+    mapping = resources["CustomDomainMapping"]["Properties"]
+    assert (
+        mapping["ApiMappingKey"]
+        == relay.stage
+        == source()["Resources"]["WebSocketApi"]["Properties"]["StageName"]
+    )
+    assert mapping["Stage"] == "<WebSocketApiemissaryStage>"
+    assert ("CustomDomainRecords" in resources) is bool(zone)
+    if zone:
+        records = resources["CustomDomainRecords"]["Properties"]["RecordSets"]
+        assert [record["Type"] for record in records] == ["A", "AAAA"]
+
+
+def test_without_one_there_is_no_domain() -> None:
+    assert not {"CustomDomain", "CustomDomainMapping", "CustomDomainRecords"} & set(deployed())
+
+
+def test_the_examples_in_the_descriptions_are_valid() -> None:
+    (example,) = re.findall(r"\[\{.*?\}\]", PARAMETERS["AllowedTargets"]["ConstraintDescription"])
+    assert AllowList.parse(example).describe() == "db.internal:5432"
+    assert json.loads(example)[0]["port"] == int(PARAMETERS["TargetPorts"]["Default"])
+
+
+def test_the_schedules_event_is_the_one_the_relay_knows() -> None:
+    from functions.relay.app import KEEP_ALIVE
+
+    (rule,) = of_type(deployed(), "AWS::Events::Rule").values()
+    (target,) = rule["Targets"]
+    assert json.loads(target["Input"]) == KEEP_ALIVE
+    days = re.fullmatch(r"rate\((\d+) days\)", rule["ScheduleExpression"])
+    assert days is not None and 2 * int(days[1]) < 14, "one that is missed may be made up for"

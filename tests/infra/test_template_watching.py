@@ -1,0 +1,157 @@
+"""The alarms and the dashboard: on figures that exist, for every case, and silent while nothing happens."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from emissary_lib.local.names import REGION, STACK_NAME
+from tests.helpers.translation import deployed, of_type, outputs, source
+
+#: The metrics that the functions write (namespace Emissary, one dimension, ``service``), and who counts.
+OURS = {
+    "ConnectAccepted",
+    "AuthFailure",
+    "ConnectRefused",
+    "SessionOpened",
+    "SessionEnded",
+    "SessionFailed",
+    "DialMilliseconds",
+    "RelayError",
+    "PeerThrottled",
+    "SessionSeconds",
+    "SessionBytes",
+}
+
+#: Lambda's and API Gateway's own, which cost nothing.
+LAMBDAS = {"Errors", "Throttles", "ConcurrentExecutions"}
+GATEWAYS = {"MessageCount", "ConnectCount", "IntegrationError", "ExecutionError"}
+
+FUNCTIONS = {"<ConnectFunction>", "<DefaultFunction>", "<DisconnectFunction>", "<RelayFunction>"}
+
+
+def check(namespace: str, metric: str, dimensions: dict[str, str]) -> None:
+    """Fail unless somebody writes this metric with just these dimensions."""
+    if namespace == "Emissary":
+        assert metric in OURS
+        assert dimensions == {"service": STACK_NAME}
+    elif namespace == "AWS/Lambda":
+        assert metric in LAMBDAS
+        assert set(dimensions) == {"FunctionName"} and dimensions["FunctionName"] in FUNCTIONS
+    else:
+        assert namespace == "AWS/ApiGateway"
+        assert metric in GATEWAYS
+        assert dimensions == {"ApiId": "<WebSocketApi>", "Stage": "emissary"}
+
+
+def metrics_of(alarm: dict[str, Any]) -> list[tuple[str, str, dict[str, str]]]:
+    parts = [query["MetricStat"]["Metric"] for query in alarm.get("Metrics", []) if "MetricStat" in query]
+    return [
+        (part["Namespace"], part["MetricName"], {each["Name"]: each["Value"] for each in part["Dimensions"]})
+        for part in parts or [alarm]
+    ]
+
+
+def alarms(**parameters: str) -> dict[str, dict[str, Any]]:
+    return of_type(deployed(**parameters), "AWS::CloudWatch::Alarm")
+
+
+def dashboard() -> dict[str, Any]:
+    (found,) = of_type(deployed(), "AWS::CloudWatch::Dashboard").values()
+    body: dict[str, Any] = json.loads(found["DashboardBody"])
+    return body
+
+
+def test_an_alarm_watches_what_is_written_and_rests_when_nothing_happens() -> None:
+    for name, alarm in alarms().items():
+        for namespace, metric, dimensions in metrics_of(alarm):
+            check(namespace, metric, dimensions)
+        assert alarm["TreatMissingData"] == "notBreaching", name
+        assert "Emissary - " in alarm["AlarmDescription"]
+
+
+def test_what_must_be_noticed_has_an_alarm() -> None:
+    watched = {
+        (namespace, metric) for alarm in alarms().values() for namespace, metric, _ in metrics_of(alarm)
+    }
+    assert watched >= {
+        ("Emissary", "AuthFailure"),
+        ("Emissary", "RelayError"),
+        ("AWS/Lambda", "Errors"),
+        ("AWS/Lambda", "Throttles"),
+        ("Emissary", "PeerThrottled"),
+        ("Emissary", "DialMilliseconds"),
+        ("Emissary", "SessionFailed"),
+        ("AWS/Lambda", "ConcurrentExecutions"),
+    }
+
+
+def test_a_sum_over_several_metrics_counts_those_that_are_silent_as_none() -> None:
+    for alarm in alarms().values():
+        queries = {query["Id"]: query for query in alarm.get("Metrics", [])}
+        if queries:
+            total = queries.pop("total")
+            assert total["ReturnData"] is True
+            assert total["Expression"] == " + ".join(f"FILL({name}, 0)" for name in queries)
+            assert not any(query["ReturnData"] for query in queries.values())
+
+
+@pytest.mark.parametrize("topic", ["", f"arn:aws:sns:{REGION}:{'1' * 12}:alarms"])
+def test_alarms_notify_the_topic_if_there_is_one(topic: str) -> None:
+    for alarm in alarms(AlarmTopicArn=topic).values():
+        assert alarm.get("AlarmActions") == alarm.get("OKActions") == ([topic] if topic else None)
+
+
+def test_the_limit_of_sessions_is_watched_if_there_is_one() -> None:
+    assert alarms(MaxSessions="7")["SessionLimitAlarm"]["Threshold"] == "7"
+    assert "SessionLimitAlarm" not in alarms(MaxSessions="0")
+
+
+def test_the_dashboard_shows_figures_that_are_written() -> None:
+    shown = set()
+    for widget in dashboard()["widgets"]:
+        for row in widget["properties"].get("metrics", []):
+            namespace, metric, *rest = [part for part in row if isinstance(part, str)]
+            check(namespace, metric, dict(zip(rest[::2], rest[1::2], strict=True)))
+            shown.add(metric)
+    assert shown == OURS | LAMBDAS | GATEWAYS, "every one has its place"
+
+
+def test_the_dashboards_widgets_lie_on_its_grid_and_not_on_each_other() -> None:
+    taken: set[tuple[int, int]] = set()
+    for widget in dashboard()["widgets"]:
+        assert widget["properties"]["region"] == REGION and widget["properties"]["title"]
+        place = {
+            (widget["x"] + column, widget["y"] + row)
+            for column in range(widget["width"])
+            for row in range(widget["height"])
+        }
+        assert not place & taken and all(0 <= column < 24 for column, _ in place)
+        taken |= place
+
+
+def test_the_dashboard_asks_the_functions_log_for_the_audit_records() -> None:
+    (query,) = [w["properties"]["query"] for w in dashboard()["widgets"] if w["type"] == "log"]
+    assert query.startswith("SOURCE '<LogGroup>' |")
+    assert "message = 'session ended' and ispresent(key_id)" in query
+
+
+def test_the_functions_are_told_where_their_metrics_belong() -> None:
+    variables = source()["Globals"]["Function"]["Environment"]["Variables"]
+    assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "Emissary"
+    assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
+
+
+@pytest.mark.parametrize(
+    ("partition", "host"),
+    [
+        ("aws", "us-east-1.console.aws.amazon.com"),
+        ("aws-us-gov", "us-east-1.console.amazonaws-us-gov.com"),
+        ("aws-cn", "us-east-1.console.amazonaws.cn"),
+    ],
+)
+def test_the_link_to_the_dashboard_is_that_of_the_partition(partition: str, host: str) -> None:
+    url = outputs(partition)["DashboardUrl"]
+    assert url == f"https://{host}/cloudwatch/home?region={REGION}#dashboards/dashboard/<Dashboard>"

@@ -1,0 +1,51 @@
+"""The local cloud runs what would be deployed: the built artifacts, with the runtime's packages alone."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from emissary_lib import Dialer, LocalCloud
+from emissary_lib.exceptions import DialError
+from emissary_lib.local.errors import LocalCloudError
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE
+from tests.helpers.servers import Server, echo
+
+pytestmark = LINUX_ONLY
+
+
+def test_bytes_come_back_through_the_built_artifacts(artifacts: pathlib.Path) -> None:
+    data = os.urandom(300_000)
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS, artifacts=artifacts) as cloud:
+        with Dialer(cloud.url, cloud.key) as dialer, Server(echo) as target:
+            with dialer.dial(target, DIAL) as sock:
+                sock.settimeout(SOON)
+                sock.sendall(data)
+                got = bytearray()
+                while len(got) < len(data) and (piece := sock.recv(65_536)):
+                    got += piece
+    assert bytes(got) == data
+    assert list(artifacts.rglob("__pycache__")) == []
+
+
+def test_what_an_artifact_lacks_is_not_found_elsewhere(
+    artifacts: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """The virtual environment that runs the local cloud has websocket-client; Lambda has not."""
+    broken = tmp_path / "build"
+    shutil.copytree(artifacts, broken)
+    shutil.rmtree(broken / "RelayFunction" / "websocket")
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS, artifacts=broken) as cloud:
+        with Dialer(cloud.url, cloud.key) as dialer, Server(echo) as target:
+            with pytest.raises(DialError):
+                dialer.dial(target, 5.0)
+        assert "No module named 'websocket'" in cloud.logs("RelayFunction")
+
+
+def test_missing_artifacts_are_named_with_what_makes_them(tmp_path: pathlib.Path) -> None:
+    cloud = LocalCloud(TEMPLATE, parameters=PARAMETERS, artifacts=tmp_path)
+    with pytest.raises(LocalCloudError, match=r"no artifact of .*RelayFunction.*sam build"):
+        cloud.start()

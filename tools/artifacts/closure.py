@@ -1,0 +1,113 @@
+"""Which modules a function needs: everything that can be reached from its handler by imports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tools.artifacts.errors import BuildError
+from tools.artifacts.imports import imports_at_run_time, imports_of
+from tools.artifacts.known import AT_RUN_TIME, NEVER_CALLED
+
+#: What Lambda's Python runtimes bring, and no artifact holds.
+#:
+#: Source: AWS Lambda developer guide, "Working with Python", "Runtime dependencies in Python".
+RUNTIME: Final = frozenset({"boto3", "botocore"})
+
+
+@dataclass
+class Closure:
+    """The modules that can be reached from some module.
+
+    Args:
+        ours: Folder of our own packages. Whatever these import must be found.
+        packages: Folder of the third-party packages. Whatever these import is added if it is there.
+
+    Attributes:
+        files: Absolute module name -> its file.
+    """
+
+    ours: Path
+    packages: Path
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def add(self, module: str) -> None:
+        """Add a module and all that it needs, or may come to need.
+
+        Raises:
+            BuildError: If something is missing that importing the module would miss, or that one of our own
+                modules names anywhere; says who wants it.
+        """
+        self._follow(module, optional=False)
+        self._follow(module, optional=True)
+
+    def _follow(self, module: str, *, optional: bool) -> None:
+        """Follow the imports that always happen, or all of them."""
+        seen: set[str] = set()
+        waiting = [module]
+        while waiting:
+            for part in _with_parents(waiting.pop()):
+                if part in seen:
+                    continue
+                seen.add(part)
+                file = self._find(part)
+                if file is None:
+                    raise BuildError(f"there is no module {part}")
+                self.files[part] = file
+                waiting += self._needs(part, file, optional)
+
+    def relative_paths(self) -> Mapping[str, Path]:
+        """Path in the artifact -> file."""
+        paths = {}
+        for name, file in self.files.items():
+            parts = name.split(".")
+            inside = [*parts, file.name] if file.name == "__init__.py" else [*parts[:-1], file.name]
+            paths["/".join(inside)] = file
+        return paths
+
+    def _find(self, module: str) -> Path | None:
+        for root in (self.ours, self.packages):
+            path = root.joinpath(*module.split("."))
+            for file in (path / "__init__.py", path.with_name(path.name + ".py")):
+                if file.is_file():
+                    return file
+        return None
+
+    def _needs(self, module: str, file: Path, optional: bool) -> Iterator[str]:
+        source = file.read_text(encoding="utf-8")
+        ours = not file.is_relative_to(self.packages)
+        if imports_at_run_time(source):
+            yield from self._by_name(module)
+        for wanted in imports_of(source, module, is_package=file.name == "__init__.py"):
+            if wanted.optional and (not optional or (module, wanted.module) in NEVER_CALLED):
+                continue
+            top = wanted.module.partition(".")[0]
+            if top in sys.stdlib_module_names or top in RUNTIME:
+                continue
+            if self._find(wanted.module) is not None:
+                yield wanted.module
+                names = (f"{wanted.module}.{name}" for name in wanted.names)
+                yield from (name for name in names if self._find(name) is not None)
+            elif ours or not optional:
+                raise BuildError(
+                    f"{module} imports {wanted.module}, which is neither ours, nor in"
+                    " functions/requirements.txt, nor part of Lambda's runtime;"
+                    " add it to functions/requirements.in and run: make lock"
+                )
+
+    def _by_name(self, module: str) -> Iterator[str]:
+        if module not in AT_RUN_TIME:
+            raise BuildError(f"{module} imports by name at run time; say what in tools/artifacts/known.py")
+        for package in AT_RUN_TIME[module]:
+            folder = self.packages.joinpath(*package.split("."))
+            for file in sorted(folder.rglob("*.py")):
+                inside = file.relative_to(self.packages).with_suffix("").parts
+                yield ".".join(inside[:-1] if inside[-1] == "__init__" else inside)
+
+
+def _with_parents(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]

@@ -1,0 +1,1 @@
+"""Measures what the start of each function costs, from its built artifact."""

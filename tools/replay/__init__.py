@@ -1,0 +1,1 @@
+"""Replays ``events/`` against the built artifacts, under AWS's own runtime interface emulator."""

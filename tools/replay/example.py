@@ -1,0 +1,34 @@
+"""The example session that the events in ``events/`` are of.
+
+Key, nonces and tokens are documented, fixed, and secret to nobody. All times are those of one moment,
+:data:`NOW`; :mod:`tools.replay.moment` moves events to the present, and results back.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from emissary_lib.protocol.auth import session_id
+from emissary_lib.protocol.keys import Key
+
+#: The example key: 32 bytes, 0 to 31.
+KEY: Final = Key(1, bytes(range(32)))
+#: The example nonce: 32 bytes, 64 to 95. Its session.
+NONCE: Final = bytes(range(64, 96))
+SESSION: Final = session_id(NONCE)
+#: The example date, and the same moment on the clock.
+DATE: Final = "Sun, 22 Nov 2026 10:15:00 GMT"
+NOW: Final = 1_795_342_500.0
+HOST: Final = "a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com"
+STAGE: Final = "emissary"
+DIALER: Final = "Uv8abcE0FiACDIA="
+RELAY: Final = "Uv8bXdR3FiACReL="
+#: The dialer's next connection, and the nonce it signed that with: 32 bytes, 192 to 223.
+DIALER_AGAIN: Final = "Uv8eQfH1FiACEtM="
+RESUME_NONCE: Final = bytes(range(192, 224))
+#: 32 bytes, 128 to 159; and 160 to 191.
+RELAY_TOKEN: Final = bytes(range(128, 160))
+RESUME_TOKEN: Final = bytes(range(160, 192))
+INSTANCE: Final = "0123456789abcdef0123456789abcdef"
+#: What the example opening asks for.
+TARGET: Final = "db.internal:5432"

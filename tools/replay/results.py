@@ -1,0 +1,105 @@
+"""What came of a case, in the form in which it is written down and compared."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from emissary_lib.protocol.errors import EmissaryError
+from emissary_lib.protocol.frames import FrameType, decode
+from emissary_lib.protocol.payloads import Opened
+from tools.replay import example
+from tools.replay.cases import text_of
+from tools.replay.door import Door
+from tools.replay.moment import Moment
+from tools.replay.services import Calls
+
+#: A SOCKS5 reply with an IPv4 address begins like this; the port behind it is the kernel's choice.
+#: Source: RFC 1928 section 6.
+_BOUND: Final = b"\x05\x00\x00\x01\x7f\x00\x00\x01"
+
+_MINUTE: Final = 60_000
+
+Items = list[dict[str, Any]]
+
+
+def result(
+    response: Any, items: tuple[Items, Items], calls: Calls, door: Door, moment: Moment
+) -> dict[str, Any]:
+    """Everything that a case did, moved to the example moment; parts that are empty are left out.
+
+    Args:
+        response: The function's answer.
+        items: The table before and after. Where they are the same, the result has no items.
+        calls: What it asked of the stand-ins.
+        door: Where it dialled back to.
+        moment: The present.
+
+    What one run has and another has not is made equal: times of the same minute, tokens and the relay's
+    instance id, which are drawn, the local port of a connection, messages that are repeated, and the order
+    in which a relay's arrive.
+    """
+    for launch in calls.launched:
+        moment.drawn(launch["relay_token"], example.RELAY_TOKEN)
+        moment.drawn(launch["resume_token"], example.RESUME_TOKEN)
+    for headers in door.dial_backs:
+        moment.also(headers.get("X-Emissary-Instance", example.INSTANCE), example.INSTANCE)
+    posts: list[dict[str, Any]] = []
+    for connection, text in calls.posts:
+        post = {"to": connection, **_message(text, moment)}
+        if post not in posts:
+            posts.append(post)
+    if door.dial_backs:  # a relay posts several messages at once
+        posts.sort(key=lambda post: int(post.get("offset", 0)))
+    parts = {
+        "response": moment.to_example(response),
+        "items": [] if items[0] == items[1] else moment.to_example(items[1]),
+        "posts": posts,
+        "deleted": calls.deleted,
+        "launched": moment.to_example(calls.launched),
+        "dial_backs": moment.to_example(door.dial_backs),
+        "other_calls": calls.others,
+    }
+    return {name: part for name, part in parts.items() if part or name == "response"}
+
+
+def difference(name: str, expected: Mapping[str, Any] | None, got: Mapping[str, Any]) -> str:
+    """A readable difference; empty if there is none."""
+    if expected is None:
+        return f"events/expected/{name}.json has nothing recorded; record it with: make replay RECORD=1\n"
+    lines = difflib.unified_diff(
+        text_of(expected).splitlines(keepends=True),
+        text_of(got).splitlines(keepends=True),
+        f"{name}: expected",
+        f"{name}: got",
+    )
+    return "".join(lines)
+
+
+def _message(text: str, moment: Moment) -> dict[str, Any]:
+    try:
+        frame = decode(text)
+    except EmissaryError:
+        return {"text": text}
+    fields: dict[str, Any] = {
+        "type": frame.type.name if isinstance(frame.type, FrameType) else frame.type,
+        "generation": frame.generation,
+    }
+    numbers = {"flags": frame.flags, "window": frame.window, "offset": frame.offset, "ack": frame.ack}
+    fields |= {name: int(number) for name, number in numbers.items() if number}
+    payload = frame.payload
+    if frame.type == FrameType.OPENED:
+        opened, payload = Opened.decode(payload)
+        fields |= {
+            "code": opened.code.name,
+            "remaining": round(opened.remaining / _MINUTE) * _MINUTE,
+            "grace": opened.grace,
+            "resume_token": base64.b64encode(opened.resume_token).decode(),
+        }
+        head, bound, port = payload.partition(_BOUND)
+        payload = head + bound + (b"\0\0" + port[2:] if bound else b"")
+    if payload:
+        fields["payload"] = base64.b64encode(moment.bytes_to_example(payload)).decode()
+    return fields

@@ -1,0 +1,88 @@
+"""The table: moto, in the very process that the local cloud uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from botocore.session import Session
+
+from emissary_lib.local import names
+from emissary_lib.local.template import TableSpec
+from tools.replay.errors import ReplayError
+from tools.replay.items import readable, typed
+
+
+class Table:
+    """A context manager: one table, empty at first.
+
+    Args:
+        spec: The table, from the template.
+    """
+
+    def __init__(self, spec: TableSpec) -> None:
+        self._spec = spec
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "emissary_lib.local.tables_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        self.url = ""
+        self._client: Any = None
+
+    def __enter__(self) -> Table:
+        try:
+            assert self._process.stdout is not None
+            line = self._process.stdout.readline()
+            if not line:
+                raise ReplayError("the DynamoDB process ended while it started; see its traceback")
+            self.url = f"http://127.0.0.1:{json.loads(line)['port']}"
+            self._client = Session().create_client(
+                "dynamodb", region_name=names.REGION, endpoint_url=self.url,
+                aws_access_key_id="replay", aws_secret_access_key="replay",
+            )  # fmt: skip
+            self._client.create_table(**self._spec.definition)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process. Idempotent."""
+        if self._client is not None:
+            self._client.close()
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def replace(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Have the table hold these items, in their readable form, and no others."""
+        keys = [entry["AttributeName"] for entry in self._spec.definition["KeySchema"]]
+        for item in self._scan():
+            key = {name: item[name] for name in keys}
+            self._client.delete_item(TableName=self._spec.name, Key=key)
+        for each in items:
+            self._client.put_item(TableName=self._spec.name, Item=typed(each))
+
+    def items(self) -> list[dict[str, Any]]:
+        """All items in their readable form, in the order of their keys."""
+        return sorted((readable(item) for item in self._scan()), key=lambda item: str(item["pk"]))
+
+    def _scan(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._client.scan(TableName=self._spec.name, ConsistentRead=True)[
+            "Items"
+        ]
+        return found
