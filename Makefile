@@ -1,5 +1,5 @@
 # make demo    migrate and verify a real database through the local cloud
-# make test    run the suite
+# make test    run the suite, three files at a time: its tests wait more than they work
 # make check   the whole gate: format, lint, types, tests, doctests, template
 # make slow    what takes minutes: each fault alone, through the local cloud
 # make bench   measure, as one line of JSON
@@ -37,7 +37,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/emissary demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 slow: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q -m slow

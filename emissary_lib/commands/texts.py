@@ -124,6 +124,27 @@ examples:
 """,
 )
 
+SESSIONS: Final = Text(
+    "who is in, who was, to where; end a session",
+    """\
+`list` shows the sessions of the last week that named a target, the newest first: state, key, the address they
+came from, target, bytes each way, why they ended. "lost" is one whose time is up though nobody has said how
+it ended. `kill` ends sessions, by their id or its beginning, or all of a key: it is recorded at once, and
+both sides are told within a second; the relay then resets its connection to the target.
+
+The table is TableName of the stack's outputs, the URL its WebSocketUrl (default: EMISSARY_URL, in the
+environment or in .env). The operator needs dynamodb:Scan, and to kill, dynamodb:GetItem and
+dynamodb:UpdateItem on the table and execute-api:ManageConnections on the API.
+""",
+    """\
+examples:
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK --alive --json
+  emissary sessions kill 8f14e45fceea167a --table emissary-SessionTable-1ABCDEFGHIJK
+  emissary sessions kill --key 1 --table emissary-SessionTable-1ABCDEFGHIJK
+""",
+)
+
 ALL: Final[dict[str, Text]] = {
     "exec": EXEC,
     "forward": FORWARD,
@@ -132,4 +153,5 @@ ALL: Final[dict[str, Text]] = {
     "demo": DEMO,
     "bench": BENCH,
     "keys": KEYS,
+    "sessions": SESSIONS,
 }

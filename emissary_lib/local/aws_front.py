@@ -1,7 +1,8 @@
-"""The local endpoint of DynamoDB and Lambda: what ``AWS_ENDPOINT_URL_*`` of the functions points to.
+"""The local endpoint of DynamoDB, Lambda and Secrets Manager, where ``AWS_ENDPOINT_URL_*`` of functions lead.
 
-Every call's signature is checked here and ascribed to the function whose credentials signed it. DynamoDB
-calls are metered and passed on to the tables; Lambda's Invoke is answered by the Lambda service.
+Every call's signature is checked here and ascribed to the function whose credentials signed it, and what that
+function may not do is refused. DynamoDB calls are metered and passed on to the tables; Lambda's Invoke is
+answered by the Lambda service.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Final
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -20,10 +21,18 @@ from emissary_lib.local import names
 from emissary_lib.local.errors import LocalCloudError
 from emissary_lib.local.faults import FaultEngine, Site
 from emissary_lib.local.httpdate import with_date
+from emissary_lib.local.iam import dynamodb
 from emissary_lib.local.kept import transports_of
 from emissary_lib.local.latency import Latency, Leg
 from emissary_lib.local.meter import Meter
-from emissary_lib.local.ports import FunctionInvoker, InvocationResult, InvocationStatus
+from emissary_lib.local.ports import (
+    Authorize,
+    FunctionInvoker,
+    InvocationResult,
+    InvocationStatus,
+    allow_all,
+)
+from emissary_lib.local.secrets.store import SecretError, SecretStore, secret_id_of
 from emissary_lib.local.sigv4 import CredentialsLookup, SignatureError, verify
 from emissary_lib.local.stale import EarlierItems
 from emissary_lib.local.tables import Tables
@@ -38,13 +47,9 @@ _INVOKE: Final = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 #: DynamoDB operations whose answer can be lost after they are done.
 _WRITES: Final = frozenset({"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"})
 
-#: Whether ``identity`` may do ``action`` on the resource ``arn``.
-Authorize = Callable[[str, str, str], bool]
-
-
-def allow_all(identity: str, action: str, arn: str) -> bool:
-    """Allow every signed call."""
-    return True
+_FUNCTION: Final = "AWS::Serverless::Function"
+_DYNAMODB: Final = "DynamoDB_20120810."
+_SECRETS_MANAGER: Final = "secretsmanager."
 
 
 class _Refusal(Exception):
@@ -56,7 +61,7 @@ class _Refusal(Exception):
 
 
 class AwsFront:
-    """One HTTP listener for DynamoDB and Lambda.
+    """One HTTP listener for DynamoDB, Lambda and Secrets Manager.
 
     Args:
         functions: By logical id; whom Invoke can name.
@@ -65,9 +70,10 @@ class AwsFront:
         meter: Counts.
         credentials: Whose access key it is.
         latency: How long a DynamoDB request takes on top.
-        authorize: Decides on Invoke; DynamoDB calls are decided with the table's ARN.
+        authorize: Decides on every call; a DynamoDB transaction needs the permissions of its parts.
         faults: What to do wrong on purpose, and the clock.
         earlier: What stale reads give; needed for them alone.
+        secrets: Answers Secrets Manager.
 
     Thread safety: none; use it on one event loop.
     """
@@ -84,6 +90,7 @@ class AwsFront:
         authorize: Authorize = allow_all,
         faults: FaultEngine | None = None,
         earlier: EarlierItems | None = None,
+        secrets: SecretStore | None = None,
     ) -> None:
         self._by_name = {spec.name: spec for spec in functions.values()}
         self._invoker = invoker
@@ -94,6 +101,7 @@ class AwsFront:
         self._authorize = authorize
         self._faults = faults or FaultEngine()
         self._earlier = earlier
+        self._secrets = secrets or SecretStore([])
         self._dice = self._faults.dice(Site.DATABASE)
         self._invoke_dice = {name: self._faults.dice(Site.INVOKE, name) for name in self._by_name}
         self._http: web.Server | None = None
@@ -123,7 +131,9 @@ class AwsFront:
         body = await request.content.read()  # request.read() stops at 1 MB
         path, _, query = request.raw_path.partition("?")
         invoked = _INVOKE.fullmatch(path)
-        service = "lambda" if invoked else "dynamodb"
+        target = request.headers.get("X-Amz-Target", "")
+        secret = not invoked and target.startswith(_SECRETS_MANAGER)
+        service = "lambda" if invoked else "secretsmanager" if secret else "dynamodb"
         request_id = str(uuid.uuid4())
         try:
             try:
@@ -135,6 +145,8 @@ class AwsFront:
                 raise _Refusal(403 if invoked else 400, exc.code, str(exc)) from exc
             if invoked:
                 response = await self._invoke(identity, unquote(invoked.group(1)), request, body)
+            elif secret:
+                response = self._secretsmanager(identity, target.removeprefix(_SECRETS_MANAGER), body)
             else:
                 response = await self._dynamodb(identity, request, body)
         except _Refusal as exc:
@@ -146,13 +158,17 @@ class AwsFront:
 
     async def _dynamodb(self, identity: str, request: web.BaseRequest, body: bytes) -> web.Response:
         target = request.headers.get("X-Amz-Target", "")
-        version, _, operation = target.partition(".")
-        if version != "DynamoDB_20120810" or not operation:
+        operation = target.removeprefix(_DYNAMODB)
+        if operation in (target, ""):
             raise _Refusal(400, "UnknownOperationException", f"X-Amz-Target is {target!r}")
-        for table in _tables_of(operation, body):
-            arn = names.attribute("AWS::DynamoDB::Table", table, "Arn")
-            if not self._authorize(identity, f"dynamodb:{operation}", arn):
-                raise _Refusal(400, "AccessDeniedException", _denied(identity, f"dynamodb:{operation}", arn))
+        try:
+            needed = dynamodb.permissions(operation, body)
+        except LookupError as exc:
+            raise _Refusal(400, "UnknownOperationException", str(exc.args[0])) from exc
+        except ValueError as exc:
+            raise _Refusal(400, "SerializationException", str(exc)) from exc
+        for action, arn in needed:
+            self._check(identity, action, arn, 400)
         delay = self._latency.delay(Leg.DYNAMODB)
         if delay:
             await asyncio.sleep(delay)
@@ -185,16 +201,32 @@ class AwsFront:
             return 200, old
         return await self._tables.forward(target, body)
 
+    def _secretsmanager(self, identity: str, operation: str, body: bytes) -> web.Response:
+        try:
+            asked = json.loads(body)
+            arn = self._secrets.arn(secret_id_of(asked))
+            self._check(identity, f"secretsmanager:{operation}", arn, 400)
+            answer = self._secrets.answer(operation, asked)
+        except SecretError as exc:
+            raise _Refusal(400, exc.kind, str(exc)) from exc
+        except (ValueError, AttributeError) as exc:
+            raise _Refusal(400, "SerializationException", f"the request is malformed: {exc!r}") from exc
+        return web.Response(body=json.dumps(answer).encode(), content_type="application/x-amz-json-1.1")
+
+    def _check(self, identity: str, action: str, arn: str, status: int) -> None:
+        """Refuse what the caller may not do, as DynamoDB, Lambda and Secrets Manager do."""
+        refusal = self._authorize(identity, action, arn)
+        if refusal is not None:
+            raise _Refusal(status, "AccessDeniedException", refusal)
+
     async def _invoke(self, identity: str, name: str, request: web.BaseRequest, body: bytes) -> web.Response:
         if request.method != "POST":
             raise _Refusal(405, "MethodNotAllowedException", "Invoke is a POST")
         spec = self._by_name.get(function_name(name))
+        arn = spec.arn if spec else names.attribute(_FUNCTION, function_name(name), "Arn")
+        self._check(identity, "lambda:InvokeFunction", arn, 403)
         if spec is None:
-            arn = names.attribute("AWS::Serverless::Function", function_name(name), "Arn")
             raise _Refusal(404, "ResourceNotFoundException", f"Function not found: {arn}", Type="User")
-        if not self._authorize(identity, "lambda:InvokeFunction", spec.arn):
-            denied = _denied(identity, "lambda:InvokeFunction", spec.arn)
-            raise _Refusal(403, "AccessDeniedException", denied)
         kind = request.headers.get("X-Amz-Invocation-Type", "RequestResponse")
         limit = MAX_PAYLOAD.get(kind)
         if limit is None:
@@ -253,21 +285,3 @@ def _typed(refusal: _Refusal, service: str) -> dict[str, str]:
     if service == "lambda":
         return refusal.body
     return {"__type": f"com.amazon.coral.service#{refusal.kind}", **refusal.body}
-
-
-def _denied(identity: str, action: str, arn: str) -> str:
-    return f"User: {identity} is not authorized to perform: {action} on resource: {arn}"
-
-
-def _tables_of(operation: str, body: bytes) -> set[str]:
-    """Names of the tables a DynamoDB request touches."""
-    try:
-        asked: dict[str, Any] = json.loads(body)
-        if operation.startswith("Transact"):
-            items = (next(iter(item.values())) for item in asked["TransactItems"])
-            return {str(item["TableName"]) for item in items}
-        if operation.startswith("Batch"):
-            return set(asked["RequestItems"])
-        return {str(asked["TableName"])} if "TableName" in asked else set()
-    except (ValueError, TypeError, LookupError, AttributeError, StopIteration) as exc:
-        raise _Refusal(400, "SerializationException", f"the request is malformed: {exc!r}") from exc

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -25,18 +24,11 @@ from .httpdate import with_date
 from .latency import Latency, Leg
 from .limits import Limits
 from .meter import Meter
+from .ports import Authorize
 from .sigv4 import CredentialsLookup, SignatureError, verify
 from .wsserver import NORMAL
 
-#: Says whether an identity may do an action on a resource (an ARN).
-Authorize = Callable[[str, str, str], bool]
-
 ACTION: Final = "execute-api:ManageConnections"
-
-
-def allow_all(identity: str, action: str, arn: str) -> bool:
-    """Let everybody who signed correctly do everything."""
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +83,7 @@ class Callbacks:
         name: Stage, API id, region and account.
         connections: The open connections.
         credentials: Looks up who signed.
-        authorize: Whether they may.
+        authorize: Says why they may not.
         meter: Counts.
         latency: How long a post travels.
         limits: Message size, send buffer.
@@ -153,8 +145,9 @@ class Callbacks:
         except SignatureError as exc:
             raise _CallbackError(403, exc.code, str(exc)) from exc
         connection_id = self._target(path)
-        if not self._authorize(identity, ACTION, self._name.arn(request.method, connection_id)):
-            raise _CallbackError(403, "ForbiddenException", "Forbidden")
+        refusal = self._authorize(identity, ACTION, self._name.arn(request.method, connection_id))
+        if refusal is not None:
+            raise _CallbackError(403, "ForbiddenException", refusal)
         if request.method == "POST":
             return await self._post(connection_id, body)
         if request.method == "GET":

@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import json
 import os
-import secrets
 import signal
 import ssl
 import threading
@@ -19,8 +18,11 @@ from emissary_lib.local.errors import LocalCloudError
 from emissary_lib.local.faults import Faults
 from emissary_lib.local.limits import Limits
 from emissary_lib.local.meter import MeterSnapshot
+from emissary_lib.local.operations import Operations
+from emissary_lib.local.operations import key_json as key_json
 from emissary_lib.local.pipe import CloudProcess
 from emissary_lib.local.processes import check_requirements
+from emissary_lib.local.secrets.spec import drawn
 from emissary_lib.protocol.keys import Key
 
 #: How long the start may take, and an answer of the cloud process, in seconds.
@@ -35,12 +37,12 @@ LOOK_EVERY: Final = 0.5
 SHORTEST_RUN: Final = 5.0
 
 
-class LocalCloud:
-    """Runs a SAM template: API Gateway, Lambda, DynamoDB, each as strict as AWS. Linux only.
+class LocalCloud(Operations):
+    """Runs a SAM template: API Gateway, Lambda, DynamoDB, Secrets Manager, each as strict as AWS. Linux only.
 
     A context manager: entering starts it and returns when everything answers, leaving ends every process,
-    socket and temporary file. It sets the template parameters ``AuthKeys`` (to a fresh random key) and
-    ``AllowedTargets``, if the template declares them.
+    socket and temporary file. A secret in which the template has a shared key made gets a fresh random one.
+    The template parameters ``AllowedTargets`` and ``AuthKeys`` (that key) are set, if the template has them.
 
     Args:
         template: The SAM template; the functions' code is looked for beside it.
@@ -88,7 +90,8 @@ class LocalCloud:
         limits = limits or Limits()
         if time_scale is not None:
             limits = dataclasses.replace(limits, time_scale=time_scale, shortest_run_seconds=SHORTEST_RUN)
-        self.key = Key(1, secrets.token_bytes(32))
+        key_data = drawn()  # in the form in which the template makes one: letters and digits, as base64
+        self.key = Key(1, base64.b64decode(key_data))
         self._template = Path(template).resolve()
         self._given = dict(parameters or {})
         self._ours = {
@@ -104,6 +107,7 @@ class LocalCloud:
             "account_concurrency": account_concurrency,
             "fresh_environments": fresh_environments,
             "tls": tls,
+            "key": {"key_id": self.key.key_id, "key_data": key_data},
             "variables": {name: dict(given) for name, given in (variables or {}).items()},
         }
         self._lock = threading.Lock()
@@ -118,7 +122,9 @@ class LocalCloud:
                 not Linux, or a process could not start; the text names the cause.
         """
         check_requirements()
-        from emissary_lib.local.template import declared_parameters, read_template  # needs the local extra
+        # They need the local extra.
+        from emissary_lib.local.iam.privileges import Privileges
+        from emissary_lib.local.template import declared_parameters, read_template
 
         with self._lock:
             if self._process is not None:
@@ -127,6 +133,7 @@ class LocalCloud:
             ours = {name: value for name, value in self._ours.items() if name in declared}
             parameters = {**ours, **self._given}
             read = read_template(self._template, parameters)  # its faults are raised here, as they are
+            Privileges(read.functions.values())  # those of its policies too
             if unknown := sorted(set(self._settings["variables"]) - set(read.functions)):
                 raise LocalCloudError(f"variables are given for {', '.join(unknown)}: no such function")
             self._check_artifacts(read.functions)
@@ -187,6 +194,11 @@ class LocalCloud:
     def tables(self) -> dict[str, str]:
         """The tables' names, by logical id."""
         return dict(self._known("tables"))
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The secrets' ARNs, by logical id."""
+        return dict(self._known("secrets"))
 
     @property
     def pid(self) -> int:
@@ -278,6 +290,12 @@ class LocalCloud:
             parts += [f"--- {name}\n{text}"] if function is None and text else [text]
         return "".join(parts)
 
+    def _secret(self, given: str | None) -> str:
+        made: dict[str, str] = self._known("secrets")
+        if given is None and len(made) != 1:
+            raise LocalCloudError(f"the template has {len(made)} secrets; name one")
+        return next(iter(made.values())) if given is None else made.get(given, given)
+
     def _check_artifacts(self, functions: Iterable[str]) -> None:
         folder = self._settings["artifacts"]
         missing = [name for name in functions if folder and not (Path(folder) / name).is_dir()]
@@ -306,11 +324,6 @@ class LocalCloud:
             process.stop()
 
 
-def key_json(key: Key) -> dict[str, Any]:
-    """A key in the form of ``EMISSARY_AUTH_KEYS``."""
-    return {"kid": key.key_id, "data": base64.b64encode(key.secret).decode()}
-
-
 def run_foreground(
     template: str, targets: Sequence[tuple[str, int]], *, json_line: bool, out: TextIO, **options: Any
 ) -> int:
@@ -320,7 +333,7 @@ def run_foreground(
         template: Path of the SAM template.
         targets: Hosts and ports that may be reached.
         json_line: Print one JSON object a line instead of text: ``url``, ``key``, ``pid`` (and ``ca_file``
-            with TLS) when ready, ``cost``, ``meter`` and ``faults`` at the end.
+            with TLS) when ready, ``cost``, ``meter``, ``faults`` and ``denials`` (messages) at the end.
         out: Where to print.
         options: Passed on to :class:`LocalCloud`.
 
@@ -344,12 +357,14 @@ def run_foreground(
                 if not cloud.alive:
                     raise LocalCloudError("the cloud process has died")
             meter, met = cloud.meter, cloud.faults_met
+            denied = list(dict.fromkeys(each.message for each in cloud.denials()))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    farewell = {"cost": meter.cost(), "meter": json.loads(meter.to_json()), "faults": met}
+    farewell = {"cost": meter.cost(), "meter": json.loads(meter.to_json()), "faults": met, "denials": denied}
     counted = "".join(f"\n  {name}: {count}" for name, count in sorted(met.items()))
     bill = f"\n{meter.bill()}" + (f"\nWhat went wrong on purpose:{counted}" if met else "")
+    bill += "".join(f"\nRefused: {message}" for message in denied)
     print(json.dumps(farewell) if json_line else bill, file=out, flush=True)
     return 0
 

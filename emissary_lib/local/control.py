@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from emissary_lib.local.faults import FaultEngine, Faults
 from emissary_lib.local.gateway import Gateway
+from emissary_lib.local.iam.privileges import Privileges, as_json
 from emissary_lib.local.lambda_service import LambdaService
 from emissary_lib.local.meter import Meter
+from emissary_lib.local.secrets.store import SecretStore
 from emissary_lib.protocol.errors import EmissaryError
 
 
@@ -34,6 +36,14 @@ class Commanded(Protocol):
     def service(self) -> LambdaService:
         """The functions."""
 
+    @property
+    def privileges(self) -> Privileges:
+        """What the functions may do."""
+
+    @property
+    def secrets(self) -> SecretStore:
+        """Secrets Manager."""
+
 
 def answer(cloud: Commanded, command: Mapping[str, Any]) -> dict[str, Any]:
     """Carry out one command.
@@ -41,7 +51,9 @@ def answer(cloud: Commanded, command: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         cloud: The running cloud.
         command: ``command`` is one of ``meter``, ``cut`` (with ``side``, ``how``, ``which``), ``faults``
-            (with the new ``faults``), ``crash`` and ``retire`` (with ``function``).
+            (with the new ``faults``), ``crash`` and ``retire`` (with ``function``), ``permissions``,
+            ``denials``, ``withdraw`` (with ``function``, ``statement``), ``restore``, ``put_secret`` (with
+            ``secret``, ``value``).
 
     Returns:
         What is to be sent back; ``error`` in words if it could not be carried out.
@@ -59,6 +71,19 @@ def answer(cloud: Commanded, command: Mapping[str, Any]) -> dict[str, Any]:
             return {"count": cloud.service.crash(command["function"])}
         if name == "retire":
             return {"count": cloud.service.retire(command["function"])}
+        if name == "permissions":
+            return {"permissions": as_json(cloud.privileges.permissions())}
+        if name == "denials":
+            return {"denials": as_json(cloud.privileges.denials())}
+        if name == "withdraw":
+            cloud.privileges.withdraw(command["function"], command["statement"])
+            return {}
+        if name == "restore":
+            cloud.privileges.restore()
+            return {}
+        if name == "put_secret":
+            cloud.secrets.put(command["secret"], command["value"])
+            return {}
         return {"error": f"there is no command {name!r}"}
     except EmissaryError as exc:
         return {"error": str(exc)}

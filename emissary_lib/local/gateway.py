@@ -24,7 +24,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from websockets.http11 import Request
 
-from .callbacks import ApiName, Authorize, Callbacks, allow_all
+from .callbacks import ApiName, Callbacks
 from .connections import Connection, Connections
 from .cutter import Cutter
 from .error_frames import INTERNAL_SERVER_ERROR, error_frame, refusal
@@ -36,7 +36,7 @@ from .kept import transports_of
 from .latency import Latency, Leg
 from .limits import Limits
 from .meter import Meter
-from .ports import FunctionInvoker
+from .ports import Authorize, FunctionInvoker, allow_all
 from .sides import caller
 from .sigv4 import CredentialsLookup
 from .throttle import Throttles
@@ -57,7 +57,7 @@ class Gateway:
         limits: All numbers.
         ssl: Speak TLS with this context.
         latency: How long the hops take.
-        authorize: Whether an identity may call ``@connections`` on a resource.
+        authorize: Why an identity may not call ``@connections`` on a resource, if so.
         name: API id, region and account; made from ``stage`` when None.
         throttles: The stage's; none when None.
 

@@ -34,6 +34,7 @@ _NAME_PROPERTIES: Final[Mapping[str, str]] = {
     "AWS::SQS::Queue": "QueueName",
     "AWS::SNS::Topic": "TopicName",
     "AWS::IAM::Role": "RoleName",
+    "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
 }
 
 #: Form of a resource's ARN, by type; what follows the account id.
@@ -45,11 +46,12 @@ _ARNS: Final[Mapping[str, str]] = {
     "AWS::SQS::Queue": "sqs:{region}:{account}:{name}",
     "AWS::SNS::Topic": "sns:{region}:{account}:{name}",
     "AWS::IAM::Role": "iam::{account}:role/{name}",
+    "AWS::IAM::ManagedPolicy": "iam::{account}:policy/{name}",
     "AWS::KMS::Key": "kms:{region}:{account}:key/{name}",
 }
 
 #: Types whose ``!Ref`` is the ARN, not the name.
-_REF_IS_ARN: Final = frozenset({"AWS::SecretsManager::Secret", "AWS::SNS::Topic"})
+_REF_IS_ARN: Final = frozenset({"AWS::IAM::ManagedPolicy", "AWS::SecretsManager::Secret", "AWS::SNS::Topic"})
 
 #: Prefix of made-up ids, by what the type's name ends in (``AWS::EC2::Subnet``, ``AWS::EC2::Subnet::Id``).
 _ID_PREFIXES: Final[Mapping[str, str]] = {

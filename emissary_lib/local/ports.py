@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+#: Why ``identity`` may not do ``action`` on the resource ``arn``, in words; None if it may.
+Authorize = Callable[[str, str, str], str | None]
+
+
+def allow_all(identity: str, action: str, arn: str) -> str | None:
+    """Allow every signed call."""
+    return None
 
 
 class InvocationStatus(enum.Enum):

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,15 @@ from emissary_lib.local.control import answer
 from emissary_lib.local.faults import FaultEngine, Faults
 from emissary_lib.local.forker import Forker
 from emissary_lib.local.gateway import Gateway
+from emissary_lib.local.iam.privileges import Privileges
 from emissary_lib.local.kept import KeptConnections
 from emissary_lib.local.lambda_service import LambdaService
 from emissary_lib.local.latency import Latency
 from emissary_lib.local.limits import Limits
 from emissary_lib.local.meter import Meter
 from emissary_lib.local.runtime_site import make_runtime_site
+from emissary_lib.local.secrets.spec import first_value
+from emissary_lib.local.secrets.store import SecretStore
 from emissary_lib.local.stale import EarlierItems
 from emissary_lib.local.tables import Tables
 from emissary_lib.local.template import read_template
@@ -49,16 +53,18 @@ class Cloud:
     Args:
         settings: What :class:`emissary_lib.local.cloud.LocalCloud` sends: ``template``, ``parameters``,
             ``directory``, ``artifacts``, ``faults``, ``limits``, ``latency``, ``account_concurrency``,
-            ``fresh_environments``, ``tls``.
+            ``fresh_environments``, ``tls``, ``key``.
 
     Attributes:
         meter: Counts what AWS would bill.
         faults: What goes wrong on purpose.
-        gateway, service: Set once it has started.
+        gateway, service, privileges, secrets: Set once it has started.
     """
 
     gateway: Gateway
     service: LambdaService
+    privileges: Privileges
+    secrets: SecretStore
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._stack = contextlib.AsyncExitStack()
@@ -89,6 +95,12 @@ class Cloud:
             )
             for name, spec in template.functions.items()
         }
+        self.privileges = Privileges(template.functions.values(), template.path.name, _log)
+        key = settings["key"]
+        self.secrets = SecretStore(
+            [(each.name, each.arn, first_value(each, **key)) for each in template.secrets.values()],
+            self.faults.now,
+        )
         identities = Identities.draw(template.functions)
         certificates = create_certificates(directory) if settings["tls"] else None
         log = stack.enter_context((directory / "cloud.log").open("ab"))
@@ -121,9 +133,11 @@ class Cloud:
             tables=tables,
             meter=self.meter,
             credentials=identities.by_key.get,
+            authorize=self.privileges.refusal,
             latency=latency,
             faults=faults,
             earlier=EarlierItems(template.tables.values(), tables),
+            secrets=self.secrets,
         )
         stack.push_async_callback(front.close)
         front_url = await front.start()
@@ -135,6 +149,7 @@ class Cloud:
             faults=faults,
             meter=self.meter,
             credentials=identities.by_key.get,
+            authorize=self.privileges.refusal,
             limits=limits,
             ssl=certificates.server_context() if certificates else None,
             latency=latency,
@@ -159,6 +174,7 @@ class Cloud:
             "front": front_url,
             "operator": operator_variables(identities.operator, endpoints[0]),
             "tables": {name: table.name for name, table in template.tables.items()},
+            "secrets": {name: secret.arn for name, secret in template.secrets.items()},
         }
 
     async def close(self) -> None:
@@ -205,6 +221,11 @@ async def serve(settings: Mapping[str, Any], output: int) -> None:
         await cloud.close()
         if os.getppid() != parent:
             shutil.rmtree(settings["directory"], ignore_errors=True)  # nobody is left to do it
+
+
+def _log(text: str) -> None:
+    sys.stderr.write(f"{text}\n")  # cloud.log
+    sys.stderr.flush()
 
 
 def _write(output: int, message: Mapping[str, Any]) -> None:

@@ -15,11 +15,14 @@ from emissary_lib.local import names
 from emissary_lib.local.errors import TemplateError
 from emissary_lib.local.intrinsics import Resolver, load_yaml
 from emissary_lib.local.rules import check_rules
+from emissary_lib.local.secrets.spec import SECRET, SecretSpec, read_secret
 
 _FUNCTION: Final = "AWS::Serverless::Function"
 _API: Final = "AWS::Serverless::WebSocketApi"
 _TABLE: Final = "AWS::DynamoDB::Table"
 _ROLE: Final = "AWS::IAM::Role"
+_MANAGED_POLICY: Final = "AWS::IAM::ManagedPolicy"
+_LOOSE_POLICIES: Final = ("AWS::IAM::Policy", "AWS::IAM::RolePolicy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class FunctionSpec:
         event_age: How long an asynchronous invocation may wait, in seconds.
         policies: IAM policies of its own ``Policies``, or of the role it names: the documents written inline,
             references resolved, SAM policy templates left raw. Managed policies are not among them.
+        managed_policies: Documents of the template's managed policies that its role names, by logical id.
     """
 
     logical_id: str
@@ -57,6 +61,7 @@ class FunctionSpec:
     retry_attempts: int = 2
     event_age: float = 21_600.0
     policies: tuple[Any, ...] = ()
+    managed_policies: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class Template:
     functions: Mapping[str, FunctionSpec]
     api: WebSocketApi
     tables: Mapping[str, TableSpec]
+    secrets: Mapping[str, SecretSpec] = field(default_factory=dict)
 
 
 def declared_parameters(path: str | Path) -> frozenset[str]:
@@ -159,15 +165,17 @@ class _Reader:
 
     def template(self) -> Template:
         check_rules(self._rules, self._resolver)
+        self._refuse_loose_policies()
         functions = {name: self._function(name) for name in self._of_type(_FUNCTION)}
         tables = {name: self._table(name) for name in self._of_type(_TABLE)}
+        secrets = {name: self._secret(name) for name in self._of_type(SECRET)}
         apis = self._of_type(_API)
         if len(apis) != 1:
             raise TemplateError(
                 f"{self._path} has {len(apis)} resources of type {_API}; the local cloud runs exactly one",
                 where="Resources",
             )
-        return Template(self._path, functions, self._api(apis[0], functions), tables)
+        return Template(self._path, functions, self._api(apis[0], functions), tables, secrets)
 
     def _of_type(self, wanted: str) -> list[str]:
         found = []
@@ -216,6 +224,7 @@ class _Reader:
         handler = properties.get("Handler")
         if not isinstance(handler, str) or "." not in handler:
             raise TemplateError(f"Handler must be module.function, not {handler!r}", where=where)
+        policies, managed = self._policies(properties, where)
         asynchronous = properties.get("EventInvokeConfig") or {}
         reserved = properties.get("ReservedConcurrentExecutions")
         variables = (properties.get("Environment") or {}).get("Variables") or {}
@@ -234,25 +243,54 @@ class _Reader:
             reserved_concurrency=None if reserved is None else int(_number(reserved, where)),
             retry_attempts=int(_number(asynchronous.get("MaximumRetryAttempts", 2), where)),
             event_age=_number(asynchronous.get("MaximumEventAgeInSeconds", 21_600), where),
-            policies=self._policies(properties, where),
+            policies=policies,
+            managed_policies=managed,
         )
 
-    def _policies(self, function: Mapping[str, Any], where: str) -> tuple[Any, ...]:
+    def _policies(self, function: Mapping[str, Any], where: str) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """Its own, or those of its role: SAM does not look at ``Policies`` beside a ``Role``."""
+        if "PermissionsBoundary" in function:
+            raise TemplateError("the local cloud does not evaluate a PermissionsBoundary", where=where)
         if "Role" not in function:
             policies = function.get("Policies") or []
-            return tuple(policies if isinstance(policies, list) else [policies])
+            return tuple(policies if isinstance(policies, list) else [policies]), {}
         for logical_id in self._of_type(_ROLE):
             if self._attribute(logical_id, "Arn") == function["Role"]:
-                properties, place = self._properties(logical_id, {})
-                inline = properties.get("Policies") or []
-                if all(isinstance(policy, dict) and "PolicyDocument" in policy for policy in inline):
-                    return tuple(policy["PolicyDocument"] for policy in inline)
-                raise TemplateError("a role's policy needs a PolicyDocument", where=f"{place}.Policies")
+                return self._role(logical_id)
         raise TemplateError(
             f"{function['Role']!r} is no role of this template, so nobody here knows what it allows",
             where=f"{where}.Role",
         )
+
+    def _role(self, logical_id: str) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Its inline policies, and its managed ones by logical id; those of AWS among the former, as ARNs."""
+        properties, where = self._properties(logical_id, {})
+        if "PermissionsBoundary" in properties:
+            raise TemplateError("the local cloud does not evaluate a PermissionsBoundary", where=where)
+        inline = properties.get("Policies") or []
+        if not all(isinstance(policy, dict) and "PolicyDocument" in policy for policy in inline):
+            raise TemplateError("a role's policy needs a PolicyDocument", where=f"{where}.Policies")
+        ours = {self._ref(name): name for name in self._of_type(_MANAGED_POLICY)}
+        attached = properties.get("ManagedPolicyArns") or []
+        managed = {}
+        for name in (ours[arn] for arn in attached if arn in ours):
+            policy, place = self._properties(name, {})
+            if "PolicyDocument" not in policy:
+                raise TemplateError("a managed policy needs a PolicyDocument", where=place)
+            managed[name] = policy["PolicyDocument"]
+        documents = [policy["PolicyDocument"] for policy in inline]
+        return (*documents, *(arn for arn in attached if arn not in ours)), managed
+
+    def _refuse_loose_policies(self) -> None:
+        """Policies that attach themselves to roles would be missed by whoever looks at the roles."""
+        for kind in _LOOSE_POLICIES:
+            for logical_id in self._of_type(kind):
+                raise TemplateError(
+                    f"the local cloud does not evaluate {kind}; write it into the role", where=logical_id
+                )
+        for logical_id in self._of_type(_MANAGED_POLICY):
+            if set(self._resources[logical_id].get("Properties") or {}) & {"Roles", "Users", "Groups"}:
+                raise TemplateError("name a managed policy in the role, not the role in it", where=logical_id)
 
     def _api(self, logical_id: str, functions: Mapping[str, FunctionSpec]) -> WebSocketApi:
         properties, where = self._properties(logical_id, {})
@@ -293,6 +331,12 @@ class _Reader:
             logical_id, name, {"TableName": name, **definition},
             ttl.get("AttributeName") if ttl.get("Enabled") in (True, "true") else None,
         )  # fmt: skip
+
+    def _secret(self, logical_id: str) -> SecretSpec:
+        properties, where = self._properties(logical_id, {})
+        return read_secret(
+            logical_id, self._physical_name(logical_id), self._attribute(logical_id, "Arn"), properties, where
+        )
 
 
 def _merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from emissary_lib.local import names
+from emissary_lib.local.iam.privileges import OPERATOR
 from emissary_lib.local.sigv4 import Credentials
 from emissary_lib.local.template import FunctionSpec
 
@@ -20,7 +21,7 @@ class Endpoints:
     """Where the functions find the local services.
 
     Attributes:
-        front: Base URL of DynamoDB and Lambda.
+        front: Base URL of DynamoDB, Lambda and Secrets Manager.
         callback: Base URL of ``@connections``, with the stage.
         websocket: URL of the WebSocket API, with the stage.
         ca_file: PEM file with the local authority, or None without TLS.
@@ -36,6 +37,7 @@ class Endpoints:
         variables = {
             "AWS_ENDPOINT_URL_DYNAMODB": self.front,
             "AWS_ENDPOINT_URL_LAMBDA": self.front,
+            "AWS_ENDPOINT_URL_SECRETS_MANAGER": self.front,
             "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": self.callback,
             "EMISSARY_WEBSOCKET_URL": self.websocket,
         }
@@ -62,7 +64,7 @@ class Identities:
     def draw(cls, functions: Iterable[str]) -> Identities:
         """Make up fresh credentials for each logical id, and for the operator."""
         by_function = {name: _credentials(name) for name in functions}
-        operator = _credentials("operator")
+        operator = _credentials(OPERATOR)
         everybody = [*by_function.values(), operator]
         return cls(by_function, {each.access_key_id: each for each in everybody}, operator)
 

@@ -11,7 +11,7 @@ from emissary_lib.deadline import Deadline
 from emissary_lib.protocol.session import Outgoing
 from emissary_lib.transport.reconnecting import ReconnectingTransport
 from functions.common import logs
-from functions.common.errors import PeerBusyError, PeerError, PeerGoneError
+from functions.common.errors import PeerBusyError, PeerError, PeerGoneError, PeerUnreachableError
 from functions.common.ports import PeerLink
 
 #: Posts under way at once: each takes a round trip to API Gateway, and throughput is posts over that time.
@@ -44,6 +44,7 @@ class RelayLink:
         self._threads: list[threading.Thread] = []
         self._unposted = 0
         self._closed = False
+        self._said = False
         self.throttled = 0
         self.on_refused: Callable[[], None] = lambda: None
         self.on_gone: Callable[[], None] = lambda: None
@@ -92,6 +93,20 @@ class RelayLink:
             thread.join()
         self._transport.release()
 
+    def _note(self, exc: PeerError) -> None:
+        """Count a 429; log the first post that got neither through nor a 429: most likely, none of this session ever will.
+
+        A role that may not post, or a private DNS name that leads elsewhere, shows in nothing else.
+        """
+        if isinstance(exc, PeerBusyError):
+            with self._lock:
+                self.throttled += 1
+        if isinstance(exc, PeerUnreachableError):
+            with self._lock:
+                first, self._said = not self._said, True
+            if first:
+                logs.warning("a post was not accepted", connection_id=self._dialer, cause=str(exc))
+
     def _post_all(self) -> None:
         while (text := self._queue.get()) is not None:
             try:
@@ -100,9 +115,7 @@ class RelayLink:
             except PeerGoneError:
                 self.on_gone()
             except PeerError as exc:
-                if isinstance(exc, PeerBusyError):
-                    with self._lock:
-                        self.throttled += 1
+                self._note(exc)
                 self.on_refused()
             except Exception as exc:  # else this thread would end, and the session hang for want of it
                 logs.error("a post failed", exc)

@@ -28,6 +28,7 @@ RIGHTS = {
     "DefaultFunction": {
         ("secretsmanager:GetSecretValue", "secret"),
         ("dynamodb:GetItem", "table"),
+        ("dynamodb:BatchGetItem", "table"),
         ("dynamodb:UpdateItem", "table"),
         ("lambda:InvokeFunction", "relay"),
         ("execute-api:ManageConnections", "posts"),

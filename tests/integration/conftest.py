@@ -15,6 +15,7 @@ def cloud() -> Iterator[LocalCloud]:
     """The local cloud without faults; it reaches every server of this machine."""
     with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
         yield running
+        assert running.denials() == [], "template.yaml's policies do not allow what the functions do"
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from emissary_lib.protocol.targets import Target
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DIALLING = ["exec", "forward"]
 LOCAL = ["local", "demo", "bench"]
-OPERATING = ["keys"]
+OPERATING = ["keys", "sessions"]
 COMMANDS = [*DIALLING, "doctor", *LOCAL, *OPERATING]
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functions.common import logs
-from functions.common.ports import SessionStore
+from functions.common.ports import PeerLink, SessionStore
+from functions.common.routes.posting import close
 from functions.common.session import Role, Session
 
 
-def forget(store: SessionStore, session: Session, role: Role, gone: str, now: float) -> Session | None:
+def forget(
+    store: SessionStore, link: PeerLink, session: Session, role: Role, gone: str, now: float
+) -> Session | None:
     """Forget that a side has the connection ``gone``, unless another has taken its place in the meantime.
 
-    Its owner may come back, by a new connection or, if the 410 was untrue, by RESUME on this one.
+    It is closed as well. If the 410 was untrue, nobody but its owner could put it right, and would not know
+    that there is a need to: a connection that ends is what brings it back at once.
 
     Returns:
         The session as it is now.
@@ -28,4 +32,5 @@ def forget(store: SessionStore, session: Session, role: Role, gone: str, now: fl
             epoch=epoch,
             cause="a post to it was answered 410",
         )
+        close(link, gone, session=session.id)
     return after

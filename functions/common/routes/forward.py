@@ -63,7 +63,7 @@ class Forward:
         while (peer := self._present(sender, session, request_id)) is not None:
             if peer != gone and posted(self.link, peer, text):
                 return self.peers.remember(sender.id, generation, peer)
-            after = forget(self.store, session, role, peer, self.end.clock())
+            after = forget(self.store, self.link, session, role, peer, self.end.clock())
             if after is None:
                 return answer(self.link, sender.id, answers.ended(None))
             # Once more only if another connection has taken its place since the session was read.

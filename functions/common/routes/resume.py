@@ -62,7 +62,7 @@ class OnResume:
                 # The sender asks again until it hears its peer, so the peer will be told.
                 logs.warning("notice not delivered", session=session.id, connection_id=peer, cause=str(exc))
                 break
-            after = forget(self.store, session, role, peer, self.end.clock())
+            after = forget(self.store, self.link, session, role, peer, self.end.clock())
             if after is None:
                 return None
             session = after

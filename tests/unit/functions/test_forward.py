@@ -150,6 +150,7 @@ def test_a_peer_that_answers_410_twice_is_forgotten_and_its_sender_told(
     with caplog.at_level(logging.INFO, logger="emissary"):
         assert bridge.send(sender, data()) == {"statusCode": 200}
     assert bridge.link.tries.count(gone) == 2
+    assert bridge.link.deleted == [gone], "an owner that is there must notice"
     ((to, frame),) = bridge.link.take()
     assert (to, frame.type, frame.generation) == (sender, FrameType.DISCONNECTED, 2)
     assert Disconnected.decode(frame.payload) == Disconnected(role.wire, 1)

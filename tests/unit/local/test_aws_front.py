@@ -18,11 +18,14 @@ from botocore.exceptions import ClientError
 from emissary_lib.local.aws_front import AwsFront, function_name
 from emissary_lib.local.meter import Meter
 from emissary_lib.local.ports import InvocationResult, InvocationStatus
+from emissary_lib.local.secrets.store import SecretStore
 from emissary_lib.local.tables import Tables
 from emissary_lib.local.template import FunctionSpec
 from emissary_lib.local.variables import Identities
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:worker"
+SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:keys-AbCdEf"
+TABLE = "arn:aws:dynamodb:us-east-1:123456789012:table/"
 IDENTITIES = Identities.draw(["Caller"])
 
 
@@ -62,9 +65,9 @@ class World:
         self.url = ""
         self._allowed = allowed
 
-    def authorize(self, identity: str, action: str, arn: str) -> bool:
+    def authorize(self, identity: str, action: str, arn: str) -> str | None:
         self.decisions.append((identity, action, arn))
-        return self._allowed
+        return None if self._allowed else f"{identity} may not {action} on {arn}"
 
     def client(self, service: str) -> Any:
         credentials = IDENTITIES.by_function["Caller"]
@@ -84,6 +87,7 @@ class World:
             front = AwsFront(
                 {"Worker": spec}, invoker=self.invoker, tables=cast(Tables, self.tables), meter=self.meter,
                 credentials=IDENTITIES.by_key.get, authorize=self.authorize,
+                secrets=SecretStore([("keys", SECRET, "first")]),
             )  # fmt: skip
             self.url = await front.start()
             work: Awaitable[Any] = asyncio.to_thread(calls, self)
@@ -152,27 +156,78 @@ def test_database_call_is_passed_on_and_metered() -> None:
     assert world.meter.snapshot().write_units == 2.0
 
 
-def test_every_table_of_a_transaction_is_authorised() -> None:
+def test_every_part_of_a_transaction_is_authorised() -> None:
     world = World()
-    puts = [{"Put": {"TableName": name, "Item": {"pk": {"S": "x"}}}} for name in ("a", "b")]
-    world.run(lambda w: w.client("dynamodb").transact_write_items(TransactItems=puts))
-    assert sorted(world.decisions) == [
-        ("Caller", "dynamodb:TransactWriteItems", f"arn:aws:dynamodb:us-east-1:123456789012:table/{name}")
-        for name in ("a", "b")
+    key = {"pk": {"S": "x"}}
+    parts = [
+        {"Put": {"TableName": "a", "Item": key}},
+        {"Delete": {"TableName": "b", "Key": key}},
+        {"Put": {"TableName": "a", "Item": key}},
+    ]
+    world.run(lambda w: w.client("dynamodb").transact_write_items(TransactItems=parts))
+    assert world.decisions == [
+        ("Caller", "dynamodb:PutItem", f"{TABLE}a"),
+        ("Caller", "dynamodb:DeleteItem", f"{TABLE}b"),
     ]
 
 
-def test_call_that_is_not_allowed_goes_nowhere() -> None:
+@pytest.mark.parametrize(
+    ("service", "call", "status", "refused"),
+    [
+        ("dynamodb", "get_item", 400, f"dynamodb:GetItem on {TABLE}t"),
+        ("lambda", "invoke", 403, f"lambda:InvokeFunction on {ARN}"),
+        ("secretsmanager", "get_secret_value", 400, f"secretsmanager:GetSecretValue on {SECRET}"),
+    ],
+)
+def test_call_that_is_not_allowed_goes_nowhere(service: str, call: str, status: int, refused: str) -> None:
+    """Each service has its own form; botocore finds code and message in all of them."""
+    calls: dict[str, dict[str, Any]] = {
+        "get_item": {"TableName": "t", "Key": {"pk": {"S": "x"}}},
+        "invoke": {"FunctionName": "worker"},
+        "get_secret_value": {"SecretId": "keys"},
+    }
     world = World(allowed=False)
 
-    def calls(w: World) -> tuple[str, str]:
-        return (
-            _code(lambda: w.client("lambda").invoke(FunctionName="worker")),
-            _code(lambda: w.client("dynamodb").get_item(TableName="t", Key={"pk": {"S": "x"}})),
-        )
+    def denied(w: World) -> Any:
+        with pytest.raises(ClientError) as caught:
+            getattr(w.client(service), call)(**calls[call])
+        return caught.value.response
 
-    assert world.run(calls) == ("AccessDeniedException", "AccessDeniedException")
+    answer = world.run(denied)
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert answer["Error"]["Code"] == "AccessDeniedException"
+    assert answer["Error"]["Message"] == f"Caller may not {refused}"
     assert (world.invoker.asked, world.tables.asked) == ([], [])
+
+
+def test_whoever_may_not_invoke_does_not_learn_which_functions_there_are() -> None:
+    world = World(allowed=False)
+    assert world.run(lambda w: _code(lambda: w.client("lambda").invoke(FunctionName="nobody"))) == (
+        "AccessDeniedException"
+    )
+
+
+def test_partiql_whose_permissions_nobody_evaluates_is_refused() -> None:
+    world = World()
+    code = world.run(
+        lambda w: _code(lambda: w.client("dynamodb").execute_statement(Statement="SELECT * FROM t"))
+    )
+    assert code == "UnknownOperationException"
+    assert (world.decisions, world.tables.asked) == ([], [])
+
+
+def test_secret_is_read_and_replaced() -> None:
+    def calls(w: World) -> list[Any]:
+        client = w.client("secretsmanager")
+        first = client.get_secret_value(SecretId="keys")["SecretString"]
+        client.put_secret_value(SecretId=SECRET, SecretString="second")
+        now = client.get_secret_value(SecretId=SECRET)["SecretString"]
+        before = client.get_secret_value(SecretId=SECRET, VersionStage="AWSPREVIOUS")["SecretString"]
+        return [first, now, before, _code(lambda: client.get_secret_value(SecretId="others"))]
+
+    world = World()
+    assert world.run(calls) == ["first", "second", "first", "ResourceNotFoundException"]
+    assert world.decisions[0] == ("Caller", "secretsmanager:GetSecretValue", SECRET)
 
 
 def test_unsigned_call_is_refused() -> None:

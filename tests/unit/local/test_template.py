@@ -112,6 +112,44 @@ def test_policies_of_a_functions_role_are_its_policies(tmp_path: Path) -> None:
     ]
 
 
+def test_managed_policies_of_a_functions_role_are_kept_apart(tmp_path: Path) -> None:
+    own = FUNCTION + "      Role: !GetAtt R.Arn\n" + ROLE
+    assert read(tmp_path, BASE + own).functions["F"].managed_policies == {"Elsewhere": {"Statement": []}}
+
+
+def test_managed_policies_of_aws_are_left_as_arns(tmp_path: Path) -> None:
+    arn = "arn:aws:iam::aws:policy/ReadOnlyAccess"
+    own = FUNCTION + "      Role: !GetAtt R.Arn\n" + ROLE.replace("!Ref Elsewhere", arn)
+    spec = read(tmp_path, BASE + own).functions["F"]
+    assert (spec.policies[1:], spec.managed_policies) == ((arn,), {})
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("      PermissionsBoundary: x\n", "PermissionsBoundary"),
+        ("  P:\n    Type: AWS::IAM::Policy\n", "does not evaluate AWS::IAM::Policy"),
+        (ROLE.replace("{PolicyDocument", "{Roles: [!Ref R], PolicyDocument"), "not the role in it"),
+        ("      Role: !GetAtt R.Arn\n" + ROLE.replace("Policies:", "PermissionsBoundary: x\n      Policies:"),
+         "PermissionsBoundary"),
+    ],
+)  # fmt: skip
+def test_what_would_change_what_policies_mean_is_refused(tmp_path: Path, more: str, words: str) -> None:
+    with pytest.raises(TemplateError, match=words):
+        read(tmp_path, BASE + FUNCTION + more)
+
+
+def test_secrets_are_read(tmp_path: Path) -> None:
+    text = """
+  Keys:
+    Type: AWS::SecretsManager::Secret
+    Properties: {Name: keys, SecretString: !Sub "in ${AWS::Region}"}
+"""
+    secret = read(tmp_path, BASE + FUNCTION + text).secrets["Keys"]
+    assert secret.arn == "arn:aws:secretsmanager:us-east-1:123456789012:secret:keys-AbCdEf"
+    assert (secret.name, secret.value) == ("keys", "in us-east-1")
+
+
 def test_role_of_somewhere_else_is_refused(tmp_path: Path) -> None:
     own = FUNCTION + "      Role: arn:aws:iam::aws:role/other\n" + ROLE
     with pytest.raises(TemplateError, match="'arn:aws:iam::aws:role/other' is no role of this template"):

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 _CONFIG = Config(retries={"total_max_attempts": 1})
 db = boto3.client("dynamodb", config=_CONFIG)
 lambda_ = boto3.client("lambda", config=_CONFIG)
+secrets = boto3.client("secretsmanager", config=_CONFIG)
 api = boto3.client("apigatewaymanagementapi", config=_CONFIG)
 
 
@@ -102,6 +103,24 @@ def _variable(connection: str, argument: str) -> str:
     return os.environ[argument]
 
 
+def _secret(connection: str, argument: str) -> str:
+    """The secret's value; with an argument, put that first."""
+    try:
+        if argument:
+            secrets.put_secret_value(SecretId=os.environ["SECRET"], SecretString=argument)
+        return str(secrets.get_secret_value(SecretId=os.environ["SECRET"])["SecretString"])
+    except ClientError as exc:
+        return str(exc.response["Error"]["Code"])
+
+
+def _delete(connection: str, argument: str) -> list[Any]:
+    try:
+        api.delete_connection(ConnectionId=connection)
+    except ClientError as exc:
+        return [exc.response["Error"]["Code"], exc.response["ResponseMetadata"]["HTTPStatusCode"]]
+    return []
+
+
 def _remaining(connection: str, argument: str) -> int:
     return int(argument)
 
@@ -118,4 +137,5 @@ _OPERATIONS = {
     "count": _count, "claim": _claim, "ttl": _ttl, "enqueue": _enqueue, "invoke": _invoke,
     "invoke-unknown": _invoke_unknown, "forge": _forge, "variable": _variable,
     "remaining": _remaining, "clock": _clock, "sleep": _sleep,
+    "secret": _secret, "delete": _delete,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Iterator
@@ -99,6 +100,19 @@ def test_refused_post_is_reported_and_the_next_one_goes_out(
         harness.refused.get(timeout=SOON)
     harness.link.send(TO_DIALER)
     poster.posted.get(timeout=SOON)
+
+
+def test_the_first_post_that_is_forbidden_is_logged_and_no_other(
+    harness: Harness, poster: FakePoster, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors: list[Exception] = [PeerUnreachableError("status 403")] * 3 + [PeerBusyError("status 429")]
+    poster.raises = lambda: errors.pop() if errors else None
+    with caplog.at_level(logging.INFO, logger="emissary"):
+        for _ in range(4):
+            harness.link.send(TO_DIALER)
+            harness.refused.get(timeout=SOON)
+    (record,) = caplog.records
+    assert (record.getMessage(), vars(record)["cause"]) == ("a post was not accepted", "status 403")
 
 
 def test_connection_that_is_gone_is_reported(harness: Harness, poster: FakePoster) -> None:
