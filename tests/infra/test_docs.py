@@ -202,6 +202,6 @@ def test_the_gate_is_one_command_and_ci_runs_it() -> None:
         "mypy",
         "sam validate --lint",
         "--doctest-modules",
-        "pytest -q\n",
+        "pytest -q -n ",
     ):
         assert part in plan, part
