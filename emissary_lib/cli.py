@@ -6,12 +6,15 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from emissary_lib._version import __version__
-from emissary_lib.commands import keys, texts, values
+from emissary_lib.commands import keys, sessions, texts, values
+from emissary_lib.commands.doctor import GREET, TIMEOUT, run_doctor
 from emissary_lib.commands.execute import run_command
 from emissary_lib.commands.forward import LISTEN, listening, run_until_stopped, shown, warnings_shown
+from emissary_lib.config import URL, read_env_file
 from emissary_lib.dialer import DIAL_TIMEOUT, Dialer
 from emissary_lib.exceptions import EmissaryError
 from emissary_lib.exit_status import MEANINGS, Exit, exit_status
@@ -66,6 +69,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     top = parser()
     arguments = top.parse_args(given)
     arguments.words = words
+    if given[:2] == ["sessions", "kill"] and not arguments.session and arguments.key is None:
+        top.error("sessions kill: name a SESSION, or a --key")
     if given[0] == "exec" and not words:
         top.error("exec: name the command to run behind --, as in: emissary exec db.internal:5432 -- psql")
     return arguments
@@ -83,10 +88,12 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_exec(commands)
     _add_forward(commands)
+    _add_doctor(commands)
     _add_local(commands)
     _add_template(_add(commands, "demo", _run_demo, extra="demo"))
     _add_template(_add(commands, "bench", _run_bench, extra="local"))
     _add_keys(commands)
+    _add_sessions(commands)
     return top
 
 
@@ -143,6 +150,31 @@ def _add_dialling(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--check", action="store_true", help="dial once first; if that fails, end with a status that says why"
     )
+
+
+def _add_doctor(commands: _Commands[argparse.ArgumentParser]) -> None:
+    doctor = _add(commands, "doctor", _run_doctor)
+    doctor.add_argument(
+        "target",
+        type=values.target,
+        nargs="?",
+        metavar="TARGET",
+        help="host:port inside the VPC; without one, look at gateway and bridge only",
+    )
+    doctor.add_argument(
+        "--greet",
+        choices=GREET,
+        default="auto",
+        help="what the target speaks (default: auto, by its port; none for no greeting)",
+    )
+    doctor.add_argument(
+        "--timeout",
+        type=values.positive,
+        default=TIMEOUT,
+        metavar="SECONDS",
+        help=f"longest wait of one rung (default: {TIMEOUT:g})",
+    )
+    doctor.add_argument("--json", action="store_true", help="print one line of JSON instead (docs/doctor.md)")
 
 
 def _add_local(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -202,6 +234,24 @@ def _add_keys(commands: _Commands[argparse.ArgumentParser]) -> None:
         action.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
+def _add_sessions(commands: _Commands[argparse.ArgumentParser]) -> None:
+    actions = _add(commands, "sessions", _run_sessions, extra="aws").add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
+    listing = actions.add_parser("list", help="those alive, and those of the last week")
+    listing.add_argument("--alive", action="store_true", help="only those that may still carry bytes")
+    listing.add_argument(
+        "--all", action="store_true", help="also those that never named a target, health checks among them"
+    )
+    kill = actions.add_parser("kill", help="end sessions, and tell both sides")
+    kill.add_argument("session", nargs="*", metavar="SESSION", help="id, or at least 8 digits of it")
+    kill.add_argument("--key", type=int, metavar="ID", help="all that are alive of this key")
+    kill.add_argument("--url", metavar="URL", help="the stack's WebSocketUrl (default: EMISSARY_URL)")
+    for action in (listing, kill):
+        action.add_argument("--table", required=True, metavar="NAME", help="the stack's TableName")
+        action.add_argument("--json", action="store_true", help="print one line of JSON")
+
+
 def _add_template(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--template",
@@ -225,6 +275,17 @@ def _run_forward(arguments: argparse.Namespace) -> int:
         with listening(dialer, target, arguments.listen, timeout, check=arguments.check) as address:
             run_until_stopped(address, target, json_line=arguments.json, out=sys.stdout)
     return Exit.OK
+
+
+def _run_doctor(arguments: argparse.Namespace) -> int:
+    return run_doctor(
+        arguments.target,
+        environ=os.environ,
+        out=sys.stdout,
+        greet=arguments.greet,
+        timeout=arguments.timeout,
+        json_line=arguments.json,
+    )
 
 
 def _run_local(arguments: argparse.Namespace) -> int:
@@ -254,6 +315,18 @@ def _run_keys(arguments: argparse.Namespace) -> int:
         keys.retire(secret, arguments.kid, json_line=json_line, out=sys.stdout)
     else:
         keys.list_keys(secret, json_line=json_line, out=sys.stdout)
+    return Exit.OK
+
+
+def _run_sessions(arguments: argparse.Namespace) -> int:
+    table, json_line = arguments.table, arguments.json
+    if arguments.action == "list":
+        sessions.list_sessions(
+            table, alive=arguments.alive, everything=arguments.all, json_line=json_line, out=sys.stdout
+        )
+        return Exit.OK
+    url = arguments.url or {**read_env_file(Path(".env")), **os.environ}.get(URL, "")
+    sessions.kill(table, arguments.session, arguments.key, url, json_line=json_line, out=sys.stdout)
     return Exit.OK
 
 

@@ -42,3 +42,19 @@ class Endpoint:
             )
         host = normalise_host(parts.netloc, scheme_default_port=_DEFAULT_PORTS[parts.scheme])
         object.__setattr__(self, "host", host)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to connect to."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
+
+    @property
+    def path(self) -> str:
+        """The stage, as a path; with a custom domain it may be empty."""
+        return urlsplit(self.url).path or "/"
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is spoken."""
+        return urlsplit(self.url).scheme == "wss"

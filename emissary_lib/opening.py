@@ -244,7 +244,7 @@ class Exchange:
     def __init__(
         self, target: Target, session: Session, transport: MessageTransport, reader: OpeningReader
     ) -> None:
-        self._target = target
+        self.target = target
         self._session = session
         self._transport = transport
         self._reader = reader
@@ -325,7 +325,7 @@ class Exchange:
         if self._parameters is not None and self._parameters.code is not Code.OK:
             code = self._parameters.code  # says more than a SOCKS5 reply can
         if code is not Code.OK:
-            raise dial_error(self._target, code)
+            raise dial_error(self.target, code)
         if self._parameters is None:
             raise RemoteProtocolError("the bridge reports success, but no relay has opened the session")
         self._session.established()
@@ -333,15 +333,15 @@ class Exchange:
 
     def _aborted(self, event: Aborted) -> EmissaryError:
         if event.code is Code.AUTHENTICATION_FAILED or event.code >= Code.TARGET_NOT_ALLOWED:
-            return dial_error(self._target, event.code, event.reason)
+            return dial_error(self.target, event.code, event.reason)
         if event.code is Code.UNSUPPORTED_VERSION:
-            return UnsupportedVersionError(f"dialling {self._target}: {event.reason}")
+            return UnsupportedVersionError(f"dialling {self.target}: {event.reason}")
         if event.code in (Code.PROTOCOL_ERROR, Code.FLOW_CONTROL_ERROR):
-            return RemoteProtocolError(f"dialling {self._target}: {event.reason}")
+            return RemoteProtocolError(f"dialling {self.target}: {event.reason}")
         return DialError(
-            f"cannot reach {self._target}: {event.reason} ({event.code.name}); "
+            f"cannot reach {self.target}: {event.reason} ({event.code.name}); "
             "see the logs of bridge and relay",
-            target=self._target,
+            target=self.target,
             code=event.code,
         )
 

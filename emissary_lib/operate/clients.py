@@ -11,6 +11,9 @@ from emissary_lib.exceptions import OperationError
 #: Where the region stands in an ARN: ``arn:partition:service:region:account:resource``.
 _REGION: Final = 3
 
+#: For a connection and for an answer, in seconds: somebody waits at a terminal.
+_TIMEOUT: Final = 5
+
 
 @contextlib.contextmanager
 def client(service: str, name: str, *, endpoint: str | None = None) -> Iterator[Any]:
@@ -26,11 +29,21 @@ def client(service: str, name: str, *, endpoint: str | None = None) -> Iterator[
         OperationError: There is no region, or AWS refuses or does not answer: for the ``with`` block too.
     """
     import boto3  # not needed by the rest of the library
+    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         session: Any = boto3.session.Session()
-        made = session.client(service, region_name=_region(name), endpoint_url=endpoint)
+        made = session.client(
+            service,
+            region_name=_region(name),
+            endpoint_url=endpoint,
+            config=Config(
+                connect_timeout=_TIMEOUT,
+                read_timeout=_TIMEOUT,
+                retries={"total_max_attempts": 3, "mode": "standard"},
+            ),
+        )
         with contextlib.closing(made):
             yield made
     except ClientError as exc:

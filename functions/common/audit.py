@@ -1,9 +1,10 @@
-"""The audit record: one log line when a session ends.
+"""The audit record: one log line when a session ends, and its figures.
 
 It says who (key id), what (target), when, how much, why it ended, and about what it cost. It is written by
 the invocation whose conditional write ended the session, so there is one for each session; if that invocation
 is killed between its write and this line, the record is lost, and the item has the same facts until it is
-purged.
+purged, a week after the end (``emissary sessions list``). What an operator has ended is recorded by the
+``$disconnect`` of the last of its connections.
 
 A session that both clients left without a word stays OPEN until somebody reads it past its time, which may be
 never: then the warning "both connections gone" stands for the record, and has its ``code`` and times.
@@ -14,8 +15,10 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import HEADER_CHARS, MAX_MESSAGE, MAX_PAYLOAD
-from functions.common import logs
+from functions.common import logs, metrics
+from functions.common.metrics import Metric
 from functions.common.session import Session
 
 #: us-east-1, November 2026, dollars, without free tiers. Source: the price pages of API Gateway (WebSocket
@@ -100,4 +103,12 @@ def record(session: Session) -> None:
         relay_epoch=session.relay.epoch,
         estimated_cost_usd=round(cost, 9),
         prices=PRICES,
+    )
+    metrics.put(
+        {
+            Metric.SESSION_ENDED: 1,
+            Metric.SESSION_FAILED: int(ending.code is not Code.OK),
+            Metric.SESSION_SECONDS: seconds,
+            Metric.SESSION_BYTES: ending.dialer_final + ending.relay_final,
+        }
     )

@@ -23,6 +23,7 @@ TABLE: Final = "EMISSARY_TABLE"
 RELAY_FUNCTION: Final = "EMISSARY_RELAY_FUNCTION"
 LOG_LEVEL: Final = "EMISSARY_LOG_LEVEL"
 REGION: Final = "AWS_REGION"
+SERVICE: Final = "POWERTOOLS_SERVICE_NAME"
 
 #: Largest limit of sessions. Each of them has an item of its own in the table, and the last free one is
 #: found by reading them all.

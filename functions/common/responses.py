@@ -21,7 +21,7 @@ from emissary_lib.protocol.errors import (
     EmissaryError,
     RemoteProtocolError,
 )
-from functions.common import logs
+from functions.common import logs, metrics
 from functions.common.errors import (
     ClaimRefusedError,
     EventError,
@@ -33,6 +33,7 @@ from functions.common.errors import (
     StoreError,
     SubprotocolError,
 )
+from functions.common.metrics import Metric
 
 Response = dict[str, Any]
 Handler = Callable[[Mapping[str, Any], object], Response]
@@ -87,6 +88,7 @@ def to_gateway(
         except Exception as exc:
             status = status_of(exc)
             _log(exc, status, event)
+            _count(exc, status, event)
             if tell_sender and status >= 429:
                 # No cause: Lambda would write it, and a traceback, to the log a second time.
                 raise MessageNotHandledError(f"{type(exc).__name__}: the message was not handled") from None
@@ -96,9 +98,20 @@ def to_gateway(
     return handler
 
 
-def _log(exc: Exception, status: int, event: Mapping[str, Any]) -> None:
+def _count(exc: Exception, status: int, event: Mapping[str, Any]) -> None:
+    if isinstance(exc, PeerBusyError):
+        metrics.count(Metric.PEER_THROTTLED)
+    elif _context(event).get("routeKey") == "$connect":
+        metrics.count(Metric.AUTH_FAILURE if status in (401, 403) else Metric.CONNECT_REFUSED)
+
+
+def _context(event: Mapping[str, Any]) -> Mapping[str, Any]:
     context = event.get("requestContext") if isinstance(event, Mapping) else None
-    context = context if isinstance(context, Mapping) else {}
+    return context if isinstance(context, Mapping) else {}
+
+
+def _log(exc: Exception, status: int, event: Mapping[str, Any]) -> None:
+    context = _context(event)
     connection, request, route = (context.get(k) for k in ("connectionId", "requestId", "routeKey"))
     if isinstance(exc, EmissaryError):
         text = "request failed" if status >= _OURS else "request refused"

@@ -19,6 +19,7 @@ from emissary_lib.protocol.targets import AllowList
 from functions.common import config
 from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust
 from functions.common.adapters.clients import Sdk
+from functions.common.adapters.emf import use_emf
 from functions.common.adapters.json_logging import use_json
 from functions.common.adapters.keys import EnvironmentKeys, Secret, SecretKeys
 from functions.common.adapters.launcher import LambdaLauncher
@@ -247,6 +248,7 @@ def warm(function: Connect | Default | Disconnect, environ: Mapping[str, str]) -
     if _IN_LAMBDA not in environ:
         return
     use_json(config.log_level(environ), function=environ.get("AWS_LAMBDA_FUNCTION_NAME", ""))
+    use_emf(environ.get(config.SERVICE, ""))
     try:
         function.warm()
     except (ConfigError, KeysUnavailableError):

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from emissary_lib.protocol.errors import EmissaryError
-from functions.common import logs
+from functions.common import logs, metrics
+from functions.common.metrics import Metric
 from functions.relay import wiring
 from functions.relay.launch import Launch
 
@@ -36,6 +37,7 @@ def lambda_handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]
     except EmissaryError as exc:
         # The event holds tokens, so only the error's own text is logged.
         logs.error("the relay could not begin", exc)
+        metrics.count(Metric.RELAY_ERROR)
         return {"statusCode": 500}
     if code is None:
         return {"statusCode": 409}

@@ -11,7 +11,7 @@ from emissary_lib.deadline import Deadline
 from emissary_lib.protocol.session import Outgoing
 from emissary_lib.transport.reconnecting import ReconnectingTransport
 from functions.common import logs
-from functions.common.errors import PeerError, PeerGoneError, PeerUnreachableError
+from functions.common.errors import PeerBusyError, PeerError, PeerGoneError, PeerUnreachableError
 from functions.common.ports import PeerLink
 
 #: Posts under way at once: each takes a round trip to API Gateway, and throughput is posts over that time.
@@ -31,6 +31,7 @@ class RelayLink:
 
     Attributes:
         on_refused: Told when a post was not accepted; the session sends its bytes again.
+        throttled: Posts that were answered 429.
         on_gone: Told when the dialer's connection is not known: it is gone, or was replaced.
     """
 
@@ -44,6 +45,7 @@ class RelayLink:
         self._unposted = 0
         self._closed = False
         self._said = False
+        self.throttled = 0
         self.on_refused: Callable[[], None] = lambda: None
         self.on_gone: Callable[[], None] = lambda: None
 
@@ -91,11 +93,14 @@ class RelayLink:
             thread.join()
         self._transport.release()
 
-    def _say_once(self, exc: PeerError) -> None:
-        """Log the first post that got neither through nor a 429: most likely, none of this session ever will.
+    def _note(self, exc: PeerError) -> None:
+        """Count a 429; log the first post that got neither through nor a 429: most likely, none of this session ever will.
 
         A role that may not post, or a private DNS name that leads elsewhere, shows in nothing else.
         """
+        if isinstance(exc, PeerBusyError):
+            with self._lock:
+                self.throttled += 1
         if isinstance(exc, PeerUnreachableError):
             with self._lock:
                 first, self._said = not self._said, True
@@ -110,7 +115,7 @@ class RelayLink:
             except PeerGoneError:
                 self.on_gone()
             except PeerError as exc:
-                self._say_once(exc)
+                self._note(exc)
                 self.on_refused()
             except Exception as exc:  # else this thread would end, and the session hang for want of it
                 logs.error("a post failed", exc)

@@ -27,8 +27,10 @@ from emissary_lib.protocol.states import Side
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.reconnecting import ReconnectingTransport
 from emissary_lib.tunnel import Tunnel
-from functions.common import logs
+from functions.common import logs, metrics
+from functions.common.metrics import Metric
 from functions.common.ports import PeerLink
+from functions.common.session import OPENING_TIME
 from functions.relay.claim import Claimed, claim
 from functions.relay.connector import Connected
 from functions.relay.launch import Launch
@@ -83,6 +85,7 @@ class Relay:
         ends_at = time.monotonic() + remaining - min(END_MARGIN, remaining / 10)
         if time.time() >= launch.expires:
             logs.warning("launched too late", session=launch.session)
+            metrics.count(Metric.RELAY_ERROR)
             return None
         door = self._door(launch)
         target = _Connecting(lambda: self.connect(launch, Deadline(min(TARGET_TIMEOUT, remaining))))
@@ -90,6 +93,7 @@ class Relay:
             claimed = self._claim(launch, door)
         except (GatewayRefusedError, GatewayUnreachableError, TimeoutError) as exc:
             logs.warning("could not dial back", session=launch.session, cause=str(exc))
+            metrics.count(Metric.RELAY_ERROR)
             claimed = None
         if claimed is None:
             target.abandon(TARGET_TIMEOUT)
@@ -98,6 +102,10 @@ class Relay:
         connected = target.result(TARGET_TIMEOUT)
         target_name = str(launch.target)
         logs.info("claimed", session=launch.session, target=target_name, code=connected.code.name)
+        if connected.code is Code.OK:
+            admitted = launch.expires - OPENING_TIME
+            took = max(0.0, time.time() - admitted)
+            metrics.put({Metric.SESSION_OPENED: 1, Metric.DIAL_MILLISECONDS: took * 1000})
         transport = ReconnectingTransport(claimed.link, door)
         link = RelayLink(transport, self.poster, launch.dialer_connection)
         session = self._session(launch, connected, claimed.epoch, claimed_at, ends_at)
@@ -154,6 +162,8 @@ class Relay:
             tunnel = Tunnel(session, link, sock, on_event=on_event, stop_at=ends_at)
             link.on_refused, link.on_gone = tunnel.message_refused, tunnel.peer_unknown
             tunnel.run()
+        if link.throttled:
+            metrics.put({Metric.PEER_THROTTLED: link.throttled})
         return ended[0] if ended else None
 
     def _config(self, launch: Launch, code: Code, epoch: int, ends_at: float) -> SessionConfig:

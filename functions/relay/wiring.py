@@ -13,6 +13,7 @@ from emissary_lib.transport.websocket import WebSocketTransport, connect
 from functions.common import config
 from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust
 from functions.common.adapters.clients import Sdk
+from functions.common.adapters.emf import use_emf
 from functions.common.adapters.json_logging import use_json
 from functions.relay.connector import Connected, connect_target
 from functions.relay.launch import Launch
@@ -41,6 +42,7 @@ class RelayFunction:
         if _IN_LAMBDA not in self._environ:
             return
         use_json(config.log_level(self._environ), function=self._environ.get("AWS_LAMBDA_FUNCTION_NAME", ""))
+        use_emf(self._environ.get(config.SERVICE, ""))
         try:
             _ = self.relay
         except ConfigError:

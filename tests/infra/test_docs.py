@@ -121,7 +121,7 @@ def test_every_emissary_command_in_the_readme_is_accepted(monkeypatch: pytest.Mo
     monkeypatch.chdir(ROOT)
     text = "\n".join(fenced("README.md", "sh"))
     commands = re.findall(r"^emissary ([^#\n]+)", text, re.MULTILINE)
-    assert {command.split()[0] for command in commands} == {"exec", "forward", "local", "bench"}
+    assert {command.split()[0] for command in commands} == {"exec", "forward", "doctor", "local", "bench"}
     for command in commands:
         assert callable(cli.parse(shlex.split(command)).command)
 

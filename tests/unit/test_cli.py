@@ -18,8 +18,8 @@ from emissary_lib.protocol.targets import Target
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DIALLING = ["exec", "forward"]
 LOCAL = ["local", "demo", "bench"]
-OPERATING = ["keys"]
-COMMANDS = DIALLING + LOCAL + OPERATING
+OPERATING = ["keys", "sessions"]
+COMMANDS = [*DIALLING, "doctor", *LOCAL, *OPERATING]
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ from typing import Final
 
 from emissary_lib.protocol.constants import SUBPROTOCOL
 from emissary_lib.protocol.credentials import RELAY_TOKEN, RESUME_TOKEN
+from functions.common import metrics
 from functions.common.errors import SubprotocolError
 from functions.common.events import GatewayEvent
+from functions.common.metrics import Metric
 from functions.common.routes.connect_dialer import ConnectDialer
 from functions.common.routes.connect_relay import ConnectRelay
 from functions.common.routes.connect_resume import ConnectResume
@@ -47,4 +49,5 @@ class OnConnect:
             self.resume(event)
         else:
             self.dialer(event)
+        metrics.count(Metric.CONNECT_ACCEPTED)
         return {_OFFERED: SUBPROTOCOL}

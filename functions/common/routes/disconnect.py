@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.protocol.codes import Code
-from functions.common import answers, logs
+from functions.common import answers, audit, logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
@@ -35,8 +35,10 @@ class OnDisconnect:
             return
         role, now = connection.role, self.end.clock()
         session, done = self.store.clear(connection.session, role, connection.id, connection.epoch, now)
-        if session is None or not done or session.state is State.ENDED:
+        if session is None or not done:
             return
+        if session.state is State.ENDED:
+            return self._record_if_killed(session)
         logs.info(
             "connection gone",
             session=session.id,
@@ -52,6 +54,12 @@ class OnDisconnect:
             session = after  # a relay has claimed it in the meantime: it is told, like any other
         if not self.end.overdue(session, event.request_id):
             self._tell_peer(session, role, connection.epoch)
+
+    def _record_if_killed(self, session: Session) -> None:
+        """An operator's command writes no log: the last connection to go does, and only one can be that."""
+        killed = session.ending is not None and session.ending.by_operator
+        if killed and session.dialer.connection is None and session.relay.connection is None:
+            audit.record(session)
 
     def _tell_peer(self, session: Session, role: Role, epoch: int) -> None:
         peer = session.side(role.other).connection

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functions.common import logs
-from functions.common.errors import PeerError, PeerGoneError
+from functions.common import logs, metrics
+from functions.common.errors import PeerBusyError, PeerError, PeerGoneError
+from functions.common.metrics import Metric
 from functions.common.ports import PeerLink
 
 
@@ -46,6 +47,8 @@ def notify(link: PeerLink, connection: str | None, text: str, *, session: str) -
     except PeerGoneError:
         pass
     except PeerError as exc:
+        if isinstance(exc, PeerBusyError):
+            metrics.count(Metric.PEER_THROTTLED)
         logs.warning("notice not delivered", session=session, connection_id=connection, cause=str(exc))
 
 

@@ -79,12 +79,14 @@ def test_importing_an_app_outside_lambda_has_no_side_effect(name: str) -> None:
 
 def test_an_app_in_lambda_answers_though_its_settings_are_wrong_and_logs_why_as_json() -> None:
     environ = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1", "AWS_LAMBDA_FUNCTION_NAME": "Connect"}
+    environ["POWERTOOLS_SERVICE_NAME"] = "my-stack"
     output, _ = run("functions.connect.app", "connect_dialer.json", environ | {"AWS_REGION": "eu-central-1"})
-    line, answer = output
+    line, figures, answer = output
     assert answer == {"statusCode": 500}
     assert line["message"] == "request failed"
     assert "EMISSARY_TABLE is not set" in line["cause"]
     assert line["function"] == "Connect"
+    assert (figures["service"], figures["ConnectRefused"]) == ("my-stack", [1.0])
 
 
 def test_warming_builds_what_the_events_need() -> None:

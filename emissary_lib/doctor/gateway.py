@@ -1,0 +1,260 @@
+"""The rungs before the bridge: settings, name, TCP, TLS, clock."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import pathlib
+import re
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from emissary_lib.config import AUTH_KEYS, URL, ClientConfig, read_env_file
+from emissary_lib.doctor import certificates
+from emissary_lib.doctor.ports import Clock, Connection, Connector, Resolver
+from emissary_lib.doctor.report import Finding, failed, ok, skipped, warning
+from emissary_lib.endpoint import Endpoint
+from emissary_lib.exceptions import AuthenticationError, ConfigError
+from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.constants import CLOCK_SKEW
+from emissary_lib.protocol.httpdate import parse_http_date
+from emissary_lib.protocol.keys import Key, parse_keys
+
+#: Difference of clocks, in seconds, from which on one should be set: a few minutes are lost soon enough.
+NOTABLE_SKEW: Final = 60.0
+
+#: Longest wait for the gateway to tell the time, in seconds. A server that answers no GET is not waited for.
+TIME_TIMEOUT: Final = 5.0
+
+#: API Gateway's own names. A VPC endpoint for execute-api with private DNS makes them resolve to itself, and
+#: WebSocket APIs cannot be reached through it.
+_EXECUTE_API: Final = re.compile(r"[a-z0-9-]+\.execute-api\.[a-z0-9-]+\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
+
+#: What a VPC's addresses may be, and no public service's: RFC 1918, RFC 6598, RFC 4193, link-local.
+_PRIVATE: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "fe80::/10"),
+    )
+)
+
+_ENDPOINT_REMEDY: Final = (
+    "an execute-api VPC endpoint with private DNS captures this name, and WebSocket APIs cannot be reached "
+    "through one: switch its private DNS off, or use a custom domain"
+)
+
+
+@dataclass
+class Settings:
+    """What the ladder is climbed with; the first rung fills in the rest.
+
+    Attributes:
+        environ: Where the settings stand.
+        env_file: Where those stand that are missing there.
+        ssl_context: For ``wss``; ``None`` for Python's default.
+        proxy_of: The proxy on the way to a URL, if there is one.
+        timeout: Longest wait of a rung, in seconds.
+        endpoint: The gateway.
+        key: What to sign with.
+        key_ids: The ids of all keys that are given.
+        private: Whether the gateway's name resolves to private addresses only.
+    """
+
+    environ: Mapping[str, str]
+    env_file: pathlib.Path
+    ssl_context: ssl.SSLContext | None
+    proxy_of: Callable[[str], tuple[str, int] | None]
+    timeout: float
+    endpoint: Endpoint | None = None
+    key: Key | None = None
+    key_ids: tuple[int, ...] = ()
+    private: bool = False
+
+    @property
+    def known_endpoint(self) -> Endpoint:
+        """The gateway; only behind the first rung."""
+        assert self.endpoint is not None, "the rung of the configuration comes first"
+        return self.endpoint
+
+    @property
+    def known_key(self) -> Key:
+        """What to sign with; only behind the first rung."""
+        assert self.key is not None, "the rung of the configuration comes first"
+        return self.key
+
+
+def configuration(settings: Settings) -> Finding:
+    """Are the settings there, and of the right shape?"""
+    try:
+        from_file = read_env_file(settings.env_file)
+        values = {**from_file, **settings.environ}
+        config = ClientConfig.from_env(values)
+        settings.endpoint, settings.key = Endpoint(config.url, settings.ssl_context), config.key
+        settings.proxy_of(config.url)
+    except ConfigError as exc:
+        return failed(Exit.SETTINGS, str(exc), f"set {URL} and {AUTH_KEYS}; example.env explains them")
+    ids = settings.key_ids = tuple(key.key_id for key in parse_keys(values[AUTH_KEYS]))
+    others = f", also given: {', '.join(map(str, ids[1:]))}" if ids[1:] else ""
+    source = "the environment" if URL in settings.environ else str(settings.env_file)
+    fact = f"{config.url} from {source}, signing with key id {ids[0]}{others}"
+    endpoint = settings.endpoint
+    if not endpoint.secure and not _is_loopback(endpoint.address[0]):
+        return warning(
+            fact, "ws:// is not encrypted: take WebSocketUrl from the stack's outputs, it is wss://"
+        )
+    if endpoint.path == "/" and _EXECUTE_API.fullmatch(endpoint.address[0]):
+        return warning(fact, "the URL has no stage: take WebSocketUrl from the stack's outputs as it is")
+    return ok(fact)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclass
+class Gateway:
+    """The rungs between the settings and the bridge.
+
+    Attributes:
+        settings: Whose gateway it is.
+        resolver: Looks its name up.
+        connector: Connects to it.
+        clock: Ours.
+    """
+
+    settings: Settings
+    resolver: Resolver
+    connector: Connector
+    clock: Clock
+    _addresses: tuple[str, ...] = ()
+    _connection: Connection | None = field(default=None, repr=False)
+
+    @property
+    def _destination(self) -> tuple[str, int, str]:
+        """Host and port that are really connected to, and what they are."""
+        proxy = self.settings.proxy_of(self.settings.known_endpoint.url)
+        if proxy is not None:
+            return *proxy, "the proxy"
+        return *self.settings.known_endpoint.address, "the gateway"
+
+    @property
+    def _proxied(self) -> bool:
+        return self.settings.proxy_of(self.settings.known_endpoint.url) is not None
+
+    def dns(self) -> Finding:
+        """Does the gateway's name resolve, and to something that can work?"""
+        host, _port, what = self._destination
+        began = self.clock.monotonic()
+        try:
+            self._addresses = self.resolver(host, self.settings.timeout)
+        except OSError as exc:
+            remedy = "check the URL's spelling, that the stack still exists, and this machine's DNS"
+            if isinstance(exc, TimeoutError) or getattr(exc, "errno", None) == socket.EAI_AGAIN:
+                remedy = "this machine's name servers do not answer: check its DNS settings and network"
+            if what == "the proxy":
+                remedy = "check https_proxy and http_proxy, or name the gateway in no_proxy"
+            return failed(Exit.GATEWAY_NAME, f"{what}'s name {host} does not resolve: {_reason(exc)}", remedy)
+        took = self.clock.monotonic() - began
+        fact = f"{what} {host} is {', '.join(self._addresses)}"
+        private = all(map(_is_private, self._addresses))
+        self.settings.private = private and not self._proxied
+        if self.settings.private and _EXECUTE_API.fullmatch(host):
+            return warning(f"{fact}: private addresses", _ENDPOINT_REMEDY, took)
+        return ok(fact, took)
+
+    def tcp(self) -> Finding:
+        """Does anything listen there?"""
+        _host, port, what = self._destination
+        causes = []
+        for address in self._addresses:
+            began = self.clock.monotonic()
+            try:
+                self._connection = self.connector(address, port, self.settings.timeout)
+            except OSError as exc:
+                causes.append(f"{address} port {port}: {_reason(exc)}")
+            else:
+                took = self.clock.monotonic() - began
+                fact = f"connected to {what} at {address} port {port}"
+                if causes:
+                    return warning(fact, f"not every address answers: {'; '.join(causes)}", took)
+                return ok(fact, took)
+        remedy = f"check the URL, and that a firewall here lets connections out to port {port}"
+        if self.settings.private:
+            remedy = _ENDPOINT_REMEDY
+        return failed(Exit.GATEWAY, f"cannot connect to {what}: {'; '.join(causes)}", remedy)
+
+    def tls(self) -> Finding:
+        """Is it who it says, and for how long?"""
+        endpoint = self.settings.known_endpoint
+        if not endpoint.secure:
+            return skipped("the URL is ws://, without TLS")
+        if self._proxied:
+            return skipped("TLS runs inside the proxy's tunnel; the rung connect covers it")
+        began = self.clock.monotonic()
+        try:
+            told = self._open.secure(endpoint.address[0], endpoint.ssl_context, self.settings.timeout)
+        except OSError as exc:  # ssl.SSLError is one
+            fact, remedy = certificates.explain(exc, endpoint.address[0])
+            return failed(Exit.GATEWAY_TLS, fact, remedy)
+        took = self.clock.monotonic() - began
+        return certificates.judge(told, self.clock.unix(), took)
+
+    def skew(self) -> Finding:
+        """Does the gateway's clock agree with ours?"""
+        endpoint = self.settings.known_endpoint
+        if self._proxied:
+            return skipped("behind a proxy the gateway is not asked for the time; the rung connect covers it")
+        before = self.clock.unix()
+        try:
+            answer = self._open.ask(endpoint.host, endpoint.path, min(self.settings.timeout, TIME_TIMEOUT))
+            told = parse_http_date(answer.date or "")
+        except (OSError, ValueError, AuthenticationError) as exc:
+            cause = "it sends no date" if isinstance(exc, AuthenticationError) else _reason(exc)
+            return warning(
+                f"the gateway did not tell the time: {cause}",
+                "see the next rung; what answers there may be no API Gateway",
+            )
+        after = self.clock.unix()
+        # A Date header is cut off to the second.
+        return judge_skew((before + after) / 2 - (told + 0.5), after - before)
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
+        if self._connection is not None:
+            self._connection.close()
+
+    @property
+    def _open(self) -> Connection:
+        assert self._connection is not None, "the rung of TCP comes first"
+        return self._connection
+
+
+def judge_skew(skew: float, seconds: float | None = None) -> Finding:
+    """What it means that our clock is ``skew`` seconds ahead of the gateway's."""
+    way = "ahead of" if skew > 0 else "behind"
+    fact = f"this clock is {abs(skew):.0f} s {way} the gateway's"
+    remedy = "set this machine's clock (NTP): signatures carry its time"
+    if abs(skew) > CLOCK_SKEW:
+        return failed(Exit.CLOCK, f"{fact}; at most {CLOCK_SKEW:.0f} s are accepted", remedy, seconds)
+    if abs(skew) > NOTABLE_SKEW:
+        return warning(f"{fact}; {CLOCK_SKEW:.0f} s are accepted", remedy, seconds)
+    return ok("this clock and the gateway's agree" if abs(skew) <= 2 else fact, seconds)
+
+
+def _is_private(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return any(found in network for network in _PRIVATE)
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    if isinstance(exc, OSError) and exc.errno == errno.ECONNREFUSED:
+        return "connection refused"
+    return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__

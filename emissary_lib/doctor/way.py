@@ -1,0 +1,161 @@
+"""A session walked step by step, by the very code that dials: see :class:`emissary_lib.doctor.ports.Way`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from emissary_lib.deadline import Deadline
+from emissary_lib.endpoint import Endpoint
+from emissary_lib.exceptions import ClosedError, EmissaryError
+from emissary_lib.opening import Door, Exchange, knock
+from emissary_lib.protocol import socks5
+from emissary_lib.protocol.banner import Banner
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.errors import FrameError
+from emissary_lib.protocol.frames import FrameType, decode
+from emissary_lib.protocol.keys import Key
+from emissary_lib.protocol.opening import OpeningReader, opening_bytes
+from emissary_lib.protocol.session import Session, SessionConfig
+from emissary_lib.protocol.states import Side, State
+from emissary_lib.protocol.targets import Target
+from emissary_lib.transport.base import MessageTransport
+
+T = TypeVar("T")
+
+#: How long the target may take to end its stream after us, and then the bridge to take note, in seconds.
+FAREWELL: Final = 1.0
+
+#: A PING whose answer is not there by then is repeated, in seconds: messages may be lost.
+_PING_REPEAT: Final = 2.0
+
+
+class _Tap:
+    """A transport that counts the PONGs that pass."""
+
+    def __init__(self, transport: MessageTransport) -> None:
+        self._transport = transport
+        self.send = transport.send
+        self.close = transport.close
+        self.release = transport.release
+        self.abort = transport.abort
+        self.pongs = 0
+
+    def recv(self, timeout: float | None) -> str:
+        text = self._transport.recv(timeout)
+        try:
+            self.pongs += decode(text).type is FrameType.PONG
+        except FrameError:  # the gateway's own, or what the session will complain of
+            pass
+        return text
+
+
+class SessionWay:
+    """See :class:`emissary_lib.doctor.ports.Way`.
+
+    Args:
+        endpoint: The gateway.
+        key: The key to sign with.
+        now: A monotonic clock, as ``time.monotonic``.
+
+    Thread safety: none.
+    """
+
+    def __init__(self, endpoint: Endpoint, key: Key, now: Callable[[], float]) -> None:
+        self._endpoint = endpoint
+        self._key = key
+        self._now = now
+        self._door: Door | None = None
+        self._tap: _Tap | None = None
+        self._session: Session | None = None
+        self._exchange: Exchange | None = None
+
+    @property
+    def gateway_errors(self) -> int:
+        return self._session.counters.gateway_errors if self._session else 0
+
+    @property
+    def relay_spoke(self) -> bool:
+        return self._exchange is not None and self._exchange.parameters is not None
+
+    def knock(self, timeout: float) -> None:
+        door = knock(self._endpoint, self._key, Deadline(timeout))
+        self._door, self._tap = door, _Tap(door.transport)
+        self._session = Session(Side.CLIENT, SessionConfig(), now=self._now())
+        reader = OpeningReader(self._key, door.date, door.nonce, self._endpoint.host)
+        gateway = Target(*self._endpoint.address)  # nothing farther away is being dialled yet
+        self._exchange = Exchange(gateway, self._session, self._tap, reader)
+
+    def prove(self, timeout: float) -> Banner:
+        session, exchange, _tap = self._opened
+        session.send_data(socks5.greeting())
+        return exchange.prove(Deadline(timeout))
+
+    def dial(self, target: Target, timeout: float) -> None:
+        session, exchange, _tap = self._opened
+        assert self._door
+        whole = opening_bytes(key=self._key, date=self._door.date, nonce=self._door.nonce, target=target)
+        exchange.target = target
+        session.send_data(whole[len(socks5.greeting()) :])
+        exchange.run(Deadline(timeout))
+
+    def ping(self, timeout: float) -> None:
+        session, exchange, tap = self._opened
+        deadline, before = Deadline(timeout), tap.pongs
+        while tap.pongs == before:
+            session.ping()
+            patience = Deadline(deadline.cap(_PING_REPEAT))
+            try:
+                while tap.pongs == before:
+                    exchange.turn(patience)
+            except TimeoutError:
+                if deadline.passed():
+                    raise
+
+    def converse(self, request: bytes, read: Callable[[bytes, bool], T | None], timeout: float) -> T:
+        session, exchange, _tap = self._opened
+        deadline, received = Deadline(timeout), b""
+        session.send_data(request)
+        while True:
+            while view := session.peek():
+                data = bytes(view)
+                received += data
+                session.consume(len(data), self._now())
+            made = read(received, session.receive_ended)
+            if made is not None:
+                return made
+            exchange.turn(deadline)
+
+    def close(self) -> None:
+        tap, self._tap = self._tap, None
+        if tap is None or self._session is None or self._exchange is None:
+            return
+        try:
+            self._end(self._session, self._exchange)
+        except (EmissaryError, TimeoutError):
+            pass  # it is over in any case, and what mattered has been told
+        finally:
+            tap.close()
+            tap.release()
+
+    def _end(self, session: Session, exchange: Exchange) -> None:
+        deadline = Deadline(FAREWELL)
+        if session.state is State.OPEN:  # no target likes a reset
+            session.send_eof()
+            try:
+                while not _over(session):
+                    session.consume(len(session.peek()), self._now())
+                    exchange.turn(deadline)
+            except TimeoutError:
+                pass  # the target keeps its side open
+        exchange.give_up(Code.DIALER_RESET, "the doctor has seen enough", Deadline(FAREWELL))
+
+    @property
+    def _opened(self) -> tuple[Session, Exchange, _Tap]:
+        if self._session is None or self._exchange is None or self._tap is None:
+            raise ClosedError("this way is not open: knock first")
+        return self._session, self._exchange, self._tap
+
+
+def _over(session: Session) -> bool:
+    return session.state is State.ENDED

@@ -1,0 +1,64 @@
+"""The doctor sent out on the local cloud, and what he told."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from emissary_lib import Key, LocalCloud
+from emissary_lib.commands.doctor import run_doctor
+from emissary_lib.local import Faults
+from emissary_lib.protocol.keys import format_keys
+from emissary_lib.protocol.targets import Target
+from tests.helpers.cloudside import (
+    DIAL,
+)
+
+#: Timeout of a rung that a test lets run out, in seconds: more than a cold start, less than patience.
+SHORT = 4.0
+
+
+class Told:
+    """What the doctor said, as its JSON has it."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.report: dict[str, Any] = json.loads(text)
+        self.rungs: dict[str, dict[str, Any]] = {each["rung"]: each for each in self.report["rungs"]}
+
+    def broke(self) -> tuple[str | None, int]:
+        return self.report["broken_at"], self.status
+
+    def __getitem__(self, rung: str) -> str:
+        return str(self.rungs[rung]["status"])
+
+    def fact(self, rung: str) -> str:
+        return str(self.rungs[rung]["fact"])
+
+    def remedy(self, rung: str) -> str:
+        return str(self.rungs[rung]["remedy"])
+
+
+def ask(
+    url: str, key: Key, target: tuple[str, int] | None = None, *, timeout: float = DIAL, greet: str = "auto"
+) -> Told:
+    out = io.StringIO()
+    environ = {"EMISSARY_URL": url, "EMISSARY_AUTH_KEYS": format_keys([key])}
+    made = Target(*target) if target else None
+    status = run_doctor(
+        made, environ=environ, out=out, greet=greet, timeout=timeout, json_line=True, env_file="no.env"
+    )
+    return Told(status, out.getvalue())
+
+
+@contextmanager
+def faulty(cloud: LocalCloud, **faults: Any) -> Iterator[None]:
+    """Faults in force, and gone afterwards."""
+    cloud.set_faults(Faults(seed=5, **faults))
+    try:
+        yield
+    finally:
+        cloud.set_faults(Faults())

@@ -1,0 +1,177 @@
+"""What the documents tell people to type or to click exists: commands, options, variables, links."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import re
+import subprocess
+import sys
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore import xform_name
+
+from emissary_lib import cli
+from tests.infra import documents
+from tests.infra.documents import DOCUMENTS, ROOT
+from tests.infra.test_docs import NOT_SETTINGS, makefile_targets, paragraphs
+
+#: Options that every aws command has, and those that the command adds to an operation of its own accord.
+AWS_GLOBAL = {"query", "output", "region", "profile"}
+AWS_ADDED = {"authorize-security-group-ingress": {"protocol", "port", "source-group", "cidr"}}
+
+SAM = """
+import importlib, json, sys
+print(json.dumps({
+    name: [option for each in importlib.import_module(module).cli.params for option in each.opts]
+    for name, module in json.loads(sys.argv[1]).items()
+}))
+"""
+
+
+def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Name -> parser; of a command with actions, one for each as well (``keys new``)."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                found[name] = command
+                found |= {f"{name} {inner}": each for inner, each in subcommands(command).items()}
+    return found
+
+
+COMMANDS = subcommands(cli.parser())
+
+
+def command_of(words: list[str]) -> str:
+    """The name of the command that the words call, as long as it is known."""
+    two = " ".join(words[:2])
+    return two if two in COMMANDS else words[0]
+
+
+def spelt_out(words: list[str]) -> list[list[str]]:
+    """``keys new|list`` as ``keys new`` and ``keys list``."""
+    first, *rest = words
+    actions = rest[0].split("|") if rest else []
+    return [[first, action, *rest[1:]] for action in actions] or [words]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_emissary_command_in_a_block_is_accepted(
+    document: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    for words in documents.block_commands(document, "emissary"):
+        assert callable(cli.parse(words).command)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_emissary_command_in_the_prose_exists_with_its_options(document: str) -> None:
+    for words in documents.prose_commands(document, "emissary"):
+        if words[0].startswith("-") or words[0].isupper():
+            continue  # `emissary --help` and `emissary COMMAND --help`
+        for called in spelt_out(words):
+            name = command_of(called)
+            assert name in COMMANDS, f"{document}: emissary {' '.join(words)}"
+            ours = called[: called.index("--")] if "--" in called else called
+            options = {word for word in ours if word.startswith("--")}
+            assert options <= set(COMMANDS[name]._option_string_actions), f"{document}: emissary {words}"
+
+
+def test_every_command_and_action_is_in_the_readme_or_the_manual() -> None:
+    told = {
+        command_of(words)
+        for document in ("README.md", "docs/operations.md")
+        for words in documents.commands(document, "emissary")
+    }
+    named = told | {name.split()[0] for name in told} | {"demo"}  # `make demo` runs it
+    assert set(COMMANDS) - named == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_make_target_in_a_document_exists(document: str) -> None:
+    for words in documents.commands(document, "make"):
+        targets = {word for word in words if re.fullmatch("[a-z]+", word)}
+        assert targets <= makefile_targets(), f"{document}: make {' '.join(words)}"
+
+
+def test_every_make_target_is_in_the_readme_or_in_contributing() -> None:
+    told = {
+        word
+        for document in ("README.md", "CONTRIBUTING.md")
+        for words in documents.commands(document, "make")
+        for word in words
+    }
+    assert makefile_targets() - told == {
+        "slow"
+    }  # a part of `make test` for those who work on the local cloud
+
+
+@pytest.fixture(scope="module")
+def aws() -> Any:
+    return botocore.session.get_session()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_aws_command_is_an_operation_with_its_parameters(document: str, aws: Any) -> None:
+    for words in documents.commands(document, "aws"):
+        service, operation, *rest = words
+        model = aws.get_service_model(service)
+        operations = {xform_name(name, "-"): name for name in model.operation_names}
+        assert operation in operations, f"{document}: aws {' '.join(words)}"
+        shape = model.operation_model(operations[operation]).input_shape
+        known = {xform_name(member, "-") for member in (shape.members if shape else ())}
+        given = {word.removeprefix("--") for word in rest if word.startswith("--")}
+        assert given <= known | AWS_GLOBAL | AWS_ADDED.get(operation, set()), f"{document}: aws {words}"
+
+
+def test_every_sam_command_has_its_options(tmp_path: pathlib.Path) -> None:
+    modules = {
+        "build": "samcli.commands.build.command",
+        "deploy": "samcli.commands.deploy.command",
+        "delete": "samcli.commands.delete.command",
+        "list stack-outputs": "samcli.commands.list.stack_outputs.command",
+        "list resources": "samcli.commands.list.resources.command",
+        "local invoke": "samcli.commands.local.invoke.cli",
+        "validate": "samcli.commands.validate.validate",
+    }
+    answer = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SAM, json.dumps(modules)],
+        env={"SAM_CLI_TELEMETRY": "0", "HOME": str(tmp_path), "AWS_DEFAULT_REGION": "us-east-1"},
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    options = json.loads(answer.stdout)
+    called = [words for document in DOCUMENTS for words in documents.commands(document, "sam")]
+    assert called
+    for words in called:
+        name = " ".join(words[:2]) if " ".join(words[:2]) in options else words[0]
+        assert name in options, f"sam {' '.join(words)}"
+        assert {word for word in words if word.startswith("--")} <= set(options[name]), f"sam {words}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_variable_in_a_document_is_one_that_is_read(document: str) -> None:
+    named = set(re.findall(r"\b(?:EMISSARY|AWS|SSL)_[A-Z_]+\b", documents.read(document)))
+    unread = {"AWS_PROXY", "AWS_REGION", "AWS_PROFILE"}
+    assert named <= set(paragraphs()) | NOT_SETTINGS | unread
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_somewhere(document: str) -> None:
+    here = (ROOT / document).parent
+    for link in re.findall(r"\]\(([^)\s]+)\)", documents.read(document)):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (here / path).resolve() if path else ROOT / document
+        assert target.exists(), f"{document}: {link}"
+        if anchor:
+            assert anchor in documents.anchors(str(target.relative_to(ROOT))), f"{document}: {link}"
+
+
+def test_every_document_is_linked_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(([^)#\s]+)", documents.read("README.md")))
+    assert set(DOCUMENTS) - {"README.md"} <= linked

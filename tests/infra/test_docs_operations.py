@@ -1,0 +1,234 @@
+"""docs/operations.md: its figures, prices, metrics, records and messages are those of code and template."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+import re
+from typing import Any
+
+import pytest
+
+from emissary_lib.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
+from emissary_lib.protocol import constants
+from functions.common import audit, logs
+from functions.common.adapters import keys
+from functions.common.metrics import NAMESPACE, Metric
+from functions.common.session import OPENING_TIME, RECORD_TIME, RELAY_TIME
+from functions.relay.link import MAX_POSTS
+from tests.helpers.translation import deployed, of_type, source, strings
+from tests.infra.documents import ROOT, fenced, prose, read, section, tables
+
+MANUAL = "docs/operations.md"
+TEXT = prose(read(MANUAL))
+QUOTAS = "Quotas, and what they mean"
+PRICES = "Prices"
+
+#: The account's own share of a second, in invocations for each unit. Source: Lambda developer guide,
+#: "Understanding Lambda function scaling".
+INVOCATIONS_OF_A_UNIT = 10
+
+#: What a handler is busy with one message, in seconds.
+HANDLER_SECONDS = 0.025
+
+
+def number(text: str) -> float:
+    """The first number of a cell, without its commas."""
+    found = re.search(r"\d[\d,]*(?:\.\d+)?", text)
+    assert found, text
+    return float(found.group().replace(",", ""))
+
+
+def throttle(route: str) -> tuple[int, int]:
+    """Rate and burst of a route, as deployed."""
+    stage = of_type(deployed(), "AWS::ApiGatewayV2::Stage")
+    (settings,) = stage.values()
+    default = settings["DefaultRouteSettings"]
+    chosen = settings.get("RouteSettings", {}).get(route, default)
+    return int(chosen["ThrottlingRateLimit"]), int(chosen["ThrottlingBurstLimit"])
+
+
+def code_text() -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "functions").rglob("*.py"))
+
+
+# -- quotas -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", ["$connect", "$default"])
+def test_the_throttles_are_the_templates(route: str) -> None:
+    rows = {row[0]: row for row in tables(MANUAL, QUOTAS)[0]}
+    rate, burst = throttle(route)
+    assert rows[f"throttle of {route}, in template.yaml"][1] == f"{rate:,} a second, bursts of {burst:,}"
+
+
+def test_a_message_holds_what_the_protocol_says() -> None:
+    row = tables(MANUAL, QUOTAS)[0][-1]
+    assert row[-1] == (
+        f"{constants.MAX_PAYLOAD:,} bytes of data in a message of {constants.MAX_MESSAGE:,} characters"
+    )
+
+
+def test_sessions_and_messages_follow_from_the_accounts_units() -> None:
+    rows = tables(MANUAL, QUOTAS)[1]
+    assert len(rows) == 3
+    for row in rows:
+        units, sessions, handlers, by_time, by_rate, messages, speed = map(number, row)
+        assert sessions == handlers == units / 2
+        assert by_time == handlers / HANDLER_SECONDS
+        assert by_rate == units * INVOCATIONS_OF_A_UNIT
+        assert messages == min(by_time, by_rate, throttle("$default")[0])
+        assert speed == pytest.approx(messages * constants.MAX_PAYLOAD / 1e6, rel=0.01)
+    assert number(rows[0][1]) == source()["Parameters"]["MaxSessions"]["Default"]
+
+
+def test_a_sessions_speed_is_what_is_under_way_by_the_round_trip() -> None:
+    to_target, from_target, query = tables(MANUAL, QUOTAS)[2]
+    flight = constants.DIALER_FLIGHT[1]
+    assert to_target[1].startswith(f"{flight} messages x {constants.MAX_PAYLOAD:,} bytes")
+    assert number(from_target[1]) == constants.DEFAULT_CAPACITY
+    for column, trip in ((2, 0.06), (3, 0.1)):
+        assert number(to_target[column]) == round(flight * constants.MAX_PAYLOAD / trip / 1e6, 1)
+        assert number(from_target[column]) == round(constants.DEFAULT_CAPACITY / trip / 1e6, 1)
+        assert number(query[column]) == math.floor(1 / trip)
+    assert f"begins with {constants.DIALER_FLIGHT[0]} messages ({constants.RELAY_FLIGHT[0]} from" in TEXT
+    assert f"share {MAX_IN_FLIGHT} messages" in TEXT
+    posts = MAX_POSTS * constants.MAX_PAYLOAD / 0.024 / 1e6
+    assert f"{MAX_POSTS} x {constants.MAX_PAYLOAD:,} bytes / 24 ms for a post = {posts:.1f} MB/s" in TEXT
+    memory = source()["Parameters"]["RelayMemory"]["Default"]
+    assert f"a relay of {memory} MB has {memory} / 1,769 = {memory / 1769:.0%}".replace("%", " %") in TEXT
+
+
+# -- prices -----------------------------------------------------------------------------------
+
+
+def test_a_sessions_price_is_what_the_audit_record_would_say() -> None:
+    rows = tables(MANUAL, PRICES)[2]
+    assert len(rows) == 4
+    for name, seconds, to_target, from_target, dollars in rows:
+        cost = audit.estimated_cost(
+            seconds=number(seconds), dialer_bytes=int(number(to_target)), relay_bytes=int(number(from_target))
+        )
+        assert float(dollars) == float(f"{cost:.2g}"), name
+
+
+def test_a_querys_price_is_three_messages_and_an_invocation() -> None:
+    memory = source()["Parameters"]["DefaultMemory"]["Default"] / 1024
+    each = 3 * audit.MESSAGE_UNIT + audit.INVOCATION + memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND
+    assert f"${each * 1e6:.2f} for a million" in TEXT
+
+
+def alarms() -> dict[str, dict[str, Any]]:
+    return of_type(deployed(), "AWS::CloudWatch::Alarm")
+
+
+def metrics_watched(alarm: dict[str, Any]) -> int:
+    return len([each for each in alarm["Metrics"] if "MetricStat" in each]) if "Metrics" in alarm else 1
+
+
+def test_idle_the_alarms_and_the_secret_are_what_costs() -> None:
+    rows = {row[0]: row[1] for row in tables(MANUAL, PRICES)[0]}
+    watched = sum(metrics_watched(each) for each in alarms().values())
+    assert rows[f"alarms, $0.10 for each of the {watched} metrics they watch"] == f"{watched * 0.1:.2f}"
+    assert rows["the keys' secret"] == "0.40"
+    assert len(of_type(deployed(), "AWS::SecretsManager::Secret")) == 1
+
+
+# -- alarms and metrics -----------------------------------------------------------------------
+
+
+def test_the_manual_has_every_alarm_with_its_threshold_and_metrics() -> None:
+    rows = {row[0]: row for row in tables(MANUAL, "Alarms and the dashboard")[0]}
+    assert set(rows) == set(alarms())
+    for name, alarm in alarms().items():
+        assert int(rows[name][2]) == metrics_watched(alarm), name
+        if name == "DialLatencyAlarm":
+            assert f"over {alarm['Threshold'] / 1000:g} s" in rows[name][1]
+        elif name != "SessionLimitAlarm":
+            assert re.search(rf"\b{alarm['Threshold']}\b", rows[name][1]), name
+
+
+def test_the_manual_has_every_metric_and_no_other() -> None:
+    told = {row[0] for row in tables(MANUAL, "Alarms and the dashboard")[1]}
+    assert told == {metric.title for metric in Metric}
+    assert f"each of {len(told)}, by the hour" in TEXT
+    assert f"| {len(told) * 0.3:.2f} at most |" in TEXT
+    assert f"namespace `{NAMESPACE}`" in TEXT
+
+
+def test_every_metric_is_on_the_dashboard_or_in_an_alarm() -> None:
+    shown = {name for text in strings(deployed()) for name in re.findall(r'\["Emissary", "(\w+)"', text)}
+    shown |= {
+        each["MetricName"]
+        for alarm in alarms().values()
+        for each in [alarm, *(m.get("MetricStat", {}).get("Metric", {}) for m in alarm.get("Metrics", []))]
+        if each.get("Namespace") == NAMESPACE
+    }
+    assert shown == {metric.title for metric in Metric}
+
+
+# -- records ----------------------------------------------------------------------------------
+
+
+def record_fields() -> set[str]:
+    """What audit.record gives to the log line."""
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(audit))) if isinstance(node, ast.Call)]
+    (line,) = [
+        call for call in calls
+        if call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value == "session ended"
+    ]  # fmt: skip
+    return {str(keyword.arg) for keyword in line.keywords}
+
+
+def test_the_manual_has_every_field_of_the_audit_record() -> None:
+    told = {name for row in tables(MANUAL, "Audit records")[0] for name in row[0].split(", ")}
+    assert told == record_fields()
+
+
+def test_the_query_asks_for_fields_that_are_logged() -> None:
+    (query,) = [text for text in fenced(MANUAL, "") if text.startswith("fields ")]
+    asked = re.split(r",\s*", query.splitlines()[0].removeprefix("fields "))
+    assert set(asked) - {"@timestamp"} <= record_fields()
+    assert set(asked) - {"@timestamp", "session"} <= logs.FIELDS
+    assert 'message = "session ended"' in query
+
+
+@pytest.mark.parametrize("message", ["session ended", "both connections gone", "request refused"])
+def test_a_log_line_that_is_named_is_written(message: str) -> None:
+    assert f"`{message}`" in TEXT or f'"{message}"' in TEXT
+    assert f'"{message}"' in code_text()
+
+
+def test_records_are_kept_as_long_as_the_manual_says() -> None:
+    days = RECORD_TIME / 86_400
+    assert f"of each session for {days:g} days" in TEXT
+    assert f"{days:g} days after a session's end" in TEXT
+
+
+def test_keys_are_remembered_as_long_as_the_manual_says() -> None:
+    rotation = prose(section(MANUAL, "Rotate the keys"))
+    assert keys.MAX_AGE == 300
+    assert "Within 5 minutes no function takes it" in rotation
+    assert keys.MAX_STALE == 3600
+    assert "for an hour at most" in rotation
+
+
+def test_the_first_steps_name_what_a_stack_has() -> None:
+    outputs = source()["Outputs"]
+    for name in ("RelaySecurityGroupId", "DoctorCommand", "WebSocketUrl", "KeySecretArn", "TableName"):
+        assert name in outputs
+        assert f"output `{name}`" in TEXT
+
+
+def test_every_logical_id_in_the_manual_is_in_the_template() -> None:
+    named = set(re.findall(r"--logical-resource-id (\w+)", TEXT)) | {"SessionTable", "KeySecret"}
+    assert named <= set(source()["Resources"])
+    assert set(re.findall(r"emissary-(\w+)-1ABCDEFGHIJK", TEXT)) <= set(source()["Resources"])
+
+
+def test_times_in_the_prose_are_those_of_the_code() -> None:
+    assert RELAY_TIME == 900
+    assert OPENING_TIME == 60
+    assert DIAL_TIMEOUT == 20
+    assert "until its timeout (20 s unless told otherwise)" in prose(read("docs/security.md"))

@@ -1,0 +1,170 @@
+"""docs/security.md says what the template, the allow-list, the log and the limits really do."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from typing import Any
+
+import pytest
+
+from emissary_lib.operate.keys import SECRET_BYTES
+from emissary_lib.protocol import constants
+from emissary_lib.protocol.addresses import normalise_host
+from emissary_lib.protocol.targets import AllowList, Target
+from functions.common import audit, logs
+from functions.common.adapters import keys
+from functions.common.session import OPENING_TIME
+from tests.helpers.translation import deployed, of_type, source
+from tests.infra.documents import prose, read, section, tables
+from tests.infra.test_docs_operations import HANDLER_SECONDS, number, throttle
+
+DOCUMENT = "docs/security.md"
+TEXT = prose(read(DOCUMENT))
+
+#: How the table of rights calls a resource of a policy.
+CALLED = {
+    "<KeySecret>": "the keys' secret",
+    "<SessionTable.Arn>": "the table",
+    "<RelayFunction.Arn>": "the relay",
+}
+
+
+def as_list(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def called(resource: str) -> str:
+    verb = re.search(r":<WebSocketApi>/emissary/(\w+)/@connections/\*$", resource)
+    return f"connections of the stack's API, {verb.group(1)}" if verb else CALLED[resource]
+
+
+def rights() -> set[tuple[str, str, frozenset[str], str]]:
+    """Function, statement, actions and resource of everything that the code of a function may do."""
+    resources = deployed()
+    found = set()
+    for function, properties in of_type(resources, "AWS::Lambda::Function").items():
+        role = properties["Role"].strip("<>").removesuffix(".Arn")
+        for policy in resources[role]["Properties"]["Policies"]:
+            for each in policy["PolicyDocument"]["Statement"]:
+                for resource in as_list(each["Resource"]):
+                    found.add((function, each["Sid"], frozenset(as_list(each["Action"])), called(resource)))
+    return found
+
+
+def test_the_table_of_rights_is_the_templates_policies() -> None:
+    (table,) = tables(DOCUMENT, "What each function may do")
+    told = {(function, sid, frozenset(actions.split(", ")), on) for function, sid, actions, on in table}
+    assert told == rights()
+    assert len(table) == len(told)
+
+
+def test_the_policies_for_what_lambda_does_are_named() -> None:
+    named = set(re.findall(r"`(\w+Policy)`", section(DOCUMENT, "What each function may do")))
+    assert named == {n for n, r in source()["Resources"].items() if r["Type"] == "AWS::IAM::ManagedPolicy"}
+
+
+def test_the_keys_are_read_by_the_functions_that_the_document_names() -> None:
+    readers = {function for function, _, actions, _ in rights() if "secretsmanager:GetSecretValue" in actions}
+    assert readers == {"ConnectFunction", "DefaultFunction"}
+    assert "Two functions may read them, `$connect` and `$default`" in TEXT
+
+
+def test_the_life_of_a_key_is_the_codes() -> None:
+    words = prose(section(DOCUMENT, "Keys"))
+    assert f"remember them for {keys.MAX_AGE / 60:g} minutes" in words
+    assert f"at most every {keys.FETCH_INTERVAL:g} s" in words
+    assert keys.MAX_STALE == 3600
+    assert "old ones for at most an hour" in words
+    assert f"({SECRET_BYTES} random bytes)" in words
+    made = source()["Resources"]["KeySecret"]["Properties"]["GenerateSecretString"]
+    length = made["PasswordLength"]
+    assert f"({length} letters and digits, {math.floor(length * math.log2(62))} bits)" in words
+
+
+# -- the allow-list ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spelling", "meant"),
+    [
+        ("127.1", "127.0.0.1"),
+        ("0x7f.1", "127.0.0.1"),
+        ("2130706433", "127.0.0.1"),
+        ("::ffff:10.0.0.5", "10.0.0.5"),
+        ("64:ff9b::10.0.0.5", "10.0.0.5"),
+    ],
+)
+def test_a_spelling_that_the_document_has_is_brought_to_its_form(spelling: str, meant: str) -> None:
+    words = section(DOCUMENT, "The allow-list")
+    assert f"`{spelling}`" in words
+    assert meant in words
+    assert normalise_host(spelling) == meant
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "169.254.169.254", "169.254.170.2", "fd00:ec2::254", "0.0.0.0", "224.0.0.1"]
+)
+def test_an_address_that_is_refused_is_let_through_only_if_it_is_listed(address: str) -> None:
+    target = Target(address, 80)
+    everything = '[{"host":"0.0.0.0/0","port":"1-65535"},{"host":"::/0","port":"1-65535"}]'
+    assert not AllowList.parse(everything).permits(target)
+    assert AllowList.parse(f'[{{"host":"{address}","port":80}}]').permits(target)
+
+
+def test_a_suffix_admits_names_below_it_and_a_cidr_admits_addresses_only() -> None:
+    rules = AllowList.parse('[{"host":"*.db.internal","port":5432},{"host":"10.0.0.0/16","port":5432}]')
+    assert rules.permits(Target("a.db.internal", 5432))
+    assert not rules.permits(Target("db.internal", 5432))
+    assert rules.permits(Target("10.0.1.2", 5432))
+    assert not rules.permits(Target("other.internal", 5432))
+
+
+# -- logs, limits, the flood ------------------------------------------------------------------
+
+
+def test_a_field_that_is_not_on_the_list_is_withheld(caplog: pytest.LogCaptureFixture) -> None:
+    assert "written as `[withheld]`" in TEXT
+    assert not logs.FIELDS & {"key", "mac", "nonce", "token", "password", "payload", "event", "body"}
+    logger = logging.getLogger(logs.NAME)
+    with caplog.at_level(logging.INFO, logger=logger.name):
+        logs.info("a line", nonce="it-is-secret")
+    (record,) = caplog.records
+    assert record.__dict__["nonce"] == "[withheld]"
+
+
+def test_the_limits_are_those_of_template_and_code() -> None:
+    rows = dict(tables(DOCUMENT, "Limits")[0])
+    for name, route in (("WebSockets from strangers", "$connect"), ("messages of all dialers", "$default")):
+        rate, burst = throttle(route)
+        assert rows[name] == f"{route}: {rate:,} a second, bursts of {burst:,}"
+    assert number(rows["from the upgrade to a claimed session"]) == OPENING_TIME
+    opening = f"{constants.MAX_OPENING_BYTES:,} bytes, {constants.MAX_OPENING_FRAGMENTS:,} fragments"
+    assert rows["an opening"] == opening
+    assert rows["memory of a session, each side"].endswith(
+        f"window of {constants.DEFAULT_CAPACITY >> 20} MiB"
+    )
+    named = set(re.findall(r"`([A-Z]\w+)`", section(DOCUMENT, "Limits")))
+    assert named <= set(source()["Parameters"])
+    longest = source()["Parameters"]["RelayTimeout"]["MaxValue"]
+    assert rows["a session"] == f"RelayTimeout, at most {longest} s"
+    assert f"more than {constants.CLOCK_SKEW / 60:g} minutes off" in TEXT
+
+
+def test_the_price_of_a_flood_is_its_parts() -> None:
+    rows = dict(tables(DOCUMENT, "A flood of connects")[0])
+    memory = of_type(deployed(), "AWS::Lambda::Function")["ConnectFunction"]["MemorySize"] / 1024
+    invocations, time, log, gateway, total = rows.values()
+    assert number(invocations) == pytest.approx(audit.INVOCATION * 1e6)
+    assert number(time) == round(memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND * 1e6, 2)
+    assert f"their time: {memory:g} GB x {HANDLER_SECONDS} s x 1,000,000 x $0.0000133334" in rows
+    assert gateway == f"0 to {audit.MESSAGE_UNIT * 1e6:.2f}"
+    least = number(invocations) + number(time) + number(log)
+    most = least + audit.MESSAGE_UNIT * 1e6
+    assert total == f"{least:.2f} to {most:.2f}"
+    rate, _ = throttle("$connect")
+    day = rate * 86_400 / 1e6
+    assert f"that is {day:.2f} million a day, ${day * least:.0f} to ${day * most:.0f};" in TEXT
+    assert f"for 30 days, ${30 * day * least:.0f} to ${30 * day * most:.0f}." in TEXT
+    assert f"Handlers need {rate} x {HANDLER_SECONDS} s = {rate * HANDLER_SECONDS:g} Lambda units" in TEXT

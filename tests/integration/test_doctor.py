@@ -1,0 +1,310 @@
+"""``emissary doctor`` on the real path: each fault breaks its own rung, with its own exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from emissary_lib import Key, LocalCloud
+from emissary_lib.demo.postgres import Postgres, embedded_postgres
+from emissary_lib.exit_status import Exit
+from emissary_lib.local import Faults
+from emissary_lib.protocol.banner import Banner
+from emissary_lib.protocol.frames import Frame, FrameType, encode
+from emissary_lib.protocol.keys import format_keys
+from tests.helpers.bridge import KEY as BRIDGE_KEY
+from tests.helpers.bridge import Behaviour, Bridge
+from tests.helpers.cloudside import (
+    DIAL,
+    LINUX_ONLY,
+    PARAMETERS,
+    ROOT,
+    TEMPLATE,
+    audit_record,
+    eventually,
+)
+from tests.helpers.doctor_cloud import SHORT, ask, faulty
+from tests.helpers.servers import BlackHole, Server, echo, source, unused_port
+from tests.helpers.ws_server import Request, WsServer, refusal
+
+pytestmark = LINUX_ONLY
+
+
+@pytest.fixture(scope="module")
+def sick() -> Iterator[LocalCloud]:
+    """A cloud of this file's own, whose faults come and go."""
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with embedded_postgres() as server:
+        yield server
+
+
+# -- all is well --------------------------------------------------------------------------------
+
+
+def test_a_real_postgres_holds_on_every_rung(cloud: LocalCloud, postgres: Postgres) -> None:
+    told = ask(cloud.url, cloud.key, (postgres.host, postgres.port), greet="postgres")
+    assert told.broke() == (None, 0)
+    assert "PostgreSQL answers, without TLS" in told.fact("greeting")
+    skipped = {rung for rung, each in told.rungs.items() if each["status"] == "skipped"} - {"warm"}
+    assert skipped == {"tls", "name"}  # ws://, and an address
+    hops = {"dns", "tcp", "upgrade", "opening", "relay", "round_trip", "greeting", "target"}
+    assert hops <= set(told.report["latency_ms"])
+
+
+def test_without_a_target_no_relay_starts_and_the_session_ends(cloud: LocalCloud) -> None:
+    before = cloud.logs("RelayFunction").count("claimed")
+    lines = cloud.logs("DefaultFunction").count("session ended")
+    told = ask(cloud.url, cloud.key)
+    assert told.broke() == (None, 0)
+    assert told["proof"] == "ok"
+    assert f"valid key ids: {cloud.key.key_id}; sessions in all: not limited" in told.fact("health")
+    assert told["relay"] == "skipped"
+
+    def ended() -> bool | None:
+        return cloud.logs("DefaultFunction").count("session ended") > lines or None
+
+    eventually(ended, "the end of the session")
+    assert cloud.logs("RelayFunction").count("claimed") == before
+
+
+def test_a_session_that_the_doctor_opened_ends_clean(cloud: LocalCloud) -> None:
+    with Server(echo) as target:
+        assert ask(cloud.url, cloud.key, target).broke() == (None, 0)
+        lines = [json.loads(line) for line in cloud.logs("DefaultFunction").splitlines() if line[:1] == "{"]
+        session = next(
+            str(line["session"]) for line in lines if line.get("target") == f"{target[0]}:{target[1]}"
+        )
+        assert audit_record(cloud, session)["code"] == "OK"
+
+
+def test_a_first_cold_start_is_told_from_a_warm_one(sick: LocalCloud) -> None:
+    with Server(echo) as target:
+        ask(sick.url, sick.key, target)  # every other function is warm from here on
+        sick.retire("RelayFunction")
+        told = ask(sick.url, sick.key, target)
+    assert told.broke() == (None, 0)
+    if "cold" in told.fact("relay"):
+        assert told["warm"] == "ok"
+        assert told.report["latency_ms"]["relay_warm"] > 0
+    else:  # a fast machine starts one in less than what counts as warm
+        assert told.report["latency_ms"]["relay"] <= 300
+
+
+def test_the_command_itself_says_so_and_ends_with_zero(cloud: LocalCloud, tmp_path: pathlib.Path) -> None:
+    keys = format_keys([cloud.key])
+    (tmp_path / ".env").write_text(f"EMISSARY_URL={cloud.url}\nEMISSARY_AUTH_KEYS='{keys}'\n")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("EMISSARY_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "emissary_lib", "doctor"],
+        cwd=tmp_path,
+        env={**environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=DIAL,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip().endswith("It holds.")
+
+
+# -- before the bridge --------------------------------------------------------------------------
+
+
+def test_a_gateway_name_that_does_not_exist() -> None:
+    told = ask("wss://no-such-name.invalid/emissary", Key(1, bytes(32)))
+    assert told.broke() == ("dns", Exit.GATEWAY_NAME)
+
+
+def test_a_dead_gateway_port() -> None:
+    with unused_port() as (host, port):
+        told = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)))
+    assert told.broke() == ("tcp", Exit.GATEWAY)
+    assert "connection refused" in told.fact("tcp")
+
+
+def test_a_gateway_that_swallows_connections() -> None:
+    with BlackHole() as (host, port):
+        told = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)), timeout=0.5)
+    assert told.broke() == ("tcp", Exit.GATEWAY)
+    assert "no answer in time" in told.fact("tcp")
+
+
+def test_tls_with_an_unknown_authority_and_with_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS, tls=True) as cloud:
+        told = ask(cloud.url, cloud.key)
+        assert told.broke() == ("tls", Exit.GATEWAY_TLS)
+        assert "SSL_CERT_FILE" in told.remedy("tls")
+        assert cloud.meter.connects == 0
+
+        assert cloud.ca_file is not None
+        monkeypatch.setenv("SSL_CERT_FILE", cloud.ca_file)  # as the remedy says
+        told = ask(cloud.url, cloud.key)
+        assert told.report["broken_at"] is None
+        assert told["tls"] == "warning"  # made for a day
+        assert "Emissary local cloud" in told.fact("tls")
+        assert "tls" in told.report["latency_ms"]
+
+
+def test_a_gateway_without_tls_at_a_wss_url(cloud: LocalCloud) -> None:
+    told = ask(cloud.url.replace("ws://", "wss://"), cloud.key, timeout=SHORT)
+    assert told.broke() == ("tls", Exit.GATEWAY_TLS)
+
+
+@pytest.mark.parametrize("ahead", [1200.0, -1200.0])
+def test_a_skewed_clock(ahead: float) -> None:
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS, faults=Faults(skew_seconds=ahead)) as cloud:
+        told = ask(cloud.url, cloud.key)
+        assert told.broke() == ("clock", Exit.CLOCK)
+        assert ("behind" if ahead > 0 else "ahead of") in told.fact("clock")  # this machine's, that is
+
+
+def test_a_clock_that_is_a_little_off_is_a_warning() -> None:
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS, faults=Faults(skew_seconds=200.0)) as cloud:
+        told = ask(cloud.url, cloud.key)
+        assert told.broke() == (None, 0)
+        assert told["clock"] == "warning"
+
+
+# -- the bridge ---------------------------------------------------------------------------------
+
+
+def test_a_wrong_key(cloud: LocalCloud) -> None:
+    told = ask(cloud.url, Key(cloud.key.key_id, bytes(32)))
+    assert told.broke() == ("connect", Exit.KEY)
+    assert "EMISSARY_AUTH_KEYS" in told.remedy("connect")
+
+
+def test_an_unknown_key_id(cloud: LocalCloud) -> None:
+    told = ask(cloud.url, Key(77, cloud.key.secret))
+    assert told.broke() == ("connect", Exit.KEY)
+    assert "key id 77" in told.remedy("connect")
+
+
+def test_a_wrong_stage(cloud: LocalCloud) -> None:
+    told = ask(cloud.url + "x", cloud.key)
+    assert told.broke() == ("connect", Exit.KEY)
+    assert "stage" in told.remedy("connect")
+
+
+def test_a_server_that_speaks_another_subprotocol() -> None:
+    def upgrades_only(request: Request) -> bytes | None:
+        return None if "upgrade" in request.headers else refusal(426)
+
+    with WsServer(subprotocol="chat", answer=upgrades_only) as server:
+        told = ask(server.url, Key(1, bytes(32)), timeout=SHORT)
+    assert told.broke() == ("connect", Exit.DOOR)
+    assert "something else answers" in told.remedy("connect")
+
+
+def test_a_server_of_another_kind_altogether() -> None:
+    with Server(source(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")) as (host, port):
+        told = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)), timeout=SHORT)
+    assert told.broke() == ("connect", Exit.DOOR)
+    assert "does not speak HTTP" in told.fact("clock")
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ({"connect_429": 1.0}, "HTTP status 429: throttled"),
+        ({"connect_500": 1.0}, "HTTP status 502: $connect fails"),
+        ({"connect_lost": 1.0}, "cut each time before the upgrade is answered"),
+        ({"crash": 1.0, "functions": ("ConnectFunction",)}, "HTTP status 502: $connect fails"),
+    ],
+)
+def test_a_door_that_does_not_open(sick: LocalCloud, faults: dict[str, Any], says: str) -> None:
+    with faulty(sick, **faults):
+        told = ask(sick.url, sick.key)
+    assert told.broke() == ("connect", Exit.DOOR)
+    assert says in told.fact("connect")
+
+
+def test_a_door_that_hangs(sick: LocalCloud) -> None:
+    with faulty(sick, invoke_hang=1.0, functions=("ConnectFunction",)):
+        told = ask(sick.url, sick.key, timeout=1.0)
+    assert told.broke() == ("connect", Exit.DOOR)
+    assert "no answer to the upgrade within 1 s" in told.fact("connect")
+
+
+def test_a_server_that_does_not_hold_the_key() -> None:
+    with Bridge(Behaviour(false_proof=True)) as bridge:
+        told = ask(bridge.url, BRIDGE_KEY)
+    assert (told["answer"], told["version"]) == ("ok", "ok")
+    assert told.broke() == ("proof", Exit.PROOF)
+
+
+def test_a_bridge_of_another_version() -> None:
+    banner = Banner("emissary-lambda", "9.0.0", 3, bytes(32), bytes(36)).encode()
+    frame = Frame(FrameType.DATA, generation=1, window=65_536, ack=3, payload=banner)
+    with Bridge(Behaviour(answer=encode(frame))) as bridge:
+        told = ask(bridge.url, BRIDGE_KEY)
+    assert told["answer"] == "ok"
+    assert told.broke() == ("version", Exit.VERSION)
+    assert "version 3" in told.fact("version")
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"message_429": 1.0},
+        {"message_500": 1.0},
+        {"drop": 1.0},
+        {"post_429": 1.0},
+    ],
+    ids=lambda faults: next(iter(faults)),
+)
+def test_a_bridge_that_does_not_answer(sick: LocalCloud, faults: dict[str, Any]) -> None:
+    with faulty(sick, **faults):
+        told = ask(sick.url, sick.key, timeout=SHORT)
+    assert told.broke() == ("answer", Exit.BRIDGE)
+
+
+def test_a_gateway_that_fails_now_and_then_is_a_warning(sick: LocalCloud) -> None:
+    with faulty(sick, message_500=0.5), Server(echo) as target:
+        for _ in range(10):
+            told = ask(sick.url, sick.key, target)
+            if "warning" in (told["answer"], told["round_trip"]):
+                break
+    assert told.broke() == (None, 0)
+    assert "warning" in (told["answer"], told["round_trip"])
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"reorder": 0.3},
+        {"duplicate": 0.5},
+        {"drop": 0.05},
+        {"delay": 0.3},
+        {"post_500": 0.2},
+        {"post_410": 0.2},
+        {"crash": 0.2, "functions": ("DefaultFunction", "DisconnectFunction")},
+        {"connect_429": 0.3},
+        {"storm_every": 0.5},
+        {"lost_write": 0.3},
+        {"stale_read": 0.5},
+        {"database_500": 0.1},
+        {"kept_dead": 0.5},
+        {"disconnect_missing": 1.0},
+        {"disconnect_late": 1.0},
+        {"duplicate_invoke": 1.0},
+        {"cold_start": 1.0},
+        {"invoke_500": 0.3},
+    ],
+    ids=lambda faults: next(iter(faults)),
+)
+def test_what_a_dial_survives_the_doctor_survives(sick: LocalCloud, faults: dict[str, Any]) -> None:
+    with faulty(sick, **faults), Server(echo) as target:
+        assert ask(sick.url, sick.key, target).broke() == (None, 0)

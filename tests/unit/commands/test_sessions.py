@@ -1,0 +1,169 @@
+"""``emissary sessions`` through the command line: boto3, a table and @connections on loopback."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+import pytest
+
+from emissary_lib import cli
+from emissary_lib.exit_status import Exit
+from emissary_lib.operate.notice import callback_endpoint
+from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.frames import FrameType, decode
+from emissary_lib.protocol.payloads import Ended
+from functions.common.adapters.store import DynamoSessionStore
+from tests.helpers.events import DIALER, RELAY, SESSION
+from tests.unit.functions.adapters.callback_server import CallbackServer
+from tests.unit.functions.adapters.conftest import TABLE, Dynamo
+from tests.unit.functions.adapters.steps import other
+from tests.unit.operate.conftest import aws, dynamo, dynamo_server, real
+from tests.unit.operate.sessions_now import alive
+
+__all__ = ["aws", "dynamo", "dynamo_server", "real"]
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch, aws: Dynamo) -> Iterator[CallbackServer]:
+    """The API, where EMISSARY_URL says."""
+    with CallbackServer() as server:
+        monkeypatch.setenv("EMISSARY_URL", server.url.replace("http:", "ws:"))
+        yield server
+
+
+def run(*arguments: str) -> int:
+    return cli.main(["sessions", *arguments, "--table", TABLE])
+
+
+def test_a_list_has_a_line_for_each_session(
+    aws: Dynamo, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alive(real)
+    assert run("list") == Exit.OK
+    heading, line = capsys.readouterr().out.splitlines()
+    assert heading.split()[:4] == ["session", "state", "key", "from"]
+    assert line.split()[:4] == [SESSION[:16], "open", "1", "203.0.113.7"]
+    assert line.endswith("  db.internal:5432")
+
+
+def test_a_list_as_json_is_whole(
+    aws: Dynamo, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = alive(real)
+    assert run("list", "--alive", "--json") == Exit.OK
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found.pop("started").startswith("20")
+    assert found == {
+        "session": session.id,
+        "state": "open",
+        "key_id": 1,
+        "source": "203.0.113.7",
+        "target": "db.internal:5432",
+        "ended": None,
+        "code": None,
+        "reason": "",
+        "dialer_bytes": 0,
+        "relay_bytes": 0,
+        "dialer_messages": 0,
+        "relay_messages": 0,
+    }
+
+
+def test_a_kill_tells_the_relay_and_then_the_dialer(
+    gateway: CallbackServer, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alive(real)
+    assert run("kill", SESSION[:12]) == Exit.OK
+    assert capsys.readouterr().out == f"{SESSION[:16]} killed; relay: told, dialer: told\n"
+    assert [(each.method, unquote(each.path)) for each in gateway.asked] == [
+        ("POST", f"/emissary/@connections/{connection}") for connection in (RELAY, DIALER)
+    ]
+    for asked in gateway.asked:
+        frame = decode(asked.body.decode("ascii"))
+        assert (frame.type, frame.generation) == (FrameType.ENDED, 2)
+        assert Ended.decode(frame.payload) == Ended(Code.KILLED, 0, 0, MEANINGS[Code.KILLED])
+    session = real.session(SESSION)
+    assert session is not None and session.ending is not None
+    assert session.ending.code is Code.KILLED
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "requests"),
+    [(410, "gone", {"POST"}), (403, "not reached", {"POST", "DELETE"})],
+)
+def test_a_side_that_cannot_be_told_is_named(
+    gateway: CallbackServer,
+    real: DynamoSessionStore,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    outcome: str,
+    requests: set[str],
+) -> None:
+    alive(real)
+    gateway.status = status
+    gateway.error_type = {410: "GoneException", 403: "ForbiddenException"}[status]
+    assert run("kill", SESSION, "--json") == Exit.OK
+    (said,) = json.loads(capsys.readouterr().out)
+    assert (said["relay"], said["dialer"]) == (outcome, outcome)
+    assert {each.method for each in gateway.asked} == requests
+
+
+def test_all_sessions_of_a_key_can_be_killed(
+    gateway: CallbackServer, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alive(real)
+    alive(real, other(7, key_id=2))
+    assert run("kill", "--key", "1") == Exit.OK
+    assert capsys.readouterr().out.splitlines() == [f"{SESSION[:16]} killed; relay: told, dialer: told"]
+    assert run("kill", "--key", "1") == Exit.NOT_DONE
+    assert "no session of key 1 is alive" in capsys.readouterr().err
+
+
+def test_a_session_that_is_not_there_kills_nothing(
+    gateway: CallbackServer, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alive(real)
+    assert run("kill", SESSION, "ffffffff") == Exit.NOT_DONE
+    assert "there is no session ffffffff" in capsys.readouterr().err
+    assert gateway.asked == []
+    session = real.session(SESSION)
+    assert session is not None and session.ending is None
+
+
+def test_without_a_url_nobody_is_killed(
+    aws: Dynamo,
+    real: DynamoSessionStore,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    alive(real)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EMISSARY_URL", raising=False)
+    assert run("kill", SESSION) == Exit.SETTINGS
+    assert "EMISSARY_URL is not set; give --url" in capsys.readouterr().err
+    session = real.session(SESSION)
+    assert session is not None and session.ending is None
+
+
+def test_neither_session_nor_key_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("kill")
+    assert "name a SESSION, or a --key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [
+        (
+            "wss://a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com/emissary",
+            "https://a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com/emissary",
+        ),
+        ("ws://127.0.0.1:4510/emissary/", "http://127.0.0.1:4510/emissary"),
+    ],
+)
+def test_callbacks_are_at_the_api_s_own_address(url: str, endpoint: str) -> None:
+    assert callback_endpoint(url) == endpoint

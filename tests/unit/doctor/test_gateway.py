@@ -1,0 +1,315 @@
+"""The rungs before the bridge, each way to hold and to break."""
+
+from __future__ import annotations
+
+import pathlib
+import socket
+
+import pytest
+
+from emissary_lib.doctor import gateway
+from emissary_lib.doctor.gateway import Gateway, Settings
+from emissary_lib.doctor.ports import HttpAnswer, Tls
+from emissary_lib.doctor.report import Status
+from emissary_lib.endpoint import Endpoint
+from emissary_lib.exceptions import ConfigError
+from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.httpdate import http_date
+from emissary_lib.protocol.keys import Key, format_keys
+from tests.helpers.doctor import (
+    DAY,
+    ENVIRON,
+    HOST,
+    KEY,
+    NOW,
+    URL,
+    FakeClock,
+    FakeNetwork,
+    certificate_error,
+    name_error,
+    no_proxy,
+    settings,
+)
+
+
+def fresh(environ: dict[str, str], env_file: pathlib.Path = pathlib.Path("no.env")) -> Settings:
+    return Settings(environ, env_file, None, no_proxy, 20.0)
+
+
+def ladder(network: FakeNetwork, given: Settings | None = None) -> Gateway:
+    return Gateway(given or settings(), network.resolve, network.connect, network.clock)
+
+
+@pytest.fixture
+def network() -> FakeNetwork:
+    return FakeNetwork(FakeClock())
+
+
+# -- configuration ------------------------------------------------------------------------------
+
+
+def test_configuration_tells_url_source_and_key_ids_and_no_secret() -> None:
+    keys = format_keys([KEY, Key(8, b"s" * 32)])
+    given = fresh({**ENVIRON, "EMISSARY_AUTH_KEYS": keys})
+    found = gateway.configuration(given)
+    assert found.status is Status.OK
+    assert found.fact == f"{URL} from the environment, signing with key id 7, also given: 8"
+    assert (given.known_endpoint.url, given.known_key) == (URL, KEY)
+
+
+def test_configuration_is_read_from_the_env_file_too(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("".join(f"{name}='{value}'\n" for name, value in ENVIRON.items()))
+    found = gateway.configuration(fresh({}, path))
+    assert found.status is Status.OK
+    assert str(path) in found.fact
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"EMISSARY_URL": ""}, "EMISSARY_URL is not set"),
+        ({"EMISSARY_URL": "https://host/stage"}, "not of the form wss://host/stage"),
+        ({"EMISSARY_AUTH_KEYS": ""}, "EMISSARY_AUTH_KEYS is not set"),
+        ({"EMISSARY_AUTH_KEYS": "secret"}, "keys are not JSON"),
+        ({"EMISSARY_AUTH_KEYS": '[{"kid": 1, "data": "c2hvcnQ="}]'}, "key 1 has 5 secret bytes"),
+    ],
+)
+def test_a_setting_that_is_missing_or_wrong_breaks_the_first_rung(change: dict[str, str], says: str) -> None:
+    found = gateway.configuration(fresh({**ENVIRON, **change}))
+    assert (found.status, found.exit) == (Status.FAILED, Exit.SETTINGS)
+    assert says in found.fact
+    assert "EMISSARY_URL and EMISSARY_AUTH_KEYS" in found.remedy
+
+
+def test_an_env_file_that_cannot_be_read_breaks_the_first_rung(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("no setting\n")
+    found = gateway.configuration(fresh({}, path))
+    assert found.exit is Exit.SETTINGS
+    assert "line 1" in found.fact
+
+
+def test_a_proxy_that_is_none_breaks_the_first_rung() -> None:
+    def broken(url: str) -> tuple[str, int] | None:
+        raise ConfigError("the proxy in the environment is no URL")
+
+    given = fresh(ENVIRON)
+    given.proxy_of = broken
+    assert "the proxy in the environment" in gateway.configuration(given).fact
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("ws://gateway.example/stage", "not encrypted"), (f"wss://{HOST}", "no stage")],
+)
+def test_a_url_that_is_odd_but_may_work_is_a_warning(url: str, says: str) -> None:
+    found = gateway.configuration(fresh({**ENVIRON, "EMISSARY_URL": url}))
+    assert found.status is Status.WARNING
+    assert says in found.remedy
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:8080/emissary", "ws://localhost:1/x", "wss://db.example"])
+def test_a_local_cloud_and_a_custom_domain_are_fine(url: str) -> None:
+    assert gateway.configuration(fresh({**ENVIRON, "EMISSARY_URL": url})).status is Status.OK
+
+
+# -- DNS ----------------------------------------------------------------------------------------
+
+
+def test_dns_tells_the_addresses_and_the_time(network: FakeNetwork) -> None:
+    network.addresses = ("203.0.113.7", "2001:db8::7")
+    found = ladder(network).dns()
+    assert found.status is Status.OK
+    assert "203.0.113.7, 2001:db8::7" in found.fact
+    assert found.seconds == pytest.approx(0.010)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (name_error(), "spelling"),
+        (name_error(socket.EAI_AGAIN), "name servers do not answer"),
+        (TimeoutError("late"), "name servers do not answer"),
+    ],
+)
+def test_a_name_that_does_not_resolve_breaks_dns(network: FakeNetwork, error: OSError, says: str) -> None:
+    network.unresolved = error
+    found = ladder(network).dns()
+    assert (found.status, found.exit) == (Status.FAILED, Exit.GATEWAY_NAME)
+    assert HOST in found.fact
+    assert says in found.remedy
+
+
+@pytest.mark.parametrize("address", ["10.0.3.17", "172.31.0.9", "100.64.1.1", "fd00::17", "fe80::1%eth0"])
+def test_private_addresses_of_an_execute_api_name_are_the_private_dns_trap(
+    network: FakeNetwork, address: str
+) -> None:
+    network.addresses = (address,)
+    given = settings()
+    found = ladder(network, given).dns()
+    assert found.status is Status.WARNING
+    assert "execute-api VPC endpoint with private DNS" in found.remedy
+    assert given.private
+
+
+def test_private_addresses_of_another_name_are_no_trap(network: FakeNetwork) -> None:
+    network.addresses = ("10.0.3.17",)
+    found = ladder(network, settings(endpoint=Endpoint("wss://tunnel.example.com/"))).dns()
+    assert found.status is Status.OK
+
+
+def test_one_public_address_is_enough_for_no_trap(network: FakeNetwork) -> None:
+    network.addresses = ("10.0.3.17", "8.8.8.8")
+    assert ladder(network).dns().status is Status.OK
+
+
+def test_with_a_proxy_it_is_the_proxy_that_is_looked_up_and_connected_to(network: FakeNetwork) -> None:
+    given = settings(proxy_of=lambda url: ("proxy.corp", 3128))
+    network.addresses = ("10.0.0.1",)
+    climbing = ladder(network, given)
+    assert climbing.dns().status is Status.OK
+    assert not given.private
+    assert "the proxy" in climbing.tcp().fact
+    assert network.asked == ["proxy.corp", ("10.0.0.1", 3128)]
+    assert climbing.tls().status is Status.SKIPPED
+    assert climbing.skew().status is Status.SKIPPED
+
+
+def test_a_proxy_that_does_not_resolve_is_blamed_by_its_variable(network: FakeNetwork) -> None:
+    network.unresolved = name_error()
+    found = ladder(network, settings(proxy_of=lambda url: ("proxy.corp", 3128))).dns()
+    assert "https_proxy" in found.remedy
+
+
+# -- TCP ----------------------------------------------------------------------------------------
+
+
+def test_tcp_connects_to_the_first_address_that_answers_and_warns_of_the_others(network: FakeNetwork) -> None:
+    network.addresses = ("2001:db8::7", "203.0.113.7")
+    network.down = {"2001:db8::7": OSError(101, "Network is unreachable")}
+    climbing = ladder(network)
+    climbing.dns()
+    found = climbing.tcp()
+    assert found.status is Status.WARNING
+    assert "connected to the gateway at 203.0.113.7 port 443" in found.fact
+    assert "2001:db8::7 port 443: Network is unreachable" in found.remedy
+    assert found.seconds == pytest.approx(0.020)  # of the address that answered
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "connection refused"),
+        (TimeoutError("timed out"), "no answer in time"),
+        (OSError(113, "No route to host"), "No route to host"),
+    ],
+)
+def test_a_gateway_that_takes_no_connection_breaks_tcp(
+    network: FakeNetwork, error: OSError, says: str
+) -> None:
+    network.down = {"203.0.113.7": error}
+    climbing = ladder(network)
+    climbing.dns()
+    found = climbing.tcp()
+    assert (found.status, found.exit) == (Status.FAILED, Exit.GATEWAY)
+    assert says in found.fact
+    assert "firewall" in found.remedy
+
+
+def test_a_private_gateway_that_takes_no_connection_is_the_trap(network: FakeNetwork) -> None:
+    network.addresses = ("10.0.3.17",)
+    network.down = {"10.0.3.17": TimeoutError()}
+    climbing = ladder(network)
+    climbing.dns()
+    assert "private DNS" in climbing.tcp().remedy
+
+
+# -- TLS and clock ------------------------------------------------------------------------------
+
+
+def reached(network: FakeNetwork, given: Settings | None = None) -> Gateway:
+    climbing = ladder(network, given)
+    climbing.dns()
+    climbing.tcp()
+    return climbing
+
+
+def test_tls_tells_version_authority_and_days_left(network: FakeNetwork) -> None:
+    found = reached(network).tls()
+    assert found.status is Status.OK
+    assert found.fact == "TLSv1.3, certificate by Amazon RSA 2048 M02, valid for 200 more days"
+    assert found.seconds == pytest.approx(0.030)
+
+
+def test_a_certificate_that_runs_out_is_a_warning(network: FakeNetwork) -> None:
+    network.tls = Tls("TLSv1.3", "Amazon", NOW + 3 * DAY)
+    found = reached(network).tls()
+    assert found.status is Status.WARNING
+    assert "valid for 3 more days" in found.fact
+
+
+def test_a_certificate_that_is_not_trusted_breaks_tls(network: FakeNetwork) -> None:
+    network.tls_error = certificate_error(20, "unable to get local issuer certificate")
+    found = reached(network).tls()
+    assert (found.status, found.exit) == (Status.FAILED, Exit.GATEWAY_TLS)
+    assert "nobody known vouches" in found.fact
+
+
+def test_tls_of_a_local_cloud_without_it_is_skipped(network: FakeNetwork) -> None:
+    network.addresses = ("127.0.0.1",)
+    found = reached(network, settings(endpoint=Endpoint("ws://127.0.0.1:8080/emissary"))).tls()
+    assert found.status is Status.SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("ahead", "status", "says"),
+    [
+        (0.0, Status.OK, "agree"),
+        (30.0, Status.OK, "30 s ahead of"),
+        (-30.0, Status.OK, "30 s behind"),
+        (300.0, Status.WARNING, "300 s ahead of"),
+        (-1200.0, Status.FAILED, "1200 s behind"),
+        (1200.0, Status.FAILED, "at most 900 s are accepted"),
+    ],
+)
+def test_the_clocks_are_compared(network: FakeNetwork, ahead: float, status: Status, says: str) -> None:
+    climbing = reached(network)
+    network.clock.ahead = ahead + 0.5  # a Date header is half a second old on average
+    found = climbing.skew()
+    assert found.status is status
+    assert says in found.fact
+    assert found.exit is (Exit.CLOCK if status is Status.FAILED else Exit.OK)
+    assert ("NTP" in found.remedy) == (status is not Status.OK)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "says"),
+    [
+        (HttpAnswer(403, None), None, "it sends no date"),
+        (HttpAnswer(403, "yesterday"), None, "it sends no date"),
+        (None, TimeoutError("timed out"), "no answer in time"),
+        (None, ConnectionResetError("gone"), "gone"),
+        (None, ValueError("what answers does not speak HTTP"), "does not speak HTTP"),
+    ],
+)
+def test_a_gateway_that_tells_no_time_is_a_warning(
+    network: FakeNetwork, answer: HttpAnswer | None, error: Exception | None, says: str
+) -> None:
+    network.answer, network.answer_error = answer, error
+    found = reached(network).skew()
+    assert found.status is Status.WARNING
+    assert says in found.fact
+
+
+def test_the_date_that_counts_is_the_gateway_s(network: FakeNetwork) -> None:
+    network.answer = HttpAnswer(426, http_date(NOW + 5000))
+    assert reached(network).skew().exit is Exit.CLOCK
+
+
+def test_the_connection_is_closed(network: FakeNetwork) -> None:
+    climbing = reached(network)
+    climbing.close()
+    assert network.closed == 1
+    ladder(network).close()  # without one
+    assert network.closed == 1

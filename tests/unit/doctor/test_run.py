@@ -1,0 +1,110 @@
+"""The whole ladder over a world of the test's making."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from emissary_lib.doctor.gateway import Settings
+from emissary_lib.doctor.greetings import POSTGRES
+from emissary_lib.doctor.report import Result, Status, failed, ok
+from emissary_lib.doctor.run import RUNGS, examine, latencies
+from emissary_lib.exceptions import dial_error
+from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.codes import Code
+from tests.helpers.doctor import (
+    ENVIRON,
+    TARGET,
+    URL,
+    FakeClock,
+    FakeNetwork,
+    FakeWay,
+    certificate_error,
+    no_proxy,
+    world,
+)
+
+
+def fresh(environ: dict[str, str] | None = None) -> Settings:
+    return Settings(ENVIRON if environ is None else environ, pathlib.Path("no.env"), None, no_proxy, 20.0)
+
+
+@pytest.fixture
+def network() -> FakeNetwork:
+    return FakeNetwork(FakeClock())
+
+
+def test_a_whole_ladder_holds_and_tells_every_hop(network: FakeNetwork) -> None:
+    takes = {"knock": 0.2, "prove": 0.05, "dial": 0.9, "ping": 0.04, "converse": 0.06}
+    first = FakeWay(network.clock, takes, target_says=(b"N",))
+    second = FakeWay(network.clock, {"dial": 0.2})
+    report = examine(fresh(), TARGET, POSTGRES, world=world(network, first, second))
+    assert [each.rung for each in report.results] == list(RUNGS)
+    assert {each.finding.status for each in report.results} == {Status.OK}
+    assert (report.url, report.target, report.exit) == (URL, "db.internal:5432", Exit.OK)
+    assert report.latency == pytest.approx(
+        {
+            "dns": 0.01,
+            "tcp": 0.02,
+            "tls": 0.03,
+            "upgrade": 0.2 - 0.06,
+            "opening": 0.05,
+            "relay": 0.9,
+            "relay_warm": 0.2,
+            "round_trip": 0.04,
+            "greeting": 0.06,
+            "target": 0.02,
+        }
+    )
+    assert first.steps[-1] == second.steps[-1] == "close"
+    assert network.closed == 1
+
+
+def test_without_a_target_the_ladder_ends_at_the_proof(network: FakeNetwork) -> None:
+    way = FakeWay(network.clock)
+    told: list[Result] = []
+    report = examine(fresh(), None, None, world=world(network, way), told=told.append)
+    assert [each.rung for each in report.results] == list(RUNGS)
+    assert tuple(told) == report.results
+    behind = report.results[RUNGS.index("allowed") :]
+    assert {each.finding.fact for each in behind} == {"no target was named"}
+    assert (report.exit, report.target) == (Exit.OK, None)
+    assert way.steps == ["knock", "prove", "close"]
+
+
+def test_without_settings_nothing_is_asked(network: FakeNetwork) -> None:
+    report = examine(fresh({}), TARGET, POSTGRES, world=world(network))
+    assert report.exit is Exit.SETTINGS
+    assert report.url is None
+    assert network.asked == []
+
+
+def test_a_broken_rung_keeps_the_rest_from_being_tried(network: FakeNetwork) -> None:
+    network.tls_error = certificate_error(20, "unable to get local issuer certificate")
+    report = examine(fresh(), TARGET, POSTGRES, world=world(network))  # no session may begin
+    assert report.broken is not None
+    assert (report.broken.rung, report.exit) == ("tls", Exit.GATEWAY_TLS)
+    assert network.closed == 1
+
+
+def test_a_target_that_refuses_breaks_at_the_target(network: FakeNetwork) -> None:
+    error = dial_error(TARGET, Code.TARGET_REFUSED)
+    way = FakeWay(network.clock, raises={"dial": error}, relay_spoke=True)
+    report = examine(fresh(), TARGET, POSTGRES, world=world(network, way))
+    assert report.broken is not None
+    assert (report.broken.rung, report.exit) == ("target", Exit.REFUSED)
+
+
+def test_each_rung_that_can_break_has_an_exit_status_of_its_own() -> None:
+    own = [status for status in Exit if 20 <= status < 100]
+    assert len(own) == len(set(own)) == 9
+
+
+def test_a_hop_that_was_faster_the_second_time_is_not_negative() -> None:
+    results = [Result("tcp", ok("x", 0.5)), Result("connect", ok("x", 0.1)), Result("tls", ok("x"))]
+    assert latencies(results) == {"tcp": 0.5, "upgrade": 0.0}
+
+
+def test_the_time_of_a_failure_counts_too() -> None:
+    assert latencies([Result("relay", failed(Exit.RELAY, "x", "y", 20.0))]) == {"relay": 20.0}

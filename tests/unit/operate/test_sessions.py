@@ -1,0 +1,207 @@
+"""Sessions in their table, as the functions write them and as an operator reads and ends them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from emissary_lib.exceptions import OperationError
+from emissary_lib.operate import sessions
+from emissary_lib.operate.sessions import SessionTable
+from emissary_lib.protocol.codes import Code
+from functions.common import session as stored
+from functions.common.adapters.store import DynamoSessionStore
+from functions.common.limits import Limit, Limits
+from functions.common.session import Ending, Role, State, Step
+from tests.helpers.events import DIALER, NOW, RELAY, SESSION
+from tests.helpers.fakes import FakeClock
+from tests.unit.functions.adapters.conftest import TABLE, Dynamo
+from tests.unit.functions.adapters.steps import CLAIM, ENDING, LAUNCH, NEW, opened, other
+
+
+@pytest.fixture
+def client(dynamo: Dynamo) -> Iterator[Any]:
+    made = dynamo.client()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOW + 10)
+
+
+@pytest.fixture
+def table(client: Any, clock: FakeClock) -> SessionTable:
+    return SessionTable(client, TABLE, clock=clock)
+
+
+def test_an_open_session_is_listed_with_who_where_and_since_when(
+    real: DynamoSessionStore, table: SessionTable
+) -> None:
+    real.create(dataclasses.replace(NEW, source="203.0.113.7"))
+    real.launch(SESSION, LAUNCH)
+    real.claim(CLAIM)
+    (found,) = table.list()
+    assert (found.id, found.state, found.alive) == (SESSION, "open", True)
+    assert (found.key_id, found.source, found.target) == (1, "203.0.113.7", "db.internal:5432")
+    assert (found.started, found.ended, found.code) == (NEW.started, None, None)
+    assert found.connections == {"dialer": DIALER, "relay": RELAY}
+    assert found.generation == 2
+
+
+def test_an_ended_session_tells_why_and_how_much(real: DynamoSessionStore, table: SessionTable) -> None:
+    opened(real)
+    real.end(SESSION, dataclasses.replace(ENDING, dialer_messages=3, relay_messages=4), Step.END)
+    (found,) = table.list()
+    assert (found.state, found.ended, found.code) == ("ended", ENDING.at, Code.TARGET_RESET)
+    assert found.reason == "the target reset its TCP connection"
+    assert (found.dialer_bytes, found.relay_bytes) == (ENDING.dialer_final, ENDING.relay_final)
+    assert (found.dialer_messages, found.relay_messages) == (3, 4)
+    assert table.list(alive=True) == []
+
+
+def test_a_session_past_its_time_is_lost(
+    real: DynamoSessionStore, table: SessionTable, clock: FakeClock
+) -> None:
+    opened(real)
+    clock.now = CLAIM.at + stored.RELAY_TIME + 1
+    (found,) = table.list()
+    assert (found.state, found.ended, found.alive) == ("lost", CLAIM.at + stored.RELAY_TIME, False)
+    assert table.list(alive=True) == []
+
+
+def test_what_never_named_a_target_is_listed_only_on_demand(
+    real: DynamoSessionStore, table: SessionTable
+) -> None:
+    real.create(NEW)
+    assert table.list() == []
+    assert [each.state for each in table.list(everything=True)] == ["opening"]
+
+
+def test_the_newest_is_first_and_many_pages_are_read(
+    real: DynamoSessionStore, table: SessionTable, client: Any
+) -> None:
+    for number in range(5):
+        real.create(dataclasses.replace(other(number), started=NOW + number))
+    paginator = client.get_paginator
+    client.get_paginator = lambda name: Small(paginator(name))
+    assert [each.started - NOW for each in table.list(everything=True)] == [4, 3, 2, 1, 0]
+
+
+class Small:
+    """A paginator of small pages."""
+
+    def __init__(self, paginator: Any) -> None:
+        self._paginator = paginator
+
+    def paginate(self, **arguments: Any) -> Any:
+        return self._paginator.paginate(**arguments, PaginationConfig={"PageSize": 2})
+
+
+def test_no_secret_and_no_bytes_are_read(client: Any, real: DynamoSessionStore, table: SessionTable) -> None:
+    opened(real)
+    (page,) = client.get_paginator("scan").paginate(TableName=TABLE, FilterExpression="begins_with(pk, :p)",
+        ExpressionAttributeValues={":p": {"S": "S#"}})  # fmt: skip
+    withheld = set(page["Items"][0]) - set(sessions._FACTS)
+    assert {"nonce", "relay_token_hash", "resume_token_hash", "instance"} <= withheld
+    assert withheld <= {
+        "nonce", "relay_token_hash", "resume_token_hash", "instance", "date", "host", "version",
+        "invoked_at", "purge_at", "dialer_previous", "relay_previous",
+    }  # fmt: skip
+
+
+def test_a_session_is_found_by_the_beginning_of_its_id(real: DynamoSessionStore, table: SessionTable) -> None:
+    opened(real)
+    assert table.find(SESSION[:8]) == table.find(SESSION) == table.list()[0]
+
+
+@pytest.mark.parametrize(
+    ("session", "said"),
+    [
+        ("1234567", "is no session id; want 8 to 64 hexadecimal digits"),
+        ("S#12345678", "is no session id"),
+        ("00000000", "2 sessions begin with 00000000: 0000000000000000, "),
+        ("ffffffff", "there is no session ffffffff in sessions"),
+        ("f" * 64, "there is no session f"),
+    ],
+)
+def test_what_is_not_one_session_is_an_error(
+    real: DynamoSessionStore, table: SessionTable, session: str, said: str
+) -> None:
+    real.create(other(1))
+    real.create(other(2))
+    with pytest.raises(OperationError, match=said):
+        table.find(session)
+
+
+@pytest.mark.parametrize("step", ["opening", "launched", "open"])
+def test_a_kill_is_an_end_as_the_functions_know_it(
+    real: DynamoSessionStore, table: SessionTable, clock: FakeClock, step: str
+) -> None:
+    real.create(NEW)
+    if step != "opening":
+        real.launch(SESSION, dataclasses.replace(LAUNCH, limits=Limits(5, 5).of(1)))
+    if step == "open":
+        real.claim(CLAIM)
+    killed = table.kill(table.find(SESSION))
+    assert (killed.state, killed.code, killed.ended) == ("ended", Code.KILLED, clock.now)
+    session = real.session(SESSION)
+    assert session is not None and session.ending is not None
+    assert session.state is State.ENDED
+    assert session.ending == Ending(Code.KILLED, 0, 0, session.ending.by, clock.now)
+    assert session.ending.by_operator
+    assert session.purge_at == int(clock.now + stored.RECORD_TIME)
+    assert [real.in_use(limit, NOW) for limit in Limits(5, 5).of(1)] == [0, 0]
+
+
+def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_otherwise(
+    real: DynamoSessionStore, table: SessionTable
+) -> None:
+    opened(real)
+    killed = table.kill(table.find(SESSION))
+    assert real.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2)) is State.ENDED
+    outcome = real.end(SESSION, ENDING, Step.END)
+    assert not outcome.done
+    assert killed.code is Code.KILLED
+
+
+def test_a_session_that_has_ended_cannot_be_killed(real: DynamoSessionStore, table: SessionTable) -> None:
+    opened(real)
+    found = table.find(SESSION)
+    real.end(SESSION, ENDING, Step.END)
+    with pytest.raises(OperationError, match="has ended already"):
+        table.kill(found)
+    session = real.session(SESSION)
+    assert session is not None
+    assert session.ending == ENDING
+
+
+def test_a_slot_that_another_session_has_is_let_alone(
+    real: DynamoSessionStore, table: SessionTable, clock: FakeClock
+) -> None:
+    limit = Limit(1)
+    first = dataclasses.replace(LAUNCH, limits=(limit,))
+    real.create(NEW)
+    real.launch(SESSION, first)
+    later = first.lease
+    successor = dataclasses.replace(other(1), expires=later + 60)
+    real.create(successor)
+    assert real.launch(successor.id, dataclasses.replace(first, at=later)).done
+    table.kill(table.find(SESSION))
+    assert real.in_use(limit, later) == 1
+
+
+def test_a_side_that_has_left_is_none_to_tell(real: DynamoSessionStore, table: SessionTable) -> None:
+    opened(real)
+    real.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
+    assert table.kill(table.find(SESSION)).connections == {"relay": RELAY}
+
+
+def test_what_both_sides_call_by_name_is_the_same() -> None:
+    assert sessions.OPERATOR == stored.OPERATOR
+    assert sessions.RECORD_TIME == stored.RECORD_TIME
+    assert set(sessions._STATES) == {state.value for state in State}
