@@ -42,7 +42,8 @@ class LocalCloud(Operations):
 
     A context manager: entering starts it and returns when everything answers, leaving ends every process,
     socket and temporary file. A secret in which the template has a shared key made gets a fresh random one.
-    The template parameters ``AllowedTargets`` and ``AuthKeys`` (that key) are set, if the template has them.
+    The template parameters ``AllowedTargets``, ``AuthKeys`` (that key) and ``MaxSessions`` (no limit) are
+    set, if the template has them.
 
     Args:
         template: The SAM template; the functions' code is looked for beside it.
@@ -54,7 +55,7 @@ class LocalCloud(Operations):
         tls: Serve ``wss://`` under an authority made for this run; see ``ssl_context``.
         latency: ``none``, or ``aws`` for delays as measured there.
         fresh_environments: Give every invocation a new process: every start is a cold start.
-        parameters: More template parameters; they win over the two above.
+        parameters: More template parameters; they win over those above.
         variables: By logical id, environment variables that a function gets besides those of the template,
             as if set by hand after the deployment.
         limits: API Gateway's numbers, for tests that want to meet one sooner.
@@ -97,6 +98,8 @@ class LocalCloud(Operations):
         self._ours = {
             "AuthKeys": json.dumps([key_json(self.key)]),
             "AllowedTargets": json.dumps([{"host": host, "port": port} for host, port in targets]),
+            # Its default is for a new account, with ten units of concurrency.
+            "MaxSessions": "0",
         }
         self._settings: dict[str, Any] = {
             "template": str(self._template),

@@ -94,7 +94,7 @@ class RelayLink:
         self._transport.release()
 
     def _note(self, exc: PeerError) -> None:
-        """Count a 429; log the first post that got neither through nor a 429: most likely, none of this session ever will.
+        """Count a 429; log the first post that failed otherwise: most likely, none of this session ever will.
 
         A role that may not post, or a private DNS name that leads elsewhere, shows in nothing else.
         """
