@@ -238,7 +238,7 @@ def churn(cloud: LocalCloud, dialer: Dialer, dials: int) -> None:
 
     def all_returned() -> dict[str, str] | None:
         lines = [json.loads(line) for line in cloud.logs("RelayFunction").splitlines() if line[:1] == "{"]
-        ended = {line["session"]: line["code"] for line in lines if line["message"] == "session ended"}
+        ended = {line["session"]: line["code"] for line in lines if line.get("message") == "session ended"}
         found = {session: ended[session] for session in sessions & set(ended)}
         return found if len(found) == dials else None
 

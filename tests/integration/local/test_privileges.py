@@ -70,7 +70,8 @@ NEEDED: Final = [each for each in statements() if each not in FOR_AWS_ITSELF]
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[LocalCloud]:
-    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
+    limits = {"MaxSessions": "5", "MaxSessionsPerKey": "5"}
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS | limits) as running:
         yield running
 
 
@@ -167,7 +168,11 @@ def test_a_run_needs_every_permission_and_nothing_that_is_not_granted(
         return {(each.function, each.name): each.unused for each in cloud.permissions() if each.unused}
 
     # $disconnect of the last connection may still be running.
-    eventually(lambda: set(unused()) == FOR_AWS_ITSELF or None, "the use of every permission")
+    try:
+        eventually(lambda: set(unused()) == FOR_AWS_ITSELF or None, "the use of every permission")
+    except AssertionError as exc:
+        exc.add_note(f"unused: {unused()}")
+        raise
     assert cloud.denials() == []
 
 
