@@ -145,6 +145,7 @@ class Bridge:
                 str(self._unproved),
                 "send it nothing: check the URL, and who stands between here and the gateway",
             )
+        self.close()  # the rungs that follow have sessions of their own
         return ok("the server holds the key as well")
 
     def close(self) -> None:

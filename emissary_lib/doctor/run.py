@@ -143,7 +143,8 @@ def _rungs(
         lambda: keys_and_limits.health(settings, world.health, clock),
     ]
     if target is not None:
-        vpc = Vpc(settings, target, greeting, lambda: bridge.open_way, bridge.make_way, clock)
+        vpc = Vpc(settings, target, greeting, bridge.make_way, clock)
+        stack.callback(vpc.close)
         looks += [vpc.allowed, vpc.relay, vpc.name, vpc.tcp, vpc.round_trip, vpc.greet, vpc.warm]
     return [Rung(name, look) for name, look in zip(RUNGS, looks, strict=False)]
 

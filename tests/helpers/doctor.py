@@ -149,6 +149,9 @@ class FakeWay:
     def knock(self, timeout: float) -> None:
         self._step("knock")
 
+    def enter(self, timeout: float) -> None:
+        self._step("enter")
+
     def prove(self, timeout: float) -> Banner:
         self._step("prove")
         return Banner("emissary-lambda", "1.2.3", 2, bytes(32), bytes(36))

@@ -156,6 +156,8 @@ def test_an_answer_tells_time_version_and_proof() -> None:
     assert answer.seconds == pytest.approx(0.06)
     assert bridge.version().fact == "protocol 2, emissary-lambda 1.2.3"
     assert bridge.proof().status is Status.OK
+    assert isinstance(bridge.way, FakeWay)
+    assert bridge.way.steps[-1] == "close"  # nobody needs it any more
 
 
 def test_an_answer_after_errors_of_the_gateway_is_a_warning() -> None:
