@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.doctor.gateway import Settings
+from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.greetings import Greeting
 from emissary_lib.doctor.ports import Clock, Way
 from emissary_lib.doctor.remedies import NO_RELAY_REMEDY, OTHER_PROBLEM, TARGET_PROBLEMS, broke

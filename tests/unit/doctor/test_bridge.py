@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib.doctor.bridge import Bridge
-from emissary_lib.doctor.gateway import Settings
+from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.report import Finding, Status
 from emissary_lib.exceptions import (
     AnswerLostError,

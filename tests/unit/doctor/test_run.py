@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from emissary_lib.doctor.gateway import Settings
+from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.greetings import POSTGRES
 from emissary_lib.doctor.report import Result, Status, failed, ok
 from emissary_lib.doctor.run import RUNGS, examine, latencies
