@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final, TextIO
 
 from emissary_lib.doctor import render
-from emissary_lib.doctor.gateway import Settings
+from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.greetings import GREETINGS, Greeting, greeting_for
 from emissary_lib.doctor.report import Result
 from emissary_lib.doctor.run import World, examine

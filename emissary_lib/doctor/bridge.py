@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.doctor.gateway import Settings, judge_skew
+from emissary_lib.doctor.configuration import Settings
+from emissary_lib.doctor.gateway import judge_skew
 from emissary_lib.doctor.ports import Clock, Way
 from emissary_lib.doctor.report import Finding, Status, failed, ok, warning
 from emissary_lib.exceptions import (
@@ -145,6 +146,7 @@ class Bridge:
                 str(self._unproved),
                 "send it nothing: check the URL, and who stands between here and the gateway",
             )
+        self.close()  # the rungs that follow have sessions of their own
         return ok("the server holds the key as well")
 
     def close(self) -> None:

@@ -1,37 +1,27 @@
-"""The rungs before the bridge: settings, name, TCP, TLS, clock."""
+"""The rungs before the bridge: name, TCP, TLS, clock."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
-import pathlib
-import re
 import socket
-import ssl
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.config import AUTH_KEYS, URL, ClientConfig, read_env_file
 from emissary_lib.doctor import certificates
+from emissary_lib.doctor.configuration import EXECUTE_API, Settings
 from emissary_lib.doctor.ports import Clock, Connection, Connector, Resolver
 from emissary_lib.doctor.report import Finding, failed, ok, skipped, warning
-from emissary_lib.endpoint import Endpoint
-from emissary_lib.exceptions import AuthenticationError, ConfigError
+from emissary_lib.exceptions import AuthenticationError
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.constants import CLOCK_SKEW
 from emissary_lib.protocol.httpdate import parse_http_date
-from emissary_lib.protocol.keys import Key, parse_keys
 
 #: Difference of clocks, in seconds, from which on one should be set: a few minutes are lost soon enough.
 NOTABLE_SKEW: Final = 60.0
 
 #: Longest wait for the gateway to tell the time, in seconds. A server that answers no GET is not waited for.
 TIME_TIMEOUT: Final = 5.0
-
-#: API Gateway's own names. A VPC endpoint for execute-api with private DNS makes them resolve to itself, and
-#: WebSocket APIs cannot be reached through it.
-_EXECUTE_API: Final = re.compile(r"[a-z0-9-]+\.execute-api\.[a-z0-9-]+\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
 
 #: What a VPC's addresses may be, and no public service's: RFC 1918, RFC 6598, RFC 4193, link-local.
 _PRIVATE: Final = tuple(
@@ -45,76 +35,6 @@ _ENDPOINT_REMEDY: Final = (
     "an execute-api VPC endpoint with private DNS captures this name, and WebSocket APIs cannot be reached "
     "through one: switch its private DNS off, or use a custom domain"
 )
-
-
-@dataclass
-class Settings:
-    """What the ladder is climbed with; the first rung fills in the rest.
-
-    Attributes:
-        environ: Where the settings stand.
-        env_file: Where those stand that are missing there.
-        ssl_context: For ``wss``; ``None`` for Python's default.
-        proxy_of: The proxy on the way to a URL, if there is one.
-        timeout: Longest wait of a rung, in seconds.
-        endpoint: The gateway.
-        key: What to sign with.
-        key_ids: The ids of all keys that are given.
-        private: Whether the gateway's name resolves to private addresses only.
-    """
-
-    environ: Mapping[str, str]
-    env_file: pathlib.Path
-    ssl_context: ssl.SSLContext | None
-    proxy_of: Callable[[str], tuple[str, int] | None]
-    timeout: float
-    endpoint: Endpoint | None = None
-    key: Key | None = None
-    key_ids: tuple[int, ...] = ()
-    private: bool = False
-
-    @property
-    def known_endpoint(self) -> Endpoint:
-        """The gateway; only behind the first rung."""
-        assert self.endpoint is not None, "the rung of the configuration comes first"
-        return self.endpoint
-
-    @property
-    def known_key(self) -> Key:
-        """What to sign with; only behind the first rung."""
-        assert self.key is not None, "the rung of the configuration comes first"
-        return self.key
-
-
-def configuration(settings: Settings) -> Finding:
-    """Are the settings there, and of the right shape?"""
-    try:
-        from_file = read_env_file(settings.env_file)
-        values = {**from_file, **settings.environ}
-        config = ClientConfig.from_env(values)
-        settings.endpoint, settings.key = Endpoint(config.url, settings.ssl_context), config.key
-        settings.proxy_of(config.url)
-    except ConfigError as exc:
-        return failed(Exit.SETTINGS, str(exc), f"set {URL} and {AUTH_KEYS}; example.env explains them")
-    ids = settings.key_ids = tuple(key.key_id for key in parse_keys(values[AUTH_KEYS]))
-    others = f", also given: {', '.join(map(str, ids[1:]))}" if ids[1:] else ""
-    source = "the environment" if URL in settings.environ else str(settings.env_file)
-    fact = f"{config.url} from {source}, signing with key id {ids[0]}{others}"
-    endpoint = settings.endpoint
-    if not endpoint.secure and not _is_loopback(endpoint.address[0]):
-        return warning(
-            fact, "ws:// is not encrypted: take WebSocketUrl from the stack's outputs, it is wss://"
-        )
-    if endpoint.path == "/" and _EXECUTE_API.fullmatch(endpoint.address[0]):
-        return warning(fact, "the URL has no stage: take WebSocketUrl from the stack's outputs as it is")
-    return ok(fact)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass
@@ -164,7 +84,7 @@ class Gateway:
         fact = f"{what} {host} is {', '.join(self._addresses)}"
         private = all(map(_is_private, self._addresses))
         self.settings.private = private and not self._proxied
-        if self.settings.private and _EXECUTE_API.fullmatch(host):
+        if self.settings.private and EXECUTE_API.fullmatch(host):
             return warning(f"{fact}: private addresses", _ENDPOINT_REMEDY, took)
         return ok(fact, took)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emissary_lib.doctor.gateway import Settings
+from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.ports import Clock
 from emissary_lib.doctor.report import Finding, ok, skipped, warning
 from emissary_lib.exceptions import EmissaryError, RemoteProtocolError

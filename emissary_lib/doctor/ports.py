@@ -94,7 +94,10 @@ class Connector(Protocol):
 
 
 class Way(Protocol):
-    """One session, step by step, in this order; each step raises what a dial raises there."""
+    """One session, step by step: in at the door, then its proof or a dial or both, then the rest.
+
+    Each step raises what a dial raises there.
+    """
 
     @property
     def gateway_errors(self) -> int:
@@ -106,6 +109,12 @@ class Way(Protocol):
 
     def knock(self, timeout: float) -> None:
         """Pass the door. Raises what :func:`emissary_lib.opening.knock` raises."""
+
+    def enter(self, timeout: float) -> None:
+        """The same as a dial does it: again and again while the door is throttled or fails.
+
+        Raises what :func:`emissary_lib.opening.pass_the_door` raises.
+        """
 
     def prove(self, timeout: float) -> Banner:
         """Have the server prove itself. Raises what :meth:`emissary_lib.opening.Exchange.prove` raises."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.deadline import Deadline
-from emissary_lib.doctor import gateway, keys_and_limits, network
+from emissary_lib.doctor import configuration, keys_and_limits, network
 from emissary_lib.doctor.bridge import Bridge
-from emissary_lib.doctor.gateway import Gateway, Settings
+from emissary_lib.doctor.configuration import Settings
+from emissary_lib.doctor.gateway import Gateway
 from emissary_lib.doctor.greetings import Greeting
 from emissary_lib.doctor.ladder import Rung, climb
 from emissary_lib.doctor.ports import Clock, Connector, Resolver, Way
@@ -131,7 +132,7 @@ def _rungs(
     stack.callback(before.close)
     stack.callback(bridge.close)
     looks = [
-        lambda: gateway.configuration(settings),
+        lambda: configuration.configuration(settings),
         before.dns,
         before.tcp,
         before.tls,
@@ -143,7 +144,8 @@ def _rungs(
         lambda: keys_and_limits.health(settings, world.health, clock),
     ]
     if target is not None:
-        vpc = Vpc(settings, target, greeting, lambda: bridge.open_way, bridge.make_way, clock)
+        vpc = Vpc(settings, target, greeting, bridge.make_way, clock)
+        stack.callback(vpc.close)
         looks += [vpc.allowed, vpc.relay, vpc.name, vpc.tcp, vpc.round_trip, vpc.greet, vpc.warm]
     return [Rung(name, look) for name, look in zip(RUNGS, looks, strict=False)]
 

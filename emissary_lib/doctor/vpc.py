@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.doctor.gateway import Settings
+from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.greetings import Greeting
 from emissary_lib.doctor.ports import Clock, Way
 from emissary_lib.doctor.remedies import NO_RELAY_REMEDY, OTHER_PROBLEM, TARGET_PROBLEMS, broke
@@ -53,40 +53,54 @@ class Vpc:
         settings: Whose VPC it is.
         target: What is to be reached.
         greeting: How it is expected to greet; ``None`` if that is not known.
-        way: The session; behind the rungs of the bridge.
-        second_way: Begins another session, for the warm start.
+        make_way: Begins a session: one for the target, as a dial would, and one more for the warm start.
         clock: Ours.
     """
 
     settings: Settings
     target: Target
     greeting: Greeting | None
-    way: Callable[[], Way]
-    second_way: Callable[[], Way]
+    make_way: Callable[[], Way]
     clock: Clock
-    _dialled: bool = field(default=False, init=False)
+    _way: Way | None = field(default=None, init=False)
     _problem: EmissaryError | TimeoutError | None = field(default=None, init=False)
     _took: float = field(default=0.0, init=False)
 
     def _dial(self) -> EmissaryError | TimeoutError | None:
-        """Dial, once; what became of it is told by several rungs."""
-        if not self._dialled:
-            self._dialled = True
+        """Dial, once; what became of it is told by several rungs.
+
+        In a session of its own, whose opening is one message as every dial's is: the bridge's rungs have
+        theirs answered in parts.
+        """
+        if self._way is None:
+            self._way = self.make_way()
             began = self.clock.monotonic()
             try:
-                self.way().dial(self.target, self.settings.timeout)
+                self._way.enter(self.settings.timeout)
+                began = self.clock.monotonic()
+                self._way.dial(self.target, self.settings.timeout)
             except (EmissaryError, TimeoutError) as exc:
                 self._problem = exc
             self._took = self.clock.monotonic() - began
         return self._problem
 
+    @property
+    def _open(self) -> Way:
+        assert self._way is not None, "the rung of the allow-list comes first"
+        return self._way
+
+    def close(self) -> None:
+        """End the session. Idempotent."""
+        if self._way is not None:
+            self._way.close()
+
     def allowed(self) -> Finding:
         """Is the target on the allow-list?"""
         problem = self._dial()
         if not isinstance(problem, TargetNotAllowedError):
-            known = problem is None or self.way().relay_spoke
+            known = problem is None or self._open.relay_spoke
             return ok(f"{self.target} is on the allow-list" if known else f"nobody refuses {self.target}")
-        if self.way().relay_spoke:
+        if self._open.relay_spoke:
             return failed(
                 Exit.NOT_ALLOWED,
                 f"{self.target.host} is on the allow-list, but not the address it has in the VPC",
@@ -101,10 +115,10 @@ class Vpc:
     def relay(self) -> Finding:
         """Does a relay start, and dial back?"""
         problem, took = self._dial(), self._took
-        if problem is None or self.way().relay_spoke:
+        if problem is None or self._open.relay_spoke:
             start = "warm" if took <= WARM else "cold or far away: see the rung warm"
             return ok(f"a relay started and reported ({start})", took)
-        errors = self.way().gateway_errors
+        errors = self._open.gateway_errors
         said = f"; the gateway reported {errors} errors" if errors else ""
         if isinstance(problem, AuthenticationError):
             return failed(
@@ -154,11 +168,11 @@ class Vpc:
         try:
             for _ in range(SAMPLES):
                 began = self.clock.monotonic()
-                self.way().ping(self.settings.timeout)
+                self._open.ping(self.settings.timeout)
                 samples.append(self.clock.monotonic() - began)
         except (EmissaryError, TimeoutError) as exc:
             return broke("no answer in time" if isinstance(exc, TimeoutError) else str(exc))
-        errors = self.way().gateway_errors
+        errors = self._open.gateway_errors
         typical = statistics.median(samples)
         fact = f"to the relay and back, median of {SAMPLES}; slowest {max(samples) * 1000:.0f} ms"
         if errors:
@@ -173,7 +187,7 @@ class Vpc:
         patience = min(GREETING_TIMEOUT, self.settings.timeout)
         began = self.clock.monotonic()
         try:
-            found = self.way().converse(self.greeting.request, self.greeting.judge, patience)
+            found = self._open.converse(self.greeting.request, self.greeting.judge, patience)
         except TimeoutError:
             if (cause := self._broken_tunnel()) is not None:  # a relay that does not answer explains it too
                 return broke(cause)
@@ -190,7 +204,7 @@ class Vpc:
     def _broken_tunnel(self) -> str | None:
         """Why the tunnel itself is broken; ``None`` if the relay answers."""
         try:
-            self.way().ping(min(PING_TIMEOUT, self.settings.timeout))
+            self._open.ping(min(PING_TIMEOUT, self.settings.timeout))
         except TimeoutError:
             return "no answer in time"
         except EmissaryError as exc:
@@ -200,13 +214,12 @@ class Vpc:
     def warm(self) -> Finding:
         """Was that a cold start? A second relay tells."""
         first = self._took
-        self.way().close()  # its relay is free for the second one
+        self._open.close()  # its relay is free for the second one
         if first <= WARM:
             return skipped("the first start was a warm one")
-        way = self.second_way()
+        way = self.make_way()
         try:
-            way.knock(self.settings.timeout)
-            way.prove(self.settings.timeout)
+            way.enter(self.settings.timeout)
             began = self.clock.monotonic()
             way.dial(self.target, self.settings.timeout)
             took = self.clock.monotonic() - began

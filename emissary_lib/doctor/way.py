@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from emissary_lib.deadline import Deadline
 from emissary_lib.endpoint import Endpoint
 from emissary_lib.exceptions import ClosedError, EmissaryError
-from emissary_lib.opening import Door, Exchange, knock
+from emissary_lib.opening import Door, Exchange, knock, pass_the_door
 from emissary_lib.protocol import socks5
 from emissary_lib.protocol.banner import Banner
 from emissary_lib.protocol.codes import Code
@@ -69,6 +69,7 @@ class SessionWay:
         self._tap: _Tap | None = None
         self._session: Session | None = None
         self._exchange: Exchange | None = None
+        self._greeted = b""
 
     @property
     def gateway_errors(self) -> int:
@@ -79,7 +80,12 @@ class SessionWay:
         return self._exchange is not None and self._exchange.parameters is not None
 
     def knock(self, timeout: float) -> None:
-        door = knock(self._endpoint, self._key, Deadline(timeout))
+        self._begin(knock(self._endpoint, self._key, Deadline(timeout)))
+
+    def enter(self, timeout: float) -> None:
+        self._begin(pass_the_door(self._endpoint, self._key, Deadline(timeout)))
+
+    def _begin(self, door: Door) -> None:
         self._door, self._tap = door, _Tap(door.transport)
         self._session = Session(Side.CLIENT, SessionConfig(), now=self._now())
         reader = OpeningReader(self._key, door.date, door.nonce, self._endpoint.host)
@@ -88,7 +94,8 @@ class SessionWay:
 
     def prove(self, timeout: float) -> Banner:
         session, exchange, _tap = self._opened
-        session.send_data(socks5.greeting())
+        self._greeted = socks5.greeting()
+        session.send_data(self._greeted)
         return exchange.prove(Deadline(timeout))
 
     def dial(self, target: Target, timeout: float) -> None:
@@ -96,7 +103,7 @@ class SessionWay:
         assert self._door
         whole = opening_bytes(key=self._key, date=self._door.date, nonce=self._door.nonce, target=target)
         exchange.target = target
-        session.send_data(whole[len(socks5.greeting()) :])
+        session.send_data(whole[len(self._greeted) :])
         exchange.run(Deadline(timeout))
 
     def ping(self, timeout: float) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from emissary_lib.doctor.gateway import Settings
+from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.ports import Connection, HttpAnswer, Tls, Way
 from emissary_lib.doctor.run import World
 from emissary_lib.endpoint import Endpoint
@@ -148,6 +148,9 @@ class FakeWay:
 
     def knock(self, timeout: float) -> None:
         self._step("knock")
+
+    def enter(self, timeout: float) -> None:
+        self._step("enter")
 
     def prove(self, timeout: float) -> Banner:
         self._step("prove")

@@ -30,7 +30,7 @@ def network() -> FakeNetwork:
 
 
 def test_text_has_a_line_for_each_rung_and_a_verdict(network: FakeNetwork) -> None:
-    status, said = run(network, FakeWay(network.clock, target_says=(b"S",)))
+    status, said = run(network, FakeWay(network.clock), FakeWay(network.clock, target_says=(b"S",)))
     assert status is Exit.OK
     assert "PostgreSQL answers, and offers TLS" in said
     assert said.rstrip().endswith("It holds.")
@@ -65,13 +65,14 @@ def test_the_greeting_follows_the_option_or_the_port(
     network: FakeNetwork, port: int, greet: str, heard: bytes
 ) -> None:
     way = FakeWay(network.clock)
-    run(network, way, target=Target("db.internal", port), greet=greet)
+    run(network, FakeWay(network.clock), way, target=Target("db.internal", port), greet=greet)
     assert way.heard == heard
 
 
 @pytest.mark.parametrize("json_line", [False, True])
 def test_no_secret_is_printed(network: FakeNetwork, json_line: bool) -> None:
-    _status, said = run(network, FakeWay(network.clock), json_line=json_line)
+    ways = FakeWay(network.clock), FakeWay(network.clock)
+    _status, said = run(network, *ways, json_line=json_line)
     assert json.loads(ENVIRON["EMISSARY_AUTH_KEYS"])[0]["data"] not in said
     assert KEY.secret.hex() not in said
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib.doctor.bridge import Bridge
-from emissary_lib.doctor.gateway import Settings
+from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.report import Finding, Status
 from emissary_lib.exceptions import (
     AnswerLostError,
@@ -156,6 +156,8 @@ def test_an_answer_tells_time_version_and_proof() -> None:
     assert answer.seconds == pytest.approx(0.06)
     assert bridge.version().fact == "protocol 2, emissary-lambda 1.2.3"
     assert bridge.proof().status is Status.OK
+    assert isinstance(bridge.way, FakeWay)
+    assert bridge.way.steps[-1] == "close"  # nobody needs it any more
 
 
 def test_an_answer_after_errors_of_the_gateway_is_a_warning() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from emissary_lib.doctor.gateway import Settings
+from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.keys_and_limits import health
 from emissary_lib.doctor.report import Finding, Status
 from emissary_lib.exceptions import LinkClosedError, RemoteProtocolError

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from emissary_lib.doctor.gateway import Settings
+from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.greetings import POSTGRES
 from emissary_lib.doctor.report import Result, Status, failed, ok
 from emissary_lib.doctor.run import RUNGS, examine, latencies
@@ -36,10 +36,11 @@ def network() -> FakeNetwork:
 
 
 def test_a_whole_ladder_holds_and_tells_every_hop(network: FakeNetwork) -> None:
-    takes = {"knock": 0.2, "prove": 0.05, "dial": 0.9, "ping": 0.04, "converse": 0.06}
+    bridge = FakeWay(network.clock, {"knock": 0.2, "prove": 0.05})
+    takes = {"enter": 0.3, "dial": 0.9, "ping": 0.04, "converse": 0.06}
     first = FakeWay(network.clock, takes, target_says=(b"N",))
     second = FakeWay(network.clock, {"dial": 0.2})
-    report = examine(fresh(), TARGET, POSTGRES, world=world(network, first, second))
+    report = examine(fresh(), TARGET, POSTGRES, world=world(network, bridge, first, second))
     assert [each.rung for each in report.results] == list(RUNGS)
     assert {each.finding.status for each in report.results} == {Status.OK}
     assert (report.url, report.target, report.exit) == (URL, "db.internal:5432", Exit.OK)
@@ -57,7 +58,8 @@ def test_a_whole_ladder_holds_and_tells_every_hop(network: FakeNetwork) -> None:
             "target": 0.02,
         }
     )
-    assert first.steps[-1] == second.steps[-1] == "close"
+    for way in (bridge, first, second):
+        assert way.steps[-1] == "close"
     assert network.closed == 1
 
 
@@ -70,7 +72,7 @@ def test_without_a_target_the_ladder_ends_at_the_proof(network: FakeNetwork) -> 
     behind = report.results[RUNGS.index("allowed") :]
     assert {each.finding.fact for each in behind} == {"no target was named"}
     assert (report.exit, report.target) == (Exit.OK, None)
-    assert way.steps == ["knock", "prove", "close"]
+    assert way.steps == ["knock", "prove", "close", "close"]
 
 
 def test_without_settings_nothing_is_asked(network: FakeNetwork) -> None:
@@ -91,7 +93,7 @@ def test_a_broken_rung_keeps_the_rest_from_being_tried(network: FakeNetwork) -> 
 def test_a_target_that_refuses_breaks_at_the_target(network: FakeNetwork) -> None:
     error = dial_error(TARGET, Code.TARGET_REFUSED)
     way = FakeWay(network.clock, raises={"dial": error}, relay_spoke=True)
-    report = examine(fresh(), TARGET, POSTGRES, world=world(network, way))
+    report = examine(fresh(), TARGET, POSTGRES, world=world(network, FakeWay(network.clock), way))
     assert report.broken is not None
     assert (report.broken.rung, report.exit) == ("target", Exit.REFUSED)
 

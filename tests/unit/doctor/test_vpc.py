@@ -20,7 +20,16 @@ def vpc(
     target: Target = TARGET,
     greeting: Greeting | None = POSTGRES,
 ) -> Vpc:
-    return Vpc(settings(), target, greeting, lambda: way, lambda: second or FakeWay(way.clock), way.clock)
+    left = [way, second or FakeWay(way.clock)]
+    return Vpc(settings(), target, greeting, lambda: left.pop(0), way.clock)
+
+
+def reached(way: FakeWay, target: Target = TARGET, greeting: Greeting | None = POSTGRES) -> Vpc:
+    """Behind the rung of the target."""
+    ladder = vpc(way, target=target, greeting=greeting)
+    assert ladder.tcp().status is Status.OK
+    way.steps.clear()
+    return ladder
 
 
 def climb(ladder: Vpc) -> list[Result]:
@@ -45,7 +54,7 @@ def test_a_target_that_is_reached_holds_on_every_rung_and_is_dialled_once() -> N
     way = FakeWay(FakeClock(), takes={"dial": 0.2})
     results = climb(vpc(way))
     assert [each.finding.status for each in results] == [Status.OK] * 4
-    assert way.steps == ["dial"]
+    assert way.steps == ["enter", "dial"]
     assert results[1].finding.seconds == pytest.approx(0.2)
     assert "warm" in results[1].finding.fact
     assert results[3].finding.fact == "the relay is connected to db.internal:5432"
@@ -128,14 +137,14 @@ def test_a_key_that_only_default_refuses_is_a_matter_of_keys() -> None:
 
 def test_the_round_trip_is_a_median() -> None:
     way = FakeWay(FakeClock(), takes={"ping": 0.04})
-    found = vpc(way).round_trip()
+    found = reached(way).round_trip()
     assert found.status is Status.OK
     assert found.seconds == pytest.approx(0.04)
     assert way.steps == ["ping"] * SAMPLES
 
 
 def test_a_round_trip_with_errors_of_the_gateway_is_a_warning() -> None:
-    found = vpc(FakeWay(FakeClock(), gateway_errors=1)).round_trip()
+    found = reached(FakeWay(FakeClock(), gateway_errors=1)).round_trip()
     assert found.status is Status.WARNING
 
 
@@ -147,14 +156,14 @@ def test_a_round_trip_with_errors_of_the_gateway_is_a_warning() -> None:
     ],
 )
 def test_a_tunnel_that_breaks_is_told_as_such(error: Exception, says: str) -> None:
-    found = vpc(FakeWay(FakeClock(), raises={"ping": error})).round_trip()
+    found = reached(FakeWay(FakeClock(), raises={"ping": error})).round_trip()
     assert (found.status, found.exit) == (Status.FAILED, Exit.CUT_OFF)
     assert says in found.fact
 
 
 def test_a_greeting_is_asked_for_and_timed() -> None:
     way = FakeWay(FakeClock(), takes={"converse": 0.07}, target_says=(b"S",))
-    found = vpc(way).greet()
+    found = reached(way).greet()
     assert found.status is Status.OK
     assert found.seconds == pytest.approx(0.07)
     assert way.heard == bytes.fromhex("0000000804d2162f")
@@ -162,38 +171,38 @@ def test_a_greeting_is_asked_for_and_timed() -> None:
 
 def test_a_port_that_tells_no_protocol_is_not_spoken_to() -> None:
     way = FakeWay(FakeClock())
-    found = vpc(way, target=Target("db.internal", 1433), greeting=None).greet()
+    found = reached(way, target=Target("db.internal", 1433), greeting=None).greet()
     assert found.status is Status.SKIPPED
     assert way.steps == []
 
 
 def test_a_target_that_does_not_speak_breaks_the_greeting() -> None:
-    found = vpc(FakeWay(FakeClock())).greet()
+    found = reached(FakeWay(FakeClock())).greet()
     assert (found.status, found.exit) == (Status.FAILED, Exit.GREETING)
     assert "silent for 10 s" in found.fact
 
 
 def test_a_target_that_does_not_speak_is_told_from_a_tunnel_that_died() -> None:
     way = FakeWay(FakeClock(), raises={"ping": TimeoutError()})
-    found = vpc(way).greet()
+    found = reached(way).greet()
     assert (found.exit, found.fact) == (Exit.CUT_OFF, "the tunnel broke: no answer in time")
     assert way.steps == ["converse", "ping"]
 
 
 def test_a_websocket_that_closes_while_the_target_is_asked_is_a_broken_tunnel() -> None:
-    found = vpc(FakeWay(FakeClock(), raises={"converse": LinkClosedError("1001")})).greet()
+    found = reached(FakeWay(FakeClock(), raises={"converse": LinkClosedError("1001")})).greet()
     assert (found.exit, found.fact) == (Exit.CUT_OFF, "the tunnel broke: 1001")
 
 
 def test_a_target_that_hangs_up_breaks_the_greeting() -> None:
-    found = vpc(FakeWay(FakeClock(), target_ends=True)).greet()
+    found = reached(FakeWay(FakeClock(), target_ends=True)).greet()
     assert found.exit is Exit.GREETING
     assert "hung up without a word" in found.fact
 
 
 def test_a_target_that_resets_breaks_the_greeting() -> None:
     error = dial_error(TARGET, Code.TARGET_RESET)
-    found = vpc(FakeWay(FakeClock(), raises={"converse": error})).greet()
+    found = reached(FakeWay(FakeClock(), raises={"converse": error})).greet()
     assert found.exit is Exit.GREETING
     assert "broke before PostgreSQL greeted" in found.fact
 
@@ -201,7 +210,7 @@ def test_a_target_that_resets_breaks_the_greeting() -> None:
 def test_a_second_start_tells_that_the_first_was_cold() -> None:
     clock = FakeClock()
     first = FakeWay(clock, takes={"dial": 1.2})
-    second = FakeWay(clock, takes={"knock": 0.5, "dial": 0.2})
+    second = FakeWay(clock, takes={"enter": 0.5, "dial": 0.2})
     ladder = vpc(first, second)
     climb(ladder)
     found = ladder.warm()
@@ -209,7 +218,7 @@ def test_a_second_start_tells_that_the_first_was_cold() -> None:
     assert found.seconds == pytest.approx(0.2)
     assert "was cold; a warm one saves 1000 ms" in found.fact
     assert first.steps[-1] == "close"  # before the second: its environment has to be free
-    assert second.steps == ["knock", "prove", "dial", "close"]
+    assert second.steps == ["enter", "dial", "close"]
 
 
 def test_a_second_start_that_takes_as_long_tells_that_it_is_the_way() -> None:
@@ -228,7 +237,7 @@ def test_no_second_start_is_made_after_a_warm_one() -> None:
     assert second.steps == []
 
 
-@pytest.mark.parametrize("step", ["knock", "prove", "dial"])
+@pytest.mark.parametrize("step", ["enter", "dial"])
 def test_a_second_start_that_fails_is_a_warning_and_leaves_nothing_open(step: str) -> None:
     clock = FakeClock()
     second = FakeWay(clock, raises={step: LinkClosedError("cut")})
@@ -242,5 +251,13 @@ def test_a_second_start_that_fails_is_a_warning_and_leaves_nothing_open(step: st
 def test_a_greeting_that_refuses_keeps_its_exit_status() -> None:
     error = b"E\x00\x00\x00\x16SFATAL\x00Mtoo many\x00\x00"
     way = FakeWay(FakeClock(), target_says=(error[:3], error[3:]))
-    found = vpc(way).greet()
+    found = reached(way).greet()
     assert (found.exit, found.fact) == (Exit.GREETING, "PostgreSQL refuses: too many")
+
+
+def test_the_session_is_closed_if_there_is_one() -> None:
+    way = FakeWay(FakeClock())
+    vpc(way).close()
+    assert way.steps == []
+    reached(way).close()
+    assert way.steps == ["close"]

@@ -69,6 +69,17 @@ def test_the_same_session_goes_on_to_the_target(bridge: Bridge, way: SessionWay)
     assert len(bridge.server.requests) == 1
 
 
+def test_a_dial_at_once_is_one_message_as_every_dial_s(
+    bridge: Bridge, behaviour: Behaviour, way: SessionWay
+) -> None:
+    behaviour.door = (429, 502)  # which a dial does not mind
+    way.enter(PATIENCE)
+    way.dial(Target.parse(TARGET), PATIENCE)
+    assert way.relay_spoke
+    (opening,) = sent(bridge, FrameType.OPENING)
+    assert opening.startswith(b"\x05\x01\x02") and b"db.internal" in opening
+
+
 def test_bytes_go_there_and_come_back_in_pieces(way: SessionWay) -> None:
     dialled(way)
     assert way.converse(b"hello", lambda data, ended: data if len(data) == 5 else None, PATIENCE) == b"hello"

@@ -1,0 +1,91 @@
+"""The first rung: each way in which a setting is missing, wrong, or odd."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from emissary_lib.doctor import configuration
+from emissary_lib.doctor.configuration import Settings
+from emissary_lib.doctor.report import Status
+from emissary_lib.exceptions import ConfigError
+from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.keys import Key, format_keys
+from tests.helpers.doctor import (
+    ENVIRON,
+    HOST,
+    KEY,
+    URL,
+    no_proxy,
+)
+
+
+def fresh(environ: dict[str, str], env_file: pathlib.Path = pathlib.Path("no.env")) -> Settings:
+    return Settings(environ, env_file, None, no_proxy, 20.0)
+
+
+def test_configuration_tells_url_source_and_key_ids_and_no_secret() -> None:
+    keys = format_keys([KEY, Key(8, b"s" * 32)])
+    given = fresh({**ENVIRON, "EMISSARY_AUTH_KEYS": keys})
+    found = configuration.configuration(given)
+    assert found.status is Status.OK
+    assert found.fact == f"{URL} from the environment, signing with key id 7, also given: 8"
+    assert (given.known_endpoint.url, given.known_key) == (URL, KEY)
+
+
+def test_configuration_is_read_from_the_env_file_too(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("".join(f"{name}='{value}'\n" for name, value in ENVIRON.items()))
+    found = configuration.configuration(fresh({}, path))
+    assert found.status is Status.OK
+    assert str(path) in found.fact
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"EMISSARY_URL": ""}, "EMISSARY_URL is not set"),
+        ({"EMISSARY_URL": "https://host/stage"}, "not of the form wss://host/stage"),
+        ({"EMISSARY_AUTH_KEYS": ""}, "EMISSARY_AUTH_KEYS is not set"),
+        ({"EMISSARY_AUTH_KEYS": "secret"}, "keys are not JSON"),
+        ({"EMISSARY_AUTH_KEYS": '[{"kid": 1, "data": "c2hvcnQ="}]'}, "key 1 has 5 secret bytes"),
+    ],
+)
+def test_a_setting_that_is_missing_or_wrong_breaks_the_first_rung(change: dict[str, str], says: str) -> None:
+    found = configuration.configuration(fresh({**ENVIRON, **change}))
+    assert (found.status, found.exit) == (Status.FAILED, Exit.SETTINGS)
+    assert says in found.fact
+    assert "EMISSARY_URL and EMISSARY_AUTH_KEYS" in found.remedy
+
+
+def test_an_env_file_that_cannot_be_read_breaks_the_first_rung(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("no setting\n")
+    found = configuration.configuration(fresh({}, path))
+    assert found.exit is Exit.SETTINGS
+    assert "line 1" in found.fact
+
+
+def test_a_proxy_that_is_none_breaks_the_first_rung() -> None:
+    def broken(url: str) -> tuple[str, int] | None:
+        raise ConfigError("the proxy in the environment is no URL")
+
+    given = fresh(ENVIRON)
+    given.proxy_of = broken
+    assert "the proxy in the environment" in configuration.configuration(given).fact
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("ws://gateway.example/stage", "not encrypted"), (f"wss://{HOST}", "no stage")],
+)
+def test_a_url_that_is_odd_but_may_work_is_a_warning(url: str, says: str) -> None:
+    found = configuration.configuration(fresh({**ENVIRON, "EMISSARY_URL": url}))
+    assert found.status is Status.WARNING
+    assert says in found.remedy
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:8080/emissary", "ws://localhost:1/x", "wss://db.example"])
+def test_a_local_cloud_and_a_custom_domain_are_fine(url: str) -> None:
+    assert configuration.configuration(fresh({**ENVIRON, "EMISSARY_URL": url})).status is Status.OK
