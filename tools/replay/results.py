@@ -38,9 +38,9 @@ def result(
         door: Where it dialled back to.
         moment: The present.
 
-    What one run has and another has not is made equal: times of the same minute, tokens, the relay's
-    instance id and the session's slots, which are drawn, the local port of a connection, messages that are repeated, and the order
-    in which a relay's arrive.
+    What one run has and another has not is made equal: times of the same minute, what is drawn (tokens, the
+    relay's instance id, the session's slots), the local port of a connection, messages that are repeated,
+    and the order in which a relay's arrive.
     """
     for launch in calls.launched:
         moment.drawn(launch["relay_token"], example.RELAY_TOKEN)
