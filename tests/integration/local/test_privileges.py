@@ -70,7 +70,8 @@ NEEDED: Final = [each for each in statements() if each not in FOR_AWS_ITSELF]
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[LocalCloud]:
-    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
+    # A limit, which is what takes slots, and reads them.
+    with LocalCloud(TEMPLATE, parameters={**PARAMETERS, "MaxSessions": "100"}) as running:
         yield running
 
 
