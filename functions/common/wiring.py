@@ -21,7 +21,13 @@ from functions.common.adapters.apigateway import PostToConnection, callback_endp
 from functions.common.adapters.clients import Sdk
 from functions.common.adapters.emf import use_emf
 from functions.common.adapters.json_logging import use_json
-from functions.common.adapters.keys import EnvironmentKeys, Secret, SecretKeys
+from functions.common.adapters.keys import (
+    LOOK_INTERVAL,
+    PROVEN_INTERVAL,
+    EnvironmentKeys,
+    Secret,
+    SecretKeys,
+)
 from functions.common.adapters.launcher import LambdaLauncher
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import KeysUnavailableError
@@ -107,10 +113,11 @@ class _Environment:
     def _new_store(self, table: str) -> DynamoSessionStore:
         return DynamoSessionStore(self._sdk.client("dynamodb"), table)
 
-    def _new_keys(self, settings: config.KeySettings) -> KeySource:
+    def _new_keys(self, settings: config.KeySettings, look_interval: float) -> KeySource:
         if not settings.secret:
             return EnvironmentKeys(settings.ring)
-        return SecretKeys(Secret(self._sdk.client("secretsmanager"), settings.secret))
+        secret = Secret(self._sdk.client("secretsmanager"), settings.secret)
+        return SecretKeys(secret, look_interval=look_interval)
 
     def _endpoint(self, event: GatewayEvent) -> str:
         return callback_endpoint(event.domain, event.stage, self._environ)
@@ -149,7 +156,7 @@ class Connect(_Environment):
 
     @functools.cached_property
     def _keys(self) -> KeySource:
-        return self._new_keys(self._settings.keys)
+        return self._new_keys(self._settings.keys, LOOK_INTERVAL)
 
     @functools.cached_property
     def _use_case(self) -> OnConnect:
@@ -199,7 +206,7 @@ class Default(_Environment):
 
     @functools.cached_property
     def _keys(self) -> KeySource:
-        return self._new_keys(self._settings.keys)
+        return self._new_keys(self._settings.keys, PROVEN_INTERVAL)
 
     @functools.cached_property
     def _launcher(self) -> LambdaLauncher:

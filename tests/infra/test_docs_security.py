@@ -74,7 +74,7 @@ def test_the_keys_are_read_by_the_functions_that_the_document_names() -> None:
 def test_the_life_of_a_key_is_the_codes() -> None:
     words = prose(section(DOCUMENT, "Keys"))
     assert f"remember them for {keys.MAX_AGE / 60:g} minutes" in words
-    assert f"at most every {keys.FETCH_INTERVAL:g} s" in words
+    assert f"at most every {keys.LOOK_INTERVAL:g} s" in words
     assert keys.MAX_STALE == 3600
     assert "old ones for at most an hour" in words
     assert f"({SECRET_BYTES} random bytes)" in words

@@ -45,16 +45,12 @@ RIGHTS = {
 #: Powertools reads them in every function: namespace and dimension of the metrics.
 POWERTOOLS = {"POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME"}
 
-KEYS_AND_LIMITS = {
-    "EMISSARY_AUTH_KEYS_SECRET",
-    "EMISSARY_MAX_SESSIONS",
-    "EMISSARY_MAX_SESSIONS_PER_KEY",
-}
-
 VARIABLES = {
-    "ConnectFunction": {*KEYS_AND_LIMITS, config.TABLE, config.LOG_LEVEL},
+    "ConnectFunction": {config.AUTH_KEYS_SECRET, config.TABLE, config.LOG_LEVEL},
     "DefaultFunction": {
-        *KEYS_AND_LIMITS,
+        config.AUTH_KEYS_SECRET,
+        config.MAX_SESSIONS,
+        config.MAX_SESSIONS_PER_KEY,
         config.ALLOWED_TARGETS,
         config.TABLE,
         config.RELAY_FUNCTION,
@@ -142,7 +138,7 @@ def test_every_variable_that_the_code_reads_is_given_to_somebody() -> None:
 def test_the_relay_has_no_key_and_no_table(template: Template) -> None:
     relay = template.functions["RelayFunction"]
     (table,) = template.tables.values()
-    assert not {config.AUTH_KEYS, *KEYS_AND_LIMITS, config.TABLE} & set(relay.environment)
+    assert not {config.AUTH_KEYS, config.AUTH_KEYS_SECRET, config.TABLE} & set(relay.environment)
     said = " ".join(strings([dict(relay.environment), list(relay.policies)]))
     assert table.name not in said and "secret" not in said
 

@@ -23,12 +23,17 @@ from functions.common.errors import KeysUnavailableError
 #: How long keys are taken for current, in seconds: a key that was retired is accepted no longer than this.
 MAX_AGE: Final = 300.0
 
-#: Least time between two fetches, in seconds. A key id that is not known is a reason to look again, because
-#: it may be new; strangers may show as many of them as they like.
-FETCH_INTERVAL: Final = 10.0
+#: Least time between two looks for a key id that is not known, in seconds. It may be new, so it is a reason
+#: to look; but at the door strangers may show as many as they like.
+LOOK_INTERVAL: Final = 10.0
 
-#: The same while there are no keys at all, and nobody can be let in.
-FIRST_INTERVAL: Final = 1.0
+#: The same behind the door, where whoever is asked about has shown a key that was known there.
+PROVEN_INTERVAL: Final = 1.0
+
+#: Least time from a fetch that failed to the next, in seconds: while there are no keys, and while old ones
+#: serve, when it would only make everybody wait.
+RETRY_INTERVAL: Final = 1.0
+STALE_INTERVAL: Final = 10.0
 
 #: How long the last good keys serve on while they cannot be fetched, in seconds since they were.
 MAX_STALE: Final = 3600.0
@@ -85,13 +90,21 @@ class SecretKeys:
     Args:
         fetch: Gives the keys' text (see :func:`parse_keys`), or raises KeysUnavailableError.
         clock: Wall clock. A monotonic one may stand still while the environment is frozen, for hours.
+        look_interval: Least time between two looks for a key id that is not known, in seconds.
     """
 
-    def __init__(self, fetch: Callable[[], str], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[], str],
+        clock: Callable[[], float] = time.time,
+        *,
+        look_interval: float = LOOK_INTERVAL,
+    ) -> None:
         self._fetch = fetch
         self._clock = clock
+        self._look_interval = look_interval
         self._ring: KeyRing | None = None
-        self._fetched = self._tried = 0.0
+        self._fetched = self._tried = self._looked = 0.0
         self._failure: KeysUnavailableError | None = None
 
     def keys(self, wanted: int) -> KeyRing:
@@ -105,11 +118,15 @@ class SecretKeys:
 
     def _is_due(self, wanted: int, now: float) -> bool:
         # A clock that was set back gives a negative age: that of keys of an unknown age.
-        interval = FIRST_INTERVAL if self._ring is None else FETCH_INTERVAL
-        if 0 <= now - self._tried < interval:
+        retry = RETRY_INTERVAL if self._ring is None else STALE_INTERVAL
+        if self._failure is not None and 0 <= now - self._tried < retry:
             return False
-        current = self._ring is not None and 0 <= now - self._fetched < MAX_AGE
-        return not current or self._ring is None or self._ring.get(wanted) is None
+        if self._ring is None or not 0 <= now - self._fetched < MAX_AGE:
+            return True
+        if self._ring.get(wanted) is not None or 0 <= now - self._looked < self._look_interval:
+            return False
+        self._looked = now
+        return True
 
     def _refresh(self, now: float) -> None:
         self._tried = now

@@ -11,10 +11,12 @@ from botocore.exceptions import EndpointConnectionError
 
 from emissary_lib.protocol.keys import Key, KeyRing, format_keys
 from functions.common.adapters.keys import (
-    FETCH_INTERVAL,
-    FIRST_INTERVAL,
+    LOOK_INTERVAL,
     MAX_AGE,
     MAX_STALE,
+    PROVEN_INTERVAL,
+    RETRY_INTERVAL,
+    STALE_INTERVAL,
     EnvironmentKeys,
     Secret,
     SecretKeys,
@@ -79,7 +81,6 @@ def test_a_rotation_has_no_moment_without_a_valid_key(
 ) -> None:
     assert source.keys(OLD.key_id).get(OLD.key_id) == OLD
     vault.text = format_keys([OLD, NEW])
-    clock.now += FETCH_INTERVAL
     both = source.keys(NEW.key_id)
     assert (both.get(OLD.key_id), both.get(NEW.key_id)) == (OLD, NEW), "at once, though the cache is young"
     vault.text = format_keys([NEW])
@@ -94,7 +95,16 @@ def test_unknown_key_ids_are_looked_up_seldom(source: SecretKeys, vault: Vault, 
     for second in range(100):
         clock.now = NOW + second
         assert source.keys(1000 + second).get(1000 + second) is None
-    assert vault.fetches == 100 // FETCH_INTERVAL
+    assert vault.fetches == 1 + 100 // LOOK_INTERVAL
+
+
+def test_behind_the_door_a_key_is_looked_for_soon_again(vault: Vault, clock: FakeClock) -> None:
+    source = SecretKeys(vault, clock, look_interval=PROVEN_INTERVAL)
+    assert source.keys(NEW.key_id).key_ids == source.keys(NEW.key_id).key_ids == (1,)
+    vault.text = format_keys([NEW])
+    clock.now += PROVEN_INTERVAL
+    assert source.keys(NEW.key_id).key_ids == (2,)
+    assert vault.fetches == 3
 
 
 def test_an_outage_leaves_the_keys_valid_for_a_bounded_time(
@@ -109,7 +119,7 @@ def test_an_outage_leaves_the_keys_valid_for_a_bounded_time(
     with pytest.raises(KeysUnavailableError, match="did not answer"):
         source.keys(OLD.key_id)
     vault.down = False
-    clock.now += FETCH_INTERVAL
+    clock.now += STALE_INTERVAL
     assert source.keys(OLD.key_id).get(OLD.key_id) == OLD
 
 
@@ -120,7 +130,7 @@ def test_without_any_keys_it_tries_again_soon(source: SecretKeys, vault: Vault, 
             source.keys(OLD.key_id)
     assert vault.fetches == 1
     vault.down = False
-    clock.now += FIRST_INTERVAL
+    clock.now += RETRY_INTERVAL
     assert source.keys(OLD.key_id).key_ids == (1,)
 
 
