@@ -290,7 +290,7 @@ def test_a_gateway_that_fails_now_and_then_is_a_warning(sick: LocalCloud) -> Non
         {"delay": 0.3},
         {"post_500": 0.2},
         {"crash": 0.2, "functions": ("DefaultFunction", "DisconnectFunction")},
-        {"connect_429": 0.3},
+        {"connect_429": 0.1},
         {"storm_every": 0.5},
         {"lost_write": 0.1},
         {"stale_read": 0.5},
