@@ -27,6 +27,9 @@ OPENING_TIME: Final = 60.0
 #: claimed, so this is never too short. Source: AWS Lambda developer guide, "Lambda quotas".
 RELAY_TIME: Final = 900.0
 
+#: How long ``$connect`` may take to answer, in seconds: its timeout in template.yaml.
+CONNECT_TIME: Final = 20.0
+
 #: How long the facts of a session are kept from its launch, and from its end, on, in seconds: who was in,
 #: when, to where (docs/operations.md).
 RECORD_TIME: Final = 7 * 86_400.0
@@ -281,6 +284,15 @@ class Session:
 
     def side(self, role: Role) -> Side:
         return self.dialer if role is Role.DIALER else self.relay
+
+    def arriving(self, role: Role, now: float) -> bool:
+        """Whether a side's connection may stand here before it exists: then a 410 says nothing.
+
+        A claim is written before ``$connect`` answers, and until then a post to the relay is answered 410. A
+        side that comes back asks by RESUME, which puts that right; a relay that has just claimed does not.
+        """
+        claimed = self.expires - RELAY_TIME
+        return role is Role.RELAY and self.relay.epoch == 1 and now < claimed + CONNECT_TIME
 
     def loss(self, now: float) -> Loss | None:
         """Why and when the session was lost though nobody has ended it, or None while it may live.

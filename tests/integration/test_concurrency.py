@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from emissary_lib import Dialer, LocalCloud
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, audit_record, audit_records
 from tests.helpers.servers import Server, echo
@@ -65,9 +67,10 @@ def test_thirty_connections_at_once_from_cold_each_get_their_own_bytes() -> None
             assert len(audit_records(cloud, session)) == 1
 
 
-def test_two_hundred_dials_in_a_row(dialer: Dialer) -> None:
+@pytest.mark.parametrize("dials", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_many_dials_in_a_row(dialer: Dialer, dials: int) -> None:
     with Server(echo) as target:
-        for number in range(200):
+        for number in range(dials):
             data = b"dial %d" % number
             with dialer.dial(target, DIAL) as sock:
                 sock.settimeout(SOON)

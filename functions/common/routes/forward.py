@@ -63,7 +63,10 @@ class Forward:
         while (peer := self._present(sender, session, request_id)) is not None:
             if peer != gone and posted(self.link, peer, text):
                 return self.peers.remember(sender.id, generation, peer)
-            after = forget(self.store, self.link, session, role, peer, self.end.clock())
+            now = self.end.clock()
+            if session.arriving(role, now):
+                return None  # and the sender sends it again
+            after = forget(self.store, self.link, session, role, peer, now)
             if after is None:
                 return answer(self.link, sender.id, answers.ended(None))
             # Once more only if another connection has taken its place since the session was read.

@@ -62,7 +62,10 @@ class OnResume:
                 # The sender asks again until it hears its peer, so the peer will be told.
                 logs.warning("notice not delivered", session=session.id, connection_id=peer, cause=str(exc))
                 break
-            after = forget(self.store, self.link, session, role, peer, self.end.clock())
+            now = self.end.clock()
+            if session.arriving(role, now):
+                break  # it will be told: the sender asks again until it hears its peer
+            after = forget(self.store, self.link, session, role, peer, now)
             if after is None:
                 return None
             session = after

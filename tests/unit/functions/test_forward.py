@@ -8,11 +8,11 @@ import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Frame, FrameType, encode
-from emissary_lib.protocol.payloads import Disconnected, Ended
+from emissary_lib.protocol.payloads import Disconnected, Ended, Resumed
 from functions.common.ports import Outcome
 from functions.common.responses import MessageNotHandledError
 from functions.common.routes.peers import PeerCache
-from functions.common.session import Claim, Role, Side, State
+from functions.common.session import CONNECT_TIME, Claim, Role, Side, State
 from tests.helpers.events import DIALER, INSTANCE, NOW, RELAY, SESSION, load_event
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.bridge import Bridge
@@ -143,6 +143,7 @@ def test_a_peer_that_answers_410_twice_is_forgotten_and_its_sender_told(
 ) -> None:
     bridge = Bridge(warm=warm)
     bridge.open()
+    bridge.clock.now += CONNECT_TIME
     bridge.send(sender, data())
     bridge.link.take()
     bridge.link.gone.add(gone)
@@ -162,6 +163,22 @@ def test_a_peer_that_answers_410_twice_is_forgotten_and_its_sender_told(
         assert len(bridge.peers) == 0, "a connection that is gone is not remembered"
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_relay_that_has_just_claimed_and_cannot_be_posted_to_yet_is_not_forgotten(warm: bool) -> None:
+    """Its claim is written before it has its 101, and until then a post is answered 410."""
+    bridge = Bridge(warm=warm)
+    bridge.open()
+    bridge.link.gone.add(RELAY)
+    assert bridge.send(DIALER, data()) == {"statusCode": 200}
+    assert bridge.send(DIALER, Frame(FrameType.RESUME, generation=2)) == {"statusCode": 200}
+    ((to, frame),) = bridge.link.take()
+    assert (to, Resumed.decode(frame.payload)) == (DIALER, Resumed(1, 1, DIALER, RELAY))
+    assert (bridge.session.relay, bridge.link.deleted) == (Side(RELAY, 1), [])
+    bridge.link.gone.clear()
+    bridge.send(DIALER, data())
+    assert bridge.link.take() == [(RELAY, data())]
+
+
 class RelayReturnsMeanwhile(FakeStore):
     """A relay claims again between the read of the session and the write that would forget its connection."""
 
@@ -177,6 +194,7 @@ def test_a_peer_that_was_replaced_since_the_read_is_not_forgotten_but_posted_to(
     bridge = Bridge(warm=warm)
     bridge.store = RelayReturnsMeanwhile()
     bridge.open()
+    bridge.clock.now += CONNECT_TIME
     bridge.send(DIALER, data())
     bridge.link.take()
     bridge.link.gone.add(RELAY)
@@ -189,6 +207,7 @@ def test_two_connections_gone_one_after_the_other_leave_the_peer_absent() -> Non
     bridge = Bridge()
     bridge.store = RelayReturnsMeanwhile()
     bridge.open()
+    bridge.clock.now += CONNECT_TIME
     bridge.link.gone |= {RELAY, "again="}
     bridge.send(DIALER, data())
     ((to, frame),) = bridge.link.take()
@@ -217,6 +236,7 @@ def test_a_message_that_finds_its_session_purged_and_its_peer_gone_is_answered_u
     bridge = Bridge()
     bridge.store = PurgedMeanwhile()
     bridge.open()
+    bridge.clock.now += CONNECT_TIME
     bridge.link.gone.add(RELAY)
     bridge.send(DIALER, data())
     ((to, frame),) = bridge.link.take()

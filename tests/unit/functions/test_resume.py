@@ -12,7 +12,7 @@ from emissary_lib.protocol.frames import Frame, FrameType
 from emissary_lib.protocol.payloads import Disconnected, End, Ended, Resumed
 from functions.common.ports import Outcome
 from functions.common.responses import MessageNotHandledError
-from functions.common.session import Connection, Role, Side, State
+from functions.common.session import CONNECT_TIME, Connection, Role, Side, State
 from tests.helpers.events import DIALER, DIALER_AGAIN, NOW, RELAY, SESSION, load_event
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.bridge import Bridge
@@ -150,6 +150,7 @@ def test_a_peer_that_answers_410_once_is_told_all_the_same() -> None:
 
 def test_a_peer_that_is_gone_is_forgotten_and_the_sender_told_so_in_the_same_answer() -> None:
     bridge = resumed()
+    bridge.clock.now += CONNECT_TIME
     bridge.link.gone.add(RELAY)
     bridge.send(DIALER_AGAIN, RESUME)
     assert told(bridge) == {DIALER_AGAIN: Resumed(2, 1, DIALER_AGAIN, None)}
@@ -172,6 +173,7 @@ def test_a_peer_that_has_just_come_back_is_told_on_its_new_connection() -> None:
     store = ClearMeets()
     bridge = opened(store)
     bridge.resume()
+    bridge.clock.now += CONNECT_TIME
     bridge.link.gone.add(RELAY)
     store.happens = bridge.reclaim
     bridge.send(DIALER_AGAIN, RESUME)
@@ -183,6 +185,7 @@ def test_a_peer_that_has_just_come_back_is_told_on_its_new_connection() -> None:
 def test_a_session_that_ends_while_its_peer_is_looked_for_is_answered_ended(purged: bool) -> None:
     store = ClearMeets()
     bridge = opened(store)
+    bridge.clock.now += CONNECT_TIME
     bridge.link.gone.add(RELAY)
     if purged:
         store.happens = store.sessions.clear
