@@ -247,6 +247,9 @@ class Dialer:
             elif isinstance(event, GoingAway):
                 info.announce_end(event.remaining / 1000, time.time())
 
+        if opened.announced:
+            on_event(opened.announced)
+
         def attach(sock: socket.socket) -> Callable[[], None]:
             door = ResumeDoor(self._endpoint, self._key, opened.id, opened.parameters.resume_token)
             link = SocketLink(opened.transport, door)

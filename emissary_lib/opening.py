@@ -29,7 +29,7 @@ from emissary_lib.protocol.banner import Banner
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLOCK_SKEW
 from emissary_lib.protocol.errors import RemoteProtocolError
-from emissary_lib.protocol.events import Aborted, RelayOpened
+from emissary_lib.protocol.events import Aborted, GoingAway, RelayOpened
 from emissary_lib.protocol.httpdate import http_date
 from emissary_lib.protocol.keys import Key
 from emissary_lib.protocol.opening import OpeningReader, opening_bytes
@@ -64,6 +64,7 @@ class OpenedSession:
         session: Its state on this side.
         transport: Its WebSocket.
         parameters: What the relay said of its limits, as of ``opened_at`` (seconds since 1970 UTC).
+        announced: That its end is near, if it has said so already.
     """
 
     id: str
@@ -71,6 +72,7 @@ class OpenedSession:
     transport: WebSocketTransport
     parameters: Opened
     opened_at: float
+    announced: GoingAway | None = None
 
 
 def open_session(
@@ -130,7 +132,9 @@ def _open_once(
         transport.close()
         transport.release()
         raise
-    return OpenedSession(session_id(nonce), session, transport, parameters, time.time())
+    return OpenedSession(
+        session_id(nonce), session, transport, parameters, time.time(), announced=exchange.announced
+    )
 
 
 def _timed_out(target: Target, deadline: Deadline, step: str) -> DialTimeoutError:
@@ -249,6 +253,7 @@ class Exchange:
         self._transport = transport
         self._reader = reader
         self._parameters: Opened | None = None
+        self.announced: GoingAway | None = None  # the user has nobody yet who could hear of it
 
     @property
     def parameters(self) -> Opened | None:
@@ -309,6 +314,8 @@ class Exchange:
         while event := session.next_event():
             if isinstance(event, RelayOpened):
                 self._parameters = event.parameters
+            elif isinstance(event, GoingAway):
+                self.announced = event
             elif isinstance(event, Aborted):
                 raise self._aborted(event)
         self._read()

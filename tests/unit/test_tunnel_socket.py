@@ -83,6 +83,15 @@ def test_the_end_is_announced_once_for_each_time_that_is_left(
     assert abs(sock.session.expires_at - time.time() - 10) < 5
 
 
+def test_an_end_that_is_announced_before_the_dial_is_over_is_not_lost() -> None:
+    def announce(relay: Relay) -> None:
+        relay.control(FrameType.GOAWAY, GoAway(Code.RELAY_DEADLINE, 10_000).encode())
+
+    with Bridge(Behaviour(script=announce)) as bridge, Dialer(bridge.url, KEY).dial(TARGET, PATIENCE) as sock:
+        assert sock.session is not None and sock.session.going_away
+        assert abs(sock.session.expires_at - time.time() - 10) < 5
+
+
 def told(bridge: Bridge, sock: TunnelSocket) -> None:
     """Wait until all that the bridge has said so far was heard; one connection keeps the order."""
     bridge.relay().write(b".")
