@@ -52,6 +52,7 @@ ROUTES = {
     "default_data_gone": ("$default", "MESSAGE", DIALER),
     "default_data_stranger": ("$default", "MESSAGE", "Uv8fgone1FiACDI="),
     "default_probe": ("$default", "MESSAGE", DIALER),
+    "default_health": ("$default", "MESSAGE", DIALER),
     "default_forged": ("$default", "MESSAGE", DIALER),
     "disconnect_dialer": ("$disconnect", "DISCONNECT", DIALER),
     "disconnect_relay": ("$disconnect", "DISCONNECT", RELAY),

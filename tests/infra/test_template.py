@@ -12,7 +12,7 @@ from emissary_lib.local.template import Template, read_template
 from emissary_lib.protocol.constants import GRACE
 from functions.common import audit, config
 from functions.common.adapters import items
-from functions.common.session import OPENING_TIME, RELAY_TIME
+from functions.common.session import CONNECT_TIME, OPENING_TIME, RELAY_TIME
 from tests.helpers.translation import REQUIRED, TEMPLATE, source, strings
 
 #: API Gateway's longest integration, in seconds (API Gateway WebSocket quotas).
@@ -152,6 +152,7 @@ def test_only_the_relay_is_in_the_vpc() -> None:
 def test_times_fit_into_each_other(template: Template) -> None:
     relay = template.functions["RelayFunction"]
     assert relay.timeout == RELAY_TIME == 900
+    assert template.functions["ConnectFunction"].timeout == CONNECT_TIME
     assert relay.event_age == OPENING_TIME
     assert relay.retry_attempts == 0
     for name in ("ConnectFunction", "DefaultFunction", "DisconnectFunction"):
