@@ -295,11 +295,11 @@ def test_a_gateway_that_fails_now_and_then_is_a_warning(sick: LocalCloud) -> Non
         {"lost_write": 0.1},
         {"stale_read": 0.5},
         {"database_500": 0.1},
-        {"kept_dead": 0.5},
+        pytest.param({"kept_dead": 0.5}, marks=pytest.mark.slow),  # many timeouts, of three seconds each
         {"disconnect_missing": 1.0},
         {"disconnect_late": 1.0},
         {"duplicate_invoke": 1.0},
-        {"cold_start": 1.0},
+        pytest.param({"cold_start": 1.0}, marks=pytest.mark.slow),
         {"invoke_500": 0.3},
     ],
     ids=lambda faults: next(iter(faults)),

@@ -225,7 +225,7 @@ def test_foreground_run_prints_one_json_line_and_the_cost_at_the_end() -> None:
                 os.kill(os.getpid(), signal.SIGINT)
 
     output = Output()
-    threads = threading.active_count()
+    threads, handler = threading.active_count(), signal.getsignal(signal.SIGINT)
     assert run_foreground(str(TEMPLATE), TARGETS, json_line=True, out=output) == 0  # type: ignore[arg-type]
     ready, farewell = (json.loads(line) for line in output.text.splitlines())
     assert set(ready) == {"url", "key", "pid"}
@@ -233,7 +233,7 @@ def test_foreground_run_prints_one_json_line_and_the_cost_at_the_end() -> None:
     assert _gone(ready["pid"])
     assert farewell["cost"] == 0.0
     assert threading.active_count() == threads
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_operator_sees_the_tables_and_functions_get_more_variables(monkeypatch: pytest.MonkeyPatch) -> None:
