@@ -120,7 +120,8 @@ def test_an_unknown_side_or_way_is_refused() -> None:
 
 def test_a_silent_connection_takes_posts_hears_nothing_and_is_noticed_late() -> None:
     async def scenario() -> None:
-        limits, faults = Limits(time_scale=0.001), Faults(silence_seconds=3000.0)  # 3 s
+        limits = Limits(time_scale=0.001, idle_seconds=1e6, life_seconds=1e6)
+        faults = Faults(silence_seconds=2000.0)  # 2 s
         async with connected(limits=limits, faults=faults) as (cloud, client, connection_id):
             assert cloud.gateway.cutter.cut("dialer", "silent") == 1
             await cloud.call("post_to_connection", ConnectionId=connection_id, Data=b"into the void")
