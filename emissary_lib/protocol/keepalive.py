@@ -66,12 +66,15 @@ class Keepalive:
         self.heard(now)
         self.spoke(now)
 
-    def next_timeout(self, unacked_since: float | None) -> float:
+    def next_timeout(self, unacked_since: float | None, *, asking: bool = True) -> float | None:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
 
         Args:
             unacked_since: Since when data has been unacknowledged or waiting; ``None`` when none is.
+            asking: Whether anybody can be asked; if not, nothing is due.
         """
+        if not asking:
+            return None
         if self._asked is not None:
             return min(self._repeat_at, self._asked + self._times.deadline)
         idle = min(self._heard, self._spoke) + self._times.interval
@@ -79,9 +82,10 @@ class Keepalive:
             return idle
         return min(idle, max(self._heard, unacked_since) + self._times.when_unacked)
 
-    def handle_timeout(self, now: float, unacked_since: float | None) -> Beat:
+    def handle_timeout(self, now: float, unacked_since: float | None, *, asking: bool = True) -> Beat:
         """Tell what is due."""
-        if now < self.next_timeout(unacked_since):
+        due = self.next_timeout(unacked_since, asking=asking)
+        if due is None or now < due:
             return Beat.NOTHING
         if self._asked is None:
             self._asked = now

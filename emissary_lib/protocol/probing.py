@@ -59,29 +59,29 @@ class Probing:
         """The dialer can be reached again. That it is there is not said: its silence counts on."""
         self.answered(now)
 
-    @property
-    def orphaned_at(self) -> float:
-        """When the dialer has been silent for too long, whatever our own WebSocket does meanwhile."""
-        return self._heard + self._times.orphan
-
-    def next_timeout(self, unacked_since: float | None) -> float:
+    def next_timeout(self, unacked_since: float | None, *, asking: bool = True) -> float:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
 
         Args:
             unacked_since: Since when data has been unacknowledged or waiting; ``None`` when none is.
+            asking: Whether anybody can be asked. The dialer's silence counts even if not: that our own
+                WebSocket is away too does not bring it back.
         """
+        orphaned_at = self._heard + self._times.orphan
+        if not asking:
+            return orphaned_at
         if self._asked is not None:
-            return min(self.orphaned_at, self._asked + self._times.deadline)
+            return min(orphaned_at, self._asked + self._times.deadline)
         due = self._quiet_since + self._times.silence
         if unacked_since is not None:
             due = min(due, max(self._quiet_since, unacked_since) + self._times.when_unacked)
-        return min(self.orphaned_at, due)
+        return min(orphaned_at, due)
 
-    def handle_timeout(self, now: float, unacked_since: float | None) -> Beat:
+    def handle_timeout(self, now: float, unacked_since: float | None, *, asking: bool = True) -> Beat:
         """Tell what is due."""
-        if now < self.next_timeout(unacked_since):
+        if now < self.next_timeout(unacked_since, asking=asking):
             return Beat.NOTHING
-        if now >= self.orphaned_at:
+        if now >= self._heard + self._times.orphan:
             return Beat.PEER_DEAD
         if self._asked is None:
             self._asked = now

@@ -228,24 +228,19 @@ class Session:
             return None
         if ending := self._lifecycle.ending:
             return ending.next_timeout if self._resumption.link_up else ending.until
-        times = [self._resumption.next_timeout(), self._orphaned_at]
+        times = [self._resumption.next_timeout()]
         if self._resumption.may_send:
             times.append(self._duplex.next_timeout())
-            if self._watching:
-                times.append(self._watching.next_timeout(self._duplex.outstanding_since))
+        if self._watch:
+            times.append(self._watch.next_timeout(self._duplex.outstanding_since, asking=self._may_ask))
         if self._farewell:
             times.append(self._farewell.next_timeout(heard=self._resumption.may_send))
         return min((at for at in times if at is not None), default=None)
 
     @property
-    def _watching(self) -> Keepalive | Probing | None:
-        """The watch, while it counts: an opening, and a connection that is away, have their own deadline."""
-        return self._watch if self.state is State.OPEN and self._resumption.may_send else None
-
-    @property
-    def _orphaned_at(self) -> float | None:
-        """When a relay's dialer has been silent for too long, be our own connection there or not."""
-        return self._watch.orphaned_at if isinstance(self._watch, Probing) and self.alive else None
+    def _may_ask(self) -> bool:
+        """Whether silence is asked about: an opening, and a connection that is away, have their deadline."""
+        return self.state is State.OPEN and self._resumption.may_send
 
     def handle_timeout(self, now: float) -> None:
         """Do what the clock makes due; harmless when nothing is. ``messages_to_send`` has the outcome."""
@@ -256,10 +251,8 @@ class Session:
             return
         if self._resumption.may_send:
             self._duplex.handle_timeout(now)
-        if self._watching:
-            self._beat(self._watching, now)
-        if self._orphaned_at is not None and now >= self._orphaned_at:
-            self._give_up(Code.DIALER_GONE, now)
+        if self._watch:
+            self._beat(self._watch, now)
         verdict = self._resumption.verdict(now)
         if verdict is not None:
             self._give_up(verdict, now)
@@ -272,7 +265,7 @@ class Session:
             self._lifecycle.finish(code)  # nobody can be told
 
     def _beat(self, watch: Keepalive | Probing, now: float) -> None:
-        match watch.handle_timeout(now, self._duplex.outstanding_since):
+        match watch.handle_timeout(now, self._duplex.outstanding_since, asking=self._may_ask):
             case Beat.PING:
                 self._outbox.ping()
             case Beat.PROBE:
@@ -281,7 +274,7 @@ class Session:
                 self._lifecycle.tell(LinkDead())
                 self.link_lost(Code.LINK_DEAD, MEANINGS[Code.LINK_DEAD], now)
             case Beat.PEER_DEAD:
-                self._lifecycle.abort(Code.DIALER_GONE, MEANINGS[Code.DIALER_GONE], now)
+                self._give_up(Code.DIALER_GONE, now)
 
     # -- messages out ---------------------------------------------------------------------------
 
