@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from emissary_lib.backoff import back_off
 from emissary_lib.deadline import Deadline
 from emissary_lib.endpoint import Endpoint
 from emissary_lib.exceptions import (
@@ -39,9 +39,6 @@ from emissary_lib.protocol.states import Side, State
 from emissary_lib.protocol.targets import Target
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.websocket import WebSocketTransport, connect
-
-#: Waits between attempts at a gateway that is throttled or broken, in seconds: first, and longest.
-BACK_OFF: Final = (0.1, 2.0)
 
 #: Ends of a session that was still opening, after which a new session may do better.
 _START_OVER: Final = frozenset(
@@ -91,7 +88,7 @@ def open_session(
         RemoteProtocolError: The server does not speak the protocol.
     """
     progress = _Progress()
-    wait = BACK_OFF[0]
+    waits = back_off()
     while True:
         try:
             return _open_once(endpoint, key, target, config, deadline, progress)
@@ -99,7 +96,7 @@ def open_session(
             # Cut off before a relay had reached the target: there is nothing to lose, so start over.
             if isinstance(exc, DialError) and exc.code not in _START_OVER:
                 raise
-            wait = _pause(wait, deadline, exc)
+            _pause(next(waits), deadline, exc)
         except TimeoutError as exc:
             raise _timed_out(target, deadline, progress.step) from exc
 
@@ -148,14 +145,12 @@ def _timed_out(target: Target, deadline: Deadline, step: str) -> DialTimeoutErro
     )
 
 
-def _pause(wait: float, deadline: Deadline, cause: EmissaryError) -> float:
-    """Wait before the next attempt; gives the wait after that. Raises ``cause`` if there is no time."""
-    seconds = wait * random.uniform(0.5, 1.5)
+def _pause(seconds: float, deadline: Deadline, cause: EmissaryError) -> None:
+    """Wait before the next attempt. Raises ``cause`` if there is no time."""
     remaining = deadline.remaining()
     if remaining is not None and remaining <= seconds:
         raise cause
     time.sleep(seconds)
-    return min(BACK_OFF[1], wait * 2)
 
 
 @dataclass(frozen=True)
@@ -195,16 +190,16 @@ def pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> Door:
         EmissaryError: As :func:`knock`, of the last attempt; a refusal as :func:`refusal` has it, at once.
         TimeoutError: The deadline passed.
     """
-    wait = BACK_OFF[0]
+    waits = back_off()
     while True:
         try:
             return knock(endpoint, key, deadline)
         except AnswerLostError as exc:
-            wait = _pause(wait, deadline, exc)
+            _pause(next(waits), deadline, exc)
         except GatewayRefusedError as exc:
             if exc.http_status != 429 and exc.http_status < 500:
                 raise refusal(exc, key) from exc
-            wait = _pause(wait, deadline, exc)
+            _pause(next(waits), deadline, exc)
 
 
 def refusal(refused: GatewayRefusedError, key: Key) -> EmissaryError:

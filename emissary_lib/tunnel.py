@@ -12,7 +12,6 @@ messages need no order, so nobody waits for anybody.
 from __future__ import annotations
 
 import contextlib
-import random
 import selectors
 import socket
 import threading
@@ -20,6 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from emissary_lib.backoff import back_off
 from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import LinkRefusedError, TransportError
 from emissary_lib.loopback import reset, reset_when_taken
@@ -32,10 +32,6 @@ from emissary_lib.wakeup import Wakeup
 
 #: A program that takes SIGPIPE as it comes (many tools do) must not die of closing its own socket.
 _SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
-
-
-#: Waits between attempts to reconnect, in seconds: first, and longest. The first attempt is made at once.
-BACK_OFF: Final = (0.1, 2.0)
 
 #: Longest that one attempt to reconnect may take, in seconds.
 ATTEMPT_TIMEOUT: Final = 10.0
@@ -299,7 +295,7 @@ class Tunnel:
         """Replace the connection for as long as the session wants one; whether there is one again."""
         gone = Code.DIALER_GONE if self._session.side is Side.CLIENT else Code.RELAY_GONE
         self._apply(lambda now: self._session.link_lost(gone, reason, now))
-        pause = BACK_OFF[0]
+        waits = back_off()  # the first attempt is made at once
         while (attempt := self._next_attempt()) is not None:
             epoch, deadline = attempt
             try:
@@ -308,8 +304,7 @@ class Tunnel:
                 self._refused(Code.UNKNOWN_SESSION, str(exc))
                 return False
             except (TransportError, TimeoutError):
-                self._pause(pause * random.uniform(0.5, 1.5))
-                pause = min(BACK_OFF[1], pause * 2)
+                self._pause(next(waits))
             else:
                 self._apply(self._session.link_restored)
                 return True

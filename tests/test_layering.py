@@ -47,6 +47,7 @@ AWS = {"boto3", "botocore"}
 #: What the library beside the local cloud, the demonstration and the measurements may use of itself.
 LIBRARY = {
     "emissary_lib._version",
+    "emissary_lib.backoff",
     "emissary_lib.config",
     "emissary_lib.deadline",
     "emissary_lib.dialer",
@@ -67,6 +68,7 @@ LIBRARY = {
 }
 #: The parts of the library on which the relay stands, beside the core and the transport.
 RELAY_LIBRARY = {
+    "emissary_lib.backoff",
     "emissary_lib.endpoint",
     "emissary_lib.loopback",
     "emissary_lib.tunnel",

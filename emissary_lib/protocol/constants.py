@@ -82,6 +82,9 @@ GRACE: Final = 60.0
 #: When GOAWAY goes out, in seconds before the relay's end (section 5.6).
 GOAWAY_BEFORE: Final = (30.0, 10.0)
 
+#: Waits between two attempts to reconnect, in seconds: first, and longest (section 5.2).
+BACK_OFF: Final = (0.1, 2.0)
+
 #: Seconds between two RESUME messages; the last one is repeated (section 5.3).
 RESUME_INTERVALS: Final = (1.0, 2.0, 4.0, 5.0)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import BACK_OFF
 from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.payloads import Disconnected, End, Ended, Resumed
 from emissary_lib.protocol.session import Outgoing, Session
@@ -20,9 +21,6 @@ from emissary_lib.protocol.states import Side, State
 from tests.helpers.clock import Clock
 
 GATEWAY_ERROR = '{"message": "Internal server error", "connectionId":"Ab1=", "requestId":"Cd2="}'
-
-#: What the driver of a session waits between attempts, in seconds: at first, and at most.
-_BACK_OFF = (0.1, 2.0)
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ class Carrier:
         self._held[side] = None
         gone = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
         self._sessions[side].link_lost(gone, "the test cut it", self._clock.now)
-        self._attempt(side, _BACK_OFF[0])
+        self._attempt(side, BACK_OFF[0])
 
     def _attempt(self, side: Side, pause: float) -> None:
         """As ``Tunnel._reconnect`` does."""
@@ -195,7 +193,7 @@ class Carrier:
         failing = self._random.random() < self._faults.attempt
         if failing or self._clock.now < self._unreachable[side]:
             again = pause * self._random.uniform(0.5, 1.5)
-            self._travel(lambda: self.later(again, lambda: self._attempt(side, min(_BACK_OFF[1], pause * 2))))
+            self._travel(lambda: self.later(again, lambda: self._attempt(side, min(BACK_OFF[1], pause * 2))))
         else:
             self._travel(lambda: self._connect(side, epoch, pause))
 
@@ -209,7 +207,7 @@ class Carrier:
         fresh = self._known[side] = self._connection(side)
         if self._random.random() < self._faults.unheard:
             self.later(self._random.uniform(0, 30), lambda: self._shut(fresh))
-            self._travel(lambda: self._attempt(side, min(_BACK_OFF[1], pause * 2)))
+            self._travel(lambda: self._attempt(side, min(BACK_OFF[1], pause * 2)))
         else:
             self._travel(lambda: self._connected(side, fresh))
 
