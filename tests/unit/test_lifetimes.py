@@ -69,7 +69,8 @@ def test_a_target_that_never_answers_holds_the_program_two_seconds_at_most() -> 
 
 def test_a_forked_child_exits_at_once_and_leaves_the_tunnel_to_its_parent() -> None:
     program = """
-import time
+import time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what this is about
 began = time.monotonic()
 pid = os.fork()
 if pid == 0:

@@ -44,8 +44,10 @@ def ask(client: websocket.WebSocket, question: str) -> Any:
 
 
 def _gone(pid: int) -> bool:
+    """Whether it can be waited for, which a process whose first thread alone has ended cannot."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return state == "Z" and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
     except FileNotFoundError:
         return True
 
