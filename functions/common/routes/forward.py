@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from functions.common import answers
 from functions.common.ports import PeerLink, SessionStore
-from functions.common.routes.absence import forget
+from functions.common.routes.absence import reach
 from functions.common.routes.ending import EndSession
 from functions.common.routes.lookup import Found, find
 from functions.common.routes.peers import PeerCache
@@ -59,30 +59,34 @@ class Forward:
             gone: A connection that has just been found not to exist any more.
         """
         sender, session = found
-        role = sender.role.other
-        while (peer := self._present(sender, session, request_id)) is not None:
-            if peer != gone and posted(self.link, peer, text):
-                return self.peers.remember(sender.id, generation, peer)
-            now = self.end.clock()
-            if session.arriving(role, now):
-                return None  # and the sender sends it again
-            after = forget(self.store, self.link, session, role, peer, now)
-            if after is None:
-                return answer(self.link, sender.id, answers.ended(None))
-            # Once more only if another connection has taken its place since the session was read.
-            session, gone = after, peer
+        if self._away(sender, session, request_id):
+            return
+        role, end = sender.role.other, self.end
+        after, peer = reach(
+            self.store,
+            self.link,
+            session,
+            role,
+            lambda _, to: posted(self.link, to, text),
+            end.clock,
+            gone=gone,
+        )
+        if peer is None:
+            self._away(sender, after, request_id)
+        else:
+            self.peers.remember(sender.id, generation, peer)
 
-    def _present(self, sender: Connection, session: Session, request_id: str) -> str | None:
-        """The peer's connection; if there is none to post to, None, and the sender has been told."""
-        if session.state is State.ENDED:
+    def _away(self, sender: Connection, session: Session | None, request_id: str) -> bool:
+        """Whether the peer has no connection; then the sender has been told what there is to tell."""
+        if session is None or session.state is State.ENDED:
             answer(self.link, sender.id, answers.ended(session))
-            return None
+            return True
         if self.end.overdue(session, request_id):
-            return None
+            return True
         role = sender.role.other
         side = session.side(role)
         if side.connection is None and session.state is State.OPEN:
             # Each time, because any message may be lost, and the sender falls silent once it has heard.
             text = answers.disconnected(role, side.epoch, session.generation)
             answer(self.link, sender.id, text)
-        return side.connection
+        return side.connection is None

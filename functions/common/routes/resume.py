@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functions.common import answers, logs
 from functions.common.errors import PeerError
 from functions.common.ports import PeerLink, SessionStore
-from functions.common.routes.absence import forget
+from functions.common.routes.absence import reach
 from functions.common.routes.ending import EndSession
 from functions.common.routes.posting import answer, close, posted
-from functions.common.session import Connection, Role, Session, State, may_restore
+from functions.common.session import Connection, Session, State, may_restore
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class OnResume:
             return answer(self.link, sender.id, answers.ended(session))
         if session.side(sender.role).connection != sender.id or self.end.overdue(session, request_id):
             return
-        told = self._tell_peer(session, sender.role.other)
+        told, _ = reach(self.store, self.link, session, sender.role.other, self._told, self.end.clock)
         if told is None or told.state is State.ENDED:
             return answer(self.link, sender.id, answers.ended(told))
         # The sender last: what it hears is what has been found out about its peer.
@@ -52,21 +52,10 @@ class OnResume:
             logs.info("connection restored", session=session.id, role=sender.role.value, epoch=sender.epoch)
         return session
 
-    def _tell_peer(self, session: Session, role: Role) -> Session | None:
-        """Tell the sender's peer, best effort; the session with what was found out by that."""
-        while (peer := session.side(role).connection) is not None and session.state is not State.ENDED:
-            try:
-                if posted(self.link, peer, answers.resumed(session)):
-                    break
-            except PeerError as exc:
-                # The sender asks again until it hears its peer, so the peer will be told.
-                logs.warning("notice not delivered", session=session.id, connection_id=peer, cause=str(exc))
-                break
-            now = self.end.clock()
-            if session.arriving(role, now):
-                break  # it will be told: the sender asks again until it hears its peer
-            after = forget(self.store, self.link, session, role, peer, now)
-            if after is None:
-                return None
-            session = after
-        return session
+    def _told(self, session: Session, peer: str) -> bool:
+        """Tell the sender's peer, best effort: the sender asks again until it hears it. Whether it exists."""
+        try:
+            return posted(self.link, peer, answers.resumed(session))
+        except PeerError as exc:
+            logs.warning("notice not delivered", session=session.id, connection_id=peer, cause=str(exc))
+            return True
