@@ -202,6 +202,7 @@ def test_a_peer_that_is_busy_is_left_to_the_next_resume_and_the_sender_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bridge = resumed()
+    bridge.clock.now += CONNECT_TIME
     bridge.link.busy.add(RELAY)
     with caplog.at_level(logging.WARNING, logger="emissary"):
         assert bridge.send(DIALER_AGAIN, RESUME) == {"statusCode": 200}
