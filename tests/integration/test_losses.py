@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -49,6 +49,47 @@ def session_id_of(sock: object) -> str:
     return str(info.id)
 
 
+def happened(cloud: LocalCloud, kinds: list[str], before: Mapping[str, int]) -> bool:
+    """Whether each kind of fault has been met since ``faults_met`` was ``before``."""
+    return all(cloud.faults_met.get(kind, 0) > before.get(kind, 0) for kind in kinds)
+
+
+def lives_through(
+    cloud: LocalCloud,
+    faults: Faults,
+    kinds: list[str],
+    *,
+    least: int,
+    one_round: Callable[[socket.socket, int], None],
+) -> None:
+    """Open a session, have it live through rounds in which ``faults`` happen, and end it clean.
+
+    Args:
+        cloud: Where; rid of its faults afterwards.
+        faults: What happens once the session is open.
+        kinds: Each of them has to happen.
+        least: There are no fewer rounds, and as many more as it takes until all kinds have happened.
+        one_round: Given the user's socket and the round's number, from 0 on.
+    """
+    before = cloud.faults_met
+    with Server(echo) as target, Dialer(cloud.url, cloud.key) as dialer:
+        with dialer.dial(target, DIAL) as sock:
+            sock.settimeout(SILENCE)
+            cloud.set_faults(faults)
+            try:
+                rounds = 0
+                while rounds < least or not happened(cloud, kinds, before):
+                    one_round(sock, rounds)
+                    rounds += 1
+                    assert rounds < 20, f"{kinds} did not happen"
+            finally:
+                cloud.set_faults(Faults())
+            session = session_id_of(sock)
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+        assert audit_record(cloud, session)["code"] == "OK"
+
+
 #: What happens to an open session's messages; each name has to happen for the test to mean something.
 IN_FLIGHT = {
     "default-throttled": (Faults(message_429=0.1), ["message_429"]),
@@ -68,26 +109,10 @@ IN_FLIGHT = {
 
 @pytest.mark.parametrize("name", list(IN_FLIGHT))
 def test_open_session_carries_every_byte_though(rough: LocalCloud, name: str) -> None:
-    faults, kinds = IN_FLIGHT[name]
-    before = rough.faults_met
-    with Server(echo) as target, Dialer(rough.url, rough.key) as dialer:
-        with dialer.dial(target, DIAL) as sock:
-            sock.settimeout(SILENCE)
-            rough.set_faults(faults)
-            try:
-                rounds = 0
-                while rounds < 2 or any(
-                    rough.faults_met.get(kind, 0) <= before.get(kind, 0) for kind in kinds
-                ):
-                    assert exchange(sock, rounds)
-                    rounds += 1
-                    assert rounds < 20, f"{kinds} did not happen"
-            finally:
-                rough.set_faults(Faults())
-            session = session_id_of(sock)
-            sock.shutdown(socket.SHUT_WR)
-            assert sock.recv(1) == b""
-        assert audit_record(rough, session)["code"] == "OK"
+    def one_round(sock: socket.socket, number: int) -> None:
+        assert exchange(sock, number)
+
+    lives_through(rough, *IN_FLIGHT[name], least=2, one_round=one_round)
 
 
 #: What happens while a session is opened, launched and claimed.
@@ -131,7 +156,7 @@ def test_dial_and_first_bytes_work_though(rough: LocalCloud, name: str) -> None:
                     thread.start()
                 for thread in crowd:
                     thread.join()
-                if all(rough.faults_met.get(kind, 0) > before.get(kind, 0) for kind in kinds):
+                if happened(rough, kinds, before):
                     break
             else:
                 pytest.fail(f"{kinds} did not happen")
@@ -169,28 +194,12 @@ WHILE_COMING_BACK = {
 
 @pytest.mark.parametrize("name", list(WHILE_COMING_BACK))
 def test_session_comes_back_though(rough: LocalCloud, name: str) -> None:
-    faults, kinds = WHILE_COMING_BACK[name]
-    before = rough.faults_met
-    with Server(echo) as target, Dialer(rough.url, rough.key) as dialer:
-        with dialer.dial(target, DIAL) as sock:
-            sock.settimeout(SILENCE)
-            rough.set_faults(faults)
-            try:
-                rounds = 0
-                while rounds < 3 or any(
-                    rough.faults_met.get(kind, 0) <= before.get(kind, 0) for kind in kinds
-                ):
-                    side = ("dialer", "relay", "both")[rounds % 3]
-                    eventually(lambda: rough.cut(side, "reset") or None, "a cut")  # noqa: B023
-                    assert exchange(sock, rounds, 200_000)
-                    rounds += 1
-                    assert rounds < 20, f"{kinds} did not happen"
-            finally:
-                rough.set_faults(Faults())
-            session = session_id_of(sock)
-            sock.shutdown(socket.SHUT_WR)
-            assert sock.recv(1) == b""
-        assert audit_record(rough, session)["code"] == "OK"
+    def one_round(sock: socket.socket, number: int) -> None:
+        side = ("dialer", "relay", "both")[number % 3]
+        eventually(lambda: rough.cut(side, "reset") or None, "a cut")
+        assert exchange(sock, number, 200_000)
+
+    lives_through(rough, *WHILE_COMING_BACK[name], least=3, one_round=one_round)
 
 
 def test_clocks_that_differ_by_minutes_change_nothing() -> None:
