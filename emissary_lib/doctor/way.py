@@ -8,46 +8,20 @@ from typing import Final, TypeVar
 from emissary_lib.deadline import Deadline
 from emissary_lib.endpoint import Endpoint
 from emissary_lib.exceptions import ClosedError, EmissaryError
-from emissary_lib.opening import Door, Exchange, knock, pass_the_door
+from emissary_lib.opening import FAREWELL, Door, Exchange, knock, pass_the_door
 from emissary_lib.protocol import socks5
 from emissary_lib.protocol.banner import Banner
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.errors import FrameError
-from emissary_lib.protocol.frames import FrameType, decode
 from emissary_lib.protocol.keys import Key
 from emissary_lib.protocol.opening import OpeningReader, opening_bytes
 from emissary_lib.protocol.session import Session, SessionConfig
 from emissary_lib.protocol.states import Side, State
 from emissary_lib.protocol.targets import Target
-from emissary_lib.transport.base import MessageTransport
 
 T = TypeVar("T")
 
-#: How long the target may take to end its stream after us, and then the bridge to take note, in seconds.
-FAREWELL: Final = 1.0
-
 #: A PING whose answer is not there by then is repeated, in seconds: messages may be lost.
 _PING_REPEAT: Final = 2.0
-
-
-class _Tap:
-    """A transport that counts the PONGs that pass."""
-
-    def __init__(self, transport: MessageTransport) -> None:
-        self._transport = transport
-        self.send = transport.send
-        self.close = transport.close
-        self.release = transport.release
-        self.abort = transport.abort
-        self.pongs = 0
-
-    def recv(self, timeout: float | None) -> str:
-        text = self._transport.recv(timeout)
-        try:
-            self.pongs += decode(text).type is FrameType.PONG
-        except FrameError:  # the gateway's own, or what the session will complain of
-            pass
-        return text
 
 
 class SessionWay:
@@ -66,7 +40,6 @@ class SessionWay:
         self._key = key
         self._now = now
         self._door: Door | None = None
-        self._tap: _Tap | None = None
         self._session: Session | None = None
         self._exchange: Exchange | None = None
         self._greeted = b""
@@ -86,20 +59,20 @@ class SessionWay:
         self._begin(pass_the_door(self._endpoint, self._key, Deadline(timeout)))
 
     def _begin(self, door: Door) -> None:
-        self._door, self._tap = door, _Tap(door.transport)
+        self._door = door
         self._session = Session(Side.CLIENT, SessionConfig(), now=self._now())
         reader = OpeningReader(self._key, door.date, door.nonce, self._endpoint.host)
         gateway = Target(*self._endpoint.address)  # nothing farther away is being dialled yet
-        self._exchange = Exchange(gateway, self._session, self._tap, reader)
+        self._exchange = Exchange(gateway, self._session, door.transport, reader)
 
     def prove(self, timeout: float) -> Banner:
-        session, exchange, _tap = self._opened
+        session, exchange = self._opened
         self._greeted = socks5.greeting()
         session.send_data(self._greeted)
         return exchange.prove(Deadline(timeout))
 
     def dial(self, target: Target, timeout: float) -> None:
-        session, exchange, _tap = self._opened
+        session, exchange = self._opened
         assert self._door
         whole = opening_bytes(key=self._key, date=self._door.date, nonce=self._door.nonce, target=target)
         exchange.target = target
@@ -107,20 +80,20 @@ class SessionWay:
         exchange.run(Deadline(timeout))
 
     def ping(self, timeout: float) -> None:
-        session, exchange, tap = self._opened
-        deadline, before = Deadline(timeout), tap.pongs
-        while tap.pongs == before:
+        session, exchange = self._opened
+        deadline, before = Deadline(timeout), session.counters.pongs
+        while session.counters.pongs == before:
             session.ping()
             patience = Deadline(deadline.cap(_PING_REPEAT))
             try:
-                while tap.pongs == before:
+                while session.counters.pongs == before:
                     exchange.turn(patience)
             except TimeoutError:
                 if deadline.passed():
                     raise
 
     def converse(self, request: bytes, read: Callable[[bytes, bool], T | None], timeout: float) -> T:
-        session, exchange, _tap = self._opened
+        session, exchange = self._opened
         deadline, received = Deadline(timeout), b""
         session.send_data(request)
         while True:
@@ -134,19 +107,19 @@ class SessionWay:
             exchange.turn(deadline)
 
     def close(self) -> None:
-        tap, self._tap = self._tap, None
-        if tap is None or self._session is None or self._exchange is None:
+        door, self._door = self._door, None
+        if door is None or self._session is None or self._exchange is None:
             return
         try:
             self._end(self._session, self._exchange)
         except (EmissaryError, TimeoutError):
             pass  # it is over in any case, and what mattered has been told
         finally:
-            tap.close()
-            tap.release()
+            door.transport.close()
+            door.transport.release()
 
     def _end(self, session: Session, exchange: Exchange) -> None:
-        deadline = Deadline(FAREWELL)
+        deadline = Deadline(FAREWELL)  # for the target to end its stream too; the bridge gets its own
         if session.state is State.OPEN:  # no target likes a reset
             session.send_eof()
             try:
@@ -158,10 +131,10 @@ class SessionWay:
         exchange.give_up(Code.DIALER_RESET, "the doctor has seen enough", Deadline(FAREWELL))
 
     @property
-    def _opened(self) -> tuple[Session, Exchange, _Tap]:
-        if self._session is None or self._exchange is None or self._tap is None:
+    def _opened(self) -> tuple[Session, Exchange]:
+        if self._session is None or self._exchange is None or self._door is None:
             raise ClosedError("this way is not open: knock first")
-        return self._session, self._exchange, self._tap
+        return self._session, self._exchange
 
 
 def _over(session: Session) -> bool:

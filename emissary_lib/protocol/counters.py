@@ -18,6 +18,7 @@ class Counters:
         losses: Frames taken for lost.
         duplicates: Frames that brought nothing new.
         bare_acks: ACK frames sent.
+        pongs: PONG frames received.
         gateway_errors: API Gateway's own error messages, and messages that were refused.
         window_probes: Questions about a window that stayed shut.
         link_losses: Times that our own WebSocket was gone.
@@ -32,6 +33,7 @@ class Counters:
     losses: int = 0
     duplicates: int = 0
     bare_acks: int = 0
+    pongs: int = 0
     gateway_errors: int = 0
     window_probes: int = 0
     link_losses: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.counters import Counters
 from emissary_lib.protocol.duplex import Duplex
 from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.events import GoingAway, PeerMoved, RelayOpened
@@ -49,6 +50,7 @@ class Reception:
         resumption: Learns where both connections are.
         lifecycle: Learns of the end, and tells the driver.
         watch: Learns of signs of life; ``None`` for no watch.
+        counters: Where to count.
 
     Thread safety: none; the owner of the session serialises every call.
     """
@@ -62,6 +64,7 @@ class Reception:
         resumption: Resumption,
         lifecycle: Lifecycle,
         watch: Keepalive | Probing | None,
+        counters: Counters,
     ) -> None:
         self._side = side
         self._duplex = duplex
@@ -69,6 +72,7 @@ class Reception:
         self._resumption = resumption
         self._lifecycle = lifecycle
         self._watch = watch
+        self._counters = counters
         self._told_opened = False
 
     def receive(self, frame: Frame, now: float) -> None:
@@ -90,6 +94,7 @@ class Reception:
                 self._position(frame, [], now)
                 self._outbox.pong(frame.payload)
             case FrameType.PONG:
+                self._counters.pongs += 1
                 self._position(frame, [], now)
             case FrameType.RESET:
                 reset = Reset.decode(frame.payload)

@@ -71,6 +71,7 @@ class Session:
             resumption=self._resumption,
             lifecycle=self._lifecycle,
             watch=self._watch,
+            counters=self.counters,
         )
 
     # -- the user -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""One local cloud for all tests that need no faults and no settings of their own: a start takes a second."""
+"""Local clouds that tests share: a start takes a second. One with settings of its own is its test's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ def cloud() -> Iterator[LocalCloud]:
     with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
         yield running
         assert running.denials() == [], "template.yaml's policies do not allow what the functions do"
+
+
+@pytest.fixture(scope="module")
+def sick() -> Iterator[LocalCloud]:
+    """A cloud of the module's own, whose faults come and go."""
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
+        yield running
 
 
 @pytest.fixture

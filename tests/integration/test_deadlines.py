@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import threading
@@ -15,6 +16,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import FrameType, decode
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.payloads import GoAway, Reset
+from emissary_lib.tunnel_socket import SessionInfo, TunnelSocket
 from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,
@@ -59,6 +61,20 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
         yield running
 
 
+@contextlib.contextmanager
+def echoed(cloud: LocalCloud) -> Iterator[tuple[TunnelSocket, SessionInfo]]:
+    """A dialer's socket to a target that echoes, watched as :data:`TIMES` says; and its session."""
+    with (
+        Server(echo) as target,
+        Dialer(cloud.url, cloud.key, keepalive=TIMES) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
+        sock.settimeout(SOON)
+        info = sock.session
+        assert info is not None
+        yield sock, info
+
+
 # -- connections that die without a word ------------------------------------------------------
 
 
@@ -66,12 +82,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 def test_silent_death_under_a_transfer_is_noticed_and_costs_no_byte(watchful: LocalCloud, side: str) -> None:
     data = random.Random(side).randbytes(6_000_000)
     received = bytearray()
-    with (
-        Server(echo) as target,
-        Dialer(watchful.url, watchful.key, keepalive=TIMES) as dialer,
-        dialer.dial(target, DIAL) as sock,
-    ):
-        sock.settimeout(SOON)
+    with echoed(watchful) as (sock, info):
 
         def send() -> None:
             sock.sendall(data)
@@ -89,8 +100,6 @@ def test_silent_death_under_a_transfer_is_noticed_and_costs_no_byte(watchful: Lo
             longest, began = max(longest, now - began), now
             received += piece
         sender.join(SOON)
-        info = sock.session
-        assert info is not None
     assert received == data
     assert info.error is None
     if side != "relay":
@@ -103,14 +112,7 @@ def test_silent_death_under_a_transfer_is_noticed_and_costs_no_byte(watchful: Lo
 def test_silent_death_of_an_idle_connection_is_noticed_within_interval_and_deadline(
     watchful: LocalCloud,
 ) -> None:
-    with (
-        Server(echo) as target,
-        Dialer(watchful.url, watchful.key, keepalive=TIMES) as dialer,
-        dialer.dial(target, DIAL) as sock,
-    ):
-        sock.settimeout(SOON)
-        info = sock.session
-        assert info is not None
+    with echoed(watchful) as (sock, info):
         assert watchful.cut("dialer", "silent", -1) == 1
         began = time.monotonic()
         eventually(lambda: info.counters.link_losses or None, "the dialer's notice")
@@ -120,14 +122,7 @@ def test_silent_death_of_an_idle_connection_is_noticed_within_interval_and_deadl
 
 
 def test_watch_alone_keeps_a_healthy_connection(watchful: LocalCloud) -> None:
-    with (
-        Server(echo) as target,
-        Dialer(watchful.url, watchful.key, keepalive=TIMES) as dialer,
-        dialer.dial(target, DIAL) as sock,
-    ):
-        sock.settimeout(SOON)
-        info = sock.session
-        assert info is not None
+    with echoed(watchful) as (sock, info):
         before = info.counters.messages_sent
         eventually(lambda: info.counters.messages_sent > before + 2 or None, "three questions")
         assert info.counters.link_losses == 0

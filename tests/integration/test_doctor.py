@@ -38,13 +38,6 @@ pytestmark = LINUX_ONLY
 
 
 @pytest.fixture(scope="module")
-def sick() -> Iterator[LocalCloud]:
-    """A cloud of this file's own, whose faults come and go."""
-    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     with embedded_postgres() as server:
         yield server

@@ -31,13 +31,6 @@ from tests.unit.doctor.test_greetings import MARIADB_SAYS
 pytestmark = LINUX_ONLY
 
 
-@pytest.fixture(scope="module")
-def sick() -> Iterator[LocalCloud]:
-    """A cloud of this file's own, whose faults come and go."""
-    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
-        yield running
-
-
 # -- the relay and the target -------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -85,6 +86,18 @@ def end(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+@contextlib.contextmanager
+def dialling(cloud: LocalCloud, target: tuple[str, int]) -> Iterator[subprocess.Popen[str]]:
+    """:data:`PROGRAM` at work on ``target``; killed at the end, if it still runs."""
+    host, port = target
+    environ = {"EMISSARY_URL": cloud.url, "EMISSARY_AUTH_KEYS": format_keys([cloud.key])}
+    program = run(PROGRAM, f"{host}:{port}", **environ)
+    try:
+        yield program
+    finally:
+        end(program)
+
+
 def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
@@ -132,41 +145,31 @@ def test_relay_that_crashes_is_a_reset_within_the_grace(brisk: LocalCloud) -> No
 
 def test_dialer_that_is_killed_leaves_no_relay_and_no_connection_at_the_target(brisk: LocalCloud) -> None:
     ended = Ended()
-    with Server(ended) as (host, port):
-        environ = {"EMISSARY_URL": brisk.url, "EMISSARY_AUTH_KEYS": format_keys([brisk.key])}
-        program = run(PROGRAM, f"{host}:{port}", **environ)
-        try:
-            session, heard = line_of(program).split()
-            assert heard == "hello"
-            program.send_signal(signal.SIGKILL)
-            began = time.monotonic()
-            assert ended.event.wait(ORPHAN + MARGIN)
-            relay_returned(brisk, session)
-            assert time.monotonic() - began < ORPHAN + MARGIN
-            assert isinstance(ended.error, ConnectionResetError)  # a statement cut short is not committed
-            assert audit_record(brisk, session)["code"] == "DIALER_GONE"
-        finally:
-            end(program)
+    with Server(ended) as target, dialling(brisk, target) as program:
+        session, heard = line_of(program).split()
+        assert heard == "hello"
+        program.send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert ended.event.wait(ORPHAN + MARGIN)
+        relay_returned(brisk, session)
+        assert time.monotonic() - began < ORPHAN + MARGIN
+        assert isinstance(ended.error, ConnectionResetError)  # a statement cut short is not committed
+        assert audit_record(brisk, session)["code"] == "DIALER_GONE"
 
 
 def test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on(brisk: LocalCloud) -> None:
-    with Server(echo) as (host, port):
-        environ = {"EMISSARY_URL": brisk.url, "EMISSARY_AUTH_KEYS": format_keys([brisk.key])}
-        program = run(PROGRAM, f"{host}:{port}", **environ)
-        try:
-            line_of(program)
-            program.send_signal(signal.SIGSTOP)
-            assert brisk.cut("dialer", "silent", -1) == 1
-            threading.Event().wait(2 * (TIMES.interval + TIMES.deadline))  # the sleep itself
-            program.send_signal(signal.SIGCONT)
-            assert program.stdin is not None
-            began = time.monotonic()
-            program.stdin.write("\n")
-            program.stdin.flush()
-            assert line_of(program) == "after"
-            assert time.monotonic() - began < TIMES.interval + TIMES.deadline + MARGIN
-        finally:
-            end(program)
+    with Server(echo) as target, dialling(brisk, target) as program:
+        line_of(program)
+        program.send_signal(signal.SIGSTOP)
+        assert brisk.cut("dialer", "silent", -1) == 1
+        threading.Event().wait(2 * (TIMES.interval + TIMES.deadline))  # the sleep itself
+        program.send_signal(signal.SIGCONT)
+        assert program.stdin is not None
+        began = time.monotonic()
+        program.stdin.write("\n")
+        program.stdin.flush()
+        assert line_of(program) == "after"
+        assert time.monotonic() - began < TIMES.interval + TIMES.deadline + MARGIN
 
 
 def test_target_that_is_killed_is_a_reset_and_never_a_clean_end(brisk: LocalCloud) -> None:
@@ -194,17 +197,12 @@ def test_target_that_is_killed_is_a_reset_and_never_a_clean_end(brisk: LocalClou
 
 def test_dialer_whose_death_nobody_reports_is_given_up_on(brisk: LocalCloud) -> None:
     ended = Ended()
-    with Server(ended) as (host, port):
-        environ = {"EMISSARY_URL": brisk.url, "EMISSARY_AUTH_KEYS": format_keys([brisk.key])}
-        program = run(PROGRAM, f"{host}:{port}", **environ)
-        try:
-            session, _heard = line_of(program).split()
-            assert brisk.cut("dialer", "silent", -1) == 1  # posts to it are still answered 200
-            program.send_signal(signal.SIGKILL)
-            began = time.monotonic()
-            assert ended.event.wait(ORPHAN + MARGIN)
-            relay_returned(brisk, session)
-            assert time.monotonic() - began < ORPHAN + MARGIN
-            assert isinstance(ended.error, ConnectionResetError)
-        finally:
-            end(program)
+    with Server(ended) as target, dialling(brisk, target) as program:
+        session, _heard = line_of(program).split()
+        assert brisk.cut("dialer", "silent", -1) == 1  # posts to it are still answered 200
+        program.send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert ended.event.wait(ORPHAN + MARGIN)
+        relay_returned(brisk, session)
+        assert time.monotonic() - began < ORPHAN + MARGIN
+        assert isinstance(ended.error, ConnectionResetError)

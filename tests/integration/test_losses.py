@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -21,13 +21,6 @@ SIZE = 1_000_000
 
 #: Longest silence of the user's socket, in seconds: retransmissions back off, and posts hang for 3 s each.
 SILENCE = 40.0
-
-
-@pytest.fixture(scope="module")
-def rough() -> Iterator[LocalCloud]:
-    """A cloud of this module's own, whose faults each test sets."""
-    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
-        yield running
 
 
 def exchange(sock: socket.socket, seed: int, size: int = SIZE) -> bool:
@@ -49,6 +42,47 @@ def session_id_of(sock: object) -> str:
     return str(info.id)
 
 
+def happened(cloud: LocalCloud, kinds: list[str], before: Mapping[str, int]) -> bool:
+    """Whether each kind of fault has been met since ``faults_met`` was ``before``."""
+    return all(cloud.faults_met.get(kind, 0) > before.get(kind, 0) for kind in kinds)
+
+
+def lives_through(
+    cloud: LocalCloud,
+    faults: Faults,
+    kinds: list[str],
+    *,
+    least: int,
+    one_round: Callable[[socket.socket, int], None],
+) -> None:
+    """Open a session, have it live through rounds in which ``faults`` happen, and end it clean.
+
+    Args:
+        cloud: Where; rid of its faults afterwards.
+        faults: What happens once the session is open.
+        kinds: Each of them has to happen.
+        least: There are no fewer rounds, and as many more as it takes until all kinds have happened.
+        one_round: Given the user's socket and the round's number, from 0 on.
+    """
+    before = cloud.faults_met
+    with Server(echo) as target, Dialer(cloud.url, cloud.key) as dialer:
+        with dialer.dial(target, DIAL) as sock:
+            sock.settimeout(SILENCE)
+            cloud.set_faults(faults)
+            try:
+                rounds = 0
+                while rounds < least or not happened(cloud, kinds, before):
+                    one_round(sock, rounds)
+                    rounds += 1
+                    assert rounds < 20, f"{kinds} did not happen"
+            finally:
+                cloud.set_faults(Faults())
+            session = session_id_of(sock)
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+        assert audit_record(cloud, session)["code"] == "OK"
+
+
 #: What happens to an open session's messages; each name has to happen for the test to mean something.
 IN_FLIGHT = {
     "default-throttled": (Faults(message_429=0.1), ["message_429"]),
@@ -67,27 +101,11 @@ IN_FLIGHT = {
 
 
 @pytest.mark.parametrize("name", list(IN_FLIGHT))
-def test_open_session_carries_every_byte_though(rough: LocalCloud, name: str) -> None:
-    faults, kinds = IN_FLIGHT[name]
-    before = rough.faults_met
-    with Server(echo) as target, Dialer(rough.url, rough.key) as dialer:
-        with dialer.dial(target, DIAL) as sock:
-            sock.settimeout(SILENCE)
-            rough.set_faults(faults)
-            try:
-                rounds = 0
-                while rounds < 2 or any(
-                    rough.faults_met.get(kind, 0) <= before.get(kind, 0) for kind in kinds
-                ):
-                    assert exchange(sock, rounds)
-                    rounds += 1
-                    assert rounds < 20, f"{kinds} did not happen"
-            finally:
-                rough.set_faults(Faults())
-            session = session_id_of(sock)
-            sock.shutdown(socket.SHUT_WR)
-            assert sock.recv(1) == b""
-        assert audit_record(rough, session)["code"] == "OK"
+def test_open_session_carries_every_byte_though(sick: LocalCloud, name: str) -> None:
+    def one_round(sock: socket.socket, number: int) -> None:
+        assert exchange(sock, number)
+
+    lives_through(sick, *IN_FLIGHT[name], least=2, one_round=one_round)
 
 
 #: What happens while a session is opened, launched and claimed.
@@ -109,10 +127,10 @@ WHILE_DIALLING = {
 
 
 @pytest.mark.parametrize("name", list(WHILE_DIALLING))
-def test_dial_and_first_bytes_work_though(rough: LocalCloud, name: str) -> None:
+def test_dial_and_first_bytes_work_though(sick: LocalCloud, name: str) -> None:
     faults, kinds = WHILE_DIALLING[name]
-    before = rough.faults_met
-    rough.set_faults(faults)
+    before = sick.faults_met
+    sick.set_faults(faults)
     outcomes: list[BaseException | bool] = []
 
     def dial_and_talk(seed: int) -> None:
@@ -124,31 +142,31 @@ def test_dial_and_first_bytes_work_though(rough: LocalCloud, name: str) -> None:
             outcomes.append(exc)
 
     try:
-        with Server(echo) as target, Dialer(rough.url, rough.key) as dialer:
+        with Server(echo) as target, Dialer(sick.url, sick.key) as dialer:
             for _round in range(4):
                 crowd = [threading.Thread(target=dial_and_talk, args=(seed,)) for seed in range(4)]
                 for thread in crowd:
                     thread.start()
                 for thread in crowd:
                     thread.join()
-                if all(rough.faults_met.get(kind, 0) > before.get(kind, 0) for kind in kinds):
+                if happened(sick, kinds, before):
                     break
             else:
                 pytest.fail(f"{kinds} did not happen")
     finally:
-        rough.set_faults(Faults())
+        sick.set_faults(Faults())
     assert outcomes == [True] * len(outcomes)
 
 
-def test_door_whose_answer_is_lost_each_time_is_a_clear_error_when_the_time_is_up(rough: LocalCloud) -> None:
-    before = rough.faults_met.get("connect_lost", 0)
-    rough.set_faults(Faults(connect_lost=1.0))
+def test_door_whose_answer_is_lost_each_time_is_a_clear_error_when_the_time_is_up(sick: LocalCloud) -> None:
+    before = sick.faults_met.get("connect_lost", 0)
+    sick.set_faults(Faults(connect_lost=1.0))
     try:
-        with Dialer(rough.url, rough.key) as dialer, pytest.raises(AnswerLostError, match="check the URL"):
+        with Dialer(sick.url, sick.key) as dialer, pytest.raises(AnswerLostError, match="check the URL"):
             dialer.dial(("127.0.0.1", 5432), 3.0)
-        assert rough.faults_met["connect_lost"] - before > 1
+        assert sick.faults_met["connect_lost"] - before > 1
     finally:
-        rough.set_faults(Faults())
+        sick.set_faults(Faults())
 
 
 #: What happens while a session comes back from cuts.
@@ -168,29 +186,13 @@ WHILE_COMING_BACK = {
 
 
 @pytest.mark.parametrize("name", list(WHILE_COMING_BACK))
-def test_session_comes_back_though(rough: LocalCloud, name: str) -> None:
-    faults, kinds = WHILE_COMING_BACK[name]
-    before = rough.faults_met
-    with Server(echo) as target, Dialer(rough.url, rough.key) as dialer:
-        with dialer.dial(target, DIAL) as sock:
-            sock.settimeout(SILENCE)
-            rough.set_faults(faults)
-            try:
-                rounds = 0
-                while rounds < 3 or any(
-                    rough.faults_met.get(kind, 0) <= before.get(kind, 0) for kind in kinds
-                ):
-                    side = ("dialer", "relay", "both")[rounds % 3]
-                    eventually(lambda: rough.cut(side, "reset") or None, "a cut")  # noqa: B023
-                    assert exchange(sock, rounds, 200_000)
-                    rounds += 1
-                    assert rounds < 20, f"{kinds} did not happen"
-            finally:
-                rough.set_faults(Faults())
-            session = session_id_of(sock)
-            sock.shutdown(socket.SHUT_WR)
-            assert sock.recv(1) == b""
-        assert audit_record(rough, session)["code"] == "OK"
+def test_session_comes_back_though(sick: LocalCloud, name: str) -> None:
+    def one_round(sock: socket.socket, number: int) -> None:
+        side = ("dialer", "relay", "both")[number % 3]
+        eventually(lambda: sick.cut(side, "reset") or None, "a cut")
+        assert exchange(sock, number, 200_000)
+
+    lives_through(sick, *WHILE_COMING_BACK[name], least=3, one_round=one_round)
 
 
 def test_clocks_that_differ_by_minutes_change_nothing() -> None:

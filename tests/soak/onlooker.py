@@ -7,7 +7,6 @@ and consistently, as all functions do, where it must not.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from botocore.session import Session as Sdk
 
 from functions.common.adapters.items import read_session, session_key
 from functions.common.session import State
+from tests.soak.repeatedly import repeatedly
 from tests.soak.work import World
 
 #: Seconds between two looks.
@@ -37,7 +37,6 @@ def looking_on(world: World, variables: Mapping[str, str], table: str) -> Iterat
         variables: The operator's, from ``LocalCloud.operator``.
         table: The table's name.
     """
-    over = threading.Event()
     sdk = Sdk()
     client = sdk.create_client(
         "dynamodb",
@@ -49,21 +48,15 @@ def looking_on(world: World, variables: Mapping[str, str], table: str) -> Iterat
         config=Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1}),
     )
 
-    def look() -> None:
-        known: dict[str, Progress] = {}
-        while not over.wait(_PAUSE):
-            for session in list(world.recent):
-                with contextlib.suppress(BotoCoreError, ClientError):  # his own bad luck
-                    _look_at(client, table, session, known, world)
+    known: dict[str, Progress] = {}
 
-    thread = threading.Thread(target=look, name="soak-onlooker", daemon=True)
-    thread.start()
-    try:
+    def look() -> None:
+        for session in list(world.recent):
+            with contextlib.suppress(BotoCoreError, ClientError):  # his own bad luck
+                _look_at(client, table, session, known, world)
+
+    with contextlib.closing(client), repeatedly(look, pause=_PAUSE, name="soak-onlooker"):
         yield
-    finally:
-        over.set()
-        thread.join()
-        client.close()
 
 
 def _look_at(client: Any, table: str, session: str, known: dict[str, Progress], world: World) -> None:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -21,6 +21,7 @@ from tests.soak import leaks, weather, work
 from tests.soak.child import Settings
 from tests.soak.crew import Crew
 from tests.soak.onlooker import looking_on
+from tests.soak.repeatedly import repeatedly
 from tests.soak.tally import Tally
 from tests.soak.target import Target
 from tests.soak.verdict import judge
@@ -123,22 +124,14 @@ def _let_it_storm(world: World, cloud: LocalCloud, seconds: float, seed: int, pr
             cloud.set_faults(faults)
 
 
-@contextlib.contextmanager
-def _relays_watched(cloud_pid: int, ports: list[int], tally: Tally) -> Iterator[None]:
-    over = threading.Event()
-
+def _relays_watched(
+    cloud_pid: int, ports: list[int], tally: Tally
+) -> contextlib.AbstractContextManager[None]:
     def watch() -> None:
-        while not over.wait(_LOOK):
-            for pid in leaks.relays(cloud_pid, ports):
-                tally.most("relay_rss_mb", leaks.peak_memory(pid))
+        for pid in leaks.relays(cloud_pid, ports):
+            tally.most("relay_rss_mb", leaks.peak_memory(pid))
 
-    watcher = threading.Thread(target=watch, name="soak-memory", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
+    return repeatedly(watch, pause=_LOOK, name="soak-memory")
 
 
 def _settle(

@@ -37,6 +37,24 @@ class Gateway:
             peer.send_text(text)
 
 
+class Stall:
+    """Answers the first upgrade; one that comes back is kept waiting.
+
+    Attributes:
+        entered: Set once there is such a one.
+        leave: Set it to let it go.
+    """
+
+    def __init__(self) -> None:
+        self.entered, self.leave = threading.Event(), threading.Event()
+
+    def __call__(self, request: Request) -> bytes | None:
+        if request.headers["x-emissary-epoch"] != "1":
+            self.entered.set()
+            self.leave.wait(PATIENCE)
+        return None
+
+
 def linked(server: WsServer) -> SocketLink:
     """A link whose first connection is epoch 1, opened at the same door for simplicity."""
     door = ResumeDoor(Endpoint(server.url), KEY, SESSION, TOKEN)
@@ -95,37 +113,22 @@ def test_a_session_that_is_over_is_a_definite_refusal_and_throttling_is_not() ->
 
 
 def test_an_attempt_keeps_its_deadline() -> None:
-    entered = threading.Event()
-    leave = threading.Event()
-
-    def stall(request: Request) -> bytes | None:
-        if request.headers["x-emissary-epoch"] != "1":
-            entered.set()
-            leave.wait(PATIENCE)
-        return None
-
+    stall = Stall()
     with WsServer(Gateway().serve, answer=stall) as server:
         link = linked(server)
         began = time.monotonic()
         with pytest.raises(TimeoutError):
             link.reconnect(2, Deadline(0.2))
         took = time.monotonic() - began
-        leave.set()
+        stall.leave.set()
         end(link)
-    assert entered.is_set()
+    assert stall.entered.is_set()
     assert took < PATIENCE / 2
 
 
 def test_closing_ends_an_attempt_that_waits_for_the_gateway() -> None:
     """A tunnel that is over must not wait for the ten seconds that an attempt may take."""
-    entered, leave = threading.Event(), threading.Event()
-
-    def stall(request: Request) -> bytes | None:
-        if request.headers["x-emissary-epoch"] != "1":
-            entered.set()
-            leave.wait(PATIENCE)
-        return None
-
+    stall = Stall()
     with WsServer(Gateway().serve, answer=stall) as server:
         link = linked(server)
         ended: list[type[Exception]] = []
@@ -138,12 +141,12 @@ def test_closing_ends_an_attempt_that_waits_for_the_gateway() -> None:
 
         thread = threading.Thread(target=attempt)
         thread.start()
-        assert entered.wait(PATIENCE)
+        assert stall.entered.wait(PATIENCE)
         began = time.monotonic()
         link.close()
         thread.join(PATIENCE)
         took = time.monotonic() - began
-        leave.set()
+        stall.leave.set()
         link.release()
     assert ended == [TimeoutError]
     assert took < PATIENCE / 4

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from emissary_lib.local.aws_front import AwsFront, function_name
@@ -21,12 +19,11 @@ from emissary_lib.local.ports import InvocationResult, InvocationStatus
 from emissary_lib.local.secrets.store import SecretStore
 from emissary_lib.local.tables import Tables
 from emissary_lib.local.template import FunctionSpec
-from emissary_lib.local.variables import Identities
+from tests.unit.local.caller import IDENTITIES, client_of
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:worker"
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:keys-AbCdEf"
 TABLE = "arn:aws:dynamodb:us-east-1:123456789012:table/"
-IDENTITIES = Identities.draw(["Caller"])
 
 
 class Invoker:
@@ -70,14 +67,7 @@ class World:
         return None if self._allowed else f"{identity} may not {action} on {arn}"
 
     def client(self, service: str) -> Any:
-        credentials = IDENTITIES.by_function["Caller"]
-        return cast(Any, boto3).client(
-            service, endpoint_url=self.url, region_name="us-east-1",
-            aws_access_key_id=credentials.access_key_id,
-            aws_secret_access_key=credentials.secret_access_key,
-            aws_session_token=credentials.session_token,
-            config=Config(retries={"total_max_attempts": 1}),
-        )  # fmt: skip
+        return client_of(self.url, service)
 
     def run(self, calls: Callable[[World], Any]) -> Any:
         """Start a front, make ``calls`` in a thread, stop it; returns what they return."""

@@ -8,9 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from emissary_lib.local.aws_front import AwsFront
@@ -20,9 +18,8 @@ from emissary_lib.local.ports import InvocationResult, InvocationStatus
 from emissary_lib.local.stale import EarlierItems
 from emissary_lib.local.tables import Tables
 from emissary_lib.local.template import FunctionSpec, TableSpec
-from emissary_lib.local.variables import Identities
+from tests.unit.local.caller import IDENTITIES, client_of
 
-IDENTITIES = Identities.draw(["Caller"])
 TABLE = TableSpec("T", "t", {"KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}]}, None)
 KEY = {"pk": {"S": "a"}}
 
@@ -66,14 +63,7 @@ class World:
         self.url = ""
 
     def client(self, service: str, attempts: int = 1) -> Any:
-        credentials = IDENTITIES.by_function["Caller"]
-        return cast(Any, boto3).client(
-            service, endpoint_url=self.url, region_name="us-east-1",
-            aws_access_key_id=credentials.access_key_id,
-            aws_secret_access_key=credentials.secret_access_key,
-            aws_session_token=credentials.session_token,
-            config=Config(retries={"total_max_attempts": attempts}, connect_timeout=2, read_timeout=3),
-        )  # fmt: skip
+        return client_of(self.url, service, attempts=attempts, connect_timeout=2, read_timeout=3)
 
     def put(self, database: Any, number: int) -> str:
         """Write; how it ended."""

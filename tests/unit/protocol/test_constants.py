@@ -9,6 +9,7 @@ import pytest
 
 from emissary_lib.protocol import constants
 from emissary_lib.protocol.frames import CARRIES_POSITION, COPIED, Flag, FrameType
+from functions.common.session import CONNECT_TIME
 
 TEXT = (pathlib.Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
 DOCUMENT = " ".join(TEXT.split())
@@ -85,6 +86,12 @@ def test_a_row_of_the_table_of_numbers_is_true(name: str, cell: str, where: str)
 def test_an_orphaned_relays_time_is_the_sum_that_the_document_names() -> None:
     assert "PING interval + PONG deadline + grace ends the session with `DIALER_GONE`: 320 s" in DOCUMENT
     assert constants.PING_INTERVAL + constants.PONG_DEADLINE + constants.GRACE == 320
+
+
+def test_a_relays_first_connection_is_kept_as_long_as_connect_may_take_to_answer() -> None:
+    generations = DOCUMENT.partition("### 5.1 ")[2].partition("### 5.2 ")[0]
+    assert "first connection is not forgotten within **20 s** of its claim" in generations
+    assert CONNECT_TIME == 20
 
 
 def test_ping_is_repeated_within_the_deadline() -> None:

@@ -344,6 +344,15 @@ def test_counters_count(side: Side) -> None:
     assert not session.receive_ended
 
 
+@BOTH
+def test_each_pong_is_counted_and_nothing_else_is(side: Side) -> None:
+    session = session_of(side, NOW)
+    give(session, data(0, b"abc"), NOW)
+    for kind in (FrameType.ACK, FrameType.PING, FrameType.PONG, FrameType.PONG):
+        give(session, Frame(kind, payload=bytes(8)), NOW)
+    assert session.counters.pongs == 2
+
+
 def test_a_hundred_small_requests_cost_two_messages_each() -> None:
     pair = SessionPair()
     pair.relay.send_data(b"banner")

@@ -13,6 +13,8 @@ from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from functions.common.adapters.store import DynamoSessionStore
+from functions.common.ports import SessionStore
+from tests.helpers.fakes import FakeStore
 
 TABLE = "sessions"
 
@@ -118,3 +120,12 @@ def real(dynamo: Dynamo) -> Iterator[DynamoSessionStore]:
     client = dynamo.client()
     yield DynamoSessionStore(client, TABLE, pause=lambda _seconds: None)
     client.close()
+
+
+@pytest.fixture(params=["fake", "dynamo"])
+def store(request: pytest.FixtureRequest) -> SessionStore:
+    """The fake and DynamoDB's adapter in turn: they keep one contract."""
+    if request.param == "fake":
+        return FakeStore()
+    found: DynamoSessionStore = request.getfixturevalue("real")
+    return found

@@ -11,21 +11,12 @@ from functions.common.errors import LimitReachedError, StoreError
 from functions.common.limits import Limit, Limits
 from functions.common.ports import SessionStore
 from functions.common.session import OPENING_TIME, RELAY_TIME, Launch, Session, State, Step
-from tests.helpers.fakes import FakeStore
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo
 from tests.unit.functions.adapters.steps import ENDING, LAUNCH, other
 from tests.unit.functions.adapters.test_store_races import races
 
 LIMITS = Limits(total=3, per_key=2)
 LEASE = OPENING_TIME + RELAY_TIME
-
-
-@pytest.fixture(params=["fake", "dynamo"])
-def store(request: pytest.FixtureRequest) -> SessionStore:
-    if request.param == "fake":
-        return FakeStore()
-    found: DynamoSessionStore = request.getfixturevalue("real")
-    return found
 
 
 def launch_of(session: Session, at: float = LAUNCH.at, limits: Limits = LIMITS) -> Launch:

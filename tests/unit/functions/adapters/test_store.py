@@ -38,14 +38,6 @@ from tests.unit.functions.adapters.steps import (
 )
 
 
-@pytest.fixture(params=["fake", "dynamo"])
-def store(request: pytest.FixtureRequest) -> SessionStore:
-    if request.param == "fake":
-        return FakeStore()
-    found: DynamoSessionStore = request.getfixturevalue("real")
-    return found
-
-
 def test_a_created_session_is_read_back_whole(store: SessionStore) -> None:
     store.create(NEW)
     assert store.session(SESSION) == NEW

@@ -12,7 +12,6 @@ from functions.common.errors import ClaimRefusedError
 from functions.common.ports import SessionStore
 from functions.common.session import Connection, Role, Side, State, Step
 from tests.helpers.events import DIALER, DIALER_AGAIN, NOW, RELAY, SESSION
-from tests.helpers.fakes import FakeStore
 from tests.unit.functions.adapters.conftest import Dynamo
 from tests.unit.functions.adapters.steps import CLAIM, ENDING, NEW, RESUME, launched, now_stored, opened
 from tests.unit.functions.adapters.test_store_races import races
@@ -21,14 +20,6 @@ OWN = {
     Role.DIALER: Connection(DIALER, SESSION, Role.DIALER, 1),
     Role.RELAY: Connection(RELAY, SESSION, Role.RELAY, 1),
 }
-
-
-@pytest.fixture(params=["fake", "dynamo"])
-def store(request: pytest.FixtureRequest) -> SessionStore:
-    if request.param == "fake":
-        return FakeStore()
-    found: DynamoSessionStore = request.getfixturevalue("real")
-    return found
 
 
 def test_a_resume_changes_the_dialers_side_and_nothing_else(store: SessionStore) -> None:

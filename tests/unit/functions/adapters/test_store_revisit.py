@@ -7,23 +7,13 @@ from typing import Any
 
 import pytest
 
-from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError
 from functions.common.ports import SessionStore
 from functions.common.session import Connection, Role, Session, Side, State, Step
 from tests.helpers.events import DIALER, DIALER_AGAIN, RELAY, SESSION
-from tests.helpers.fakes import FakeStore
 from tests.unit.functions.adapters.steps import CLAIM, ENDING, RESUME, launched, now_stored, opened
 
 REDIAL = dataclasses.replace(CLAIM, connection="again=", epoch=2)
-
-
-@pytest.fixture(params=["fake", "dynamo"])
-def store(request: pytest.FixtureRequest) -> SessionStore:
-    if request.param == "fake":
-        return FakeStore()
-    found: DynamoSessionStore = request.getfixturevalue("real")
-    return found
 
 
 def ended(store: SessionStore) -> Session:

@@ -34,11 +34,12 @@ def test_relay_launched_too_late_does_not_begin() -> None:
         assert world.claims == []
 
 
-def test_relay_that_does_not_get_the_session_exits_and_closes_the_target_connection() -> None:
-    def taken(headers: Mapping[str, str]) -> MessageTransport:
-        raise refused(409)
+@pytest.mark.parametrize("status", [403, 409])
+def test_relay_refused_for_good_exits_and_closes_the_target_connection(status: int) -> None:
+    def refuse(headers: Mapping[str, str]) -> MessageTransport:
+        raise refused(status)
 
-    with World(dial_back=taken) as world:
+    with World(dial_back=refuse) as world:
         assert world.result() is None
         assert world.target.recv(1) == b""
         assert len(world.claims) == 1
@@ -128,16 +129,6 @@ def test_dial_back_is_waited_for_until_the_gateway_must_have_answered(left: floa
     with World(launch=launch) as world:
         world.opened()
         assert world.patience == [pytest.approx(patience, abs=1.0)]
-
-
-def test_relay_refused_for_good_exits() -> None:
-    def forbidden(headers: Mapping[str, str]) -> MessageTransport:
-        raise refused(403)
-
-    with World(dial_back=forbidden) as world:
-        assert world.result() is None
-        assert world.target.recv(1) == b""
-        assert len(world.claims) == 1
 
 
 def test_each_invocation_claims_as_another_instance() -> None:
