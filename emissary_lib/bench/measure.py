@@ -27,17 +27,20 @@ class Sizes:
         dials: Dials, one after the other.
         round_trips: Small messages sent back and forth on one tunnel.
         stream: Bytes each way.
-        warm: Bytes each way before the clock runs.
+        warm: Bytes each way before the clock runs: enough for every function to have started that the stream
+            keeps busy at a time.
         idle_tunnels: Tunnels that do nothing.
         idle_seconds: For so long.
+        cut_seconds: For so long a tunnel is watched after each cut.
     """
 
     dials: int = 20
     round_trips: int = 200
     stream: int = 64_000_000
-    warm: int = 16_000_000
+    warm: int = 48_000_000
     idle_tunnels: int = 10
     idle_seconds: float = 10.0
+    cut_seconds: float = 1.5
 
 
 def dial_milliseconds(dial: Dial, count: int) -> float:
@@ -54,7 +57,7 @@ def dial_milliseconds(dial: Dial, count: int) -> float:
 def round_trip_milliseconds(dial: Dial, count: int) -> float:
     """Median of ``count`` small messages sent and echoed, one at a time, on one connection."""
     took = []
-    with _opened(dial, b"E", 0) as sock:
+    with opened(dial, b"E", 0) as sock:
         for _ in range(count):
             begun = time.monotonic()
             sock.sendall(bytes(SMALL))
@@ -65,7 +68,7 @@ def round_trip_milliseconds(dial: Dial, count: int) -> float:
 
 def from_target_megabytes(dial: Dial, warm: int, size: int) -> float:
     """Millions of bytes a second, target to dialer: ``size`` bytes after the first ``warm`` of a stream."""
-    with _opened(dial, b"S", warm + size) as sock:
+    with opened(dial, b"S", warm + size) as sock:
         receive_exactly(sock, warm)
         begun = time.monotonic()
         receive_exactly(sock, size)
@@ -74,7 +77,7 @@ def from_target_megabytes(dial: Dial, warm: int, size: int) -> float:
 
 def to_target_megabytes(dial: Dial, warm: int, size: int) -> float:
     """The same, dialer to target; the clock stops when the target has said that it has all of it."""
-    with _opened(dial, b"K", warm) as sock:
+    with opened(dial, b"K", warm) as sock:
         send_exactly(sock, warm)
         receive_exactly(sock, 1)
         sock.sendall(HEADER.pack(b"K", size))
@@ -92,7 +95,7 @@ def idle_cpu_seconds(dial: Dial, tunnels: int, seconds: float, settle: float = 2
     """
     with contextlib.ExitStack() as stack:
         for _ in range(tunnels):
-            sock = stack.enter_context(_opened(dial, b"E", 0))
+            sock = stack.enter_context(opened(dial, b"E", 0))
             sock.sendall(b"!")
             receive_exactly(sock, 1)
         time.sleep(settle)
@@ -101,7 +104,8 @@ def idle_cpu_seconds(dial: Dial, tunnels: int, seconds: float, settle: float = 2
         return sum(max(0.0, cpu_seconds(pid) - spent) for pid, spent in before.items())
 
 
-def _opened(dial: Dial, command: bytes, count: int) -> socket.socket:
+def opened(dial: Dial, command: bytes, count: int) -> socket.socket:
+    """A connection to the bench's target that has been given its first command."""
     sock = dial()
     try:
         sock.settimeout(60.0)

@@ -9,7 +9,7 @@ import socket
 from typing import Any, Final, TextIO
 
 from emissary_lib._version import __version__
-from emissary_lib.bench import measure
+from emissary_lib.bench import cuts, measure
 from emissary_lib.bench.measure import Dial, Sizes
 from emissary_lib.bench.target import target_process
 from emissary_lib.dialer import Dialer
@@ -31,12 +31,14 @@ def run_bench(template: str, *, progress: TextIO, sizes: Sizes | None = None) ->
         One line of JSON: ``tunnel`` and ``direct``, each with the medians ``dial_ms`` and ``round_trip_ms``,
         ``from_target_mb_s`` and ``to_target_mb_s`` (millions of bytes a second), and ``idle_cpu_s`` (CPU
         seconds of all processes together while ``idle_tunnels`` tunnels do nothing for ``idle_seconds``).
+        Of the tunnel also ``cut``: the longest pause, in milliseconds, of small round trips and of a stream
+        each way, while its WebSockets are closed and reset, the dialer's, the relay's, and both at once.
 
     Raises:
         EmissaryError: The local cloud did not start, or a dial failed.
         OSError: A connection was cut off.
 
-    Blocking: about a minute.
+    Blocking: about two minutes.
     """
     chosen = sizes or Sizes()
     with target_process() as target:
@@ -46,6 +48,8 @@ def run_bench(template: str, *, progress: TextIO, sizes: Sizes | None = None) ->
             for _ in range(_WARM_DIALS):
                 dialer.dial(target).close()
             tunnel = _measure(lambda: dialer.dial(target), chosen, "tunnel", progress)
+            _say(progress, "tunnel", f"{len(cuts.WAYS)} cuts of each kind of traffic")
+            tunnel["cut"] = _measure_cuts(lambda: dialer.dial(target), cloud.cut, chosen.cut_seconds)
     return json.dumps(
         {
             "version": __version__,
@@ -78,6 +82,14 @@ def _measure(dial: Dial, sizes: Sizes, which: str, progress: TextIO) -> dict[str
     say(f"{sizes.idle_tunnels} idle for {sizes.idle_seconds:.0f} s")
     found["idle_cpu_s"] = round(measure.idle_cpu_seconds(dial, sizes.idle_tunnels, sizes.idle_seconds), 2)
     return found
+
+
+def _measure_cuts(dial: Dial, cut: cuts.Cut, seconds: float) -> dict[str, float]:
+    return {
+        "round_trip_ms": round(cuts.round_trip_pause(dial, cut, seconds), 1),
+        "from_target_ms": round(cuts.from_target_pause(dial, cut, seconds), 1),
+        "to_target_ms": round(cuts.to_target_pause(dial, cut, seconds), 1),
+    }
 
 
 def _say(progress: TextIO, which: str, what: str) -> None:

@@ -96,8 +96,8 @@ BENCH: Final = Text(
     "measure, as one line of JSON",
     """\
 Measure dial time, round trip, throughput each way and the CPU time of idle tunnels through the local cloud,
-and the same over a direct connection. Prints one line of JSON on standard output; progress goes to standard
-error. Takes about a minute. Linux only.
+and the same over a direct connection; and the longest pause of a tunnel whose WebSockets are cut. Prints one
+line of JSON on standard output; progress goes to standard error. Takes about two minutes. Linux only.
 """,
     """\
 examples:

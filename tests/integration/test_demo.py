@@ -62,12 +62,15 @@ def test_a_demo_whose_database_is_not_as_it_should_be_ends_with_failure(
 
 
 def test_the_bench_measures_tunnel_and_direct_connection_alike() -> None:
-    sizes = Sizes(dials=2, round_trips=5, stream=500_000, warm=100_000, idle_tunnels=2, idle_seconds=0.2)
+    sizes = Sizes(2, 5, stream=500_000, warm=100_000, idle_tunnels=2, idle_seconds=0.2, cut_seconds=0.1)
     progress = io.StringIO()
     line = run_bench(TEMPLATE, progress=progress, sizes=sizes)
     assert "\n" not in line
     found = json.loads(line)
     figures = {"dial_ms", "round_trip_ms", "from_target_mb_s", "to_target_mb_s", "idle_cpu_s"}
+    pauses = found["tunnel"].pop("cut")
+    assert set(pauses) == {"round_trip_ms", "from_target_ms", "to_target_ms"}
+    assert all(pauses.values())
     assert set(found["tunnel"]) == set(found["direct"]) == figures
     for which in ("tunnel", "direct"):
         assert all(found[which][name] > 0 for name in figures - {"idle_cpu_s"})
