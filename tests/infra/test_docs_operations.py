@@ -108,7 +108,10 @@ def test_a_sessions_price_is_what_the_audit_record_would_say() -> None:
     assert len(rows) == 4
     for name, seconds, to_target, from_target, dollars in rows:
         cost = audit.estimated_cost(
-            seconds=number(seconds), dialer_bytes=int(number(to_target)), relay_bytes=int(number(from_target))
+            seconds=number(seconds),
+            dialer_bytes=int(number(to_target)),
+            relay_bytes=int(number(from_target)),
+            slots=1,  # MaxSessions is set, unless somebody sets it to 0
         )
         assert float(dollars) == float(f"{cost:.2g}"), name
 
