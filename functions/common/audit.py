@@ -4,7 +4,7 @@ It says who (key id), what (target), when, how much, why it ended, and about wha
 the invocation whose conditional write ended the session, so there is one for each session; if that invocation
 is killed between its write and this line, the record is lost, and the item has the same facts until it is
 purged, a week after the end (``emissary sessions list``). What an operator has ended is recorded by the
-``$disconnect`` of the last of its connections.
+``$disconnect`` of the last of its connections, once as well: the item notes by which.
 
 A session that both clients left without a word stays OPEN until somebody reads it past its time, which may be
 never: then the warning "both connections gone" stands for the record, and has its ``code`` and times.
