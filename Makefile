@@ -74,7 +74,7 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) .aws-sam .databases .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 # A stamp file for each set of packages; installing again when pyproject.toml has changed.
 

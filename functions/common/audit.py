@@ -4,7 +4,7 @@ It says who (key id), what (target), when, how much, why it ended, and about wha
 the invocation whose conditional write ended the session, so there is one for each session; if that invocation
 is killed between its write and this line, the record is lost, and the item has the same facts until it is
 purged, a week after the end (``emissary sessions list``). What an operator has ended is recorded by the
-``$disconnect`` of the last of its connections.
+``$disconnect`` of the last of its connections, once as well: the item notes by which.
 
 A session that both clients left without a word stays OPEN until somebody reads it past its time, which may be
 never: then the warning "both connections gone" stands for the record, and has its ``code`` and times.
@@ -41,12 +41,24 @@ _DEFAULT_MEMORY: Final = 0.5
 _DEFAULT_SECONDS: Final = 0.025
 
 #: What each session has beside its bytes, when all goes well: invocations ($connect twice, the opening,
-#: END, $disconnect twice, the relay); message units (opening, END and ENDED twice); write units
-#: (transactions count double) and read units.
+#: END, $disconnect twice, the relay); message units (opening, END and ENDED twice).
 _FIXED_INVOCATIONS: Final = 7
 _FIXED_UNITS: Final = 4
-_FIXED_WRITES: Final = 13
-_FIXED_READS: Final = 8
+
+#: Write units likewise, of items below 1 KB: the dialer's and the relay's $connect (two items each, and
+#: transactions count double), the opening, its launch, the end, $disconnect twice. Read units: one where a
+#: message finds its session by its connection (the opening, END, $disconnect twice), and two for the first
+#: data that an environment of $default copies.
+_FIXED_WRITES: Final = 4 + 4 + 1 + 1 + 1 + 2
+_FIXED_READS: Final = 4 + 2
+
+#: What limits add: the launch becomes a transaction, behind which the session is read again; each slot is
+#: taken in it and given back by itself, and is chosen by reading all of its limit (25 at most; here as many
+#: as ``MaxSessions`` is if nobody changes it).
+_LIMITED_WRITES: Final = 1
+_LIMITED_READS: Final = 1
+_SLOT_WRITES: Final = 2 + 1
+_SLOT_READS: Final = 5
 
 
 def _units(length: int) -> int:
@@ -56,7 +68,17 @@ def _units(length: int) -> int:
     return full * _UNITS_OF_FULL_MESSAGE + (math.ceil(characters / _UNIT_BYTES) if rest else 0)
 
 
-def estimated_cost(*, seconds: float, dialer_bytes: int, relay_bytes: int) -> float:
+def write_units(slots: int) -> int:
+    """Write units of a session that takes so many slots."""
+    return _FIXED_WRITES + (_LIMITED_WRITES + slots * _SLOT_WRITES if slots else 0)
+
+
+def read_units(slots: int) -> int:
+    """Read units of a session that takes so many slots."""
+    return _FIXED_READS + (_LIMITED_READS + slots * _SLOT_READS if slots else 0)
+
+
+def estimated_cost(*, seconds: float, dialer_bytes: int, relay_bytes: int, slots: int) -> float:
     """About what a session costs on AWS, in dollars; a lower bound for sessions of many small messages.
 
     Args:
@@ -64,6 +86,7 @@ def estimated_cost(*, seconds: float, dialer_bytes: int, relay_bytes: int) -> fl
         dialer_bytes: Bytes of the dialer's stream. Each message is metered twice, in and out, and is one
             invocation of ``$default``.
         relay_bytes: Bytes of the relay's stream; each message is metered once.
+        slots: How many the session has taken, one of each limit there is.
     """
     invocations = _FIXED_INVOCATIONS + math.ceil(dialer_bytes / MAX_PAYLOAD)
     units = _FIXED_UNITS + 2 * _units(dialer_bytes) + _units(relay_bytes)
@@ -72,8 +95,8 @@ def estimated_cost(*, seconds: float, dialer_bytes: int, relay_bytes: int) -> fl
         + 2 * math.ceil(seconds / 60) * CONNECTION_MINUTE
         + (_RELAY_MEMORY * seconds + _DEFAULT_MEMORY * _DEFAULT_SECONDS * invocations) * GIGABYTE_SECOND
         + invocations * INVOCATION
-        + _FIXED_WRITES * WRITE_UNIT
-        + _FIXED_READS * READ_UNIT
+        + write_units(slots) * WRITE_UNIT
+        + read_units(slots) * READ_UNIT
     )
 
 
@@ -83,7 +106,12 @@ def record(session: Session) -> None:
     if ending is None:
         return
     seconds = max(0.0, ending.at - session.started)
-    cost = estimated_cost(seconds=seconds, dialer_bytes=ending.dialer_final, relay_bytes=ending.relay_final)
+    cost = estimated_cost(
+        seconds=seconds,
+        dialer_bytes=ending.dialer_final,
+        relay_bytes=ending.relay_final,
+        slots=len(session.slots),
+    )
     logs.info(
         "session ended",
         session=session.id,

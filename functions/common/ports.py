@@ -109,6 +109,17 @@ class SessionStore(Protocol):
         CHECK.
         """
 
+    def note_record(self, session_id: str, by: str) -> bool:
+        """Note that the audit record of a session is being written.
+
+        Args:
+            session_id: The session.
+            by: Who writes it, a name that no other invocation has.
+
+        Returns:
+            Whether it is for this one to write; False if another has noted it before.
+        """
+
 
 class PeerLink(Protocol):
     """API Gateway's callback side: posts to the WebSockets of one stage. Safe to use from several threads."""

@@ -79,9 +79,9 @@ def on_message(
     return OnMessage(store, link, forward, opening, OnResume(store, link, end), end, health)
 
 
-def on_disconnect(store: SessionStore, link: PeerLink, clock: Clock) -> OnDisconnect:
+def on_disconnect(store: SessionStore, link: PeerLink, *, clock: Clock, entropy: Entropy) -> OnDisconnect:
     """The use case of ``$disconnect``."""
-    return OnDisconnect(store, link, EndSession(store, link, clock))
+    return OnDisconnect(store, link, EndSession(store, link, clock), entropy)
 
 
 class _Environment:
@@ -230,7 +230,9 @@ class Disconnect(_Environment):
         use_case = self._use_cases.get(endpoint)
         if use_case is None:
             link = self._new_link(endpoint, self._settings.region)
-            use_case = self._use_cases[endpoint] = on_disconnect(self._store, link, time.time)
+            use_case = self._use_cases[endpoint] = on_disconnect(
+                self._store, link, clock=time.time, entropy=os.urandom
+            )
         use_case(event)
 
     def warm(self) -> None:

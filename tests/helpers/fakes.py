@@ -76,6 +76,7 @@ class FakeStore:
         self.sessions: dict[str, Session] = {}
         self.connections: dict[str, Connection] = {}
         self.leases: dict[str, tuple[str, float]] = {}
+        self.recorded: dict[str, str] = {}
         self.reads = 0
         self.writes = 0
         self.down = False
@@ -185,6 +186,9 @@ class FakeStore:
             return Outcome(old, old is not None and old.ending is not None and old.ending.by == ending.by)
         kept = old.purge_at if step is Step.CHECK else int(ending.at + RECORD_TIME)
         return self._put(old, state=State.ENDED, ending=ending, fragments=frozenset(), purge_at=kept)
+
+    def note_record(self, session_id: str, by: str) -> bool:
+        return self._old(session_id) is not None and self.recorded.setdefault(session_id, by) == by
 
     def in_use(self, limit: Limit, now: float) -> int:
         self._read()

@@ -11,10 +11,14 @@ import sys
 from typing import Any
 
 import botocore.session
+import jmespath  # type: ignore[import-untyped]
 import pytest
 from botocore import xform_name
 
 from emissary_lib import cli
+from emissary_lib.local.names import parameter_values
+from emissary_lib.protocol.targets import AllowList
+from tests.helpers.translation import source
 from tests.infra import documents
 from tests.infra.documents import DOCUMENTS, ROOT
 from tests.infra.test_docs import NOT_SETTINGS, makefile_targets, paragraphs
@@ -29,6 +33,12 @@ print(json.dumps({
     name: [option for each in importlib.import_module(module).cli.params for option in each.opts]
     for name, module in json.loads(sys.argv[1]).items()
 }))
+"""
+
+OVERRIDES = """
+import json, sys
+from samcli.cli.types import CfnParameterOverridesType
+print(json.dumps(CfnParameterOverridesType().convert((sys.argv[1],), None, None)))
 """
 
 
@@ -124,8 +134,57 @@ def test_every_aws_command_is_an_operation_with_its_parameters(document: str, aw
         assert operation in operations, f"{document}: aws {' '.join(words)}"
         shape = model.operation_model(operations[operation]).input_shape
         known = {xform_name(member, "-") for member in (shape.members if shape else ())}
+        needed = {xform_name(member, "-") for member in (shape.required_members if shape else ())}
         given = {word.removeprefix("--") for word in rest if word.startswith("--")}
         assert given <= known | AWS_GLOBAL | AWS_ADDED.get(operation, set()), f"{document}: aws {words}"
+        assert needed <= given, f"{document}: aws {words}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_query_of_an_aws_command_asks_for_what_is_answered(document: str, aws: Any) -> None:
+    for words in documents.commands(document, "aws"):
+        if "--query" not in words:
+            continue
+        query = words[words.index("--query") + 1]
+        model = aws.get_service_model(words[0])
+        operations = {xform_name(name, "-"): name for name in model.operation_names}
+        answered = members(model.operation_model(operations[words[1]]).output_shape)
+        jmespath.compile(query)
+        assert set(re.findall(r"\w+", query)) <= answered, f"{document}: aws {words}"
+
+
+def members(shape: Any) -> set[str]:
+    """The names of everything that an answer holds, at any depth."""
+    if shape.type_name == "list":
+        return members(shape.member)
+    if shape.type_name != "structure":
+        return set()
+    return set(shape.members).union(*(members(each) for each in shape.members.values()))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_is_to_be_typed_has_no_gaps(document: str) -> None:
+    """What a shell would take for a redirection, or a dialer for a name."""
+    for block in documents.fenced(document, "sh"):
+        assert re.findall(r"<\w+>|\.\.\.", block) == []
+
+
+def test_the_file_of_parameters_is_read_by_sam_and_good_for_the_template(tmp_path: pathlib.Path) -> None:
+    (text,) = documents.fenced("docs/operations.md", "yaml")
+    name = text.splitlines()[0].removeprefix("# ")
+    assert f"file://{name}" in documents.read("docs/operations.md")
+    (tmp_path / name).write_text(text)
+    answer = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", OVERRIDES, f"file://{name}"],
+        env={"SAM_CLI_TELEMETRY": "0", "HOME": str(tmp_path)}, cwd=tmp_path,
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    given = json.loads(answer.stdout)
+    declared = source()["Parameters"]
+    assert {name for name, each in declared.items() if "Default" not in each} <= set(given)
+    values = parameter_values(declared, given)
+    assert len(values["SubnetIds"]) == 2
+    assert AllowList.parse(values["AllowedTargets"]).describe() == "db.internal:5432"
 
 
 def test_every_sam_command_has_its_options(tmp_path: pathlib.Path) -> None:

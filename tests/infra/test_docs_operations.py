@@ -108,7 +108,10 @@ def test_a_sessions_price_is_what_the_audit_record_would_say() -> None:
     assert len(rows) == 4
     for name, seconds, to_target, from_target, dollars in rows:
         cost = audit.estimated_cost(
-            seconds=number(seconds), dialer_bytes=int(number(to_target)), relay_bytes=int(number(from_target))
+            seconds=number(seconds),
+            dialer_bytes=int(number(to_target)),
+            relay_bytes=int(number(from_target)),
+            slots=1,  # MaxSessions is set, unless somebody sets it to 0
         )
         assert float(dollars) == float(f"{cost:.2g}"), name
 
@@ -219,6 +222,40 @@ def test_the_first_steps_name_what_a_stack_has() -> None:
     for name in ("RelaySecurityGroupId", "DoctorCommand", "WebSocketUrl", "KeySecretArn", "TableName"):
         assert name in outputs
         assert f"output `{name}`" in TEXT
+
+
+@pytest.mark.parametrize("output", source()["Outputs"])
+def test_an_output_is_used_where_its_table_does_not_stand(output: str) -> None:
+    assert f"`{output}`" in TEXT.replace(prose(section(MANUAL, "Outputs")), "")
+
+
+def calls_of_operators(module: str) -> set[str]:
+    """The methods of a boto3 client that a module of emissary_lib.operate calls."""
+    tree = ast.parse((ROOT / "emissary_lib" / "operate" / f"{module}.py").read_text(encoding="utf-8"))
+    called = {
+        (node.func.attr, ast.unparse(node.func.value))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    found = {name for name, on in called if on in ("self._client", "client")} - {"get_paginator"}
+    found |= set(re.findall(r'get_paginator\("(\w+)"\)', ast.unparse(tree).replace("'", '"')))
+    return found
+
+
+def rights_told(heading: str) -> set[str]:
+    return set(re.findall(r"`([a-z-]+:[A-Z]\w+)`", section(MANUAL, heading)))
+
+
+def test_the_rights_that_an_operator_needs_are_those_that_the_commands_use() -> None:
+    keys_use = {f"secretsmanager:{camel(name)}" for name in calls_of_operators("keys")}
+    assert rights_told("Rotate the keys") == keys_use
+    table_use = {f"dynamodb:{camel(name)}" for name in calls_of_operators("sessions")}
+    assert calls_of_operators("notice") == {"post_to_connection", "delete_connection"}
+    assert rights_told("Incidents") == table_use | {"execute-api:ManageConnections"}
+
+
+def camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
 
 
 def test_every_logical_id_in_the_manual_is_in_the_template() -> None:

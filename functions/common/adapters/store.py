@@ -262,6 +262,21 @@ class DynamoSessionStore:
             lambda old: old.ending is not None and old.ending.by == ending.by,
         )
 
+    def note_record(self, session_id: str, by: str) -> bool:
+        """See :meth:`ports.SessionStore.note_record`."""
+        write = Write.update(
+            items.session_key(session_id),
+            "SET #recorded_by = :by",
+            "attribute_exists(#pk) AND attribute_not_exists(#recorded_by)",
+            {":by": text(by)},
+        )
+        try:
+            self._table.update(write)
+        except ConditionFailed as failed:
+            old = failed.items[0]
+            return old is not None and old.get("recorded_by") == text(by)
+        return True
+
     def _update(
         self,
         session_id: str,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from emissary_lib.protocol.codes import Code
 from functions.common import answers, audit, logs
 from functions.common.events import GatewayEvent
-from functions.common.ports import PeerLink, SessionStore
+from functions.common.ports import Entropy, PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
 from functions.common.routes.posting import notify
 from functions.common.session import Loss, Role, Session, State, Step
@@ -20,6 +20,7 @@ class OnDisconnect:
     store: SessionStore
     link: PeerLink
     end: EndSession
+    entropy: Entropy
 
     def __call__(self, event: GatewayEvent) -> None:
         """Handle the end of one WebSocket. The connection's own item stays until it is purged.
@@ -56,9 +57,15 @@ class OnDisconnect:
             self._tell_peer(session, role, connection.epoch)
 
     def _record_if_killed(self, session: Session) -> None:
-        """An operator's command writes no log: the last connection to go does, and only one can be that."""
+        """An operator's command writes no log: the last connection to go does.
+
+        Several may find that they are that: ``$disconnect`` can be repeated, even as the very same event, and
+        a client that comes back to hear of the end goes once more. The first of them writes the record.
+        """
         killed = session.ending is not None and session.ending.by_operator
-        if killed and session.dialer.connection is None and session.relay.connection is None:
+        if not killed or session.dialer.connection is not None or session.relay.connection is not None:
+            return
+        if self.store.note_record(session.id, self.entropy(16).hex()):
             audit.record(session)
 
     def _tell_peer(self, session: Session, role: Role, epoch: int) -> None:

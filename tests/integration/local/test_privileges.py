@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,8 @@ import botocore.session
 import pytest
 import websocket
 
-from emissary_lib import AuthenticationError, Dialer, EmissaryError, LocalCloud
+from emissary_lib import AuthenticationError, Dialer, EmissaryError, LocalCloud, cli
+from emissary_lib.exit_status import Exit
 from emissary_lib.local import Faults
 from emissary_lib.local.iam.privileges import Privileges
 from emissary_lib.local.iam.report import Denial
@@ -24,7 +26,16 @@ from emissary_lib.local.template import read_template
 from emissary_lib.operate.keys import KeySecret
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.keys import Key
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, audit_record, eventually
+from tests.helpers.cloudside import (
+    DIAL,
+    LINUX_ONLY,
+    PARAMETERS,
+    SOON,
+    TEMPLATE,
+    audit_record,
+    audit_records,
+    eventually,
+)
 from tests.helpers.servers import Server, echo
 
 pytestmark = LINUX_ONLY
@@ -44,16 +55,15 @@ FOR_AWS_ITSELF: Final = {
 
 #: What is done as well as it can be and whose failure no client feels at once: it is in the function's log.
 TELLS_PEERS: Final = ("DisconnectFunction", "PostToPeers")
-BEST_EFFORT: Final = {
-    ("DefaultFunction", "CloseReplacedConnections"),
-    ("DisconnectFunction", "ReadAndAdvanceSessions"),
-    TELLS_PEERS,
-}
+BEST_EFFORT: Final = {("DefaultFunction", "CloseReplacedConnections"), TELLS_PEERS}
+
+#: No client feels this one either, but a killed session has no audit record without it.
+RECORDS: Final = ("DisconnectFunction", "ReadAndAdvanceSessions")
 
 #: What a function remembers from before a statement was withdrawn: it has to begin anew.
 REMEMBERED: Final = "ReadKeys"
 
-#: A dial that cannot succeed takes no longer than this, in seconds.
+#: A dial that cannot succeed takes no longer than this, and nobody waits longer for a record, in seconds.
 IN_VAIN: Final = 2.0
 
 KEEPALIVE: Final = KeepaliveTimes(interval=0.5, when_unacked=0.3, deadline=0.5, repeat=0.2)
@@ -91,9 +101,27 @@ def exchange(sock: socket.socket, data: bytes) -> None:
     assert received == data
 
 
-def scenario(cloud: LocalCloud, target: tuple[str, int], timeout: float) -> str:
+def scenario(cloud: LocalCloud, target: tuple[str, int], timeout: float, patience: float) -> str:
+    """All that a stack is used for: sessions, lost WebSockets, a question for health, a kill.
+
+    Args:
+        cloud: The stack.
+        target: Sends back what comes.
+        timeout: For each dial and each answer, in seconds.
+        patience: For the audit record of the killed session, in seconds.
+
+    Returns:
+        The id of the session that ended well.
+    """
+    with Dialer(cloud.url, cloud.key, keepalive=KEEPALIVE) as dialer:
+        ended = cut_and_closed(cloud, dialer, target, timeout)
+        killed(cloud, dialer, target, timeout, patience)
+        return ended
+
+
+def cut_and_closed(cloud: LocalCloud, dialer: Dialer, target: tuple[str, int], timeout: float) -> str:
     """Dial, echo, lose WebSockets with and without notice, come back, close; the session's id."""
-    with Dialer(cloud.url, cloud.key, keepalive=KEEPALIVE) as dialer, dialer.dial(target, timeout) as sock:
+    with dialer.dial(target, timeout) as sock:
         sock.settimeout(timeout)
         info = sock.session
         assert info is not None
@@ -112,6 +140,30 @@ def scenario(cloud: LocalCloud, target: tuple[str, int], timeout: float) -> str:
         sock.shutdown(socket.SHUT_WR)
         assert sock.recv(1) == b""
         return info.id
+
+
+def killed(
+    cloud: LocalCloud, dialer: Dialer, target: tuple[str, int], timeout: float, patience: float
+) -> None:
+    """Dial, be killed by an operator, and be recorded, once."""
+    (table,) = cloud.tables.values()
+    with dialer.dial(target, timeout) as sock, pytest.MonkeyPatch.context() as environment:
+        sock.settimeout(timeout)
+        exchange(sock, b"hello")
+        info = sock.session
+        assert info is not None
+        for name, value in cloud.operator.items():
+            environment.setenv(name, value)
+        command = ["sessions", "kill", info.id, "--table", table, "--url", cloud.url]
+        assert cli.main(command) == Exit.OK
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+    deadline = time.monotonic() + patience
+    while not (records := audit_records(cloud, info.id)):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the killed session has no audit record")
+        time.sleep(0.01)
+    assert [each["code"] for each in records] == ["KILLED"]
 
 
 @contextlib.contextmanager
@@ -157,7 +209,7 @@ def test_a_run_needs_every_permission_and_nothing_that_is_not_granted(
     cloud: LocalCloud, target: tuple[str, int]
 ) -> None:
     try:
-        session = scenario(cloud, target, DIAL)
+        session = scenario(cloud, target, DIAL, SOON)
     except Exception as exc:
         for each in cloud.denials():
             exc.add_note(each.message)
@@ -181,8 +233,9 @@ def test_without_any_one_statement_a_run_fails_and_names_it(
     failed = None
     with without(cloud, function, name):
         essential = (function, name) not in BEST_EFFORT
+        timeout = DIAL if (function, name) in BEST_EFFORT | {RECORDS} else IN_VAIN
         try:
-            scenario(cloud, target, IN_VAIN if essential else DIAL)
+            scenario(cloud, target, timeout, IN_VAIN if essential else SOON)
         except (EmissaryError, OSError) as exc:
             failed = exc
         refused = denial(cloud, function, before)
@@ -193,6 +246,8 @@ def test_without_any_one_statement_a_run_fails_and_names_it(
             "the refusal in the log",
         )
     assert (failed is not None) == essential
+    if (function, name) == RECORDS:
+        assert str(failed) == "the killed session has no audit record", "and nothing else is wrong"
     assert refused.message == (
         f"{function} may not {refused.action} on {refused.resource}: "
         f"no statement of its policies in template.yaml allows it; {name} would, but is withdrawn"
@@ -201,7 +256,7 @@ def test_without_any_one_statement_a_run_fails_and_names_it(
 
 def test_every_statement_is_needed_by_our_code_or_listed_as_what_aws_uses() -> None:
     assert len(set(statements())) == len(statements())
-    assert set(statements()) >= FOR_AWS_ITSELF | BEST_EFFORT
+    assert set(statements()) >= FOR_AWS_ITSELF | BEST_EFFORT | {RECORDS}
     services = {"logs", "ec2"}
     read = Privileges(read_template(TEMPLATE, PARAMETERS).functions.values()).permissions()
     of_aws = {

@@ -78,7 +78,7 @@ class Bridge:
         return default_app.make_handler(use_case)(event, None)
 
     def disconnect(self, event: Mapping[str, Any]) -> Response:
-        use_case = wiring.on_disconnect(self.store, self.link, self.clock)
+        use_case = wiring.on_disconnect(self.store, self.link, clock=self.clock, entropy=self.entropy)
         return disconnect_app.make_handler(use_case)(event, None)
 
     def send(self, sender: str, frame: Frame, *, request_id: str = "request=") -> Response:

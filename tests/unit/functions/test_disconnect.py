@@ -9,9 +9,10 @@ import pytest
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Frame, FrameType
 from emissary_lib.protocol.payloads import Disconnected, Ended
+from functions.common.errors import StoreError
 from functions.common.ports import Outcome
-from functions.common.session import Claim, Role, Side, State
-from tests.helpers.events import DIALER, INSTANCE, NOW, RELAY, SESSION, load_event
+from functions.common.session import OPERATOR, Claim, Ending, Role, Side, State, Step
+from tests.helpers.events import DIALER, DIALER_AGAIN, INSTANCE, NOW, RELAY, SESSION, load_event
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.bridge import Bridge
 
@@ -76,6 +77,17 @@ def test_a_dialer_that_leaves_before_the_claim_ends_the_session(
     assert bridge.session.ending is not None
     assert bridge.session.ending.code is Code.DIALER_GONE
     assert [r.getMessage() for r in caplog.records].count("session ended") == 1
+
+
+class CannotNote(FakeStore):
+    """The table fails as a record is about to be noted."""
+
+    failing = True
+
+    def note_record(self, session_id: str, by: str) -> bool:
+        if self.failing:
+            raise StoreError("the session table did not answer")
+        return super().note_record(session_id, by)
 
 
 class ClaimedMeanwhile(FakeStore):
@@ -157,6 +169,57 @@ def test_a_disconnect_past_the_relays_end_ends_a_session_that_nobody_has_ended()
     ((to, frame),) = bridge.link.take()
     assert (to, Ended.decode(frame.payload).code) == (DIALER, Code.RELAY_DEADLINE)
     assert bridge.session.state is State.ENDED
+
+
+def kill(bridge: Bridge) -> None:
+    """End the session as ``emissary sessions kill`` does."""
+    bridge.store.end(SESSION, Ending(Code.KILLED, 0, 0, f"{OPERATOR}1", bridge.clock.now), Step.END)
+
+
+@pytest.mark.parametrize("request_id", [None, "another="])
+@pytest.mark.parametrize(("first", "last"), [("dialer", "relay"), ("relay", "dialer")])
+def test_a_killed_session_is_recorded_once_however_often_its_disconnects_come(
+    first: str, last: str, request_id: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    bridge = Bridge()
+    bridge.open()
+    kill(bridge)
+    with caplog.at_level(logging.INFO, logger="emissary"):
+        for name in (first, first, last, last, first):
+            again = request_id if caplog.records else None
+            bridge.disconnect(load_event(f"disconnect_{name}", request_id=again))
+    assert [each.getMessage() for each in caplog.records] == ["session ended"]
+
+
+def test_a_side_that_comes_back_to_hear_of_the_kill_is_not_recorded_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bridge = Bridge()
+    bridge.open()
+    kill(bridge)
+    with caplog.at_level(logging.INFO, logger="emissary"):
+        bridge.disconnect(load_event("disconnect_dialer"))
+        bridge.disconnect(load_event("disconnect_relay"))
+        assert bridge.resume()["statusCode"] == 200
+        bridge.disconnect(load_event("disconnect_dialer", connection_id=DIALER_AGAIN))
+    assert bridge.session.dialer == Side(None, 2)
+    assert caplog.messages.count("session ended") == 1
+
+
+def test_a_disconnect_that_cannot_note_its_record_fails_and_the_next_one_writes_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bridge = Bridge()
+    bridge.store = cannot_note = CannotNote()
+    bridge.open()
+    kill(bridge)
+    bridge.disconnect(load_event("disconnect_dialer"))
+    with caplog.at_level(logging.INFO, logger="emissary"):
+        assert bridge.disconnect(load_event("disconnect_relay")) == {"statusCode": 503}
+        assert "session ended" not in caplog.messages
+        cannot_note.failing = False
+        assert bridge.disconnect(load_event("disconnect_relay")) == {"statusCode": 200}
+    assert caplog.messages.count("session ended") == 1
 
 
 def test_a_peer_that_cannot_be_told_is_no_failure() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from emissary_lib.protocol.auth import encode_unpadded
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import CLOCK_SKEW
 from emissary_lib.protocol.frames import Frame, FrameType
 from emissary_lib.protocol.payloads import End
 from functions.common import metrics
@@ -21,6 +23,8 @@ from functions.common.metrics import Metric
 from functions.common.responses import MessageNotHandledError
 from functions.common.session import OPENING_TIME, OPERATOR, Ending, Step
 from tests.helpers.events import DIALER, KEY, RELAY, SESSION, load_event
+from tests.helpers.translation import source
+from tests.infra.documents import prose, read
 from tests.unit.functions.bridge import Bridge
 from tests.unit.functions.conftest import Figures
 
@@ -102,6 +106,28 @@ def test_each_upgrade_is_accepted_refused_or_a_failure_of_authentication(figures
         {"ConnectRefused": 1},
         {"ConnectRefused": 1},
     ]
+
+
+@pytest.mark.parametrize(
+    ("cause", "headers", "later"),
+    [
+        ("no or a wrong signature", {"X-Emissary-Mac": None}, 0),
+        ("no or a wrong signature", {"X-Emissary-Mac": encode_unpadded(KEY.secret)}, 0),
+        ("an unknown key", {"X-Emissary-Key-Id": "7"}, 0),
+        ("a clock that is off", {}, CLOCK_SKEW + 1),
+    ],
+)
+def test_what_the_alarm_over_failures_of_authentication_names_is_what_it_counts(
+    figures: Figures, cause: str, headers: dict[str, str | None], later: float
+) -> None:
+    bridge = Bridge()
+    bridge.clock.now += later
+    bridge.connect(load_event("connect_dialer", headers=headers))
+    assert figures.lines == [{"AuthFailure": 1}]
+    assert cause in source()["Resources"]["AuthFailuresAlarm"]["Properties"]["AlarmDescription"]
+    manual = prose(read("docs/operations.md"))
+    assert re.search(rf"`AuthFailuresAlarm` \| [^|]*{cause}", manual)
+    assert re.search(rf"`AuthFailure` \| `\$connect` \| [^|]*{cause}", manual)
 
 
 @pytest.mark.parametrize(("code", "failed"), [(Code.OK, 0), (Code.TARGET_RESET, 1)])

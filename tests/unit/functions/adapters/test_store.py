@@ -284,3 +284,16 @@ def test_abandoning_ends_only_what_is_not_claimed(store: SessionStore) -> None:
 def test_no_session_is_made_by_ending_one(store: SessionStore) -> None:
     assert store.end(SESSION, ENDING, Step.END) == (None, False)
     assert store.session(SESSION) is None
+
+
+def test_a_record_is_for_the_first_who_notes_it(store: SessionStore) -> None:
+    opened(store)
+    before = store.session(SESSION)
+    assert store.note_record(SESSION, "one")
+    assert not store.note_record(SESSION, "another")
+    assert store.session(SESSION) == before
+
+
+def test_there_is_no_record_of_a_session_that_was_purged(store: SessionStore) -> None:
+    assert not store.note_record(SESSION, "one")
+    assert store.session(SESSION) is None

@@ -85,6 +85,11 @@ def test_one_of_many_racing_ends_counts(dynamo: Dynamo, real: DynamoSessionStore
     assert races(dynamo, act) == 1
 
 
+def test_one_of_many_racing_disconnects_writes_the_record(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    opened(real)
+    assert races(dynamo, lambda store, number: store.note_record(SESSION, str(number))) == 1
+
+
 def test_racing_fragments_are_all_kept(dynamo: Dynamo, real: DynamoSessionStore) -> None:
     real.create(NEW)
 
@@ -107,6 +112,7 @@ STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore]
     "restore": (forgotten, lambda store: store.restore(Connection(RELAY, SESSION, Role.RELAY, 1))),
     "clear": (opened, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)),
     "end": (opened, lambda store: store.end(SESSION, ENDING, Step.END)),
+    "record": (opened, lambda store: store.note_record(SESSION, "one")),
 }
 
 
