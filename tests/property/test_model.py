@@ -58,6 +58,8 @@ class Model(RuleBasedStateMachine):
             for a retransmission timer.
         life: The relay's.
         silent: A WebSocket has died without notice.
+        lets_in: Whoever comes back when the outage is over is let in, and hears of it.
+        told: Why a user cut the session off; ``None`` if none did.
     """
 
     @initialize(
@@ -86,6 +88,8 @@ class Model(RuleBasedStateMachine):
         self.life = life
         self.gentle = self.swift = life == LONG
         self.silent = False
+        self.lets_in = True
+        self.told: Code | None = None
         for side, size in zip(Side, sizes, strict=True):
             self.write(side, size, 0.0)
 
@@ -113,6 +117,36 @@ class Model(RuleBasedStateMachine):
         self.linked.ends[side].stop_reading(self.clock.now, self.clock.now + seconds)
         other = Side.RELAY if side is Side.CLIENT else Side.CLIENT
         self.write(other, size, seconds / 2)
+
+    @precondition(lambda self: len(self.finished) < 2 and self.all_alive)
+    @rule(
+        side=SIDES,
+        down=st.sampled_from([[], *CHOICES]),
+        outage=st.sampled_from([0.0, 3.0, 30.0]),
+        pause=MOMENTS,
+    )
+    def reset(self, side: Side, down: list[Side], outage: float, pause: float) -> None:
+        """Also while WebSockets are down: the reason reaches the other side, and the record, as that reason."""
+        for each in down:
+            self.linked.carrier.cut(each, outage)
+        self.advance(pause)
+        if not self.all_alive:
+            return
+        self.told = Code.DIALER_RESET if side is Side.CLIENT else Code.TARGET_RESET
+        self.linked.ends[side].session.abort(self.told, "reset", self.clock.now)
+        self.advance(HEALED)
+        if self.gentle and self.lets_in:
+            codes = [event.code for _side in Side for event in self.finishes(_side)]
+            assert codes == [self.told] * 2, self.linked.describe()
+            assert self.linked.carrier.ended is not None
+            assert self.linked.carrier.ended.code is self.told
+
+    @property
+    def all_alive(self) -> bool:
+        return all(end.session.alive for end in self.linked.ends.values())
+
+    def finishes(self, side: Side) -> list[Finished]:
+        return [event for event in self.linked.ends[side].events if isinstance(event, Finished)]
 
     # -- the link -------------------------------------------------------------------------------
 
@@ -142,6 +176,7 @@ class Model(RuleBasedStateMachine):
             Faults(drop, duplicate, error, delay, attempt, unheard, disconnect, (0.0, notice))
         )
         self.gentle = self.gentle and not drop and not error
+        self.lets_in = self.lets_in and not attempt and not unheard
         self.swift = self.swift and slowest <= 0.1 and not disconnect and notice <= 0.1
 
     @rule(sides=CHOSEN_SIDES, outage=SHORT, pause=PAUSES, before=MOMENTS)
@@ -226,12 +261,12 @@ class Model(RuleBasedStateMachine):
             end.finish(self.clock.now)
         self.linked.run(HEALED)
         self.check()
-        for end in self.linked.ends.values():
-            told = [event for event in end.events if isinstance(event, Finished)]
+        for side, end in self.linked.ends.items():
+            told = self.finishes(side)
             assert len(told) == 1 and end.events[-1] == told[0]
-            if self.gentle or (alive and self.life == LONG):
+            if self.told is None and (self.gentle or (alive and self.life == LONG)):
                 assert told[0].code is Code.OK, self.linked.describe()
-            if self.gentle and self.swift:
+            if self.told is None and self.gentle and self.swift:
                 counters = end.session.counters
                 assert counters.losses <= counters.gateway_errors, self.linked.describe()
 
