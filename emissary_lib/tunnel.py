@@ -50,7 +50,7 @@ class Link(Protocol):
         """Replace a connection that has ended.
 
         Raises:
-            LinkRefusedError: The bridge will not have us back: definite.
+            LinkRefusedError: The bridge will not have us back: definite; its ``code`` says why.
             TransportError, TimeoutError: It did not work this time.
         """
 
@@ -301,7 +301,7 @@ class Tunnel:
             try:
                 self._link.reconnect(epoch, deadline)
             except LinkRefusedError as exc:
-                self._refused(Code.UNKNOWN_SESSION, str(exc))
+                self._refused(exc.code, str(exc))
                 return False
             except (TransportError, TimeoutError):
                 self._pause(next(waits))

@@ -39,7 +39,7 @@ class Ending:
         return self.tell_peer and self.code not in (Code.DIALER_GONE, Code.RELAY_GONE)
 
     def interrupted(self, bound: float) -> None:
-        """There is no WebSocket to say it over; one is waited for until ``bound``, or until an earlier one."""
+        """There is no WebSocket to say it over: wait for one until ``bound``, or until an earlier one."""
         if self.has_a_reason:
             self.may_wait_until = bound if self.may_wait_until is None else min(bound, self.may_wait_until)
 

@@ -12,8 +12,10 @@ import pytest
 from emissary_lib import Dialer, LocalCloud, TunnelResetError
 from emissary_lib.local import Faults
 from emissary_lib.loopback import reset
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.keys import Key
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, SOON, audit_record
-from tests.helpers.servers import Server
+from tests.helpers.servers import Server, echo
 
 pytestmark = LINUX_ONLY
 
@@ -68,3 +70,26 @@ def test_reason_said_during_an_outage_is_told_after_it(sick: LocalCloud) -> None
         assert time.monotonic() - began < 2 * OUTAGE
         codes = [audit_record(sick, session.id)["code"] for session in sessions if session is not None]
         assert codes == ["TARGET_RESET", "DIALER_RESET"]
+
+
+def test_dialer_whose_key_was_withdrawn_is_told_so_when_it_comes_back(sick: LocalCloud) -> None:
+    """Symptom: UNKNOWN_SESSION, "the session is over: HTTP status 403", without cause or advice."""
+    key = sick.key
+    with (
+        Server(echo) as target,
+        Dialer(sick.url, key) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
+        sock.settimeout(SOON)
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        sick.rotate_keys([Key(key.key_id + 1, bytes(32))])
+        sick.retire()  # what is warm remembers the key for five minutes
+        try:
+            assert sick.cut("dialer", "reset") == 1
+            with pytest.raises(TunnelResetError, match=f"key id {key.key_id} is unknown there") as caught:
+                sock.recv(1)
+        finally:
+            sick.rotate_keys([key])
+            sick.retire()
+        assert caught.value.code is Code.AUTHENTICATION_FAILED

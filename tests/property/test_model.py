@@ -126,7 +126,7 @@ class Model(RuleBasedStateMachine):
         pause=MOMENTS,
     )
     def reset(self, side: Side, down: list[Side], outage: float, pause: float) -> None:
-        """Also while WebSockets are down: the reason reaches the other side, and the record, as that reason."""
+        """Also while WebSockets are down: the other side and the record are told that very reason."""
         for each in down:
             self.linked.carrier.cut(each, outage)
         self.advance(pause)

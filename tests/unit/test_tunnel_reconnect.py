@@ -209,6 +209,17 @@ def test_a_definite_refusal_ends_it_at_once(side: Side) -> None:
 
 
 @BOTH
+def test_a_refusal_of_the_credentials_is_told_as_such(side: Side) -> None:
+    reason = "the session could not be resumed: the clock is wrong"
+    link = CutLink(side, [LinkRefusedError(reason, code=Code.AUTHENTICATION_FAILED)])
+    with running(session_of(side), link) as world:
+        link.cut()
+        world.join()
+    code = Code.AUTHENTICATION_FAILED
+    assert world.events == [Aborted(code, reason), Finished(code)]
+
+
+@BOTH
 def test_after_the_grace_it_gives_up(side: Side) -> None:
     link = CutLink(side, [], then=DOWN)
     with running(session_of(side, grace=0.2), link) as world:
