@@ -85,6 +85,10 @@ GOAWAY_BEFORE: Final = (30.0, 10.0)
 #: Waits between two attempts to reconnect, in seconds: first, and longest (section 5.2).
 BACK_OFF: Final = (0.1, 2.0)
 
+#: A connection that ended sooner than this after its 101, in seconds, and moved no byte, does not end the
+#: back-off (section 5.2).
+STEADY_AFTER: Final = 5.0
+
 #: Seconds between two RESUME messages; the last one is repeated (section 5.3).
 RESUME_INTERVALS: Final = (1.0, 2.0, 4.0, 5.0)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.constants import DIALER_FLIGHT, RELAY_FLIGHT
+from emissary_lib.protocol.constants import DIALER_FLIGHT, RELAY_FLIGHT, STEADY_AFTER
 from emissary_lib.protocol.counters import Counters
 from emissary_lib.protocol.duplex import Duplex
 from emissary_lib.protocol.errors import FlowControlError, RemoteProtocolError, UnsupportedVersionError
@@ -63,6 +63,8 @@ class Session:
             self._watch = Probing(config.probing, now)
         self._farewell = None if config.expires_at is None else Farewell(config.expires_at)
         self._probe_due = False
+        self._progress = 0  # of the streams, when our WebSocket of now was made
+        self._lost_by = ""  # why our last WebSocket went
         self._lifecycle = Lifecycle(side, self._duplex)
         self._reception = Reception(
             side,
@@ -167,6 +169,11 @@ class Session:
             return min(self._resumption.link_deadline, self._farewell.expires_at)
         return self._resumption.link_deadline
 
+    @property
+    def flapping(self) -> bool:
+        """Whether our last WebSocket was lost soon and moved no byte, so that the back-off has to go on."""
+        return self._resumption.flapping
+
     def link_lost(self, code: Code, reason: str, now: float) -> None:
         """Our WebSocket is gone. Unless the session was still opening, ``link_deadline`` now tells how
         long to try to reconnect; ``code`` and ``reason`` are for one that was."""
@@ -175,7 +182,9 @@ class Session:
             self._lifecycle.cut_off(code, reason)
         elif self.state is State.OPEN and self._resumption.link_up:
             self.counters.link_losses += 1
-            self._resumption.link_lost(now)
+            self._lost_by = reason
+            moved = self._duplex.progress > self._progress
+            self._resumption.link_lost(now, moved=moved, idle=self._duplex.outstanding_since is None)
         elif ending and ending.code is Code.OK:
             self._lifecycle.finish(Code.OK)  # all bytes arrived, and the peer's DISCONNECTED tells it as much
         elif ending:
@@ -190,6 +199,7 @@ class Session:
         """An attempt to reconnect has succeeded."""
         self.counters.resumes += 1
         self._resumption.link_restored(now)
+        self._progress = self._duplex.progress
         if ending := self._lifecycle.ending:
             ending.resumed(now)
 
@@ -279,8 +289,15 @@ class Session:
         ending.interrupted(min(limits))
 
     def _give_up(self, code: Code, now: float) -> None:
-        self._lifecycle.abort(code, MEANINGS[code], now)
-        if not self._resumption.link_up:
+        reason, lost = MEANINGS[code], not self._resumption.link_up
+        if lost and self._resumption.flaps:
+            reason += (
+                f": {self._resumption.flaps + 1} connections in a row were accepted and then lost within "
+                f"{STEADY_AFTER:g} s, the last one thus: {self._lost_by}; see what closes them, "
+                "a proxy on the way or the gateway"
+            )
+        self._lifecycle.abort(code, reason, now)
+        if lost:
             self._lifecycle.finish(code)  # nobody can be told
 
     def _beat(self, watch: Keepalive | Probing, now: float) -> None:

@@ -22,6 +22,11 @@ pytestmark = LINUX_ONLY
 #: How long nobody is let in, in seconds: longer than last words are repeated, shorter than the grace.
 OUTAGE = 6.0
 
+#: How long each connection is cut as soon as it is there, in seconds, and how many there may be by then: the
+#: pauses are 0.1 s, 0.2 s, 0.4 s, ..., and at least half of that.
+FLAPPING = 4.0
+MOST_FLAPS = 10
+
 
 def until_it_ends(connection: socket.socket, ended: threading.Event, errors: list[OSError]) -> None:
     connection.sendall(b"x")
@@ -93,3 +98,24 @@ def test_dialer_whose_key_was_withdrawn_is_told_so_when_it_comes_back(sick: Loca
             sick.rotate_keys([key])
             sick.retire()
         assert caught.value.code is Code.AUTHENTICATION_FAILED
+
+
+def test_connections_that_are_let_in_and_cut_at_once_are_asked_for_ever_more_rarely(sick: LocalCloud) -> None:
+    """Symptom: 940 connections in 45 s."""
+    with (
+        Server(echo) as target,
+        Dialer(sick.url, sick.key) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
+        sock.settimeout(SOON)
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        assert sock.session is not None
+        counters = sock.session.counters
+        until = time.monotonic() + FLAPPING
+        while time.monotonic() < until:
+            sick.cut("dialer", "reset")
+        assert 2 < counters.link_losses < MOST_FLAPS
+        sock.sendall(b"y")
+        assert sock.recv(1) == b"y"
+        assert sock.session.error is None
