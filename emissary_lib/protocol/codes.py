@@ -26,6 +26,7 @@ class Code(enum.IntEnum):
     INCOMPLETE = 12
     BRIDGE_ERROR = 13
     KILLED = 14
+    MESSAGE_REFUSED = 15
     TARGET_NOT_ALLOWED = 32
     NAME_NOT_FOUND = 33
     TARGET_REFUSED = 34
@@ -55,6 +56,7 @@ MEANINGS: dict[Code, str] = {
     Code.INCOMPLETE: "ended with bytes missing",
     Code.BRIDGE_ERROR: "the bridge failed",
     Code.KILLED: "an operator ended the session",
+    Code.MESSAGE_REFUSED: "the gateway refuses to pass on a message, and would go on refusing it",
     Code.TARGET_NOT_ALLOWED: "not on the allow-list",
     Code.NAME_NOT_FOUND: "the target's name does not resolve",
     Code.TARGET_REFUSED: "the target refused the connection",

@@ -96,6 +96,9 @@ RESUME_INTERVALS: Final = (1.0, 2.0, 4.0, 5.0)
 #: for the first few RESUMEs (section 5.4).
 LEAST_PATIENCE: Final = sum(RESUME_INTERVALS[:3])
 
+#: A relay whose posts meet nothing but refusals (4xx) for this long ends its session, in seconds (section 6).
+REFUSED_FOR: Final = 20.0
+
 #: END and RESET are repeated this often, and for this long, in seconds (section 6).
 END_INTERVAL: Final = 1.0
 END_DEADLINE: Final = 5.0

@@ -15,6 +15,8 @@
        |- PeerGoneError         410: the connection does not exist any more
        |- PeerBusyError         429: throttled, or the receiver's buffer is full
        `- PeerUnreachableError  anything else, no answer included
+          `- PeerRefusedError      a 4xx: it may pass, but hardly of itself
+             `- MessageTooLargeError  413: this message will never be posted
 """
 
 from __future__ import annotations
@@ -68,3 +70,11 @@ class PeerBusyError(PeerError):
 
 class PeerUnreachableError(PeerError):
     """The post failed for another reason, or was not answered in time; it may have arrived."""
+
+
+class PeerRefusedError(PeerUnreachableError):
+    """A 4xx other than 410 and 429: permissions, or the request itself. It did not arrive."""
+
+
+class MessageTooLargeError(PeerRefusedError):
+    """Status 413: the message is larger than the gateway allows, and will be as large the next time."""

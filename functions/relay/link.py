@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
 from emissary_lib.deadline import Deadline
+from emissary_lib.protocol.constants import REFUSED_FOR
 from emissary_lib.protocol.session import Outgoing
 from emissary_lib.transport.reconnecting import ReconnectingTransport
 from functions.common import logs
-from functions.common.errors import PeerBusyError, PeerError, PeerGoneError, PeerUnreachableError
+from functions.common.errors import (
+    MessageTooLargeError,
+    PeerBusyError,
+    PeerError,
+    PeerGoneError,
+    PeerRefusedError,
+    PeerUnreachableError,
+)
 from functions.common.ports import PeerLink
 
 #: Posts under way at once: each takes a round trip to API Gateway, and throughput is posts over that time.
@@ -28,14 +37,23 @@ class RelayLink:
         transport: The relay's WebSocket, which can be replaced.
         poster: Posts to ``@connections``.
         dialer: The dialer's connection id.
+        clock: A monotonic clock.
 
     Attributes:
         on_refused: Told when a post was not accepted; the session sends its bytes again.
         throttled: Posts that were answered 429.
+        on_hopeless: Told why, when posts are refused for good (docs/protocol.md section 6).
         on_gone: Told when the dialer's connection is not known: it is gone, or was replaced.
     """
 
-    def __init__(self, transport: ReconnectingTransport, poster: PeerLink, dialer: str) -> None:
+    def __init__(
+        self,
+        transport: ReconnectingTransport,
+        poster: PeerLink,
+        dialer: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._transport = transport
         self._poster = poster
         self._dialer = dialer
@@ -45,8 +63,11 @@ class RelayLink:
         self._unposted = 0
         self._closed = False
         self._said = False
+        self._clock = clock
+        self._refused_since: float | None = None  # and nothing else has been met since
         self.throttled = 0
         self.on_refused: Callable[[], None] = lambda: None
+        self.on_hopeless: Callable[[str], None] = lambda reason: None
         self.on_gone: Callable[[], None] = lambda: None
 
     def send(self, message: Outgoing) -> None:
@@ -107,16 +128,37 @@ class RelayLink:
             if first:
                 logs.warning("a post was not accepted", connection_id=self._dialer, cause=str(exc))
 
+    def _refused_for(self, *, refused: bool) -> float:
+        """Note what a post met; for how many seconds posts have met nothing but refusals."""
+        with self._lock:
+            if not refused:
+                self._refused_since = None
+                return 0.0
+            now = self._clock()
+            self._refused_since = now if self._refused_since is None else self._refused_since
+            return now - self._refused_since
+
     def _post_all(self) -> None:
         while (text := self._queue.get()) is not None:
             try:
                 if not self._closed:
                     self._poster.post(self._dialer, text)
+                    self._refused_for(refused=False)
             except PeerGoneError:
+                self._refused_for(refused=False)
                 self.on_gone()
             except PeerError as exc:
                 self._note(exc)
-                self.on_refused()
+                refused_for = self._refused_for(refused=isinstance(exc, PeerRefusedError))
+                if isinstance(exc, MessageTooLargeError):
+                    self.on_hopeless(str(exc))
+                elif refused_for >= REFUSED_FOR:
+                    self.on_hopeless(
+                        f"for {refused_for:.0f} s every post was refused: {exc}; see the relay's permissions "
+                        "(execute-api:ManageConnections) and where the API's name leads inside the VPC"
+                    )
+                else:
+                    self.on_refused()
             except Exception as exc:  # else this thread would end, and the session hang for want of it
                 logs.error("a post failed", exc)
                 self.on_refused()

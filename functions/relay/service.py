@@ -161,6 +161,7 @@ class Relay:
             sock = connected.sock or _target_at_its_end(stack)
             tunnel = Tunnel(session, link, sock, on_event=on_event, stop_at=ends_at)
             link.on_refused, link.on_gone = tunnel.message_refused, tunnel.peer_unknown
+            link.on_hopeless = lambda reason: tunnel.abort(Code.MESSAGE_REFUSED, reason)
             tunnel.run()
         if link.throttled:
             metrics.put({Metric.PEER_THROTTLED: link.throttled})

@@ -12,6 +12,7 @@ from functions.common.errors import (
     ClaimRefusedError,
     LaunchError,
     LimitReachedError,
+    MessageTooLargeError,
     NonceBurntError,
     PeerBusyError,
     PeerGoneError,
@@ -239,6 +240,7 @@ class FakeLink:
         gone: Connections that answer 410.
         untrue: Connections that answer 410 so many times though they are there.
         busy: Connections that answer 429.
+        too_large: Connections that answer 413.
         deleted: Connections that were closed, in order.
         tries: Every connection that a post was tried to, refused ones too.
     """
@@ -248,6 +250,7 @@ class FakeLink:
         self.gone: set[str] = set()
         self.untrue: dict[str, int] = {}
         self.busy: set[str] = set()
+        self.too_large: set[str] = set()
         self.deleted: list[str] = []
         self.tries: list[str] = []
 
@@ -260,6 +263,8 @@ class FakeLink:
             raise PeerGoneError("gone, it says")
         if connection_id in self.busy:
             raise PeerBusyError("busy")
+        if connection_id in self.too_large:
+            raise MessageTooLargeError("status 413")
         self.posts.append((connection_id, text))
 
     def delete(self, connection_id: str) -> None:

@@ -10,11 +10,11 @@ import time
 import pytest
 
 from emissary_lib import Dialer, LocalCloud, TunnelResetError
-from emissary_lib.local import Faults
+from emissary_lib.local import Faults, Limits
 from emissary_lib.loopback import reset
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.keys import Key
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, SOON, audit_record
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, audit_record
 from tests.helpers.servers import Server, echo
 
 pytestmark = LINUX_ONLY
@@ -26,6 +26,10 @@ OUTAGE = 6.0
 #: pauses are 0.1 s, 0.2 s, 0.4 s, ..., and at least half of that.
 FLAPPING = 4.0
 MOST_FLAPS = 10
+
+
+#: More than one message.
+BULK = bytes(300_000)
 
 
 def until_it_ends(connection: socket.socket, ended: threading.Event, errors: list[OSError]) -> None:
@@ -119,3 +123,20 @@ def test_connections_that_are_let_in_and_cut_at_once_are_asked_for_ever_more_rar
         sock.sendall(b"y")
         assert sock.recv(1) == b"y"
         assert sock.session.error is None
+
+
+def test_message_that_the_gateway_will_never_take_ends_the_session_and_says_why() -> None:
+    """Symptom: nothing ever arrived, and nobody was told."""
+    with (
+        LocalCloud(TEMPLATE, parameters=PARAMETERS, limits=Limits(message_bytes=50_000)) as cloud,
+        Server(lambda connection: connection.sendall(BULK)) as target,
+        Dialer(cloud.url, cloud.key) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
+        sock.settimeout(SOON)
+        with pytest.raises(TunnelResetError) as caught:
+            while sock.recv(65_536):
+                pass
+        assert caught.value.code is Code.MESSAGE_REFUSED
+        assert sock.session is not None
+        assert audit_record(cloud, sock.session.id)["code"] == "MESSAGE_REFUSED"

@@ -21,7 +21,14 @@ from botocore.awsrequest import AWSRequest
 
 from emissary_lib.protocol.errors import ConfigError
 from functions.common.adapters.kept import KeptConnections, Reply
-from functions.common.errors import PeerBusyError, PeerError, PeerGoneError, PeerUnreachableError
+from functions.common.errors import (
+    MessageTooLargeError,
+    PeerBusyError,
+    PeerError,
+    PeerGoneError,
+    PeerRefusedError,
+    PeerUnreachableError,
+)
 
 #: Longest wait for the gateway's answer, in seconds. Posts to half-dead connections have been seen to hang.
 READ_TIMEOUT: Final = 3.0
@@ -113,12 +120,19 @@ class PostToConnection:
                 f"{method} @connections at {self._origin} was not answered: {type(exc).__name__}: {exc}"
             ) from exc
         if not 200 <= reply.status < 300:
-            raise _refusal(method, reply)
+            raise _refusal(method, reply, len(body))
 
 
-def _refusal(method: str, reply: Reply) -> PeerError:
+def _refusal(method: str, reply: Reply, size: int) -> PeerError:
     kind = reply.headers.get("x-amzn-ErrorType", "").partition(":")[0] or "no error type"
     text = f"{method} @connections: status {reply.status}, {kind}"
     if reply.status == 410:
         return PeerGoneError(text)
-    return PeerBusyError(text) if reply.status == 429 else PeerUnreachableError(text)
+    if reply.status == 429:
+        return PeerBusyError(text)
+    if reply.status == 413:
+        return MessageTooLargeError(
+            f"{text}: the gateway takes no message of {size} bytes; API Gateway's limit is 128 KB, so see "
+            "what else answers at the callback address, and what its limit is"
+        )
+    return PeerRefusedError(text) if 400 <= reply.status < 500 else PeerUnreachableError(text)

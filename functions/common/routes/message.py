@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.errors import RemoteProtocolError, UnsupportedVersionError
+from emissary_lib.protocol.errors import EmissaryError, RemoteProtocolError, UnsupportedVersionError
 from emissary_lib.protocol.frames import COPIED, Frame, FrameType, decode, peek
 from emissary_lib.protocol.payloads import End
 from functions.common import answers, logs
+from functions.common.errors import MessageTooLargeError
 from functions.common.events import GatewayEvent
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
@@ -64,6 +65,8 @@ class OnMessage:
             self._refuse(sender, Code.UNSUPPORTED_VERSION, exc)
         except RemoteProtocolError as exc:
             self._refuse(sender, Code.PROTOCOL_ERROR, exc)
+        except MessageTooLargeError as exc:  # sent again, it would be as large
+            self._refuse(sender, Code.MESSAGE_REFUSED, exc)
 
     def _handle(self, event: GatewayEvent, frame: Frame) -> None:
         connection = self.store.connection(event.connection_id)
@@ -87,7 +90,7 @@ class OnMessage:
             # Forgotten, or replaced, yet here: it is not among those who have just been told.
             answer(self.link, sender.id, answers.ended(session))
 
-    def _refuse(self, sender: str, code: Code, exc: RemoteProtocolError) -> None:
+    def _refuse(self, sender: str, code: Code, exc: EmissaryError) -> None:
         found = find(self.store, sender)
         if found is None:
             return answer(self.link, sender, answers.ended(None))

@@ -8,7 +8,7 @@ import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import Frame, FrameType, encode
-from emissary_lib.protocol.payloads import Disconnected, Ended, Resumed
+from emissary_lib.protocol.payloads import Disconnected, Ended, Reset, Resumed
 from functions.common.ports import Outcome
 from functions.common.responses import MessageNotHandledError
 from functions.common.routes.peers import PeerCache
@@ -322,3 +322,15 @@ def test_the_peer_cache_is_bounded_and_forgets_the_oldest_first() -> None:
     cache.forget("sender", 2)
     cache.forget("sender", 2)
     assert cache.get("sender", 2) is None
+
+
+def test_a_message_that_is_too_large_for_the_peers_gateway_is_a_reset_for_its_sender() -> None:
+    """Symptom: the sender was told to send it again, for ever."""
+    bridge = Bridge()
+    bridge.open()
+    bridge.link.too_large.add(RELAY)
+    assert bridge.message(DATA) == {"statusCode": 200}
+    ((to, frame),) = bridge.link.take()
+    reset = Reset.decode(frame.payload)
+    assert (to, frame.type, reset.code) == (DIALER, FrameType.RESET, Code.MESSAGE_REFUSED)
+    assert "status 413" in reset.reason

@@ -29,7 +29,7 @@ DIALLING = 32
 
 
 def test_the_table_was_found() -> None:
-    assert len(ROWS) == 25
+    assert len(ROWS) == 26
 
 
 def test_numbers_and_names_are_the_documents() -> None:
@@ -50,7 +50,7 @@ def test_socks5_replies_are_the_documents() -> None:
 
 def test_a_number_reads_as_its_code_and_an_unknown_one_as_a_protocol_error() -> None:
     assert [code_of(code.value) for code in Code] == list(Code)
-    assert {code_of(number) for number in (15, 31, 42, 65_535)} == {Code.PROTOCOL_ERROR}
+    assert {code_of(number) for number in (16, 31, 42, 65_535)} == {Code.PROTOCOL_ERROR}
 
 
 @pytest.mark.parametrize(

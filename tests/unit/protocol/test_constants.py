@@ -54,6 +54,7 @@ TABLE = re.findall(r"\| (\d+) \| ([A-Z]+) \| ([a-z;, A-Z]+) \| ", DOCUMENT.parti
         ("PROBE_WHEN_UNACKED", 20.0, "for **20 s** while data is unacknowledged"),
         ("PROBE_DEADLINE", 10.0, "Without it in **10 s** the relay's own WebSocket is dead"),
         ("GOAWAY_BEFORE", (30.0, 10.0), "GOAWAY goes out **30 s** and **10 s** before the relay's end"),
+        ("REFUSED_FOR", 20.0, "once its posts have met nothing else for **20 s**"),
         ("END_INTERVAL", 1.0, "RESET and END are repeated every second until ENDED"),
         ("END_DEADLINE", 5.0, "for at most **5 s**"),
         ("CLOCK_SKEW", 900.0, "date more than 15 minutes off"),

@@ -17,7 +17,13 @@ from botocore.credentials import Credentials
 from emissary_lib.local.certificates import create_certificates
 from emissary_lib.protocol.errors import ConfigError
 from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust
-from functions.common.errors import PeerBusyError, PeerGoneError, PeerUnreachableError
+from functions.common.errors import (
+    MessageTooLargeError,
+    PeerBusyError,
+    PeerGoneError,
+    PeerRefusedError,
+    PeerUnreachableError,
+)
 from tests.helpers.events import DIALER
 from tests.unit.functions.adapters.callback_server import CallbackServer
 
@@ -69,17 +75,34 @@ def test_connections_are_kept(server: CallbackServer, link: PostToConnection) ->
 
 
 @pytest.mark.parametrize(
-    "status, error", [(410, PeerGoneError), (429, PeerBusyError), (403, PeerUnreachableError)]
+    "status, error",
+    [
+        (410, PeerGoneError),
+        (429, PeerBusyError),
+        (400, PeerRefusedError),
+        (403, PeerRefusedError),
+        (500, PeerUnreachableError),
+    ],
 )
 def test_each_refusal_has_its_error(
     server: CallbackServer, link: PostToConnection, status: int, error: type[Exception]
 ) -> None:
     server.status, server.error_type = status, "SomeException:http://internal/"
-    with pytest.raises(error, match=f"status {status}, SomeException$"):
+    with pytest.raises(error, match=f"status {status}, SomeException$") as caught:
         link.post(DIALER, "text")
+    assert type(caught.value) is error
     server.status = 200
     link.post(DIALER, "text")
     assert len({asked.client_port for asked in server.asked}) == 1, "a refusal does not cost the connection"
+
+
+def test_a_message_that_is_too_large_is_named_with_its_size(
+    server: CallbackServer, link: PostToConnection
+) -> None:
+    server.status, server.error_type = 413, "PayloadTooLargeException"
+    text = r"status 413, PayloadTooLargeException: the gateway takes no message of 50001 bytes; .*128 KB"
+    with pytest.raises(MessageTooLargeError, match=text):
+        link.post(DIALER, "x" * 50_001)
 
 
 def test_delete_closes_a_connection_and_is_content_if_it_is_gone(

@@ -9,9 +9,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from emissary_lib.protocol.constants import REFUSED_FOR
 from emissary_lib.protocol.frames import Frame, FrameType, encode
 from emissary_lib.protocol.session import Outgoing
-from functions.common.errors import PeerBusyError, PeerGoneError, PeerUnreachableError
+from functions.common.errors import (
+    MessageTooLargeError,
+    PeerBusyError,
+    PeerGoneError,
+    PeerRefusedError,
+    PeerUnreachableError,
+)
 from functions.relay.link import MAX_POSTS, RelayLink
 from tests.unit.functions.relay.world import SOON, FakePoster, FakeTransport
 
@@ -36,7 +43,10 @@ class SlowPoster(FakePoster):
 class Harness:
     def __init__(self, poster: FakePoster) -> None:
         self.transport = FakeTransport()
-        self.link = RelayLink(self.transport, poster, "dialer=")
+        self.now = 0.0
+        self.link = RelayLink(self.transport, poster, "dialer=", clock=lambda: self.now)
+        self.hopeless: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.link.on_hopeless = self.hopeless.put
         self.refused: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.gone: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.link.on_refused = lambda: self.refused.put(None)
@@ -113,6 +123,40 @@ def test_the_first_post_that_is_forbidden_is_logged_and_no_other(
             harness.refused.get(timeout=SOON)
     (record,) = caplog.records
     assert (record.getMessage(), vars(record)["cause"]) == ("a post was not accepted", "status 403")
+
+
+def test_a_message_that_is_too_large_is_hopeless_at_once(harness: Harness, poster: FakePoster) -> None:
+    poster.raises = lambda: MessageTooLargeError("status 413: 50001 bytes")
+    harness.link.send(TO_DIALER)
+    assert harness.hopeless.get(timeout=SOON) == "status 413: 50001 bytes"
+    assert harness.refused.empty(), "it would be sent again"
+
+
+def test_refusals_that_go_on_are_hopeless_and_those_that_pass_are_not(
+    harness: Harness, poster: FakePoster
+) -> None:
+    errors: list[Exception | None] = []
+    poster.raises = lambda: errors.pop()
+
+    def post(at: float, error: Exception | None) -> None:
+        harness.now = at
+        errors.append(error)
+        harness.link.send(TO_DIALER)
+
+    forbidden = PeerRefusedError("status 403")
+    for at in (0.0, REFUSED_FOR - 1):
+        post(at, forbidden)
+        harness.refused.get(timeout=SOON)
+    for other in (None, PeerBusyError("429"), PeerUnreachableError("500")):
+        post(REFUSED_FOR, other)
+        (harness.refused if other else poster.posted).get(timeout=SOON)
+        for later in (1.0, REFUSED_FOR):
+            post(REFUSED_FOR + later, forbidden)
+            harness.refused.get(timeout=SOON)
+        assert harness.hopeless.empty()
+    post(2 * REFUSED_FOR + 1, forbidden)
+    reason = harness.hopeless.get(timeout=SOON)
+    assert "for 20 s every post was refused: status 403; see the relay's permissions" in reason
 
 
 def test_connection_that_is_gone_is_reported(harness: Harness, poster: FakePoster) -> None:
