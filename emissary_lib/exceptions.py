@@ -277,6 +277,28 @@ def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
     return kind(f"cannot reach {target}: {hint}", target=target, code=code)
 
 
+_BUG = "a bug, unless dialer and stack are of different releases: compare those, and report it"
+_LINKS = (
+    "dial again; if that recurs, see what cuts connections on the way (a proxy, a VPN, a sleeping machine)"
+)
+_STACK = "dial again; if that recurs, see the logs of bridge and relay"
+
+#: What to do about an open tunnel that was cut off.
+_RESET_ADVICE: dict[Code, str] = {
+    Code.PROTOCOL_ERROR: _BUG,
+    Code.UNSUPPORTED_VERSION: "bring dialer and stack to the same release",
+    Code.FLOW_CONTROL_ERROR: _BUG,
+    Code.TARGET_RESET: "see the target's log for why it closed the connection",
+    Code.DIALER_RESET: "this program, or whoever used its socket, closed it with bytes unread; dial again",
+    Code.DIALER_GONE: _LINKS,
+    Code.RELAY_GONE: _STACK,
+    Code.LINK_DEAD: _LINKS,
+    Code.KILLED: "ask the operator before dialling again",
+    Code.AUTHENTICATION_FAILED: "put that right, then dial again",
+    Code.MESSAGE_REFUSED: "put that right, then dial again",
+}
+
+
 def reset_error(target: Target, code: Code, reason: str) -> TunnelResetError:
     """The error for an open tunnel that was cut off."""
     if code is Code.RELAY_DEADLINE:
@@ -287,6 +309,6 @@ def reset_error(target: Target, code: Code, reason: str) -> TunnelResetError:
         )
     return TunnelResetError(
         f"the tunnel to {target} was cut off: {reason or MEANINGS[code]} ({code.name}). "
-        "The outcome of a statement that was running is unknown",
+        f"The outcome of a statement that was running is unknown; {_RESET_ADVICE.get(code, _STACK)}",
         code=code,
     )

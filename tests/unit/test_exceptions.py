@@ -76,3 +76,21 @@ def test_every_code_makes_errors_that_name_target_and_code(code: Code) -> None:
 
 def test_a_reset_without_a_reason_tells_the_codes_meaning() -> None:
     assert "no answer to PING in time (LINK_DEAD)" in str(reset_error(TARGET, Code.LINK_DEAD, ""))
+
+
+@pytest.mark.parametrize(
+    "code", [code for code in Code if code < 32 and code is not Code.OK] + [Code.AUTHENTICATION_FAILED]
+)
+def test_a_reset_says_what_to_do(code: Code) -> None:
+    words = "dial again|compare|bring|log|ask the operator|then dial again"
+    advice = str(reset_error(TARGET, code, "because")).partition("unknown")[2]
+    if code is Code.RELAY_DEADLINE:  # it says so before
+        advice = str(reset_error(TARGET, code, "because")).partition("unknown")[0]
+    assert re.search(words, advice), advice
+
+
+def test_a_reset_by_the_target_points_to_the_target_and_not_to_the_network() -> None:
+    assert str(reset_error(TARGET, Code.TARGET_RESET, "")).endswith(
+        "is unknown; see the target's log for why it closed the connection"
+    )
+    assert "sleeping machine" in str(reset_error(TARGET, Code.LINK_DEAD, ""))
