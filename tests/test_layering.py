@@ -56,9 +56,11 @@ LIBRARY = {
     "emissary_lib.flight_budget",
     "emissary_lib.health",
     "emissary_lib.lifetimes",
+    "emissary_lib.link",
     "emissary_lib.listener",
     "emissary_lib.loopback",
     "emissary_lib.opening",
+    "emissary_lib.parting",
     "emissary_lib.protocol",
     "emissary_lib.socket_link",
     "emissary_lib.transport",
@@ -70,7 +72,9 @@ LIBRARY = {
 RELAY_LIBRARY = {
     "emissary_lib.backoff",
     "emissary_lib.endpoint",
+    "emissary_lib.link",
     "emissary_lib.loopback",
+    "emissary_lib.parting",
     "emissary_lib.tunnel",
     "emissary_lib.wakeup",
 }

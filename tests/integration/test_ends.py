@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -32,9 +33,10 @@ TIMES = KeepaliveTimes(interval=1.0, when_unacked=0.5, deadline=1.0, repeat=0.3)
 #: What a busy machine may add, in seconds.
 MARGIN = 5.0
 
-#: A program that dials, shows that it is through, and then waits for a word that never comes.
+#: A program that dials, shows that it is through, and then waits for a word that never comes; with a second
+#: argument, behind as many bytes as the tunnel takes.
 PROGRAM = """
-import sys
+import sys, time
 from emissary_lib import Dialer
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.config import ClientConfig
@@ -44,6 +46,16 @@ times = KeepaliveTimes(interval=1.0, when_unacked=0.5, deadline=1.0, repeat=0.3)
 sock = Dialer(config.url, config.key, keepalive=times).dial(sys.argv[1], 60)
 sock.sendall(b"hello")
 print(sock.session.id, sock.recv(5).decode(), flush=True)
+if sys.argv[2:]:
+    sock.setblocking(False)
+    written = time.monotonic()
+    while time.monotonic() < written + 1.0:
+        try:
+            sock.send(bytes(65536))
+            written = time.monotonic()
+        except BlockingIOError:
+            pass
+    print("nothing more fits", flush=True)
 sys.stdin.readline()
 sock.sendall(b"after")
 print(sock.recv(5).decode(), flush=True)
@@ -87,11 +99,11 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @contextlib.contextmanager
-def dialling(cloud: LocalCloud, target: tuple[str, int]) -> Iterator[subprocess.Popen[str]]:
+def dialling(cloud: LocalCloud, target: tuple[str, int], *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """:data:`PROGRAM` at work on ``target``; killed at the end, if it still runs."""
     host, port = target
     environ = {"EMISSARY_URL": cloud.url, "EMISSARY_AUTH_KEYS": format_keys([cloud.key])}
-    program = run(PROGRAM, f"{host}:{port}", **environ)
+    program = run(PROGRAM, f"{host}:{port}", *arguments, **environ)
     try:
         yield program
     finally:
@@ -155,6 +167,28 @@ def test_dialer_that_is_killed_leaves_no_relay_and_no_connection_at_the_target(b
         assert time.monotonic() - began < ORPHAN + MARGIN
         assert isinstance(ended.error, ConnectionResetError)  # a statement cut short is not committed
         assert audit_record(brisk, session)["code"] == "DIALER_GONE"
+
+
+def test_dialer_that_is_killed_leaves_no_relay_behind_a_target_that_takes_nothing(brisk: LocalCloud) -> None:
+    """As a COPY behind a lock: what had arrived for the target cannot be delivered."""
+    ended = threading.Event()
+
+    def deaf(connection: socket.socket) -> None:
+        connection.sendall(connection.recv(5))
+        poll = select.poll()
+        poll.register(connection, 0)
+        if poll.poll(60_000):  # the reset
+            ended.set()
+
+    with Server(deaf) as target, dialling(brisk, target, "full") as program:
+        session, heard = line_of(program).split()
+        assert heard == "hello"
+        assert line_of(program) == "nothing more fits"
+        program.send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert ended.wait(ORPHAN + MARGIN)
+        assert relay_returned(brisk, session) == "DIALER_GONE"
+        assert time.monotonic() - began < ORPHAN + MARGIN
 
 
 def test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on(brisk: LocalCloud) -> None:
