@@ -77,7 +77,7 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.REFUSED: "the target refused the connection",
     Exit.UNREACHABLE: "there is no route to the target",
     Exit.PORT: "the local address cannot be listened on",
-    Exit.NOT_DONE: "of keys and sessions: AWS refused, or it would do harm; nothing was changed",
+    Exit.NOT_DONE: "of keys and sessions: refused by AWS or by us; only what is printed as done was done",
     Exit.LIMIT: "as many sessions are open as the stack allows",
     Exit.GATEWAY_NAME: "of doctor: the gateway's name does not resolve",
     Exit.GATEWAY_TLS: "of doctor: TLS to the gateway fails",
