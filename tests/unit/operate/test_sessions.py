@@ -71,7 +71,11 @@ def test_a_session_past_its_time_is_lost(
     clock.now = CLAIM.at + stored.RELAY_TIME + 1
     (found,) = table.list()
     assert (found.state, found.ended, found.alive) == ("lost", CLAIM.at + stored.RELAY_TIME, False)
+    assert (found.key_id, found.target, found.code) == (1, "db.internal:5432", None)
     assert table.list(alive=True) == []
+    session = real.session(SESSION)
+    assert session is not None and found.ended is not None
+    assert session.purge_at >= found.ended + stored.RECORD_TIME, "it is listed for as long as any other"
 
 
 def test_what_never_named_a_target_is_listed_only_on_demand(
