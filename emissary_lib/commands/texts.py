@@ -83,7 +83,8 @@ DEMO: Final = Text(
     "migrate a real database and verify it",
     """\
 Start the local cloud and a PostgreSQL, apply an Alembic history through a tunnel, read it back, COPY 20 MB
-each way, and verify all of it on the database directly. Takes about ten seconds. Linux only.
+each way, and verify all of it on the database directly, and that no policy of the template was too narrow for
+what the functions asked of AWS. Takes about ten seconds. Linux only.
 """,
     """\
 examples:
