@@ -197,7 +197,9 @@ def test_the_query_asks_for_fields_that_are_logged() -> None:
     assert 'message = "session ended"' in query
 
 
-@pytest.mark.parametrize("message", ["session ended", "both connections gone", "request refused"])
+@pytest.mark.parametrize(
+    "message", ["session ended", "both connections gone", "relay launched", "request refused"]
+)
 def test_a_log_line_that_is_named_is_written(message: str) -> None:
     assert f"`{message}`" in TEXT or f'"{message}"' in TEXT
     assert f'"{message}"' in code_text()
