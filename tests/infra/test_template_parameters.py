@@ -33,7 +33,14 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "RelayIpv6": (["true", "false"], ["True", "yes", ""]),
     "DnsServers": (["", "10.0.0.2", "10.0.0.2 fd00:ec2::253"], ["10.0.0.2,10.0.0.3", "dns.internal", " "]),
     "AllowedTargets": (['[{"host":"db.internal","port":5432}]', "[]"], ["", "db.internal:5432", "{}"]),
-    "TargetPorts": (["5432", "5432,3306", "1,2,3,4,5"], ["", "0", "5432, 3306", "1,2,3,4,5,6", "5432-5440"]),
+    "TargetPorts": (
+        ["5432", "5432,3306", "1,2,3,4,5", "65535", "9999,59999,64999,65499,65529", "4430,530,1443"],
+        [
+            *("", "0", "05432", "65536", "66000", "70000", "99999", "100000"),
+            *("443", "53", "443,5432", "5432,443", "5432,53,3306", "5432,5432", "3306,5432,3306"),
+            *("5432, 3306", "1,2,3,4,5,6", "5432-5440", "5432,", ",5432"),
+        ],
+    ),
     "KeySecretArn": (
         ["", SECRET],
         ["team/keys", SECRET.removesuffix("-AbCdEf"), SECRET.replace("secret:", "key:")],
@@ -172,6 +179,13 @@ def test_the_relay_gets_out_to_the_targets_dns_and_https_and_nowhere_else() -> N
         (*each, "0.0.0.0/0")
         for each in {*basic, ("tcp", 3306), ("tcp", 6379), ("tcp", 1), ("tcp", 2), ("tcp", 65535)}
     }
+
+
+def test_a_port_that_is_let_out_anyway_cannot_be_listed_and_every_other_can() -> None:
+    pattern = PARAMETERS["TargetPorts"]["AllowedPattern"]
+    refused = {port for port in range(70_000) if not re.fullmatch(pattern, str(port))}
+    own = {port for _, port, _ in egress()} - {int(PARAMETERS["TargetPorts"]["Default"])}
+    assert refused == {0, *own, *range(65_536, 70_000)}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
