@@ -15,6 +15,7 @@ from emissary_lib.local.names import parameter_values
 from emissary_lib.local.template import read_template
 from emissary_lib.protocol.keys import parse_keys
 from emissary_lib.protocol.targets import AllowList
+from functions.common.config import ALLOWED_TARGETS, default_settings
 from functions.relay.settings import RelaySettings
 from tests.helpers.translation import REQUIRED, ROOT, TEMPLATE, deployed, of_type, outputs, source, strings
 
@@ -221,6 +222,16 @@ def test_nothing_is_reserved_unless_asked_for() -> None:
     assert "ReservedConcurrentExecutions" not in deployed()["RelayFunction"]["Properties"]
     relay = deployed(RelayConcurrency="7")["RelayFunction"]["Properties"]
     assert relay["ReservedConcurrentExecutions"] == "7"
+
+
+@pytest.mark.parametrize(("sessions", "relays", "most"), [("5", "0", 5), ("5", "3", 3), ("0", "3", 3)])
+def test_the_bridge_counts_no_more_sessions_than_lambda_runs_relays(
+    sessions: str, relays: str, most: int
+) -> None:
+    default = deployed(MaxSessions=sessions, RelayConcurrency=relays)["DefaultFunction"]["Properties"]
+    variables = {**default["Environment"]["Variables"], "AWS_REGION": "eu-west-1"}
+    variables[ALLOWED_TARGETS] = "[]"
+    assert default_settings(variables).max_sessions == most
 
 
 def test_a_secret_of_ones_own_is_the_one_that_is_read_and_none_is_made() -> None:

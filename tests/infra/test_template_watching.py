@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ def test_what_must_be_noticed_has_an_alarm() -> None:
 def test_a_sum_over_several_metrics_counts_those_that_are_silent_as_none() -> None:
     for alarm in alarms().values():
         queries = {query["Id"]: query for query in alarm.get("Metrics", [])}
-        if queries:
+        if "total" in queries:
             total = queries.pop("total")
             assert total["ReturnData"] is True
             assert total["Expression"] == " + ".join(f"FILL({name}, 0)" for name in queries)
@@ -93,9 +94,22 @@ def test_alarms_notify_the_topic_if_there_is_one(topic: str) -> None:
         assert alarm.get("AlarmActions") == alarm.get("OKActions") == ([topic] if topic else None)
 
 
-def test_the_limit_of_sessions_is_watched_if_there_is_one() -> None:
-    assert alarms(MaxSessions="7")["SessionLimitAlarm"]["Threshold"] == "7"
-    assert "SessionLimitAlarm" not in alarms(MaxSessions="0")
+@pytest.mark.parametrize(
+    ("sessions", "relays", "limits"), [(7, 0, {7}), (0, 9, {9}), (7, 9, {7, 9}), (9, 7, {7, 9})]
+)
+def test_the_limit_of_sessions_is_watched_whichever_it_is(
+    sessions: int, relays: int, limits: set[int]
+) -> None:
+    alarm = alarms(MaxSessions=str(sessions), RelayConcurrency=str(relays))["SessionLimitAlarm"]
+    reached, running = alarm["Metrics"]
+    condition = re.fullmatch(r"IF\(running >= (\d+) OR running >= (\d+), 1, 0\)", reached["Expression"])
+    assert condition is not None and set(map(int, condition.groups())) == limits
+    assert (reached["ReturnData"], running["ReturnData"], alarm["Threshold"]) == (True, False, 1)
+    assert (running["Id"], running["MetricStat"]["Stat"]) == ("running", "Maximum")
+
+
+def test_without_a_limit_of_sessions_there_is_none_to_watch() -> None:
+    assert "SessionLimitAlarm" not in alarms(MaxSessions="0", RelayConcurrency="0")
 
 
 def test_the_dashboard_shows_figures_that_are_written() -> None:
