@@ -17,7 +17,8 @@ OURS = {metric.title for metric in Metric}
 
 #: Lambda's and API Gateway's own, which cost nothing.
 LAMBDAS = {"Errors", "Throttles", "ConcurrentExecutions"}
-GATEWAYS = {"MessageCount", "ConnectCount", "IntegrationError", "ExecutionError"}
+#: Source: API Gateway developer guide, "Monitor WebSocket API execution with CloudWatch metrics".
+GATEWAYS = {"MessageCount", "ConnectCount", "IntegrationError", "ExecutionError", "ClientError"}
 
 FUNCTIONS = {"<ConnectFunction>", "<DefaultFunction>", "<DisconnectFunction>", "<RelayFunction>"}
 
@@ -74,6 +75,7 @@ def test_what_must_be_noticed_has_an_alarm() -> None:
         ("Emissary", "PeerThrottled"),
         ("Emissary", "DialMilliseconds"),
         ("Emissary", "SessionFailed"),
+        ("AWS/ApiGateway", "ClientError"),
         ("AWS/Lambda", "ConcurrentExecutions"),
     }
 
@@ -110,6 +112,17 @@ def test_the_limit_of_sessions_is_watched_whichever_it_is(
 
 def test_without_a_limit_of_sessions_there_is_none_to_watch() -> None:
     assert "SessionLimitAlarm" not in alarms(MaxSessions="0", RelayConcurrency="0")
+
+
+def test_a_flood_rings_long_before_it_is_as_strong_as_the_throttle_and_scanners_do_not() -> None:
+    """A connect beyond the throttle reaches no function: only the gateway's own figure counts it."""
+    alarm = alarms()["GatewayRefusalsAlarm"]
+    ((namespace, metric, _),) = metrics_of(alarm)
+    assert (namespace, metric, alarm["Statistic"]) == ("AWS/ApiGateway", "ClientError", "Sum")
+    (stage,) = of_type(deployed(), "AWS::ApiGatewayV2::Stage").values()
+    admitted = stage["RouteSettings"]["$connect"]["ThrottlingRateLimit"] * alarm["Period"]
+    assert 50 <= alarm["Threshold"] <= admitted / 100, "one in a hundred more than the throttle lets in"
+    assert f"refused {alarm['Threshold']} connects" in alarm["AlarmDescription"]
 
 
 def test_the_dashboard_shows_figures_that_are_written() -> None:
