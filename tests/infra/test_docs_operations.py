@@ -17,6 +17,7 @@ from functions.common.adapters import keys
 from functions.common.metrics import NAMESPACE, Metric
 from functions.common.session import OPENING_TIME, RECORD_TIME, RELAY_TIME
 from functions.relay.link import MAX_POSTS
+from functions.relay.service import TARGET_TIMEOUT
 from tests.helpers.translation import deployed, of_type, source, strings
 from tests.infra.documents import ROOT, fenced, prose, read, section, tables
 
@@ -148,6 +149,7 @@ def test_the_manual_has_every_alarm_with_its_threshold_and_metrics() -> None:
         assert int(rows[name][2]) == metrics_watched(alarm), name
         if name == "DialLatencyAlarm":
             assert f"over {alarm['Threshold'] / 1000:g} s" in rows[name][1]
+            assert f"more than {TARGET_TIMEOUT:g} s is a failed session" in rows[name][3]
         elif name != "SessionLimitAlarm":
             assert re.search(rf"\b{alarm['Threshold']}\b", rows[name][1]), name
 

@@ -10,6 +10,7 @@ import pytest
 
 from emissary_lib.local.names import REGION, STACK_NAME
 from functions.common.metrics import Metric
+from functions.relay.service import TARGET_TIMEOUT
 from tests.helpers.translation import deployed, of_type, outputs, source
 
 #: The metrics that the functions write (namespace Emissary, one dimension, ``service``).
@@ -123,6 +124,13 @@ def test_a_flood_rings_long_before_it_is_as_strong_as_the_throttle_and_scanners_
     admitted = stage["RouteSettings"]["$connect"]["ThrottlingRateLimit"] * alarm["Period"]
     assert 50 <= alarm["Threshold"] <= admitted / 100, "one in a hundred more than the throttle lets in"
     assert f"refused {alarm['Threshold']} connects" in alarm["AlarmDescription"]
+
+
+def test_a_slow_target_rings_though_only_dials_that_succeed_have_a_time() -> None:
+    alarm = alarms()["DialLatencyAlarm"]
+    assert alarm["Threshold"] / 1000 <= TARGET_TIMEOUT / 2, "later ones have none"
+    assert f"longer than {alarm['Threshold'] / 1000:g} s" in alarm["AlarmDescription"]
+    assert f"more than {TARGET_TIMEOUT:g} s is a failed session" in alarm["AlarmDescription"]
 
 
 def test_the_dashboard_shows_figures_that_are_written() -> None:
