@@ -8,6 +8,7 @@ import shlex
 import string
 from typing import Any
 
+import botocore.session
 import pytest
 
 from emissary_lib.local.errors import TemplateError
@@ -55,7 +56,7 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "MaxSessionsPerKey": (["0", "1", "1000"], ["-1", "1001"]),
     "Architecture": (["arm64", "x86_64"], ["x86", ""]),
     "LogLevel": (["DEBUG", "INFO", "WARNING", "ERROR"], ["debug", "TRACE"]),
-    "LogRetentionDays": (["1", "90", "731"], ["0", "2", "for ever"]),
+    "LogRetentionDays": (["1", "90", "731", "3653"], ["0", "2", "730", "3654", "for ever"]),
     "AccessLogs": (["true", "false"], ["1"]),
     "AlarmTopicArn": (["", ARN], ["alarms", ARN.replace("sns", "sqs")]),
     "Tracing": (["true", "false"], ["Active"]),
@@ -126,6 +127,14 @@ def test_every_parameter_with_a_pattern_or_limits_has_its_cases() -> None:
 def test_values_that_do_not_go_together_are_refused(given: dict[str, str], message: str) -> None:
     with pytest.raises(TemplateError, match=message):
         read_template(TEMPLATE, {**REQUIRED, **given})
+
+
+def test_logs_can_be_kept_for_any_time_that_cloudwatch_knows() -> None:
+    """As botocore's own model of CloudWatch Logs tells it (PutRetentionPolicy)."""
+    shape = botocore.session.get_session().get_service_model("logs").shape_for("Days")
+    told = re.search(r"Possible values are: ([\d, and]+)", shape.documentation)
+    assert told is not None
+    assert PARAMETERS["LogRetentionDays"]["AllowedValues"] == list(map(int, re.findall(r"\d+", told[1])))
 
 
 def test_the_form_in_the_console_has_every_parameter_once_and_labelled() -> None:
