@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 from typing import Any
 
 import botocore.session
@@ -118,6 +119,20 @@ def test_every_make_target_is_in_the_readme_or_in_contributing() -> None:
     assert makefile_targets() - told == {
         "slow"
     }  # a part of `make test` for those who work on the local cloud
+
+
+def test_what_a_document_installs_is_in_this_source_tree() -> None:
+    """The package is in no registry: its name alone installs nothing, or somebody else's."""
+    project = tomllib.loads(documents.read("pyproject.toml"))["project"]
+    installs = {name: documents.commands(name, "pip") for name in DOCUMENTS}
+    assert installs["README.md"] and installs["docs/operations.md"]
+    for document, (command, *wanted) in ((name, words) for name, all_ in installs.items() for words in all_):
+        assert command == "install" and wanted
+        for each in wanted:
+            place = re.fullmatch(r"(\.)(?:\[([\w,]+)\])?", each)
+            assert place is not None, f"{document}: pip install {each}: name the source tree ('.[aws]')"
+            extras = set(place[2].split(",")) if place[2] else set()
+            assert extras <= set(project["optional-dependencies"]), f"{document}: pip install {each}"
 
 
 @pytest.fixture(scope="module")
