@@ -23,6 +23,8 @@ from tests.helpers.translation import source
 from tests.infra import documents
 from tests.infra.documents import DOCUMENTS, ROOT
 from tests.infra.test_docs import NOT_SETTINGS, makefile_targets, paragraphs
+from tools.replay import __main__ as replay
+from tools.replay import cases
 
 #: Options that every aws command has, and those that the command adds to an operation of its own accord.
 AWS_GLOBAL = {"query", "output", "region", "profile"}
@@ -224,6 +226,15 @@ def test_every_sam_command_has_its_options(tmp_path: pathlib.Path) -> None:
         name = " ".join(words[:2]) if " ".join(words[:2]) in options else words[0]
         assert name in options, f"sam {' '.join(words)}"
         assert {word for word in words if word.startswith("--")} <= set(options[name]), f"sam {words}"
+
+
+def test_every_replay_in_contributing_is_accepted() -> None:
+    words = documents.block_commands("CONTRIBUTING.md", ".venv/bin/python")
+    called = [rest for module, name, *rest in words if (module, name) == ("-m", "tools.replay")]
+    assert {"sam"} == {rest[0] for rest in called}
+    for rest in called:
+        assert set(replay.parser().parse_args(rest).names) <= set(cases.names())
+    assert replay.parser().parse_args(["sam"]).listen in documents.read("CONTRIBUTING.md")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
