@@ -86,7 +86,7 @@ def test_the_life_of_a_key_is_the_codes() -> None:
 
 
 def test_the_policy_of_a_kms_key_lets_in_the_roles_that_read_the_secret_and_nobody_else() -> None:
-    (text,) = fenced("docs/operations.md", "json")
+    (text,) = fenced(DOCUMENT, "json")
     statement = json.loads(text)
     assert (statement["Effect"], statement["Action"]) == ("Allow", "kms:Decrypt")
     # With "*" the conditions alone decide; with the account, the roles would need rights of their own.
