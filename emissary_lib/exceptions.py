@@ -261,7 +261,7 @@ def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
         return SessionLimitError(
             f"cannot reach {target}: {reason or MEANINGS[code]}; close some of them or wait for their end "
             "(emissary sessions list), or raise the limit (template parameters MaxSessions, "
-            "MaxSessionsPerKey)",
+            "RelayConcurrency, MaxSessionsPerKey)",
             target=target,
             code=code,
         )

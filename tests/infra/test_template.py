@@ -51,6 +51,7 @@ VARIABLES = {
         config.AUTH_KEYS_SECRET,
         config.MAX_SESSIONS,
         config.MAX_SESSIONS_PER_KEY,
+        config.RELAY_CONCURRENCY,
         config.ALLOWED_TARGETS,
         config.TABLE,
         config.RELAY_FUNCTION,
