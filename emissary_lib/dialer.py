@@ -31,6 +31,7 @@ from emissary_lib.protocol.keys import Key
 from emissary_lib.protocol.session import SessionConfig
 from emissary_lib.protocol.targets import Target
 from emissary_lib.socket_link import ResumeDoor, SocketLink
+from emissary_lib.standstill import Standstill
 from emissary_lib.tunnel import Tunnel
 from emissary_lib.tunnel_socket import SessionInfo, TunnelSocket
 
@@ -51,6 +52,7 @@ class Dialer:
         max_in_flight: Messages in flight of all tunnels together; each is a concurrent Lambda invocation.
         capacity: Bytes that each tunnel buffers each way, at most; at least 65,536.
         keepalive: When to ask whether the relay is still there.
+        clock: Monotonic, and goes on while the host sleeps; ``None`` for the platform's.
 
     Raises:
         ConfigError: The URL is none of a WebSocket.
@@ -72,11 +74,13 @@ class Dialer:
         max_in_flight: int = MAX_IN_FLIGHT,
         capacity: int = DEFAULT_CAPACITY,
         keepalive: KeepaliveTimes | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._endpoint = Endpoint(url, ssl_context)
         self._key = key
         self._streams = StreamConfig(capacity=capacity)
         self._keepalive = keepalive or KeepaliveTimes()
+        self._clock = clock
         self._budget = FlightBudget(max_in_flight)
         self._closed = False
 
@@ -254,7 +258,14 @@ class Dialer:
             door = ResumeDoor(self._endpoint, self._key, opened.id, opened.parameters.resume_token)
             link = SocketLink(opened.transport, door)
             try:
-                tunnel = Tunnel(opened.session, link, sock, on_event=on_event, turned=places.decline)
+                tunnel = Tunnel(
+                    opened.session,
+                    link,
+                    sock,
+                    on_event=on_event,
+                    turned=places.decline,
+                    standstill=Standstill(self._clock),
+                )
             except BaseException:  # no descriptor is left
                 reset(sock)
                 link.close()

@@ -28,6 +28,7 @@ from emissary_lib.protocol.constants import MAX_PAYLOAD
 from emissary_lib.protocol.events import Aborted, Event, Finished, LinkDead
 from emissary_lib.protocol.session import Outgoing, Session
 from emissary_lib.protocol.states import Side
+from emissary_lib.standstill import Standstill
 from emissary_lib.wakeup import Wakeup
 
 #: A program that takes SIGPIPE as it comes (many tools do) must not die of closing its own socket.
@@ -78,6 +79,7 @@ class Tunnel:
         clock: A monotonic clock.
         pause: Waits so many seconds between two attempts to reconnect; ``None`` to wait until the tunnel's
             end at most.
+        standstill: Notices that the host slept; ``None`` for one on the host's clock.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Tunnel:
         turned: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] | None = None,
+        standstill: Standstill | None = None,
     ) -> None:
         self._session = session
         self._link = link
@@ -99,6 +102,7 @@ class Tunnel:
         self._stop_at = stop_at
         self._turned = turned
         self._clock = clock
+        self._standstill = standstill or Standstill()
         self._lock = threading.Lock()
         self._wakeup = Wakeup()
         self._selector = selectors.DefaultSelector()
@@ -209,7 +213,7 @@ class Tunnel:
                 registered = interest
             timeout = None if self._wakes_at is None else max(0.0, self._wakes_at - self._clock())
             readable = False
-            for key, events in self._selector.select(timeout):
+            for key, events in self._selector.select(self._standstill.cap(timeout)):
                 if key.fileobj is self._wakeup:
                     self._wakeup.clear()
                 else:
@@ -220,6 +224,8 @@ class Tunnel:
     def _driver_turn(self, readable: bool) -> None:
         with self._lock:
             now = self._clock()
+            if self._standstill.noticed():
+                self._session.stood_still()
             if readable or self._leaving:
                 self._read_socket(now)
             self._session.handle_timeout(now)

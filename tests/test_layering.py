@@ -61,6 +61,7 @@ LIBRARY = {
     "emissary_lib.opening",
     "emissary_lib.protocol",
     "emissary_lib.socket_link",
+    "emissary_lib.standstill",
     "emissary_lib.transport",
     "emissary_lib.tunnel",
     "emissary_lib.tunnel_socket",
@@ -71,6 +72,7 @@ RELAY_LIBRARY = {
     "emissary_lib.backoff",
     "emissary_lib.endpoint",
     "emissary_lib.loopback",
+    "emissary_lib.standstill",
     "emissary_lib.tunnel",
     "emissary_lib.wakeup",
 }
