@@ -247,7 +247,8 @@ class Dialer:
 
         def on_event(event: Event) -> None:
             if isinstance(event, Aborted):
-                info.error = reset_error(target, event.code, event.reason)
+                limit = opened.parameters.remaining / 1000
+                info.error = reset_error(target, event.code, event.reason, limit=limit)
             elif isinstance(event, GoingAway):
                 info.announce_end(event.remaining / 1000, time.time())
 
