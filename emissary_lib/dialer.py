@@ -86,7 +86,9 @@ class Dialer:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, *, env_file: str = ".env") -> Dialer:
-        """A dialer from ``EMISSARY_URL`` and ``EMISSARY_AUTH_KEYS``.
+        """A dialer from ``EMISSARY_URL`` and ``EMISSARY_AUTH_KEYS``, the settings that must be there.
+
+        ``EMISSARY_PING_SECONDS`` and ``EMISSARY_PONG_SECONDS`` may be; example.env explains all of them.
 
         Args:
             environ: Where to look first; ``None`` for the process's environment.
@@ -97,7 +99,7 @@ class Dialer:
         """
         given = os.environ if environ is None else environ
         config = ClientConfig.from_env({**read_env_file(pathlib.Path(env_file)), **given})
-        return cls(config.url, config.key)
+        return cls(config.url, config.key, keepalive=config.keepalive)
 
     def dial(self, target: str | tuple[str, int], timeout: float | None = DIAL_TIMEOUT) -> TunnelSocket:
         """Connect to ``target`` from inside the VPC.
