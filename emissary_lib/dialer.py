@@ -216,7 +216,8 @@ class Dialer:
 
         Blocking: until everything that was written to them so far has arrived, the end of those that were
         closed included; two seconds at most. A job that ends, or takes the gateway down, right after this
-        cuts nothing off.
+        cuts nothing off. What had not arrived by then, because the link was down or nobody read, is a
+        warning on the logger ``emissary_lib.tunnel``.
         """
         self._closed = True
         lifetimes.wait_until_idle(owner=self)
@@ -277,7 +278,7 @@ class Dialer:
                 raise
             places.wake = tunnel.wake
             # Before the caller has the socket: the program may exit at any moment.
-            lifetimes.add(tunnel, owner=self)
+            lifetimes.add(tunnel, owner=self, target=str(target))
 
             def run() -> None:
                 try:

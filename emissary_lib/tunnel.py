@@ -22,7 +22,7 @@ from typing import Final, Protocol
 from emissary_lib.backoff import back_off
 from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import LinkRefusedError, TransportError
-from emissary_lib.loopback import reset, reset_when_taken
+from emissary_lib.loopback import reset, reset_when_taken, unread
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import MAX_PAYLOAD
 from emissary_lib.protocol.events import Aborted, Event, Finished, LinkDead
@@ -192,6 +192,12 @@ class Tunnel:
             except OSError:  # above all: nothing there that the driver has not read
                 return True
             return False
+
+    @property
+    def unarrived(self) -> int:
+        """Bytes that the user has written and that have not arrived, at least: the kernel may hold more."""
+        with self._lock:
+            return self._session.buffered[0] + unread(self._sock) if self._session.alive else 0
 
     # -- the driver: socket and clock -----------------------------------------------------------
 
