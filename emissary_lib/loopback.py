@@ -88,3 +88,12 @@ def untaken(sock: socket.socket) -> int:
     """
     (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
     return int(count)
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes that have come and were not read; 0 of a socket that is closed."""
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
+    except (OSError, ValueError):
+        return 0
+    return int(count)

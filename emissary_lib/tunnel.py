@@ -25,13 +25,14 @@ from emissary_lib.backoff import back_off
 from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import LinkRefusedError, TransportError
 from emissary_lib.link import Link
-from emissary_lib.loopback import reset, reset_when_taken, untaken
+from emissary_lib.loopback import reset, reset_when_taken, unread, untaken
 from emissary_lib.parting import LINGER, Parting
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import MAX_PAYLOAD
 from emissary_lib.protocol.events import Aborted, Event, Finished, LinkDead
 from emissary_lib.protocol.session import Outgoing, Session
 from emissary_lib.protocol.states import Side
+from emissary_lib.standstill import Standstill
 from emissary_lib.wakeup import Wakeup
 
 #: A program that takes SIGPIPE as it comes (many tools do) must not die of closing its own socket.
@@ -57,6 +58,7 @@ class Tunnel:
         clock: A monotonic clock.
         pause: Waits so many seconds between two attempts to reconnect; ``None`` to wait until the tunnel's
             end at most.
+        standstill: Notices that the host slept; ``None`` for one on the host's clock.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Tunnel:
         turned: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] | None = None,
+        standstill: Standstill | None = None,
     ) -> None:
         self._session = session
         self._link = link
@@ -78,6 +81,7 @@ class Tunnel:
         self._parting = parting or Parting()
         self._turned = turned
         self._clock = clock
+        self._standstill = standstill or Standstill()
         self._lock = threading.Lock()
         self._wakeup = Wakeup()
         self._selector = selectors.DefaultSelector()
@@ -169,6 +173,12 @@ class Tunnel:
                 return True
             return False
 
+    @property
+    def unarrived(self) -> int:
+        """Bytes that the user has written and that have not arrived, at least: the kernel may hold more."""
+        with self._lock:
+            return self._session.buffered[0] + unread(self._sock) if self._session.alive else 0
+
     # -- the driver: socket and clock -----------------------------------------------------------
 
     def _drive(self) -> None:
@@ -193,7 +203,7 @@ class Tunnel:
             self._turned()
             timeout = None if self._wakes_at is None else max(0.0, self._wakes_at - self._clock())
             readable = False
-            for key, events in self._selector.select(timeout):
+            for key, events in self._selector.select(self._standstill.cap(timeout)):
                 if key.fileobj is self._wakeup:
                     self._wakeup.clear()
                 else:
@@ -204,6 +214,8 @@ class Tunnel:
     def _driver_turn(self, readable: bool) -> None:
         with self._lock:
             now = self._clock()
+            if self._standstill.noticed():
+                self._session.stood_still()
             if readable or self._leaving:
                 self._read_socket(now)
             elif not self._interest and not self._socket_gone:

@@ -63,6 +63,7 @@ LIBRARY = {
     "emissary_lib.parting",
     "emissary_lib.protocol",
     "emissary_lib.socket_link",
+    "emissary_lib.standstill",
     "emissary_lib.transport",
     "emissary_lib.tunnel",
     "emissary_lib.tunnel_socket",
@@ -75,6 +76,7 @@ RELAY_LIBRARY = {
     "emissary_lib.link",
     "emissary_lib.loopback",
     "emissary_lib.parting",
+    "emissary_lib.standstill",
     "emissary_lib.tunnel",
     "emissary_lib.wakeup",
 }

@@ -59,6 +59,9 @@ class Probing:
         """The dialer can be reached again. That it is there is not said: its silence counts on."""
         self.answered(now)
 
+    def stood_still(self) -> None:
+        """Nothing: an invocation is never frozen while it runs."""
+
     def next_timeout(self, unacked_since: float | None, *, asking: bool = True) -> float:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
 

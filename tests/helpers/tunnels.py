@@ -146,6 +146,7 @@ class FakeLink:
         self._answers_end = answers_end
         self._near, self._far = linked_pair()
         self.released = False
+        self.dropped = False
 
     def send(self, message: Outgoing) -> None:
         frame = decode(message.text)
@@ -161,6 +162,7 @@ class FakeLink:
         raise LinkRefusedError("HTTP status 409")
 
     def drop(self) -> None:
+        self.dropped = True
         self._near.abort()
 
     def close(self) -> None:

@@ -51,6 +51,8 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "RelayTimeout": (["60", "900"], ["59", "901"]),
     "RelayConcurrency": (["0", "1", "1000"], ["-1", "1001", ""]),
     "RelayGraceSeconds": (["5", "300"], ["4", "301"]),
+    "RelayPingSeconds": (["10", "300"], ["9", "301", "240 s"]),
+    "RelayPongSeconds": (["5", "60"], ["4", "61"]),
     "DefaultMemory": (["512", "10240"], ["511"]),
     "MaxSessions": (["0", "1", "1000"], ["-1", "1001"]),
     "MaxSessionsPerKey": (["0", "1", "1000"], ["-1", "1001"]),

@@ -331,6 +331,19 @@ def test_leaving_passes_on_what_was_written_and_then_the_end_of_the_stream() -> 
         assert got == [data]
 
 
+def test_what_has_not_arrived_is_counted_in_the_session_and_in_the_kernel() -> None:
+    link = FakeLink()
+    dialer = Running(session_of(Side.CLIENT), link)
+    written = CAPACITY + 30_000  # more than the session holds; nobody acknowledges any of it
+    dialer.user.sendall(bytes(written))
+    wait_until(lambda: dialer.tunnel.unarrived == written, "all of it counts")
+    link.give(FrameType.ACK, ack=CAPACITY)
+    wait_until(lambda: dialer.tunnel.unarrived == written - CAPACITY, "what was acknowledged does not")
+    reset(dialer.user)
+    dialer.join()
+    assert dialer.tunnel.unarrived == 0
+
+
 def test_nothing_is_left_when_a_tunnel_cannot_start_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     link = FakeLink()
     ours, user = tcp_pair()
