@@ -134,7 +134,15 @@ class LinkClosedError(TransportError):
 
 
 class LinkRefusedError(TransportError):
-    """The bridge does not let a side of a session reconnect: the session is over for it."""
+    """The bridge does not let a side of a session reconnect: the session is over for it.
+
+    Attributes:
+        code: Why (docs/protocol.md section 5.2).
+    """
+
+    def __init__(self, message: str, *, code: Code = Code.UNKNOWN_SESSION) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class DialError(EmissaryError, ConnectionError):

@@ -21,7 +21,7 @@ class Link(Protocol):
         """Replace a connection that has ended.
 
         Raises:
-            LinkRefusedError: The bridge will not have us back: definite.
+            LinkRefusedError: The bridge will not have us back: definite; its ``code`` says why.
             TransportError, TimeoutError: It did not work this time.
         """
 

@@ -7,6 +7,8 @@ import time
 
 from emissary_lib.deadline import Deadline
 from emissary_lib.endpoint import Endpoint
+from emissary_lib.exceptions import GatewayRefusedError
+from emissary_lib.opening import refusal
 from emissary_lib.protocol.auth import DoorHeaders, ResumeHeaders, resume_mac
 from emissary_lib.protocol.httpdate import http_date
 from emissary_lib.protocol.keys import Key
@@ -33,16 +35,27 @@ class ResumeDoor:
         self._resume_token = resume_token
 
     def connect(self, epoch: int, deadline: Deadline) -> MessageTransport:
-        """One attempt; raises what :func:`emissary_lib.transport.websocket.connect` does."""
+        """One attempt.
+
+        Raises:
+            EmissaryError: As :func:`emissary_lib.transport.websocket.connect`; a refusal of our credentials
+                as :func:`emissary_lib.opening.refusal` has it.
+            TimeoutError: The deadline passed.
+        """
         nonce, date, host = secrets.token_bytes(32), http_date(time.time()), self._endpoint.host
         mac = resume_mac(self._key, date=date, nonce=nonce, host=host, session=self._session, epoch=epoch)
         headers = {
             **DoorHeaders(self._key.key_id, date, nonce, mac).to_headers(),
             **ResumeHeaders(self._session, self._resume_token, epoch).to_headers(),
         }
-        return connect(
-            self._endpoint.url, headers=headers, deadline=deadline, ssl_context=self._endpoint.ssl_context
-        )
+        endpoint = self._endpoint
+        try:
+            return connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context)
+        except GatewayRefusedError as exc:
+            meaning = refusal(exc, self._key)
+            if meaning is exc:
+                raise
+            raise meaning from exc
 
 
 class SocketLink:

@@ -94,6 +94,7 @@ class Tunnel:
         self._shut_write = False
         self._socket_gone = False
         self._ended = threading.Event()
+        self._waits = back_off()  # between attempts to reconnect
         self._pause = pause or self._ended.wait
         self._reader = threading.Thread(target=self._read_link, name="emissary-reader", daemon=True)
         sock.setblocking(False)
@@ -308,16 +309,22 @@ class Tunnel:
         """Replace the connection for as long as the session wants one; whether there is one again."""
         gone = Code.DIALER_GONE if self._session.side is Side.CLIENT else Code.RELAY_GONE
         self._apply(lambda now: self._session.link_lost(gone, reason, now))
-        waits = back_off()  # the first attempt is made at once
+        with self._lock:
+            flapping = self._session.flapping
+            wanted = self._session.link_deadline is not None
+        if flapping and wanted:
+            self._pause(next(self._waits))
+        else:
+            self._waits = back_off()  # and the first attempt is made at once
         while (attempt := self._next_attempt()) is not None:
             epoch, deadline = attempt
             try:
                 self._link.reconnect(epoch, deadline)
             except LinkRefusedError as exc:
-                self._refused(Code.UNKNOWN_SESSION, str(exc))
+                self._refused(exc.code, str(exc))
                 return False
             except (TransportError, TimeoutError):
-                self._pause(next(waits))
+                self._pause(next(self._waits))
             else:
                 self._apply(self._session.link_restored)
                 return True

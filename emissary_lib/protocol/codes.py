@@ -63,7 +63,7 @@ MEANINGS: dict[Code, str] = {
     Code.TARGET_FAILED: "connecting failed for another reason",
     Code.COMMAND_NOT_SUPPORTED: "a SOCKS5 command other than CONNECT",
     Code.ADDRESS_NOT_SUPPORTED: "an unknown address type",
-    Code.AUTHENTICATION_FAILED: "wrong username or password in the SOCKS5 exchange",
+    Code.AUTHENTICATION_FAILED: "the key, or the date that was signed with it, was not accepted",
     Code.SESSION_LIMIT: "as many sessions as are allowed are open",
 }
 

@@ -91,6 +91,10 @@ BACK_OFF: Final = (0.1, 2.0)
 #: Longest that one attempt to reconnect may take, in seconds (section 5.2).
 ATTEMPT_TIMEOUT: Final = 10.0
 
+#: A connection that ended sooner than this after its 101, in seconds, and moved no byte, does not end the
+#: back-off (section 5.2).
+STEADY_AFTER: Final = 5.0
+
 #: Seconds between two RESUME messages; the last one is repeated (section 5.3).
 RESUME_INTERVALS: Final = (1.0, 2.0, 4.0, 5.0)
 

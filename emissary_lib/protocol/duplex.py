@@ -97,6 +97,11 @@ class Duplex:
         return self.sender.complete and self.receiver.complete
 
     @property
+    def progress(self) -> int:
+        """How far the streams have come, both together: it grows with every byte that arrives for good."""
+        return self.receiver.arrived + self.sender.acked
+
+    @property
     def round_trip(self) -> float | None:
         """Smoothed round-trip time in seconds, the peer's delay of acknowledgements included."""
         return self._timer.round_trip

@@ -62,6 +62,11 @@ class Probing:
     def stood_still(self) -> None:
         """Nothing: an invocation is never frozen while it runs."""
 
+    @property
+    def orphaned_at(self) -> float:
+        """When the dialer will be taken to be gone, if it stays silent."""
+        return self._heard + self._times.orphan
+
     def next_timeout(self, unacked_since: float | None, *, asking: bool = True) -> float:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
 
@@ -70,7 +75,7 @@ class Probing:
             asking: Whether anybody can be asked. The dialer's silence counts even if not: that our own
                 WebSocket is away too does not bring it back.
         """
-        orphaned_at = self._heard + self._times.orphan
+        orphaned_at = self.orphaned_at
         if not asking:
             return orphaned_at
         if self._asked is not None:
@@ -84,7 +89,7 @@ class Probing:
         """Tell what is due."""
         if now < self.next_timeout(unacked_since, asking=asking):
             return Beat.NOTHING
-        if now >= self._heard + self._times.orphan:
+        if now >= self.orphaned_at:
             return Beat.PEER_DEAD
         if self._asked is None:
             self._asked = now

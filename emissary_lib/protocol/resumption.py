@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import GRACE, LEAST_PATIENCE, RESUME_INTERVALS
+from emissary_lib.protocol.constants import GRACE, LEAST_PATIENCE, RESUME_INTERVALS, STEADY_AFTER
 from emissary_lib.protocol.frames import newer
 from emissary_lib.protocol.payloads import Resumed
 from emissary_lib.protocol.states import Side
@@ -34,6 +34,9 @@ class Resumption:
         link_up: Whether our own WebSocket is there.
         peer_away: Whether the bridge says that the peer has no connection.
         peer_connection: The peer's connection id by the newest RESUMED; ``None`` before any.
+        peer_heard_here: Whether the peer was heard since our connection of now was made.
+        flapping: Whether our last connection was lost soon, and no byte had moved.
+        flaps: How many of those there were in a row that were of no use at all.
 
     Thread safety: none; the owner of the session serialises every call.
     """
@@ -46,6 +49,11 @@ class Resumption:
         self.link_up = True
         self.peer_away = False
         self.peer_connection: str | None = None
+        self.peer_heard_here = False
+        self.flapping = False
+        self.flaps = 0
+        self._restored_at: float | None = None  # when our connection of now was made, if it is not the first
+        self._outage_began = 0.0
         self._link_deadline: float | None = None
         self._away_deadline: float | None = None
         self._away_since = 0  # generation at which the peer was found to be away
@@ -76,11 +84,24 @@ class Resumption:
 
     # -- our own connection ---------------------------------------------------------------------
 
-    def link_lost(self, now: float) -> None:
-        """Our WebSocket is gone. Idempotent."""
+    def link_lost(self, now: float, *, moved: bool = False, idle: bool = False) -> None:
+        """Our WebSocket is gone. Idempotent.
+
+        Args:
+            now: The time.
+            moved: Whether a stream got further over it.
+            idle: Whether nothing is outstanding that could have.
+        """
         if self.link_up:
             self.link_up = False
-            self._link_deadline = now + self._grace
+            first = self._restored_at is None
+            self.flapping = not first and not moved and now - (self._restored_at or 0.0) < STEADY_AFTER
+            if self.flapping and not (idle and self.peer_heard_here):
+                self.flaps += 1
+            else:
+                self._outage_began = now
+                self.flaps = 0
+            self._link_deadline = self._outage_began + self._grace
             # The peer's silence may be why we found our link dead: a new one must not begin its grace anew.
             # Nor does it run meanwhile, because nobody could tell us that the peer is back.
             self._patience = self._patience_left(now)
@@ -95,6 +116,8 @@ class Resumption:
     def link_restored(self, now: float) -> None:
         """An attempt has succeeded: ask where the peer is, until it is heard."""
         self.link_up = True
+        self._restored_at = now
+        self.peer_heard_here = False
         self._link_deadline = None
         self._placed = False
         self._asking = _Asking(now, now + self._patience)
@@ -151,6 +174,7 @@ class Resumption:
             return False
         self._asking = None
         self._placed = True
+        self.peer_heard_here = True
         self._back()
         return self._enter()
 

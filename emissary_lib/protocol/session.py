@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.constants import DIALER_FLIGHT, RELAY_FLIGHT
+from emissary_lib.protocol.constants import DIALER_FLIGHT, RELAY_FLIGHT, STEADY_AFTER
 from emissary_lib.protocol.counters import Counters
 from emissary_lib.protocol.duplex import Duplex
 from emissary_lib.protocol.errors import FlowControlError, RemoteProtocolError, UnsupportedVersionError
@@ -63,6 +63,8 @@ class Session:
             self._watch = Probing(config.probing, now)
         self._farewell = None if config.expires_at is None else Farewell(config.expires_at)
         self._probe_due = False
+        self._progress = 0  # of the streams, when our WebSocket of now was made
+        self._lost_by = ""  # why our last WebSocket went
         self._lifecycle = Lifecycle(side, self._duplex)
         self._reception = Reception(
             side,
@@ -133,7 +135,7 @@ class Session:
     def abort(self, code: Code, reason: str, now: float) -> None:
         """Reset both directions; bytes not yet sent or read are dropped. Does nothing once it is ending."""
         if self.alive:
-            self._lifecycle.abort(code, reason, now)
+            self._cut_off_here(code, reason, now)
             self._duplex.stop(drop_received=True)
 
     def ping(self) -> None:
@@ -166,12 +168,16 @@ class Session:
         """Until when to try to reconnect, on the clock of ``now``; ``None``: not, or not any more."""
         if self.state is State.ENDED or self._resumption.link_deadline is None:
             return None
-        limits = [self._resumption.link_deadline]
-        if self._lifecycle.ending:
-            limits.append(self._lifecycle.ending.until)
-        elif self._farewell:
-            limits.append(self._farewell.expires_at)
-        return min(limits)
+        if ending := self._lifecycle.ending:
+            return ending.wait_ends
+        if self._farewell:
+            return min(self._resumption.link_deadline, self._farewell.expires_at)
+        return self._resumption.link_deadline
+
+    @property
+    def flapping(self) -> bool:
+        """Whether our last WebSocket was lost soon and moved no byte, so that the back-off has to go on."""
+        return self._resumption.flapping
 
     def link_lost(self, code: Code, reason: str, now: float) -> None:
         """Our WebSocket is gone. Unless the session was still opening, ``link_deadline`` now tells how
@@ -181,11 +187,14 @@ class Session:
             self._lifecycle.cut_off(code, reason)
         elif self.state is State.OPEN and self._resumption.link_up:
             self.counters.link_losses += 1
-            self._resumption.link_lost(now)
+            self._lost_by = reason
+            moved = self._duplex.progress > self._progress
+            self._resumption.link_lost(now, moved=moved, idle=self._duplex.outstanding_since is None)
         elif ending and ending.code is Code.OK:
             self._lifecycle.finish(Code.OK)  # all bytes arrived, and the peer's DISCONNECTED tells it as much
         elif ending:
             self._resumption.link_lost(now)
+            self._wait_to_say_why()
 
     def begin_attempt(self) -> int:
         """The epoch of the next attempt to reconnect; each attempt has its own."""
@@ -195,6 +204,9 @@ class Session:
         """An attempt to reconnect has succeeded."""
         self.counters.resumes += 1
         self._resumption.link_restored(now)
+        self._progress = self._duplex.progress
+        if ending := self._lifecycle.ending:
+            ending.resumed(now)
 
     def link_refused(self, code: Code, reason: str) -> None:
         """The bridge will not have us back: a definite end."""
@@ -224,7 +236,7 @@ class Session:
         try:
             self._reception.receive(decode(text), now)
         except RemoteProtocolError as exc:
-            self._lifecycle.abort(_CODES.get(type(exc), Code.PROTOCOL_ERROR), str(exc), now)
+            self._cut_off_here(_CODES.get(type(exc), Code.PROTOCOL_ERROR), str(exc), now)
 
     # -- the clock ------------------------------------------------------------------------------
 
@@ -233,7 +245,7 @@ class Session:
         if self.state is State.ENDED:
             return None
         if ending := self._lifecycle.ending:
-            return ending.next_timeout if self._resumption.link_up else ending.until
+            return ending.next_timeout if self._resumption.link_up else ending.wait_ends
         times = [self._resumption.next_timeout()]
         if self._resumption.may_send:
             times.append(self._duplex.next_timeout())
@@ -252,7 +264,7 @@ class Session:
         """Do what the clock makes due; harmless when nothing is. ``messages_to_send`` has the outcome."""
         if not self.alive:
             ending = self._lifecycle.ending
-            if ending and ending.over(now):
+            if ending and ending.over(now, heard=self._resumption.link_up):
                 self._lifecycle.finish(ending.code)
             return
         if self._resumption.may_send:
@@ -263,11 +275,34 @@ class Session:
         if verdict is not None:
             self._give_up(verdict, now)
         if self._farewell and self._farewell.over(now):
-            self._lifecycle.abort(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now)
+            self._cut_off_here(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now)
+
+    def _cut_off_here(self, code: Code, reason: str, now: float) -> None:
+        self._lifecycle.abort(code, reason, now)
+        self._wait_to_say_why()
+
+    def _wait_to_say_why(self) -> None:
+        """Our link is down, and the session is ending: how long a reason waits for another (section 6)."""
+        ending, link_deadline = self._lifecycle.ending, self._resumption.link_deadline
+        if ending is None or link_deadline is None:
+            return
+        limits = [link_deadline]
+        if self._farewell:
+            limits.append(self._farewell.expires_at)
+        if isinstance(self._watch, Probing):
+            limits.append(self._watch.orphaned_at)
+        ending.interrupted(min(limits))
 
     def _give_up(self, code: Code, now: float) -> None:
-        self._lifecycle.abort(code, MEANINGS[code], now)
-        if not self._resumption.link_up:
+        reason, lost = MEANINGS[code], not self._resumption.link_up
+        if lost and self._resumption.flaps:
+            reason += (
+                f": {self._resumption.flaps + 1} connections in a row were accepted and then lost within "
+                f"{STEADY_AFTER:g} s, the last one thus: {self._lost_by}; see what closes them, "
+                "a proxy on the way or the gateway"
+            )
+        self._lifecycle.abort(code, reason, now)
+        if lost:
             self._lifecycle.finish(code)  # nobody can be told
 
     def _beat(self, watch: Keepalive | Probing, now: float) -> None:

@@ -7,9 +7,16 @@ from collections.abc import Callable
 from typing import Final
 
 from emissary_lib.deadline import AbortableDeadline, Deadline
-from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError, LinkRefusedError
+from emissary_lib.exceptions import (
+    AuthenticationError,
+    GatewayRefusedError,
+    LinkClosedError,
+    LinkRefusedError,
+)
+from emissary_lib.protocol.codes import Code
 from emissary_lib.transport.base import MessageTransport
 
+_UNAUTHENTICATED: Final = (401, 403)
 _THROTTLED: Final = 429
 _SERVER_ERRORS: Final = 500
 
@@ -19,7 +26,8 @@ class ReconnectingTransport:
 
     Args:
         transport: The first connection.
-        connect: Opens the next one, given its epoch and a deadline; raises what ``websocket.connect`` does.
+        connect: Opens the next one, given its epoch and a deadline; raises what ``websocket.connect`` does,
+            or AuthenticationError where it knows what is wrong with the credentials.
 
     Thread safety: :meth:`reconnect` and :meth:`recv` are for one thread; the others for any.
     """
@@ -38,7 +46,8 @@ class ReconnectingTransport:
 
         Raises:
             LinkClosedError: It was closed before.
-            LinkRefusedError: The bridge will not have us back: definite.
+            LinkRefusedError: The bridge will not have us back: definite. Its code is AUTHENTICATION_FAILED if
+                that is for our credentials (401, 403), else UNKNOWN_SESSION.
             GatewayRefusedError: The gateway is throttled or broken; try again.
             GatewayUnreachableError: No answer; try again.
             TimeoutError: The deadline passed.
@@ -48,7 +57,11 @@ class ReconnectingTransport:
         except GatewayRefusedError as exc:
             if exc.http_status == _THROTTLED or exc.http_status >= _SERVER_ERRORS:
                 raise
-            raise LinkRefusedError(f"the session is over: {exc}") from exc
+            code = Code.AUTHENTICATION_FAILED if exc.http_status in _UNAUTHENTICATED else Code.UNKNOWN_SESSION
+            raise LinkRefusedError(f"the session is over: {exc}", code=code) from exc
+        except AuthenticationError as exc:
+            text = f"the session could not be resumed: {exc}"
+            raise LinkRefusedError(text, code=Code.AUTHENTICATION_FAILED) from exc
         finally:
             with self._lock:
                 self._attempt = None

@@ -99,6 +99,7 @@ class Carrier:
         first = self._known[Side.CLIENT]
         assert first
         self._target = first.name  # where the relay posts to
+        self._pauses = dict.fromkeys(sessions, BACK_OFF[0])
         self._unreachable = dict.fromkeys(sessions, 0.0)
 
     # -- time -----------------------------------------------------------------------------------
@@ -182,7 +183,11 @@ class Carrier:
         self._held[side] = None
         gone = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
         self._sessions[side].link_lost(gone, "the test cut it", self._clock.now)
-        self._attempt(side, BACK_OFF[0])
+        pause = self._pauses[side] = self._pauses[side] * 2 if self._sessions[side].flapping else BACK_OFF[0]
+        if self._sessions[side].flapping:
+            self.later(min(BACK_OFF[1], pause), lambda: self._attempt(side, pause))
+        else:
+            self._attempt(side, pause)
 
     def _attempt(self, side: Side, pause: float) -> None:
         """As ``Tunnel._reconnect`` does."""

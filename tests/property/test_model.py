@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import INITIAL_WINDOW
+from emissary_lib.protocol.constants import INITIAL_WINDOW, STEADY_AFTER
 from emissary_lib.protocol.duplex import StreamConfig
 from emissary_lib.protocol.events import Aborted, Finished
 from emissary_lib.protocol.keepalive import KeepaliveTimes
@@ -23,7 +23,7 @@ from emissary_lib.protocol.probing import ProbeTimes
 from emissary_lib.protocol.states import Side, State
 from tests.helpers.clock import Clock
 from tests.helpers.link import Endpoint, Faults, LinkedSessions, User
-from tests.helpers.pair import client_session, relay_session
+from tests.helpers.pair import PARAMETERS, client_session, relay_session
 
 #: The relay's life, where it is not to be the reason for the end.
 LONG = 6 * 3600.0
@@ -31,6 +31,13 @@ LONG = 6 * 3600.0
 #: How long a healed link may take to deliver everything, or to end both sides, in seconds: the longest
 #: retransmission timer, or a grace and last words after another grace.
 HEALED = 200.0
+
+#: The dialer's grace, in seconds: what the relay tells it; its own is longer.
+SHORTEST_GRACE = PARAMETERS.grace / 1000
+
+#: Time in which a connection is there again and has held, once the gateway can be reached, in seconds: a
+#: few attempts on the slowest link, and then long enough to be of use.
+TO_HOLD = 15.0 + STEADY_AFTER
 
 #: The same after a silent death: first the watches have to find it (docs/protocol.md sections 4.7 and 5.5).
 FOUND = HEALED + 330.0
@@ -58,6 +65,10 @@ class Model(RuleBasedStateMachine):
             for a retransmission timer.
         life: The relay's.
         silent: A WebSocket has died without notice.
+        lets_in: Whoever comes back when the outage is over is let in, and hears of it.
+        restless: Since when cuts have followed each other sooner than a connection can hold, and how long the
+            newest of them lasts.
+        told: Why a user cut the session off; ``None`` if none did.
     """
 
     @initialize(
@@ -86,6 +97,9 @@ class Model(RuleBasedStateMachine):
         self.life = life
         self.gentle = self.swift = life == LONG
         self.silent = False
+        self.lets_in = True
+        self.restless = (0.0, 0.0)
+        self.told: Code | None = None
         for side, size in zip(Side, sizes, strict=True):
             self.write(side, size, 0.0)
 
@@ -113,6 +127,36 @@ class Model(RuleBasedStateMachine):
         self.linked.ends[side].stop_reading(self.clock.now, self.clock.now + seconds)
         other = Side.RELAY if side is Side.CLIENT else Side.CLIENT
         self.write(other, size, seconds / 2)
+
+    @precondition(lambda self: len(self.finished) < 2 and self.all_alive)
+    @rule(
+        side=SIDES,
+        down=st.sampled_from([[], *CHOICES]),
+        outage=st.sampled_from([0.0, 3.0, 15.0]),
+        pause=MOMENTS,
+    )
+    def reset(self, side: Side, down: list[Side], outage: float, pause: float) -> None:
+        """Also while WebSockets are down: the other side and the record are told that very reason."""
+        for each in down:
+            self.linked.carrier.cut(each, outage)
+        self.advance(pause)
+        if not self.all_alive:
+            return
+        self.told = Code.DIALER_RESET if side is Side.CLIENT else Code.TARGET_RESET
+        self.linked.ends[side].session.abort(self.told, "reset", self.clock.now)
+        self.advance(HEALED)
+        if self.gentle and self.lets_in:
+            codes = [event.code for _side in Side for event in self.finishes(_side)]
+            assert codes == [self.told] * 2, self.linked.describe()
+            assert self.linked.carrier.ended is not None
+            assert self.linked.carrier.ended.code is self.told
+
+    @property
+    def all_alive(self) -> bool:
+        return all(end.session.alive for end in self.linked.ends.values())
+
+    def finishes(self, side: Side) -> list[Finished]:
+        return [event for event in self.linked.ends[side].events if isinstance(event, Finished)]
 
     # -- the link -------------------------------------------------------------------------------
 
@@ -142,14 +186,25 @@ class Model(RuleBasedStateMachine):
             Faults(drop, duplicate, error, delay, attempt, unheard, disconnect, (0.0, notice))
         )
         self.gentle = self.gentle and not drop and not error
+        self.lets_in = self.lets_in and not attempt and not unheard
         self.swift = self.swift and slowest <= 0.1 and not disconnect and notice <= 0.1
 
     @rule(sides=CHOSEN_SIDES, outage=SHORT, pause=PAUSES, before=MOMENTS)
     def cut(self, sides: list[Side], outage: float, pause: float, before: float) -> None:
         self.advance(before)
+        if sides:
+            self.note_cut(outage)
         for side in sides:
             self.linked.carrier.cut(side, outage)
         self.advance(pause)
+
+    def note_cut(self, outage: float) -> None:
+        """Cuts in quick succession may be one outage (docs/protocol.md section 5.2), near the grace."""
+        since, until = self.restless
+        if self.clock.now > until + TO_HOLD:
+            since = self.clock.now
+        self.restless = since, max(until, self.clock.now + outage)
+        self.gentle = self.gentle and self.clock.now + outage < since + SHORTEST_GRACE / 2
 
     @rule(side=SIDES, outage=st.sampled_from([0.0, 3.0, 30.0, 55.0, 100.0]), silent=st.booleans())
     def break_down(self, side: Side, outage: float, silent: bool) -> None:
@@ -226,12 +281,12 @@ class Model(RuleBasedStateMachine):
             end.finish(self.clock.now)
         self.linked.run(HEALED)
         self.check()
-        for end in self.linked.ends.values():
-            told = [event for event in end.events if isinstance(event, Finished)]
+        for side, end in self.linked.ends.items():
+            told = self.finishes(side)
             assert len(told) == 1 and end.events[-1] == told[0]
-            if self.gentle or (alive and self.life == LONG):
+            if self.told is None and (self.gentle or (alive and self.life == LONG)):
                 assert told[0].code is Code.OK, self.linked.describe()
-            if self.gentle and self.swift:
+            if self.told is None and self.gentle and self.swift:
                 counters = end.session.counters
                 assert counters.losses <= counters.gateway_errors, self.linked.describe()
 

@@ -10,9 +10,11 @@ import pytest
 
 from emissary_lib.deadline import Deadline
 from emissary_lib.endpoint import Endpoint
-from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError, LinkRefusedError
+from emissary_lib.exceptions import ClockSkewError, GatewayRefusedError, LinkClosedError, LinkRefusedError
 from emissary_lib.protocol.auth import normalise_host, resume_mac
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.credentials import DoorHeaders, ResumeHeaders
+from emissary_lib.protocol.httpdate import http_date
 from emissary_lib.protocol.keys import Key
 from emissary_lib.protocol.session import Outgoing
 from emissary_lib.socket_link import ResumeDoor, SocketLink
@@ -110,6 +112,35 @@ def test_a_session_that_is_over_is_a_definite_refusal_and_throttling_is_not() ->
         with pytest.raises(LinkRefusedError, match=r"the session is over: .*HTTP status 409"):
             link.reconnect(3, Deadline(PATIENCE))
         end(link)
+
+
+def refused_with(status: int, *, date: str | None = None) -> LinkRefusedError:
+    gateway = Gateway()
+    with WsServer(gateway.serve, answer=lambda request: answers.pop(0)) as server:
+        answers: list[bytes | None] = [None, refusal(status, *([] if date is None else [f"Date: {date}"]))]
+        link = linked(server)
+        with pytest.raises(LinkRefusedError) as caught:
+            link.reconnect(2, Deadline(PATIENCE))
+        end(link)
+    assert caught.value.code is Code.AUTHENTICATION_FAILED
+    return caught.value
+
+
+def test_a_clock_that_is_wrong_is_named_when_a_session_comes_back() -> None:
+    """Symptom: "the session is over: HTTP status 403" (UNKNOWN_SESSION), without cause or advice."""
+    refused = refused_with(403, date=http_date(time.time() - 3600))
+    assert "set the dialer's clock" in str(refused)
+    assert isinstance(refused.__cause__, ClockSkewError)
+
+
+def test_a_key_that_is_not_accepted_any_more_is_named_when_a_session_comes_back() -> None:
+    refused = refused_with(403, date=http_date(time.time()))
+    assert "key id 7 is unknown there" in str(refused)
+    assert "compare EMISSARY_AUTH_KEYS" in str(refused)
+
+
+def test_headers_that_were_lost_on_the_way_are_named_when_a_session_comes_back() -> None:
+    assert "a proxy on the way drops the X-Emissary-* headers" in str(refused_with(401))
 
 
 def test_an_attempt_keeps_its_deadline() -> None:

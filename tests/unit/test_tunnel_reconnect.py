@@ -104,10 +104,10 @@ class CutLink:
     def release(self) -> None:
         self.released = True
 
-    def give(self, kind: FrameType, payload: bytes = b"") -> None:
+    def give(self, kind: FrameType, payload: bytes = b"", *, generation: int = 1) -> None:
         far: MemoryTransport = self._far
         with suppress(LinkClosedError):
-            far.send(encode(Frame(kind, generation=1, payload=payload)))
+            far.send(encode(Frame(kind, generation=generation, payload=payload)))
 
     def cut(self) -> None:
         self._far.abort()
@@ -187,12 +187,65 @@ def test_a_second_cut_begins_with_a_short_pause_again(side: Side) -> None:
     with running(session_of(side), link, pauses.append) as world:
         link.cut()
         link.wait_for(FrameType.ACK)
+        link.give(FrameType.DATA, b"rows", generation=link.epochs[-1] + 1)
+        assert world.user.recv(4) == b"rows"  # the connection was of use
         back = threading.Event()
         link.attempted = lambda: back.set() if len(link.epochs) == 9 else None
         link.cut()
         assert back.wait(PATIENCE)
         assert not any(isinstance(event, Aborted) for event in world.events)
     assert pauses[-1] <= 1.5 * BACK_OFF[0]
+
+
+class Flapping(CutLink):
+    """Each connection but the last is made, and lost at once.
+
+    Attributes:
+        last: The number of the attempt that holds; ``None`` for none.
+    """
+
+    def __init__(self, side: Side, last: int | None) -> None:
+        super().__init__(side, [])
+        self.last = last
+
+    def reconnect(self, epoch: int, deadline: Deadline) -> None:
+        super().reconnect(epoch, deadline)
+        if len(self.epochs) != self.last:
+            self.cut()
+
+
+@BOTH
+def test_the_pauses_go_on_growing_while_connections_are_made_and_lost_at_once(side: Side) -> None:
+    """Symptom: a proxy that lets in and then closes was asked 940 times in 45 s."""
+    link, pauses, held = Flapping(side, last=9), list[float](), threading.Event()
+    link.attempted = lambda: held.set() if len(link.epochs) == link.last else None
+    with running(session_of(side), link, pauses.append) as world:
+        link.cut()
+        assert held.wait(PATIENCE)
+        assert not any(isinstance(event, Aborted) for event in world.events)
+        grown = list(pauses)
+    assert len(grown) == 8  # none before the first attempt, one before each other
+    wanted = BACK_OFF[0]
+    for pause in grown:
+        assert 0.5 * wanted <= pause <= 1.5 * wanted
+        wanted = min(BACK_OFF[1], wanted * 2)
+    assert wanted == BACK_OFF[1]
+
+
+@BOTH
+def test_connections_that_are_made_and_lost_for_the_whole_grace_are_a_clear_error(side: Side) -> None:
+    link = Flapping(side, last=None)
+    with running(session_of(side, grace=0.3), link) as world:
+        link.cut()
+        with pytest.raises(ConnectionResetError):
+            world.user.recv(1)
+        world.join()
+    code = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+    (aborted,) = [event for event in world.events if isinstance(event, Aborted)]
+    assert aborted.code is code
+    assert "connections in a row were accepted and then lost within 5 s" in aborted.reason
+    assert "see what closes them, a proxy on the way or the gateway" in aborted.reason
+    assert len(link.epochs) < 10
 
 
 @BOTH
@@ -206,6 +259,17 @@ def test_a_definite_refusal_ends_it_at_once(side: Side) -> None:
     code, reason = Code.UNKNOWN_SESSION, "the session is over: HTTP status 409"
     assert world.events == [Aborted(code, reason), Finished(code)]
     assert link.epochs == [2, 3]
+
+
+@BOTH
+def test_a_refusal_of_the_credentials_is_told_as_such(side: Side) -> None:
+    reason = "the session could not be resumed: the clock is wrong"
+    link = CutLink(side, [LinkRefusedError(reason, code=Code.AUTHENTICATION_FAILED)])
+    with running(session_of(side), link) as world:
+        link.cut()
+        world.join()
+    code = Code.AUTHENTICATION_FAILED
+    assert world.events == [Aborted(code, reason), Finished(code)]
 
 
 @BOTH

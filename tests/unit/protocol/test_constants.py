@@ -47,6 +47,11 @@ TABLE = re.findall(r"\| (\d+) \| ([A-Z]+) \| ([a-z;, A-Z]+) \| ", DOCUMENT.parti
         ("PING_REPEAT", 5.0, "PING is repeated every **5 s**"),
         ("GRACE", 60.0, "reconnects for at most **grace** (60 s unless configured)"),
         ("BACK_OFF", (0.1, 2.0), "with jittered back-off from 0.1 s to 2 s"),
+        (
+            "STEADY_AFTER",
+            5.0,
+            "after a connection that ends within **5 s** of its 101",
+        ),
         ("RESUME_INTERVALS", (1.0, 2.0, 4.0, 5.0), "at once and then after 1, 2, 4, 5, 5, ... s"),
         ("LEAST_PATIENCE", 7.0, "what is left carries over, at least **7 s**"),
         ("PROBE_WHEN_UNACKED", 20.0, "for **20 s** while data is unacknowledged"),

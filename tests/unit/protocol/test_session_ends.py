@@ -9,9 +9,19 @@ from emissary_lib.protocol.events import Aborted, Finished, LinkDead
 from emissary_lib.protocol.frames import Frame, FrameType
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.payloads import Disconnected, End, Reset
+from emissary_lib.protocol.probing import ProbeTimes
 from emissary_lib.protocol.states import Side, State
 from tests.helpers.last_words import ended, fin, reset, words
-from tests.helpers.pair import SessionPair, client_session, events, frames, give, read_all, session_of
+from tests.helpers.pair import (
+    SessionPair,
+    client_session,
+    events,
+    frames,
+    give,
+    read_all,
+    relay_session,
+    session_of,
+)
 
 NOW = 1000.0
 BOTH = pytest.mark.parametrize("side", [Side.CLIENT, Side.RELAY], ids=["client", "relay"])
@@ -223,14 +233,63 @@ def test_a_websocket_lost_while_ending_leaves_the_code_as_it_was(side: Side) -> 
     session.abort(Code.TARGET_RESET, "first", NOW)
     session.link_lost(Code.DIALER_GONE, "later", NOW)
     assert session.messages_to_send(NOW) == []
-    # It reconnects to tell the bridge, though no longer than it would have repeated itself.
-    assert (session.link_deadline, session.next_timeout()) == (NOW + 5, NOW + 5)
+    # It reconnects to tell the bridge, for as long as it would have for the session.
+    assert (session.link_deadline, session.next_timeout()) == (NOW + 60, NOW + 60)
     session.begin_attempt()
-    session.link_restored(NOW + 2)
-    assert [kind for kind, _payload in words(session, NOW + 2)] == [FrameType.END, FrameType.RESET]
-    session.link_lost(Code.DIALER_GONE, "again", NOW + 3)
-    session.handle_timeout(NOW + 5)
+    session.link_restored(NOW + 20)
+    assert [kind for kind, _payload in words(session, NOW + 20)] == [FrameType.END, FrameType.RESET]
+    assert session.next_timeout() == NOW + 21
+    session.link_lost(Code.DIALER_GONE, "again", NOW + 21)
+    assert session.link_deadline == NOW + 60
+    session.handle_timeout(NOW + 60)
     assert events(session) == [Aborted(Code.TARGET_RESET, "first"), Finished(Code.TARGET_RESET)]
+
+
+@BOTH
+def test_last_words_are_given_up_five_seconds_after_the_websocket_is_back(side: Side) -> None:
+    session = session_of(side, NOW)
+    session.link_lost(Code.DIALER_GONE, "closed", NOW)
+    session.abort(Code.TARGET_RESET, "reset", NOW + 1)
+    session.begin_attempt()
+    session.link_restored(NOW + 30)
+    for second in range(30, 35):
+        session.handle_timeout(NOW + second)
+        assert [kind for kind, _payload in words(session, NOW + second)] == [FrameType.END, FrameType.RESET]
+    session.handle_timeout(NOW + 35)
+    assert events(session) == [Aborted(Code.TARGET_RESET, "reset"), Finished(Code.TARGET_RESET)]
+
+
+@BOTH
+def test_what_the_peer_said_is_repeated_to_the_bridge_for_five_seconds_whatever_the_websocket_does(
+    side: Side,
+) -> None:
+    session = session_of(side, NOW)
+    give(session, reset(Code.TARGET_RESET), NOW)
+    session.link_lost(Code.DIALER_GONE, "closed", NOW)
+    assert (session.link_deadline, session.next_timeout()) == (NOW + 5, NOW + 5)
+
+
+def test_a_relay_with_a_reason_to_tell_does_not_reconnect_beyond_its_end() -> None:
+    session = relay_session(NOW, life=20.0)
+    session.link_lost(Code.RELAY_GONE, "closed", NOW)
+    session.abort(Code.TARGET_RESET, "reset", NOW + 1)
+    assert (session.link_deadline, session.next_timeout()) == (NOW + 20, NOW + 20)
+    session.handle_timeout(NOW + 20)
+    assert events(session) == [Aborted(Code.TARGET_RESET, "reset"), Finished(Code.TARGET_RESET)]
+
+
+def test_a_relay_with_a_reason_to_tell_does_not_outlive_its_dialer_by_more_than_an_orphan() -> None:
+    session = relay_session(NOW, probing=ProbeTimes())
+    orphaned = NOW + ProbeTimes().orphan
+    session.link_lost(Code.RELAY_GONE, "closed", orphaned - 10)
+    session.abort(Code.TARGET_RESET, "reset", orphaned - 9)
+    assert (session.link_deadline, session.next_timeout()) == (orphaned, orphaned)
+    session.begin_attempt()
+    session.link_restored(orphaned - 1)
+    assert session.next_timeout() == orphaned - 1
+    session.link_lost(Code.RELAY_GONE, "closed", orphaned)
+    session.handle_timeout(orphaned + 4)
+    assert events(session)[-1] == Finished(Code.TARGET_RESET)
 
 
 @BOTH

@@ -274,10 +274,10 @@ def test_an_abort_while_the_link_is_down_is_told_when_it_is_back(side: Side) -> 
     session = watched(side)
     session.link_lost(Code.DIALER_GONE, "closed", NOW)
     session.abort(Code.TARGET_RESET, "reset", NOW + 1)
-    assert (session.messages_to_send(NOW + 1), session.link_deadline) == ([], NOW + 6)
+    assert (session.messages_to_send(NOW + 1), session.link_deadline) == ([], NOW + 60)
     session.begin_attempt()
-    session.link_restored(NOW + 3)
-    assert kinds(session, NOW + 3) == [FrameType.END, FrameType.RESET]
+    session.link_restored(NOW + 59)
+    assert kinds(session, NOW + 59) == [FrameType.END, FrameType.RESET]
 
 
 def test_goaway_goes_out_thirty_and_ten_seconds_before_the_end() -> None:
@@ -322,3 +322,76 @@ def test_an_orphaned_relay_ends_in_time_though_its_own_link_is_lost_just_then() 
         Aborted(Code.DIALER_GONE, MEANINGS[Code.DIALER_GONE]),
         Finished(Code.DIALER_GONE),
     ]
+
+
+def flap(session: Session, at: float) -> None:
+    """It comes back at once, and is cut off a second later."""
+    session.begin_attempt()
+    session.link_restored(at)
+    frames(session, at)
+    session.link_lost(Code.DIALER_GONE, "closed with 1006", at + 1)
+
+
+@BOTH
+def test_connections_that_do_not_hold_do_not_begin_the_grace_anew(side: Side) -> None:
+    session = watched(side)
+    session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
+    assert (session.flapping, session.link_deadline) == (False, NOW + 60)
+    for second in range(1, 51, 10):
+        flap(session, NOW + second)
+        assert (session.flapping, session.link_deadline) == (True, NOW + 60)
+    session.handle_timeout(NOW + 60)
+    code = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+    aborted, finished = events(session)
+    assert isinstance(aborted, Aborted)
+    assert (aborted.code, finished) == (code, Finished(code))
+    assert aborted.reason == (
+        f"{MEANINGS[code]}: 6 connections in a row were accepted and then lost within 5 s, the last one "
+        "thus: closed with 1006; see what closes them, a proxy on the way or the gateway"
+    )
+
+
+@BOTH
+@pytest.mark.parametrize("held", [4.9, 5.0])
+def test_a_connection_that_held_for_five_seconds_ends_the_outage(side: Side, held: float) -> None:
+    session = watched(side)
+    session.link_lost(Code.DIALER_GONE, "closed", NOW)
+    flap(session, NOW + 1)
+    session.begin_attempt()
+    session.link_restored(NOW + 10)
+    session.link_lost(Code.DIALER_GONE, "closed", NOW + 10 + held)
+    assert session.flapping == (held < 5)
+    assert session.link_deadline == (NOW + 60 if held < 5 else NOW + 75)
+
+
+@BOTH
+def test_a_connection_over_which_bytes_moved_ends_the_outage_though_it_is_lost_soon(side: Side) -> None:
+    session = watched(side)
+    session.link_lost(Code.DIALER_GONE, "closed", NOW)
+    session.begin_attempt()
+    session.link_restored(NOW + 1)
+    give(session, resumed(side, 2, 1), NOW + 1)
+    give(session, Frame(FrameType.DATA, generation=3, payload=b"rows"), NOW + 1)
+    session.link_lost(Code.DIALER_GONE, "closed", NOW + 2)
+    assert (session.flapping, session.link_deadline) == (False, NOW + 62)
+
+
+@BOTH
+@pytest.mark.parametrize("outstanding", [True, False], ids=["with bytes to send", "idle"])
+def test_a_connection_over_which_the_peer_was_heard_ends_the_outage_only_if_there_was_nothing_to_send(
+    side: Side, outstanding: bool
+) -> None:
+    """A proxy that closes at each large message lets every small one through."""
+    session = watched(side)
+    if outstanding:
+        session.send_data(b"rows")
+        frames(session, NOW)
+    session.link_lost(Code.DIALER_GONE, "closed", NOW)
+    session.begin_attempt()
+    session.link_restored(NOW + 1)
+    give(session, resumed(side, 2, 1), NOW + 1)
+    give(session, Frame(FrameType.ACK, generation=3), NOW + 1)
+    frames(session, NOW + 1)
+    session.link_lost(Code.DIALER_GONE, "closed", NOW + 2)
+    assert session.link_deadline == (NOW + 60 if outstanding else NOW + 62)
+    assert session.flapping  # and the back-off goes on in any case

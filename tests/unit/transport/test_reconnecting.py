@@ -8,12 +8,14 @@ import pytest
 
 from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import (
+    ClockSkewError,
     GatewayRefusedError,
     GatewayUnreachableError,
     LinkClosedError,
     LinkRefusedError,
     TransportError,
 )
+from emissary_lib.protocol.codes import Code
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.memory import MemoryTransport, linked_pair
 from emissary_lib.transport.reconnecting import ReconnectingTransport
@@ -85,13 +87,31 @@ def test_messages_go_over_the_newest_connection_and_the_old_one_is_given_back() 
     assert second.ends == []
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410])
-def test_a_refusal_that_is_definite_is_named_as_such(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, Code.UNKNOWN_SESSION),
+        (401, Code.AUTHENTICATION_FAILED),
+        (403, Code.AUTHENTICATION_FAILED),
+        (404, Code.UNKNOWN_SESSION),
+        (409, Code.UNKNOWN_SESSION),
+        (410, Code.UNKNOWN_SESSION),
+    ],
+)
+def test_a_refusal_that_is_definite_is_named_as_such(status: int, code: Code) -> None:
     first = Recorded()
     door = Door(GatewayRefusedError(f"HTTP status {status}", http_status=status))
-    with pytest.raises(LinkRefusedError, match=f"the session is over: HTTP status {status}"):
+    with pytest.raises(LinkRefusedError, match=f"the session is over: HTTP status {status}") as caught:
         ReconnectingTransport(first, door).reconnect(2, Deadline(WAIT))
+    assert caught.value.code is code
     assert first.ends == []
+
+
+def test_what_is_wrong_with_our_credentials_is_passed_on() -> None:
+    door = Door(ClockSkewError(3600.0))
+    with pytest.raises(LinkRefusedError, match=r"could not be resumed: .*set the dialer's clock") as caught:
+        ReconnectingTransport(Recorded(), door).reconnect(2, Deadline(WAIT))
+    assert caught.value.code is Code.AUTHENTICATION_FAILED
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""Why a session ended reaches the other side and the record, whatever the links did at that moment."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+
+from emissary_lib import Dialer, LocalCloud, TunnelResetError
+from emissary_lib.local import Faults
+from emissary_lib.loopback import reset
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.keys import Key
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, SOON, audit_record
+from tests.helpers.servers import Server, echo
+
+pytestmark = LINUX_ONLY
+
+#: How long nobody is let in, in seconds: longer than last words are repeated, shorter than the grace.
+OUTAGE = 6.0
+
+#: How long each connection is cut as soon as it is there, in seconds, and how many there may be by then: the
+#: pauses are 0.1 s, 0.2 s, 0.4 s, ..., and at least half of that.
+FLAPPING = 4.0
+MOST_FLAPS = 10
+
+
+def until_it_ends(connection: socket.socket, ended: threading.Event, errors: list[OSError]) -> None:
+    connection.sendall(b"x")
+    try:
+        connection.recv(1)
+    except OSError as exc:
+        errors.append(exc)
+    ended.set()
+
+
+@pytest.mark.slow
+def test_reason_said_during_an_outage_is_told_after_it(sick: LocalCloud) -> None:
+    """Symptom: after five seconds the reason was dropped; user and record had RELAY_GONE and DIALER_GONE."""
+    resets, ended, errors = threading.Event(), threading.Event(), list[OSError]()
+
+    def resetting(connection: socket.socket) -> None:
+        connection.sendall(b"x")
+        resets.wait()
+        reset(connection)
+
+    with contextlib.ExitStack() as stack:
+        dialer = stack.enter_context(Dialer(sick.url, sick.key))
+        targets = [Server(resetting), Server(lambda connection: until_it_ends(connection, ended, errors))]
+        by_target, by_user = (
+            stack.enter_context(dialer.dial(stack.enter_context(target), DIAL)) for target in targets
+        )
+        stack.callback(resets.set)
+        for sock in (by_target, by_user):
+            sock.settimeout(SOON)
+            assert sock.recv(1) == b"x"
+        sessions = [sock.session for sock in (by_target, by_user)]
+        sick.set_faults(Faults(connect_500=1.0))
+        try:
+            assert sick.cut("both", "reset") == 4
+            resets.set()
+            reset(by_user)
+            threading.Event().wait(OUTAGE)  # the outage itself
+        finally:
+            sick.set_faults(Faults())
+        began = time.monotonic()
+        with pytest.raises(TunnelResetError) as caught:
+            by_target.recv(1)
+        assert caught.value.code.name == "TARGET_RESET"
+        assert ended.wait(SOON)
+        assert [type(error) for error in errors] == [ConnectionResetError]
+        assert time.monotonic() - began < 2 * OUTAGE
+        codes = [audit_record(sick, session.id)["code"] for session in sessions if session is not None]
+        assert codes == ["TARGET_RESET", "DIALER_RESET"]
+
+
+def test_dialer_whose_key_was_withdrawn_is_told_so_when_it_comes_back(sick: LocalCloud) -> None:
+    """Symptom: UNKNOWN_SESSION, "the session is over: HTTP status 403", without cause or advice."""
+    key = sick.key
+    with (
+        Server(echo) as target,
+        Dialer(sick.url, key) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
+        sock.settimeout(SOON)
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        sick.rotate_keys([Key(key.key_id + 1, bytes(32))])
+        sick.retire()  # what is warm remembers the key for five minutes
+        try:
+            assert sick.cut("dialer", "reset") == 1
+            with pytest.raises(TunnelResetError, match=f"key id {key.key_id} is unknown there") as caught:
+                sock.recv(1)
+        finally:
+            sick.rotate_keys([key])
+            sick.retire()
+        assert caught.value.code is Code.AUTHENTICATION_FAILED
+
+
+def test_connections_that_are_let_in_and_cut_at_once_are_asked_for_ever_more_rarely(sick: LocalCloud) -> None:
+    """Symptom: 940 connections in 45 s."""
+    with (
+        Server(echo) as target,
+        Dialer(sick.url, sick.key) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
+        sock.settimeout(SOON)
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+        assert sock.session is not None
+        counters = sock.session.counters
+        until = time.monotonic() + FLAPPING
+        while time.monotonic() < until:
+            sick.cut("dialer", "reset")
+        assert 2 < counters.link_losses < MOST_FLAPS
+        sock.sendall(b"y")
+        assert sock.recv(1) == b"y"
+        assert sock.session.error is None
