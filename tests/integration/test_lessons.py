@@ -4,7 +4,7 @@ Each row is a lesson; the test that holds it is either here or where it belongs,
 :func:`test_every_lesson_is_held_by_a_test_that_exists` looks it up.
 
 ==  ====================================================  =====================================================
- 1  a query longer than the idle limit, and long silence  test_lessons::test_silence_of_twice_the_idle_limit
+ 1  a query longer than the idle limit, and long silence  test_silence::test_query_longer_than_the_idle_limit_returns
  2  the WebSocket dies in the middle of a COPY            test_lessons::test_copy_is_byte_identical_over_cuts
  3  one acknowledgement is lost                           test_lessons::test_lost_acknowledgement_is_given_again
  4  a single newline stays a newline                      test_echo::test_single_newlines_arrive_as_they_were_sent
@@ -89,25 +89,6 @@ def slow_answer(seconds: float) -> threading.Event:
     pause = threading.Event()
     assert not pause.wait(seconds)
     return pause
-
-
-def test_silence_of_twice_the_idle_limit(impatient: LocalCloud) -> None:
-    def think(connection: socket.socket) -> None:
-        while question := connection.recv(100):
-            slow_answer(2 * IDLE)
-            connection.sendall(question)
-
-    with (
-        Server(think) as target,
-        Dialer(impatient.url, impatient.key, keepalive=TIMES) as dialer,
-        dialer.dial(target, DIAL) as sock,
-    ):
-        sock.settimeout(SOON)
-        sock.sendall(b"select pg_sleep(1200)")
-        assert sock.recv(100) == b"select pg_sleep(1200)"
-        info = sock.session
-        assert info is not None
-        assert info.counters.link_losses == 0  # kept, not mended
 
 
 def test_tunnel_outlives_its_dials_timeout_and_the_idle_limit(impatient: LocalCloud) -> None:

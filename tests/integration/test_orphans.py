@@ -1,4 +1,4 @@
-"""A client that is killed leaves nothing at the database: no backend, no lock, no row of what it had begun."""
+"""A client that is killed leaves nothing at the database: no backend, no lock, no row."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.helpers.trouble import edited_template
 
 pytestmark = LINUX_ONLY
 
-#: The relay's times, in seconds, and what they come to: how long a dialer that nobody misses is missed at most
-#: (docs/protocol.md section 5.5).
+#: The relay's times, in seconds, and what they come to: after that a dialer is given up on, whether or not
+#: anything has told of its death (docs/protocol.md section 5.5).
 RELAY = {"ping": 1.0, "pong": 1.0, "probe": 1.0, "grace": 2.0}
 ORPHAN = RELAY["ping"] + RELAY["pong"] + RELAY["grace"]
 
@@ -77,7 +77,7 @@ def observer(postgres: Postgres) -> Iterator[psycopg.Connection]:
 
 @contextlib.contextmanager
 def client(cloud: LocalCloud, postgres: Postgres, name: str, query: str) -> Iterator[subprocess.Popen[bytes]]:
-    """:data:`CLIENT` in a process of its own, under an application's name; killed at the end at the latest."""
+    """:data:`CLIENT` in a process of its own, by an application's name; killed at the end at the latest."""
     named = postgres.through("", 0) | {"application_name": name}
     parameters = " ".join(f"{key}={value}" for key, value in named.items() if key not in ("host", "port"))
     environ = {"EMISSARY_URL": cloud.url, "EMISSARY_AUTH_KEYS": format_keys([cloud.key])}
