@@ -13,7 +13,7 @@ Each row is a lesson; the test that holds it is either here or where it belongs,
  7  a program's exit status, and its closed pipe          test_lessons::test_program_run_by_exec_has_its_own_exit_status_and_ends_with_its_pipe
  8  the handshake is refused, or is none                  test_opening::test_something_else_than_a_gateway_is_an_unreachable_gateway
  9  no thread keeps the program                           test_lifetimes::test_an_open_tunnel_does_not_hold_the_program
-10  a reader that stops bounds the memory of both sides   test_lessons::test_reader_that_stops_stops_the_target
+10  a reader that stops bounds the memory of both sides   test_memory::test_readers_that_stop_bound_the_memory_of_both_sides
 11  a short dial timeout is not the tunnel's life         test_lessons::test_tunnel_outlives_its_dials_timeout_and_the_idle_limit
 12  the host sleeps                                       test_ends::test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on
 13  four ways to miss a target, four errors               test_opening::test_each_way_to_miss_the_target_has_its_error

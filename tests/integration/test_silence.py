@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 import pg8000.dbapi
@@ -21,7 +22,7 @@ from tests.soak import leaks
 
 pytestmark = LINUX_ONLY
 
-#: Real seconds here for each of AWS's. :class:`LocalCloud`'s own time scale would leave the relay no life, for
+#: Real seconds here for each of AWS's. :class:`LocalCloud`'s own time scale would leave the relay no life:
 #: its margin before Lambda's limit is not scaled.
 SCALE: Final = 1 / 200
 
@@ -84,15 +85,15 @@ def test_query_longer_than_the_idle_limit_returns(hasty: LocalCloud, postgres: P
     assert mended > 0  # the gateway does cut: without the pings the answer comes over a second connection
 
 
-def keepalive_timers(pid: int | str, port: int) -> list[float]:
+def some_timers(pid: int | str, port: int) -> list[float] | None:
     """Of a process's TCP connections to a port that have nothing under way: seconds until the kernel asks.
 
-    A connection whose keepalive is off, or that has data under way, runs no such timer and is not among them.
+    None: there is no such timer, as long as data is under way, or because keepalive is off.
     Source: Linux, Documentation/networking/proc_net_tcp.rst (``tr`` is 2, ``tm->when`` in 1/100 s).
     """
     ours = leaks.sockets(pid)
     timers = [row[5].split(":") for row in leaks.tcp_rows() if row[9] in ours and leaks.port(row[2]) == port]
-    return [int(when, 16) / 100 for kind, when in timers if kind == "02"]
+    return [int(when, 16) / 100 for kind, when in timers if kind == "02"] or None
 
 
 def test_no_flow_is_silent_for_as_long_as_the_network_remembers_it(cloud: LocalCloud, dialer: Dialer) -> None:
@@ -102,10 +103,11 @@ def test_no_flow_is_silent_for_as_long_as_the_network_remembers_it(cloud: LocalC
         sock.settimeout(SOON)
         assert sock.recv(1) == b"x"
         (relay,) = leaks.relays(cloud.pid, [target[1]])
-        for whose, pid, port in [
+        flows: list[tuple[str, int | str, int]] = [
             ("the relay's to the target", relay, target[1]),
             ("the relay's to the gateway", relay, gateway),
             ("the dialer's to the gateway", "self", gateway),
-        ]:
-            timers = eventually(lambda pid=pid, port=port: keepalive_timers(pid, port) or None, whose)
+        ]
+        for whose, pid, port in flows:
+            timers = eventually(partial(some_timers, pid, port), whose)
             assert max(timers) < FORGOTTEN, whose
