@@ -32,8 +32,8 @@ OFFERED: Final = 200_000_000
 #: No more has been written for so long, in seconds: both ends have stopped.
 STILL: Final = 1.0
 
-#: A client that writes as much as it can and reads nothing. Given a line, it waits until it writes no more, and
-#: says how much it has written, and the most that this took of its memory, in bytes.
+#: A client that writes as much as it can and reads nothing. Given a line, it waits until it writes no more;
+#: then it says how much it has written, and the most that this took of its memory, in bytes.
 CLIENT = """
 import gc
 import json

@@ -100,7 +100,7 @@ def session_items(cloud_pid: int) -> list[dict[str, Any]]:
 
 
 def leaked_items(items: list[dict[str, Any]]) -> list[str]:
-    """Items that nothing will ever end or remove."""
+    """Items that nothing will ever end or remove; :mod:`tests.soak.lost` judges those that time will end."""
     found = []
     for item in items:
         key = item["pk"]["S"][:10]
