@@ -234,6 +234,9 @@ class _Upgrade:
 
 def _socket_options() -> list[tuple[int, int, int]]:
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        # NAT gateways, load balancers and VPC endpoints forget a flow that is silent for 350 s.
+        options.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 120))
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # A peer that vanished must not be waited for as long as TCP does by default: a quarter of an hour.
         options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SEND_TIMEOUT * 1000)))
