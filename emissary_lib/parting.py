@@ -49,6 +49,10 @@ class Parting:
         if self.stop_at < math.inf:
             self.stop_at = min(self.stop_at, now + seconds)
 
+    def patience(self, now: float) -> float | None:
+        """Seconds that the socket may still take; ``None`` for no end."""
+        return None if self.stop_at == math.inf else self.stop_at - now
+
     def resets(self, now: float, *, taken: bool) -> bool:
         """Whether to reset the socket now, even before the bridge has confirmed that the session is cut off.
 

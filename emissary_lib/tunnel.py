@@ -28,7 +28,7 @@ from emissary_lib.link import Link
 from emissary_lib.loopback import reset, reset_when_taken, unread, untaken
 from emissary_lib.parting import LINGER, Parting
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import MAX_PAYLOAD
+from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, MAX_PAYLOAD
 from emissary_lib.protocol.events import Aborted, Event, Finished, LinkDead
 from emissary_lib.protocol.session import Outgoing, Session
 from emissary_lib.protocol.states import Side
@@ -40,9 +40,6 @@ _SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
 
 #: Seconds between two looks at whether a socket that is not waited for has been reset: no event would tell.
 _LOOK_RESET: Final = 1.0
-
-#: Longest that one attempt to reconnect may take, in seconds.
-ATTEMPT_TIMEOUT: Final = 10.0
 
 
 class Tunnel:
@@ -135,8 +132,7 @@ class Tunnel:
         elif self._socket_gone:
             reset(self._sock)
         else:
-            until = self._parting.stop_at
-            left = None if until == math.inf else until - self._clock()
+            left = self._parting.patience(self._clock())
             reset_when_taken(self._sock, Deadline(left, self._clock))
 
     def abort(self, code: Code, reason: str) -> None:
