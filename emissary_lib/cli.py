@@ -107,7 +107,7 @@ def _add(
 ) -> argparse.ArgumentParser:
     text = texts.ALL[name]
     command = commands.add_parser(
-        name,
+        name.split()[-1],
         help=text.summary,
         usage=usage,
         description=text.description,
@@ -221,35 +221,46 @@ def _add_local(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_keys(commands: _Commands[argparse.ArgumentParser]) -> None:
-    actions = _add(commands, "keys", _run_keys, extra="aws").add_subparsers(
-        dest="action", metavar="ACTION", required=True
+    actions = _add_actions(commands, "keys", _run_keys)
+    new = _add(actions, "keys new", _run_keys, extra="aws")
+    new.add_argument(
+        "--kid", type=values.key_id, metavar="ID", help="its id (default: the next above the highest)"
     )
-    new = actions.add_parser("new", help="add a fresh key and print it, this once")
-    new.add_argument("--kid", type=int, metavar="ID", help="its id (default: the next above the highest)")
-    listing = actions.add_parser("list", help="ids and ages; no secret")
-    retire = actions.add_parser("retire", help="take a key away, unless it is the last one")
-    retire.add_argument("kid", type=int, metavar="ID", help="the key's id")
+    listing = _add(actions, "keys list", _run_keys, extra="aws")
+    retire = _add(actions, "keys retire", _run_keys, extra="aws")
+    retire.add_argument("kid", type=values.key_id, metavar="ID", help="the key's id")
     for action in (new, listing, retire):
         action.add_argument("--secret", required=True, metavar="ARN", help="ARN or name of the keys' secret")
         action.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
 def _add_sessions(commands: _Commands[argparse.ArgumentParser]) -> None:
-    actions = _add(commands, "sessions", _run_sessions, extra="aws").add_subparsers(
-        dest="action", metavar="ACTION", required=True
-    )
-    listing = actions.add_parser("list", help="those alive, and those of the last week")
+    actions = _add_actions(commands, "sessions", _run_sessions)
+    listing = _add(actions, "sessions list", _run_sessions, extra="aws")
     listing.add_argument("--alive", action="store_true", help="only those that may still carry bytes")
     listing.add_argument(
         "--all", action="store_true", help="also those that never named a target, health checks among them"
     )
-    kill = actions.add_parser("kill", help="end sessions, and tell both sides")
-    kill.add_argument("session", nargs="*", metavar="SESSION", help="id, or at least 8 digits of it")
-    kill.add_argument("--key", type=int, metavar="ID", help="all that are alive of this key")
+    kill = _add(actions, "sessions kill", _run_sessions, extra="aws")
+    kill.add_argument(
+        "session",
+        type=values.session,
+        nargs="*",
+        metavar="SESSION",
+        help="id, or at least 8 digits of it",
+    )
+    kill.add_argument("--key", type=values.key_id, metavar="ID", help="all that are alive of this key")
     kill.add_argument("--url", metavar="URL", help="the stack's WebSocketUrl (default: EMISSARY_URL)")
     for action in (listing, kill):
         action.add_argument("--table", required=True, metavar="NAME", help="the stack's TableName")
         action.add_argument("--json", action="store_true", help="print one line of JSON")
+
+
+def _add_actions(
+    commands: _Commands[argparse.ArgumentParser], name: str, run: Callable[[argparse.Namespace], int]
+) -> _Commands[argparse.ArgumentParser]:
+    command = _add(commands, name, run, extra="aws")
+    return command.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
 
 
 def _add_template(command: argparse.ArgumentParser) -> None:

@@ -8,10 +8,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.exceptions import ConfigError
+from emissary_lib.protocol.constants import PING_INTERVAL, PING_REPEAT, PING_WHEN_UNACKED, PONG_DEADLINE
+from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.keys import Key, parse_keys
 
 URL: Final = "EMISSARY_URL"
 AUTH_KEYS: Final = "EMISSARY_AUTH_KEYS"
+PING_SECONDS: Final = "EMISSARY_PING_SECONDS"
+PONG_SECONDS: Final = "EMISSARY_PONG_SECONDS"
+
+#: What they may be, in seconds; template.yaml takes the same for the relay. NAT gateways and endpoints forget
+#: a flow after 350 s.
+PING_RANGE: Final = (10.0, 300.0)
+PONG_RANGE: Final = (5.0, 60.0)
 
 
 @dataclass(frozen=True)
@@ -21,14 +30,17 @@ class ClientConfig:
     Attributes:
         url: The gateway's ``wss://`` URL.
         key: The key it signs with: the first in ``EMISSARY_AUTH_KEYS``.
+        keepalive: When it asks whether the relay is still there. A PING is repeated four times within the
+            deadline, whatever that is.
     """
 
     url: str
     key: Key = field(repr=False)
+    keepalive: KeepaliveTimes = field(default_factory=KeepaliveTimes)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ClientConfig:
-        """Read ``EMISSARY_URL`` and ``EMISSARY_AUTH_KEYS``.
+        """Read the settings of the platform's side, as example.env explains them.
 
         Raises:
             ConfigError: Names every setting that is missing or wrong; never shows a key.
@@ -45,9 +57,29 @@ class ClientConfig:
                 faults.append(f'{AUTH_KEYS} is not set; want [{{"kid": 1, "data": "<base64>"}}]')
         except ConfigError as exc:
             faults += [f"{AUTH_KEYS}: {fault}" for fault in exc.faults]
+        interval = _seconds(environ, PING_SECONDS, PING_INTERVAL, PING_RANGE, faults)
+        deadline = _seconds(environ, PONG_SECONDS, PONG_DEADLINE, PONG_RANGE, faults)
         if faults:
             raise ConfigError(*faults)
-        return cls(url, keys[0])
+        repeat = deadline * PING_REPEAT / PONG_DEADLINE
+        times = KeepaliveTimes(interval, min(interval, PING_WHEN_UNACKED), deadline, repeat)
+        return cls(url, keys[0], times)
+
+
+def _seconds(
+    environ: Mapping[str, str], name: str, default: float, limits: tuple[float, float], faults: list[str]
+) -> float:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    least, most = limits
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not least <= seconds <= most:
+        faults.append(f"{name}: {text!r} is no number of seconds from {least:g} to {most:g}")
+    return seconds
 
 
 def read_env_file(path: pathlib.Path) -> dict[str, str]:

@@ -31,6 +31,7 @@ from emissary_lib.protocol.keys import Key
 from emissary_lib.protocol.session import SessionConfig
 from emissary_lib.protocol.targets import Target
 from emissary_lib.socket_link import ResumeDoor, SocketLink
+from emissary_lib.standstill import Standstill
 from emissary_lib.tunnel import Tunnel
 from emissary_lib.tunnel_socket import SessionInfo, TunnelSocket
 
@@ -51,6 +52,7 @@ class Dialer:
         max_in_flight: Messages in flight of all tunnels together; each is a concurrent Lambda invocation.
         capacity: Bytes that each tunnel buffers each way, at most; at least 65,536.
         keepalive: When to ask whether the relay is still there.
+        clock: Monotonic, and goes on while the host sleeps; ``None`` for the platform's.
 
     Raises:
         ConfigError: The URL is none of a WebSocket.
@@ -72,17 +74,21 @@ class Dialer:
         max_in_flight: int = MAX_IN_FLIGHT,
         capacity: int = DEFAULT_CAPACITY,
         keepalive: KeepaliveTimes | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._endpoint = Endpoint(url, ssl_context)
         self._key = key
         self._streams = StreamConfig(capacity=capacity)
         self._keepalive = keepalive or KeepaliveTimes()
+        self._clock = clock
         self._budget = FlightBudget(max_in_flight)
         self._closed = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, *, env_file: str = ".env") -> Dialer:
-        """A dialer from ``EMISSARY_URL`` and ``EMISSARY_AUTH_KEYS``.
+        """A dialer from ``EMISSARY_URL`` and ``EMISSARY_AUTH_KEYS``, the settings that must be there.
+
+        ``EMISSARY_PING_SECONDS`` and ``EMISSARY_PONG_SECONDS`` may be; example.env explains all of them.
 
         Args:
             environ: Where to look first; ``None`` for the process's environment.
@@ -93,7 +99,7 @@ class Dialer:
         """
         given = os.environ if environ is None else environ
         config = ClientConfig.from_env({**read_env_file(pathlib.Path(env_file)), **given})
-        return cls(config.url, config.key)
+        return cls(config.url, config.key, keepalive=config.keepalive)
 
     def dial(self, target: str | tuple[str, int], timeout: float | None = DIAL_TIMEOUT) -> TunnelSocket:
         """Connect to ``target`` from inside the VPC.
@@ -210,7 +216,8 @@ class Dialer:
 
         Blocking: until everything that was written to them so far has arrived, the end of those that were
         closed included; two seconds at most. A job that ends, or takes the gateway down, right after this
-        cuts nothing off.
+        cuts nothing off. What had not arrived by then, because the link was down or nobody read, is a
+        warning on the logger ``emissary_lib.tunnel``.
         """
         self._closed = True
         lifetimes.wait_until_idle(owner=self)
@@ -243,7 +250,8 @@ class Dialer:
 
         def on_event(event: Event) -> None:
             if isinstance(event, Aborted):
-                info.error = reset_error(target, event.code, event.reason)
+                limit = opened.parameters.remaining / 1000
+                info.error = reset_error(target, event.code, event.reason, limit=limit)
             elif isinstance(event, GoingAway):
                 info.announce_end(event.remaining / 1000, time.time())
 
@@ -254,7 +262,14 @@ class Dialer:
             door = ResumeDoor(self._endpoint, self._key, opened.id, opened.parameters.resume_token)
             link = SocketLink(opened.transport, door)
             try:
-                tunnel = Tunnel(opened.session, link, sock, on_event=on_event, turned=places.decline)
+                tunnel = Tunnel(
+                    opened.session,
+                    link,
+                    sock,
+                    on_event=on_event,
+                    turned=places.decline,
+                    standstill=Standstill(self._clock),
+                )
             except BaseException:  # no descriptor is left
                 reset(sock)
                 link.close()
@@ -263,7 +278,7 @@ class Dialer:
                 raise
             places.wake = tunnel.wake
             # Before the caller has the socket: the program may exit at any moment.
-            lifetimes.add(tunnel, owner=self)
+            lifetimes.add(tunnel, owner=self, target=str(target))
 
             def run() -> None:
                 try:

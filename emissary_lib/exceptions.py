@@ -269,7 +269,7 @@ def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
         return SessionLimitError(
             f"cannot reach {target}: {reason or MEANINGS[code]}; close some of them or wait for their end "
             "(emissary sessions list), or raise the limit (template parameters MaxSessions, "
-            "MaxSessionsPerKey)",
+            "RelayConcurrency, MaxSessionsPerKey)",
             target=target,
             code=code,
         )
@@ -299,12 +299,21 @@ _RESET_ADVICE: dict[Code, str] = {
 }
 
 
-def reset_error(target: Target, code: Code, reason: str) -> TunnelResetError:
-    """The error for an open tunnel that was cut off."""
+def reset_error(target: Target, code: Code, reason: str, *, limit: float | None = None) -> TunnelResetError:
+    """The error for an open tunnel that was cut off.
+
+    Args:
+        target: What was dialled.
+        code: Why it was cut off.
+        reason: What the one who did it says.
+        limit: Seconds that the relay gave the tunnel when it opened it; ``None`` if that is not known.
+    """
     if code is Code.RELAY_DEADLINE:
+        when = "" if limit is None else f", {limit:.0f} s after it was opened"
         return RelayDeadlineError(
-            f"the tunnel to {target} ended: relay reached its 15-minute limit; dial again, and split work "
-            "that takes longer. The outcome of a statement that was running is unknown",
+            f"the tunnel to {target} ended: relay reached its time limit{when} (template parameter "
+            "RelayTimeout, 900 s at most); dial again, and split work that takes longer. "
+            "The outcome of a statement that was running is unknown",
             code=code,
         )
     return TunnelResetError(

@@ -63,7 +63,7 @@ class Exit(enum.IntEnum):
 
 #: One line for each status, for ``--help``.
 MEANINGS: Final[dict[Exit, str]] = {
-    Exit.OK: "done; of demo: everything was verified on the database",
+    Exit.OK: "done; of demo: everything was verified",
     Exit.FAILED: "failed in a way that has no status of its own; the message says why",
     Exit.USAGE: "wrong usage, or a package that is not installed",
     Exit.SETTINGS: "wrong settings",
@@ -77,7 +77,7 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.REFUSED: "the target refused the connection",
     Exit.UNREACHABLE: "there is no route to the target",
     Exit.PORT: "the local address cannot be listened on",
-    Exit.NOT_DONE: "of keys and sessions: AWS refused, or it would do harm; nothing was changed",
+    Exit.NOT_DONE: "of keys and sessions: refused by AWS or by us; only what is printed as done was done",
     Exit.LIMIT: "as many sessions are open as the stack allows",
     Exit.GATEWAY_NAME: "of doctor: the gateway's name does not resolve",
     Exit.GATEWAY_TLS: "of doctor: TLS to the gateway fails",

@@ -7,10 +7,11 @@ daemon threads, which the interpreter stops; so at exit they get a moment to pas
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final, Protocol
 
 #: Seconds that all tunnels together get at interpreter exit, and those of a dialer when it is closed.
@@ -18,6 +19,10 @@ EXIT_PATIENCE: Final = 2.0
 
 #: Seconds between two looks at whether they are done.
 _LOOK: Final = 0.005
+
+
+#: The one that tells of tunnels (emissary_lib/tunnel_socket.py).
+_logger = logging.getLogger("emissary_lib.tunnel")
 
 
 class Lingering(Protocol):
@@ -30,15 +35,19 @@ class Lingering(Protocol):
     def idle(self) -> bool:
         """Whether everything the user has written so far has reached the peer."""
 
+    @property
+    def unarrived(self) -> int:
+        """Bytes that the user has written and that have not reached the peer, at least."""
+
 
 _lock = threading.Lock()
-_open: dict[Lingering, object] = {}  # and who opened it
+_open: dict[Lingering, tuple[object, str]] = {}  # who opened it, and where it leads
 
 
-def add(tunnel: Lingering, owner: object) -> None:
-    """A tunnel began, opened by ``owner``."""
+def add(tunnel: Lingering, owner: object, target: str) -> None:
+    """A tunnel to ``target`` began, opened by ``owner``."""
     with _lock:
-        _open[tunnel] = owner
+        _open[tunnel] = (owner, target)
 
 
 def discard(tunnel: Lingering) -> None:
@@ -48,10 +57,27 @@ def discard(tunnel: Lingering) -> None:
 
 
 def wait_until_idle(owner: object) -> None:
-    """Wait until all that was written to the owner's tunnels has arrived, for ``EXIT_PATIENCE`` at most."""
+    """Wait until all that was written to the owner's tunnels has arrived, for ``EXIT_PATIENCE`` at most.
+
+    Bytes that have not arrived by then are a warning on the logger ``emissary_lib.tunnel``; at exit too.
+    """
     with _lock:
-        tunnels = [tunnel for tunnel, opened_by in _open.items() if opened_by is owner]
+        tunnels = {tunnel: target for tunnel, (opened_by, target) in _open.items() if opened_by is owner}
     _wait(tunnels)
+    _warn(tunnels, "when the dialer was closed: they are lost if the program exits before they have")
+
+
+def _warn(tunnels: Mapping[Lingering, str], when: str) -> None:
+    for tunnel, target in tunnels.items():
+        if count := tunnel.unarrived:
+            _logger.warning(
+                "at least %d bytes written to the tunnel to %s had not arrived after %g s, %s. Shut sockets "
+                "down and read them to their end before, to be sure",
+                count,
+                target,
+                EXIT_PATIENCE,
+                when,
+            )
 
 
 def _wait(tunnels: Collection[Lingering]) -> None:
@@ -62,10 +88,11 @@ def _wait(tunnels: Collection[Lingering]) -> None:
 
 def _wait_at_exit() -> None:
     with _lock:
-        tunnels = list(_open)
+        tunnels = {tunnel: target for tunnel, (_owner, target) in _open.items()}
     for tunnel in tunnels:
         tunnel.leave()
     _wait(tunnels)
+    _warn(tunnels, "when the program exited: they are lost")
 
 
 def _forget() -> None:

@@ -71,7 +71,7 @@ def reset_when_taken(sock: socket.socket, deadline: Deadline) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 1)
         poll = select.poll()
         poll.register(sock, select.POLLOUT)
-        while _untaken(sock) and not deadline.passed():
+        while untaken(sock) and not deadline.passed():
             left = deadline.remaining()
             ready = poll.poll(None if left is None else int(left * 1000) + 1)
             if any(events & (select.POLLERR | select.POLLHUP) for _fd, events in ready):
@@ -80,7 +80,20 @@ def reset_when_taken(sock: socket.socket, deadline: Deadline) -> None:
     reset(sock)
 
 
-def _untaken(sock: socket.socket) -> int:
-    """Bytes that the kernel still holds for the peer."""
+def untaken(sock: socket.socket) -> int:
+    """Bytes that the kernel still holds for the peer of a TCP socket.
+
+    Raises:
+        OSError: The socket is closed.
+    """
     (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return int(count)
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes that have come and were not read; 0 of a socket that is closed."""
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
+    except (OSError, ValueError):
+        return 0
     return int(count)

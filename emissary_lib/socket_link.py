@@ -59,7 +59,7 @@ class ResumeDoor:
 
 
 class SocketLink:
-    """See :class:`emissary_lib.tunnel.Link`; bridge and peer are both reached over the WebSocket."""
+    """See :class:`emissary_lib.link.Link`; bridge and peer are both reached over the WebSocket."""
 
     def __init__(self, transport: MessageTransport, door: ResumeDoor) -> None:
         self._transport = ReconnectingTransport(transport, door.connect)

@@ -12,56 +12,34 @@ messages need no order, so nobody waits for anybody.
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from emissary_lib.backoff import back_off
 from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import LinkRefusedError, TransportError
-from emissary_lib.loopback import reset, reset_when_taken
+from emissary_lib.link import Link
+from emissary_lib.loopback import reset, reset_when_taken, unread, untaken
+from emissary_lib.parting import LINGER, Parting
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import MAX_PAYLOAD
+from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, MAX_PAYLOAD
 from emissary_lib.protocol.events import Aborted, Event, Finished, LinkDead
 from emissary_lib.protocol.session import Outgoing, Session
 from emissary_lib.protocol.states import Side
+from emissary_lib.standstill import Standstill
 from emissary_lib.wakeup import Wakeup
 
 #: A program that takes SIGPIPE as it comes (many tools do) must not die of closing its own socket.
 _SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
 
-#: Longest that one attempt to reconnect may take, in seconds.
-ATTEMPT_TIMEOUT: Final = 10.0
-
-
-class Link(Protocol):
-    """How a session's messages travel; safe to use from several threads."""
-
-    def send(self, message: Outgoing) -> None:
-        """Send one message, or take it over to send. Raises :class:`TransportError` if the link is broken."""
-
-    def recv(self) -> str:
-        """Wait for the next message. Raises :class:`TransportError` when the connection has ended."""
-
-    def reconnect(self, epoch: int, deadline: Deadline) -> None:
-        """Replace a connection that has ended.
-
-        Raises:
-            LinkRefusedError: The bridge will not have us back: definite; its ``code`` says why.
-            TransportError, TimeoutError: It did not work this time.
-        """
-
-    def drop(self) -> None:
-        """The connection is dead: end it without a word; wakes :meth:`recv`."""
-
-    def close(self) -> None:
-        """Say goodbye, for good; wakes :meth:`recv`. Idempotent."""
-
-    def release(self) -> None:
-        """Give back file descriptors and threads; called once, when nobody uses the link any more."""
+#: Seconds between two looks at whether a socket that is not waited for has been reset: no event would tell.
+_LOOK_RESET: Final = 1.0
 
 
 class Tunnel:
@@ -72,12 +50,12 @@ class Tunnel:
         link: To the peer and the bridge; the tunnel closes it.
         sock: A connected TCP socket; the tunnel closes it, by a reset if the session is cut off.
         on_event: Told of each event, in order, without the lock.
-        stop_at: When to wait no longer for a socket that does not take its bytes, on ``clock``; ``None`` for
-            never.
+        parting: How long to wait for the socket, and for the bridge, at the end; for both if not given.
         turned: Told, without the lock, whenever the driver has done what it could for now.
         clock: A monotonic clock.
         pause: Waits so many seconds between two attempts to reconnect; ``None`` to wait until the tunnel's
             end at most.
+        standstill: Notices that the host slept; ``None`` for one on the host's clock.
     """
 
     def __init__(
@@ -87,18 +65,20 @@ class Tunnel:
         sock: socket.socket,
         *,
         on_event: Callable[[Event], None] = lambda event: None,
-        stop_at: float | None = None,
+        parting: Parting | None = None,
         turned: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] | None = None,
+        standstill: Standstill | None = None,
     ) -> None:
         self._session = session
         self._link = link
         self._sock = sock
         self._on_event = on_event
-        self._stop_at = stop_at
+        self._parting = parting or Parting()
         self._turned = turned
         self._clock = clock
+        self._standstill = standstill or Standstill()
         self._lock = threading.Lock()
         self._wakeup = Wakeup()
         self._selector = selectors.DefaultSelector()
@@ -152,7 +132,7 @@ class Tunnel:
         elif self._socket_gone:
             reset(self._sock)
         else:
-            left = None if self._stop_at is None else self._stop_at - self._clock()
+            left = self._parting.patience(self._clock())
             reset_when_taken(self._sock, Deadline(left, self._clock))
 
     def abort(self, code: Code, reason: str) -> None:
@@ -190,6 +170,12 @@ class Tunnel:
                 return True
             return False
 
+    @property
+    def unarrived(self) -> int:
+        """Bytes that the user has written and that have not arrived, at least: the kernel may hold more."""
+        with self._lock:
+            return self._session.buffered[0] + unread(self._sock) if self._session.alive else 0
+
     # -- the driver: socket and clock -----------------------------------------------------------
 
     def _drive(self) -> None:
@@ -197,20 +183,24 @@ class Tunnel:
         while True:
             with self._lock:
                 step = self._advance()
+                resets = self._must_reset()
+                self._socket_gone = self._socket_gone or resets
                 interest = self._wanted_interest()
                 self._interest = interest
                 self._wakes_at = self._next_timeout()
                 over = self._over()
+            if interest != registered:
+                self._register(registered, interest)
+                registered = interest
+            if resets:
+                reset(self._sock)
             self._carry_out(step)
             if over:
                 return
             self._turned()
-            if interest != registered:
-                self._register(registered, interest)
-                registered = interest
             timeout = None if self._wakes_at is None else max(0.0, self._wakes_at - self._clock())
             readable = False
-            for key, events in self._selector.select(timeout):
+            for key, events in self._selector.select(self._standstill.cap(timeout)):
                 if key.fileobj is self._wakeup:
                     self._wakeup.clear()
                 else:
@@ -221,8 +211,12 @@ class Tunnel:
     def _driver_turn(self, readable: bool) -> None:
         with self._lock:
             now = self._clock()
+            if self._standstill.noticed():
+                self._session.stood_still()
             if readable or self._leaving:
                 self._read_socket(now)
+            elif not self._interest and not self._socket_gone:
+                self._look_for_reset(now)
             self._session.handle_timeout(now)
 
     def _read_socket(self, now: float) -> None:
@@ -242,6 +236,11 @@ class Tunnel:
                 self._session.send_eof()
             if not self._leaving:
                 return
+
+    def _look_for_reset(self, now: float) -> None:
+        number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._socket_failed(OSError(number, os.strerror(number)), now)
 
     def _socket_failed(self, exc: OSError, now: float) -> None:
         self._socket_gone = True
@@ -263,15 +262,25 @@ class Tunnel:
             self._selector.unregister(self._sock)
 
     def _next_timeout(self) -> float | None:
-        times = [self._session.next_timeout(), self._stop_at if self._finished else None]
-        return min((at for at in times if at is not None), default=None)
+        now = self._clock()
+        waits = not self._socket_gone and not self._undelivered()
+        times = [self._session.next_timeout(), self._parting.next_timeout(now, waits=waits)]
+        if self._session.alive and not self._socket_gone and not self._wanted_interest():
+            times.append(now + _LOOK_RESET)
+        first = min(at for at in times if at is not None)
+        return None if first == math.inf else first
 
     def _undelivered(self) -> bool:
         return not self._socket_gone and len(self._session.peek()) > 0
 
     def _over(self) -> bool:
-        late = self._stop_at is not None and self._clock() >= self._stop_at
-        return self._finished and (late or not self._undelivered())
+        return self._parting.over(self._clock(), delivered=not self._undelivered())
+
+    def _must_reset(self) -> bool:
+        if self._aborted is None or self._socket_gone:
+            return False
+        taken = not self._undelivered() and not untaken(self._sock)
+        return self._parting.resets(self._clock(), taken=taken)
 
     # -- the reader: the link -------------------------------------------------------------------
 
@@ -355,8 +364,11 @@ class Tunnel:
             events.append(event)
             if isinstance(event, Aborted):
                 self._aborted = event
+                # Whoever was waited for in vain was waited for long enough.
+                self._parting.cut_off(now, linger=0.0 if event.code is Code.DIALER_GONE else LINGER)
             elif isinstance(event, Finished):
                 self._finished = True
+                self._parting.finished(now)
         return events, messages
 
     def _deliver(self, now: float) -> None:

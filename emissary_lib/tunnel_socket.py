@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -87,13 +89,28 @@ class TunnelSocket(socket.socket):
                 raise type(told)(str(told), code=told.code) from exc
             raise
 
+    def _check_end(self) -> None:
+        """Nothing came: the end of the stream, unless the tunnel was cut off.
+
+        The kernel tells of a reset only once; to a thread that reads, after another that writes was told, it
+        would look like a clean end.
+        """
+        if self.session is not None and self.session.error is not None:
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
     def recv(self, *args: Any) -> bytes:
         with self._cause_named():
-            return super().recv(*args)
+            data = super().recv(*args)
+            if not data and args[0]:
+                self._check_end()
+            return data
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+    def recv_into(self, buffer: Any, *args: Any, **kwargs: Any) -> int:
         with self._cause_named():
-            return super().recv_into(*args, **kwargs)
+            count = super().recv_into(buffer, *args, **kwargs)
+            if not count and memoryview(buffer).nbytes:
+                self._check_end()
+            return count
 
     def send(self, *args: Any) -> int:
         with self._cause_named():

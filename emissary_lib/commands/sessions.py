@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TextIO
 
 from emissary_lib.config import URL
 from emissary_lib.exceptions import ConfigError, OperationError
 from emissary_lib.operate.clients import client
 from emissary_lib.operate.keys import shown_time
-from emissary_lib.operate.notice import callback_endpoint, tell_ended
+from emissary_lib.operate.killing import Fate, Outcome, chosen, kill_all
+from emissary_lib.operate.notice import callback_endpoint
 from emissary_lib.operate.sessions import SessionFacts, SessionTable
 
 #: Digits of a session id that a list shows: enough to be the only one.
@@ -57,36 +58,65 @@ def kill(
 
     Raises:
         ConfigError: There is no URL.
-        OperationError: AWS refused, or a session is not there or has ended. Those before it are killed.
+        OperationError: AWS refused, or one of ``sessions`` is not there: nobody is killed. Or some could not
+            be killed, had ended already though named in ``sessions``, or may go on because a side could not
+            be told: all others are killed, and what has become of each is printed.
     """
     if not url:
         raise ConfigError(
             f"{URL} is not set; give --url (WebSocketUrl of the stack's outputs), or neither side can be told"
         )
     endpoint = callback_endpoint(url)
-    outcomes: list[dict[str, Any]] = []
+    outcomes: list[Outcome] = []
     with (
         client("dynamodb", table) as dynamodb,
         client("apigatewaymanagementapi", table, endpoint=endpoint) as callbacks,
     ):
         store = SessionTable(dynamodb, table)
-        found = [store.find(each) for each in sessions]
-        if key_id is not None:
-            found += [each for each in store.list(alive=True, everything=True) if each.key_id == key_id]
-        if not found:
-            raise OperationError(f"no session of key {key_id} is alive")
-        for each in found:
-            killed = store.kill(each)
-            told = tell_ended(callbacks, killed)
-            outcomes.append({"session": killed.id, "target": killed.target, **told})
-            if not json_line:
-                print(
-                    f"{killed.id[:_DIGITS]} killed; relay: {told['relay']}, dialer: {told['dialer']}",
-                    file=out,
-                )
-    if json_line:
-        print(json.dumps(outcomes), file=out)
-    out.flush()
+        found = chosen(store, sessions, key_id)
+        try:
+            for each in kill_all(store, callbacks, found):
+                outcomes.append(each)
+                if not json_line:
+                    print(_said(each), file=out, flush=True)
+        finally:  # also after Ctrl-C: of whoever was done with by then
+            if json_line:
+                print(json.dumps([_outcome(each) for each in outcomes]), file=out, flush=True)
+    faults = [fault for each in outcomes for fault in _faults(each, sessions)]
+    if faults:
+        more = f"; and {len(faults) - 1} more, see the output" if faults[1:] else ""
+        raise OperationError(faults[0] + more)
+
+
+def _said(each: Outcome) -> str:
+    more = "; " + ", ".join(f"{side}: {what}" for side, what in each.told.items()) if each.told else ""
+    return f"{each.session.id[:_DIGITS]} {each.fate.value}{more}{each.cause and ': ' + each.cause}"
+
+
+def _outcome(each: Outcome) -> Mapping[str, object]:
+    return {
+        "session": each.session.id,
+        "target": each.session.target,
+        "outcome": each.fate.value,
+        "relay": each.told.get("relay"),
+        "dialer": each.told.get("dialer"),
+        "cause": each.cause or None,
+    }
+
+
+def _faults(each: Outcome, named: Iterable[str]) -> Iterator[str]:
+    """What the command's status has to tell of one session."""
+    session = f"session {each.session.id[:_DIGITS]}"
+    if each.fate is Fate.FAILED:
+        yield f"{session} was not killed: {each.cause}"
+    elif each.fate is Fate.ENDED and any(each.session.id.startswith(name) for name in named):
+        yield f"{session} had ended already"
+    elif each.unreached:
+        sides = " and ".join(each.unreached)
+        yield (
+            f"{session} is recorded as killed, but its {sides} could be neither told nor cut off and may go "
+            "on until the relay's time is up; to tell them takes execute-api:ManageConnections on the API"
+        )
 
 
 def _facts(each: SessionFacts) -> Mapping[str, object]:

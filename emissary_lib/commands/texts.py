@@ -83,7 +83,8 @@ DEMO: Final = Text(
     "migrate a real database and verify it",
     """\
 Start the local cloud and a PostgreSQL, apply an Alembic history through a tunnel, read it back, COPY 20 MB
-each way, and verify all of it on the database directly. Takes about ten seconds. Linux only.
+each way, and verify all of it on the database directly, and that no policy of the template was too narrow for
+what the functions asked of AWS. Takes about ten seconds. Linux only.
 """,
     """\
 examples:
@@ -124,6 +125,54 @@ examples:
 """,
 )
 
+KEYS_NEW: Final = Text(
+    "add a fresh key and print it, this once",
+    """\
+Add a random key to those in the secret, and print it, this once, as the platform's line EMISSARY_AUTH_KEYS;
+with --json as one object of it, with kid and data. It is accepted at once beside the others. If it is lost on
+its way, retire it and make another.
+
+The operator needs secretsmanager:GetSecretValue and secretsmanager:PutSecretValue on the secret.
+""",
+    """\
+examples:
+  emissary keys new --secret emissary-keys
+  emissary keys new --secret emissary-keys --kid 7
+  emissary keys new --secret emissary-keys --json
+""",
+)
+
+KEYS_LIST: Final = Text(
+    "ids and ages; no secret",
+    """\
+Show the id of each key that is valid, when it was made and how old it is; never a key itself. A key whose age
+is unknown was not made by this command.
+
+The operator needs secretsmanager:GetSecretValue on the secret.
+""",
+    """\
+examples:
+  emissary keys list --secret emissary-keys
+  emissary keys list --secret emissary-keys --json
+""",
+)
+
+KEYS_RETIRE: Final = Text(
+    "take a key away, unless it is the last one",
+    """\
+Take a key out of the secret. Within 5 minutes no function accepts it any more; sessions that it opened go on,
+but cannot resume after a lost connection (`emissary sessions kill --key` ends them). The last key stays,
+because nobody could dial without it: make another first.
+
+The operator needs secretsmanager:GetSecretValue and secretsmanager:PutSecretValue on the secret.
+""",
+    """\
+examples:
+  emissary keys retire 1 --secret emissary-keys
+  emissary keys retire 1 --secret emissary-keys --json
+""",
+)
+
 SESSIONS: Final = Text(
     "who is in, who was, to where; end a session",
     """\
@@ -145,6 +194,48 @@ examples:
 """,
 )
 
+SESSIONS_LIST: Final = Text(
+    "those alive, and those of the last week",
+    """\
+Show the sessions that named a target, the newest first: those alive, and those that ended within the last
+week. State is opening, launched, open, ended, or lost: its time is up though nobody has said how it ended.
+Times are UTC. The whole table is read, consistently.
+
+The operator needs dynamodb:Scan on the table.
+""",
+    """\
+examples:
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK --alive
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK --all --json
+""",
+)
+
+SESSIONS_KILL: Final = Text(
+    "end sessions, and tell both sides",
+    """\
+End sessions, each by its id or the beginning of it, or all that are alive of a key, or both. The end is
+recorded at once, and both sides are told within a second; a side that cannot be told is cut off. What becomes
+of each session is printed, and whatever goes wrong with one keeps it from none of the others. Retire a key
+first: its holder can dial again.
+
+The status is 0 if all were killed; of those of a --key, some may have ended by themselves meanwhile. It is 14
+if a SESSION had ended already, if AWS refused something for one of them, or if a side could be neither told
+nor cut off; those printed as killed are killed all the same. It is 14, too, and nobody is killed, if a
+SESSION is not there or could be several, or if there is nobody to kill.
+
+The operator needs dynamodb:Scan, dynamodb:GetItem and dynamodb:UpdateItem on the table, and
+execute-api:ManageConnections on the API.
+""",
+    """\
+examples:
+  emissary sessions kill 8f14e45fceea167a --table emissary-SessionTable-1ABCDEFGHIJK
+  emissary sessions kill 8f14e45f c9f0f895 --table emissary-SessionTable-1ABCDEFGHIJK --json
+  emissary sessions kill --key 1 --table emissary-SessionTable-1ABCDEFGHIJK --url wss://db.example/emissary
+""",
+)
+
+#: By the name of the command; of an action, with its command before it.
 ALL: Final[dict[str, Text]] = {
     "exec": EXEC,
     "forward": FORWARD,
@@ -153,5 +244,10 @@ ALL: Final[dict[str, Text]] = {
     "demo": DEMO,
     "bench": BENCH,
     "keys": KEYS,
+    "keys new": KEYS_NEW,
+    "keys list": KEYS_LIST,
+    "keys retire": KEYS_RETIRE,
     "sessions": SESSIONS,
+    "sessions list": SESSIONS_LIST,
+    "sessions kill": SESSIONS_KILL,
 }

@@ -11,6 +11,8 @@ from typing import Any
 
 from emissary_lib.commands.forward import LISTEN
 from emissary_lib.exceptions import ConfigError
+from emissary_lib.operate.sessions import SESSION_ID
+from emissary_lib.protocol.keys import MAX_KEY_ID
 from emissary_lib.protocol.targets import Target
 
 
@@ -61,6 +63,22 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def key_id(text: str) -> int:
+    """A key's id."""
+    if not (text.isascii() and text.isdigit() and int(text) <= MAX_KEY_ID):
+        raise argparse.ArgumentTypeError(f"{text!r} is no key id; want a number from 0 to {MAX_KEY_ID}")
+    return int(text)
+
+
+def session(text: str) -> str:
+    """A session's id, or enough of its beginning."""
+    if not SESSION_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no session id; want 8 to 64 hexadecimal digits, as listed"
+        )
+    return text
 
 
 def fault(text: str) -> tuple[str, Any]:

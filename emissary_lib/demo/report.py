@@ -69,7 +69,7 @@ class Report:
         dials: Seconds of each dial, the first from cold.
         round_trips: Seconds of each ``SELECT 1``.
         sent, received: The two COPYs.
-        checks: Facts asked of the database directly.
+        checks: Facts asked of the database directly, and whether AWS refused a call.
         meter: What AWS would have billed for.
     """
 
@@ -104,7 +104,10 @@ class Report:
                 "AWS would bill",
                 f"${self.meter.cost():.6f} ({US_EAST_1.region}, prices of {US_EAST_1.as_of}, no free tier)",
             ),
-            ("verified", f"{good} of {len(self.checks)} facts, on the database directly"),
+            (
+                "verified",
+                f"{good} of {len(self.checks)} facts: the database's own, and that no AWS call was refused",
+            ),
         ]
         lines = [f"  {name:<16}{value}" for name, value in rows]
         lines += [

@@ -27,7 +27,7 @@ _EXTRA_DIALS: Final = 5
 #: ``SELECT 1`` statements, for the round trip.
 _ROUND_TRIPS: Final = 50
 
-#: Seconds for the relays to hear that their sessions are over, so that all of their time is on the bill.
+#: Seconds for the relays to hear that their sessions are over, and for the last ``$disconnect``.
 _SETTLE: Final = 5.0
 
 
@@ -40,7 +40,8 @@ def run_demo(template: str, *, out: TextIO, copy_size: int = COPY_SIZE) -> int:
         copy_size: Bytes of each COPY, at least.
 
     Returns:
-        0 if everything stands in the database as it should, else 1.
+        0 if everything stands in the database as it should, and the functions were allowed all that they
+        asked of AWS; else 1.
 
     Raises:
         DemoError: A step failed; the text names it.
@@ -89,6 +90,7 @@ def _through_the_tunnel(
         with Dialer(cloud.url, cloud.key, ssl_context=cloud.ssl_context) as dialer:
             _work(postgres, dialer, progress, report, copy_size)
         report.meter = _settled_meter(cloud)
+        report.checks.append(Check("no AWS call was refused", [], _refused(cloud)))
     except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
         out.write(_last_words(cloud))
         raise DemoError(f"a statement failed: {error}") from error
@@ -157,17 +159,24 @@ def _check_copies(connection: psycopg.Connection[Any], report: Report) -> list[C
 
 
 def _settled_meter(cloud: LocalCloud) -> MeterSnapshot:
-    """The meter once all relays that were launched have ended, which is when Lambda bills them."""
+    """The meter once all relays and ``$disconnect`` have ended, which is when Lambda bills them."""
     deadline = time.monotonic() + _SETTLE
     while True:
         meter = cloud.meter
         # Each session has two connections: the dialer's and its relay's.
-        ended = meter.invocations.get("RelayFunction", 0) >= meter.connects // 2
-        if ended or time.monotonic() > deadline:
+        relays = meter.invocations.get("RelayFunction", 0) >= meter.connects // 2
+        left = meter.invocations.get("DisconnectFunction", 0) >= meter.connects - meter.refused_connects
+        if (relays and left) or time.monotonic() > deadline:
             return meter
         time.sleep(0.05)
 
 
+def _refused(cloud: LocalCloud) -> list[str]:
+    """What a function has asked of AWS that no policy in the template allows; each once."""
+    return list(dict.fromkeys(each.message for each in cloud.denials()))
+
+
 def _last_words(cloud: LocalCloud) -> str:
     lines = cloud.logs().splitlines()[-20:] if cloud.alive else []
-    return "".join(f"    {line}\n" for line in ["", "The functions' last log lines:", *lines])
+    refused = [f"AWS refused a call: {message}" for message in _refused(cloud)] if cloud.alive else []
+    return "".join(f"    {line}\n" for line in ["", *refused, "The functions' last log lines:", *lines])

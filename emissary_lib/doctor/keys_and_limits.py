@@ -34,7 +34,7 @@ def health(settings: Settings, ask: Callable[[Settings], Health], clock: Clock) 
         f"of this key: {_usage(told.key_usage)}"
     )
     if told.usage.reached or told.key_usage.reached:
-        name = "MaxSessions" if told.usage.reached else "MaxSessionsPerKey"
+        name = "MaxSessions or RelayConcurrency" if told.usage.reached else "MaxSessionsPerKey"
         remedy = f"a further dial is refused: end sessions (emissary sessions), or raise {name}"
         return warning(fact, remedy, took)
     stale = [str(each) for each in settings.key_ids if each not in told.key_ids]

@@ -125,7 +125,9 @@ class Vpc:
                 Exit.KEY, str(problem), "deploy again, so that all functions have the same keys", took
             )
         if isinstance(problem, SessionLimitError):
-            remedy = "end sessions (emissary sessions), or raise MaxSessions or MaxSessionsPerKey"
+            remedy = (
+                "end sessions (emissary sessions), or raise MaxSessions, RelayConcurrency, MaxSessionsPerKey"
+            )
             return failed(Exit.LIMIT, str(problem), remedy, took)
         if isinstance(problem, DialError) and problem.code not in _NO_RELAY:
             return failed(

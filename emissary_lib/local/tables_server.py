@@ -1,8 +1,8 @@
 """The process that stands in for DynamoDB: moto's WSGI application behind one lock. Run with ``-m``.
 
 Requests are served one at a time: moto, threaded, loses concurrent updates, and the sessions' claims are
-conditional writes. Connections are kept (HTTP/1.1). Prints its port as one JSON line, then serves until
-its standard input ends.
+conditional writes. Connections are kept (HTTP/1.1). Listens on 127.0.0.1, or on the address that is its only
+argument. Prints its port as one JSON line, then serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def main() -> None:
     make_thrifty()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = _OneAtATime(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Handler)
+    host = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1"
+    server = make_server(host, 0, application, threaded=True, request_handler=_Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdout.write(json.dumps({"port": server.server_port}) + "\n")
     sys.stdout.flush()

@@ -30,9 +30,8 @@ def client(service: str, name: str, *, endpoint: str | None = None) -> Iterator[
     """
     import boto3  # not needed by the rest of the library
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
 
-    try:
+    with aws_errors():
         session: Any = boto3.session.Session()
         made = session.client(
             service,
@@ -46,6 +45,19 @@ def client(service: str, name: str, *, endpoint: str | None = None) -> Iterator[
         )
         with contextlib.closing(made):
             yield made
+
+
+@contextlib.contextmanager
+def aws_errors() -> Iterator[None]:
+    """Turn boto3's errors in the ``with`` block into ours.
+
+    Raises:
+        OperationError: AWS refuses, was not asked, or does not answer.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
     except ClientError as exc:
         error = exc.response["Error"]
         raise OperationError(

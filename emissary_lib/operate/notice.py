@@ -6,7 +6,7 @@ Source: API Gateway developer guide, "Use @connections commands in your backend 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from emissary_lib.endpoint import Endpoint
@@ -14,6 +14,9 @@ from emissary_lib.operate.sessions import SessionFacts
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.frames import Frame, FrameType, encode
 from emissary_lib.protocol.payloads import Ended
+
+#: Of a side that could be neither told nor cut off.
+NOT_REACHED: Final = "not reached"
 
 _SCHEMES = {"wss": "https", "ws": "http"}
 
@@ -36,7 +39,8 @@ def tell_ended(client: Any, session: SessionFacts) -> dict[str, str]:
         session: A session that has been killed.
 
     Returns:
-        Side -> ``told``, ``gone``, ``cut off`` (it hears of the end when it comes back), or ``not reached``.
+        Side -> ``told``, ``gone``, ``cut off`` (it hears of the end when it comes back), or
+        :data:`NOT_REACHED`.
     """
     payload = Ended(Code.KILLED, 0, 0, MEANINGS[Code.KILLED]).encode()
     text = encode(Frame(FrameType.ENDED, generation=session.generation, payload=payload))
@@ -62,4 +66,4 @@ def _tell(client: Any, connection: str | None, text: str) -> str:
         except (client.exceptions.ClientError, BotoCoreError):
             continue
         return outcome
-    return "not reached"
+    return NOT_REACHED

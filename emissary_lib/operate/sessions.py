@@ -6,6 +6,7 @@ Reads the items as ``functions/common/adapters/items.py`` writes them, and ends 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 import uuid
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from emissary_lib.exceptions import OperationError
+from emissary_lib.operate.clients import aws_errors
 from emissary_lib.protocol.codes import MEANINGS, Code, code_of
 
 #: How the id of the request begins that ended a session, when an operator did (``functions.common.session``).
@@ -22,7 +24,8 @@ OPERATOR: Final = "operator "
 #: How long the facts of a session are kept after its end, in seconds (``functions.common.session``).
 RECORD_TIME: Final = 7 * 86_400
 
-_SESSION_ID: Final = re.compile("[0-9a-f]{8,64}")
+#: A session id, or enough of its beginning to be the only one.
+SESSION_ID: Final = re.compile("[0-9a-f]{8,64}")
 _ID_LENGTH: Final = 64
 
 #: What is read of an item: neither nonce, hashes of tokens, nor the opening's bytes.
@@ -136,7 +139,7 @@ class SessionTable:
         Raises:
             OperationError: There is none, or more than one.
         """
-        if not _SESSION_ID.fullmatch(session):
+        if not SESSION_ID.fullmatch(session):
             raise OperationError(f"{session!r} is no session id; want 8 to 64 hexadecimal digits, as listed")
         if len(session) == _ID_LENGTH:
             item = self._client.get_item(
@@ -152,21 +155,19 @@ class SessionTable:
             raise OperationError(f"{len(found)} sessions begin with {session}: {ids}; give more digits")
         return found[0]
 
-    def kill(self, session: SessionFacts) -> SessionFacts:
+    def kill(self, session: SessionFacts) -> SessionFacts | None:
         """Set a session to ENDED with KILLED, and give its slots back. Nobody is told by that.
 
         Returns:
-            The session as it was when it ended: its connections are those to tell.
-
-        Raises:
-            OperationError: It has ended already.
+            The session as it was when it ended: its connections are those to tell. None if it had ended
+            already, or was purged.
         """
-        now = self._clock()
+        now, by = self._clock(), OPERATOR + uuid.uuid4().hex
         values = {
             ":ended": {"S": "ENDED"},
             ":code": {"N": str(int(Code.KILLED))},
             ":zero": {"N": "0"},
-            ":by": {"S": OPERATOR + uuid.uuid4().hex},
+            ":by": {"S": by},
             ":at": {"N": repr(now)},
             ":purge": {"N": str(int(now + RECORD_TIME))},
             ":reason": {"S": ""},
@@ -186,16 +187,21 @@ class SessionTable:
                 ExpressionAttributeNames={**_names(update), "#pk": "pk"},
                 ExpressionAttributeValues=values,
                 ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )["Attributes"]
-        except self._client.exceptions.ConditionalCheckFailedException:
-            raise OperationError(f"session {session.id} has ended already, or was purged") from None
+        except self._client.exceptions.ConditionalCheckFailedException as failed:
+            # The SDK may have asked twice, when only the answer to the first was lost: then it was us.
+            item = failed.response.get("Item", {})
+            if _text(item, "ended_by") != by:
+                return None
         killed = self._read(item)
         for slot in killed.slots:
             self._release(slot, killed.id)
         return killed
 
     def _release(self, slot: str, session_id: str) -> None:
-        try:
+        """Give a slot back, unless another session has it. What cannot be given back runs out by itself."""
+        with contextlib.suppress(OperationError), aws_errors():
             self._client.update_item(
                 TableName=self._table,
                 Key={"pk": {"S": slot}},
@@ -204,12 +210,11 @@ class SessionTable:
                 ExpressionAttributeNames={"#expires": "expires", "#session": "session"},
                 ExpressionAttributeValues={":never": {"N": "0"}, ":session": {"S": session_id}},
             )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return  # its lease had run out, and another session has it
 
     def _scan(self, prefix: str) -> Iterator[SessionFacts]:
         pages = self._client.get_paginator("scan").paginate(
             TableName=self._table,
+            ConsistentRead=True,  # whoever has just been let in counts too
             FilterExpression="begins_with(#pk, :prefix)",
             ProjectionExpression=", ".join(f"#{name}" for name in _FACTS),
             ExpressionAttributeNames={f"#{name}": name for name in _FACTS},

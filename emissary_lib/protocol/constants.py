@@ -82,8 +82,14 @@ GRACE: Final = 60.0
 #: When GOAWAY goes out, in seconds before the relay's end (section 5.6).
 GOAWAY_BEFORE: Final = (30.0, 10.0)
 
+#: How long before Lambda's limit the relay ends, in seconds (section 5.6).
+END_MARGIN: Final = 5.0
+
 #: Waits between two attempts to reconnect, in seconds: first, and longest (section 5.2).
 BACK_OFF: Final = (0.1, 2.0)
+
+#: Longest that one attempt to reconnect may take, in seconds (section 5.2).
+ATTEMPT_TIMEOUT: Final = 10.0
 
 #: A connection that ended sooner than this after its 101, in seconds, and moved no byte, does not end the
 #: back-off (section 5.2).
@@ -109,6 +115,9 @@ CLOCK_SKEW: Final = 15 * 60.0
 #: Opening: fragments kept, and bytes of the dialer's stream they may cover (section 3.2).
 MAX_OPENING_FRAGMENTS: Final = 1024
 MAX_OPENING_BYTES: Final = 4096
+
+#: How long a session may be opening, from the door's answer to the relay's claim, in seconds (section 3.4).
+OPENING_TIME: Final = 60.0
 
 #: A launched but unclaimed session is launched again after this long, in seconds (section 3.4).
 RELAUNCH_AFTER: Final = 5.0

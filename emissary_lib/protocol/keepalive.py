@@ -66,6 +66,11 @@ class Keepalive:
         self.heard(now)
         self.spoke(now)
 
+    def stood_still(self) -> None:
+        """Our clock stood still for longer than anybody can tell: ask at once, and anew if we had asked."""
+        self._asked = None
+        self._spoke = float("-inf")
+
     def next_timeout(self, unacked_since: float | None, *, asking: bool = True) -> float | None:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
 

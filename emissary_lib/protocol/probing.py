@@ -59,6 +59,9 @@ class Probing:
         """The dialer can be reached again. That it is there is not said: its silence counts on."""
         self.answered(now)
 
+    def stood_still(self) -> None:
+        """Nothing: an invocation is never frozen while it runs."""
+
     @property
     def orphaned_at(self) -> float:
         """When the dialer will be taken to be gone, if it stays silent."""

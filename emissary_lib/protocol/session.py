@@ -143,6 +143,11 @@ class Session:
         if self.alive:
             self._outbox.ping()
 
+    def stood_still(self) -> None:
+        """The host slept: for how long nothing was heard, no timer tells. The dialer asks at once."""
+        if self._watch:
+            self._watch.stood_still()
+
     def peek(self) -> memoryview:
         """The next received bytes, in order; empty when there are none now."""
         return self._duplex.receiver.peek()

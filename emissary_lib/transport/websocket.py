@@ -27,6 +27,7 @@ from emissary_lib.exceptions import (
     LinkClosedError,
 )
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
+from emissary_lib.transport import race
 from emissary_lib.transport.bytestream import ByteStream
 
 #: Longest message to take, in bytes: API Gateway's own limit, 128 KB. Bounds what a false server can fill.
@@ -134,15 +135,18 @@ class _Upgrade:
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self._url = url
+        self._deadline = deadline
+        self._tls = (ssl_context or ssl.create_default_context()) if parse_url(url)[3] else None
         # Offered here and checked by the caller: the library would not say what it missed in the answer.
         self._headers = {**headers, "Sec-WebSocket-Protocol": SUBPROTOCOL}
         self._ws = _Client(
             skip_utf8_validation=True,
             enable_multithread=False,  # one thread at a time sees it
             sockopt=_socket_options(),
-            sslopt={"context": ssl_context} if ssl_context else None,
+            sslopt={"context": self._tls} if self._tls else None,
         )
         self._ws.settimeout(deadline.remaining())
+        self._sock: socket.socket | None = None
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._finished = False
@@ -181,8 +185,10 @@ class _Upgrade:
     def _run(self) -> None:
         try:
             self._ws.connect(  # type: ignore[no-untyped-call]
+                # The library would try one address after the other; with a proxy it is the only way.
+                socket=None if proxy_of(self._url) else self._reach(),
                 # A redirect would carry the signed headers to wherever it points.
-                self._url,
+                url=self._url,
                 header=self._headers,
                 suppress_origin=True,
                 redirect_limit=0,
@@ -195,19 +201,42 @@ class _Upgrade:
             self._finished = True
             self._done.set()
 
+    def _reach(self) -> socket.socket:
+        """TCP and TLS to the gateway itself."""
+        host, port, _path, _secure = parse_url(self._url)
+        sock = race.connect((host, port), self._deadline.remaining(), options=_socket_options())
+        try:
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            with self._lock:
+                self._sock = sock
+                if self._abandoned:
+                    raise TimeoutError("timed out")
+            sock.settimeout(self._deadline.remaining())
+            if isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
     def _finish_or_abandon(self) -> bool:
         """Whether the attempt has ended; one that has not is nobody's any more, whatever comes of it."""
         with self._lock:
             self._abandoned = not self._finished
-            if self._abandoned and self._ws.sock is not None:
+            sock = self._ws.sock or self._sock
+            if self._abandoned and sock is not None:
                 with contextlib.suppress(OSError):
                     # Ends the wait for the answer; the attempt's own thread closes.
-                    socket.socket.shutdown(self._ws.sock, socket.SHUT_RDWR)
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
             return self._finished
 
 
 def _socket_options() -> list[tuple[int, int, int]]:
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        # NAT gateways, load balancers and VPC endpoints forget a flow that is silent for 350 s.
+        options.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 120))
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # A peer that vanished must not be waited for as long as TCP does by default: a quarter of an hour.
         options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SEND_TIMEOUT * 1000)))

@@ -7,7 +7,9 @@ purged, a week after the end (``emissary sessions list``). What an operator has 
 ``$disconnect`` of the last of its connections, once as well: the item notes by which.
 
 A session that both clients left without a word stays OPEN until somebody reads it past its time, which may be
-never: then the warning "both connections gone" stands for the record, and has its ``code`` and times.
+never: then the warning "both connections gone" stands for the record, and has its ``code`` and times. Where
+API Gateway does not deliver ``$disconnect`` either, the log has the line "relay launched", with who and to
+where, and the item stays as long as that of any other session (``Launch.purge_at``).
 """
 
 from __future__ import annotations

@@ -13,11 +13,13 @@ from typing import Final, TypeVar
 from emissary_lib.protocol.errors import ConfigError
 from emissary_lib.protocol.keys import KeyRing, parse_keys
 from emissary_lib.protocol.targets import AllowList
+from functions.common.limits import smallest
 
 AUTH_KEYS: Final = "EMISSARY_AUTH_KEYS"
 AUTH_KEYS_SECRET: Final = "EMISSARY_AUTH_KEYS_SECRET"
 MAX_SESSIONS: Final = "EMISSARY_MAX_SESSIONS"
 MAX_SESSIONS_PER_KEY: Final = "EMISSARY_MAX_SESSIONS_PER_KEY"
+RELAY_CONCURRENCY: Final = "EMISSARY_RELAY_CONCURRENCY"
 ALLOWED_TARGETS: Final = "EMISSARY_ALLOWED_PROXY_TARGETS"
 TABLE: Final = "EMISSARY_TABLE"
 RELAY_FUNCTION: Final = "EMISSARY_RELAY_FUNCTION"
@@ -61,7 +63,8 @@ class DefaultSettings:
     """Of ``$default``.
 
     Attributes:
-        max_sessions: Sessions at once; 0 for any number.
+        max_sessions: Sessions at once; 0 for any number. Never more than relays that Lambda runs at once: it
+            would take the launch of one more, and keep it waiting, and nobody would hear of it.
         max_sessions_per_key: Sessions at once of each key; 0 for any number.
     """
 
@@ -105,7 +108,8 @@ def default_settings(environ: Mapping[str, str]) -> DefaultSettings:
     table, region, relay = reader.text(TABLE), reader.text(REGION), reader.text(RELAY_FUNCTION)
     keys = reader.keys()
     allow = reader.parsed(ALLOWED_TARGETS, AllowList.parse, AllowList())
-    most, most_per_key = reader.limit(MAX_SESSIONS), reader.limit(MAX_SESSIONS_PER_KEY)
+    most = smallest(reader.limit(MAX_SESSIONS), reader.limit(RELAY_CONCURRENCY))
+    most_per_key = reader.limit(MAX_SESSIONS_PER_KEY)
     reader.finish()
     return DefaultSettings(table, region, relay, allow, keys, most, most_per_key)
 

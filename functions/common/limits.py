@@ -53,3 +53,8 @@ class Limits:
 
 
 NO_LIMITS: Final = Limits()
+
+
+def smallest(*limits: int) -> int:
+    """The limit that holds where there are several; 0 is no limit."""
+    return min((limit for limit in limits if limit), default=0)

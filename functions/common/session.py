@@ -30,8 +30,8 @@ RELAY_TIME: Final = 900.0
 #: How long ``$connect`` may take to answer, in seconds: its timeout in template.yaml.
 CONNECT_TIME: Final = 20.0
 
-#: How long the facts of a session are kept from its launch, and from its end, on, in seconds: who was in,
-#: when, to where (docs/operations.md).
+#: How long the facts of a session are kept after its end, in seconds: who was in, when, to where
+#: (docs/operations.md). If nobody notes the end, after the last moment at which it can have ended.
 RECORD_TIME: Final = 7 * 86_400.0
 
 #: How long items are kept beyond the last moment at which the protocol needs them, in seconds. A burnt nonce
@@ -175,6 +175,11 @@ class Launch:
     def lease(self) -> float:
         """Until when the session's slots are its own: no relay of this launch can live longer."""
         return self.at + OPENING_TIME + RELAY_TIME
+
+    @property
+    def purge_at(self) -> int:
+        """When the table may delete the session if nobody ever notes its end."""
+        return int(self.lease + RECORD_TIME)
 
 
 @dataclass(frozen=True, slots=True)

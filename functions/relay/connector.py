@@ -16,6 +16,11 @@ from functions.relay.resolver import Resolver
 #: Seconds that one of several addresses may take before the next one is tried.
 _ADDRESS_TIMEOUT: Final = 4.0
 
+#: NAT gateways, load balancers and VPC endpoints forget a flow that is silent for 350 s; and a target that
+#: has vanished without a word is known for that after four minutes. No TCP_USER_TIMEOUT: it would end the
+#: connection to a target that is there and takes no bytes for a while, behind a lock.
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 120, "TCP_KEEPINTVL": 30, "TCP_KEEPCNT": 4}
+
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTDOWN})
 
 
@@ -83,10 +88,10 @@ def _first_connection(addresses: Sequence[str], port: int, deadline: Deadline, c
 def _tune(sock: socket.socket) -> None:
     sock.settimeout(None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # NAT gateways, load balancers and VPC endpoints forget a flow that is silent for 350 s.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 120)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _code_of(exc: OSError) -> Code:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -28,7 +29,7 @@ MAX_POSTS: Final = 8
 
 
 class RelayLink:
-    """See :class:`emissary_lib.tunnel.Link`.
+    """See :class:`emissary_lib.link.Link`.
 
     Posts are made by up to ``MAX_POSTS`` threads that start as they are needed; their order does not matter.
     How many messages can wait is bounded by the session's cap on messages in flight.
@@ -37,6 +38,7 @@ class RelayLink:
         transport: The relay's WebSocket, which can be replaced.
         poster: Posts to ``@connections``.
         dialer: The dialer's connection id.
+        abandon_at: When to wait no longer for posts under way, on the monotonic clock.
         clock: A monotonic clock.
 
     Attributes:
@@ -52,11 +54,13 @@ class RelayLink:
         poster: PeerLink,
         dialer: str,
         *,
+        abandon_at: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport
         self._poster = poster
         self._dialer = dialer
+        self._abandon_at = abandon_at
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -103,7 +107,7 @@ class RelayLink:
         self._transport.close()
 
     def release(self) -> None:
-        """Let the posts under way end, and join their threads; bounded by the poster's timeout.
+        """Let the posts under way end, and join their threads; bounded by the poster's timeout, and ours.
 
         What still waits is dropped: the link is closed only when the session is over, and then nobody has a
         use for it, while a gateway that answers slowly could hold up the relay beyond Lambda's limit.
@@ -111,7 +115,8 @@ class RelayLink:
         for _thread in self._threads:
             self._queue.put(None)
         for thread in self._threads:
-            thread.join()
+            left = self._abandon_at - time.monotonic()
+            thread.join(None if left == math.inf else max(0.0, left))
         self._transport.release()
 
     def _note(self, exc: PeerError) -> None:

@@ -14,11 +14,12 @@ from typing import Final
 from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import GatewayRefusedError, GatewayUnreachableError
 from emissary_lib.loopback import tcp_pair
+from emissary_lib.parting import Parting
 from emissary_lib.protocol.auth import RelayHeaders
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLAIM_DEADLINE, GRACE
 from emissary_lib.protocol.duplex import StreamConfig
-from emissary_lib.protocol.events import Event, Finished, PeerMoved
+from emissary_lib.protocol.events import Aborted, Event, Finished, PeerMoved
 from emissary_lib.protocol.payloads import Opened
 from emissary_lib.protocol.probing import ProbeTimes
 from emissary_lib.protocol.session import Session, SessionConfig
@@ -45,8 +46,13 @@ TARGET_TIMEOUT: Final = 10.0
 UPGRADE_TIMEOUT: Final = 30.0
 
 #: Seconds before Lambda's own limit at which a session is ended in good order; a tenth of what is left
-#: where that is less.
+#: where that is less. Its target is let go of at once.
 END_MARGIN: Final = 5.0
+
+#: Shares of the margin after which the bridge is no longer waited for, and then no post under way any more:
+#: who is killed at the limit leaves neither a log line nor, to a database, the end of a connection.
+_LEAVE: Final = 0.6
+_ABANDON: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,8 @@ class Relay:
         Blocking: for the life of the session. When it returns, no socket is open and no thread is left but
         one that may still wait for a name server.
         """
-        ends_at = time.monotonic() + remaining - min(END_MARGIN, remaining / 10)
+        margin = min(END_MARGIN, remaining / 10)
+        ends_at = time.monotonic() + remaining - margin
         if time.time() >= launch.expires:
             logs.warning("launched too late", session=launch.session)
             metrics.count(Metric.RELAY_ERROR)
@@ -107,9 +114,11 @@ class Relay:
             took = max(0.0, time.time() - admitted)
             metrics.put({Metric.SESSION_OPENED: 1, Metric.DIAL_MILLISECONDS: took * 1000})
         transport = ReconnectingTransport(claimed.link, door)
-        link = RelayLink(transport, self.poster, launch.dialer_connection)
+        abandon_at = ends_at + _ABANDON * margin
+        link = RelayLink(transport, self.poster, launch.dialer_connection, abandon_at=abandon_at)
         session = self._session(launch, connected, claimed.epoch, claimed_at, ends_at)
-        return self._carry(session, link, connected, ends_at)
+        parting = Parting(ends_at, ends_at + _LEAVE * margin, linger=self.probing.orphan)
+        return self._carry(session, link, connected, parting)
 
     def _door(self, launch: Launch) -> Callable[[int, Deadline], MessageTransport]:
         """What dials back for this session, again and again, as one and the same instance."""
@@ -148,24 +157,26 @@ class Relay:
         session.send_data(launch.server_bytes + reply(reply_for(connected.code), connected.bound))
         return session
 
-    def _carry(self, session: Session, link: RelayLink, connected: Connected, ends_at: float) -> Code | None:
+    def _carry(
+        self, session: Session, link: RelayLink, connected: Connected, parting: Parting
+    ) -> Code | None:
         ended: list[Code] = []
 
         def on_event(event: Event) -> None:
             if isinstance(event, PeerMoved):
                 link.dialer_moved(event.connection)
-            elif isinstance(event, Finished):
+            elif isinstance(event, Aborted | Finished):
                 ended.append(event.code)
 
         with contextlib.ExitStack() as stack:
             sock = connected.sock or _target_at_its_end(stack)
-            tunnel = Tunnel(session, link, sock, on_event=on_event, stop_at=ends_at)
+            tunnel = Tunnel(session, link, sock, on_event=on_event, parting=parting)
             link.on_refused, link.on_gone = tunnel.message_refused, tunnel.peer_unknown
             link.on_hopeless = lambda reason: tunnel.abort(Code.MESSAGE_REFUSED, reason)
             tunnel.run()
         if link.throttled:
             metrics.put({Metric.PEER_THROTTLED: link.throttled})
-        return ended[0] if ended else None
+        return ended[-1] if ended else None
 
     def _config(self, launch: Launch, code: Code, epoch: int, ends_at: float) -> SessionConfig:
         return SessionConfig(

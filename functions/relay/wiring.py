@@ -9,6 +9,7 @@ from typing import Final
 
 from emissary_lib.deadline import Deadline
 from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.transport import race
 from emissary_lib.transport.websocket import WebSocketTransport, connect
 from functions.common import config
 from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust
@@ -79,5 +80,6 @@ class RelayFunction:
             region=settings.region,
             credentials=Sdk(settings.region).credentials,
             tls=self._tls if endpoint.startswith("https:") else None,
+            connect=race.connect,  # a VPC may have a way out for one kind of address only
         )
         return Relay(dial_back, connect_to, poster, grace=settings.grace, probing=settings.probing)

@@ -85,10 +85,10 @@ class Relay:
             return data
 
     @property
-    def over(self) -> bool:
-        """Whether the session has ended, well or not."""
+    def arrived(self) -> bytes:
+        """What has come so far; waits for nothing."""
         with self._changed:
-            return not self._session.alive
+            return bytes(self._received)
 
     def wait_over(self) -> None:
         """Wait until the session has ended, well or not."""

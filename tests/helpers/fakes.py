@@ -116,7 +116,7 @@ class FakeStore:
         return self._put(
             old,
             slots=slots,
-            purge_at=int(launch.at + RECORD_TIME),
+            purge_at=launch.purge_at,
             state=State.INVOKED,
             target=launch.target,
             relay_token_hash=launch.relay_token_hash,

@@ -35,16 +35,15 @@ def edited_template(
     if timeout is not None:
         text, count = re.subn(r"Timeout: !Ref RelayTimeout\b", f"Timeout: {timeout:g}", text)
         assert count == 1
-    line = re.search(r"^ +EMISSARY_GRACE_SECONDS: .*\n", text, re.MULTILINE)
-    assert line is not None
-    indent = re.match(" +", line[0])
-    assert indent is not None
+    for name in seconds:
+        text = re.sub(rf"^ +EMISSARY_{name.upper()}_SECONDS: .*\n", "", text, flags=re.MULTILINE)
     values = "".join(
-        f'{indent[0]}EMISSARY_{name.upper()}_SECONDS: "{value:g}"\n' for name, value in seconds.items()
+        f'\\g<1>EMISSARY_{name.upper()}_SECONDS: "{value:g}"\n' for name, value in seconds.items()
     )
-    kept = "" if "grace" in seconds else line[0]
+    text, count = re.subn(r"^( +)(?=EMISSARY_DNS_SERVERS: )", f"{values}\\1", text, flags=re.MULTILINE)
+    assert count == 1
     path = directory / "template.yaml"
-    path.write_text(text.replace(line[0], kept + values), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
 
 

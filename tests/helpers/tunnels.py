@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import LinkClosedError, LinkRefusedError
 from emissary_lib.loopback import tcp_pair
+from emissary_lib.parting import Parting
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.duplex import StreamConfig
 from emissary_lib.protocol.events import Aborted, Event
@@ -102,13 +103,13 @@ class PairLink:
 class Running:
     """A tunnel in its thread, with the user's end of its socket."""
 
-    def __init__(self, session: Session, link: object, *, stop_at: float | None = None) -> None:
+    def __init__(self, session: Session, link: object, *, parting: Parting | None = None) -> None:
         ours, self.user = tcp_pair()
         USERS.append(self.user)
         self.user.settimeout(PATIENCE)
         self.events: list[Event] = []
         self.session = session
-        self.tunnel = Tunnel(session, link, ours, on_event=self.events.append, stop_at=stop_at)  # type: ignore[arg-type]
+        self.tunnel = Tunnel(session, link, ours, on_event=self.events.append, parting=parting)  # type: ignore[arg-type]
         self.thread = threading.Thread(target=self.tunnel.run)
         self.thread.start()
 
@@ -145,6 +146,7 @@ class FakeLink:
         self._answers_end = answers_end
         self._near, self._far = linked_pair()
         self.released = False
+        self.dropped = False
 
     def send(self, message: Outgoing) -> None:
         frame = decode(message.text)
@@ -160,6 +162,7 @@ class FakeLink:
         raise LinkRefusedError("HTTP status 409")
 
     def drop(self) -> None:
+        self.dropped = True
         self._near.abort()
 
     def close(self) -> None:

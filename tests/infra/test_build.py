@@ -13,6 +13,8 @@ import pytest
 
 from emissary_lib.local.template import read_template
 from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS
+from tests.helpers.translation import source
+from tests.infra.documents import tables
 from tools.artifacts import artifact, packages
 from tools.artifacts.__main__ import CACHE, LOCK, ROOT, WANTED, main
 from tools.artifacts.closure import Closure
@@ -25,10 +27,10 @@ pytestmark = LINUX_ONLY
 
 
 def write(folder: pathlib.Path, **modules: str) -> None:
-    for name, source in modules.items():
+    for name, text in modules.items():
         path = folder.joinpath(*name.split("__")).with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source)
+        path.write_text(text)
         for parent in path.relative_to(folder).parents[:-1]:
             (folder / parent / "__init__.py").touch()
 
@@ -172,6 +174,13 @@ def test_an_artifact_is_small_and_holds_source_and_licences_only(
     route = artifact.handler_module(function).split(".")[1]
     present = {name for name in others if any(each.startswith(f"functions/{name}/") for each in files)}
     assert present == {route}
+
+
+def test_who_chooses_the_processor_is_told_that_one_build_is_right_for_both() -> None:
+    """As the test before shows: an artifact holds Python's source and nothing else."""
+    (row,) = [row for row in tables("docs/operations.md", "Parameters")[0] if row[0] == "Architecture"]
+    for text in (source()["Parameters"]["Architecture"]["Description"], row[2]):
+        assert "One build is right for both" in text
 
 
 def test_only_the_relay_has_what_only_the_relay_needs(artifacts: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 from typing import Any
 
 import botocore.session
@@ -22,6 +23,8 @@ from tests.helpers.translation import source
 from tests.infra import documents
 from tests.infra.documents import DOCUMENTS, ROOT
 from tests.infra.test_docs import NOT_SETTINGS, makefile_targets, paragraphs
+from tools.replay import __main__ as replay
+from tools.replay import cases
 
 #: Options that every aws command has, and those that the command adds to an operation of its own accord.
 AWS_GLOBAL = {"query", "output", "region", "profile"}
@@ -120,6 +123,20 @@ def test_every_make_target_is_in_the_readme_or_in_contributing() -> None:
     }  # a part of `make test` for those who work on the local cloud
 
 
+def test_what_a_document_installs_is_in_this_source_tree() -> None:
+    """The package is in no registry: its name alone installs nothing, or somebody else's."""
+    project = tomllib.loads(documents.read("pyproject.toml"))["project"]
+    installs = {name: documents.commands(name, "pip") for name in DOCUMENTS}
+    assert installs["README.md"] and installs["docs/operations.md"]
+    for document, (command, *wanted) in ((name, words) for name, all_ in installs.items() for words in all_):
+        assert command == "install" and wanted
+        for each in wanted:
+            place = re.fullmatch(r"(\.)(?:\[([\w,]+)\])?", each)
+            assert place is not None, f"{document}: pip install {each}: name the source tree ('.[aws]')"
+            extras = set(place[2].split(",")) if place[2] else set()
+            assert extras <= set(project["optional-dependencies"]), f"{document}: pip install {each}"
+
+
 @pytest.fixture(scope="module")
 def aws() -> Any:
     return botocore.session.get_session()
@@ -209,6 +226,15 @@ def test_every_sam_command_has_its_options(tmp_path: pathlib.Path) -> None:
         name = " ".join(words[:2]) if " ".join(words[:2]) in options else words[0]
         assert name in options, f"sam {' '.join(words)}"
         assert {word for word in words if word.startswith("--")} <= set(options[name]), f"sam {words}"
+
+
+def test_every_replay_in_contributing_is_accepted() -> None:
+    words = documents.block_commands("CONTRIBUTING.md", ".venv/bin/python")
+    called = [rest for module, name, *rest in words if (module, name) == ("-m", "tools.replay")]
+    assert {"sam"} == {rest[0] for rest in called}
+    for rest in called:
+        assert set(replay.parser().parse_args(rest).names) <= set(cases.names())
+    assert replay.parser().parse_args(["sam"]).listen in documents.read("CONTRIBUTING.md")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

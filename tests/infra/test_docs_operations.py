@@ -15,8 +15,9 @@ from emissary_lib.protocol import constants
 from functions.common import audit, logs
 from functions.common.adapters import keys
 from functions.common.metrics import NAMESPACE, Metric
-from functions.common.session import OPENING_TIME, RECORD_TIME, RELAY_TIME
+from functions.common.session import OPENING_TIME, RECORD_TIME, RELAY_TIME, Launch
 from functions.relay.link import MAX_POSTS
+from functions.relay.service import TARGET_TIMEOUT
 from tests.helpers.translation import deployed, of_type, source, strings
 from tests.infra.documents import ROOT, fenced, prose, read, section, tables
 
@@ -148,6 +149,7 @@ def test_the_manual_has_every_alarm_with_its_threshold_and_metrics() -> None:
         assert int(rows[name][2]) == metrics_watched(alarm), name
         if name == "DialLatencyAlarm":
             assert f"over {alarm['Threshold'] / 1000:g} s" in rows[name][1]
+            assert f"more than {TARGET_TIMEOUT:g} s is a failed session" in rows[name][3]
         elif name != "SessionLimitAlarm":
             assert re.search(rf"\b{alarm['Threshold']}\b", rows[name][1]), name
 
@@ -197,7 +199,9 @@ def test_the_query_asks_for_fields_that_are_logged() -> None:
     assert 'message = "session ended"' in query
 
 
-@pytest.mark.parametrize("message", ["session ended", "both connections gone", "request refused"])
+@pytest.mark.parametrize(
+    "message", ["session ended", "both connections gone", "relay launched", "request refused"]
+)
 def test_a_log_line_that_is_named_is_written(message: str) -> None:
     assert f"`{message}`" in TEXT or f'"{message}"' in TEXT
     assert f'"{message}"' in code_text()
@@ -262,6 +266,15 @@ def test_every_logical_id_in_the_manual_is_in_the_template() -> None:
     named = set(re.findall(r"--logical-resource-id (\w+)", TEXT)) | {"SessionTable", "KeySecret"}
     assert named <= set(source()["Resources"])
     assert set(re.findall(r"emissary-(\w+)-1ABCDEFGHIJK", TEXT)) <= set(source()["Resources"])
+
+
+def test_a_crashed_relay_s_place_is_free_when_the_manual_says_whatever_the_timeout() -> None:
+    (row,) = [row for row in tables(MANUAL, "Parameters")[0] if row[0] == "RelayTimeout"]
+    allowed = source()["Parameters"]["RelayTimeout"]
+    assert allowed["MinValue"] < RELAY_TIME == allowed["MaxValue"], "the lease knows nothing of the parameter"
+    launch = Launch("db.internal:5432", "hash", "hash", at=0.0)
+    assert f"free {launch.lease / 60:g} minutes after its launch at the latest" in row[2]
+    assert f"leased for Lambda's {RELAY_TIME / 60:g} minutes" in row[2]
 
 
 def test_times_in_the_prose_are_those_of_the_code() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import json
 import logging
 import math
 import re
@@ -17,7 +19,7 @@ from functions.common import audit, logs
 from functions.common.adapters import keys
 from functions.common.session import OPENING_TIME
 from tests.helpers.translation import deployed, of_type, source
-from tests.infra.documents import prose, read, section, tables
+from tests.infra.documents import fenced, prose, read, section, tables
 from tests.infra.test_docs_operations import HANDLER_SECONDS, number, throttle
 
 DOCUMENT = "docs/security.md"
@@ -81,6 +83,37 @@ def test_the_life_of_a_key_is_the_codes() -> None:
     made = source()["Resources"]["KeySecret"]["Properties"]["GenerateSecretString"]
     length = made["PasswordLength"]
     assert f"({length} letters and digits, {math.floor(length * math.log2(62))} bits)" in words
+
+
+def test_the_policy_of_a_kms_key_lets_in_the_roles_that_read_the_secret_and_nobody_else() -> None:
+    (text,) = fenced(DOCUMENT, "json")
+    statement = json.loads(text)
+    assert (statement["Effect"], statement["Action"]) == ("Allow", "kms:Decrypt")
+    # With "*" the conditions alone decide; with the account, the roles would need rights of their own.
+    assert statement["Principal"] == {"AWS": "*"}
+    assert set(statement["Condition"]) == {"StringEquals", "ArnLike"}
+    equal = statement["Condition"]["StringEquals"]
+    assert set(equal) == {"kms:CallerAccount", "kms:ViaService"}
+    service, region, domain = equal["kms:ViaService"].split(".", 2)
+    assert (service, domain) == ("secretsmanager", "amazonaws.com")
+    assert f"arn:aws:secretsmanager:{region}:{equal['kms:CallerAccount']}:secret:" in read(
+        "docs/operations.md"
+    )
+    patterns = statement["Condition"]["ArnLike"]["aws:PrincipalArn"]
+    resources = deployed()
+    roles = of_type(resources, "AWS::IAM::Role")
+    assert not any("RoleName" in role or "Path" in role for role in roles.values()), (
+        "CloudFormation names them"
+    )
+    named = {
+        name: f"arn:aws:iam::{equal['kms:CallerAccount']}:role/emissary-{name}-1ABCDEFGHIJK" for name in roles
+    }
+    let_in = {name for name, arn in named.items() if any(fnmatch.fnmatchcase(arn, each) for each in patterns)}
+    readers = {f for f, _, actions, _ in rights() if "secretsmanager:GetSecretValue" in actions}
+    functions = of_type(resources, "AWS::Lambda::Function")
+    assert let_in == {functions[name]["Role"].strip("<>").removesuffix(".Arn") for name in readers}
+    asked = {action for _, _, actions, _ in rights() for action in actions}
+    assert not any(action.startswith("kms:") for action in asked)
 
 
 # -- the allow-list ---------------------------------------------------------------------------

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 import pathlib
+import sys
 from typing import Any
 
 import pytest
 
+from emissary_lib.local.template import read_template
+from emissary_lib.local.variables import Endpoints
 from emissary_lib.protocol.auth import (
     DoorHeaders,
     KeyRing,
@@ -21,12 +25,13 @@ from emissary_lib.protocol.errors import AuthenticationError
 from emissary_lib.protocol.frames import decode
 from tests.helpers.cloudside import LINUX_ONLY, ROOT
 from tools.replay import cases, example
-from tools.replay.__main__ import main
+from tools.replay.__main__ import main, replay
 from tools.replay.errors import ReplayError
 from tools.replay.items import readable, typed
 from tools.replay.moment import Moment
 from tools.replay.results import difference
 from tools.replay.run import Replayer
+from tools.replay.sam import SamReplayer, template
 
 pytestmark = LINUX_ONLY
 
@@ -129,7 +134,7 @@ def test_a_drawn_token_reads_as_the_example_s_and_so_does_its_hash() -> None:
 
 
 def test_items_are_read_and_written_alike() -> None:
-    item = {
+    item: dict[str, dict[str, Any]] = {
         "pk": {"S": "S#1"},
         "expires": {"N": "1.5"},
         "epoch": {"N": "2"},
@@ -177,6 +182,78 @@ def test_another_behaviour_is_a_difference(artifacts: pathlib.Path) -> None:
 def test_without_artifacts_it_says_what_to_do(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ReplayError, match="run: make build"):
         with Replayer(ROOT / "template.yaml", tmp_path):
+            pass
+
+
+# --- sam local invoke
+
+
+@pytest.fixture
+def sam(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return [sys.executable, "-W", "ignore", "-m", "tests.helpers.sam_without_docker"]
+
+
+def test_what_sam_would_run_does_what_is_expected(artifacts: pathlib.Path, sam: list[str]) -> None:
+    """With the variables that SAM's own code gives a container, and with stand-ins at another address."""
+    with SamReplayer(ROOT / "template.yaml", artifacts, sam=sam, listen="127.0.0.2") as replayer:
+        for name in ("connect_dialer", "relay_start"):
+            case = cases.load(name)
+            assert difference(name, case.expected, replayer.replay(case)) == ""
+
+
+@pytest.mark.slow
+def test_every_case_is_as_expected_as_sam_would_run_it(artifacts: pathlib.Path, sam: list[str]) -> None:
+    with SamReplayer(ROOT / "template.yaml", artifacts, sam=sam) as replayer:
+        assert replay(cases.names(), replayer) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["ConnectFunction", "DefaultFunction", "DisconnectFunction", "RelayFunction"]
+)
+def test_the_template_for_sam_has_values_and_leads_nowhere_but_to_the_stand_ins(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    spec = read_template(ROOT / "template.yaml", {"AllowedTargets": "[]"}).functions[name]
+    variables = {
+        **spec.environment,
+        **Endpoints("http://127.0.0.1:1", "http://127.0.0.1:1/s", "ws://x/s").variables(),
+    }
+    document = template(spec, tmp_path, variables)
+    ((logical_id, function),) = document["Resources"].items()
+    assert logical_id == name
+    assert "Fn::" not in json.dumps(document) and '"Ref"' not in json.dumps(document)
+    declared = function["Properties"]["Environment"]["Variables"]
+    assert declared == variables
+    for service in ("DYNAMODB", "LAMBDA", "SECRETS_MANAGER", "APIGATEWAYMANAGEMENTAPI"):
+        assert declared[f"AWS_ENDPOINT_URL_{service}"].startswith("http://127.0.0.1:1")
+
+
+def test_sam_gets_no_credentials_and_no_settings_of_whoever_runs_it(
+    artifacts: pathlib.Path, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "somebody's")
+    monkeypatch.setenv("EMISSARY_TABLE", "somebody's")
+    seen = tmp_path / "seen"
+    code = f"import json, os; open({str(seen)!r}, 'w').write(json.dumps(dict(os.environ))); print('{{}}')"
+    with SamReplayer(ROOT / "template.yaml", artifacts, sam=[sys.executable, "-c", code]) as replayer:
+        with replayer.environment("ConnectFunction", "http://127.0.0.1:1", "ws://127.0.0.1:1") as environment:
+            assert environment.invoke({}) == {}
+    given = json.loads(seen.read_text())
+    assert "somebody's" not in given.values()
+    assert given["AWS_ACCESS_KEY_ID"] == "replay"
+
+
+def test_a_sam_without_docker_is_an_error_with_its_own_words(artifacts: pathlib.Path) -> None:
+    code = "import sys; sys.exit('Error: no container runtime')"
+    with SamReplayer(ROOT / "template.yaml", artifacts, sam=[sys.executable, "-c", code]) as replayer:
+        with pytest.raises(ReplayError, match="gave no answer:\nError: no container runtime"):
+            replayer.replay(cases.load("connect_dialer"))
+
+
+def test_an_address_of_another_machine_is_an_error_that_says_what_to_do(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ReplayError, match=r"cannot listen on 192\.0\.2\.1 .*--listen"):
+        with SamReplayer(ROOT / "template.yaml", tmp_path, listen="192.0.2.1"):
             pass
 
 

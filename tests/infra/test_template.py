@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.config import PING_RANGE, PONG_RANGE
 from emissary_lib.local.template import Template, read_template
-from emissary_lib.protocol.constants import GRACE
+from emissary_lib.protocol.constants import GRACE, PING_INTERVAL, PONG_DEADLINE
 from functions.common import audit, config
 from functions.common.adapters import items
 from functions.common.session import CONNECT_TIME, OPENING_TIME, RELAY_TIME
@@ -51,6 +52,7 @@ VARIABLES = {
         config.AUTH_KEYS_SECRET,
         config.MAX_SESSIONS,
         config.MAX_SESSIONS_PER_KEY,
+        config.RELAY_CONCURRENCY,
         config.ALLOWED_TARGETS,
         config.TABLE,
         config.RELAY_FUNCTION,
@@ -61,6 +63,8 @@ VARIABLES = {
         config.ALLOWED_TARGETS,
         "EMISSARY_DNS_SERVERS",
         "EMISSARY_GRACE_SECONDS",
+        "EMISSARY_PING_SECONDS",
+        "EMISSARY_PONG_SECONDS",
         "EMISSARY_WEBSOCKET_URL",
         config.LOG_LEVEL,
     },
@@ -166,6 +170,19 @@ def test_the_relay_waits_for_a_lost_side_as_long_as_the_protocol_says_unless_tol
     assert float(grace) == GRACE
     parameter = source()["Parameters"]["RelayGraceSeconds"]
     assert (parameter["MinValue"], parameter["MaxValue"]) == (5, 300)
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "limits"),
+    [("Ping", PING_INTERVAL, PING_RANGE), ("Pong", PONG_DEADLINE, PONG_RANGE)],
+)
+def test_the_relay_takes_what_a_dialer_takes_and_has_the_protocols_unless_told_otherwise(
+    template: Template, name: str, default: float, limits: tuple[float, float]
+) -> None:
+    given = template.functions["RelayFunction"].environment[f"EMISSARY_{name.upper()}_SECONDS"]
+    assert float(given) == default
+    parameter = source()["Parameters"][f"Relay{name}Seconds"]
+    assert (parameter["MinValue"], parameter["MaxValue"]) == limits
 
 
 def test_the_estimate_counts_the_memory_that_is_deployed(template: Template) -> None:

@@ -8,6 +8,7 @@ import shlex
 import string
 from typing import Any
 
+import botocore.session
 import pytest
 
 from emissary_lib.local.errors import TemplateError
@@ -15,6 +16,7 @@ from emissary_lib.local.names import parameter_values
 from emissary_lib.local.template import read_template
 from emissary_lib.protocol.keys import parse_keys
 from emissary_lib.protocol.targets import AllowList
+from functions.common.config import ALLOWED_TARGETS, default_settings
 from functions.relay.settings import RelaySettings
 from tests.helpers.translation import REQUIRED, ROOT, TEMPLATE, deployed, of_type, outputs, source, strings
 
@@ -33,7 +35,14 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "RelayIpv6": (["true", "false"], ["True", "yes", ""]),
     "DnsServers": (["", "10.0.0.2", "10.0.0.2 fd00:ec2::253"], ["10.0.0.2,10.0.0.3", "dns.internal", " "]),
     "AllowedTargets": (['[{"host":"db.internal","port":5432}]', "[]"], ["", "db.internal:5432", "{}"]),
-    "TargetPorts": (["5432", "5432,3306", "1,2,3,4,5"], ["", "0", "5432, 3306", "1,2,3,4,5,6", "5432-5440"]),
+    "TargetPorts": (
+        ["5432", "5432,3306", "1,2,3,4,5", "65535", "9999,59999,64999,65499,65529", "4430,530,1443"],
+        [
+            *("", "0", "05432", "65536", "66000", "70000", "99999", "100000"),
+            *("443", "53", "443,5432", "5432,443", "5432,53,3306", "5432,5432", "3306,5432,3306"),
+            *("5432, 3306", "1,2,3,4,5,6", "5432-5440", "5432,", ",5432"),
+        ],
+    ),
     "KeySecretArn": (
         ["", SECRET],
         ["team/keys", SECRET.removesuffix("-AbCdEf"), SECRET.replace("secret:", "key:")],
@@ -42,12 +51,14 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "RelayTimeout": (["60", "900"], ["59", "901"]),
     "RelayConcurrency": (["0", "1", "1000"], ["-1", "1001", ""]),
     "RelayGraceSeconds": (["5", "300"], ["4", "301"]),
+    "RelayPingSeconds": (["10", "300"], ["9", "301", "240 s"]),
+    "RelayPongSeconds": (["5", "60"], ["4", "61"]),
     "DefaultMemory": (["512", "10240"], ["511"]),
     "MaxSessions": (["0", "1", "1000"], ["-1", "1001"]),
     "MaxSessionsPerKey": (["0", "1", "1000"], ["-1", "1001"]),
     "Architecture": (["arm64", "x86_64"], ["x86", ""]),
     "LogLevel": (["DEBUG", "INFO", "WARNING", "ERROR"], ["debug", "TRACE"]),
-    "LogRetentionDays": (["1", "90", "731"], ["0", "2", "for ever"]),
+    "LogRetentionDays": (["1", "90", "731", "3653"], ["0", "2", "730", "3654", "for ever"]),
     "AccessLogs": (["true", "false"], ["1"]),
     "AlarmTopicArn": (["", ARN], ["alarms", ARN.replace("sns", "sqs")]),
     "Tracing": (["true", "false"], ["Active"]),
@@ -120,6 +131,14 @@ def test_values_that_do_not_go_together_are_refused(given: dict[str, str], messa
         read_template(TEMPLATE, {**REQUIRED, **given})
 
 
+def test_logs_can_be_kept_for_any_time_that_cloudwatch_knows() -> None:
+    """As botocore's own model of CloudWatch Logs tells it (PutRetentionPolicy)."""
+    shape = botocore.session.get_session().get_service_model("logs").shape_for("Days")
+    told = re.search(r"Possible values are: ([\d, and]+)", shape.documentation)
+    assert told is not None
+    assert PARAMETERS["LogRetentionDays"]["AllowedValues"] == list(map(int, re.findall(r"\d+", told[1])))
+
+
 def test_the_form_in_the_console_has_every_parameter_once_and_labelled() -> None:
     interface = source()["Metadata"]["AWS::CloudFormation::Interface"]
     shown = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
@@ -174,6 +193,13 @@ def test_the_relay_gets_out_to_the_targets_dns_and_https_and_nowhere_else() -> N
     }
 
 
+def test_a_port_that_is_let_out_anyway_cannot_be_listed_and_every_other_can() -> None:
+    pattern = PARAMETERS["TargetPorts"]["AllowedPattern"]
+    refused = {port for port in range(70_000) if not re.fullmatch(pattern, str(port))}
+    own = {port for _, port, _ in egress()} - {int(PARAMETERS["TargetPorts"]["Default"])}
+    assert refused == {0, *own, *range(65_536, 70_000)}
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_with_ipv6_it_gets_out_to_the_same_over_both(count: int) -> None:
     ports = [str(5000 + index) for index in range(count)]
@@ -207,6 +233,16 @@ def test_nothing_is_reserved_unless_asked_for() -> None:
     assert "ReservedConcurrentExecutions" not in deployed()["RelayFunction"]["Properties"]
     relay = deployed(RelayConcurrency="7")["RelayFunction"]["Properties"]
     assert relay["ReservedConcurrentExecutions"] == "7"
+
+
+@pytest.mark.parametrize(("sessions", "relays", "most"), [("5", "0", 5), ("5", "3", 3), ("0", "3", 3)])
+def test_the_bridge_counts_no_more_sessions_than_lambda_runs_relays(
+    sessions: str, relays: str, most: int
+) -> None:
+    default = deployed(MaxSessions=sessions, RelayConcurrency=relays)["DefaultFunction"]["Properties"]
+    variables = {**default["Environment"]["Variables"], "AWS_REGION": "eu-west-1"}
+    variables[ALLOWED_TARGETS] = "[]"
+    assert default_settings(variables).max_sessions == most
 
 
 def test_a_secret_of_ones_own_is_the_one_that_is_read_and_none_is_made() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
 from emissary_lib.local.names import REGION, STACK_NAME
 from functions.common.metrics import Metric
+from functions.relay.service import TARGET_TIMEOUT
 from tests.helpers.translation import deployed, of_type, outputs, source
 
 #: The metrics that the functions write (namespace Emissary, one dimension, ``service``).
@@ -16,7 +18,8 @@ OURS = {metric.title for metric in Metric}
 
 #: Lambda's and API Gateway's own, which cost nothing.
 LAMBDAS = {"Errors", "Throttles", "ConcurrentExecutions"}
-GATEWAYS = {"MessageCount", "ConnectCount", "IntegrationError", "ExecutionError"}
+#: Source: API Gateway developer guide, "Monitor WebSocket API execution with CloudWatch metrics".
+GATEWAYS = {"MessageCount", "ConnectCount", "IntegrationError", "ExecutionError", "ClientError"}
 
 FUNCTIONS = {"<ConnectFunction>", "<DefaultFunction>", "<DisconnectFunction>", "<RelayFunction>"}
 
@@ -73,6 +76,7 @@ def test_what_must_be_noticed_has_an_alarm() -> None:
         ("Emissary", "PeerThrottled"),
         ("Emissary", "DialMilliseconds"),
         ("Emissary", "SessionFailed"),
+        ("AWS/ApiGateway", "ClientError"),
         ("AWS/Lambda", "ConcurrentExecutions"),
     }
 
@@ -80,7 +84,7 @@ def test_what_must_be_noticed_has_an_alarm() -> None:
 def test_a_sum_over_several_metrics_counts_those_that_are_silent_as_none() -> None:
     for alarm in alarms().values():
         queries = {query["Id"]: query for query in alarm.get("Metrics", [])}
-        if queries:
+        if "total" in queries:
             total = queries.pop("total")
             assert total["ReturnData"] is True
             assert total["Expression"] == " + ".join(f"FILL({name}, 0)" for name in queries)
@@ -93,9 +97,40 @@ def test_alarms_notify_the_topic_if_there_is_one(topic: str) -> None:
         assert alarm.get("AlarmActions") == alarm.get("OKActions") == ([topic] if topic else None)
 
 
-def test_the_limit_of_sessions_is_watched_if_there_is_one() -> None:
-    assert alarms(MaxSessions="7")["SessionLimitAlarm"]["Threshold"] == "7"
-    assert "SessionLimitAlarm" not in alarms(MaxSessions="0")
+@pytest.mark.parametrize(
+    ("sessions", "relays", "limits"), [(7, 0, {7}), (0, 9, {9}), (7, 9, {7, 9}), (9, 7, {7, 9})]
+)
+def test_the_limit_of_sessions_is_watched_whichever_it_is(
+    sessions: int, relays: int, limits: set[int]
+) -> None:
+    alarm = alarms(MaxSessions=str(sessions), RelayConcurrency=str(relays))["SessionLimitAlarm"]
+    reached, running = alarm["Metrics"]
+    condition = re.fullmatch(r"IF\(running >= (\d+) OR running >= (\d+), 1, 0\)", reached["Expression"])
+    assert condition is not None and set(map(int, condition.groups())) == limits
+    assert (reached["ReturnData"], running["ReturnData"], alarm["Threshold"]) == (True, False, 1)
+    assert (running["Id"], running["MetricStat"]["Stat"]) == ("running", "Maximum")
+
+
+def test_without_a_limit_of_sessions_there_is_none_to_watch() -> None:
+    assert "SessionLimitAlarm" not in alarms(MaxSessions="0", RelayConcurrency="0")
+
+
+def test_a_flood_rings_long_before_it_is_as_strong_as_the_throttle_and_scanners_do_not() -> None:
+    """A connect beyond the throttle reaches no function: only the gateway's own figure counts it."""
+    alarm = alarms()["GatewayRefusalsAlarm"]
+    ((namespace, metric, _),) = metrics_of(alarm)
+    assert (namespace, metric, alarm["Statistic"]) == ("AWS/ApiGateway", "ClientError", "Sum")
+    (stage,) = of_type(deployed(), "AWS::ApiGatewayV2::Stage").values()
+    admitted = stage["RouteSettings"]["$connect"]["ThrottlingRateLimit"] * alarm["Period"]
+    assert 50 <= alarm["Threshold"] <= admitted / 100, "one in a hundred more than the throttle lets in"
+    assert f"refused {alarm['Threshold']} connects" in alarm["AlarmDescription"]
+
+
+def test_a_slow_target_rings_though_only_dials_that_succeed_have_a_time() -> None:
+    alarm = alarms()["DialLatencyAlarm"]
+    assert alarm["Threshold"] / 1000 <= TARGET_TIMEOUT / 2, "later ones have none"
+    assert f"longer than {alarm['Threshold'] / 1000:g} s" in alarm["AlarmDescription"]
+    assert f"more than {TARGET_TIMEOUT:g} s is a failed session" in alarm["AlarmDescription"]
 
 
 def test_the_dashboard_shows_figures_that_are_written() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib import Dialer, LocalCloud, RelayDeadlineError
+from emissary_lib.local import Faults
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.frames import FrameType, decode
 from emissary_lib.protocol.keepalive import KeepaliveTimes
@@ -171,14 +173,52 @@ def test_old_tunnel_meets_its_deadline_while_a_new_dial_gets_all_its_time(short:
             second = new.session
             assert second is not None
             assert second.expires_at > first.expires_at + 2.0
-            with pytest.raises(RelayDeadlineError, match="relay reached its 15-minute limit") as caught:
+            with pytest.raises(RelayDeadlineError, match="relay reached its time limit") as caught:
                 old.recv(1)
+            named = re.search(r", (\d+) s after it was opened", str(caught.value))
+            assert named is not None and LIMIT - 5 < int(named[1]) <= LIMIT
             assert isinstance(caught.value, ConnectionResetError)
             assert first.going_away
             assert abs(time.time() - first.expires_at) < 3.0
             new.sendall(b"unaffected")
             assert new.recv(100) == b"unaffected"
             assert second.error is None
+
+
+@pytest.mark.parametrize("trouble", ["nobody confirms", "silent"])
+def test_relay_lets_go_of_its_target_and_returns_in_time_though_nobody_hears_of_its_end(
+    short: LocalCloud, trouble: str
+) -> None:
+    """Else Lambda kills it at the limit: no line in the log, and nothing, or a clean end, for the target."""
+    failures: list[OSError] = []
+    ended = threading.Event()
+
+    def told(connection: socket.socket) -> None:
+        try:
+            echo(connection)
+        except OSError as exc:
+            failures.append(exc)
+        ended.set()
+
+    with Server(told) as target, Dialer(short.url, short.key) as dialer, dialer.dial(target, DIAL) as sock:
+        info = sock.session
+        assert info is not None
+        sock.settimeout(max(0.1, info.expires_at - time.time() - 0.5))
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+        if trouble == "silent":
+            assert short.cut("relay", "silent", -1) == 1
+        else:
+            short.set_faults(Faults(seed=1, message_500=1.0))
+        try:
+            assert ended.wait(SOON)
+            assert relay_returned(short, info.id) == "RELAY_DEADLINE"
+        finally:
+            short.set_faults(Faults(seed=1))
+        sock.settimeout(SOON)
+        with pytest.raises(RelayDeadlineError):
+            sock.recv(1)
+    assert [type(failure) for failure in failures] == [ConnectionResetError]
 
 
 def test_dialer_cut_off_just_before_the_relays_end_hears_of_it(short: LocalCloud) -> None:

@@ -41,7 +41,7 @@ def test_the_demo_ends_with_success_and_its_table() -> None:
     assert len(re.findall(r"COPY (?:in|out) +2\d\.\d MB in .* MB/s, checksummed at both ends", said)) == 2
     assert re.search(r"messages +[\d,]{3,} from clients, [\d,]{3,} to clients", said)
     assert re.search(r"AWS would bill  \$0\.0[01]\d+", said)
-    assert "verified        11 of 11 facts, on the database directly" in said
+    assert "verified        12 of 12 facts: the database's own, and that no AWS call was refused" in said
 
 
 def test_a_demo_whose_database_is_not_as_it_should_be_ends_with_failure(
@@ -57,8 +57,35 @@ def test_a_demo_whose_database_is_not_as_it_should_be_ends_with_failure(
     monkeypatch.setattr(run.verify, "check_history", meddled)
     out = io.StringIO()
     assert run.run_demo(TEMPLATE, out=out, copy_size=200_000) == 1
-    assert "verified        10 of 11 facts" in out.getvalue()
+    assert "verified        11 of 12 facts" in out.getvalue()
     assert "WRONG: COPY in: size and SHA-256" in out.getvalue()
+
+
+def without(folder: pathlib.Path, role: str, sid: str) -> str:
+    """The stack, but for one statement of a role: a template in ``folder``, beside the same code."""
+    before, found, rest = (ROOT / "template.yaml").read_text().partition(f"\n  {role}:\n")
+    assert found
+    changed, times = re.subn(rf"( +)- Sid: {sid}\n(?:\1  .*\n)+", "", rest, count=1)
+    assert times == 1
+    (folder / "template.yaml").write_text(before + found + changed)
+    for code in ("functions", "emissary_lib"):
+        (folder / code).symlink_to(ROOT / code)
+    return str(folder / "template.yaml")
+
+
+def test_a_demo_ends_with_failure_if_aws_would_refuse_a_call_that_no_client_misses(
+    tmp_path: pathlib.Path,
+) -> None:
+    """What $disconnect notes is noticed by nobody whose session has ended."""
+    template = without(tmp_path, "DisconnectRole", "ReadAndAdvanceSessions")
+    out = io.StringIO()
+    assert run.run_demo(template, out=out, copy_size=200_000) == 1
+    said = out.getvalue()
+    assert "verified        11 of 12 facts" in said
+    wrong = (
+        "WRONG: no AWS call was refused: expected [], found ['DisconnectFunction may not dynamodb:GetItem on "
+    )
+    assert wrong in said
 
 
 def test_the_bench_measures_tunnel_and_direct_connection_alike() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -17,7 +18,17 @@ import pytest
 from emissary_lib import Dialer, LocalCloud, TunnelResetError
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.keys import format_keys
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, ROOT, SOON, audit_record, relay_returned
+from emissary_lib.standstill import LATE, LOOK
+from tests.helpers.cloudside import (
+    DIAL,
+    LINUX_ONLY,
+    PARAMETERS,
+    ROOT,
+    SOON,
+    audit_record,
+    eventually,
+    relay_returned,
+)
 from tests.helpers.servers import Server, echo
 from tests.helpers.trouble import edited_template
 
@@ -32,18 +43,30 @@ TIMES = KeepaliveTimes(interval=1.0, when_unacked=0.5, deadline=1.0, repeat=0.3)
 #: What a busy machine may add, in seconds.
 MARGIN = 5.0
 
-#: A program that dials, shows that it is through, and then waits for a word that never comes.
+#: A program that dials, shows that it is through, and then waits for a word that never comes; with one more
+#: argument, behind as many bytes as the tunnel takes.
 PROGRAM = """
-import sys
+import sys, time
 from emissary_lib import Dialer
 from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.config import ClientConfig
 import os
 config = ClientConfig.from_env(os.environ)
-times = KeepaliveTimes(interval=1.0, when_unacked=0.5, deadline=1.0, repeat=0.3)
+interval, when_unacked = map(float, sys.argv[2:4])
+times = KeepaliveTimes(interval=interval, when_unacked=when_unacked, deadline=1.0, repeat=0.3)
 sock = Dialer(config.url, config.key, keepalive=times).dial(sys.argv[1], 60)
 sock.sendall(b"hello")
 print(sock.session.id, sock.recv(5).decode(), flush=True)
+if sys.argv[4:]:
+    sock.setblocking(False)
+    written = time.monotonic()
+    while time.monotonic() < written + 1.0:
+        try:
+            sock.send(bytes(65536))
+            written = time.monotonic()
+        except BlockingIOError:
+            pass
+    print("nothing more fits", flush=True)
 sys.stdin.readline()
 sock.sendall(b"after")
 print(sock.recv(5).decode(), flush=True)
@@ -87,11 +110,17 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @contextlib.contextmanager
-def dialling(cloud: LocalCloud, target: tuple[str, int]) -> Iterator[subprocess.Popen[str]]:
+def dialling(
+    cloud: LocalCloud,
+    target: tuple[str, int],
+    interval: float = TIMES.interval,
+    when_unacked: float = TIMES.when_unacked,
+    *arguments: str,
+) -> Iterator[subprocess.Popen[str]]:
     """:data:`PROGRAM` at work on ``target``; killed at the end, if it still runs."""
     host, port = target
     environ = {"EMISSARY_URL": cloud.url, "EMISSARY_AUTH_KEYS": format_keys([cloud.key])}
-    program = run(PROGRAM, f"{host}:{port}", **environ)
+    program = run(PROGRAM, f"{host}:{port}", str(interval), str(when_unacked), *arguments, **environ)
     try:
         yield program
     finally:
@@ -157,19 +186,72 @@ def test_dialer_that_is_killed_leaves_no_relay_and_no_connection_at_the_target(b
         assert audit_record(brisk, session)["code"] == "DIALER_GONE"
 
 
-def test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on(brisk: LocalCloud) -> None:
-    with Server(echo) as target, dialling(brisk, target) as program:
+def test_dialer_that_is_killed_leaves_no_relay_behind_a_target_that_takes_nothing(brisk: LocalCloud) -> None:
+    """As a COPY behind a lock: what had arrived for the target cannot be delivered."""
+    ended = threading.Event()
+
+    def deaf(connection: socket.socket) -> None:
+        connection.sendall(connection.recv(5))
+        poll = select.poll()
+        poll.register(connection, 0)
+        if poll.poll(60_000):  # the reset
+            ended.set()
+
+    with (
+        Server(deaf) as target,
+        dialling(brisk, target, TIMES.interval, TIMES.when_unacked, "full") as program,
+    ):
+        session, heard = line_of(program).split()
+        assert heard == "hello"
+        assert line_of(program) == "nothing more fits"
+        program.send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert ended.wait(ORPHAN + MARGIN)
+        assert relay_returned(brisk, session) == "DIALER_GONE"
+        assert time.monotonic() - began < ORPHAN + MARGIN
+
+
+def test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on(sick: LocalCloud) -> None:
+    """The host sleeps for half an hour: timers and ``select`` stand still, and the NAT forgets the flow.
+
+    Nothing happens on waking, and the timers have minutes to go: a dialer that trusts them finds its dead
+    connection after 260 s.
+    """
+    slept = 0.0
+    usual = KeepaliveTimes(deadline=2.0, repeat=0.5)  # an interval of 240 s
+    with (
+        Server(echo) as target,
+        Dialer(sick.url, sick.key, keepalive=usual, clock=lambda: time.monotonic() + slept) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
+        sock.settimeout(SOON)
+        info = sock.session
+        assert info is not None
+        sock.sendall(b"before")
+        assert sock.recv(6) == b"before"
+        assert sick.cut("dialer", "silent", -1) == 1
+        slept, began = 1800.0, time.monotonic()
+        eventually(lambda: info.counters.resumes or None, "the dead connection is noticed and replaced")
+        assert time.monotonic() - began < LOOK + usual.deadline + MARGIN
+        sock.sendall(b"after")
+        assert sock.recv(5) == b"after"
+        assert (info.error, info.counters.link_losses) == (None, 1)
+
+
+def test_dialer_that_was_stopped_while_its_connection_died_goes_on(sick: LocalCloud) -> None:
+    """As a host that sleeps, but timers run on; the user's first word is sent at once."""
+    with Server(echo) as target, dialling(sick, target, interval=240.0, when_unacked=30.0) as program:
         line_of(program)
         program.send_signal(signal.SIGSTOP)
-        assert brisk.cut("dialer", "silent", -1) == 1
-        threading.Event().wait(2 * (TIMES.interval + TIMES.deadline))  # the sleep itself
+        assert sick.cut("dialer", "silent", -1) == 1
+        threading.Event().wait(LOOK + LATE + 1)  # the stop itself
         program.send_signal(signal.SIGCONT)
         assert program.stdin is not None
         began = time.monotonic()
         program.stdin.write("\n")
         program.stdin.flush()
         assert line_of(program) == "after"
-        assert time.monotonic() - began < TIMES.interval + TIMES.deadline + MARGIN
+        assert time.monotonic() - began < TIMES.deadline + MARGIN
 
 
 def test_target_that_is_killed_is_a_reset_and_never_a_clean_end(brisk: LocalCloud) -> None:

@@ -4,7 +4,7 @@ Each row is a lesson; the test that holds it is either here or where it belongs,
 :func:`test_every_lesson_is_held_by_a_test_that_exists` looks it up.
 
 ==  ====================================================  =====================================================
- 1  a query longer than the idle limit, and long silence  test_lessons::test_silence_of_twice_the_idle_limit
+ 1  a query longer than the idle limit, and long silence  test_silence::test_query_longer_than_the_idle_limit_returns
  2  the WebSocket dies in the middle of a COPY            test_lessons::test_copy_is_byte_identical_over_cuts
  3  one acknowledgement is lost                           test_lessons::test_lost_acknowledgement_is_given_again
  4  a single newline stays a newline                      test_echo::test_single_newlines_arrive_as_they_were_sent
@@ -13,7 +13,7 @@ Each row is a lesson; the test that holds it is either here or where it belongs,
  7  a program's exit status, and its closed pipe          test_lessons::test_program_run_by_exec_has_its_own_exit_status_and_ends_with_its_pipe
  8  the handshake is refused, or is none                  test_opening::test_something_else_than_a_gateway_is_an_unreachable_gateway
  9  no thread keeps the program                           test_lifetimes::test_an_open_tunnel_does_not_hold_the_program
-10  a reader that stops bounds the memory of both sides   test_lessons::test_reader_that_stops_stops_the_target
+10  a reader that stops bounds the memory of both sides   test_memory::test_readers_that_stop_bound_the_memory_of_both_sides
 11  a short dial timeout is not the tunnel's life         test_lessons::test_tunnel_outlives_its_dials_timeout_and_the_idle_limit
 12  the host sleeps                                       test_ends::test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on
 13  four ways to miss a target, four errors               test_opening::test_each_way_to_miss_the_target_has_its_error
@@ -89,25 +89,6 @@ def slow_answer(seconds: float) -> threading.Event:
     pause = threading.Event()
     assert not pause.wait(seconds)
     return pause
-
-
-def test_silence_of_twice_the_idle_limit(impatient: LocalCloud) -> None:
-    def think(connection: socket.socket) -> None:
-        while question := connection.recv(100):
-            slow_answer(2 * IDLE)
-            connection.sendall(question)
-
-    with (
-        Server(think) as target,
-        Dialer(impatient.url, impatient.key, keepalive=TIMES) as dialer,
-        dialer.dial(target, DIAL) as sock,
-    ):
-        sock.settimeout(SOON)
-        sock.sendall(b"select pg_sleep(1200)")
-        assert sock.recv(100) == b"select pg_sleep(1200)"
-        info = sock.session
-        assert info is not None
-        assert info.counters.link_losses == 0  # kept, not mended
 
 
 def test_tunnel_outlives_its_dials_timeout_and_the_idle_limit(impatient: LocalCloud) -> None:

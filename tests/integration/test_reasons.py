@@ -81,26 +81,23 @@ def test_reason_said_during_an_outage_is_told_after_it(sick: LocalCloud) -> None
         assert codes == ["TARGET_RESET", "DIALER_RESET"]
 
 
-def test_dialer_whose_key_was_withdrawn_is_told_so_when_it_comes_back(sick: LocalCloud) -> None:
+def test_dialer_whose_key_was_withdrawn_is_told_so_when_it_comes_back() -> None:
     """Symptom: UNKNOWN_SESSION, "the session is over: HTTP status 403", without cause or advice."""
-    key = sick.key
     with (
+        LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud,  # whose keys are for no other test
         Server(echo) as target,
-        Dialer(sick.url, key) as dialer,
+        Dialer(cloud.url, cloud.key) as dialer,
         dialer.dial(target, DIAL) as sock,
     ):
         sock.settimeout(SOON)
         sock.sendall(b"x")
         assert sock.recv(1) == b"x"
-        sick.rotate_keys([Key(key.key_id + 1, bytes(32))])
-        sick.retire()  # what is warm remembers the key for five minutes
-        try:
-            assert sick.cut("dialer", "reset") == 1
-            with pytest.raises(TunnelResetError, match=f"key id {key.key_id} is unknown there") as caught:
-                sock.recv(1)
-        finally:
-            sick.rotate_keys([key])
-            sick.retire()
+        key_id = cloud.key.key_id
+        cloud.rotate_keys([Key(key_id + 1, bytes(32))])
+        cloud.retire()  # what is warm remembers the key for five minutes
+        assert cloud.cut("dialer", "reset") == 1
+        with pytest.raises(TunnelResetError, match=f"key id {key_id} is unknown there") as caught:
+            sock.recv(1)
         assert caught.value.code is Code.AUTHENTICATION_FAILED
 
 

@@ -39,11 +39,12 @@ def sockets(pid: int | str = "self") -> set[str]:
 
 def named(inodes: set[str]) -> list[str]:
     """What those sockets are, as far as they are TCP: local and remote port, and state in hexadecimal."""
-    rows = {row[9]: f"{_port(row[1])}-{_port(row[2])} {row[3]}" for row in _tcp() if row[9] in inodes}
+    rows = {row[9]: f"{port(row[1])}-{port(row[2])} {row[3]}" for row in tcp_rows() if row[9] in inodes}
     return sorted(rows.get(inode, inode) for inode in inodes)
 
 
-def _port(address: str) -> int:
+def port(address: str) -> int:
+    """The port in an address of ``/proc/net/tcp``."""
     return int(address.rpartition(":")[2], 16)
 
 
@@ -75,7 +76,7 @@ def _memory(pid: int | str, name: str) -> float:
 def relays(cloud_pid: int, ports: Iterable[int]) -> Iterator[int]:
     """Processes of the local cloud that hold a connection to one of the targets' ports."""
     wanted = {f"{port:04X}" for port in ports}
-    inodes = {row[9] for row in _tcp() if row[2].rpartition(":")[2] in wanted}
+    inodes = {row[9] for row in tcp_rows() if row[2].rpartition(":")[2] in wanted}
     for pid in family(cloud_pid):
         if sockets(pid) & inodes:
             yield pid
@@ -87,7 +88,7 @@ def session_items(cloud_pid: int) -> list[dict[str, Any]]:
     Raises:
         OSError: It does not answer, or there is none.
     """
-    listening = {row[9]: int(row[1].rpartition(":")[2], 16) for row in _tcp() if row[3] == _LISTEN}
+    listening = {row[9]: port(row[1]) for row in tcp_rows() if row[3] == _LISTEN}
     for pid in family(cloud_pid):
         if b"tables_server" not in Path(f"/proc/{pid}/cmdline").read_bytes():
             continue
@@ -99,7 +100,7 @@ def session_items(cloud_pid: int) -> list[dict[str, Any]]:
 
 
 def leaked_items(items: list[dict[str, Any]]) -> list[str]:
-    """Items that nothing will ever end or remove."""
+    """Items that nothing will ever end or remove; :mod:`tests.soak.lost` judges those that time will end."""
     found = []
     for item in items:
         key = item["pk"]["S"][:10]
@@ -158,6 +159,6 @@ def _ask(url: str, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _tcp() -> list[list[str]]:
+def tcp_rows() -> list[list[str]]:
     """Rows of ``/proc/net/tcp``: 1 is the local address, 2 the remote one, 3 the state, 9 the inode."""
     return [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]

@@ -7,7 +7,6 @@ import gc
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -17,9 +16,11 @@ from emissary_lib.bench.processes import family
 from emissary_lib.demo.postgres import embedded_postgres
 from emissary_lib.local import LocalCloud
 from emissary_lib.protocol.keepalive import KeepaliveTimes
-from tests.soak import leaks, weather, work
+from tests.soak import leaks, reasons, weather, work
 from tests.soak.child import Settings
 from tests.soak.crew import Crew
+from tests.soak.evidence import FUNCTIONS, Evidence, read
+from tests.soak.lost import lost_items, too_many
 from tests.soak.onlooker import looking_on
 from tests.soak.repeatedly import repeatedly
 from tests.soak.tally import Tally
@@ -44,13 +45,17 @@ RELAY: Final = {
     "EMISSARY_PROBE_SECONDS": f"{KEEPALIVE.when_unacked:g}",
 }
 
+#: By how much a ``$disconnect`` may be late (Faults.disconnect_seconds) and take, in seconds.
+_LATE: Final = 8.0
+
 #: Seconds beyond the storm for all the rest: the start, the last pieces of work once nothing goes wrong any
 #: more, and for both ends to let go of everything, which is the longest silence of an orphan (interval,
 #: deadline and grace). The end of the processes comes on top.
 REST: Final = 55.0
 
-#: Seconds between two lines of progress, and between two looks at the relays' memory.
+#: Seconds between two lines of progress; between two looks at what has been met; between two at the relays.
 _PROGRESS: Final = 10.0
+_WEATHER: Final = 1.0
 _LOOK: Final = 0.5
 
 
@@ -95,23 +100,32 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
                 crew.finish(deadline)
                 _say(progress, "looking for what is left")
                 left = _settle(held, cloud, target, ports, deadline)
-            met, ends = cloud.faults_met, _ends(cloud)
-            if tally.mismatches or any(left.values()):
+            items, evidence = _aftermath(cloud, deadline)
+            met, lost = cloud.faults_met, lost_items(items, evidence)
+            strange = [*reasons.unexplained(tally, met, evidence), *too_many(lost, met, evidence)]
+            if tally.mismatches or strange or any(left.values()):
                 _keep_logs(cloud, progress)
     left["processes"] = _until_none(lambda: [str(pid) for pid in set(family()) - before], 5.0)
     _judge_cut_short(tally, target)
     tally.most("workers_rss_mb", leaks.peak_memory())
     about = {"seed": seed, "seconds": round(time.monotonic() - began, 1)}
-    return judge(tally, met, left, ends, seconds, about)
+    return judge(tally, met, left, lost, strange, leaks.ends(items), seconds, about)
 
 
 def _let_it_storm(world: World, cloud: LocalCloud, seconds: float, seed: int, progress: TextIO) -> None:
     """Wait while everybody works; in the second half, what has not been met yet is made more likely."""
     ends = time.monotonic() + seconds
     faults = weather.storm(seed)
+    told = seconds
     while (left := ends - time.monotonic()) > 0:
-        time.sleep(min(_PROGRESS, left))
+        time.sleep(min(_WEATHER, left))
         left = max(0.0, ends - time.monotonic())
+        if left < seconds / 2 and (worse := weather.worse(weather.storm(seed), cloud.faults_met)) != faults:
+            faults = worse
+            cloud.set_faults(faults)
+        if told - left < _PROGRESS and left:
+            continue
+        told = left
         sums = world.tally.sums()
         _say(
             progress,
@@ -119,9 +133,6 @@ def _let_it_storm(world: World, cloud: LocalCloud, seconds: float, seed: int, pr
             f"{sums['bytes'] / 1e6:.0f} MB, {sums.get('resumes', 0)} resumes, "
             f"{world.tally.errors.total()} clear errors, {len(world.tally.mismatches)} mismatches",
         )
-        if left < seconds / 2 and (worse := weather.worse(weather.storm(seed), cloud.faults_met)) != faults:
-            faults = worse
-            cloud.set_faults(faults)
 
 
 def _relays_watched(
@@ -148,6 +159,20 @@ def _settle(
     return {what: _until_none(ask, deadline - time.monotonic()) for what, ask in look.items()}
 
 
+def _aftermath(cloud: LocalCloud, deadline: float) -> tuple[list[dict[str, Any]], Evidence]:
+    """The items, and what the logs tell, once nothing of it changes any more.
+
+    A relay has its last words to say when nothing is left of its target, and ``$disconnect`` may be late:
+    both are waited for, unless everything has come to its end already.
+    """
+    until = min(deadline, time.monotonic() + work.GRACE + _LATE)
+    while True:
+        items, evidence = leaks.session_items(cloud.pid), read({name: cloud.logs(name) for name in FUNCTIONS})
+        if not (evidence.killed or lost_items(items, evidence)) or time.monotonic() > until:
+            return items, evidence
+        time.sleep(_LOOK)
+
+
 def open_sockets(held: set[str]) -> list[str]:
     """Sockets of this process, but for those that were open at the start."""
     for _ in range(
@@ -155,10 +180,6 @@ def open_sockets(held: set[str]) -> list[str]:
     ):  # a driver that was cut off may be garbage in a cycle, and its socket with it: no leak.
         gc.collect()  # A file that finds the tunnel cut when it is finalised needs the second round.
     return leaks.named(leaks.sockets() - held)
-
-
-def _ends(cloud: LocalCloud) -> Counter[str]:
-    return leaks.ends(leaks.session_items(cloud.pid))
 
 
 def _until_none(ask: Callable[[], list[str]], seconds: float) -> list[str]:

@@ -29,6 +29,7 @@ class Tally:
         mismatches: What must never be.
         peaks: The highest of each figure that was seen.
         cut_off: Transfers that ended with a clear error, and its name.
+        interrupted: Sessions that ended with a clear error once they were open, and its name.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class Tally:
         self.mismatches: list[str] = []
         self.peaks: dict[str, float] = {}
         self.cut_off: dict[int, str] = {}
+        self.interrupted: dict[str, str] = {}
         self._bytes = 0
 
     def session(self, counters: Counters) -> None:
@@ -57,11 +59,27 @@ class Tally:
         with self._lock:
             self.done[kind] += 1
 
-    def error(self, name: str, text: str) -> None:
-        """A piece of work ended with a clear error, which is told as well."""
+    def error(self, kind: str, name: str, text: str, session: str = "") -> None:
+        """A piece of work ended with a clear error, which is told as well.
+
+        Args:
+            kind: Of the work.
+            name: Of the error.
+            text: What it says.
+            session: Its id, if it was open.
+        """
         with self._lock:
-            self.errors[name] += 1
-        sys.stderr.write(f"  {name}: {text}\n")
+            self.errors[f"{kind}: {name}"] += 1
+            if session:
+                self.interrupted[session] = name
+        sys.stderr.write(f"  {kind}: {name}: {text}\n")
+
+    def errors_by_name(self) -> Counter[str]:
+        """The clear errors, whatever the work was."""
+        found: Counter[str] = Counter()
+        for name, count in self.errors.items():
+            found[name.partition(": ")[2]] += count
+        return found
 
     def most(self, name: str, figure: float) -> None:
         """A figure was seen; the highest of its name is kept."""
@@ -92,6 +110,7 @@ class Tally:
             "mismatches": self.mismatches,
             "peaks": self.peaks,
             "cut_off": list(self.cut_off.items()),
+            "interrupted": self.interrupted,
         }
 
     def add(self, other: dict[str, Any]) -> None:
@@ -102,5 +121,6 @@ class Tally:
             self.errors.update(other["errors"])
             self.mismatches += other["mismatches"]
             self.cut_off.update(other["cut_off"])
+            self.interrupted.update(other["interrupted"])
         for name, figure in other["peaks"].items():
             self.most(name, figure)

@@ -26,7 +26,7 @@ def good() -> Tally:
 
 
 def failed(tally: Tally, met: dict[str, int] = MET, left: Any = (), seconds: float = 120.0) -> list[str]:
-    found: list[str] = verdict.judge(tally, met, dict(left), {}, seconds, {})["failed"]
+    found: list[str] = verdict.judge(tally, met, dict(left), {}, [], {}, seconds, {})["failed"]
     return found
 
 
@@ -55,6 +55,17 @@ def test_each_shortcoming_fails_it() -> None:
     assert failed(idle) == ["no stream whose reader had stopped went well"]
 
 
+def test_what_no_fault_explains_fails_it_and_is_counted_beside_the_lost_items() -> None:
+    tally = good()
+    tally.error("idle", "TunnelResetError/RELAY_GONE", "text", "5e" * 32)
+    tally.error("bulk", "TunnelResetError/RELAY_GONE", "text", "5f" * 32)
+    lost = {"relay killed": ["5e" * 32]}
+    line = verdict.judge(tally, MET, {"session items": ["x"]}, lost, ["strange"], {}, 120.0, {})
+    assert line["failed"] == ["left: session items ['x']", "strange"]
+    assert (line["unexplained"], line["leaked_items"], line["lost_items"]) == (1, 1, {"relay killed": 1})
+    assert line["errors"] == {"TunnelResetError/RELAY_GONE": 2}
+
+
 def test_short_one_has_to_do_its_share_only() -> None:
     tally = Tally()
     tally.moved(25_000_000)
@@ -68,6 +79,7 @@ def test_kind_that_was_not_met_becomes_likely_and_the_others_stay_as_they_are() 
     met = {kind: count for kind, count in MET.items() if kind not in ("invoke_hang", "storm", "cut_reset")}
     worse = weather.worse(usual, met)
     assert worse.invoke_hang > 10 * usual.invoke_hang
+    assert weather.worse(usual, {**MET, "crash": 0}).crash <= 0.05  # else no session would survive
     assert (worse.storm_every, worse.cut_every) == (usual.storm_every / 3, usual.cut_every / 3)
     assert worse.silence_every == usual.silence_every
 

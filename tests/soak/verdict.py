@@ -23,6 +23,8 @@ def judge(
     tally: Tally,
     met: Mapping[str, int],
     left: Mapping[str, list[str]],
+    lost: Mapping[str, list[str]],
+    unexplained: list[str],
     ends: Mapping[str, int],
     seconds: float,
     about: Mapping[str, Any],
@@ -33,6 +35,8 @@ def judge(
         tally: What was done.
         met: Faults by kind.
         left: What is left behind, by kind.
+        lost: Sessions that nobody has ended, by why.
+        unexplained: What no fault explains.
         ends: How the sessions ended, by the table.
         seconds: For how long things went wrong.
         about: Goes into the line as it is.
@@ -47,6 +51,7 @@ def judge(
         "bytes": sums.get("bytes", 0),
         "done": dict(sorted(tally.done.items())),
         "clear_errors": dict(sorted(tally.errors.items())),
+        "errors": dict(sorted(tally.errors_by_name().items())),
         "ends": dict(sorted(ends.items())),
         "faults": dict(sorted(met.items())),
         "faults_not_met": [kind for kind in weather.KINDS if not met.get(kind)],
@@ -54,7 +59,10 @@ def judge(
         "resumes": sums.get("resumes", 0),
         "retransmits": sums.get("retransmits", 0),
         "mismatches": len(tally.mismatches),
+        "unexplained": len(unexplained),
         "leaked": {what: len(found) for what, found in left.items()},
+        "leaked_items": len(left.get("session items", ())),
+        "lost_items": {why: len(found) for why, found in sorted(lost.items())},
         "peak_rss_mb": {
             "relay": round(tally.peaks.get("relay_rss_mb", 0.0), 1),
             "dialer": round(tally.peaks.get("stopped_rss_mb", 0.0), 1),
@@ -64,6 +72,7 @@ def judge(
     wrong = [
         *tally.mismatches[:TOLD],
         *(f"left: {what} {found[:5]}" for what, found in left.items() if found),
+        *unexplained,
     ]
     return {**result, "failed": wrong + list(_shortcomings(result, seconds))}
 

@@ -13,6 +13,9 @@ from emissary_lib.local.faults.settings import SHARES
 #: makes a read that can be stale; the soak's onlooker does.
 KINDS: Final = (*sorted(SHARES), "cut_close", "cut_reset", "cut_mid_frame", "silence", "storm")
 
+#: The share of a kind that has not been met yet: soon met, and yet no end of all work.
+LIKELY: Final = 0.05
+
 #: Names of the cuts among them.
 CUTS: Final = ("cut_close", "cut_reset", "cut_mid_frame")
 
@@ -27,7 +30,7 @@ def worse(faults: Faults, met: Mapping[str, int]) -> Faults:
     rates = {"silence": "silence_every", "storm": "storm_every"}
     rates |= dict.fromkeys(CUTS, "cut_every")
     missing = [kind for kind in KINDS if not met.get(kind)]
-    more: dict[str, float] = {kind: 0.3 for kind in missing if kind in SHARES}
+    more: dict[str, float] = {kind: LIKELY for kind in missing if kind in SHARES}
     more |= {rates[kind]: getattr(faults, rates[kind]) / 3 for kind in missing if kind in rates}
     return dataclasses.replace(faults, **more)  # type: ignore[arg-type]
 

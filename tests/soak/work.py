@@ -62,7 +62,7 @@ class World:
         _said.session = ""
         sock = self.dialer.dial(address, DIAL)
         assert sock.session is not None
-        _said.session = sock.session.id[:8]
+        _said.session = sock.session.id
         self.recent.append(sock.session.id)
         self.tally.session(sock.session.counters)
         sock.settimeout(HANG)
@@ -206,9 +206,14 @@ def name_of(exc: BaseException) -> str:
     return type(exc).__name__ + (f"/{getattr(code, 'name', code)}" if code is not None else "")
 
 
+def _session() -> str:
+    """Id of the session that this thread has dialled last; empty if it was not opened."""
+    return str(getattr(_said, "session", ""))
+
+
 def _told(exc: BaseException) -> str:
     """What an error says, and of which session."""
-    session = getattr(_said, "session", "")
+    session = _session()[:8]
     notes = [note for each in (exc, exc.__cause__) for note in getattr(each, "__notes__", ())]
     return " ".join([*(["session " + session] if session else []), *notes, str(exc)])
 
@@ -226,7 +231,7 @@ def attempt(world: World, kind: str, work: Any, chance: random.Random) -> bool:
         cause: BaseException | None = exc
         while cause is not None:
             if isinstance(cause, EmissaryError | ConnectionError) and not isinstance(cause, Mismatch):
-                world.tally.error(f"{kind}: {name_of(cause)}", _told(cause))
+                world.tally.error(kind, name_of(cause), _told(cause), _session())
                 return False
             cause = cause.__cause__ or cause.__context__
         world.tally.mismatch(f"{kind}: {type(exc).__name__}: {_told(exc)}")

@@ -20,6 +20,7 @@ DIALLING = ["exec", "forward"]
 LOCAL = ["local", "demo", "bench"]
 OPERATING = ["keys", "sessions"]
 COMMANDS = [*DIALLING, "doctor", *LOCAL, *OPERATING]
+ACTIONS = ["keys new", "keys list", "keys retire", "sessions list", "sessions kill"]
 
 
 @pytest.fixture
@@ -61,15 +62,27 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"\n    {command} " in text for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_s_help_has_examples_and_exit_statuses(
+@pytest.mark.parametrize("command", ["keys", "sessions"])
+def test_the_help_of_a_command_with_actions_names_each(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    text = capsys.readouterr().out
+    actions = [each.removeprefix(f"{command} ") for each in ACTIONS if each.startswith(command)]
+    assert actions and all(f"\n    {action} " in text for action in actions)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *ACTIONS])
+def test_every_command_s_help_says_what_it_does_with_examples_and_exit_statuses(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main([command, "--help"])
+        cli.main([*command.split(), "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert f"\n  emissary {command}" in text
+    assert texts.ALL[command].description in text
+    assert f"\nexamples:\n  emissary {command}" in text
     assert cli.EXIT_STATUSES in text
 
 
@@ -132,6 +145,39 @@ def test_a_bad_value_is_a_usage_error_that_names_it(
     said = usage_error(capsys, "local", "--template", template, option, value)
     assert f"argument {option}" in said
     assert complaint in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["keys", "new", "--kid", "-1"],
+            "argument --kid: '-1' is no key id; want a number from 0 to 4294967295",
+        ),
+        (["keys", "new", "--kid", "4294967296"], "argument --kid: '4294967296' is no key id"),
+        (["keys", "retire", "5000000000"], "argument ID: '5000000000' is no key id"),
+        (["sessions", "kill", "--key", "one"], "argument --key: 'one' is no key id"),
+        (["sessions", "kill", "abc"], "argument SESSION: 'abc' is no session id; want 8 to 64 hexadecimal"),
+        (["sessions", "kill", "8f14e45fceea167a", "8F14E45F"], "'8F14E45F' is no session id"),
+    ],
+    ids=" ".join,
+)
+def test_an_id_that_can_be_none_is_refused_before_anybody_is_asked(
+    arguments: list[str],
+    complaint: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EMISSARY_URL", raising=False)
+    where = ["--secret", "emissary-keys"] if arguments[0] == "keys" else ["--table", "sessions"]
+    assert complaint in usage_error(capsys, *arguments, *where)
+
+
+@pytest.mark.parametrize("given", [0, 4294967295])
+def test_the_lowest_and_the_highest_key_id_are_taken(given: int) -> None:
+    assert cli.parse(["keys", "new", "--secret", "x", "--kid", str(given)]).kid == given
 
 
 def test_targets_are_collected_in_their_order(template: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from emissary_lib.config import ClientConfig, read_env_file
 from emissary_lib.exceptions import ConfigError
+from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.keys import Key, format_keys
 
 KEYS = [Key(3, b"first-secret-0123"), Key(4, b"second-secret-012")]
@@ -36,6 +37,27 @@ def test_all_faults_are_named_at_once() -> None:
 def test_nothing_set_says_how_keys_look() -> None:
     with pytest.raises(ConfigError, match="EMISSARY_AUTH_KEYS is not set; want"):
         ClientConfig.from_env({"EMISSARY_URL": "wss://host/s", "EMISSARY_AUTH_KEYS": "  "})
+
+
+def test_the_times_of_the_keepalive_are_the_protocols_unless_set() -> None:
+    assert ClientConfig.from_env({**GOOD, "EMISSARY_PING_SECONDS": " "}).keepalive == KeepaliveTimes()
+    assert KeepaliveTimes() == KeepaliveTimes(240.0, 30.0, 20.0, 5.0)  # docs/protocol.md section 4.7
+
+
+def test_a_ping_is_repeated_as_often_within_a_shorter_deadline() -> None:
+    given = {**GOOD, "EMISSARY_PING_SECONDS": "25", "EMISSARY_PONG_SECONDS": "8"}
+    assert ClientConfig.from_env(given).keepalive == KeepaliveTimes(25.0, 25.0, 8.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PING", "9.9"), ("PING", "301"), ("PING", "240 s"), ("PONG", "nan"), ("PONG", "4"), ("PONG", "61")],
+)
+def test_a_time_that_is_none_or_out_of_range_is_named(name: str, value: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"EMISSARY_{name}_SECONDS: '{value}' is no number of seconds from"
+    ):
+        ClientConfig.from_env({**GOOD, f"EMISSARY_{name}_SECONDS": value})
 
 
 def test_an_env_file_is_read_line_by_line(tmp_path: Path) -> None:

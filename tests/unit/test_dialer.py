@@ -60,7 +60,7 @@ def test_closing_a_dialer_waits_until_what_was_written_has_arrived() -> None:
             with dialer.dial(TARGET, PATIENCE) as sock:
                 sock.sendall(data)
         relay = bridge.relay()
-        assert relay.over
+        assert relay.arrived == data
         assert relay.read_to_end() == data
 
 
@@ -91,6 +91,9 @@ def test_settings_come_from_the_environment() -> None:
     with Bridge() as bridge:
         environ = {"EMISSARY_URL": bridge.url, "EMISSARY_AUTH_KEYS": format_keys([KEY])}
         Dialer.from_env(environ, env_file="absent.env").dial(TARGET, PATIENCE).close()
+        times = {"EMISSARY_PING_SECONDS": "30", "EMISSARY_PONG_SECONDS": "10"}
+        with Dialer.from_env({**environ, **times}, env_file="absent.env") as dialer:
+            assert (dialer._keepalive.interval, dialer._keepalive.deadline) == (30.0, 10.0)
 
 
 def test_many_dials_at_once_each_get_their_own_tunnel() -> None:

@@ -74,6 +74,14 @@ def test_every_code_makes_errors_that_name_target_and_code(code: Code) -> None:
         assert (missed.code, missed.target) == (code, TARGET)
 
 
+def test_the_relays_end_names_the_limit_it_had_and_how_to_set_it() -> None:
+    """Symptom: it said "15-minute limit" of a relay that had been given one minute."""
+    cut = str(reset_error(TARGET, Code.RELAY_DEADLINE, "", limit=54.2))
+    assert "relay reached its time limit, 54 s after it was opened" in cut
+    assert "RelayTimeout" in cut and "dial again" in cut
+    assert "limit (template" in str(reset_error(TARGET, Code.RELAY_DEADLINE, ""))
+
+
 def test_a_reset_without_a_reason_tells_the_codes_meaning() -> None:
     assert "no answer to PING in time (LINK_DEAD)" in str(reset_error(TARGET, Code.LINK_DEAD, ""))
 

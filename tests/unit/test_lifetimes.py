@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.helpers.bridge import TARGET, Behaviour, Bridge, echo
+from tests.helpers.bridge import TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.ws_server import PATIENCE
 
 #: What every program begins with; the bridge's key and target.
@@ -65,6 +67,47 @@ def test_what_is_written_just_before_the_exit_arrives_and_then_the_end(last: str
 def test_a_target_that_never_answers_holds_the_program_two_seconds_at_most() -> None:
     with Bridge() as bridge:
         assert run(bridge, "sock.sendall(b'x')") < 3.5
+
+
+#: Writes what its target, which reads nothing, leaves no room for, and says so in the log that it is given.
+WRITES_TOO_MUCH = """
+import logging
+logging.basicConfig(filename={log!r})
+sock.settimeout(0.3)
+try:
+    while True:
+        sock.sendall(b"x" * 100_000)
+except TimeoutError:
+    pass
+"""
+
+
+def deaf(relay: Relay) -> None:
+    relay.reads = False
+
+
+@pytest.mark.parametrize(
+    ("last", "lost"),
+    [("", "program exited: they are lost"), ("dialer.close()", "dialer was closed: they are")],
+)
+def test_bytes_that_had_not_arrived_in_time_are_a_warning(tmp_path: Path, last: str, lost: str) -> None:
+    """Symptom: what was written to a tunnel without its link was dropped at exit, and nobody told."""
+    log = tmp_path / "log"
+    with Bridge(Behaviour(script=deaf)) as bridge:
+        run(bridge, WRITES_TOO_MUCH.format(log=str(log)) + last)
+    told = log.read_text()
+    count = re.search(
+        rf"WARNING:emissary_lib.tunnel:at least (\d+) bytes written to the tunnel to {TARGET}", told
+    )
+    assert count is not None and int(count[1]) > 0
+    assert lost in told
+
+
+def test_what_has_arrived_is_no_warning_though_the_target_never_ends(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with Bridge() as bridge:
+        run(bridge, f"import logging; logging.basicConfig(filename={str(log)!r}); sock.sendall(b'x')")
+    assert log.read_text() == ""
 
 
 def test_a_forked_child_exits_at_once_and_leaves_the_tunnel_to_its_parent() -> None:

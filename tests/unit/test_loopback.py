@@ -9,7 +9,7 @@ import time
 import pytest
 
 from emissary_lib.deadline import Deadline
-from emissary_lib.loopback import reset, reset_when_taken, tcp_pair
+from emissary_lib.loopback import reset, reset_when_taken, tcp_pair, unread
 
 PATIENCE = 10.0
 
@@ -65,3 +65,12 @@ def test_it_waits_for_a_reader_no_longer_than_the_deadline_or_the_readers_life(c
     reset_when_taken(near, Deadline(0.2 if not closed else PATIENCE))
     assert time.monotonic() - began < 2
     far.close()
+
+
+def test_what_was_not_read_is_counted_and_a_closed_socket_has_nothing() -> None:
+    near, far = tcp_pair()
+    with near, far:
+        far.sendall(b"12345")
+        assert near.recv(1) == b"1"
+        assert unread(near) == 4
+    assert unread(near) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib.loopback import reset, tcp_pair
+from emissary_lib.parting import Parting
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.events import Aborted, Finished
 from emissary_lib.protocol.frames import FrameType
@@ -141,7 +143,7 @@ def test_a_reset_tunnel_ends_when_the_user_closes_without_reading() -> None:
 
 def test_a_target_that_does_not_read_does_not_hold_the_relay_beyond_its_time() -> None:
     link = FakeLink()
-    relay = Running(session_of(Side.RELAY, capacity=8 << 20), link, stop_at=time.monotonic() + 0.5)
+    relay = Running(session_of(Side.RELAY, capacity=8 << 20), link, parting=Parting(time.monotonic() + 0.5))
     for at in range(0, 8 << 20, 65_536):
         link.give(FrameType.DATA, bytes(65_536), offset=at)
     link.give(FrameType.RESET, Reset(Code.DIALER_RESET, "gone").encode())
@@ -152,9 +154,49 @@ def test_a_target_that_does_not_read_does_not_hold_the_relay_beyond_its_time() -
     assert not alive
 
 
+def test_at_the_time_limit_the_target_is_let_go_of_though_the_bridge_confirms_nothing() -> None:
+    link, ends_at = FakeLink(answers_end=False), time.monotonic() + 0.2
+    relay = Running(session_of(Side.RELAY, life=0.2), link, parting=Parting(ends_at, ends_at + 1.0))
+    with pytest.raises(ConnectionResetError):
+        relay.user.recv(1)
+    assert time.monotonic() < ends_at + 1.0
+    assert relay.thread.is_alive()  # it is still telling the bridge
+    relay.join()
+    assert time.monotonic() < ends_at + 4.0  # END would be repeated for five seconds
+
+
+def test_a_target_is_let_go_of_before_the_bridge_has_confirmed_the_dialers_reset() -> None:
+    link = FakeLink(answers_end=False)
+    relay = Running(
+        session_of(Side.RELAY), link, parting=Parting(time.monotonic() + 60, time.monotonic() + 60)
+    )
+    link.give(FrameType.DATA, b"the last words", offset=0)
+    link.give(FrameType.RESET, Reset(Code.DIALER_RESET, "gone").encode())
+    assert relay.user.recv(100) == b"the last words"
+    with pytest.raises(ConnectionResetError):
+        relay.user.recv(1)
+    assert relay.thread.is_alive()
+    link.give(FrameType.ENDED, Ended(Code.DIALER_RESET, 0, 0).encode())
+    relay.join()
+
+
+def test_a_user_who_resets_is_noticed_though_nothing_more_fits_into_the_tunnel() -> None:
+    link = FakeLink()
+    dialer = Running(session_of(Side.CLIENT), link)
+    dialer.user.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            dialer.user.send(bytes(65_536))
+    wait_until(lambda: not dialer.session.send_room, "nothing more fits")
+    reset(dialer.user)
+    wait_until(lambda: dialer.aborted is not None, "the reset is noticed")
+    assert dialer.aborted and dialer.aborted.code is Code.DIALER_RESET
+    dialer.join()
+
+
 def test_the_time_limit_cuts_an_open_tunnel_off() -> None:
     link = FakeLink()
-    relay = Running(session_of(Side.RELAY, life=0.1), link, stop_at=time.monotonic() + 0.1)
+    relay = Running(session_of(Side.RELAY, life=0.1), link, parting=Parting(time.monotonic() + 0.1))
     with pytest.raises(ConnectionResetError):
         relay.user.recv(1)
     relay.join()
@@ -287,6 +329,19 @@ def test_leaving_passes_on_what_was_written_and_then_the_end_of_the_stream() -> 
         dialer.tunnel.leave()
         reader.join(PATIENCE)
         assert got == [data]
+
+
+def test_what_has_not_arrived_is_counted_in_the_session_and_in_the_kernel() -> None:
+    link = FakeLink()
+    dialer = Running(session_of(Side.CLIENT), link)
+    written = CAPACITY + 30_000  # more than the session holds; nobody acknowledges any of it
+    dialer.user.sendall(bytes(written))
+    wait_until(lambda: dialer.tunnel.unarrived == written, "all of it counts")
+    link.give(FrameType.ACK, ack=CAPACITY)
+    wait_until(lambda: dialer.tunnel.unarrived == written - CAPACITY, "what was acknowledged does not")
+    reset(dialer.user)
+    dialer.join()
+    assert dialer.tunnel.unarrived == 0
 
 
 def test_nothing_is_left_when_a_tunnel_cannot_start_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.loopback import tcp_pair
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import BACK_OFF, GRACE
+from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, BACK_OFF, GRACE
 from emissary_lib.protocol.events import Aborted, Event, Finished, LinkDead, PeerMoved
 from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.keepalive import KeepaliveTimes
@@ -27,7 +27,7 @@ from emissary_lib.protocol.payloads import End, Ended, Opened, Resumed
 from emissary_lib.protocol.session import Outgoing, Session, SessionConfig
 from emissary_lib.protocol.states import Side
 from emissary_lib.transport.memory import MemoryTransport, linked_pair
-from emissary_lib.tunnel import ATTEMPT_TIMEOUT, Tunnel
+from emissary_lib.tunnel import Tunnel
 from tests.helpers.tunnels import wait_until
 from tests.helpers.ws_server import PATIENCE
 

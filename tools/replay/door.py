@@ -32,27 +32,29 @@ class Door:
 
     Args:
         status: 101, or the status to refuse with.
+        listen: Address of this machine to listen on.
 
     Attributes:
         dial_backs: The ``X-Emissary-*`` headers of each attempt.
     """
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, listen: str = "127.0.0.1") -> None:
         self.dial_backs: list[dict[str, str]] = []
+        self._listen = listen
         self._status = status
         self._posted = threading.Event()
         self._lock = threading.Lock()
         self._opened: Frame | None = None
         self._fin = False
         self._server = serve(
-            self._serve, "127.0.0.1", 0, process_request=self._admit, subprotocols=[Subprotocol(SUBPROTOCOL)]
+            self._serve, listen, 0, process_request=self._admit, subprotocols=[Subprotocol(SUBPROTOCOL)]
         )
         self._thread = threading.Thread(target=self._server.serve_forever, name="replay-door")
 
     @property
     def url(self) -> str:
         """The WebSocket URL, with a stage."""
-        return f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}/emissary"
+        return f"ws://{self._listen}:{self._server.socket.getsockname()[1]}/emissary"
 
     def __enter__(self) -> Door:
         self._thread.start()
@@ -100,11 +102,15 @@ class Door:
 
 
 class SilentTarget:
-    """A context manager: a TCP server that accepts, and says nothing."""
+    """A context manager: a TCP server that accepts, and says nothing.
 
-    def __init__(self) -> None:
+    Args:
+        listen: Address of this machine to listen on.
+    """
+
+    def __init__(self, listen: str = "127.0.0.1") -> None:
         # The kernel accepts: nobody has to.
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server((listen, 0))
 
     @property
     def port(self) -> int:

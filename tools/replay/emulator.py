@@ -29,7 +29,8 @@ INVOKE_TIMEOUT: Final = 60.0
 #: How often another pair of ports is tried, if one of them was taken meanwhile.
 _ATTEMPTS: Final = 3
 
-_ARCHITECTURES: Final = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+#: Machine -> what AWS calls its processor.
+ARCHITECTURES: Final = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 _PATH: Final = "/2015-03-31/functions/function/invocations"
 
 
@@ -40,7 +41,7 @@ def emulator_binary() -> Path:
         ReplayError: If aws-sam-cli is not installed, or has none for this machine.
     """
     spec = importlib.util.find_spec("samcli")
-    architecture = _ARCHITECTURES.get(platform.machine())
+    architecture = ARCHITECTURES.get(platform.machine())
     if spec is None or spec.origin is None or architecture is None:
         raise ReplayError(
             f"no emulator for {platform.machine()}: it comes with aws-sam-cli (pip install -e '.[dev]')"

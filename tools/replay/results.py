@@ -17,9 +17,10 @@ from tools.replay.door import Door
 from tools.replay.moment import Moment
 from tools.replay.services import Calls
 
-#: A SOCKS5 reply with an IPv4 address begins like this; the port behind it is the kernel's choice.
-#: Source: RFC 1928 section 6.
-_BOUND: Final = b"\x05\x00\x00\x01\x7f\x00\x00\x01"
+#: A SOCKS5 reply with an IPv4 address: the address is the execution environment's own, the port behind it the
+#: kernel's choice. Source: RFC 1928 section 6.
+_REPLY: Final = re.compile(rb"(\x05\x00\x00\x01).{6}\Z", re.DOTALL)
+_BOUND: Final = b"\\1\x7f\x00\x00\x01\x00\x00"
 
 _MINUTE: Final = 60_000
 
@@ -39,7 +40,7 @@ def result(
         moment: The present.
 
     What one run has and another has not is made equal: times of the same minute, what is drawn (tokens, the
-    relay's instance id, the session's slots), the local port of a connection, messages that are repeated,
+    relay's instance id, the session's slots), the local address of a connection, messages that are repeated,
     and the order in which a relay's arrive.
     """
     for launch in calls.launched:
@@ -106,8 +107,7 @@ def _message(text: str, moment: Moment) -> dict[str, Any]:
             "grace": opened.grace,
             "resume_token": base64.b64encode(opened.resume_token).decode(),
         }
-        head, bound, port = payload.partition(_BOUND)
-        payload = head + bound + (b"\0\0" + port[2:] if bound else b"")
+        payload = _REPLY.sub(_BOUND, payload)
     if payload:
         fields["payload"] = base64.b64encode(moment.bytes_to_example(payload)).decode()
     return fields

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from emissary_lib.local.runtime_site import make_runtime_site
 from emissary_lib.local.template import read_template
@@ -26,8 +27,8 @@ from tools.replay.results import result
 from tools.replay.services import Services
 from tools.replay.table import Table
 
-#: What the example's targets may be; the second is that of cases with a target of their own.
-ALLOWED: Final = [{"host": "db.internal", "port": 5432}, {"host": "127.0.0.1", "port": "1-65535"}]
+#: What the example's targets may be, beside the target that some cases have of their own.
+ALLOWED: Final = [{"host": "db.internal", "port": 5432}]
 
 #: What no function may ever write to its log.
 _SECRETS: Final = (
@@ -36,20 +37,37 @@ _SECRETS: Final = (
 )
 
 
+class Environment(Protocol):
+    """An execution environment of one function."""
+
+    def invoke(self, event: Any) -> Any:
+        """The function's answer, or, if the handler raised, Lambda's error object.
+
+        Raises:
+            ReplayError: If there is no answer.
+        """
+
+    def output(self) -> str:
+        """What the function has written to its log so far."""
+
+
 class Replayer:
     """A context manager: the table and what else all cases share.
 
     Args:
         template: The template.
         artifacts: What ``sam build`` made of it: ``.aws-sam/build``.
+        listen: Address of this machine that the stand-ins listen on.
 
     Raises:
         ReplayError: On entering, if the emulator, the artifacts or the table are not to be had.
     """
 
-    def __init__(self, template: Path, artifacts: Path) -> None:
+    def __init__(self, template: Path, artifacts: Path, *, listen: str = "127.0.0.1") -> None:
         self._artifacts = artifacts.resolve()
-        self._template = read_template(template, {"AllowedTargets": json.dumps(ALLOWED)})
+        self._listen = listen
+        allowed = [*ALLOWED, {"host": listen, "port": "1-65535"}]
+        self._template = read_template(template, {"AllowedTargets": json.dumps(allowed)})
         self._identities = Identities.draw(self._template.functions)
         self._stack = contextlib.ExitStack()
 
@@ -58,11 +76,9 @@ class Replayer:
         if missing:
             raise ReplayError(f"{self._artifacts} has no {', '.join(missing)}; run: make build")
         with contextlib.ExitStack() as stack:
-            self._binary = emulator_binary()
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            self._site = make_runtime_site(self._folder / "runtime")
             (spec,) = self._template.tables.values()
-            self._table = stack.enter_context(Table(spec))
+            self._table = stack.enter_context(Table(spec, self._listen))
             self._stack = stack.pop_all()
         return self
 
@@ -90,8 +106,8 @@ class Replayer:
 
     @contextlib.contextmanager
     def _services(self, case: Case) -> Iterator[tuple[Services, Door, SilentTarget]]:
-        with Door(case.door) as door, SilentTarget() as target:
-            with Services(format_keys([example.KEY]), door.posted) as services:
+        with Door(case.door, self._listen) as door, SilentTarget(self._listen) as target:
+            with Services(format_keys([example.KEY]), door.posted, self._listen) as services:
                 services.gone = case.gone
                 yield services, door, target
 
@@ -100,17 +116,20 @@ class Replayer:
     ) -> Any:
         event = moment.to_present(case.event)
         if case.target:
-            event["target"] = {"host": "127.0.0.1", "port": target.port}
-        with self.emulator(case.function, services.url, door.url) as emulator:
-            response = emulator.invoke(event)
-            output = emulator.output()
+            event["target"] = {"host": self._listen, "port": target.port}
+        with self.environment(case.function, services.url, door.url) as environment:
+            response = environment.invoke(event)
+            output = environment.output()
         leaked = [secret for secret in _SECRETS if secret in output]
         if leaked:
             raise ReplayError(f"{case.function} wrote a secret to its log:\n{output}")
         return response
 
+    def _endpoints(self, services: str, websocket: str) -> Endpoints:
+        return Endpoints(services, f"{services}/{example.STAGE}", websocket)
+
     @contextlib.contextmanager
-    def emulator(self, function: str, services: str, websocket: str) -> Iterator[Emulator]:
+    def environment(self, function: str, services: str, websocket: str) -> Iterator[Environment]:
         """A fresh execution environment of a function.
 
         Args:
@@ -119,16 +138,19 @@ class Replayer:
             websocket: URL that a relay dials back to.
         """
         spec = self._template.functions[function]
-        endpoints = Endpoints(services, f"{services}/{example.STAGE}", websocket)
+        endpoints = self._endpoints(services, websocket)
         variables = {
             **environment_variables(spec, self._identities.by_function[function], endpoints, "", "replay"),
             "AWS_ENDPOINT_URL_DYNAMODB": self._table.url,
-            "AWS_ENDPOINT_URL_SECRETS_MANAGER": services,
             "AWS_LAMBDA_FUNCTION_TIMEOUT": str(int(spec.timeout)),
         }
         log = self._folder / f"{function}.log"
         log.unlink(missing_ok=True)
-        with Emulator(
-            self._binary, self._artifacts / function, spec.handler, variables, self._site, log
-        ) as emulator:
+        artifact, (binary, site) = self._artifacts / function, self._emulation
+        with Emulator(binary, artifact, spec.handler, variables, site, log) as emulator:
             yield emulator
+
+    @functools.cached_property
+    def _emulation(self) -> tuple[Path, Path]:
+        """The emulator, and what Lambda's runtime brings."""
+        return emulator_binary(), make_runtime_site(self._folder / "runtime")

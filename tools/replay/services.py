@@ -37,11 +37,12 @@ class Calls:
 
 
 class Services:
-    """A context manager: one HTTP server on a loopback port.
+    """A context manager: one HTTP server, on a port that is free.
 
     Args:
         secret: What Secrets Manager holds.
         on_post: Called with the text of each post, after it has been recorded.
+        listen: Address of this machine to listen on.
 
     Attributes:
         calls: All so far.
@@ -50,12 +51,15 @@ class Services:
     Safe to use from several threads.
     """
 
-    def __init__(self, secret: str, on_post: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, secret: str, on_post: Callable[[str], None] = lambda text: None, listen: str = "127.0.0.1"
+    ) -> None:
         self.calls = Calls()
         self.gone: frozenset[str] = frozenset()
         self._secret = secret
         self._on_post = on_post
         self._lock = threading.Lock()
+        self._listen = listen
         services = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -81,14 +85,14 @@ class Services:
             def log_message(self, format: str, *arguments: object) -> None:
                 """Nothing is logged."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((listen, 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="replay-services")
 
     @property
     def url(self) -> str:
         """Base URL, without a path."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://{self._listen}:{self._server.server_port}"
 
     def __enter__(self) -> Services:
         self._thread.start()

@@ -23,12 +23,14 @@ class Table:
 
     Args:
         spec: The table, from the template.
+        listen: Address of this machine to listen on.
     """
 
-    def __init__(self, spec: TableSpec) -> None:
+    def __init__(self, spec: TableSpec, listen: str = "127.0.0.1") -> None:
         self._spec = spec
+        self._listen = listen
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "emissary_lib.local.tables_server"],
+            [sys.executable, "-m", "emissary_lib.local.tables_server", listen],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -42,7 +44,7 @@ class Table:
             line = self._process.stdout.readline()
             if not line:
                 raise ReplayError("the DynamoDB process ended while it started; see its traceback")
-            self.url = f"http://127.0.0.1:{json.loads(line)['port']}"
+            self.url = f"http://{self._listen}:{json.loads(line)['port']}"
             self._client = Session().create_client(
                 "dynamodb", region_name=names.REGION, endpoint_url=self.url,
                 aws_access_key_id="replay", aws_secret_access_key="replay",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
@@ -20,7 +21,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
 from emissary_lib.protocol.errors import ConfigError
-from functions.common.adapters.kept import KeptConnections, Reply
+from functions.common.adapters.kept import Connect, KeptConnections, Reply
 from functions.common.errors import (
     MessageTooLargeError,
     PeerBusyError,
@@ -65,6 +66,7 @@ class PostToConnection:
         credentials: A botocore ``Credentials``.
         timeout: Longest wait for an answer, in seconds; connecting has a limit of its own.
         tls: TLS settings; :func:`trust` if not given.
+        connect: Makes the TCP connections.
 
     Raises:
         ConfigError: If the endpoint is no http or https URL.
@@ -78,6 +80,7 @@ class PostToConnection:
         credentials: Any,
         timeout: float = READ_TIMEOUT,
         tls: ssl.SSLContext | None = None,
+        connect: Connect = socket.create_connection,
     ) -> None:
         url = urlsplit(endpoint)
         if url.scheme not in _DEFAULT_PORTS or not url.hostname:
@@ -91,6 +94,7 @@ class PostToConnection:
             url.port or _DEFAULT_PORTS[url.scheme],
             tls=(tls or trust()) if secure else None,
             timeout=timeout,
+            connect=connect,
         )
 
     def post(self, connection_id: str, text: str) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import http.client
 import select
+import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 #: Longest time to set up a connection, in seconds: some round trips, and room for one lost packet.
@@ -25,6 +26,10 @@ MAX_IDLE: Final = 60.0
 
 #: Idle connections kept, at most; more than the relay's parallel posts.
 _MOST_KEPT: Final = 64
+
+
+#: As ``socket.create_connection``: address and timeout.
+Connect = Callable[[tuple[str, int], float], socket.socket]
 
 
 class Reply(NamedTuple):
@@ -47,13 +52,23 @@ class KeptConnections:
         port: Port.
         tls: TLS settings, or None for plain HTTP.
         timeout: Longest wait for the answer, in seconds.
+        connect: Makes the TCP connections.
     """
 
-    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None, timeout: float) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None,
+        timeout: float,
+        connect: Connect = socket.create_connection,
+    ) -> None:
         self._host = host
         self._port = port
         self._tls = tls
         self._timeout = timeout
+        self._connect = connect
         # The most recently used is used first, so that the others grow old. A deque's ends are atomic.
         self._idle: deque[_Kept] = deque(maxlen=_MOST_KEPT)
 
@@ -93,19 +108,21 @@ class KeptConnections:
             connection.close()
 
     def _fresh(self) -> http.client.HTTPConnection:
+        sock = self._connect((self._host, self._port), CONNECT_TIMEOUT)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_hostname=self._host)
+            sock.settimeout(self._timeout)
+        except BaseException:
+            sock.close()
+            raise
         connection: http.client.HTTPConnection
         if self._tls is None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_TIMEOUT)
+            connection = http.client.HTTPConnection(self._host, self._port)
         else:
-            connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=CONNECT_TIMEOUT, context=self._tls
-            )
-        try:
-            connection.connect()
-        except BaseException:
-            connection.close()
-            raise
-        connection.sock.settimeout(self._timeout)
+            connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
+        connection.sock = sock
         return connection
 
     def _exchange(

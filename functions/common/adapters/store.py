@@ -317,7 +317,7 @@ def _launching(session_id: str, launch: Launch, slots: Sequence[str]) -> Write:
             ":resume": text(launch.resume_token_hash),
             ":now": number(launch.at),
             ":stale": number(launch.at - RELAUNCH_AFTER),
-            ":purge": number(int(launch.at + RECORD_TIME)),
+            ":purge": number(launch.purge_at),
         },
     )
 

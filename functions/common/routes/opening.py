@@ -129,4 +129,11 @@ class Opening:
                 window=window,
             )
         )
-        logs.info("relay launched", session=session.id, key_id=session.key_id, target=str(target))
+        # Who and to where: all that the log has of a session whose end nobody reports.
+        logs.info(
+            "relay launched",
+            session=session.id,
+            key_id=session.key_id,
+            source=session.source,
+            target=str(target),
+        )

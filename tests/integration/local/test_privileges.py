@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,14 +15,10 @@ import botocore.session
 import pytest
 import websocket
 
-from emissary_lib import AuthenticationError, Dialer, EmissaryError, LocalCloud, cli
-from emissary_lib.exit_status import Exit
-from emissary_lib.local import Faults
+from emissary_lib import AuthenticationError, Dialer, LocalCloud
 from emissary_lib.local.iam.privileges import Privileges
-from emissary_lib.local.iam.report import Denial
 from emissary_lib.local.template import read_template
 from emissary_lib.operate.keys import KeySecret
-from emissary_lib.protocol.keepalive import KeepaliveTimes
 from emissary_lib.protocol.keys import Key
 from tests.helpers.cloudside import (
     DIAL,
@@ -33,10 +27,10 @@ from tests.helpers.cloudside import (
     SOON,
     TEMPLATE,
     audit_record,
-    audit_records,
     eventually,
 )
 from tests.helpers.servers import Server, echo
+from tests.integration.local.privileges_run import TELLS_PEERS, exchange, run
 
 pytestmark = LINUX_ONLY
 
@@ -53,9 +47,8 @@ FOR_AWS_ITSELF: Final = {
     ("RelayFunction", "NotByTheCode"),
 }
 
-#: What is done as well as it can be and whose failure no client feels at once: it is in the function's log.
-TELLS_PEERS: Final = ("DisconnectFunction", "PostToPeers")
-BEST_EFFORT: Final = {("DefaultFunction", "CloseReplacedConnections"), TELLS_PEERS}
+#: What is done as well as it can be, so that no client feels its refusal: that alone fails the run.
+UNFELT: Final = {("DefaultFunction", "CloseReplacedConnections"), TELLS_PEERS}
 
 #: No client feels this one either, but a killed session has no audit record without it.
 RECORDS: Final = ("DisconnectFunction", "ReadAndAdvanceSessions")
@@ -65,8 +58,6 @@ REMEMBERED: Final = "ReadKeys"
 
 #: A dial that cannot succeed takes no longer than this, and nobody waits longer for a record, in seconds.
 IN_VAIN: Final = 2.0
-
-KEEPALIVE: Final = KeepaliveTimes(interval=0.5, when_unacked=0.3, deadline=0.5, repeat=0.2)
 
 
 def statements() -> list[tuple[str, str]]:
@@ -91,107 +82,6 @@ def target() -> Iterator[tuple[str, int]]:
         yield address
 
 
-def exchange(sock: socket.socket, data: bytes) -> None:
-    sock.sendall(data)
-    received = b""
-    while len(received) < len(data):
-        more = sock.recv(65_536)
-        assert more, "the tunnel ended"
-        received += more
-    assert received == data
-
-
-def scenario(cloud: LocalCloud, target: tuple[str, int], timeout: float, patience: float) -> str:
-    """All that a stack is used for: sessions, lost WebSockets, a question for health, a kill.
-
-    Args:
-        cloud: The stack.
-        target: Sends back what comes.
-        timeout: For each dial and each answer, in seconds.
-        patience: For the audit record of the killed session, in seconds.
-
-    Returns:
-        The id of the session that ended well.
-    """
-    with Dialer(cloud.url, cloud.key, keepalive=KEEPALIVE) as dialer:
-        ended = cut_and_closed(cloud, dialer, target, timeout)
-        killed(cloud, dialer, target, timeout, patience)
-        return ended
-
-
-def cut_and_closed(cloud: LocalCloud, dialer: Dialer, target: tuple[str, int], timeout: float) -> str:
-    """Dial, echo, lose WebSockets with and without notice, come back, close; the session's id."""
-    with dialer.dial(target, timeout) as sock:
-        sock.settimeout(timeout)
-        info = sock.session
-        assert info is not None
-        exchange(sock, b"hello")
-        assert dialer.health(timeout).key_ids == (cloud.key.key_id,)
-        # The gateway still holds this one when its owner comes back, and $default closes it.
-        assert cloud.cut("dialer", "silent") == 1
-        exchange(sock, b"after a silent death")
-        with nobody_let_in(cloud):  # else the dialer may be back before $disconnect has looked
-            before = told_by_disconnect(cloud)
-            assert cloud.cut("dialer", "reset", -1) == 1
-            eventually(lambda: told_by_disconnect(cloud) > before or None, "$disconnect")
-        exchange(sock, b"after a cut")
-        assert cloud.cut("relay", "reset", -1) == 1
-        exchange(sock, b"after another cut")
-        sock.shutdown(socket.SHUT_WR)
-        assert sock.recv(1) == b""
-        return info.id
-
-
-def killed(
-    cloud: LocalCloud, dialer: Dialer, target: tuple[str, int], timeout: float, patience: float
-) -> None:
-    """Dial, be killed by an operator, and be recorded, once."""
-    (table,) = cloud.tables.values()
-    with dialer.dial(target, timeout) as sock, pytest.MonkeyPatch.context() as environment:
-        sock.settimeout(timeout)
-        exchange(sock, b"hello")
-        info = sock.session
-        assert info is not None
-        for name, value in cloud.operator.items():
-            environment.setenv(name, value)
-        command = ["sessions", "kill", info.id, "--table", table, "--url", cloud.url]
-        assert cli.main(command) == Exit.OK
-        with pytest.raises(ConnectionResetError):
-            sock.recv(1)
-    deadline = time.monotonic() + patience
-    while not (records := audit_records(cloud, info.id)):
-        if time.monotonic() > deadline:
-            raise TimeoutError("the killed session has no audit record")
-        time.sleep(0.01)
-    assert [each["code"] for each in records] == ["KILLED"]
-
-
-@contextlib.contextmanager
-def nobody_let_in(cloud: LocalCloud) -> Iterator[None]:
-    cloud.set_faults(Faults(connect_429=1.0))
-    try:
-        yield
-    finally:
-        cloud.set_faults(Faults())
-
-
-def told_by_disconnect(cloud: LocalCloud) -> int:
-    """How often $disconnect has posted to a peer, or was refused something."""
-    posts = [each for each in cloud.permissions() if (each.function, each.name) == TELLS_PEERS]
-    refused = [each for each in cloud.denials() if each.function == TELLS_PEERS[0]]
-    return sum(posts[0].actions.values()) + len(refused)
-
-
-def denial(cloud: LocalCloud, function: str, before: int) -> Denial:
-    """Wait for a refusal of a call of ``function``."""
-
-    def ask() -> Denial | None:
-        new = cloud.denials()[before:]
-        return next((each for each in new if each.function == function), None)
-
-    return eventually(ask, f"a refusal of {function}")
-
-
 @contextlib.contextmanager
 def without(cloud: LocalCloud, function: str, name: str) -> Iterator[None]:
     cloud.withdraw(function, name)
@@ -208,19 +98,13 @@ def without(cloud: LocalCloud, function: str, name: str) -> Iterator[None]:
 def test_a_run_needs_every_permission_and_nothing_that_is_not_granted(
     cloud: LocalCloud, target: tuple[str, int]
 ) -> None:
-    try:
-        session = scenario(cloud, target, DIAL, SOON)
-    except Exception as exc:
-        for each in cloud.denials():
-            exc.add_note(each.message)
-        raise
+    session = run(cloud, target, DIAL, SOON)
     assert audit_record(cloud, session)["code"] == "OK"
 
     def unused() -> dict[tuple[str, str], list[str]]:
         return {(each.function, each.name): each.unused for each in cloud.permissions() if each.unused}
 
-    # $disconnect of the last connection may still be running.
-    eventually(lambda: set(unused()) == FOR_AWS_ITSELF or None, "the use of every permission")
+    assert set(unused()) == FOR_AWS_ITSELF
     assert cloud.denials() == []
 
 
@@ -228,35 +112,32 @@ def test_a_run_needs_every_permission_and_nothing_that_is_not_granted(
 def test_without_any_one_statement_a_run_fails_and_names_it(
     cloud: LocalCloud, target: tuple[str, int], function: str, name: str
 ) -> None:
-    before = len(cloud.denials())
     seen = len(cloud.logs(function))
-    failed = None
+    unfelt = (function, name) in UNFELT
+    timeout = DIAL if unfelt or (function, name) == RECORDS else IN_VAIN
     with without(cloud, function, name):
-        essential = (function, name) not in BEST_EFFORT
-        timeout = DIAL if (function, name) in BEST_EFFORT | {RECORDS} else IN_VAIN
-        try:
-            scenario(cloud, target, timeout, IN_VAIN if essential else SOON)
-        except (EmissaryError, OSError) as exc:
-            failed = exc
-        refused = denial(cloud, function, before)
+        with pytest.raises(PermissionError) as caught:
+            run(cloud, target, timeout, SOON if unfelt else IN_VAIN)
         # The function was told so, in the form its SDK knows, and logged it.
         told = ("AccessDenied", "ForbiddenException", "KeysUnavailable")
         eventually(
             lambda: any(word in cloud.logs(function)[seen:] for word in told) or None,
             "the refusal in the log",
         )
-    assert (failed is not None) == essential
-    if (function, name) == RECORDS:
-        assert str(failed) == "the killed session has no audit record", "and nothing else is wrong"
-    assert refused.message == (
-        f"{function} may not {refused.action} on {refused.resource}: "
-        f"no statement of its policies in template.yaml allows it; {name} would, but is withdrawn"
+    who, _, why = str(caught.value).partition(" may not ")
+    assert who == f"AccessDenied: {function}"
+    assert why.endswith(
+        f": no statement of its policies in template.yaml allows it; {name} would, but is withdrawn"
     )
+    felt = caught.value.__cause__
+    assert (felt is None) == unfelt
+    if (function, name) == RECORDS:
+        assert str(felt) == "the killed session has no audit record", "and nothing else is wrong"
 
 
 def test_every_statement_is_needed_by_our_code_or_listed_as_what_aws_uses() -> None:
     assert len(set(statements())) == len(statements())
-    assert set(statements()) >= FOR_AWS_ITSELF | BEST_EFFORT | {RECORDS}
+    assert set(statements()) >= FOR_AWS_ITSELF | UNFELT | {RECORDS}
     services = {"logs", "ec2"}
     read = Privileges(read_template(TEMPLATE, PARAMETERS).functions.values()).permissions()
     of_aws = {

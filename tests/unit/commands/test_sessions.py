@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
 import pytest
 
 from emissary_lib import cli
 from emissary_lib.exit_status import Exit
+from emissary_lib.operate import killing
 from emissary_lib.operate.notice import callback_endpoint
+from emissary_lib.operate.sessions import SessionFacts
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.frames import FrameType, decode
 from emissary_lib.protocol.payloads import Ended
 from functions.common.adapters.store import DynamoSessionStore
+from functions.common.session import Step
 from tests.helpers.events import DIALER, RELAY, SESSION
 from tests.unit.functions.adapters.callback_server import CallbackServer
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo
-from tests.unit.functions.adapters.steps import other
+from tests.unit.functions.adapters.steps import ENDING, other
 from tests.unit.operate.conftest import aws, dynamo, dynamo_server, real
 from tests.unit.operate.sessions_now import alive
 
@@ -91,8 +94,8 @@ def test_a_kill_tells_the_relay_and_then_the_dialer(
 
 
 @pytest.mark.parametrize(
-    ("status", "outcome", "requests"),
-    [(410, "gone", {"POST"}), (403, "not reached", {"POST", "DELETE"})],
+    ("status", "outcome", "requests", "ends"),
+    [(410, "gone", {"POST"}, Exit.OK), (403, "not reached", {"POST", "DELETE"}, Exit.NOT_DONE)],
 )
 def test_a_side_that_cannot_be_told_is_named(
     gateway: CallbackServer,
@@ -101,14 +104,17 @@ def test_a_side_that_cannot_be_told_is_named(
     status: int,
     outcome: str,
     requests: set[str],
+    ends: Exit,
 ) -> None:
     alive(real)
     gateway.status = status
     gateway.error_type = {410: "GoneException", 403: "ForbiddenException"}[status]
-    assert run("kill", SESSION, "--json") == Exit.OK
-    (said,) = json.loads(capsys.readouterr().out)
-    assert (said["relay"], said["dialer"]) == (outcome, outcome)
+    assert run("kill", SESSION, "--json") == ends
+    printed = capsys.readouterr()
+    (said,) = json.loads(printed.out)
+    assert (said["outcome"], said["relay"], said["dialer"]) == ("killed", outcome, outcome)
     assert {each.method for each in gateway.asked} == requests
+    assert ("relay and dialer could be neither told nor cut off" in printed.err) == (ends is Exit.NOT_DONE)
 
 
 def test_all_sessions_of_a_key_can_be_killed(
@@ -120,6 +126,91 @@ def test_all_sessions_of_a_key_can_be_killed(
     assert capsys.readouterr().out.splitlines() == [f"{SESSION[:16]} killed; relay: told, dialer: told"]
     assert run("kill", "--key", "1") == Exit.NOT_DONE
     assert "no session of key 1 is alive" in capsys.readouterr().err
+
+
+def three(store: DynamoSessionStore) -> list[str]:
+    """The ids of three open sessions of key 1, in the order in which they are killed: the newest first."""
+    return [alive(store, session).id for session in (other(1), other(2), other(3))][::-1]
+
+
+def ends_by_itself(store: DynamoSessionStore, session: str) -> Callable[[], object]:
+    return lambda: store.end(session, ENDING, Step.END)
+
+
+def outcomes(capsys: pytest.CaptureFixture[str]) -> list[tuple[str, str]]:
+    return [(each["session"], each["outcome"]) for each in json.loads(capsys.readouterr().out)]
+
+
+def test_a_session_that_ends_meanwhile_keeps_no_other_of_its_key_alive(
+    gateway: CallbackServer, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = three(real)
+    gateway.meanwhile = ends_by_itself(real, second)
+    assert run("kill", "--key", "1", "--json") == Exit.OK
+    assert outcomes(capsys) == [(first, "killed"), (second, "had ended already"), (third, "killed")]
+    ended = real.session(second)
+    assert ended is not None and ended.ending == ENDING
+    assert len(gateway.asked) == 4, "nobody is told of a kill that was none"
+
+
+def test_a_session_that_is_named_and_has_ended_is_an_error_and_the_others_are_killed(
+    gateway: CallbackServer, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = three(real)
+    ends_by_itself(real, second)()
+    assert run("kill", second, third, "--key", "1") == Exit.NOT_DONE
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [
+        f"{second[:16]} had ended already",
+        f"{third[:16]} killed; relay: told, dialer: told",
+        f"{first[:16]} killed; relay: told, dialer: told",
+    ]
+    assert printed.err == f"emissary: session {second[:16]} had ended already\n"
+
+
+def test_a_session_that_is_meant_twice_is_killed_once(
+    gateway: CallbackServer, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alive(real)
+    assert run("kill", SESSION, SESSION[:12], "--key", "1", "--json") == Exit.OK
+    assert outcomes(capsys) == [(SESSION, "killed")]
+
+
+def test_what_aws_refuses_for_one_session_is_told_and_the_others_are_killed(
+    gateway: CallbackServer, aws: Dynamo, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = three(real)
+    gateway.meanwhile = lambda: setattr(aws, "conflicts", 1)
+    assert run("kill", "--key", "1", "--json") == Exit.NOT_DONE
+    printed = capsys.readouterr()
+    said = json.loads(printed.out)
+    assert [each["outcome"] for each in said] == ["killed", "not killed", "killed"]
+    assert said[1]["cause"].startswith("AWS refused UpdateItem: TransactionConflictException")
+    assert f"session {second[:16]} was not killed: AWS refused UpdateItem" in printed.err
+    assert [real_code(real, each) for each in (first, second, third)] == [Code.KILLED, None, Code.KILLED]
+
+
+def test_who_has_been_killed_is_said_even_if_the_command_is_interrupted(
+    aws: Dynamo, real: DynamoSessionStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *_ = three(real)
+    told: list[str] = []
+
+    def interrupted(_client: object, session: SessionFacts) -> dict[str, str]:
+        if told:
+            raise KeyboardInterrupt
+        told.append(session.id)
+        return {"relay": "told", "dialer": "told"}
+
+    monkeypatch.setattr(killing, "tell_ended", interrupted)
+    assert run("kill", "--key", "1", "--json", "--url", "wss://example/emissary") == Exit.INTERRUPTED
+    assert outcomes(capsys) == [(first, "killed")]
+
+
+def real_code(store: DynamoSessionStore, session: str) -> Code | None:
+    found = store.session(session)
+    assert found is not None
+    return None if found.ending is None else found.ending.code
 
 
 def test_a_session_that_is_not_there_kills_nothing(

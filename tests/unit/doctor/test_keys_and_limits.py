@@ -36,7 +36,10 @@ def test_keys_and_sessions_are_told() -> None:
 
 @pytest.mark.parametrize(
     ("change", "parameter"),
-    [({"usage": Usage(50, 50)}, "MaxSessions"), ({"key_usage": Usage(5, 5)}, "MaxSessionsPerKey")],
+    [
+        ({"usage": Usage(50, 50)}, "MaxSessions or RelayConcurrency"),
+        ({"key_usage": Usage(5, 5)}, "MaxSessionsPerKey"),
+    ],
 )
 def test_a_limit_that_is_reached_is_a_warning(change: dict[str, Usage], parameter: str) -> None:
     found = told(dataclasses.replace(HEALTH, **change))  # type: ignore[arg-type]

@@ -77,7 +77,18 @@ def test_limits_of_sessions_are_none_unless_given() -> None:
     assert (default.max_sessions, default.max_sessions_per_key) == (20, 5)
 
 
+@pytest.mark.parametrize(
+    ("sessions", "relays", "most"), [(0, 0, 0), (5, 0, 5), (0, 5, 5), (5, 3, 3), (3, 5, 3), (4, 4, 4)]
+)
+def test_there_are_never_more_sessions_than_relays_that_may_run(
+    sessions: int, relays: int, most: int
+) -> None:
+    given = {"EMISSARY_MAX_SESSIONS": str(sessions), "EMISSARY_RELAY_CONCURRENCY": str(relays)}
+    assert config.default_settings({**GOOD, **given}).max_sessions == most
+
+
+@pytest.mark.parametrize("name", ["EMISSARY_MAX_SESSIONS", "EMISSARY_RELAY_CONCURRENCY"])
 @pytest.mark.parametrize("text", ["-1", "1.5", "many", "1001", "²"])
-def test_a_limit_that_is_no_number_in_range_is_a_fault(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"EMISSARY_MAX_SESSIONS: .* from 0 \(no limit\) to 1000"):
-        config.default_settings({**GOOD, "EMISSARY_MAX_SESSIONS": text})
+def test_a_limit_that_is_no_number_in_range_is_a_fault(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}: .* from 0 \(no limit\) to 1000"):
+        config.default_settings({**GOOD, name: text})

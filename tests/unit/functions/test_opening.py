@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import logging
 import random
 
 import pytest
@@ -36,6 +37,22 @@ def test_a_whole_opening_launches_a_relay_and_posts_nothing() -> None:
     session = bridge.session
     assert session.state is State.INVOKED
     assert (session.target, session.invoked_at) == ("db.internal:5432", NOW)
+
+
+def test_the_log_says_who_and_to_where_from_the_launch_on(caplog: pytest.LogCaptureFixture) -> None:
+    """Of a session whose end nobody reports, and whose $disconnects get lost, it has nothing else."""
+    bridge = Bridge()
+    with caplog.at_level(logging.INFO, logger="emissary"):
+        bridge.launch()
+    (line,) = (each.__dict__ for each in caplog.records if each.message == "relay launched")
+    session = bridge.session
+    assert {name: line[name] for name in ("session", "key_id", "source", "target")} == {
+        "session": session.id,
+        "key_id": 1,
+        "source": session.source,
+        "target": "db.internal:5432",
+    }
+    assert session.source
 
 
 def test_the_launch_event_is_complete() -> None:

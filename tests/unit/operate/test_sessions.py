@@ -71,7 +71,11 @@ def test_a_session_past_its_time_is_lost(
     clock.now = CLAIM.at + stored.RELAY_TIME + 1
     (found,) = table.list()
     assert (found.state, found.ended, found.alive) == ("lost", CLAIM.at + stored.RELAY_TIME, False)
+    assert (found.key_id, found.target, found.code) == (1, "db.internal:5432", None)
     assert table.list(alive=True) == []
+    session = real.session(SESSION)
+    assert session is not None and found.ended is not None
+    assert session.purge_at >= found.ended + stored.RECORD_TIME, "it is listed for as long as any other"
 
 
 def test_what_never_named_a_target_is_listed_only_on_demand(
@@ -88,8 +92,10 @@ def test_the_newest_is_first_and_many_pages_are_read(
     for number in range(5):
         real.create(dataclasses.replace(other(number), started=NOW + number))
     paginator = client.get_paginator
-    client.get_paginator = lambda name: Small(paginator(name))
+    small = Small(paginator("scan"))
+    client.get_paginator = lambda name: small
     assert [each.started - NOW for each in table.list(everything=True)] == [4, 3, 2, 1, 0]
+    assert small.asked["ConsistentRead"] is True, "else whoever has just been let in may be missing"
 
 
 class Small:
@@ -97,8 +103,10 @@ class Small:
 
     def __init__(self, paginator: Any) -> None:
         self._paginator = paginator
+        self.asked: dict[str, Any] = {}
 
     def paginate(self, **arguments: Any) -> Any:
+        self.asked = arguments
         return self._paginator.paginate(**arguments, PaginationConfig={"PageSize": 2})
 
 
@@ -148,6 +156,7 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
     if step == "open":
         real.claim(CLAIM)
     killed = table.kill(table.find(SESSION))
+    assert killed is not None
     assert (killed.state, killed.code, killed.ended) == ("ended", Code.KILLED, clock.now)
     session = real.session(SESSION)
     assert session is not None and session.ending is not None
@@ -166,18 +175,47 @@ def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_ot
     assert real.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2)) is State.ENDED
     outcome = real.end(SESSION, ENDING, Step.END)
     assert not outcome.done
-    assert killed.code is Code.KILLED
+    assert killed is not None and killed.code is Code.KILLED
 
 
 def test_a_session_that_has_ended_cannot_be_killed(real: DynamoSessionStore, table: SessionTable) -> None:
     opened(real)
     found = table.find(SESSION)
     real.end(SESSION, ENDING, Step.END)
-    with pytest.raises(OperationError, match="has ended already"):
-        table.kill(found)
+    assert table.kill(found) is None
     session = real.session(SESSION)
     assert session is not None
     assert session.ending == ENDING
+
+
+def test_a_kill_whose_answer_was_lost_is_done_all_the_same(
+    dynamo: Dynamo, real: DynamoSessionStore, table: SessionTable
+) -> None:
+    opened(real)
+    found = table.find(SESSION)
+    dynamo.lose_answers = 1
+    killed = table.kill(found)
+    assert killed is not None
+    assert (killed.code, killed.connections) == (Code.KILLED, {"dialer": DIALER, "relay": RELAY})
+
+
+def test_a_slot_that_cannot_be_given_back_does_not_hide_the_kill(
+    client: Any, real: DynamoSessionStore, table: SessionTable
+) -> None:
+    real.create(NEW)
+    real.launch(SESSION, dataclasses.replace(LAUNCH, limits=(Limit(5),)))
+    found = table.find(SESSION)
+    update = client.update_item
+
+    def refused(**arguments: Any) -> Any:
+        if arguments["Key"]["pk"]["S"].startswith("L#"):
+            arguments["TableName"] = "nowhere"
+        return update(**arguments)
+
+    client.update_item = refused
+    killed = table.kill(found)
+    assert killed is not None and killed.code is Code.KILLED
+    assert real.in_use(Limit(5), NOW + 2) == 1
 
 
 def test_a_slot_that_another_session_has_is_let_alone(
@@ -198,7 +236,8 @@ def test_a_slot_that_another_session_has_is_let_alone(
 def test_a_side_that_has_left_is_none_to_tell(real: DynamoSessionStore, table: SessionTable) -> None:
     opened(real)
     real.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
-    assert table.kill(table.find(SESSION)).connections == {"relay": RELAY}
+    killed = table.kill(table.find(SESSION))
+    assert killed is not None and killed.connections == {"relay": RELAY}
 
 
 def test_what_both_sides_call_by_name_is_the_same() -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from emissary_lib.protocol import constants
 from emissary_lib.protocol.frames import CARRIES_POSITION, COPIED, Flag, FrameType
+from functions.common import session
 from functions.common.session import CONNECT_TIME
+from functions.relay import service
 
 TEXT = (pathlib.Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
 DOCUMENT = " ".join(TEXT.split())
@@ -60,6 +62,9 @@ TABLE = re.findall(r"\| (\d+) \| ([A-Z]+) \| ([a-z;, A-Z]+) \| ", DOCUMENT.parti
         ("CLOCK_SKEW", 900.0, "date more than 15 minutes off"),
         ("MAX_OPENING_FRAGMENTS", 1024, "at most **1,024** fragments"),
         ("MAX_OPENING_BYTES", 4096, "below offset **4,096**"),
+        ("OPENING_TIME", 60.0, "when the opening expires: **60 s** after the door's answer"),
+        ("ATTEMPT_TIMEOUT", 10.0, "one attempt takes at most **10 s**"),
+        ("END_MARGIN", 5.0, "At the end (5 s before Lambda's limit) the relay resets"),
         ("RELAUNCH_AFTER", 5.0, "unclaimed for more than **5 s**"),
         ("HEALTH_INTERVAL", 1.0, "The question is repeated every **1 s** until it is answered"),
         ("CLAIM_DEADLINE", 10.0, "tries again for at most **10 s**"),
@@ -98,6 +103,11 @@ def test_a_relays_first_connection_is_kept_as_long_as_connect_may_take_to_answer
     generations = DOCUMENT.partition("### 5.1 ")[2].partition("### 5.2 ")[0]
     assert "first connection is not forgotten within **20 s** of its claim" in generations
     assert CONNECT_TIME == 20
+
+
+def test_what_keeps_a_number_of_the_protocols_has_the_documents() -> None:
+    assert session.OPENING_TIME == constants.OPENING_TIME
+    assert service.END_MARGIN == constants.END_MARGIN
 
 
 def test_ping_is_repeated_within_the_deadline() -> None:

@@ -72,3 +72,29 @@ def test_our_own_silence_is_broken_though_the_peer_is_heard() -> None:
     watch.spoke(300.0)
     watch.heard(310.0)
     assert watch.next_timeout(None) == 540.0
+
+
+def test_a_standstill_is_asked_about_at_once_however_little_of_it_the_timers_saw() -> None:
+    watch = Keepalive(TIMES, 0.0)
+    watch.heard(10.0)
+    watch.stood_still()
+    assert watch.handle_timeout(10.1, None) is Beat.PING
+    assert watch.handle_timeout(30.1, None) is Beat.LINK_DEAD
+
+
+def test_a_question_from_before_a_standstill_is_asked_anew_with_all_its_time() -> None:
+    """Symptom: an answer that nobody could read while the host slept would have counted as none."""
+    watch = Keepalive(TIMES, 0.0)
+    assert watch.handle_timeout(240.0, None) is Beat.PING
+    watch.stood_still()
+    assert watch.handle_timeout(2040.0, None) is Beat.PING
+    assert watch.handle_timeout(2045.0, None) is Beat.PING
+    assert watch.handle_timeout(2060.0, None) is Beat.LINK_DEAD
+
+
+def test_a_connection_that_was_replaced_after_a_standstill_needs_no_question() -> None:
+    watch = Keepalive(TIMES, 0.0)
+    watch.stood_still()
+    assert watch.handle_timeout(1.0, None, asking=False) is Beat.NOTHING
+    watch.restarted(2.0)
+    assert watch.next_timeout(None) == 242.0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
@@ -18,6 +20,7 @@ from emissary_lib.exceptions import GatewayUnreachableError, LinkClosedError, Tr
 from emissary_lib.local.certificates import Certificates, create_certificates
 from emissary_lib.protocol.constants import MAX_FRAGMENT, MAX_MESSAGE, SUBPROTOCOL
 from emissary_lib.transport.websocket import WebSocketTransport, connect
+from tests.helpers.servers import BlackHole
 from tests.helpers.ws_server import (
     BINARY,
     CLOSE,
@@ -367,3 +370,26 @@ def test_the_callers_own_tls_context_is_used_and_left_alone(certificates: Certif
         transport.release()
         assert server.requests[0].headers["x-test"] == "1"
     assert len(context.get_ca_certs()) == 1  # the system's were not added
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_gateway_one_of_whose_addresses_swallows_everything_is_reached_at_another(
+    certificates: Certificates, secure: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a VPC whose only way out is IPv6, where IPv4 may come first."""
+    context = certificates.server_context() if secure else None
+    with BlackHole() as swallowing, WsServer(ssl_context=context) as server:
+        url = server.url.replace("127.0.0.1", "localhost")
+        there = ("127.0.0.1", urlsplit(url).port)
+
+        def both(host: str, port: int, **_options: object) -> list[object]:
+            assert (host, port) == ("localhost", there[1])
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in (swallowing, there)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", both)
+        began = time.monotonic()
+        trusted = certificates.client_context() if secure else None
+        transport = connect(url, headers={}, deadline=Deadline(PATIENCE), ssl_context=trusted)
+        assert time.monotonic() - began < PATIENCE / 2
+        transport.abort()
+        transport.release()

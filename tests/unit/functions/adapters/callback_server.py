@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -28,6 +29,7 @@ class CallbackServer:
         status: What is answered.
         hang_up: So many of the next requests are read and then answered by closing the connection.
         silent: While set, requests are read and not answered until :meth:`close`.
+        meanwhile: Called once, when the next request is there and not yet answered.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -36,6 +38,7 @@ class CallbackServer:
         self.hang_up = 0
         self.silent = False
         self.error_type = ""
+        self.meanwhile: Callable[[], object] | None = None
         self._over = threading.Event()
         owner = self
 
@@ -50,6 +53,9 @@ class CallbackServer:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 owner.asked.append(Asked(self.command, self.path, headers, body, self.client_address[1]))
+                meanwhile, owner.meanwhile = owner.meanwhile, None
+                if meanwhile is not None:
+                    meanwhile()
                 if owner.silent:
                     owner._over.wait(30)
                 if owner.silent or owner.hang_up:

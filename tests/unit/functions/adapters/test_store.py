@@ -130,7 +130,7 @@ def test_a_launch_goes_to_invoked(store: SessionStore) -> None:
         relay_token_hash="relay hash",
         resume_token_hash="resume hash",
         invoked_at=NOW + 1,
-        purge_at=int(NOW + 1 + RECORD_TIME),
+        purge_at=int(NOW + 1 + 60 + 900 + 7 * 86_400),
     )
 
 
@@ -142,6 +142,16 @@ def test_a_second_launch_needs_five_seconds_and_an_opening_that_lives(
     again = Launch("db.internal:5432", "second", "second", LAUNCH.at + after)
     assert store.launch(SESSION, again).done is done
     assert now_stored(store).relay_token_hash == ("second" if done else "relay hash")
+
+
+def test_a_session_whose_end_nobody_notes_is_kept_as_long_as_any_other(store: SessionStore) -> None:
+    late = dataclasses.replace(CLAIM, at=NEW.expires - 0.25)
+    launched(store)
+    store.claim(late)
+    session = now_stored(store)
+    lost = session.loss(session.expires + 1)
+    assert lost is not None and lost.at == late.at + 900
+    assert session.purge_at >= int(lost.at + RECORD_TIME)
 
 
 def test_a_launch_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:

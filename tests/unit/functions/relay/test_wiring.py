@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,7 @@ from emissary_lib.protocol.errors import ConfigError
 from functions.relay.launch import Launch
 from functions.relay.wiring import RelayFunction
 from tests.helpers.events import load_event
+from tests.helpers.servers import BlackHole
 from tests.unit.functions.relay.world import example_launch
 
 
@@ -88,6 +91,29 @@ def test_relay_posts_under_its_own_stage_whatever_the_connection_is_called(api: 
     assert api.requests == [
         ("POST", "/emissary/@connections/..%2F..%2F%40evil.example%2F%3F%23", ""),
     ]
+
+
+def test_relay_reaches_its_api_though_the_first_address_swallows_everything(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a VPC whose only way out is an egress-only internet gateway, where IPv4 may come first."""
+    there = api.server_address[:2]
+    environ = {name: value.replace("127.0.0.1", "localhost") for name, value in api.environ.items()}
+    launch = dataclasses.replace(Launch.parse(load_event("relay_start")), expires=1e12)
+    with BlackHole() as swallowing:
+
+        def both(*_asked: object, **_options: object) -> list[object]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in (swallowing, there)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", both)
+        relay = RelayFunction(environ).relay
+        began = time.monotonic()
+        assert relay.serve(launch, 100.0) is None
+        assert time.monotonic() - began < 1.9  # a timeout is 2 s, or more
+        began = time.monotonic()
+        relay.poster.post("connection=", "text")
+        assert time.monotonic() - began < 1.9
+    assert [method for method, _path, _session in api.requests] == ["GET", "POST"]
 
 
 def test_outside_lambda_warming_up_does_nothing() -> None:

@@ -1,0 +1,87 @@
+"""When a tunnel lets go of its socket, and when it returns whatever is still to be said.
+
+A relay costs money for as long as it runs, and is killed at Lambda's limit; so it waits neither without end
+for a target that does not take its bytes, nor for a bridge that does not confirm the end of a session.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+#: How long a socket that is waited for with an end is given, once its session is cut off, to take what had
+#: arrived before; in seconds (docs/protocol.md section 6).
+LINGER: Final = 5.0
+
+#: Seconds between two looks at whether the kernel has passed on what it was given: no event tells of that.
+_LOOK: Final = 0.05
+
+
+@dataclass
+class Parting:
+    """The times of one tunnel, in seconds on its clock.
+
+    Attributes:
+        stop_at: When to wait no longer for a socket that does not take its bytes. After the session was cut
+            off that is :data:`LINGER` later at most. Infinity for no end: nobody pays for the wait.
+        leave_at: When to return though the bridge has not confirmed the end.
+        linger: The longest wait for the socket after a clean end, where ``stop_at`` has one.
+    """
+
+    stop_at: float = math.inf
+    leave_at: float = math.inf
+    linger: float = math.inf
+    _cut_off: bool = False
+    _ended: bool = False
+
+    def cut_off(self, now: float, *, linger: float = LINGER) -> None:
+        """The session was cut off: its socket is to be reset, ``linger`` seconds from now at the latest."""
+        self._cut_off = True
+        self._within(now, linger)
+
+    def finished(self, now: float) -> None:
+        """The session is over, well or not, and nothing is left to be said."""
+        self._ended = True
+        self._within(now, self.linger)
+
+    def _within(self, now: float, seconds: float) -> None:
+        if self.stop_at < math.inf:
+            self.stop_at = min(self.stop_at, now + seconds)
+
+    def patience(self, now: float) -> float | None:
+        """Seconds that the socket may still take; ``None`` for no end."""
+        return None if self.stop_at == math.inf else self.stop_at - now
+
+    def resets(self, now: float, *, taken: bool) -> bool:
+        """Whether to reset the socket now, even before the bridge has confirmed that the session is cut off.
+
+        Whoever is to be told may take long to be told, and a database must not go on meanwhile with what
+        nobody is there for any more.
+
+        Args:
+            now: The time.
+            taken: Whether the socket's peer holds all that arrived for it.
+        """
+        return self._cut_off and self.stop_at < math.inf and (taken or now >= self.stop_at)
+
+    def over(self, now: float, *, delivered: bool) -> bool:
+        """Whether the tunnel is to return.
+
+        Args:
+            now: The time.
+            delivered: Whether the socket was given all that arrived for it.
+        """
+        return now >= self.leave_at or (self._ended and (delivered or now >= self.stop_at))
+
+    def next_timeout(self, now: float, *, waits: bool) -> float:
+        """When one of these may have changed of itself.
+
+        Args:
+            now: The time.
+            waits: Whether nothing but the kernel's passing on is waited for.
+        """
+        if not (self._cut_off or self._ended) or now >= self.stop_at:
+            return self.leave_at
+        looks = self._cut_off and waits and self.stop_at < math.inf
+        return min(self.leave_at, self.stop_at, now + _LOOK if looks else math.inf)

@@ -1,0 +1,137 @@
+"""What a tunnel takes of both sides' memory while nobody reads at either end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import Any, Final
+
+from emissary_lib import LocalCloud
+from emissary_lib.protocol.constants import DEFAULT_CAPACITY
+from emissary_lib.protocol.keys import format_keys
+from tests.helpers.cloudside import LINUX_ONLY, ROOT, SOON
+from tests.helpers.servers import Server
+from tests.soak import leaks
+
+pytestmark = LINUX_ONLY
+
+#: Most memory, in bytes: of a dialer for one stream beyond its window; of a relay in all, half of what the
+#: template gives it.
+DIALER: Final = 16_000_000
+RELAY: Final = 128_000_000
+
+#: What either end writes at most, in bytes: too much to be kept by either side.
+OFFERED: Final = 200_000_000
+
+#: No more has been written for so long, in seconds: both ends have stopped.
+STILL: Final = 1.0
+
+#: A client that writes as much as it can and reads nothing. Given a line, it waits until it writes no more;
+#: then it says how much it has written, and the most that this took of its memory, in bytes.
+CLIENT = """
+import gc
+import json
+import os
+import sys
+import threading
+from emissary_lib import Dialer
+from emissary_lib.config import ClientConfig
+from pathlib import Path
+from tests.integration.test_memory import Pour
+from tests.soak.leaks import peak_memory, resident_memory
+config = ClientConfig.from_env(os.environ)
+with Dialer(config.url, config.key) as dialer:
+    with dialer.dial(sys.argv[1], 60) as sock:  # so that what is loaded once is not taken for the stream's
+        sock.sendall(bytes(1_000_000))
+    with dialer.dial(sys.argv[1], 60) as sock:
+        pour = Pour(sock)
+        gc.collect()
+        before = resident_memory()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew; proc(5)
+        threading.Thread(target=pour.run, daemon=True).start()
+        for _line in sys.stdin:
+            pour.wait_until_still()
+            taken = (peak_memory() - before) * 1e6
+            print(json.dumps({"written": pour.written, "taken": taken}), flush=True)
+"""
+
+
+class Pour:
+    """Writes to a socket, until it has written :data:`OFFERED` bytes or is cut off."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.written = 0
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while self.written < OFFERED:
+                self.written += self._sock.send(bytes(65_536))
+
+    def wait_until_still(self) -> None:
+        last, since = -1, time.monotonic()
+        while time.monotonic() < since + STILL:
+            if self.written != last:
+                last, since = self.written, time.monotonic()
+            time.sleep(0.02)  # nobody tells that nothing happens
+
+
+class Deaf:
+    """A target that writes and does not read; its first client's bytes it reads to the end."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.pour: Pour | None = None
+        self._first = True
+
+    def __call__(self, connection: socket.socket) -> None:
+        if self._first:
+            self._first = False
+            while connection.recv(65_536):
+                pass
+            return
+        self.pour = Pour(connection)
+        self.pour.run()
+        self.over.wait()
+
+
+def asked(client: subprocess.Popen[str]) -> Any:
+    assert client.stdin is not None and client.stdout is not None
+    client.stdin.write("\n")
+    client.stdin.flush()
+    return json.loads(client.stdout.readline())
+
+
+def test_readers_that_stop_bound_the_memory_of_both_sides(cloud: LocalCloud) -> None:
+    deaf = Deaf()
+    with Server(deaf) as (host, port):
+        environ = {"EMISSARY_URL": cloud.url, "EMISSARY_AUTH_KEYS": format_keys([cloud.key])}
+        client = subprocess.Popen(
+            [sys.executable, "-c", CLIENT, f"{host}:{port}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+        )
+        try:
+            asked(client)
+            assert deaf.pour is not None
+            deaf.pour.wait_until_still()  # what comes from there was perhaps in the way of the client's
+            found = asked(client)
+            (relay,) = leaks.relays(cloud.pid, [port])
+            relays = leaks.peak_memory(relay) * 1e6
+        finally:
+            deaf.over.set()
+            client.kill()
+            client.communicate(timeout=SOON)
+    assert found["taken"] < DEFAULT_CAPACITY + DIALER
+    assert relays < RELAY
+    assert DEFAULT_CAPACITY < found["written"] < OFFERED  # there was something to keep, and it was not kept
+    assert DEFAULT_CAPACITY < deaf.pour.written < OFFERED

@@ -1,0 +1,74 @@
+"""Which errors the faults of a soak can explain, and how many of them.
+
+A tunnel outlives cuts, losses, throttles and the death of any function but its relay. So a session that was
+cut off though its relay lived is a coincidence of several faults within one grace, or a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tests.soak.evidence import Evidence
+from tests.soak.tally import Tally
+
+#: How a dial may fail: its time ran out, or did within the pause after one of these, which are tried again
+#: (emissary_lib/opening.py).
+DIAL_ERRORS: Final = frozenset(
+    {
+        "DialTimeoutError/TARGET_TIMED_OUT",
+        "AnswerLostError",
+        "LinkClosedError",
+        *(f"GatewayRefusedError/{status}" for status in (429, 500, 502, 503, 504)),
+        *(f"DialError/{code}" for code in ("DIALER_GONE", "RELAY_GONE", "OPENING_EXPIRED")),
+    }
+)
+
+#: How an open tunnel may end: one side has not been seen for a grace. That of Lambda's limit is longer than
+#: any piece of work here.
+CUT_OFF: Final = frozenset({"TunnelResetError/DIALER_GONE", "TunnelResetError/RELAY_GONE"})
+
+#: Largest share of dials that may fail, and the number that always may. About one opening of thirty meets an
+#: invocation or a post that hangs for longer than a dial may take; the rest is for a slow machine.
+_DIALS: Final = 0.1
+_FEW: Final = 2
+
+#: Silent deaths, and deaths of functions, for each session that may be cut off though its relay lived. Only
+#: silence may be noticed as late as the grace ends, and it is harmless by itself: another fault has to meet
+#: that session meanwhile. A function's death costs one message or one attempt of a reconnect.
+_SILENCES: Final = 3
+_DEATHS: Final = 20
+
+
+def most_cut_off(met: Mapping[str, int], evidence: Evidence) -> int:
+    """How many sessions whose relay lived may be cut off."""
+    return max(1, met.get("silence", 0) // _SILENCES + sum(evidence.deaths.values()) // _DEATHS)
+
+
+def unexplained(tally: Tally, met: Mapping[str, int], evidence: Evidence) -> list[str]:
+    """What the users' errors show that no fault explains, in words.
+
+    Args:
+        tally: What the users saw.
+        met: Faults by kind.
+        evidence: Of the functions' logs.
+    """
+    errors = tally.errors_by_name()
+    found = [
+        f"no fault explains {name} ({count} times)"
+        for name, count in sorted(errors.items())
+        if name not in DIAL_ERRORS | CUT_OFF
+    ]
+    dials = sum(count for name, count in errors.items() if name in DIAL_ERRORS)
+    if dials > max(_FEW, _DIALS * (tally.sums()["sessions"] + dials)):
+        found.append(f"{dials} dials failed, and {tally.sums()['sessions']} did not")
+    dead = len(evidence.killed)
+    deaths = evidence.deaths.get("RelayFunction", 0) + len(evidence.gave_up)
+    if dead > deaths:
+        found.append(f"{dead} relays have not returned, and only {deaths} were killed or not let in")
+    survivors = sorted(set(tally.interrupted) - evidence.killed)
+    if len(survivors) > (allowed := most_cut_off(met, evidence)):
+        told = ", ".join(f"{session[:8]} {tally.interrupted[session]}" for session in survivors[:5])
+        text = f"{len(survivors)} sessions were cut off though their relays lived"
+        found.append(f"{text}, the faults explain {allowed}: {told}")
+    return found
