@@ -161,7 +161,7 @@ class Tunnel:
         """Whether everything the user has written so far, the end of its stream included, has arrived."""
         with self._lock:
             if not self._session.alive:
-                return True
+                return self._finished  # a session that was cut off here has to be told to the bridge
             if self._session.buffered[0] or self._session.send_ended or self._leaving:
                 return False
             try:
