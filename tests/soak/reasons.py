@@ -1,7 +1,8 @@
 """Which errors the faults of a soak can explain, and how many of them.
 
 A tunnel outlives cuts, losses, throttles and the death of any function but its relay. So a session that was
-cut off though its relay lived is a coincidence of several faults within one grace, or a bug.
+cut off though its relay lived is a coincidence of several faults within one grace, a machine that is too slow
+for so many processes, or a bug.
 """
 
 from __future__ import annotations
@@ -28,10 +29,15 @@ DIAL_ERRORS: Final = frozenset(
 #: any piece of work here.
 CUT_OFF: Final = frozenset({"TunnelResetError/DIALER_GONE", "TunnelResetError/RELAY_GONE"})
 
-#: Largest share of dials that may fail, and the number that always may. About one opening of thirty meets an
-#: invocation or a post that hangs for longer than a dial may take; the rest is for a slow machine.
+#: Share of dials whose failure is no wonder, and the number that never is. About one opening of thirty meets
+#: an invocation or a post that hangs for longer than a dial may take.
 _DIALS: Final = 0.1
 _FEW: Final = 2
+
+#: Shares of the dials that may fail, and of the tunnels that may be cut off though their relays live, on
+#: whatever machine: one with many more processes than processors lets a grace pass before its faults do.
+_MOST_DIALS: Final = 0.5
+_MOST_CUT_OFF: Final = 0.34
 
 #: Silent deaths, and deaths of functions, for each session that may be cut off though its relay lived. Only
 #: silence may be noticed as late as the grace ends, and it is harmless by itself: another fault has to meet
@@ -41,16 +47,15 @@ _DEATHS: Final = 20
 
 
 def most_cut_off(met: Mapping[str, int], evidence: Evidence) -> int:
-    """How many sessions whose relay lived may be cut off."""
+    """How many sessions whose relay lived the faults may have cut off."""
     return max(1, met.get("silence", 0) // _SILENCES + sum(evidence.deaths.values()) // _DEATHS)
 
 
-def unexplained(tally: Tally, met: Mapping[str, int], evidence: Evidence) -> list[str]:
+def unexplained(tally: Tally, evidence: Evidence) -> list[str]:
     """What the users' errors show that no fault explains, in words.
 
     Args:
         tally: What the users saw.
-        met: Faults by kind.
         evidence: Of the functions' logs.
     """
     errors = tally.errors_by_name()
@@ -59,16 +64,42 @@ def unexplained(tally: Tally, met: Mapping[str, int], evidence: Evidence) -> lis
         for name, count in sorted(errors.items())
         if name not in DIAL_ERRORS | CUT_OFF
     ]
-    dials = sum(count for name, count in errors.items() if name in DIAL_ERRORS)
-    if dials > max(_FEW, _DIALS * (tally.sums()["sessions"] + dials)):
-        found.append(f"{dials} dials failed, and {tally.sums()['sessions']} did not")
     dead = len(evidence.killed)
     deaths = evidence.deaths.get("RelayFunction", 0) + len(evidence.gave_up)
     if dead > deaths:
         found.append(f"{dead} relays have not returned, and only {deaths} were killed or not let in")
-    survivors = sorted(set(tally.interrupted) - evidence.killed)
+    sessions = tally.sums().get("sessions", 0)
+    if (dials := _failed_dials(tally)) > max(_FEW, _MOST_DIALS * (sessions + dials)):
+        found.append(f"{dials} dials failed, and {sessions} did not")
+    survivors = _cut_off(tally, evidence)
+    if len(survivors) > max(_FEW, _MOST_CUT_OFF * sessions):
+        found.append(f"{len(survivors)} of {sessions} sessions were cut off though their relays lived")
+    return found
+
+
+def doubtful(tally: Tally, met: Mapping[str, int], evidence: Evidence) -> list[str]:
+    """What the faults alone do not explain, in words: a machine that cannot keep up, or a bug.
+
+    Args:
+        tally: What the users saw.
+        met: Faults by kind.
+        evidence: Of the functions' logs.
+    """
+    found, sessions = [], tally.sums().get("sessions", 0)
+    if (dials := _failed_dials(tally)) > max(_FEW, _DIALS * (sessions + dials)):
+        found.append(f"{dials} dials failed, and {sessions} did not")
+    survivors = _cut_off(tally, evidence)
     if len(survivors) > (allowed := most_cut_off(met, evidence)):
         told = ", ".join(f"{session[:8]} {tally.interrupted[session]}" for session in survivors[:5])
         text = f"{len(survivors)} sessions were cut off though their relays lived"
         found.append(f"{text}, the faults explain {allowed}: {told}")
     return found
+
+
+def _failed_dials(tally: Tally) -> int:
+    return sum(count for name, count in tally.errors_by_name().items() if name in DIAL_ERRORS)
+
+
+def _cut_off(tally: Tally, evidence: Evidence) -> list[str]:
+    """Sessions that were cut off though their relays lived."""
+    return sorted(set(tally.interrupted) - evidence.killed)

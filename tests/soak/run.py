@@ -102,13 +102,14 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
                 left = _settle(held, cloud, target, ports, deadline)
             items, evidence = _aftermath(cloud, deadline)
             met, lost = cloud.faults_met, lost_items(items, evidence)
-            strange = [*reasons.unexplained(tally, met, evidence), *too_many(lost, met, evidence)]
+            strange = [*reasons.unexplained(tally, evidence), *too_many(lost, met, evidence)]
+            doubts = reasons.doubtful(tally, met, evidence)
             if tally.mismatches or strange or any(left.values()):
                 _keep_logs(cloud, progress)
     left["processes"] = _until_none(lambda: [str(pid) for pid in set(family()) - before], 5.0)
     _judge_cut_short(tally, target)
     tally.most("workers_rss_mb", leaks.peak_memory())
-    about = {"seed": seed, "seconds": round(time.monotonic() - began, 1)}
+    about = {"seed": seed, "seconds": round(time.monotonic() - began, 1), "doubts": doubts}
     return judge(tally, met, left, lost, strange, leaks.ends(items), seconds, about)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.protocol.counters import Counters
 from functions.common.adapters import items
 from functions.common.session import PURGE_MARGIN, Session, Side
 from tests.soak import evidence, lost, reasons
@@ -128,14 +129,14 @@ def tally_of(*errors: tuple[str, int]) -> Tally:
 def test_error_that_no_fault_explains_fails_it(name: str) -> None:
     tally = tally_of((name, 1))
     seen = Evidence(begun=frozenset({named(0)}), deaths={"RelayFunction": 1})
-    assert reasons.unexplained(tally, QUIET, seen) == [f"no fault explains {name} (1 times)"]
+    assert reasons.unexplained(tally, seen) == [f"no fault explains {name} (1 times)"]
 
 
 def test_session_whose_relay_was_killed_is_explained_as_long_as_somebody_killed_it() -> None:
     tally = tally_of((RELAY_GONE, 5))
     seen = frozenset(map(named, range(5)))
-    assert reasons.unexplained(tally, QUIET, Evidence(seen, deaths={"RelayFunction": 5})) == []
-    assert reasons.unexplained(tally, QUIET, Evidence(seen, deaths={"RelayFunction": 4})) == [
+    assert reasons.unexplained(tally, Evidence(seen, deaths={"RelayFunction": 5})) == []
+    assert reasons.unexplained(tally, Evidence(seen, deaths={"RelayFunction": 4})) == [
         "5 relays have not returned, and only 4 were killed or not let in"
     ]
 
@@ -143,15 +144,38 @@ def test_session_whose_relay_was_killed_is_explained_as_long_as_somebody_killed_
 def test_cuts_and_losses_alone_explain_no_second_session_that_was_cut_off() -> None:
     many = {"cut_close": 500, "cut_reset": 500, "drop": 9000, "message_429": 900, "silence": 3}
     seen = Evidence(deaths={"DefaultFunction": 19})
-    assert reasons.unexplained(tally_of((RELAY_GONE, 1)), many, seen) == []
-    (found,) = reasons.unexplained(tally_of((RELAY_GONE, 2)), many, seen)
+    assert reasons.doubtful(tally_of((RELAY_GONE, 1)), many, seen) == []
+    (found,) = reasons.doubtful(tally_of((RELAY_GONE, 2)), many, seen)
     assert "2 sessions were cut off though their relays lived, the faults explain 1" in found
 
 
-def test_dials_that_fail_are_explained_as_long_as_most_do_not() -> None:
+def test_dials_that_fail_are_no_wonder_as_long_as_most_do_not() -> None:
     tally = Tally()
     for _ in range(2):
         tally.error("short_dial", "DialTimeoutError/TARGET_TIMED_OUT", "text")
-    assert reasons.unexplained(tally, QUIET, Evidence()) == []
+    assert reasons.doubtful(tally, QUIET, Evidence()) == []
     tally.error("short_dial", "LinkClosedError", "text")
-    assert reasons.unexplained(tally, QUIET, Evidence()) == ["3 dials failed, and 0 did not"]
+    assert reasons.doubtful(tally, QUIET, Evidence()) == ["3 dials failed, and 0 did not"]
+
+
+def opened(count: int, *errors: tuple[str, int]) -> Tally:
+    """So many sessions, and errors."""
+    tally = tally_of(*errors)
+    for _ in range(count):
+        tally.session(Counters())
+    return tally
+
+
+def test_no_machine_is_slow_enough_for_a_third_of_all_tunnels_to_be_cut_off() -> None:
+    assert reasons.unexplained(opened(10, (RELAY_GONE, 3)), Evidence()) == []
+    (found,) = reasons.unexplained(opened(10, (RELAY_GONE, 4)), Evidence())
+    assert found == "4 of 10 sessions were cut off though their relays lived"
+
+
+def test_no_machine_is_slow_enough_for_most_dials_to_fail() -> None:
+    tally = opened(10)
+    for _ in range(10):
+        tally.error("short_dial", "DialTimeoutError/TARGET_TIMED_OUT", "text")
+    assert reasons.unexplained(tally, Evidence()) == []
+    tally.error("short_dial", "DialTimeoutError/TARGET_TIMED_OUT", "text")
+    assert reasons.unexplained(tally, Evidence()) == ["11 dials failed, and 10 did not"]
