@@ -10,9 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-#: How long a socket that is waited for with an end is given, once its session is cut off, to take what had
-#: arrived before; in seconds (docs/protocol.md section 6).
-LINGER: Final = 5.0
+from emissary_lib.protocol.constants import LINGER
 
 #: Seconds between two looks at whether the kernel has passed on what it was given: no event tells of that.
 _LOOK: Final = 0.05
@@ -24,7 +22,7 @@ class Parting:
 
     Attributes:
         stop_at: When to wait no longer for a socket that does not take its bytes. After the session was cut
-            off that is :data:`LINGER` later at most. Infinity for no end: nobody pays for the wait.
+            off that is ``LINGER`` later at most. Infinity for no end: nobody pays for the wait.
         leave_at: When to return though the bridge has not confirmed the end.
         linger: The longest wait for the socket after a clean end, where ``stop_at`` has one.
     """

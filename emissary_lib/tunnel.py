@@ -26,9 +26,9 @@ from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import LinkRefusedError, TransportError
 from emissary_lib.link import Link
 from emissary_lib.loopback import reset, reset_when_taken, unread, untaken
-from emissary_lib.parting import LINGER, Parting
+from emissary_lib.parting import Parting
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, MAX_PAYLOAD
+from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, LINGER, MAX_PAYLOAD
 from emissary_lib.protocol.events import Aborted, Event, Finished, LinkDead
 from emissary_lib.protocol.session import Outgoing, Session
 from emissary_lib.protocol.states import Side
@@ -238,8 +238,7 @@ class Tunnel:
                 return
 
     def _look_for_reset(self, now: float) -> None:
-        number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
+        if number := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._socket_failed(OSError(number, os.strerror(number)), now)
 
     def _socket_failed(self, exc: OSError, now: float) -> None:

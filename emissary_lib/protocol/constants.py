@@ -105,6 +105,10 @@ LEAST_PATIENCE: Final = sum(RESUME_INTERVALS[:3])
 #: A relay whose posts meet nothing but refusals (4xx) for this long ends its session, in seconds (section 6).
 REFUSED_FOR: Final = 20.0
 
+#: How long a target is given, once its session is cut off, to take what had arrived for it, in seconds
+#: (section 6).
+LINGER: Final = 5.0
+
 #: END and RESET are repeated this often, and for this long, in seconds (section 6).
 END_INTERVAL: Final = 1.0
 END_DEADLINE: Final = 5.0

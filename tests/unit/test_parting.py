@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from emissary_lib.parting import LINGER, Parting
+from emissary_lib.parting import Parting
+from emissary_lib.protocol.constants import LINGER
 
 NOW = 100.0
 

@@ -58,6 +58,7 @@ TABLE = re.findall(r"\| (\d+) \| ([A-Z]+) \| ([a-z;, A-Z]+) \| ", DOCUMENT.parti
         ("GOAWAY_BEFORE", (30.0, 10.0), "GOAWAY goes out **30 s** and **10 s** before the relay's end"),
         ("REFUSED_FOR", 20.0, "once its posts have met nothing else for **20 s**"),
         ("END_INTERVAL", 1.0, "RESET and END are repeated every second until ENDED"),
+        ("LINGER", 5.0, "has what had arrived for it, or **5 s** later"),
         ("END_DEADLINE", 5.0, "for at most **5 s**"),
         ("CLOCK_SKEW", 900.0, "date more than 15 minutes off"),
         ("MAX_OPENING_FRAGMENTS", 1024, "at most **1,024** fragments"),
