@@ -39,6 +39,8 @@ Each also derives from the built-in error in brackets, so drivers that catch ``O
 
 from __future__ import annotations
 
+import math
+
 from emissary_lib.protocol.auth import ClockSkewError, ServerProofError
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.credentials import MissingCredentials as MissingCredentialsError
@@ -299,6 +301,14 @@ _RESET_ADVICE: dict[Code, str] = {
 }
 
 
+def _named(limit: float | None) -> str:
+    """A relay's limit, as users know it: what it had of that once it was open is some seconds less."""
+    if limit is None:
+        return "time limit"
+    minutes = math.ceil(limit / 60)
+    return f"{minutes}-minute limit" if 0 < minutes * 60 - limit < 30 < limit else f"limit of {limit:.0f} s"
+
+
 def reset_error(target: Target, code: Code, reason: str, *, limit: float | None = None) -> TunnelResetError:
     """The error for an open tunnel that was cut off.
 
@@ -309,9 +319,8 @@ def reset_error(target: Target, code: Code, reason: str, *, limit: float | None 
         limit: Seconds that the relay gave the tunnel when it opened it; ``None`` if that is not known.
     """
     if code is Code.RELAY_DEADLINE:
-        when = "" if limit is None else f", {limit:.0f} s after it was opened"
         return RelayDeadlineError(
-            f"the tunnel to {target} ended: relay reached its time limit{when} (template parameter "
+            f"the tunnel to {target} ended: relay reached its {_named(limit)} (template parameter "
             "RelayTimeout, 900 s at most); dial again, and split work that takes longer. "
             "The outcome of a statement that was running is unknown",
             code=code,

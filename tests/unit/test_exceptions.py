@@ -76,10 +76,16 @@ def test_every_code_makes_errors_that_name_target_and_code(code: Code) -> None:
 
 def test_the_relays_end_names_the_limit_it_had_and_how_to_set_it() -> None:
     """Symptom: it said "15-minute limit" of a relay that had been given one minute."""
-    cut = str(reset_error(TARGET, Code.RELAY_DEADLINE, "", limit=54.2))
-    assert "relay reached its time limit, 54 s after it was opened" in cut
-    assert "RelayTimeout" in cut and "dial again" in cut
-    assert "limit (template" in str(reset_error(TARGET, Code.RELAY_DEADLINE, ""))
+    named = {
+        893.4: "15-minute limit",
+        294.0: "5-minute limit",
+        54.2: "1-minute limit",
+        144.0: "limit of 144 s",
+    }
+    for limit, name in [*named.items(), (5.4, "limit of 5 s"), (None, "time limit")]:
+        cut = str(reset_error(TARGET, Code.RELAY_DEADLINE, "", limit=limit))
+        assert f"relay reached its {name} (template parameter RelayTimeout" in cut
+        assert "dial again" in cut
 
 
 def test_a_reset_without_a_reason_tells_the_codes_meaning() -> None:
