@@ -33,7 +33,8 @@ class Lingering(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether everything the user has written so far has reached the peer."""
+        """Whether all that the user has written has reached the peer; after a cut, whether the bridge knows
+        of it."""
 
     @property
     def unarrived(self) -> int:

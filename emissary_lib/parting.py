@@ -43,13 +43,18 @@ class Parting:
         self._ended = True
         self._within(now, self.linger)
 
+    @property
+    def bounded(self) -> bool:
+        """Whether the wait for the socket has an end."""
+        return self.stop_at < math.inf
+
     def _within(self, now: float, seconds: float) -> None:
-        if self.stop_at < math.inf:
+        if self.bounded:
             self.stop_at = min(self.stop_at, now + seconds)
 
     def patience(self, now: float) -> float | None:
         """Seconds that the socket may still take; ``None`` for no end."""
-        return None if self.stop_at == math.inf else self.stop_at - now
+        return self.stop_at - now if self.bounded else None
 
     def resets(self, now: float, *, taken: bool) -> bool:
         """Whether to reset the socket now, even before the bridge has confirmed that the session is cut off.
@@ -61,7 +66,7 @@ class Parting:
             now: The time.
             taken: Whether the socket's peer holds all that arrived for it.
         """
-        return self._cut_off and self.stop_at < math.inf and (taken or now >= self.stop_at)
+        return self._cut_off and self.bounded and (taken or now >= self.stop_at)
 
     def over(self, now: float, *, delivered: bool) -> bool:
         """Whether the tunnel is to return.
@@ -81,5 +86,5 @@ class Parting:
         """
         if not (self._cut_off or self._ended) or now >= self.stop_at:
             return self.leave_at
-        looks = self._cut_off and waits and self.stop_at < math.inf
+        looks = self._cut_off and waits and self.bounded
         return min(self.leave_at, self.stop_at, now + _LOOK if looks else math.inf)

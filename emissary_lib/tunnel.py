@@ -158,7 +158,7 @@ class Tunnel:
 
     @property
     def idle(self) -> bool:
-        """Whether everything the user has written so far, the end of its stream included, has arrived."""
+        """Whether all that the user has written, the end of its stream included, or a cut, has arrived."""
         with self._lock:
             if not self._session.alive:
                 return self._finished  # a session that was cut off here has to be told to the bridge
@@ -276,7 +276,7 @@ class Tunnel:
         return self._parting.over(self._clock(), delivered=not self._undelivered())
 
     def _must_reset(self) -> bool:
-        if self._aborted is None or self._socket_gone:
+        if self._aborted is None or self._socket_gone or not self._parting.bounded:
             return False
         taken = not self._undelivered() and not untaken(self._sock)
         return self._parting.resets(self._clock(), taken=taken)
