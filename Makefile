@@ -53,7 +53,7 @@ check: $(VENV)/.dev
 	@echo "lint";     $(BIN)/ruff check --quiet .
 	@echo "types";    $(BIN)/mypy --no-error-summary
 	@echo "template"; $(BIN)/sam validate --lint --region us-east-1 --template template.yaml
-	@echo "doctests"; $(BIN)/python -m pytest -q --doctest-modules --ignore=emissary_lib/demo/history emissary_lib tools
+	@echo "doctests"; $(BIN)/python -m pytest -q --doctest-modules --ignore=tools/demo/history emissary_lib emissary_local tools
 	@echo "tests";    $(MAKE) test
 
 build: $(VENV)/.dev

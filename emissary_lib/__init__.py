@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from emissary_lib._version import __version__
 
 if TYPE_CHECKING:
-    from emissary_lib.dialer import Dialer as Dialer
+    from emissary_lib.client.dialer import Dialer as Dialer
+    from emissary_lib.client.socket import TunnelSocket as TunnelSocket
     from emissary_lib.exceptions import AuthenticationError as AuthenticationError
     from emissary_lib.exceptions import ConfigError as ConfigError
     from emissary_lib.exceptions import DialError as DialError
@@ -25,25 +26,24 @@ if TYPE_CHECKING:
     from emissary_lib.exceptions import RelayDeadlineError as RelayDeadlineError
     from emissary_lib.exceptions import TransportError as TransportError
     from emissary_lib.exceptions import TunnelResetError as TunnelResetError
-    from emissary_lib.local import LocalCloud as LocalCloud
-    from emissary_lib.protocol.keys import Key as Key
-    from emissary_lib.protocol.targets import Target as Target
-    from emissary_lib.tunnel_socket import TunnelSocket as TunnelSocket
+    from emissary_lib.protocol.auth.keys import Key as Key
+    from emissary_lib.protocol.targets.allow_list import Target as Target
+    from emissary_local import LocalCloud as LocalCloud
 
 _HOMES: Final = {
     "AuthenticationError": "emissary_lib.exceptions",
     "ConfigError": "emissary_lib.exceptions",
     "DialError": "emissary_lib.exceptions",
     "DialTimeoutError": "emissary_lib.exceptions",
-    "Dialer": "emissary_lib.dialer",
+    "Dialer": "emissary_lib.client.dialer",
     "EmissaryError": "emissary_lib.exceptions",
-    "Key": "emissary_lib.protocol.keys",
-    "LocalCloud": "emissary_lib.local",
+    "Key": "emissary_lib.protocol.auth.keys",
+    "LocalCloud": "emissary_local",
     "RelayDeadlineError": "emissary_lib.exceptions",
-    "Target": "emissary_lib.protocol.targets",
+    "Target": "emissary_lib.protocol.targets.allow_list",
     "TransportError": "emissary_lib.exceptions",
     "TunnelResetError": "emissary_lib.exceptions",
-    "TunnelSocket": "emissary_lib.tunnel_socket",
+    "TunnelSocket": "emissary_lib.client.socket",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

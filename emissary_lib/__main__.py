@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from emissary_lib.cli import main
+from emissary_lib.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -41,9 +41,9 @@ from __future__ import annotations
 
 import math
 
-from emissary_lib.protocol.auth import ClockSkewError, ServerProofError
+from emissary_lib.protocol.auth.headers import MissingCredentials as MissingCredentialsError
+from emissary_lib.protocol.auth.macs import ClockSkewError, ServerProofError
 from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.credentials import MissingCredentials as MissingCredentialsError
 from emissary_lib.protocol.errors import (
     AuthenticationError,
     ConfigError,
@@ -55,7 +55,7 @@ from emissary_lib.protocol.errors import (
     RemoteProtocolError,
     UnsupportedVersionError,
 )
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.targets.allow_list import Target
 
 __all__ = [
     "AnswerLostError",

@@ -42,7 +42,7 @@ def run(program: str) -> str:
 
 def test_the_protocol_imports_without_any_of_the_libraries_around_it() -> None:
     blocked = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in HEAVY)
-    run(blocked + "import emissary_lib, emissary_lib.protocol.frames, emissary_lib.protocol.session")
+    run(blocked + "import emissary_lib.protocol.wire.frames, emissary_lib.protocol.session.session")
 
 
 def test_the_dialer_needs_websocket_client_alone() -> None:
@@ -53,5 +53,7 @@ def test_the_dialer_needs_websocket_client_alone() -> None:
 
 def test_importing_the_core_loads_no_socket_module() -> None:
     names = ["websocket", "ssl", "socket", "selectors"]
-    program = f"import sys, emissary_lib.protocol.frames; print([n for n in {names} if n in sys.modules])"
+    program = (
+        f"import sys, emissary_lib.protocol.wire.frames; print([n for n in {names} if n in sys.modules])"
+    )
     assert run(program) == "[]\n"

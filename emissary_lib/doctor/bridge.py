@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from emissary_lib.client.handshake import refusal
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import judge_skew
 from emissary_lib.doctor.ports import Clock, Way
@@ -24,8 +25,7 @@ from emissary_lib.exceptions import (
     UnsupportedVersionError,
 )
 from emissary_lib.exit_status import Exit
-from emissary_lib.opening import refusal
-from emissary_lib.protocol.banner import PROTOCOL_VERSION, Banner
+from emissary_lib.protocol.opening.banner import PROTOCOL_VERSION, Banner
 
 #: How often a door that is throttled or fails is knocked at, and the waits between, in seconds. A dial goes
 #: on for as long as it may; here it is enough to tell what passes from what stays.

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from emissary_lib.config import AUTH_KEYS, URL, ClientConfig, read_env_file
+from emissary_lib.client.config import AUTH_KEYS, URL, ClientConfig, read_env_file
+from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.doctor.report import Finding, failed, ok, warning
-from emissary_lib.endpoint import Endpoint
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.exit_status import Exit
-from emissary_lib.protocol.keys import Key, parse_keys
+from emissary_lib.protocol.auth.keys import Key, parse_keys
 
 #: API Gateway's own names. A VPC endpoint for execute-api with private DNS makes them resolve to itself, and
 #: WebSocket APIs cannot be reached through it.

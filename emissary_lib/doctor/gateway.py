@@ -14,8 +14,8 @@ from emissary_lib.doctor.ports import Clock, Connection, Connector, Resolver
 from emissary_lib.doctor.report import Finding, failed, ok, skipped, warning
 from emissary_lib.exceptions import AuthenticationError
 from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.auth.httpdate import parse_http_date
 from emissary_lib.protocol.constants import CLOCK_SKEW
-from emissary_lib.protocol.httpdate import parse_http_date
 
 #: Difference of clocks, in seconds, from which on one should be set: a few minutes are lost soon enough.
 NOTABLE_SKEW: Final = 60.0

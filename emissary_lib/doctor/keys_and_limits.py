@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from emissary_lib.client.health import Health
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.ports import Clock
 from emissary_lib.doctor.report import Finding, ok, skipped, warning
 from emissary_lib.exceptions import EmissaryError, RemoteProtocolError
-from emissary_lib.health import Health
-from emissary_lib.protocol.health import Usage
+from emissary_lib.protocol.wire.health import Usage
 
 
 def health(settings: Settings, ask: Callable[[Settings], Health], clock: Clock) -> Finding:
@@ -17,7 +17,7 @@ def health(settings: Settings, ask: Callable[[Settings], Health], clock: Clock) 
 
     Args:
         settings: Whose bridge it is.
-        ask: Asks it; raises what :func:`emissary_lib.health.check_health` raises.
+        ask: Asks it; raises what :func:`emissary_lib.client.health.check_health` raises.
         clock: Ours.
     """
     began = clock.monotonic()

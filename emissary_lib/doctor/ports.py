@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from emissary_lib.protocol.banner import Banner
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.opening.banner import Banner
+from emissary_lib.protocol.targets.allow_list import Target
 
 T = TypeVar("T")
 
@@ -108,19 +108,19 @@ class Way(Protocol):
         """Whether a relay has said anything."""
 
     def knock(self, timeout: float) -> None:
-        """Pass the door. Raises what :func:`emissary_lib.opening.knock` raises."""
+        """Pass the door. Raises what :func:`emissary_lib.client.handshake.knock` raises."""
 
     def enter(self, timeout: float) -> None:
         """The same as a dial does it: again and again while the door is throttled or fails.
 
-        Raises what :func:`emissary_lib.opening.pass_the_door` raises.
+        Raises what :func:`emissary_lib.client.handshake.pass_the_door` raises.
         """
 
     def prove(self, timeout: float) -> Banner:
-        """Have the server prove itself. Raises what :meth:`emissary_lib.opening.Exchange.prove` raises."""
+        """Have the server prove itself. Raises what :meth:`.Exchange.prove` raises."""
 
     def dial(self, target: Target, timeout: float) -> None:
-        """Have a relay reach the target. Raises what :meth:`emissary_lib.opening.Exchange.run` raises."""
+        """Have a relay reach the target. Raises what :meth:`.Exchange.run` raises."""
 
     def ping(self, timeout: float) -> None:
         """Have the relay answer. Raises TimeoutError, EmissaryError."""

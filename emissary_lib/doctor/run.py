@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.deadline import Deadline
+from emissary_lib.client.health import Health, check_health
 from emissary_lib.doctor import configuration, keys_and_limits, network
 from emissary_lib.doctor.bridge import Bridge
+from emissary_lib.doctor.checks import Rung, climb
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import Gateway
-from emissary_lib.doctor.greetings import Greeting
-from emissary_lib.doctor.ladder import Rung, climb
 from emissary_lib.doctor.ports import Clock, Connector, Resolver, Way
+from emissary_lib.doctor.probe import SessionWay
 from emissary_lib.doctor.report import Report, Result, skipped
+from emissary_lib.doctor.service_probes import Greeting
 from emissary_lib.doctor.vpc import Vpc
-from emissary_lib.doctor.way import SessionWay
-from emissary_lib.health import Health, check_health
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.transport.deadline import Deadline
 
 #: Names of the rungs, in order: those that need a target come last.
 RUNGS: Final = (

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.doctor.configuration import Settings
-from emissary_lib.doctor.greetings import Greeting
+from emissary_lib.doctor.hints import NO_RELAY_REMEDY, OTHER_PROBLEM, TARGET_PROBLEMS, broke
 from emissary_lib.doctor.ports import Clock, Way
-from emissary_lib.doctor.remedies import NO_RELAY_REMEDY, OTHER_PROBLEM, TARGET_PROBLEMS, broke
 from emissary_lib.doctor.report import Finding, failed, ok, skipped, warning
+from emissary_lib.doctor.service_probes import Greeting
 from emissary_lib.exceptions import (
     AuthenticationError,
     DialError,
@@ -24,7 +24,7 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.targets.allow_list import Target
 
 #: How often the round trip is measured; the median counts.
 SAMPLES: Final = 5

@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from emissary_lib.exceptions import ConfigError, OperationError
-from emissary_lib.protocol.keys import MAX_KEY_ID, Key, format_keys, parse_keys
-from emissary_lib.protocol.unpadded import encode_unpadded
+from emissary_lib.protocol.auth.keys import MAX_KEY_ID, Key, format_keys, parse_keys
+from emissary_lib.protocol.wire.base64 import encode_unpadded
 
 #: Bytes of a new key.
 SECRET_BYTES: Final = 32

@@ -1,6 +1,6 @@
 """The sessions in their table: who is in, who was, and how to put somebody out.
 
-Reads the items as ``functions/common/adapters/items.py`` writes them, and ends one as
+Reads the items as ``emissary_lib/bridge/items.py`` writes them, and ends one as
 ``functions/common/adapters/store.py`` does; a test holds the two together.
 """
 
@@ -18,10 +18,10 @@ from emissary_lib.exceptions import OperationError
 from emissary_lib.operate.clients import aws_errors
 from emissary_lib.protocol.codes import MEANINGS, Code, code_of
 
-#: How the id of the request begins that ended a session, when an operator did (``functions.common.session``).
+#: How the id of the request begins that ended a session, when an operator did.
 OPERATOR: Final = "operator "
 
-#: How long the facts of a session are kept after its end, in seconds (``functions.common.session``).
+#: How long the facts of a session are kept after its end, in seconds (``emissary_lib.bridge.session``).
 RECORD_TIME: Final = 7 * 86_400
 
 #: A session id, or enough of its beginning to be the only one.

@@ -14,7 +14,7 @@ import ssl
 import threading
 from typing import Final
 
-from emissary_lib.deadline import Deadline
+from emissary_lib.transport.deadline import Deadline
 
 #: Bytes asked of the kernel at once; more than one WebSocket fragment.
 _CHUNK: Final = 65_536

@@ -13,8 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import LinkClosedError
+from emissary_lib.transport.deadline import Deadline
 
 #: How long a receiver waits for messages that overtake the ones held back, in seconds.
 _HOLD: Final = 0.005

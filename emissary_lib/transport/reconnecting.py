@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from emissary_lib.deadline import AbortableDeadline, Deadline
 from emissary_lib.exceptions import (
     AuthenticationError,
     GatewayRefusedError,
@@ -15,6 +14,7 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.protocol.codes import Code
 from emissary_lib.transport.base import MessageTransport
+from emissary_lib.transport.deadline import AbortableDeadline, Deadline
 
 _UNAUTHENTICATED: Final = (401, 403)
 _THROTTLED: Final = 429

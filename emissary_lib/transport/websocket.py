@@ -18,7 +18,6 @@ from typing import Final
 import websocket
 from websocket._url import get_proxy_info, parse_url
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import (
     AnswerLostError,
     ConfigError,
@@ -27,8 +26,9 @@ from emissary_lib.exceptions import (
     LinkClosedError,
 )
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
-from emissary_lib.transport import race
+from emissary_lib.transport import happy_eyeballs as race
 from emissary_lib.transport.bytestream import ByteStream
+from emissary_lib.transport.deadline import Deadline
 
 #: Longest message to take, in bytes: API Gateway's own limit, 128 KB. Bounds what a false server can fill.
 MAX_INCOMING: Final = 131_072

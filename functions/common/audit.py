@@ -17,11 +17,11 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from emissary_lib.bridge.session import Session
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import HEADER_CHARS, MAX_MESSAGE, MAX_PAYLOAD
 from functions.common import logs, metrics
 from functions.common.metrics import Metric
-from functions.common.session import Session
 
 #: us-east-1, November 2026, dollars, without free tiers. Source: the price pages of API Gateway (WebSocket
 #: APIs), Lambda (arm64) and DynamoDB (on demand).

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from emissary_lib.bridge.limits import smallest
+from emissary_lib.protocol.auth.keys import KeyRing, parse_keys
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.protocol.keys import KeyRing, parse_keys
-from emissary_lib.protocol.targets import AllowList
-from functions.common.limits import smallest
+from emissary_lib.protocol.targets.allow_list import AllowList
 
 AUTH_KEYS: Final = "EMISSARY_AUTH_KEYS"
 AUTH_KEYS_SECRET: Final = "EMISSARY_AUTH_KEYS_SECRET"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from emissary_lib.protocol.keys import KeyRing
-from functions.common.limits import Limit
-from functions.common.session import (
+from emissary_lib.bridge.limits import Limit
+from emissary_lib.bridge.session import (
     Claim,
     Connection,
     Ending,
@@ -19,6 +18,7 @@ from functions.common.session import (
     State,
     Step,
 )
+from emissary_lib.protocol.auth.keys import KeyRing
 
 #: Wall clock: seconds since 1970 UTC.
 Clock = Callable[[], float]

@@ -14,13 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from emissary_lib.protocol.credentials import MissingCredentials
-from emissary_lib.protocol.errors import (
-    AuthenticationError,
-    ConfigError,
-    EmissaryError,
-    RemoteProtocolError,
-)
+from emissary_lib.protocol.auth.headers import MissingCredentials
+from emissary_lib.protocol.errors import AuthenticationError, ConfigError, EmissaryError, RemoteProtocolError
 from functions.common import logs, metrics
 from functions.common.errors import (
     ClaimRefusedError,

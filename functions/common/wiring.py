@@ -14,25 +14,19 @@ from collections.abc import Mapping
 from typing import Final
 
 from emissary_lib._version import __version__
+from emissary_lib.bridge.limits import NO_LIMITS, Limits
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.protocol.targets import AllowList
+from emissary_lib.protocol.targets.allow_list import AllowList
 from functions.common import config
 from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust
 from functions.common.adapters.clients import Sdk
 from functions.common.adapters.emf import use_emf
 from functions.common.adapters.json_logging import use_json
-from functions.common.adapters.keys import (
-    LOOK_INTERVAL,
-    PROVEN_INTERVAL,
-    EnvironmentKeys,
-    Secret,
-    SecretKeys,
-)
+from functions.common.adapters.keys import LOOK_INTERVAL, PROVEN_INTERVAL, EnvironmentKeys, Secret, SecretKeys
 from functions.common.adapters.launcher import LambdaLauncher
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import KeysUnavailableError
 from functions.common.events import GatewayEvent
-from functions.common.limits import NO_LIMITS, Limits
 from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
 from functions.common.routes.connect import OnConnect
 from functions.common.routes.connect_dialer import ConnectDialer

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import GatewayRefusedError, GatewayUnreachableError
+from emissary_lib.transport.deadline import Deadline
 
 T = TypeVar("T")
 

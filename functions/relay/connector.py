@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.targets import AllowList, Target
+from emissary_lib.protocol.targets.allow_list import AllowList, Target
+from emissary_lib.transport.deadline import Deadline
 from functions.relay.resolver import Resolver
 
 #: Seconds that one of several addresses may take before the next one is tried.

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from emissary_lib.protocol.constants import VERSION
 from emissary_lib.protocol.errors import EmissaryError
-from emissary_lib.protocol.targets import Target
-from emissary_lib.protocol.unpadded import decode_unpadded
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.wire.base64 import decode_unpadded
 from functions.common.errors import EventError
 
 _SESSION_ID: Final = re.compile("[0-9a-f]{64}")
@@ -20,7 +20,7 @@ _TOKEN_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What ``$default`` tells the relay of its session; the counterpart of ``functions.common.launch_event``.
+    """What ``$default`` tells the relay of its session; the counterpart of ``emissary_lib.bridge.launch``.
 
     Attributes:
         session: The session id.

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.protocol.constants import REFUSED_FOR
-from emissary_lib.protocol.session import Outgoing
+from emissary_lib.protocol.session.session import Outgoing
+from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.reconnecting import ReconnectingTransport
 from functions.common import logs
 from functions.common.errors import (
@@ -29,7 +29,7 @@ MAX_POSTS: Final = 8
 
 
 class RelayLink:
-    """See :class:`emissary_lib.link.Link`.
+    """See :class:`emissary_lib.tunnel.link.Link`.
 
     Posts are made by up to ``MAX_POSTS`` threads that start as they are needed; their order does not matter.
     How many messages can wait is bounded by the session's cap on messages in flight.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 
-from emissary_lib.protocol.addresses import literal
+from emissary_lib.protocol.targets.addresses import literal
 
 #: Resolves a host name or literal address to numeric addresses, best first; empty if there are none.
 Resolver = Callable[[str], Sequence[str]]

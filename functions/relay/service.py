@@ -11,27 +11,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.deadline import Deadline
+from emissary_lib.bridge.session import OPENING_TIME
 from emissary_lib.exceptions import GatewayRefusedError, GatewayUnreachableError
-from emissary_lib.loopback import tcp_pair
-from emissary_lib.parting import Parting
-from emissary_lib.protocol.auth import RelayHeaders
+from emissary_lib.protocol.auth.macs import RelayHeaders
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLAIM_DEADLINE, GRACE
-from emissary_lib.protocol.duplex import StreamConfig
-from emissary_lib.protocol.events import Aborted, Event, Finished, PeerMoved
-from emissary_lib.protocol.payloads import Opened
-from emissary_lib.protocol.probing import ProbeTimes
-from emissary_lib.protocol.session import Session, SessionConfig
-from emissary_lib.protocol.socks5 import reply, reply_for
-from emissary_lib.protocol.states import Side
+from emissary_lib.protocol.opening.socks5 import reply, reply_for
+from emissary_lib.protocol.session.events import Aborted, Event, Finished, PeerMoved
+from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.session import Session, SessionConfig
+from emissary_lib.protocol.session.states import Side
+from emissary_lib.protocol.stream.duplex import StreamConfig
+from emissary_lib.protocol.wire.payloads import Opened
 from emissary_lib.transport.base import MessageTransport
+from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.reconnecting import ReconnectingTransport
-from emissary_lib.tunnel import Tunnel
+from emissary_lib.tunnel.driver import Tunnel
+from emissary_lib.tunnel.loopback import tcp_pair
+from emissary_lib.tunnel.shutdown import Parting
 from functions.common import logs, metrics
 from functions.common.metrics import Metric
 from functions.common.ports import PeerLink
-from functions.common.session import OPENING_TIME
 from functions.relay.claim import Claimed, claim
 from functions.relay.connector import Connected
 from functions.relay.launch import Launch

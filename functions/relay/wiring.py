@@ -7,9 +7,9 @@ import ssl
 from collections.abc import Mapping
 from typing import Final
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.transport import race
+from emissary_lib.transport import happy_eyeballs as race
+from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import WebSocketTransport, connect
 from functions.common import config
 from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust

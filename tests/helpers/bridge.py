@@ -1,6 +1,6 @@
 """Bridge and relay in one, in this process: what a dialer meets, without Lambda, tables or a VPC.
 
-The bridge's answers come from the real :func:`emissary_lib.protocol.opening.evaluate`; the relay's side is a
+The bridge's answers come from the real :func:`.exchange.evaluate`; the relay's side is a
 real ``Session(Side.RELAY)``. The target is played by the test (:class:`Relay`), or is one of ``SCRIPTS``.
 """
 
@@ -13,20 +13,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.protocol.auth import KeyRing, http_date, normalise_host, verify_door
+from emissary_lib.protocol.auth.headers import DoorHeaders
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.auth.macs import KeyRing, http_date, normalise_host, verify_door
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.credentials import DoorHeaders
-from emissary_lib.protocol.duplex import StreamConfig
 from emissary_lib.protocol.errors import AuthenticationError
-from emissary_lib.protocol.events import Aborted
-from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
-from emissary_lib.protocol.keys import Key
-from emissary_lib.protocol.opening import OpeningState, evaluate
-from emissary_lib.protocol.payloads import End, Ended, Opened, Reset
-from emissary_lib.protocol.session import Session, SessionConfig
-from emissary_lib.protocol.socks5 import reply, reply_for
-from emissary_lib.protocol.states import Side
-from emissary_lib.protocol.targets import AllowList, Target
+from emissary_lib.protocol.opening.exchange import OpeningState, evaluate
+from emissary_lib.protocol.opening.socks5 import reply, reply_for
+from emissary_lib.protocol.session.events import Aborted
+from emissary_lib.protocol.session.session import Session, SessionConfig
+from emissary_lib.protocol.session.states import Side
+from emissary_lib.protocol.stream.duplex import StreamConfig
+from emissary_lib.protocol.targets.allow_list import AllowList, Target
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.payloads import End, Ended, Opened, Reset
 from tests.helpers.ws_server import PATIENCE, Peer, Request, WsServer, refusal
 
 KEY: Final = Key(7, bytes(range(32)))

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import BACK_OFF
-from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
-from emissary_lib.protocol.payloads import Disconnected, End, Ended, Resumed
-from emissary_lib.protocol.session import Outgoing, Session
-from emissary_lib.protocol.states import Side, State
+from emissary_lib.protocol.session.session import Outgoing, Session
+from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.payloads import Disconnected, End, Ended, Resumed
 from tests.helpers.clock import Clock
 
 GATEWAY_ERROR = '{"message": "Internal server error", "connectionId":"Ab1=", "requestId":"Cd2="}'

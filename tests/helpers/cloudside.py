@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from emissary_lib.local import LocalCloud
+from emissary_local import LocalCloud
 
 T = TypeVar("T")
 

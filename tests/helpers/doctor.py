@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.client.health import Health
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.ports import Connection, HttpAnswer, Tls, Way
 from emissary_lib.doctor.run import World
-from emissary_lib.endpoint import Endpoint
-from emissary_lib.health import Health
-from emissary_lib.protocol.banner import Banner
-from emissary_lib.protocol.health import Usage
-from emissary_lib.protocol.httpdate import http_date
-from emissary_lib.protocol.keys import Key, format_keys
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.auth.httpdate import http_date
+from emissary_lib.protocol.auth.keys import Key, format_keys
+from emissary_lib.protocol.opening.banner import Banner
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.wire.health import Usage
 
 T = TypeVar("T")
 

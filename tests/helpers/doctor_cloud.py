@@ -10,13 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from emissary_lib import Key, LocalCloud
-from emissary_lib.commands.doctor import run_doctor
-from emissary_lib.local import Faults
-from emissary_lib.protocol.keys import format_keys
-from emissary_lib.protocol.targets import Target
-from tests.helpers.cloudside import (
-    DIAL,
-)
+from emissary_lib.cli.doctor import run_doctor
+from emissary_lib.protocol.auth.keys import format_keys
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_local import Faults
+from tests.helpers.cloudside import DIAL
 
 #: Timeout of a rung that a test lets run out, in seconds: more than a cold start, less than patience.
 SHORT = 4.0

@@ -7,20 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from emissary_lib.protocol.frames import Frame, decode
-from functions.common.errors import (
-    ClaimRefusedError,
-    LaunchError,
-    LimitReachedError,
-    MessageTooLargeError,
-    NonceBurntError,
-    PeerBusyError,
-    PeerGoneError,
-    StoreError,
-)
-from functions.common.limits import Limit
-from functions.common.ports import Outcome
-from functions.common.session import (
+from emissary_lib.bridge.limits import Limit
+from emissary_lib.bridge.session import (
     RECORD_TIME,
     RELAY_TIME,
     TRANSITIONS,
@@ -41,6 +29,18 @@ from functions.common.session import (
     may_restore,
     resume_refusal,
 )
+from emissary_lib.protocol.wire.frames import Frame, decode
+from functions.common.errors import (
+    ClaimRefusedError,
+    LaunchError,
+    LimitReachedError,
+    MessageTooLargeError,
+    NonceBurntError,
+    PeerBusyError,
+    PeerGoneError,
+    StoreError,
+)
+from functions.common.ports import Outcome
 
 
 class FakeClock:

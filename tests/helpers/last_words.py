@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import Flag, Frame, FrameType
-from emissary_lib.protocol.payloads import End, Ended, Reset
-from emissary_lib.protocol.session import Session
+from emissary_lib.protocol.session.session import Session
+from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType
+from emissary_lib.protocol.wire.payloads import End, Ended, Reset
 from tests.helpers.pair import frames
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, MAX_MESSAGE
-from emissary_lib.protocol.events import Event, LinkDead, PeerMoved
-from emissary_lib.protocol.frames import Flag, FrameType, decode
-from emissary_lib.protocol.session import Outgoing, Session
-from emissary_lib.protocol.states import Side, State
+from emissary_lib.protocol.session.events import Event, LinkDead, PeerMoved
+from emissary_lib.protocol.session.session import Outgoing, Session
+from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.wire.frames import Flag, FrameType, decode
 from tests.helpers.carrier import GATEWAY_ERROR as GATEWAY_ERROR
 from tests.helpers.carrier import Carrier
 from tests.helpers.carrier import Faults as Faults

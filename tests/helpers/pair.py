@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Final
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.duplex import StreamConfig
-from emissary_lib.protocol.events import Event
-from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
-from emissary_lib.protocol.keepalive import KeepaliveTimes
-from emissary_lib.protocol.payloads import Opened
-from emissary_lib.protocol.probing import ProbeTimes
-from emissary_lib.protocol.session import Outgoing, Session, SessionConfig
-from emissary_lib.protocol.states import Side
+from emissary_lib.protocol.session.events import Event
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.session import Outgoing, Session, SessionConfig
+from emissary_lib.protocol.session.states import Side
+from emissary_lib.protocol.stream.duplex import StreamConfig
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.payloads import Opened
 from tests.helpers.clock import Clock
 
 #: What a relay tells in OPENED unless a test says otherwise.

@@ -10,16 +10,16 @@ import secrets
 import time
 from types import TracebackType
 
-from emissary_lib.deadline import Deadline
-from emissary_lib.endpoint import Endpoint
-from emissary_lib.protocol.auth import session_id, sign_door
+from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.protocol.auth.httpdate import http_date
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.auth.macs import session_id, sign_door
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
-from emissary_lib.protocol.httpdate import http_date
-from emissary_lib.protocol.keys import Key
-from emissary_lib.protocol.opening import opening_bytes
-from emissary_lib.protocol.payloads import End, Ended, Opened
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.opening.exchange import opening_bytes
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.payloads import End, Ended, Opened
+from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import connect
 
 #: Longest wait for one message, in seconds.

@@ -19,7 +19,7 @@ from samcli.commands.local.lib.local_lambda import LocalLambdaRunner  # type: ig
 from samcli.lib.providers.sam_function_provider import SamFunctionProvider  # type: ignore[import-untyped]
 from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider  # type: ignore[import-untyped]
 
-from emissary_lib.local.runtime_site import make_runtime_site
+from emissary_local.lambda_.runtime_site import make_runtime_site
 from tools.replay.emulator import Emulator, emulator_binary
 
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from emissary_lib.loopback import reset
+from emissary_lib.tunnel.loopback import reset
 
 #: How long a server's threads may take to end, in seconds.
 PATIENCE = 5.0

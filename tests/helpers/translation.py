@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from emissary_lib.local.intrinsics import Resolver, load_yaml
-from emissary_lib.local.names import PSEUDO_PARAMETERS, parameter_values
+from emissary_local.template.intrinsics import Resolver, load_yaml
+from emissary_local.template.names import PSEUDO_PARAMETERS, parameter_values
 
 ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
 TEMPLATE: Final = ROOT / "template.yaml"

@@ -8,19 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import LinkClosedError, LinkRefusedError
-from emissary_lib.loopback import tcp_pair
-from emissary_lib.parting import Parting
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.duplex import StreamConfig
-from emissary_lib.protocol.events import Aborted, Event
-from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
-from emissary_lib.protocol.payloads import End, Ended, Opened
-from emissary_lib.protocol.session import Outgoing, Session, SessionConfig
-from emissary_lib.protocol.states import Side
+from emissary_lib.protocol.session.events import Aborted, Event
+from emissary_lib.protocol.session.session import Outgoing, Session, SessionConfig
+from emissary_lib.protocol.session.states import Side
+from emissary_lib.protocol.stream.duplex import StreamConfig
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.payloads import End, Ended, Opened
+from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.memory import Faults, MemoryTransport, linked_pair
-from emissary_lib.tunnel import Tunnel
+from emissary_lib.tunnel.driver import Tunnel
+from emissary_lib.tunnel.loopback import tcp_pair
+from emissary_lib.tunnel.shutdown import Parting
 from tests.helpers.ws_server import PATIENCE
 
 #: Small buffers, so that windows shut soon.

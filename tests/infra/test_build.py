@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from emissary_lib.local.template import read_template
+from emissary_local.template.template import read_template
 from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS
 from tests.helpers.translation import source
 from tests.infra.documents import tables
@@ -184,7 +184,7 @@ def test_who_chooses_the_processor_is_told_that_one_build_is_right_for_both() ->
 
 
 def test_only_the_relay_has_what_only_the_relay_needs(artifacts: pathlib.Path) -> None:
-    for package in ("dns/rdtypes/IN/A.py", "websocket/_core.py", "emissary_lib/tunnel.py"):
+    for package in ("dns/rdtypes/IN/A.py", "websocket/_core.py", "emissary_lib/tunnel/driver.py"):
         having = [name for name in FUNCTIONS if (artifacts / name / package).exists()]
         assert having == ["RelayFunction"]
 
@@ -255,7 +255,7 @@ def test_an_artifact_s_modules_can_be_imported_with_the_runtime_s_packages_alone
     artifacts: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     """Every one of them, so that what is only reached late is there too."""
-    from emissary_lib.local.runtime_site import make_runtime_site
+    from emissary_local.lambda_.runtime_site import make_runtime_site
 
     site = make_runtime_site(tmp_path / "runtime")
     script = """

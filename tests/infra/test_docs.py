@@ -12,10 +12,11 @@ import sys
 
 import pytest
 
-from emissary_lib import Dialer, cli
-from emissary_lib.commands import texts
-from emissary_lib.config import ClientConfig, read_env_file
-from emissary_lib.protocol.targets import AllowList
+from emissary_lib import Dialer
+from emissary_lib.cli import main as cli
+from emissary_lib.cli import texts
+from emissary_lib.client.config import ClientConfig, read_env_file
+from emissary_lib.protocol.targets.allow_list import AllowList
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]

@@ -16,9 +16,9 @@ import jmespath  # type: ignore[import-untyped]
 import pytest
 from botocore import xform_name
 
-from emissary_lib import cli
-from emissary_lib.local.names import parameter_values
-from emissary_lib.protocol.targets import AllowList
+from emissary_lib.cli import main as cli
+from emissary_lib.protocol.targets.allow_list import AllowList
+from emissary_local.template.names import parameter_values
 from tests.helpers.translation import source
 from tests.infra import documents
 from tests.infra.documents import DOCUMENTS, ROOT

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
+from emissary_lib.bridge.session import OPENING_TIME, RECORD_TIME, RELAY_TIME, Launch
+from emissary_lib.client.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
 from emissary_lib.protocol import constants
 from functions.common import audit, logs
 from functions.common.adapters import keys
 from functions.common.metrics import NAMESPACE, Metric
-from functions.common.session import OPENING_TIME, RECORD_TIME, RELAY_TIME, Launch
 from functions.relay.link import MAX_POSTS
 from functions.relay.service import TARGET_TIMEOUT
 from tests.helpers.translation import deployed, of_type, source, strings

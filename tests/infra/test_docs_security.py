@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.bridge.session import OPENING_TIME
 from emissary_lib.operate.keys import SECRET_BYTES
 from emissary_lib.protocol import constants
-from emissary_lib.protocol.addresses import normalise_host
-from emissary_lib.protocol.targets import AllowList, Target
+from emissary_lib.protocol.targets.addresses import normalise_host
+from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from functions.common import audit, logs
 from functions.common.adapters import keys
-from functions.common.session import OPENING_TIME
 from tests.helpers.translation import deployed, of_type, source
 from tests.infra.documents import fenced, prose, read, section, tables
 from tests.infra.test_docs_operations import HANDLER_SECONDS, number, throttle

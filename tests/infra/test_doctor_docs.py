@@ -6,10 +6,10 @@ import json
 import pathlib
 import re
 
-from emissary_lib.commands.doctor import GREET, TIMEOUT
+from emissary_lib.cli.doctor import GREET, TIMEOUT
 from emissary_lib.doctor import render, run
-from emissary_lib.doctor.greetings import GREETINGS
 from emissary_lib.doctor.report import Report, Result, Status, ok
+from emissary_lib.doctor.service_probes import GREETINGS
 from emissary_lib.exit_status import Exit
 
 TEXT = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "doctor.md").read_text()

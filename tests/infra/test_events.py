@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from emissary_lib.protocol.frames import FrameType, decode
+from emissary_lib.protocol.wire.frames import FrameType, decode
 from tests.helpers.events import (
     DATE,
     DIALER,

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.local.template import read_template
-from emissary_lib.local.variables import Endpoints
-from emissary_lib.protocol.auth import (
+from emissary_lib.protocol.auth.macs import (
     DoorHeaders,
     KeyRing,
     encode_unpadded,
@@ -22,7 +20,9 @@ from emissary_lib.protocol.auth import (
     verify_socks_password,
 )
 from emissary_lib.protocol.errors import AuthenticationError
-from emissary_lib.protocol.frames import decode
+from emissary_lib.protocol.wire.frames import decode
+from emissary_local.lambda_.variables import Endpoints
+from emissary_local.template.template import read_template
 from tests.helpers.cloudside import LINUX_ONLY, ROOT
 from tools.replay import cases, example
 from tools.replay.__main__ import main, replay

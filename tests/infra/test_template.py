@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.config import PING_RANGE, PONG_RANGE
-from emissary_lib.local.template import Template, read_template
+from emissary_lib.bridge import items
+from emissary_lib.bridge.session import CONNECT_TIME, OPENING_TIME, RELAY_TIME
+from emissary_lib.client.config import PING_RANGE, PONG_RANGE
 from emissary_lib.protocol.constants import GRACE, PING_INTERVAL, PONG_DEADLINE
+from emissary_local.template.template import Template, read_template
 from functions.common import audit, config
-from functions.common.adapters import items
-from functions.common.session import CONNECT_TIME, OPENING_TIME, RELAY_TIME
 from tests.helpers.translation import REQUIRED, TEMPLATE, source, strings
 
 #: API Gateway's longest integration, in seconds (API Gateway WebSocket quotas).

@@ -11,11 +11,11 @@ from typing import Any
 import botocore.session
 import pytest
 
-from emissary_lib.local.errors import TemplateError
-from emissary_lib.local.names import parameter_values
-from emissary_lib.local.template import read_template
-from emissary_lib.protocol.keys import parse_keys
-from emissary_lib.protocol.targets import AllowList
+from emissary_lib.protocol.auth.keys import parse_keys
+from emissary_lib.protocol.targets.allow_list import AllowList
+from emissary_local.errors import TemplateError
+from emissary_local.template.names import parameter_values
+from emissary_local.template.template import read_template
 from functions.common.config import ALLOWED_TARGETS, default_settings
 from functions.relay.settings import RelaySettings
 from tests.helpers.translation import REQUIRED, ROOT, TEMPLATE, deployed, of_type, outputs, source, strings

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from emissary_lib.local.names import ACCOUNT_ID, REGION
+from emissary_local.template.names import ACCOUNT_ID, REGION
 from tests.helpers.translation import ROOT, deployed, of_type, source
 
 FUNCTIONS = ("ConnectFunction", "DefaultFunction", "DisconnectFunction", "RelayFunction")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.local.names import REGION, STACK_NAME
+from emissary_local.template.names import REGION, STACK_NAME
 from functions.common.metrics import Metric
 from functions.relay.service import TARGET_TIMEOUT
 from tests.helpers.translation import deployed, of_type, outputs, source

@@ -10,7 +10,7 @@ import pytest
 
 from emissary_lib import Dialer, LocalCloud
 from emissary_lib.exceptions import DialError
-from emissary_lib.local.errors import LocalCloudError
+from emissary_local.errors import LocalCloudError
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE
 from tests.helpers.servers import Server, echo
 

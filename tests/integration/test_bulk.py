@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from emissary_lib import Dialer, LocalCloud
-from emissary_lib.local import Faults
+from emissary_local import Faults
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, audit_record
 from tests.helpers.servers import Server
 

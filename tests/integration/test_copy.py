@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from emissary_lib import Dialer, LocalCloud
-from emissary_lib.demo.bulk import Transfer, copy_in, copy_out, create_tables
-from emissary_lib.demo.postgres import embedded_postgres
 from tests.helpers.cloudside import DIAL, LINUX_ONLY
 from tests.helpers.trouble import CUT_WAYS, cut
+from tools.demo.bulk import Transfer, copy_in, copy_out, create_tables
+from tools.demo.postgres import embedded_postgres
 
 pytestmark = [LINUX_ONLY, pytest.mark.slow]
 

@@ -14,11 +14,11 @@ import pytest
 import sqlalchemy
 
 from emissary_lib import Dialer, LocalCloud
-from emissary_lib.demo.postgres import Postgres, embedded_postgres
-from emissary_lib.local.certificates import Certificates, create_certificates
+from emissary_local.net.certificates import Certificates, create_certificates
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, SOON, eventually, relay_returned
 from tests.helpers.servers import Server
 from tests.helpers.tls_front import postgres_over_tls
+from tools.demo.postgres import Postgres, embedded_postgres
 
 pytestmark = LINUX_ONLY
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib import Dialer, LocalCloud, RelayDeadlineError
-from emissary_lib.local import Faults
+from emissary_lib.client.socket import SessionInfo, TunnelSocket
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import FrameType, decode
-from emissary_lib.protocol.keepalive import KeepaliveTimes
-from emissary_lib.protocol.payloads import GoAway, Reset
-from emissary_lib.tunnel_socket import SessionInfo, TunnelSocket
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.wire.frames import FrameType, decode
+from emissary_lib.protocol.wire.payloads import GoAway, Reset
+from emissary_local import Faults
 from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,

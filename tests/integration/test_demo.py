@@ -17,11 +17,11 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib import Dialer, Key, LocalCloud
-from emissary_lib.bench.measure import Sizes
-from emissary_lib.bench.run import run_bench
-from emissary_lib.demo import run
-from emissary_lib.demo.postgres import embedded_postgres
-from emissary_lib.protocol.keys import format_keys, parse_keys
+from emissary_lib.protocol.auth.keys import format_keys, parse_keys
+from tools.bench.measure import Sizes
+from tools.bench.run import run_bench
+from tools.demo import run
+from tools.demo.postgres import embedded_postgres
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TEMPLATE = str(ROOT / "template.yaml")

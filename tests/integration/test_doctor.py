@@ -13,26 +13,18 @@ from typing import Any
 import pytest
 
 from emissary_lib import Key, LocalCloud
-from emissary_lib.demo.postgres import Postgres, embedded_postgres
 from emissary_lib.exit_status import Exit
-from emissary_lib.local import Faults
-from emissary_lib.protocol.banner import Banner
-from emissary_lib.protocol.frames import Frame, FrameType, encode
-from emissary_lib.protocol.keys import format_keys
+from emissary_lib.protocol.auth.keys import format_keys
+from emissary_lib.protocol.opening.banner import Banner
+from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
+from emissary_local import Faults
 from tests.helpers.bridge import KEY as BRIDGE_KEY
 from tests.helpers.bridge import Behaviour, Bridge
-from tests.helpers.cloudside import (
-    DIAL,
-    LINUX_ONLY,
-    PARAMETERS,
-    ROOT,
-    TEMPLATE,
-    audit_record,
-    eventually,
-)
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, ROOT, TEMPLATE, audit_record, eventually
 from tests.helpers.doctor_cloud import SHORT, ask, faulty
 from tests.helpers.servers import BlackHole, Server, echo, source, unused_port
 from tests.helpers.ws_server import Request, WsServer, refusal
+from tools.demo.postgres import Postgres, embedded_postgres
 
 pytestmark = LINUX_ONLY
 

@@ -15,18 +15,11 @@ import pytest
 
 from emissary_lib import Dialer, LocalCloud
 from emissary_lib.exit_status import Exit
-from tests.helpers.cloudside import (
-    DIAL,
-    LINUX_ONLY,
-    PARAMETERS,
-    SOON,
-    TEMPLATE,
-    eventually,
-)
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, eventually
 from tests.helpers.doctor_cloud import SHORT, ask, faulty
 from tests.helpers.servers import BlackHole, Server, echo, greeter, sink, source, unused_port
 from tests.helpers.tls_front import pass_on
-from tests.unit.doctor.test_greetings import MARIADB_SAYS
+from tests.unit.doctor.test_service_probes import MARIADB_SAYS
 
 pytestmark = LINUX_ONLY
 

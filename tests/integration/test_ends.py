@@ -16,9 +16,9 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib import Dialer, LocalCloud, TunnelResetError
-from emissary_lib.protocol.keepalive import KeepaliveTimes
-from emissary_lib.protocol.keys import format_keys
-from emissary_lib.standstill import LATE, LOOK
+from emissary_lib.protocol.auth.keys import format_keys
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.tunnel.suspend import LATE, LOOK
 from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,
@@ -48,8 +48,8 @@ MARGIN = 5.0
 PROGRAM = """
 import sys, time
 from emissary_lib import Dialer
-from emissary_lib.protocol.keepalive import KeepaliveTimes
-from emissary_lib.config import ClientConfig
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.client.config import ClientConfig
 import os
 config = ClientConfig.from_env(os.environ)
 interval, when_unacked = map(float, sys.argv[2:4])

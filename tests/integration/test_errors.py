@@ -33,11 +33,11 @@ from emissary_lib.exceptions import (
     TargetTimedOutError,
     TargetUnreachableError,
 )
+from emissary_lib.protocol.auth.httpdate import http_date
+from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import FrameType
-from emissary_lib.protocol.httpdate import http_date
-from emissary_lib.protocol.keys import format_keys
-from emissary_lib.protocol.unpadded import encode_unpadded
+from emissary_lib.protocol.wire.base64 import encode_unpadded
+from emissary_lib.protocol.wire.frames import FrameType
 from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,

@@ -44,11 +44,10 @@ import psycopg
 import pytest
 
 from emissary_lib import Dialer, LocalCloud
-from emissary_lib.demo.postgres import embedded_postgres
-from emissary_lib.local.cloud import key_json
-from emissary_lib.local.limits import Limits
-from emissary_lib.protocol.frames import FrameType
-from emissary_lib.protocol.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.wire.frames import FrameType
+from emissary_local.cloud import key_json
+from emissary_local.gateway.limits import Limits
 from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,
@@ -61,6 +60,7 @@ from tests.helpers.cloudside import (
 )
 from tests.helpers.raw_dialer import RawDialer
 from tests.helpers.servers import Server, echo, greeter
+from tools.demo.postgres import embedded_postgres
 
 pytestmark = LINUX_ONLY
 

@@ -11,7 +11,7 @@ import pytest
 
 from emissary_lib import Dialer, LocalCloud
 from emissary_lib.exceptions import AnswerLostError
-from emissary_lib.local import Faults
+from emissary_local import Faults
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually
 from tests.helpers.servers import Server, echo
 

@@ -13,8 +13,8 @@ import time
 from typing import Any, Final
 
 from emissary_lib import LocalCloud
+from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
-from emissary_lib.protocol.keys import format_keys
 from tests.helpers.cloudside import LINUX_ONLY, ROOT, SOON
 from tests.helpers.servers import Server
 from tests.soak import leaks
@@ -41,7 +41,7 @@ import os
 import sys
 import threading
 from emissary_lib import Dialer
-from emissary_lib.config import ClientConfig
+from emissary_lib.client.config import ClientConfig
 from pathlib import Path
 from tests.integration.test_memory import Pour
 from tests.soak.leaks import peak_memory, resident_memory

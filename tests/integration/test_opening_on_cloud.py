@@ -10,7 +10,7 @@ import pytest
 
 from emissary_lib import LocalCloud
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import FrameType, decode
+from emissary_lib.protocol.wire.frames import FrameType, decode
 from tests.helpers.cloudside import (
     LINUX_ONLY,
     audit_record,

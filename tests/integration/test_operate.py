@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from emissary_lib import AuthenticationError, Dialer, LocalCloud, cli
+from emissary_lib import AuthenticationError, Dialer, LocalCloud
+from emissary_lib.cli import main as cli
 from emissary_lib.exceptions import SessionLimitError
 from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.auth.keys import parse_keys
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.health import Usage
-from emissary_lib.protocol.keys import parse_keys
+from emissary_lib.protocol.wire.health import Usage
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, audit_record, eventually
 from tests.helpers.servers import Server, echo
 

@@ -14,10 +14,10 @@ import psycopg
 import pytest
 
 from emissary_lib import LocalCloud
-from emissary_lib.demo.postgres import Postgres, embedded_postgres
-from emissary_lib.protocol.keys import format_keys
+from emissary_lib.protocol.auth.keys import format_keys
 from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, ROOT, eventually
 from tests.helpers.trouble import edited_template
+from tools.demo.postgres import Postgres, embedded_postgres
 
 pytestmark = LINUX_ONLY
 
@@ -36,8 +36,8 @@ import os
 import sys
 import psycopg
 from emissary_lib import Dialer
-from emissary_lib.config import ClientConfig
-from emissary_lib.protocol.keepalive import KeepaliveTimes
+from emissary_lib.client.config import ClientConfig
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 config = ClientConfig.from_env(os.environ)
 times = KeepaliveTimes(interval=1.0, when_unacked=0.5, deadline=1.0, repeat=0.3)
 with Dialer(config.url, config.key, keepalive=times).forward(sys.argv[1], timeout=60) as (host, port):

@@ -10,10 +10,10 @@ import time
 import pytest
 
 from emissary_lib import Dialer, LocalCloud, TunnelResetError
-from emissary_lib.local import Faults, Limits
-from emissary_lib.loopback import reset
+from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.keys import Key
+from emissary_lib.tunnel.loopback import reset
+from emissary_local import Faults, Limits
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, audit_record
 from tests.helpers.servers import Server, echo
 

@@ -6,7 +6,7 @@ import pytest
 
 from emissary_lib import Dialer, LocalCloud
 from emissary_lib.exceptions import SessionLimitError
-from emissary_lib.protocol.health import Usage
+from emissary_lib.protocol.wire.health import Usage
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE
 from tests.helpers.servers import Server, echo
 

@@ -12,13 +12,13 @@ import pg8000.dbapi
 import pytest
 
 from emissary_lib import Dialer, LocalCloud
-from emissary_lib.demo.postgres import Postgres, embedded_postgres
-from emissary_lib.local.limits import Limits
 from emissary_lib.protocol.constants import PING_INTERVAL
-from emissary_lib.protocol.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_local.gateway.limits import Limits
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, eventually
 from tests.helpers.servers import Server, greeter
 from tests.soak import leaks
+from tools.demo.postgres import Postgres, embedded_postgres
 
 pytestmark = LINUX_ONLY
 

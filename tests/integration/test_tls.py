@@ -11,7 +11,7 @@ import pytest
 
 from emissary_lib import Dialer, LocalCloud
 from emissary_lib.exceptions import GatewayUnreachableError
-from emissary_lib.local.certificates import Certificates, create_certificates
+from emissary_local.net.certificates import Certificates, create_certificates
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, relay_returned
 from tests.helpers.servers import Server, Service, echo
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from emissary_lib.protocol.constants import MAX_MESSAGE, MAX_PAYLOAD
 from emissary_lib.protocol.errors import RemoteProtocolError
-from emissary_lib.protocol.frames import Flag, Frame, FrameType, decode, encode, newer, peek
-from emissary_lib.protocol.payloads import (
+from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode, newer, peek
+from emissary_lib.protocol.wire.payloads import (
     Disconnected,
     End,
     Ended,

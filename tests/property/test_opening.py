@@ -8,18 +8,19 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emissary_lib.protocol import auth, socks5
-from emissary_lib.protocol.banner import parse_banner
+from emissary_lib.protocol.auth import macs as auth
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import AuthenticationError, RemoteProtocolError
-from emissary_lib.protocol.opening import (
+from emissary_lib.protocol.opening import socks5
+from emissary_lib.protocol.opening.banner import parse_banner
+from emissary_lib.protocol.opening.exchange import (
     OpeningAnswer,
     OpeningReader,
     OpeningState,
     evaluate,
     opening_bytes,
 )
-from emissary_lib.protocol.targets import AllowList, Target
+from emissary_lib.protocol.targets.allow_list import AllowList, Target
 
 DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
 NONCE = b"n" * 32

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import INITIAL_WINDOW
-from emissary_lib.protocol.duplex import StreamConfig
-from emissary_lib.protocol.events import Aborted, Finished
-from emissary_lib.protocol.keepalive import KeepaliveTimes
-from emissary_lib.protocol.probing import ProbeTimes
-from emissary_lib.protocol.states import Side
+from emissary_lib.protocol.session.events import Aborted, Finished
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.states import Side
+from emissary_lib.protocol.stream.duplex import StreamConfig
 from tests.helpers.clock import Clock
 from tests.helpers.link import Endpoint, Faults, LinkedSessions, User
 from tests.helpers.pair import client_session, relay_session

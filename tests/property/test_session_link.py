@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, MAX_MESSAGE
-from emissary_lib.protocol.duplex import StreamConfig
-from emissary_lib.protocol.events import Aborted, Event, Finished, GoingAway, RelayOpened
-from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
-from emissary_lib.protocol.keepalive import KeepaliveTimes
-from emissary_lib.protocol.states import Side, State
+from emissary_lib.protocol.session.events import Aborted, Event, Finished, GoingAway, RelayOpened
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.stream.duplex import StreamConfig
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from tests.helpers.clock import Clock
 from tests.helpers.link import GATEWAY_ERROR, Endpoint, Faults, LinkedSessions, User
 from tests.helpers.pair import PARAMETERS, client_session, events, relay_session

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.events import Finished
-from emissary_lib.protocol.states import Side
+from emissary_lib.protocol.session.events import Finished
+from emissary_lib.protocol.session.states import Side
 from tests.helpers.link import User
 from tests.property.test_resume import LIFE, SLOW, Cut, Plan, check_prefix, check_whole, drain
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emissary_lib.protocol.errors import RemoteProtocolError
-from emissary_lib.protocol.socks5 import (
+from emissary_lib.protocol.opening.socks5 import (
     ClientNegotiation,
     ServerEvent,
     ServerNegotiation,
@@ -19,8 +19,8 @@ from emissary_lib.protocol.socks5 import (
     method_choice,
     reply,
 )
-from emissary_lib.protocol.socks5_messages import ReplyCode
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.opening.socks5_messages import ReplyCode
+from emissary_lib.protocol.targets.allow_list import Target
 
 HOSTS = st.one_of(
     st.from_regex(r"[a-z]([a-z0-9-]{0,20}\.)?[a-z]{1,20}", fullmatch=True),

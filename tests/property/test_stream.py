@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from emissary_lib.protocol.constants import INITIAL_WINDOW
 from emissary_lib.protocol.errors import FlowControlError
-from emissary_lib.protocol.receiver import StreamReceiver
-from emissary_lib.protocol.sender import StreamSender
+from emissary_lib.protocol.stream.receiver import StreamReceiver
+from emissary_lib.protocol.stream.sender import StreamSender
 
 SPANS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 80)), max_size=60)
 

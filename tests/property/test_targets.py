@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emissary_lib.protocol.addresses import IPAddress, normalise_host, why_refused
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.protocol.targets import AllowList, Target, TargetError
+from emissary_lib.protocol.targets.addresses import IPAddress, normalise_host, why_refused
+from emissary_lib.protocol.targets.allow_list import AllowList, Target, TargetError
 
 EVERYTHING = AllowList.parse(
     '[{"host": "0.0.0.0/0", "port": "1-65535"}, {"host": "::/0", "port": "1-65535"}]'

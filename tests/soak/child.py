@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from emissary_lib import Dialer
-from emissary_lib.demo.postgres import Postgres
-from emissary_lib.protocol.keepalive import KeepaliveTimes
-from emissary_lib.protocol.keys import Key
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from tests.soak.leaks import peak_memory, tunnel_threads
 from tests.soak.tally import Tally
 from tests.soak.work import World, attempt
+from tools.demo.postgres import Postgres
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 

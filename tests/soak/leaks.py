@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from emissary_lib.bench.processes import family
-from emissary_lib.local.names import REGION
-from functions.common.adapters.items import read_session
-from functions.common.session import State
+from emissary_lib.bridge.items import read_session
+from emissary_lib.bridge.session import State
+from emissary_local.template.names import REGION
+from tools.bench.processes import family
 
 #: State of a listening socket in ``/proc/net/tcp``. Source: Linux, include/net/tcp_states.h.
 _LISTEN: Final = "0A"
@@ -118,7 +118,7 @@ def ends(items: list[dict[str, Any]]) -> Counter[str]:
 
     ``ENDED`` ones by their recorded code. One that neither client came back to, and whose end no message
     could report, stays as it is, and whoever reads it past its time takes it for lost: ``lost`` and the code
-    that he will find (:meth:`functions.common.session.Session.loss`).
+    that he will find (:meth:`emissary_lib.bridge.session.Session.loss`).
     """
     found: Counter[str] = Counter()
     for item in items:

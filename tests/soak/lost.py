@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from functions.common.adapters.items import read_session
-from functions.common.session import Session, State
+from emissary_lib.bridge.items import read_session
+from emissary_lib.bridge.session import Session, State
 from tests.soak import weather
 from tests.soak.evidence import Evidence
 

@@ -10,11 +10,11 @@ import random
 
 import psycopg
 
-from emissary_lib.demo import migrate, verify
-from emissary_lib.demo.postgres import Postgres
 from tests.soak import child
 from tests.soak.tally import Mismatch
 from tests.soak.work import World
+from tools.demo import migrate, verify
+from tools.demo.postgres import Postgres
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session as Sdk
 
-from functions.common.adapters.items import read_session, session_key
-from functions.common.session import State
+from emissary_lib.bridge.items import read_session, session_key
+from emissary_lib.bridge.session import State
 from tests.soak.repeatedly import repeatedly
 from tests.soak.work import World
 

@@ -14,7 +14,7 @@ from tests.soak.evidence import Evidence
 from tests.soak.tally import Tally
 
 #: How a dial may fail: its time ran out, or did within the pause after one of these, which are tried again
-#: (emissary_lib/opening.py).
+#: (emissary_lib/client/handshake.py).
 DIAL_ERRORS: Final = frozenset(
     {
         "DialTimeoutError/TARGET_TIMED_OUT",

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from emissary_lib import Dialer
-from emissary_lib.bench.processes import family
-from emissary_lib.demo.postgres import embedded_postgres
-from emissary_lib.local import LocalCloud
-from emissary_lib.protocol.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_local import LocalCloud
 from tests.soak import leaks, reasons, weather, work
 from tests.soak.child import Settings
 from tests.soak.crew import Crew
@@ -27,6 +25,8 @@ from tests.soak.tally import Tally
 from tests.soak.target import Target
 from tests.soak.verdict import judge
 from tests.soak.work import World
+from tools.bench.processes import family
+from tools.demo.postgres import embedded_postgres
 
 TEMPLATE: Final = Path(__file__).resolve().parents[2] / "template.yaml"
 

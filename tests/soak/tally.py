@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from typing import Any, Final
 
-from emissary_lib.protocol.counters import Counters
+from emissary_lib.protocol.stream.counters import Counters
 
 #: Mismatches that are told in full; beyond that they are only counted.
 TOLD: Final = 20

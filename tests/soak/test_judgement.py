@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.counters import Counters
-from emissary_lib.tunnel_socket import TunnelSocket
+from emissary_lib.client.socket import TunnelSocket
+from emissary_lib.protocol.stream.counters import Counters
 from tests.helpers.servers import Server
 from tests.soak import work
 from tests.soak.tally import Tally

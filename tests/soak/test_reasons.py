@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.counters import Counters
-from functions.common.adapters import items
-from functions.common.session import PURGE_MARGIN, Session, Side
+from emissary_lib.bridge import items
+from emissary_lib.bridge.session import PURGE_MARGIN, Session, Side
+from emissary_lib.protocol.stream.counters import Counters
 from tests.soak import evidence, lost, reasons
 from tests.soak.evidence import Evidence
 from tests.soak.tally import Tally

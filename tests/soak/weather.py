@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
-from emissary_lib.local.faults import Faults
-from emissary_lib.local.faults.settings import SHARES
+from emissary_local.faults import Faults
+from emissary_local.faults.settings import SHARES
 
 #: Names under which :attr:`LocalCloud.faults_met` counts, all of which a soak must meet. No function ever
 #: makes a read that can be stale; the soak's onlooker does.

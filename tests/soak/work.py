@@ -14,13 +14,13 @@ from typing import Any, Final
 import pg8000.dbapi
 
 from emissary_lib import Dialer
-from emissary_lib.demo.postgres import Postgres
-from emissary_lib.dialer import DIAL_TIMEOUT
+from emissary_lib.client.dialer import DIAL_TIMEOUT
+from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.exceptions import EmissaryError
-from emissary_lib.tunnel_socket import TunnelSocket
 from tests.soak.pattern import first_difference
 from tests.soak.tally import Mismatch, Tally
 from tests.soak.target import DONE, PIECE, Transfer, give
+from tools.demo.postgres import Postgres
 
 #: How long a side that has lost its WebSocket is waited for, in seconds; what is usual is 60
 #: (docs/protocol.md 5.2), which is as long as all of a soak's end may take.

@@ -9,7 +9,7 @@ import pytest
 from emissary_lib import exceptions
 from emissary_lib.exceptions import AuthenticationError, DialError, dial_error, reset_error
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.targets.allow_list import Target
 
 TARGET = Target("db.internal", 5432)
 BUILTINS = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_lib import cli, exceptions
+from emissary_lib import exceptions
+from emissary_lib.cli import main as cli
 from emissary_lib.exceptions import (
     AnswerLostError,
     ClockSkewError,
@@ -21,7 +22,7 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.exit_status import MEANINGS, STATUSES, Exit, exit_status
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.targets.allow_list import Target
 
 TARGET = Target("db.internal", 5432)
 

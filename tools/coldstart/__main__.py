@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from emissary_lib.local.template import read_template
 from emissary_lib.protocol.errors import EmissaryError
+from emissary_local.template.template import read_template
 from tools.coldstart.measure import measure
 from tools.replay.errors import ReplayError
 

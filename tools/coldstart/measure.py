@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from emissary_lib.local.runtime_site import make_runtime_site
-from emissary_lib.local.template import FunctionSpec, Template
-from emissary_lib.local.variables import Endpoints, Identities, environment_variables
+from emissary_local.lambda_.runtime_site import make_runtime_site
+from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
+from emissary_local.template.template import FunctionSpec, Template
 from tools.artifacts.artifact import size
 from tools.replay.emulator import Emulator, emulator_binary
 from tools.replay.errors import ReplayError

@@ -17,8 +17,8 @@ from websockets.typing import Subprotocol
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import SUBPROTOCOL
 from emissary_lib.protocol.errors import ProtocolError
-from emissary_lib.protocol.frames import Flag, Frame, FrameType, decode, encode
-from emissary_lib.protocol.payloads import Ended, Opened
+from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.payloads import Ended, Opened
 
 #: How long a relay may take from its claim until it has posted what it will, in seconds.
 POSTED_TIMEOUT: Final = 20.0

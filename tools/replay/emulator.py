@@ -60,7 +60,7 @@ class Emulator:
         artifact: The function's folder; nothing is ever written there.
         handler: ``module.function``.
         variables: The environment; nothing is inherited.
-        site: From :func:`emissary_lib.local.runtime_site.make_runtime_site`.
+        site: From :func:`emissary_local.lambda_.runtime_site.make_runtime_site`.
         log: File that gets the emulator's and the function's output.
 
     Not for several threads: an overlap of two invocations kills the emulator.

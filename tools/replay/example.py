@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from emissary_lib.protocol.auth import session_id
-from emissary_lib.protocol.keys import Key
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.auth.macs import session_id
 
 #: The example key: 32 bytes, 0 to 31.
 KEY: Final = Key(1, bytes(range(32)))

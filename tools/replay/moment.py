@@ -14,7 +14,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from emissary_lib.protocol.auth import (
+from emissary_lib.protocol.auth.httpdate import http_date
+from emissary_lib.protocol.auth.macs import (
     encode_unpadded,
     resume_mac,
     server_mac,
@@ -22,7 +23,6 @@ from emissary_lib.protocol.auth import (
     socks_password,
     token_hash,
 )
-from emissary_lib.protocol.httpdate import http_date
 from tools.replay import example
 
 #: Numbers this near to the example moment, in seconds, are times.

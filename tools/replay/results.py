@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from emissary_lib.protocol.errors import EmissaryError
-from emissary_lib.protocol.frames import FrameType, decode
-from emissary_lib.protocol.payloads import Opened
+from emissary_lib.protocol.wire.frames import FrameType, decode
+from emissary_lib.protocol.wire.payloads import Opened
 from tools.replay import example
 from tools.replay.cases import text_of
 from tools.replay.door import Door

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from emissary_lib.local.runtime_site import make_runtime_site
-from emissary_lib.local.template import read_template
-from emissary_lib.local.variables import Endpoints, Identities, environment_variables
-from emissary_lib.protocol.auth import encode_unpadded, format_keys
+from emissary_lib.protocol.auth.macs import encode_unpadded, format_keys
+from emissary_local.lambda_.runtime_site import make_runtime_site
+from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
+from emissary_local.template.template import read_template
 from tools.replay import cases, example
 from tools.replay.cases import Case
 from tools.replay.door import Door, SilentTarget

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from emissary_lib.local import names
-from emissary_lib.local.template import FunctionSpec
+from emissary_local.template import names
+from emissary_local.template.template import FunctionSpec
 from tools.replay.emulator import ARCHITECTURES
 from tools.replay.errors import ReplayError
 from tools.replay.run import Environment, Replayer

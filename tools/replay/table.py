@@ -12,8 +12,8 @@ from typing import Any
 
 from botocore.session import Session
 
-from emissary_lib.local import names
-from emissary_lib.local.template import TableSpec
+from emissary_local.template import names
+from emissary_local.template.template import TableSpec
 from tools.replay.errors import ReplayError
 from tools.replay.items import readable, typed
 
@@ -30,7 +30,7 @@ class Table:
         self._spec = spec
         self._listen = listen
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "emissary_lib.local.tables_server", listen],
+            [sys.executable, "-m", "emissary_local.aws.dynamodb.server", listen],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from functions.common.adapters.items import Item
+from emissary_lib.bridge.items import Item
 from functions.common.errors import StoreError
 
 #: Tries of a write that meets another transaction on the same item, and the first pause between them in

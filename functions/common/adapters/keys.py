@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from emissary_lib.protocol.auth.keys import KeyRing, parse_keys
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.protocol.keys import KeyRing, parse_keys
 from functions.common import logs
 from functions.common.errors import KeysUnavailableError
 

@@ -10,13 +10,13 @@ import random
 from collections.abc import Iterable
 from typing import Final
 
+from emissary_lib.bridge import items
+from emissary_lib.bridge.items import Item, number, text
+from emissary_lib.bridge.limits import Limit
+from emissary_lib.bridge.session import PURGE_MARGIN, Launch, Session
 from functions.common import logs
-from functions.common.adapters import items
 from functions.common.adapters.dynamo import ConditionFailed, Table, Write
-from functions.common.adapters.items import Item, number, text
 from functions.common.errors import LimitReachedError, StoreError
-from functions.common.limits import Limit
-from functions.common.session import PURGE_MARGIN, Launch, Session
 
 #: Slots read at once: where there are many, one of so few is almost always free.
 _CHUNK: Final = 25

@@ -11,15 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER
-from functions.common.adapters import items
-from functions.common.adapters.dynamo import ConditionFailed, Table, Write
-from functions.common.adapters.items import number, text
-from functions.common.adapters.slots import Slots
-from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
-from functions.common.limits import Limit
-from functions.common.ports import Outcome
-from functions.common.session import (
+from emissary_lib.bridge import items
+from emissary_lib.bridge.items import number, text
+from emissary_lib.bridge.limits import Limit
+from emissary_lib.bridge.session import (
     PURGE_MARGIN,
     RECORD_TIME,
     RELAY_TIME,
@@ -37,6 +32,11 @@ from functions.common.session import (
     claim_refusal,
     resume_refusal,
 )
+from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER
+from functions.common.adapters.dynamo import ConditionFailed, Table, Write
+from functions.common.adapters.slots import Slots
+from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
+from functions.common.ports import Outcome
 
 _NEW: Final = "attribute_not_exists(#pk)"
 

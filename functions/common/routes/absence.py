@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from emissary_lib.bridge.session import Role, Session, State
 from functions.common import logs
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.posting import close
-from functions.common.session import Role, Session, State
 
 
 def reach(

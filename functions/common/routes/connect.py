@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from emissary_lib.protocol.auth.headers import RELAY_TOKEN, RESUME_TOKEN
 from emissary_lib.protocol.constants import SUBPROTOCOL
-from emissary_lib.protocol.credentials import RELAY_TOKEN, RESUME_TOKEN
 from functions.common import metrics
 from functions.common.errors import SubprotocolError
 from functions.common.events import GatewayEvent

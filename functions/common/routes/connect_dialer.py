@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.protocol.auth import (
+from emissary_lib.bridge.session import OPENING_TIME, Session, Side, purge_time
+from emissary_lib.protocol.auth.macs import (
     DoorHeaders,
     normalise_host,
     parse_http_date,
@@ -14,7 +15,6 @@ from emissary_lib.protocol.auth import (
 from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore
-from functions.common.session import OPENING_TIME, Session, Side, purge_time
 
 #: API Gateway serves WebSockets on wss only.
 HTTPS_PORT = 443

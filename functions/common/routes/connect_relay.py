@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.protocol.auth import RelayHeaders, token_hash
+from emissary_lib.bridge.session import Claim, State
+from emissary_lib.protocol.auth.macs import RelayHeaders, token_hash
 from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, SessionStore
-from functions.common.session import Claim, State
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.protocol.auth import (
+from emissary_lib.bridge.session import Resume, State
+from emissary_lib.protocol.auth.macs import (
     MAX_CLOCK_SKEW,
     ClockSkewError,
     DoorHeaders,
@@ -19,7 +20,6 @@ from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore
 from functions.common.routes.connect_dialer import HTTPS_PORT
-from functions.common.session import Resume, State
 
 
 @dataclass(frozen=True, slots=True)

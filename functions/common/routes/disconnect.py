@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from emissary_lib.bridge import replies as answers
+from emissary_lib.bridge.session import Loss, Role, Session, State, Step
 from emissary_lib.protocol.codes import Code
-from functions.common import answers, audit, logs
+from functions.common import audit, logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Entropy, PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
 from functions.common.routes.posting import notify
-from functions.common.session import Loss, Role, Session, State, Step
 
 
 @dataclass(frozen=True, slots=True)

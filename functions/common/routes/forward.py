@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from functions.common import answers
+from emissary_lib.bridge import replies as answers
+from emissary_lib.bridge.session import Connection, Session, State
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.absence import reach
 from functions.common.routes.ending import EndSession
 from functions.common.routes.lookup import Found, find
 from functions.common.routes.peers import PeerCache
 from functions.common.routes.posting import answer, posted
-from functions.common.session import Connection, Session, State
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.protocol.auth import server_mac
+from emissary_lib.bridge import replies as answers
+from emissary_lib.bridge.limits import Limit, Limits
+from emissary_lib.bridge.session import Connection, Session, State
+from emissary_lib.protocol.auth.macs import server_mac
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import VERSION
 from emissary_lib.protocol.errors import FrameError
-from emissary_lib.protocol.frames import Frame
-from emissary_lib.protocol.health import QUESTION_BYTES, Healthy, Usage
-from functions.common import answers
-from functions.common.limits import Limit, Limits
+from emissary_lib.protocol.wire.frames import Frame
+from emissary_lib.protocol.wire.health import QUESTION_BYTES, Healthy, Usage
 from functions.common.ports import KeySource, PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
 from functions.common.routes.posting import answer
-from functions.common.session import Connection, Session, State
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from emissary_lib.bridge.session import Connection, Session
 from functions.common.ports import SessionStore
-from functions.common.session import Connection, Session
 
 
 class Found(NamedTuple):

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from emissary_lib.bridge import replies as answers
+from emissary_lib.bridge.session import Connection, Role
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import EmissaryError, RemoteProtocolError, UnsupportedVersionError
-from emissary_lib.protocol.frames import COPIED, Frame, FrameType, decode, peek
-from emissary_lib.protocol.payloads import End
-from functions.common import answers, logs
+from emissary_lib.protocol.wire.frames import COPIED, Frame, FrameType, decode, peek
+from emissary_lib.protocol.wire.payloads import End
+from functions.common import logs
 from functions.common.errors import MessageTooLargeError
 from functions.common.events import GatewayEvent
 from functions.common.ports import PeerLink, SessionStore
@@ -21,7 +23,6 @@ from functions.common.routes.lookup import find
 from functions.common.routes.opening import Opening
 from functions.common.routes.posting import answer
 from functions.common.routes.resume import OnResume
-from functions.common.session import Connection, Role
 
 #: Who may send what the bridge handles itself (docs/protocol.md section 2).
 _SENDERS: Final = {

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.protocol.auth import token_hash
+from emissary_lib.bridge import replies as answers
+from emissary_lib.bridge.launch import launch_event
+from emissary_lib.bridge.limits import NO_LIMITS, Limits
+from emissary_lib.bridge.session import Connection, Fragment, Launch, Session, State, may_launch
+from emissary_lib.protocol.auth.macs import token_hash
 from emissary_lib.protocol.codes import MEANINGS
-from emissary_lib.protocol.frames import Frame
-from emissary_lib.protocol.opening import OpeningAnswer, OpeningState, evaluate, within_limit
-from emissary_lib.protocol.targets import AllowList
-from functions.common import answers, logs
+from emissary_lib.protocol.opening.exchange import OpeningAnswer, OpeningState, evaluate, within_limit
+from emissary_lib.protocol.targets.allow_list import AllowList
+from emissary_lib.protocol.wire.frames import Frame
+from functions.common import logs
 from functions.common.errors import LimitReachedError
-from functions.common.launch_event import launch_event
-from functions.common.limits import NO_LIMITS, Limits
 from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
 from functions.common.routes.forward import Forward
 from functions.common.routes.lookup import Found
 from functions.common.routes.posting import answer
-from functions.common.session import Connection, Fragment, Launch, Session, State, may_launch
 
 _TOKEN_BYTES = 32
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from functions.common import answers, logs
+from emissary_lib.bridge import replies as answers
+from emissary_lib.bridge.session import Connection, Session, State, may_restore
+from functions.common import logs
 from functions.common.errors import PeerError
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.absence import reach
 from functions.common.routes.ending import EndSession
 from functions.common.routes.posting import answer, close, posted
-from functions.common.session import Connection, Session, State, may_restore
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,14 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from emissary_lib.local.certificates import Certificates
-from emissary_lib.local.faults import FaultEngine, Faults
-from emissary_lib.local.gateway import Gateway
-from emissary_lib.local.limits import Limits
-from emissary_lib.local.meter import Meter
-from emissary_lib.local.ports import InvocationResult, InvocationStatus
-from emissary_lib.local.sigv4 import Credentials
-from emissary_lib.local.throttle import Throttles
+from emissary_local.aws.sigv4 import Credentials
+from emissary_local.billing.meter import Meter
+from emissary_local.faults import FaultEngine, Faults
+from emissary_local.gateway.api import Gateway
+from emissary_local.gateway.limits import Limits
+from emissary_local.gateway.throttle import Throttles
+from emissary_local.net.certificates import Certificates
+from emissary_local.ports import InvocationResult, InvocationStatus
 
 STAGE = "prod"
 ROUTES = {"$connect": "Connect", "$default": "Default", "$disconnect": "Disconnect"}

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from emissary_lib.local.forker import Forker
-from emissary_lib.local.lambda_service import LambdaService
-from emissary_lib.local.meter import Meter
-from emissary_lib.local.template import FunctionSpec
-from emissary_lib.local.variables import Endpoints, Identities
+from emissary_local.billing.meter import Meter
+from emissary_local.lambda_.forkserver import Forker
+from emissary_local.lambda_.service import LambdaService
+from emissary_local.lambda_.variables import Endpoints, Identities
+from emissary_local.template.template import FunctionSpec
 
 HANDLERS = '''
 import os, sys, time, json

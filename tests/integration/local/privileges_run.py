@@ -10,10 +10,11 @@ from typing import Final
 
 import pytest
 
-from emissary_lib import Dialer, EmissaryError, LocalCloud, cli
+from emissary_lib import Dialer, EmissaryError, LocalCloud
+from emissary_lib.cli import main as cli
 from emissary_lib.exit_status import Exit
-from emissary_lib.local import Faults
-from emissary_lib.protocol.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_local import Faults
 from tests.helpers.cloudside import audit_records, eventually
 
 #: The statement by which $disconnect tells peers.

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import websocket
 
-from emissary_lib.local import Faults, LocalCloud, LocalCloudError
-from emissary_lib.local.cloud import run_foreground
+from emissary_local import Faults, LocalCloud, LocalCloudError
+from emissary_local.cloud import run_foreground
 
 TEMPLATE = Path(__file__).parent / "stack" / "template.yaml"
 

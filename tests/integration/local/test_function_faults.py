@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from emissary_lib.local.errors import UnknownFunctionError
-from emissary_lib.local.faults import FaultEngine, Faults
-from emissary_lib.local.ports import InvocationResult, InvocationStatus
-
-from .lambda_world import World, run, spec, world
+from emissary_local.errors import UnknownFunctionError
+from emissary_local.faults import FaultEngine, Faults
+from emissary_local.ports import InvocationResult, InvocationStatus
+from tests.integration.local.lambda_world import World, run, spec, world
 
 CLOCKS = """
 import datetime, time

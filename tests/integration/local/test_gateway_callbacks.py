@@ -17,10 +17,9 @@ from botocore.credentials import Credentials as BotocoreCredentials
 from botocore.exceptions import ClientError
 from websockets.asyncio.client import ClientConnection, connect
 
-from emissary_lib.local.faults import Faults
-from emissary_lib.local.limits import Limits
-
-from .gateway_harness import KEY, PATIENCE, STAGE, Running, running
+from emissary_local.faults import Faults
+from emissary_local.gateway.limits import Limits
+from tests.integration.local.gateway_harness import KEY, PATIENCE, STAGE, Running, running
 
 
 @contextlib.asynccontextmanager

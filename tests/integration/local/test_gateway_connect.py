@@ -14,11 +14,10 @@ from botocore.exceptions import ClientError
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from emissary_lib.local.certificates import create_certificates
-from emissary_lib.local.limits import Limits
-from emissary_lib.local.ports import InvocationStatus
-
-from .gateway_harness import PATIENCE, STAGE, Event, answer, running
+from emissary_local.gateway.limits import Limits
+from emissary_local.net.certificates import create_certificates
+from emissary_local.ports import InvocationStatus
+from tests.integration.local.gateway_harness import PATIENCE, STAGE, Event, answer, running
 
 
 def giving(result: Any) -> Any:

@@ -11,16 +11,15 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from emissary_lib.local.errors import LocalCloudError
-from emissary_lib.local.faults import Faults
-from emissary_lib.local.limits import Limits
-from emissary_lib.local.weather import Weather
-from emissary_lib.protocol.auth import session_id
-from emissary_lib.protocol.credentials import NONCE, RELAY_TOKEN, SESSION
-from emissary_lib.protocol.unpadded import encode_unpadded
-
-from .gateway_harness import PATIENCE, Running, running
-from .test_gateway_callbacks import connected
+from emissary_lib.protocol.auth.headers import NONCE, RELAY_TOKEN, SESSION
+from emissary_lib.protocol.auth.macs import session_id
+from emissary_lib.protocol.wire.base64 import encode_unpadded
+from emissary_local.errors import LocalCloudError
+from emissary_local.faults import Faults
+from emissary_local.faults.schedule import Weather
+from emissary_local.gateway.limits import Limits
+from tests.integration.local.gateway_harness import PATIENCE, Running, running
+from tests.integration.local.test_gateway_callbacks import connected
 
 
 def headers(side: str, number: int) -> dict[str, str]:

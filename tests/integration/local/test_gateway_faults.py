@@ -14,12 +14,11 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from emissary_lib.local.faults import Faults
-from emissary_lib.local.template import Throttle
-from emissary_lib.local.throttle import Throttles
-
-from .gateway_harness import PATIENCE, Event, Running, answer, running
-from .test_gateway_callbacks import connected
+from emissary_local.faults import Faults
+from emissary_local.gateway.throttle import Throttles
+from emissary_local.template.template import Throttle
+from tests.integration.local.gateway_harness import PATIENCE, Event, Running, answer, running
+from tests.integration.local.test_gateway_callbacks import connected
 
 FRAME = "Internal server error"
 

@@ -11,11 +11,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from emissary_lib.local.faults import Faults
-from emissary_lib.local.limits import Limits
-from emissary_lib.local.ports import InvocationStatus
-
-from .gateway_harness import PATIENCE, Event, answer, running
+from emissary_local.faults import Faults
+from emissary_local.gateway.limits import Limits
+from emissary_local.ports import InvocationStatus
+from tests.integration.local.gateway_harness import PATIENCE, Event, answer, running
 
 
 async def close_of(client: ClientConnection) -> tuple[int | None, str | None]:

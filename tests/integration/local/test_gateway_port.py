@@ -6,9 +6,8 @@ import asyncio
 
 import pytest
 
-from emissary_lib.local.limits import Limits
-
-from .gateway_harness import PATIENCE, STAGE, running
+from emissary_local.gateway.limits import Limits
+from tests.integration.local.gateway_harness import PATIENCE, STAGE, running
 
 UPGRADE = (
     f"GET /{STAGE} HTTP/1.1\r\nHost: x\r\nupgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n"

@@ -9,10 +9,9 @@ import select
 import socket
 from collections.abc import Iterable
 
-from emissary_lib.local.faults import FaultEngine, Faults
-from emissary_lib.local.kept import KeptConnections, ports_of
-
-from .gateway_harness import PATIENCE, Running, running
+from emissary_local.faults import FaultEngine, Faults
+from emissary_local.faults.idle_connections import KeptConnections, ports_of
+from tests.integration.local.gateway_harness import PATIENCE, Running, running
 
 
 def kept_link(host: str) -> http.client.HTTPConnection:

@@ -18,8 +18,8 @@ import botocore.session
 import pytest
 import websocket
 
-from emissary_lib.local import LocalCloud, LocalCloudError, TemplateError
-from emissary_lib.local.cloud import run_foreground
+from emissary_local import LocalCloud, LocalCloudError, TemplateError
+from emissary_local.cloud import run_foreground
 
 TEMPLATE = Path(__file__).parent / "stack" / "template.yaml"
 TARGETS = [("127.0.0.1", 5432)]
@@ -167,7 +167,7 @@ def test_close_leaves_no_process_and_no_file() -> None:
 
 def test_killed_user_takes_the_whole_cloud_along() -> None:
     program = (
-        "import sys; from emissary_lib.local import LocalCloud\n"
+        "import sys; from emissary_local import LocalCloud\n"
         "cloud = LocalCloud(sys.argv[1]); cloud.start()\n"
         "print(cloud.pid, flush=True); sys.stdin.read()"
     )

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from emissary_lib.local.errors import LocalCloudError, UnknownFunctionError
-from emissary_lib.local.ports import InvocationStatus
-
-from .lambda_world import run, spec, world
+from emissary_local.errors import LocalCloudError, UnknownFunctionError
+from emissary_local.ports import InvocationStatus
+from tests.integration.local.lambda_world import run, spec, world
 
 
 def _state(pid: int) -> str:

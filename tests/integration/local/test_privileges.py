@@ -16,19 +16,11 @@ import pytest
 import websocket
 
 from emissary_lib import AuthenticationError, Dialer, LocalCloud
-from emissary_lib.local.iam.privileges import Privileges
-from emissary_lib.local.template import read_template
 from emissary_lib.operate.keys import KeySecret
-from emissary_lib.protocol.keys import Key
-from tests.helpers.cloudside import (
-    DIAL,
-    LINUX_ONLY,
-    PARAMETERS,
-    SOON,
-    TEMPLATE,
-    audit_record,
-    eventually,
-)
+from emissary_lib.protocol.auth.keys import Key
+from emissary_local.aws.iam.privileges import Privileges
+from emissary_local.template.template import read_template
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, audit_record, eventually
 from tests.helpers.servers import Server, echo
 from tests.integration.local.privileges_run import TELLS_PEERS, exchange, run
 

@@ -18,7 +18,7 @@ from emissary_lib.exceptions import (
     UnsupportedVersionError,
 )
 from emissary_lib.exit_status import Exit
-from emissary_lib.protocol.httpdate import http_date
+from emissary_lib.protocol.auth.httpdate import http_date
 from tests.helpers.doctor import FakeClock, FakeWay, settings
 
 

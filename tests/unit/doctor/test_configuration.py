@@ -11,14 +11,8 @@ from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.report import Status
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.exit_status import Exit
-from emissary_lib.protocol.keys import Key, format_keys
-from tests.helpers.doctor import (
-    ENVIRON,
-    HOST,
-    KEY,
-    URL,
-    no_proxy,
-)
+from emissary_lib.protocol.auth.keys import Key, format_keys
+from tests.helpers.doctor import ENVIRON, HOST, KEY, URL, no_proxy
 
 
 def fresh(environ: dict[str, str], env_file: pathlib.Path = pathlib.Path("no.env")) -> Settings:

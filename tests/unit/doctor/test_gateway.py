@@ -6,13 +6,13 @@ import socket
 
 import pytest
 
+from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import Gateway
 from emissary_lib.doctor.ports import HttpAnswer, Tls
 from emissary_lib.doctor.report import Status
-from emissary_lib.endpoint import Endpoint
 from emissary_lib.exit_status import Exit
-from emissary_lib.protocol.httpdate import http_date
+from emissary_lib.protocol.auth.httpdate import http_date
 from tests.helpers.doctor import (
     DAY,
     HOST,

@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 
+from emissary_lib.client.health import Health
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.keys_and_limits import health
 from emissary_lib.doctor.report import Finding, Status
 from emissary_lib.exceptions import LinkClosedError, RemoteProtocolError
-from emissary_lib.health import Health
-from emissary_lib.protocol.health import Usage
+from emissary_lib.protocol.wire.health import Usage
 from tests.helpers.doctor import HEALTH, FakeClock, settings
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from emissary_lib.doctor import network
-from emissary_lib.local.certificates import Certificates, create_certificates
+from emissary_local.net.certificates import Certificates, create_certificates
 from tests.helpers.servers import PATIENCE, Server, sink, source, unused_port
 
 

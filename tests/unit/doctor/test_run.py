@@ -7,9 +7,9 @@ import pathlib
 import pytest
 
 from emissary_lib.doctor.configuration import Settings
-from emissary_lib.doctor.greetings import POSTGRES
 from emissary_lib.doctor.report import Result, Status, failed, ok
 from emissary_lib.doctor.run import RUNGS, examine, latencies
+from emissary_lib.doctor.service_probes import POSTGRES
 from emissary_lib.exceptions import dial_error
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.codes import Code

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_lib.doctor.greetings import POSTGRES, Greeting
 from emissary_lib.doctor.report import Finding, Result, Status
+from emissary_lib.doctor.service_probes import POSTGRES, Greeting
 from emissary_lib.doctor.vpc import SAMPLES, Vpc
 from emissary_lib.exceptions import AuthenticationError, LinkClosedError, TunnelResetError, dial_error
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.targets.allow_list import Target
 from tests.helpers.doctor import TARGET, FakeClock, FakeWay, settings
 
 

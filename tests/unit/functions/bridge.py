@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from emissary_lib.protocol.auth import encode_unpadded, http_date, resume_mac
-from emissary_lib.protocol.frames import Frame, FrameType, encode
-from emissary_lib.protocol.keys import KeyRing
-from emissary_lib.protocol.opening import opening_bytes
-from emissary_lib.protocol.targets import AllowList, Target
+from emissary_lib.bridge.limits import NO_LIMITS
+from emissary_lib.bridge.session import Session
+from emissary_lib.protocol.auth.keys import KeyRing
+from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac
+from emissary_lib.protocol.opening.exchange import opening_bytes
+from emissary_lib.protocol.targets.allow_list import AllowList, Target
+from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
 from functions.common import wiring
 from functions.common.adapters.keys import EnvironmentKeys
-from functions.common.limits import NO_LIMITS
 from functions.common.ports import KeySource
 from functions.common.responses import Response
 from functions.common.routes.peers import PeerCache
-from functions.common.session import Session
 from functions.connect import app as connect_app
 from functions.default import app as default_app
 from functions.disconnect import app as disconnect_app

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
+from emissary_lib.bridge.session import Session
 from functions.common import audit
-from functions.common.session import Session
 from tests.helpers.events import DATE, HOST, NONCE, NOW, SESSION
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.targets.allow_list import Target
 from functions.common import config
 
 GOOD = {

@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
-from emissary_lib.protocol.auth import encode_unpadded, http_date, sign_door, token_hash
-from emissary_lib.protocol.keys import Key, KeyRing
+from emissary_lib.bridge.session import Connection, Role, Side, State
+from emissary_lib.protocol.auth.keys import Key, KeyRing
+from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, sign_door, token_hash
 from functions.common.errors import KeysUnavailableError
-from functions.common.session import Connection, Role, Side, State
 from tests.helpers.events import (
     DATE,
     DIALER,

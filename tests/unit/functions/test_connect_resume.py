@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
-from emissary_lib.protocol.auth import encode_unpadded, http_date, resume_mac, sign_door
-from emissary_lib.protocol.keys import Key, KeyRing
+from emissary_lib.bridge.session import Connection, Role, Side, State
+from emissary_lib.protocol.auth.keys import Key, KeyRing
+from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac, sign_door
 from functions.common.adapters.keys import EnvironmentKeys
-from functions.common.session import Connection, Role, Side, State
 from tests.helpers.events import (
     DATE,
     DIALER,

@@ -6,12 +6,12 @@ import logging
 
 import pytest
 
+from emissary_lib.bridge.session import OPERATOR, Claim, Ending, Role, Side, State, Step
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import Frame, FrameType
-from emissary_lib.protocol.payloads import Disconnected, Ended
+from emissary_lib.protocol.wire.frames import Frame, FrameType
+from emissary_lib.protocol.wire.payloads import Disconnected, Ended
 from functions.common.errors import StoreError
 from functions.common.ports import Outcome
-from functions.common.session import OPERATOR, Claim, Ending, Role, Side, State, Step
 from tests.helpers.events import DIALER, DIALER_AGAIN, INSTANCE, NOW, RELAY, SESSION, load_event
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.bridge import Bridge

@@ -6,13 +6,13 @@ import logging
 
 import pytest
 
+from emissary_lib.bridge.session import CONNECT_TIME, Claim, Role, Side, State
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import Frame, FrameType, encode
-from emissary_lib.protocol.payloads import Disconnected, Ended, Reset, Resumed
+from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
+from emissary_lib.protocol.wire.payloads import Disconnected, Ended, Reset, Resumed
 from functions.common.ports import Outcome
 from functions.common.responses import MessageNotHandledError
 from functions.common.routes.peers import PeerCache
-from functions.common.session import CONNECT_TIME, Claim, Role, Side, State
 from tests.helpers.events import DIALER, INSTANCE, NOW, RELAY, SESSION, load_event
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.bridge import Bridge

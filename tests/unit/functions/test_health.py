@@ -6,15 +6,15 @@ import logging
 
 import pytest
 
-from emissary_lib.protocol.auth import verify_server_mac
+from emissary_lib.bridge.limits import Limits
+from emissary_lib.bridge.session import State
+from emissary_lib.protocol.auth.keys import Key, KeyRing
+from emissary_lib.protocol.auth.macs import verify_server_mac
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import Frame, FrameType
-from emissary_lib.protocol.health import Healthy, Usage
-from emissary_lib.protocol.keys import Key, KeyRing
-from emissary_lib.protocol.payloads import Ended, Reset
+from emissary_lib.protocol.wire.frames import Frame, FrameType
+from emissary_lib.protocol.wire.health import Healthy, Usage
+from emissary_lib.protocol.wire.payloads import Ended, Reset
 from functions.common.adapters.keys import EnvironmentKeys
-from functions.common.limits import Limits
-from functions.common.session import State
 from tests.helpers.events import DATE, DIALER, HOST, KEY, NONCE, load_event
 from tests.unit.functions.bridge import Bridge, example_stream
 

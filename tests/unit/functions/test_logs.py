@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.auth import DoorHeaders, encode_unpadded
-from emissary_lib.protocol.frames import Frame, FrameType
+from emissary_lib.protocol.auth.macs import DoorHeaders, encode_unpadded
+from emissary_lib.protocol.wire.frames import Frame, FrameType
 from functions.common import logs
 from functions.common.adapters.json_logging import use_json
 from tests.helpers.events import DIALER, KEY, NONCE, RELAY, SESSION, load_event

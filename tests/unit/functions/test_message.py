@@ -7,11 +7,11 @@ import logging
 
 import pytest
 
+from emissary_lib.bridge.session import Role, State
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import Flag, Frame, FrameType, encode
-from emissary_lib.protocol.payloads import End, Ended, Reset
+from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, encode
+from emissary_lib.protocol.wire.payloads import End, Ended, Reset
 from functions.common.responses import MessageNotHandledError
-from functions.common.session import Role, State
 from tests.helpers.events import DIALER, NOW, RELAY, load_event
 from tests.unit.functions.bridge import Bridge
 

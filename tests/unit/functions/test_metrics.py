@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.auth import encode_unpadded
+from emissary_lib.bridge.session import OPENING_TIME, OPERATOR, Ending, Step
+from emissary_lib.protocol.auth.macs import encode_unpadded
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLOCK_SKEW
-from emissary_lib.protocol.frames import Frame, FrameType
-from emissary_lib.protocol.payloads import End
+from emissary_lib.protocol.wire.frames import Frame, FrameType
+from emissary_lib.protocol.wire.payloads import End
 from functions.common import metrics
 from functions.common.adapters.emf import use_emf
 from functions.common.metrics import Metric
 from functions.common.responses import MessageNotHandledError
-from functions.common.session import OPENING_TIME, OPERATOR, Ending, Step
 from tests.helpers.events import DIALER, KEY, RELAY, SESSION, load_event
 from tests.helpers.translation import source
 from tests.infra.documents import prose, read

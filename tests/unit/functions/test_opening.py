@@ -10,12 +10,12 @@ import random
 
 import pytest
 
+from emissary_lib.bridge.limits import Limit, Limits
+from emissary_lib.bridge.session import State
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import Frame, FrameType
-from emissary_lib.protocol.payloads import End, Ended, Reset
-from functions.common.limits import Limit, Limits
+from emissary_lib.protocol.wire.frames import Frame, FrameType
+from emissary_lib.protocol.wire.payloads import End, Ended, Reset
 from functions.common.responses import MessageNotHandledError
-from functions.common.session import State
 from tests.helpers.events import DIALER, HOST, NOW, RELAY, SESSION, load_event
 from tests.unit.functions.bridge import Bridge, example_stream
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.auth import ClockSkewError, MissingCredentials
+from emissary_lib.protocol.auth.macs import ClockSkewError, MissingCredentials
 from emissary_lib.protocol.errors import AuthenticationError, ConfigError, EmissaryError, FrameError
 from functions.common import errors
 from functions.common.responses import MessageNotHandledError, Response, status_of, to_gateway

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+from emissary_lib.bridge.session import CONNECT_TIME, Connection, Role, Side, State
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import Frame, FrameType
-from emissary_lib.protocol.payloads import Disconnected, End, Ended, Resumed
+from emissary_lib.protocol.wire.frames import Frame, FrameType
+from emissary_lib.protocol.wire.payloads import Disconnected, End, Ended, Resumed
 from functions.common.ports import Outcome
 from functions.common.responses import MessageNotHandledError
-from functions.common.session import CONNECT_TIME, Connection, Role, Side, State
 from tests.helpers.events import DIALER, DIALER_AGAIN, NOW, RELAY, SESSION, load_event
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.bridge import Bridge

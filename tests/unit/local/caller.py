@@ -7,7 +7,7 @@ from typing import Any, cast
 import boto3
 from botocore.config import Config
 
-from emissary_lib.local.variables import Identities
+from emissary_local.lambda_.variables import Identities
 
 IDENTITIES = Identities.draw(["Caller"])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_lib.local.errors import LocalCloudError
-from emissary_lib.local.forker import exit_reason
-from emissary_lib.local.processes import check_requirements
+from emissary_local.errors import LocalCloudError
+from emissary_local.lambda_.forkserver import exit_reason
+from emissary_local.processes import check_requirements
 
 
 def test_this_machine_meets_the_requirements() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 
+from emissary_lib.bridge.session import Session
 from functions.common.adapters.store import DynamoSessionStore
-from functions.common.session import Session
 from tests.unit.functions.adapters.steps import CLAIM, LAUNCH, NEW
 
 

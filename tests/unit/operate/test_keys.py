@@ -11,7 +11,7 @@ import pytest
 
 from emissary_lib.exceptions import OperationError
 from emissary_lib.operate.keys import KeySecret, settings_line
-from emissary_lib.protocol.keys import Key, format_keys, parse_keys
+from emissary_lib.protocol.auth.keys import Key, format_keys, parse_keys
 from tests.unit.functions.adapters.conftest import Dynamo
 
 NOW = 1_795_342_500.0

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.bridge import session as stored
+from emissary_lib.bridge.limits import Limit, Limits
+from emissary_lib.bridge.session import Ending, Role, State, Step
 from emissary_lib.exceptions import OperationError
 from emissary_lib.operate import sessions
 from emissary_lib.operate.sessions import SessionTable
 from emissary_lib.protocol.codes import Code
-from functions.common import session as stored
 from functions.common.adapters.store import DynamoSessionStore
-from functions.common.limits import Limit, Limits
-from functions.common.session import Ending, Role, State, Step
 from tests.helpers.events import DIALER, NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeClock
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo

@@ -11,8 +11,8 @@ from emissary_lib import exceptions
 from emissary_lib.exceptions import dial_error, reset_error
 from emissary_lib.exit_status import exit_status
 from emissary_lib.protocol.codes import MEANINGS, Code, code_of
-from emissary_lib.protocol.socks5_messages import reply_for
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.opening.socks5_messages import reply_for
+from emissary_lib.protocol.targets.allow_list import Target
 
 DOCUMENT = (pathlib.Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
 SECTION = DOCUMENT.partition("\n## 8. Codes\n")[2]

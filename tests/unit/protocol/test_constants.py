@@ -7,10 +7,10 @@ import re
 
 import pytest
 
+from emissary_lib.bridge import session
+from emissary_lib.bridge.session import CONNECT_TIME
 from emissary_lib.protocol import constants
-from emissary_lib.protocol.frames import CARRIES_POSITION, COPIED, Flag, FrameType
-from functions.common import session
-from functions.common.session import CONNECT_TIME
+from emissary_lib.protocol.wire.frames import CARRIES_POSITION, COPIED, Flag, FrameType
 from functions.relay import service
 
 TEXT = (pathlib.Path(__file__).parents[3] / "docs" / "protocol.md").read_text()

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from emissary_lib.deadline import Deadline
-from emissary_lib.loopback import reset, tcp_pair
 from emissary_lib.transport.bytestream import ByteStream
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.loopback import reset, tcp_pair
 
 PATIENCE = 10.0
 Pair = tuple[ByteStream, socket.socket]

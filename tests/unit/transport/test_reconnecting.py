@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import (
     ClockSkewError,
     GatewayRefusedError,
@@ -17,6 +16,7 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.protocol.codes import Code
 from emissary_lib.transport.base import MessageTransport
+from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.memory import MemoryTransport, linked_pair
 from emissary_lib.transport.reconnecting import ReconnectingTransport
 

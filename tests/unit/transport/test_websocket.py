@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import GatewayUnreachableError, LinkClosedError, TransportError
-from emissary_lib.local.certificates import Certificates, create_certificates
 from emissary_lib.protocol.constants import MAX_FRAGMENT, MAX_MESSAGE, SUBPROTOCOL
+from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import WebSocketTransport, connect
+from emissary_local.net.certificates import Certificates, create_certificates
 from tests.helpers.servers import BlackHole
 from tests.helpers.ws_server import (
     BINARY,

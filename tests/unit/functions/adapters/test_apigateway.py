@@ -14,8 +14,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from emissary_lib.local.certificates import create_certificates
 from emissary_lib.protocol.errors import ConfigError
+from emissary_local.net.certificates import create_certificates
 from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust
 from functions.common.errors import (
     MessageTooLargeError,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from emissary_lib.protocol.keys import Key, KeyRing, format_keys
+from emissary_lib.protocol.auth.keys import Key, KeyRing, format_keys
 from functions.common.adapters.keys import (
     LOOK_INTERVAL,
     MAX_AGE,

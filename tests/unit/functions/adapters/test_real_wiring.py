@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.auth import encode_unpadded, http_date, resume_mac, session_id, sign_door
+from emissary_lib.protocol.auth.keys import format_keys
+from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac, session_id, sign_door
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import Frame, FrameType, decode, encode
-from emissary_lib.protocol.keys import format_keys
-from emissary_lib.protocol.opening import opening_bytes
-from emissary_lib.protocol.payloads import End, Ended, Resumed
-from emissary_lib.protocol.targets import Target
+from emissary_lib.protocol.opening.exchange import opening_bytes
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.payloads import End, Ended, Resumed
 from functions.common import wiring
 from functions.connect.app import make_handler as connect_handler
 from functions.default.app import make_handler as default_handler

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
+from emissary_lib.bridge.limits import Limit, Limits
+from emissary_lib.bridge.session import OPENING_TIME, RELAY_TIME, Launch, Session, State, Step
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import LimitReachedError, StoreError
-from functions.common.limits import Limit, Limits
 from functions.common.ports import SessionStore
-from functions.common.session import OPENING_TIME, RELAY_TIME, Launch, Session, State, Step
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo
 from tests.unit.functions.adapters.steps import ENDING, LAUNCH, other
 from tests.unit.functions.adapters.test_store_races import races

@@ -8,11 +8,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.codes import Code
-from functions.common.adapters.store import DynamoSessionStore
-from functions.common.errors import ClaimRefusedError, NonceBurntError
-from functions.common.ports import SessionStore
-from functions.common.session import (
+from emissary_lib.bridge.session import (
     RECORD_TIME,
     Connection,
     Fragment,
@@ -23,6 +19,10 @@ from functions.common.session import (
     State,
     Step,
 )
+from emissary_lib.protocol.codes import Code
+from functions.common.adapters.store import DynamoSessionStore
+from functions.common.errors import ClaimRefusedError, NonceBurntError
+from functions.common.ports import SessionStore
 from tests.helpers.events import DIALER, INSTANCE, NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.adapters.conftest import TABLE

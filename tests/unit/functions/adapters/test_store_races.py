@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from functions.common.adapters import items
+from emissary_lib.bridge import items
+from emissary_lib.bridge.session import Connection, Fragment, Role, Side, Step
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
 from functions.common.ports import SessionStore
-from functions.common.session import Connection, Fragment, Role, Side, Step
 from tests.helpers.events import NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.bridge.session import Connection, Role, Side, State, Step
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError
 from functions.common.ports import SessionStore
-from functions.common.session import Connection, Role, Side, State, Step
 from tests.helpers.events import DIALER, DIALER_AGAIN, NOW, RELAY, SESSION
 from tests.unit.functions.adapters.conftest import Dynamo
 from tests.unit.functions.adapters.steps import CLAIM, ENDING, NEW, RESUME, launched, now_stored, opened

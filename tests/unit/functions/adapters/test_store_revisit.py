@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.bridge.session import Connection, Role, Session, Side, State, Step
 from functions.common.errors import ClaimRefusedError
 from functions.common.ports import SessionStore
-from functions.common.session import Connection, Role, Session, Side, State, Step
 from tests.helpers.events import DIALER, DIALER_AGAIN, RELAY, SESSION
 from tests.unit.functions.adapters.steps import CLAIM, ENDING, RESUME, launched, now_stored, opened
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.bridge.limits import Limits
 from functions.common import audit
 from functions.common.adapters.store import DynamoSessionStore
-from functions.common.limits import Limits
 from tests.helpers.events import load_event
 from tests.helpers.translation import source
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.unpadded import encode_unpadded
+from emissary_lib.protocol.wire.base64 import encode_unpadded
 from functions.relay.app import KEEP_ALIVE, lambda_handler
 from tests.helpers.events import RELAY_TOKEN, RESUME_TOKEN, load_event
 

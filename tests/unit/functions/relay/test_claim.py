@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import EmissaryError, GatewayRefusedError, GatewayUnreachableError
+from emissary_lib.transport.deadline import Deadline
 from functions.relay.claim import claim
 from tests.helpers.clock import Clock
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from emissary_lib.deadline import Deadline
-from emissary_lib.loopback import reset
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.targets import AllowList, Target
+from emissary_lib.protocol.targets.allow_list import AllowList, Target
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.loopback import reset
 from functions.relay.connector import Connected, connect_target
 from tests.helpers.servers import BlackHole
 

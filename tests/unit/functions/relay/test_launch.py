@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.unpadded import encode_unpadded
+from emissary_lib.protocol.wire.base64 import encode_unpadded
 from functions.common.errors import EventError
 from functions.relay.launch import Launch
 from tests.helpers.events import RELAY_TOKEN, RESUME_TOKEN, SESSION, TARGET, load_event

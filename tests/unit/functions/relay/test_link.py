@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib.protocol.constants import REFUSED_FOR
-from emissary_lib.protocol.frames import Frame, FrameType, encode
-from emissary_lib.protocol.session import Outgoing
+from emissary_lib.protocol.session.session import Outgoing
+from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
 from functions.common.errors import (
     MessageTooLargeError,
     PeerBusyError,

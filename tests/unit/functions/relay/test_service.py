@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from emissary_lib.deadline import Deadline
-from emissary_lib.loopback import reset
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import Flag, FrameType
-from emissary_lib.protocol.payloads import Disconnected, Reset, Resumed
-from emissary_lib.protocol.probing import ProbeTimes
+from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.wire.frames import Flag, FrameType
+from emissary_lib.protocol.wire.payloads import Disconnected, Reset, Resumed
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.loopback import reset
 from functions.common.errors import PeerBusyError, PeerGoneError
 from functions.relay.connector import Connected
 from functions.relay.launch import Launch

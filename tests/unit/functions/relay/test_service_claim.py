@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import AnswerLostError, GatewayRefusedError
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import FrameType
-from emissary_lib.protocol.payloads import Resumed
+from emissary_lib.protocol.wire.frames import FrameType
+from emissary_lib.protocol.wire.payloads import Resumed
 from emissary_lib.transport.base import MessageTransport
+from emissary_lib.transport.deadline import Deadline
 from functions.relay.connector import Connected
 from functions.relay.launch import Launch
 from tests.unit.functions.relay.world import SOON, World, example_launch

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from emissary_lib.deadline import Deadline
 from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError
-from emissary_lib.loopback import tcp_pair
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.frames import Flag, Frame, FrameType, decode, encode
-from emissary_lib.protocol.payloads import End, Ended, Opened
-from emissary_lib.protocol.probing import ProbeTimes
+from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.payloads import End, Ended, Opened
 from emissary_lib.transport.base import MessageTransport
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.loopback import tcp_pair
 from functions.relay.connector import Connected
 from functions.relay.launch import Launch
 from functions.relay.service import Relay

@@ -1,0 +1,150 @@
+"""Sessions and connections as DynamoDB items, in the client's own typed form, and back.
+
+Readers ignore attributes they do not know, and give defaults for those that are absent: after a redeploy, new
+code meets items of old code for a quarter of an hour, and the other way round.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any, Final
+
+from emissary_lib.bridge.session import Connection, Ending, Fragment, Role, Session, Side, State
+from emissary_lib.protocol.codes import code_of
+
+#: One attribute as the DynamoDB client takes it: ``{"S": "text"}``, ``{"N": "1"}``, ``{"SS": [...]}``.
+Attribute = Mapping[str, Any]
+Item = Mapping[str, Attribute]
+
+#: The table's only key. Sessions begin with ``S#``, connections with ``C#``, slots with ``L#`` and ``K#``.
+KEY: Final = "pk"
+
+
+def session_key(session_id: str) -> dict[str, Attribute]:
+    return {KEY: text("S#" + session_id)}
+
+
+def connection_key(connection_id: str) -> dict[str, Attribute]:
+    return {KEY: text("C#" + connection_id)}
+
+
+def slot_key(name: str) -> dict[str, Attribute]:
+    return {KEY: text(name)}
+
+
+def text(value: str) -> Attribute:
+    return {"S": value}
+
+
+def number(value: float) -> Attribute:
+    return {"N": repr(value)}
+
+
+def fragment_text(fragment: Fragment) -> str:
+    """A fragment as a member of a string set: ``offset:base64``."""
+    return f"{fragment.offset}:{base64.b64encode(fragment.payload).decode('ascii')}"
+
+
+def _fragment(member: str) -> Fragment:
+    offset, _, payload = member.partition(":")
+    return Fragment(int(offset), base64.b64decode(payload))
+
+
+def new_session(session: Session) -> dict[str, Attribute]:
+    """The item of a session that has just been let in: no fragment, no relay, no ending."""
+    item = {
+        **session_key(session.id),
+        "version": number(session.version),
+        "state": text(session.state.value),
+        "key_id": number(session.key_id),
+        "nonce": {"B": session.nonce},
+        "date": text(session.date),
+        "host": text(session.host),
+        "started": number(session.started),
+        "expires": number(session.expires),
+        "purge_at": number(session.purge_at),
+        "dialer_epoch": number(session.dialer.epoch),
+        "relay_epoch": number(session.relay.epoch),
+        "source": text(session.source),
+    }
+    if session.dialer.connection is not None:
+        item["dialer_connection"] = text(session.dialer.connection)
+    return item
+
+
+def connection(record: Connection, purge_at: int) -> dict[str, Attribute]:
+    return {
+        **connection_key(record.id),
+        "session": text(record.session),
+        "role": text(record.role.value),
+        "epoch": number(record.epoch),
+        "purge_at": number(purge_at),
+    }
+
+
+def read_connection(item: Item) -> Connection:
+    return Connection(
+        item[KEY]["S"].removeprefix("C#"),
+        item["session"]["S"],
+        Role(item["role"]["S"]),
+        int(item["epoch"]["N"]),
+    )
+
+
+def read_session(item: Item) -> Session:
+    return Session(
+        id=item[KEY]["S"].removeprefix("S#"),
+        version=_int(item, "version"),
+        state=State(item["state"]["S"]),
+        key_id=_int(item, "key_id"),
+        nonce=bytes(item["nonce"]["B"]),
+        date=item["date"]["S"],
+        host=item["host"]["S"],
+        started=float(item["started"]["N"]),
+        # The relay's deadline replaces the opening's. It is an attribute of its own, so that only the first
+        # claim sets it.
+        expires=float(item.get("relay_expires", item["expires"])["N"]),
+        purge_at=_int(item, "purge_at"),
+        dialer=_side(item, "dialer"),
+        relay=_side(item, "relay"),
+        instance=_text(item, "instance"),
+        relay_token_hash=_text(item, "relay_token_hash"),
+        resume_token_hash=_text(item, "resume_token_hash"),
+        fragments=frozenset(_fragment(member) for member in item.get("fragments", {}).get("SS", ())),
+        target=_text(item, "target"),
+        invoked_at=float(item["invoked_at"]["N"]) if "invoked_at" in item else None,
+        ending=_ending(item) if "ended_by" in item else None,
+        slots=frozenset(item.get("slots", {}).get("SS", ())),
+        source=_text(item, "source") or "",
+    )
+
+
+def _side(item: Item, role: str) -> Side:
+    # An empty text stands for "none": an update that copies another attribute can give a value where that is
+    # absent, but cannot do without one.
+    previous = _text(item, f"{role}_previous") or None
+    left = float(item[f"{role}_left"]["N"]) if f"{role}_left" in item else None
+    return Side(_text(item, f"{role}_connection"), _int(item, f"{role}_epoch"), previous, left)
+
+
+def _ending(item: Item) -> Ending:
+    return Ending(
+        code_of(_int(item, "code")),
+        _int(item, "dialer_final"),
+        _int(item, "relay_final"),
+        item["ended_by"]["S"],
+        float(item["ended_at"]["N"]),
+        _int(item, "dialer_messages"),
+        _int(item, "relay_messages"),
+        _text(item, "reason") or "",
+    )
+
+
+def _text(item: Item, name: str) -> str | None:
+    attribute = item.get(name)
+    return None if attribute is None else str(attribute["S"])
+
+
+def _int(item: Item, name: str) -> int:
+    return int(item.get(name, {"N": "0"})["N"])

@@ -1,0 +1,403 @@
+"""The session item: its fields, its states, and which step is allowed when.
+
+Everything that decides about a session's state stands here, as data and pure predicates; the store turns it
+into conditional writes. Times are wall-clock seconds since 1970 UTC (containers share no other clock).
+
+Source: docs/protocol.md sections 3 to 6.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from emissary_lib.bridge.limits import Limit
+from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.constants import CLOCK_SKEW, MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER, VERSION
+
+#: How long a dialer may take from its upgrade until a relay has claimed the session, in seconds.
+#:
+#: As long as an asynchronous invocation may wait in Lambda's queue (template.yaml, MaximumEventAgeInSeconds):
+#: a relay that starts later finds the session expired.
+OPENING_TIME: Final = 60.0
+
+#: How long a relay can live after its claim, in seconds: Lambda's longest invocation. It started before it
+#: claimed, so this is never too short. Source: AWS Lambda developer guide, "Lambda quotas".
+RELAY_TIME: Final = 900.0
+
+#: How long ``$connect`` may take to answer, in seconds: its timeout in template.yaml.
+CONNECT_TIME: Final = 20.0
+
+#: How long the facts of a session are kept after its end, in seconds: who was in, when, to where
+#: (docs/operations.md). If nobody notes the end, after the last moment at which it can have ended.
+RECORD_TIME: Final = 7 * 86_400.0
+
+#: How long items are kept beyond the last moment at which the protocol needs them, in seconds. A burnt nonce
+#: has to outlive every clock that would still accept its date.
+PURGE_MARGIN: Final = 3600.0
+
+
+#: How the id begins of a request by which an operator ended a session (``emissary sessions kill``).
+OPERATOR: Final = "operator "
+
+
+class Role(enum.Enum):
+    """Which side of the session a connection is."""
+
+    DIALER = "dialer"
+    RELAY = "relay"
+
+    @property
+    def other(self) -> Role:
+        return Role.RELAY if self is Role.DIALER else Role.DIALER
+
+    @property
+    def wire(self) -> int:
+        """Its number in a DISCONNECTED frame (docs/protocol.md section 2)."""
+        return 1 if self is Role.DIALER else 2
+
+    @property
+    def gone(self) -> Code:
+        """Why a session ends when this side's connection is lost for good."""
+        return Code.DIALER_GONE if self is Role.DIALER else Code.RELAY_GONE
+
+
+class State(enum.Enum):
+    """OPENING: the SOCKS5 exchange. INVOKED: a relay is launched. OPEN: it has claimed. ENDED: over."""
+
+    OPENING = "OPENING"
+    INVOKED = "INVOKED"
+    OPEN = "OPEN"
+    ENDED = "ENDED"
+
+
+class Step(enum.Enum):
+    """What is done to a session."""
+
+    ADD_FRAGMENT = "add a fragment"
+    LAUNCH = "launch"
+    CLAIM = "claim"
+    RESUME = "resume"
+    REVISIT = "hear how it ended"
+    CHECK = "ask how the bridge is"
+    REFUSE = "refuse for a limit"
+    RESTORE = "restore"
+    ABANDON = "abandon"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """From which states a step is allowed, and where it leads (None: stays)."""
+
+    sources: frozenset[State]
+    to: State | None
+
+
+_BEFORE_CLAIM: Final = frozenset({State.OPENING, State.INVOKED})
+
+#: Every change of state there is. The conditions beside the state stand in the predicates below.
+TRANSITIONS: Final[Mapping[Step, Transition]] = {
+    Step.ADD_FRAGMENT: Transition(_BEFORE_CLAIM, None),
+    Step.LAUNCH: Transition(_BEFORE_CLAIM, State.INVOKED),
+    Step.CLAIM: Transition(frozenset({State.INVOKED, State.OPEN}), State.OPEN),
+    Step.RESUME: Transition(frozenset({State.OPEN}), None),
+    Step.REVISIT: Transition(frozenset({State.ENDED}), None),
+    Step.RESTORE: Transition(frozenset({State.OPEN}), None),
+    Step.CHECK: Transition(frozenset({State.OPENING}), State.ENDED),
+    Step.REFUSE: Transition(frozenset({State.OPENING}), State.ENDED),
+    Step.ABANDON: Transition(_BEFORE_CLAIM, State.ENDED),
+    Step.END: Transition(frozenset(State) - {State.ENDED}, State.ENDED),
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fragment:
+    """A piece of the dialer's stream, from one OPENING message."""
+
+    offset: int
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a session.
+
+    Attributes:
+        connection: Its current connection, or None while it has none.
+        epoch: Of its newest connection.
+        previous: The connection that the newest one took the place of, if it was still there; to be closed.
+        left: When a connection of its was last found to be gone. It says nothing while there is one.
+    """
+
+    connection: str | None
+    epoch: int
+    previous: str | None = None
+    left: float | None = field(default=None, compare=False)
+
+
+class Loss(NamedTuple):
+    """Why and when a session ended that nobody has ended."""
+
+    code: Code
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Whose connection it is: the ``C#`` item. It never changes once written."""
+
+    id: str
+    session: str
+    role: Role
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a launch writes; ``relay_token_hash`` tells whose launch it is.
+
+    Attributes:
+        limits: Each takes a slot.
+        held: Slots that an earlier launch of this session has taken.
+    """
+
+    target: str
+    relay_token_hash: str
+    resume_token_hash: str
+    at: float
+    limits: tuple[Limit, ...] = ()
+    held: frozenset[str] = frozenset()
+
+    @property
+    def lease(self) -> float:
+        """Until when the session's slots are its own: no relay of this launch can live longer."""
+        return self.at + OPENING_TIME + RELAY_TIME
+
+    @property
+    def purge_at(self) -> int:
+        """When the table may delete the session if nobody ever notes its end."""
+        return int(self.lease + RECORD_TIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a relay shows and what its claim writes."""
+
+    session: str
+    connection: str
+    token_hash: str = field(repr=False)
+    instance: str
+    epoch: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What a dialer that comes back shows, its MAC having been checked, and what its resume writes."""
+
+    session: str
+    connection: str
+    key_id: int
+    token_hash: str = field(repr=False)
+    epoch: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why and where a session ended.
+
+    Attributes:
+        code: The reason.
+        dialer_final: Final offset of the dialer's stream, as far as known.
+        relay_final: Final offset of the relay's stream, as far as known.
+        by: Id of the request that ended it, so that a repeated write knows itself again.
+        at: When.
+        dialer_messages: Messages the dialer has sent, as far as known.
+        relay_messages: Messages the relay has sent, as far as known.
+        reason: What there is to say beyond the code's meaning.
+    """
+
+    code: Code
+    dialer_final: int
+    relay_final: int
+    by: str
+    at: float
+    dialer_messages: int = 0
+    relay_messages: int = 0
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """Why, in words."""
+        return self.reason or MEANINGS[self.code]
+
+    @property
+    def by_operator(self) -> bool:
+        """Whether an operator's command wrote it, so that no function has recorded it."""
+        return self.by.startswith(OPERATOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session as stored.
+
+    Attributes:
+        id: Lower-case hexadecimal SHA-256 of the nonce.
+        key_id: The key that signed at the door.
+        nonce: The dialer's nonce, 32 bytes.
+        date: The dialer's date, exactly as signed.
+        host: The API's host, as signed.
+        source: Address that the dialer came from.
+        started: When the door let it in.
+        expires: Until when it may live: the opening's deadline, from the claim on the relay's.
+        purge_at: When the table may delete it.
+        instance: The relay invocation that holds it, once claimed.
+        invoked_at: When the relay was last launched.
+        slots: Names of the slots that it has taken, or had.
+    """
+
+    id: str
+    key_id: int
+    nonce: bytes = field(repr=False)
+    date: str
+    host: str
+    started: float
+    expires: float
+    purge_at: int
+    state: State = State.OPENING
+    version: int = VERSION
+    dialer: Side = Side(None, 1)
+    relay: Side = Side(None, 0)
+    instance: str | None = None
+    relay_token_hash: str | None = field(default=None, repr=False)
+    resume_token_hash: str | None = field(default=None, repr=False)
+    fragments: frozenset[Fragment] = field(default=frozenset(), repr=False)
+    target: str | None = None
+    invoked_at: float | None = None
+    ending: Ending | None = None
+    slots: frozenset[str] = frozenset()
+    source: str = ""
+
+    @property
+    def generation(self) -> int:
+        """Generation of the current pair of connections (docs/protocol.md section 5)."""
+        return (self.dialer.epoch + self.relay.epoch) & 0xFFFF
+
+    def side(self, role: Role) -> Side:
+        return self.dialer if role is Role.DIALER else self.relay
+
+    def arriving(self, role: Role, now: float) -> bool:
+        """Whether a side's connection may stand here before it exists: then a 410 says nothing.
+
+        A claim is written before ``$connect`` answers, and until then a post to the relay is answered 410. A
+        side that comes back asks by RESUME, which puts that right; a relay that has just claimed does not.
+        """
+        claimed = self.expires - RELAY_TIME
+        return role is Role.RELAY and self.relay.epoch == 1 and now < claimed + CONNECT_TIME
+
+    def loss(self, now: float) -> Loss | None:
+        """Why and when the session was lost though nobody has ended it, or None while it may live.
+
+        "Lost" is no state: nothing watches over sessions, and whoever reads one that is past its time ends
+        it. So one whose two clients died without a word stays OPEN until then, or until it is purged. If both
+        connections had gone by then, the one that went first is the reason, else the deadline.
+        """
+        if self.state is State.ENDED or now <= self.expires:
+            return None
+        if self.state is not State.OPEN:
+            return Loss(Code.OPENING_EXPIRED, self.expires)
+        deserted = self.deserted
+        if deserted is not None and deserted.at <= self.expires:
+            return deserted
+        return Loss(Code.RELAY_DEADLINE, self.expires)
+
+    @property
+    def deserted(self) -> Loss | None:
+        """What it comes to if neither side comes back; None while one is here, or if more is not known."""
+        if self.dialer.connection is not None or self.relay.connection is not None:
+            return None
+        if self.dialer.left is None or self.relay.left is None:
+            return None  # of a deployment that did not note it
+        first = Role.DIALER if self.dialer.left <= self.relay.left else Role.RELAY
+        return Loss(first.gone, max(self.dialer.left, self.relay.left))
+
+
+def purge_time(*, date: float, now: float) -> int:
+    """When the items of a session that begins now may be deleted, in whole seconds since 1970 UTC.
+
+    Args:
+        date: The date the dialer signed; a clock that is late still accepts it CLOCK_SKEW after it.
+        now: The time at the door.
+    """
+    return int(max(date + CLOCK_SKEW, now + OPENING_TIME + RELAY_TIME) + PURGE_MARGIN)
+
+
+def may_add_fragment(session: Session, fragment: Fragment, now: float) -> bool:
+    """Whether the set takes another fragment (one that it holds already is no other)."""
+    return (
+        session.state in TRANSITIONS[Step.ADD_FRAGMENT].sources
+        and now < session.expires
+        and (fragment in session.fragments or len(session.fragments) < MAX_OPENING_FRAGMENTS)
+    )
+
+
+def may_launch(session: Session, now: float) -> bool:
+    """Whether a relay is to be launched: the first, or another because the last one did not claim."""
+    if session.state not in TRANSITIONS[Step.LAUNCH].sources or now >= session.expires:
+        return False
+    return session.invoked_at is None or session.invoked_at < now - RELAUNCH_AFTER
+
+
+def claim_refusal(session: Session | None, claim: Claim) -> str | None:
+    """Why a claim is refused, for our log; None if it is granted."""
+    if session is None:
+        return "no such session"
+    if not _may_come(session, Step.CLAIM) or (session.state is State.ENDED and session.instance is None):
+        return f"the session is {session.state.value}"
+    if session.relay_token_hash != claim.token_hash:
+        return "the token is not that of the last launch"
+    if session.instance not in (None, claim.instance):
+        return "another instance holds the session"
+    if claim.epoch <= session.relay.epoch:
+        return f"epoch {claim.epoch} is not above {session.relay.epoch}"
+    return _expiry(session, claim.at)
+
+
+def resume_refusal(session: Session | None, resume: Resume) -> str | None:
+    """Why a dialer's resume is refused, for our log; None if it is granted."""
+    if session is None:
+        return "no such session"
+    if not _may_come(session, Step.RESUME):
+        return f"the session is {session.state.value}"
+    if session.key_id != resume.key_id:
+        return "another key opened the session"
+    if session.resume_token_hash != resume.token_hash:
+        return "the token is not that of the last launch"
+    if resume.epoch <= session.dialer.epoch:
+        return f"epoch {resume.epoch} is not above {session.dialer.epoch}"
+    return _expiry(session, resume.at)
+
+
+def _may_come(session: Session, step: Step) -> bool:
+    """Whether a client may connect by this step or, where the session has ended, only hear that."""
+    return any(session.state in TRANSITIONS[each].sources for each in (step, Step.REVISIT))
+
+
+def _expiry(session: Session, at: float) -> str | None:
+    # Of a session that has ended, its own client may ask as long as the item is there.
+    expired = session.state is not State.ENDED and at >= session.expires
+    return "the session has expired" if expired else None
+
+
+def may_restore(session: Session, connection: Connection) -> bool:
+    """Whether a connection that was forgotten is its side's newest, and none has taken its place."""
+    side = session.side(connection.role)
+    return (
+        session.state in TRANSITIONS[Step.RESTORE].sources
+        and side.connection is None
+        and side.epoch == connection.epoch
+    )

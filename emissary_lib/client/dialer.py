@@ -1,0 +1,297 @@
+"""The platform's way in: dials targets through the bridge."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final
+
+from emissary_lib.client import drain as lifetimes
+from emissary_lib.client.config import ClientConfig, read_env_file
+from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.client.forward import Forward
+from emissary_lib.client.handshake import OpenedSession, open_session
+from emissary_lib.client.health import Health, check_health
+from emissary_lib.client.in_flight import FlightBudget
+from emissary_lib.client.link import ResumeDoor, SocketLink
+from emissary_lib.client.socket import SessionInfo, TunnelSocket
+from emissary_lib.exceptions import ClosedError, reset_error
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import DEFAULT_CAPACITY
+from emissary_lib.protocol.session.events import Aborted, Event, GoingAway
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.session import SessionConfig
+from emissary_lib.protocol.stream.duplex import StreamConfig
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.driver import Tunnel
+from emissary_lib.tunnel.loopback import reset, tcp_pair
+from emissary_lib.tunnel.suspend import Standstill
+
+#: Seconds that ``dial`` may take unless told otherwise: enough for Lambda functions that start from cold.
+DIAL_TIMEOUT: Final = 20.0
+
+#: Messages in flight of all tunnels of one dialer together; each is a concurrent Lambda invocation.
+MAX_IN_FLIGHT: Final = 64
+
+
+class Dialer:
+    """Dials targets inside the VPC.
+
+    Args:
+        url: The gateway: ``WebSocketUrl`` of the stack's outputs, ``wss://...``.
+        key: The shared key to sign with.
+        ssl_context: For ``wss``; ``None`` for Python's default, which checks certificate and name.
+        max_in_flight: Messages in flight of all tunnels together; each is a concurrent Lambda invocation.
+        capacity: Bytes that each tunnel buffers each way, at most; at least 65,536.
+        keepalive: When to ask whether the relay is still there.
+        clock: Monotonic, and goes on while the host sleeps; ``None`` for the platform's.
+
+    Raises:
+        ConfigError: The URL is none of a WebSocket.
+
+    Thread safety: one dialer serves any number of threads. It keeps no connection while nothing is dialled.
+
+    Example::
+
+        with Dialer(url, key) as dialer:
+            sock = dialer.dial("db.internal:5432")
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: Key,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        capacity: int = DEFAULT_CAPACITY,
+        keepalive: KeepaliveTimes | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._endpoint = Endpoint(url, ssl_context)
+        self._key = key
+        self._streams = StreamConfig(capacity=capacity)
+        self._keepalive = keepalive or KeepaliveTimes()
+        self._clock = clock
+        self._budget = FlightBudget(max_in_flight)
+        self._closed = False
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, env_file: str = ".env") -> Dialer:
+        """A dialer from ``EMISSARY_URL`` and ``EMISSARY_AUTH_KEYS``, the settings that must be there.
+
+        ``EMISSARY_PING_SECONDS`` and ``EMISSARY_PONG_SECONDS`` may be; example.env explains all of them.
+
+        Args:
+            environ: Where to look first; ``None`` for the process's environment.
+            env_file: Where to look for what is missing there; need not exist.
+
+        Raises:
+            ConfigError: Names every setting that is missing or wrong.
+        """
+        given = os.environ if environ is None else environ
+        config = ClientConfig.from_env({**read_env_file(pathlib.Path(env_file)), **given})
+        return cls(config.url, config.key, keepalive=config.keepalive)
+
+    def dial(self, target: str | tuple[str, int], timeout: float | None = DIAL_TIMEOUT) -> TunnelSocket:
+        """Connect to ``target`` from inside the VPC.
+
+        Whatever may pass is tried again until ``timeout``, each time as a new session with a fresh nonce,
+        after a jittered pause of 0.1 s that doubles up to 2 s: a throttled or broken gateway (429, 5xx), a
+        connection that was cut before the gateway's answer came (it may have been granted), and a session
+        that was lost before its relay had reached the target. Everything else is raised at once: a refusal
+        (400, 401, 403), a name that does not resolve, TLS, a refused connection, a target not reached.
+
+        Args:
+            target: ``"host:port"``, ``"[v6]:port"`` or ``(host, port)``; names are resolved in the VPC.
+            timeout: Seconds for the dial as a whole; ``None`` for no limit. It ends with the dial: the
+                tunnel lives on, and the socket is a blocking one.
+
+        Returns:
+            A connected socket; ``.session`` knows the tunnel's deadline and counters, and whether its end
+            has been announced (also a warning on the logger ``emissary_lib.tunnel``). Closing it ends the
+            tunnel.
+
+        Raises:
+            ConfigError: ``target`` is none.
+            ClosedError: The dialer was closed.
+            AuthenticationError: The key is unknown or wrong; its subclass ClockSkewError: this clock is off.
+            TransportError: The gateway was not reached, or refused; of what was tried again, the last cause.
+            TargetNotAllowedError, NameNotFoundError, TargetRefusedError, TargetUnreachableError,
+            TargetTimedOutError: The target was not reached; all are DialError.
+            DialTimeoutError: ``timeout`` ran out; a DialError and a TimeoutError.
+            RemoteProtocolError: The server does not speak the protocol.
+
+        Blocking: until the relay is connected to the target. Any thread.
+        """
+        parsed = Target.parse(target)
+        ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
+        try:
+            session, attach = self._open(parsed, timeout)
+            run = attach(ours)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        theirs.settimeout(socket.getdefaulttimeout())
+        sock = TunnelSocket(fileno=theirs.detach())
+        sock.session = session
+        threading.Thread(target=run, name="emissary-driver", daemon=True).start()
+        return sock
+
+    def create_connection(
+        self, address: tuple[str, int], timeout: float | None = DIAL_TIMEOUT
+    ) -> TunnelSocket:
+        """The same, in the shape of :func:`socket.create_connection`: the timeout stays set on the socket."""
+        sock = self.dial(address, timeout)
+        sock.settimeout(timeout)
+        return sock
+
+    def forward(
+        self,
+        target: str | tuple[str, int],
+        listen: tuple[str, int] = ("127.0.0.1", 0),
+        timeout: float | None = DIAL_TIMEOUT,
+    ) -> Forward:
+        """A local listening address for drivers and tools that take no socket.
+
+        Args:
+            target: As for :meth:`dial`. Each accepted connection is a dial of its own.
+            listen: Local address; port 0 takes a free one. Anybody who can connect to it reaches the target.
+            timeout: Seconds for each dial.
+
+        Returns:
+            A context manager that gives ``(host, port)``::
+
+                with dialer.forward("db.internal:5432") as (host, port):
+                    psycopg.connect(host=host, port=port, ...)
+
+        Raises:
+            ConfigError: ``target`` is none.
+        """
+        parsed = Target.parse(target)
+
+        def serve(sock: socket.socket) -> None:
+            session, attach = self._open(parsed, timeout)
+            attach(sock)()
+            if session.error is not None and session.error.code is not Code.DIALER_RESET:
+                raise session.error  # nobody else could tell: the program has a plain socket
+
+        return Forward(listen, serve)
+
+    def health(self, timeout: float | None = DIAL_TIMEOUT) -> Health:
+        """Ask the bridge how it is: its version, the keys that are valid, how many sessions there may be.
+
+        No relay starts, and the VPC is not touched. A throttled or broken gateway is tried again as by
+        :meth:`dial`.
+
+        Args:
+            timeout: Seconds for all of it; ``None`` for no limit.
+
+        Raises:
+            ClosedError: The dialer was closed.
+            AuthenticationError: The key is unknown or wrong, here or there.
+            TransportError: The gateway was not reached, or refused.
+            RemoteProtocolError: The bridge is of a release that knows no such question.
+            TimeoutError: ``timeout`` ran out.
+
+        Blocking: until the answer. Any thread.
+        """
+        if self._closed:
+            raise ClosedError("this dialer was closed; make a new one")
+        return check_health(self._endpoint, self._key, Deadline(timeout))
+
+    def close(self) -> None:
+        """Refuse further dials, and see what was written off. Idempotent.
+
+        Sockets that were dialled live on until they are closed.
+
+        Blocking: until everything that was written to them so far has arrived, the end of those that were
+        closed included; two seconds at most. A job that ends, or takes the gateway down, right after this
+        cuts nothing off. What had not arrived by then, because the link was down or nobody read, is a
+        warning on the logger ``emissary_lib.tunnel``.
+        """
+        self._closed = True
+        lifetimes.wait_until_idle(owner=self)
+
+    def __enter__(self) -> Dialer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(
+        self, target: Target, timeout: float | None
+    ) -> tuple[SessionInfo, Callable[[socket.socket], Callable[[], None]]]:
+        """Open a session; gives what is known of it, and what ties it to a socket.
+
+        The latter owns the socket from then on, and gives what drives the session until its end.
+        """
+        if self._closed:
+            raise ClosedError("this dialer was closed; make a new one")
+        places = self._budget.member()
+        config = SessionConfig(streams=self._streams, keepalive=self._keepalive, gate=places)
+        try:
+            opened = open_session(self._endpoint, self._key, target, config, Deadline(timeout))
+        except BaseException:
+            places.leave()
+            raise
+        info = _session_info(opened, target)
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Aborted):
+                limit = opened.parameters.remaining / 1000
+                info.error = reset_error(target, event.code, event.reason, limit=limit)
+            elif isinstance(event, GoingAway):
+                info.announce_end(event.remaining / 1000, time.time())
+
+        if opened.announced:
+            on_event(opened.announced)
+
+        def attach(sock: socket.socket) -> Callable[[], None]:
+            door = ResumeDoor(self._endpoint, self._key, opened.id, opened.parameters.resume_token)
+            link = SocketLink(opened.transport, door)
+            try:
+                tunnel = Tunnel(
+                    opened.session,
+                    link,
+                    sock,
+                    on_event=on_event,
+                    turned=places.decline,
+                    standstill=Standstill(self._clock),
+                )
+            except BaseException:  # no descriptor is left
+                reset(sock)
+                link.close()
+                link.release()
+                places.leave()
+                raise
+            places.wake = tunnel.wake
+            # Before the caller has the socket: the program may exit at any moment.
+            lifetimes.add(tunnel, owner=self, target=str(target))
+
+            def run() -> None:
+                try:
+                    tunnel.run()
+                finally:
+                    lifetimes.discard(tunnel)
+                    places.leave()
+
+            return run
+
+        return info, attach
+
+
+def _session_info(opened: OpenedSession, target: Target) -> SessionInfo:
+    expires_at = opened.opened_at + opened.parameters.remaining / 1000
+    return SessionInfo(opened.id, target, expires_at, opened.session.counters)

@@ -1,0 +1,367 @@
+"""Opens a session: the door, the SOCKS5 exchange, the relay's first message (docs/protocol.md section 3)."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.exceptions import (
+    AnswerLostError,
+    AuthenticationError,
+    ClockSkewError,
+    DialError,
+    DialTimeoutError,
+    EmissaryError,
+    GatewayRefusedError,
+    LinkClosedError,
+    UnsupportedVersionError,
+    dial_error,
+)
+from emissary_lib.protocol.auth.httpdate import http_date
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.auth.macs import parse_http_date, session_id, sign_door
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import CLOCK_SKEW
+from emissary_lib.protocol.errors import RemoteProtocolError
+from emissary_lib.protocol.opening.banner import Banner
+from emissary_lib.protocol.opening.exchange import OpeningReader, opening_bytes
+from emissary_lib.protocol.session.events import Aborted, GoingAway, RelayOpened
+from emissary_lib.protocol.session.session import Session, SessionConfig
+from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.wire.payloads import Opened
+from emissary_lib.transport.backoff import back_off
+from emissary_lib.transport.base import MessageTransport
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.websocket import WebSocketTransport, connect
+
+#: Ends of a session that was still opening, after which a new session may do better.
+_START_OVER: Final = frozenset(
+    {Code.DIALER_GONE, Code.RELAY_GONE, Code.UNKNOWN_SESSION, Code.OPENING_EXPIRED}
+)
+
+#: How long a failed dial waits for the bridge to have taken note, in seconds, if it has that long.
+FAREWELL: Final = 1.0
+
+#: Longest wait for a message while a place in the shared budget is missing, in seconds.
+_BUDGET_WAIT: Final = 0.05
+
+
+@dataclass(frozen=True)
+class OpenedSession:
+    """A session whose SOCKS5 exchange is over: from here on the bytes are the user's.
+
+    Attributes:
+        id: The session id.
+        session: Its state on this side.
+        transport: Its WebSocket.
+        parameters: What the relay said of its limits, as of ``opened_at`` (seconds since 1970 UTC).
+        announced: That its end is near, if it has said so already.
+    """
+
+    id: str
+    session: Session
+    transport: WebSocketTransport
+    parameters: Opened
+    opened_at: float
+    announced: GoingAway | None = None
+
+
+def open_session(
+    endpoint: Endpoint, key: Key, target: Target, config: SessionConfig, deadline: Deadline
+) -> OpenedSession:
+    """Dial ``target``.
+
+    Blocking: until the relay is connected to the target, at most until the deadline.
+
+    Raises:
+        AuthenticationError: The key is unknown or wrong; :class:`ClockSkewError` if the clock is.
+        GatewayUnreachableError: No answer from the gateway; AnswerLostError is retried first.
+        GatewayRefusedError: An answer of neither kind; throttling and server errors are retried first.
+        DialError: The target was not reached; its subclasses say why.
+        DialTimeoutError: The deadline passed.
+        RemoteProtocolError: The server does not speak the protocol.
+    """
+    progress = _Progress()
+    waits = back_off()
+    while True:
+        try:
+            return _open_once(endpoint, key, target, config, deadline, progress)
+        except (LinkClosedError, DialError) as exc:
+            # Cut off before a relay had reached the target: there is nothing to lose, so start over.
+            if isinstance(exc, DialError) and exc.code not in _START_OVER:
+                raise
+            _pause(next(waits), deadline, exc)
+        except TimeoutError as exc:
+            raise _timed_out(target, deadline, progress.step) from exc
+
+
+class _Progress:
+    """What a dial is waiting for."""
+
+    step = "the gateway's answer to the connection"
+
+
+def _open_once(
+    endpoint: Endpoint,
+    key: Key,
+    target: Target,
+    config: SessionConfig,
+    deadline: Deadline,
+    progress: _Progress,
+) -> OpenedSession:
+    progress.step = _Progress.step
+    door = pass_the_door(endpoint, key, deadline)
+    nonce, transport = door.nonce, door.transport
+    try:
+        session = Session(Side.CLIENT, config, now=time.monotonic())
+        session.send_data(opening_bytes(key=key, date=door.date, nonce=nonce, target=target))
+        exchange = Exchange(target, session, transport, OpeningReader(key, door.date, nonce, endpoint.host))
+        progress.step = "the relay to start and to reach the target"
+        parameters = exchange.run(deadline)
+    except BaseException as exc:
+        exc.add_note(f"session {session_id(nonce)}")  # as it stands in the logs of bridge and relay
+        transport.close()
+        transport.release()
+        raise
+    return OpenedSession(
+        session_id(nonce), session, transport, parameters, time.time(), announced=exchange.announced
+    )
+
+
+def _timed_out(target: Target, deadline: Deadline, step: str) -> DialTimeoutError:
+    timeout = deadline.timeout or 0.0
+    return DialTimeoutError(
+        f"dialling {target} took longer than {timeout:g} s; it was waiting for {step}. "
+        "A first dial starts Lambda functions from cold: allow 20 s; else see the relay's log",
+        target=target,
+        timeout=timeout,
+        step=step,
+    )
+
+
+def _pause(seconds: float, deadline: Deadline, cause: EmissaryError) -> None:
+    """Wait before the next attempt. Raises ``cause`` if there is no time."""
+    remaining = deadline.remaining()
+    if remaining is not None and remaining <= seconds:
+        raise cause
+    time.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Door:
+    """A WebSocket that the bridge has let in; what it was asked with belongs to the session.
+
+    Attributes:
+        nonce: 32 bytes, used up; secret.
+        date: The date that was signed.
+        transport: The WebSocket; the owner closes and releases it.
+    """
+
+    nonce: bytes = field(repr=False)
+    date: str
+    transport: WebSocketTransport
+
+
+def knock(endpoint: Endpoint, key: Key, deadline: Deadline) -> Door:
+    """Ask to be let in, once, with a fresh nonce (docs/protocol.md section 3.1).
+
+    Raises:
+        GatewayUnreachableError: No answer; its subclass AnswerLostError: we may have been let in, but this
+            nonce is burnt.
+        GatewayRefusedError: An answer other than 101; :func:`refusal` says what it means.
+        TimeoutError: The deadline passed.
+    """
+    nonce, date = secrets.token_bytes(32), http_date(time.time())
+    headers = sign_door(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
+    transport = connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context)
+    return Door(nonce, date, transport)
+
+
+def pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> Door:
+    """Ask to be let in, again and again while the gateway is throttled or broken.
+
+    Raises:
+        EmissaryError: As :func:`knock`, of the last attempt; a refusal as :func:`refusal` has it, at once.
+        TimeoutError: The deadline passed.
+    """
+    waits = back_off()
+    while True:
+        try:
+            return knock(endpoint, key, deadline)
+        except AnswerLostError as exc:
+            _pause(next(waits), deadline, exc)
+        except GatewayRefusedError as exc:
+            if exc.http_status != 429 and exc.http_status < 500:
+                raise refusal(exc, key) from exc
+            _pause(next(waits), deadline, exc)
+
+
+def refusal(refused: GatewayRefusedError, key: Key) -> EmissaryError:
+    """What an answer of the door other than 101 means; ``refused`` itself where it says all there is."""
+    if refused.http_status not in (401, 403):
+        return refused
+    if refused.http_status == 401:
+        return AuthenticationError(
+            f"{refused}: no usable signature arrived there; see whether a proxy on the way drops the "
+            "X-Emissary-* headers, and whether dialer and bridge are of the same release"
+        )
+    skew = _clock_skew(refused.date)
+    if abs(skew) > CLOCK_SKEW:
+        return ClockSkewError(skew)
+    return AuthenticationError(
+        f"{refused}: key id {key.key_id} is unknown there or its secret is another one, or the URL's stage "
+        "is wrong; compare EMISSARY_AUTH_KEYS and the URL with the deployed stack"
+    )
+
+
+def _clock_skew(date: str | None) -> float:
+    """Seconds by which our clock is ahead of the server's; 0 if it did not tell the time."""
+    if date is None:
+        return 0.0
+    try:
+        return time.time() - parse_http_date(date)
+    except AuthenticationError:
+        return 0.0
+
+
+class Exchange:
+    """The SOCKS5 exchange over a fresh session, in the caller's thread.
+
+    Args:
+        target: What is dialled, for the text of errors.
+        session: Its state; the bytes to send are written to it by the caller.
+        transport: Its WebSocket.
+        reader: Reads what the server says.
+    """
+
+    def __init__(
+        self, target: Target, session: Session, transport: MessageTransport, reader: OpeningReader
+    ) -> None:
+        self.target = target
+        self._session = session
+        self._transport = transport
+        self._reader = reader
+        self._parameters: Opened | None = None
+        self.announced: GoingAway | None = None  # the user has nobody yet who could hear of it
+
+    @property
+    def parameters(self) -> Opened | None:
+        """What the relay said of itself; ``None`` while no relay has spoken."""
+        return self._parameters
+
+    def prove(self, deadline: Deadline) -> Banner:
+        """Exchange messages until the server has proved itself; gives its banner. Raises as :meth:`run`."""
+        with self._telling_the_bridge(deadline):
+            while (banner := self._reader.banner) is None:
+                self.turn(deadline)
+            return banner
+
+    def run(self, deadline: Deadline) -> Opened:
+        """Exchange messages until the relay reports success; gives its parameters.
+
+        Raises:
+            EmissaryError: What :func:`open_session` raises of an exchange; LinkClosedError too.
+            TimeoutError: The deadline passed.
+        """
+        with self._telling_the_bridge(deadline):
+            while not self._reader.done:
+                self.turn(deadline)
+            return self._outcome()
+
+    @contextlib.contextmanager
+    def _telling_the_bridge(self, deadline: Deadline) -> Iterator[None]:
+        try:
+            yield
+        except EmissaryError as exc:  # first: TargetTimedOutError is a TimeoutError too
+            self.give_up(getattr(exc, "code", Code.PROTOCOL_ERROR), type(exc).__name__, deadline)
+            raise
+        except TimeoutError:
+            self.give_up(Code.DIALER_RESET, "the dial timed out", deadline)
+            raise
+
+    def turn(self, deadline: Deadline) -> None:
+        """Send what is due and wait for one message; also after the exchange, for bytes of the target's.
+
+        Raises:
+            LinkClosedError: The WebSocket ended.
+            EmissaryError: The session was cut off.
+            TimeoutError: The deadline passed.
+        """
+        session, now = self._session, time.monotonic()
+        session.handle_timeout(now)
+        self._flush(now)
+        if deadline.passed():
+            raise TimeoutError
+        due = session.next_timeout()
+        wait = deadline.cap(None if due is None else max(0.0, due - now))
+        if session.waits_to_send:
+            wait = _BUDGET_WAIT if wait is None else min(wait, _BUDGET_WAIT)
+        try:
+            session.receive_message(self._transport.recv(wait), time.monotonic())
+        except TimeoutError:
+            return
+        while event := session.next_event():
+            if isinstance(event, RelayOpened):
+                self._parameters = event.parameters
+            elif isinstance(event, GoingAway):
+                self.announced = event
+            elif isinstance(event, Aborted):
+                raise self._aborted(event)
+        self._read()
+
+    def _read(self) -> None:
+        now = time.monotonic()
+        while not self._reader.done and (view := self._session.peek()):
+            data = bytes(view)
+            rest = self._reader.receive(data)
+            self._session.consume(len(data) - len(rest), now)
+
+    def _outcome(self) -> Opened:
+        code = self._reader.code
+        if self._parameters is not None and self._parameters.code is not Code.OK:
+            code = self._parameters.code  # says more than a SOCKS5 reply can
+        if code is not Code.OK:
+            raise dial_error(self.target, code)
+        if self._parameters is None:
+            raise RemoteProtocolError("the bridge reports success, but no relay has opened the session")
+        self._session.established()
+        return self._parameters
+
+    def _aborted(self, event: Aborted) -> EmissaryError:
+        if event.code is Code.AUTHENTICATION_FAILED or event.code >= Code.TARGET_NOT_ALLOWED:
+            return dial_error(self.target, event.code, event.reason)
+        if event.code is Code.UNSUPPORTED_VERSION:
+            return UnsupportedVersionError(f"dialling {self.target}: {event.reason}")
+        if event.code in (Code.PROTOCOL_ERROR, Code.FLOW_CONTROL_ERROR):
+            return RemoteProtocolError(f"dialling {self.target}: {event.reason}")
+        return DialError(
+            f"cannot reach {self.target}: {event.reason} ({event.code.name}); "
+            "see the logs of bridge and relay",
+            target=self.target,
+            code=event.code,
+        )
+
+    def give_up(self, code: Code, reason: str, deadline: Deadline) -> None:
+        """Tell the bridge why, so that its record is right; unless it is the one who told us."""
+        if not self._session.alive:
+            return
+        now = time.monotonic()
+        self._session.abort(code, reason, now)
+        # Else our $disconnect may overtake END, and the record says DIALER_GONE.
+        patience = Deadline(deadline.cap(FAREWELL))
+        try:
+            self._flush(now)
+            while self._session.state is not State.ENDED:
+                self._session.receive_message(self._transport.recv(patience.remaining()), time.monotonic())
+        except (LinkClosedError, TimeoutError):
+            return
+
+    def _flush(self, now: float) -> None:
+        for message in self._session.messages_to_send(now):
+            self._transport.send(message.text)

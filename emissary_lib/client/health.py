@@ -1,0 +1,111 @@
+"""Asks the bridge how it is: one connection, one question, no relay (docs/protocol.md section 3.6)."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from dataclasses import dataclass
+
+from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.client.handshake import Door, pass_the_door
+from emissary_lib.exceptions import AuthenticationError, EmissaryError, RemoteProtocolError
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.auth.macs import verify_server_mac
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import HEALTH_INTERVAL
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.health import QUESTION_BYTES, Healthy, Usage
+from emissary_lib.protocol.wire.payloads import Ended, Reset
+from emissary_lib.transport.deadline import Deadline
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a bridge says of itself, once it has proved that it knows the key.
+
+    Attributes:
+        server_version: Its version.
+        protocol_version: Which version of the protocol it speaks.
+        key_ids: The ids of the keys that are valid.
+        usage: How many sessions there are, and may be.
+        key_usage: The same of the key that was asked with.
+    """
+
+    server_version: str
+    protocol_version: int
+    key_ids: tuple[int, ...]
+    usage: Usage
+    key_usage: Usage
+
+
+def check_health(endpoint: Endpoint, key: Key, deadline: Deadline) -> Health:
+    """Connect, ask, close. No relay starts, and the session leaves no record.
+
+    Raises:
+        AuthenticationError: The key is unknown or wrong; ClockSkewError if the clock is, ServerProofError if
+            the server does not know the key itself.
+        TransportError: The gateway was not reached, refused, or cut the connection.
+        RemoteProtocolError: The bridge is of a release that knows no such question, or breaks the protocol.
+        TimeoutError: No answer before the deadline.
+
+    Blocking: at most until the deadline. Any thread.
+    """
+    door = pass_the_door(endpoint, key, deadline)
+    with contextlib.ExitStack() as stack:
+        stack.callback(door.transport.release)
+        stack.callback(door.transport.close)
+        answer = _ask(door, deadline)
+        verify_server_mac(answer.proof, key, date=door.date, nonce=door.nonce, host=endpoint.host)
+        return Health(
+            answer.server_version,
+            answer.protocol_version,
+            answer.key_ids,
+            answer.usage,
+            answer.key_usage,
+        )
+
+
+def _ask(door: Door, deadline: Deadline) -> Healthy:
+    """Repeat the question until it is answered: it may be lost, and so may the answer."""
+    question = secrets.token_bytes(QUESTION_BYTES)
+    text = encode(Frame(FrameType.HEALTH, generation=1, payload=question))
+    while True:
+        door.transport.send(text)
+        patience = Deadline(deadline.cap(HEALTH_INTERVAL))
+        try:
+            while True:
+                answer = _answer(door.transport.recv(patience.remaining()), question)
+                if answer is not None:
+                    return answer
+        except TimeoutError:
+            if deadline.passed():
+                raise TimeoutError(
+                    "the bridge let us in, but did not say how it is; see the log of $default"
+                ) from None
+
+
+def _answer(text: str, question: bytes) -> Healthy | None:
+    if text.startswith("{"):
+        return None  # the gateway's own error: a message was not handled
+    frame = decode(text)
+    match frame.type:
+        case FrameType.HEALTHY:
+            answer = Healthy.decode(frame.payload)
+            return answer if answer.question == question else None
+        case FrameType.RESET:
+            raise _refused(Reset.decode(frame.payload))
+        case FrameType.ENDED:
+            ended = Ended.decode(frame.payload)
+            raise RemoteProtocolError(
+                f"asking for health: the bridge says {ended.reason} ({ended.code.name})"
+            )
+    return None
+
+
+def _refused(reset: Reset) -> EmissaryError:
+    if reset.code is Code.AUTHENTICATION_FAILED:
+        return AuthenticationError(f"asking for health: {reset.reason}")
+    return RemoteProtocolError(
+        f"asking for health: the bridge says {reset.reason!r} ({reset.code.name}); it is of an older release "
+        "if it does not know HEALTH"
+    )

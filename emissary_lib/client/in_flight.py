@@ -1,0 +1,122 @@
+"""One budget of messages in flight for all tunnels of a dialer (docs/protocol.md section 4.5).
+
+Each message towards ``$default`` is a concurrent Lambda invocation; the account's limit on those is shared
+with everything else that runs in it.
+
+Fairness: a session gives places back and asks for more in one breath, so whoever is busy would always be
+served before those who wait. A place that is free while somebody waits is therefore kept for the one who has
+waited longest, until that one takes it or has had its turn without taking it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+
+class FlightBudget:
+    """Places for messages in flight.
+
+    Args:
+        places: How many there are; at least 1.
+
+    Thread safety: all of it may be used from any thread.
+    """
+
+    def __init__(self, places: int) -> None:
+        if places < 1:
+            raise ValueError(f"a budget of {places} messages in flight would never send one; want at least 1")
+        self._free = places
+        self._lock = threading.Lock()
+        self._waiting: deque[FlightPlaces] = deque()
+        self._kept: set[FlightPlaces] = set()  # each has one free place kept for it
+
+    @property
+    def free(self) -> int:
+        """Places that nobody holds now."""
+        return self._free
+
+    def member(self) -> FlightPlaces:
+        """A gate for one more session."""
+        return FlightPlaces(self)
+
+    def _take(self, member: FlightPlaces) -> bool:
+        with self._lock:
+            if member in self._kept:
+                self._kept.remove(member)
+            elif self._free <= len(self._kept):
+                if member not in self._waiting:
+                    self._waiting.append(member)
+                return False
+            self._free -= 1
+            member.held += 1
+            return True
+
+    def _give(self, member: FlightPlaces, count: int) -> None:
+        with self._lock:
+            count = min(count, member.held)  # what a member left behind was given back for it
+            member.held -= count
+            self._free += count
+            woken = self._keep_for_waiting()
+        _wake(woken)
+
+    def _decline(self, member: FlightPlaces) -> None:
+        with self._lock:
+            if member not in self._kept:
+                return
+            self._kept.remove(member)
+            woken = self._keep_for_waiting()
+        _wake(woken)
+
+    def _leave(self, member: FlightPlaces) -> None:
+        with self._lock:
+            if member in self._waiting:
+                self._waiting.remove(member)
+            self._kept.discard(member)
+            self._free += member.held
+            member.held = 0
+            woken = self._keep_for_waiting()
+        _wake(woken)
+
+    def _keep_for_waiting(self) -> list[FlightPlaces]:
+        """Keep free places for those who wait; the lock is held. Gives whom to wake without it."""
+        woken = []
+        while self._waiting and self._free > len(self._kept):
+            woken.append(self._waiting.popleft())
+            self._kept.add(woken[-1])
+        return woken
+
+
+def _wake(members: list[FlightPlaces]) -> None:
+    for member in members:
+        member.wake()
+
+
+class FlightPlaces:
+    """One session's view of the budget; a :class:`emissary_lib.protocol.stream.congestion.FlightGate`.
+
+    Attributes:
+        held: Places taken and not given back.
+        wake: Called, from any thread, when a place is kept for this session after :meth:`take` refused one.
+            Must not block; the session has to ask again, and :meth:`decline` once it has had its turn.
+    """
+
+    def __init__(self, budget: FlightBudget) -> None:
+        self._budget = budget
+        self.held = 0
+        self.wake: Callable[[], None] = lambda: None
+
+    def take(self) -> bool:
+        return self._budget._take(self)
+
+    def give(self, count: int) -> None:
+        self._budget._give(self, count)
+
+    def decline(self) -> None:
+        """The session had its turn: a place that is still kept for it goes to the next."""
+        self._budget._decline(self)
+
+    def leave(self) -> None:
+        """The session is over: give back what it holds, and do not wake it again. Idempotent."""
+        self._budget._leave(self)

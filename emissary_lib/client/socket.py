@@ -1,0 +1,121 @@
+"""What ``dial`` returns: a real socket that also knows its session."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import math
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from emissary_lib.exceptions import TunnelResetError
+from emissary_lib.protocol.stream.counters import Counters
+from emissary_lib.protocol.targets.allow_list import Target
+
+#: Named for what the user knows: tunnels, not modules.
+logger = logging.getLogger("emissary_lib.tunnel")
+logger.addHandler(logging.NullHandler())
+
+
+class SessionInfo:
+    """What is known of a tunnel's session; reading it never blocks, from any thread.
+
+    Attributes:
+        id: The session id, as it stands in the bridge's log.
+        target: What was dialled.
+        expires_at: When the relay's time is up and the tunnel ends, in seconds since 1970 UTC; more precise
+            once the end has been announced.
+        going_away: Whether the relay has announced its end (30 s before it, docs/protocol.md section 5.6).
+            The tunnel still works: finish or commit what is under way, and dial again for more.
+        counters: Bytes and messages so far; live, so copy it to keep it.
+        error: Why the tunnel was cut off; ``None`` while it is open and after a clean end.
+    """
+
+    def __init__(self, id: str, target: Target, expires_at: float, counters: Counters) -> None:
+        self.id = id
+        self.target = target
+        self.expires_at = expires_at
+        self.going_away = False
+        self._announced = math.inf
+        self.counters = counters
+        self.error: TunnelResetError | None = None
+
+    def announce_end(self, remaining: float, unix_now: float) -> None:
+        """The relay has told that its time is up in ``remaining`` seconds; for the tunnel to call."""
+        if remaining >= self._announced:  # a copy, or one that was overtaken
+            return
+        self._announced, self.going_away = remaining, True
+        # Whatever tells the time takes time to arrive, so the earliest reading is the best.
+        self.expires_at = min(self.expires_at, unix_now + remaining)
+        logger.warning(
+            "the tunnel to %s ends in %.0f s, when its relay reaches Lambda's time limit: finish or commit "
+            "what is under way, and dial again for more",
+            self.target,
+            remaining,
+        )
+
+    def __repr__(self) -> str:
+        return f"<SessionInfo {self.id[:8]} to {self.target}>"
+
+
+class TunnelSocket(socket.socket):
+    """A connected TCP socket whose other end is the tunnel.
+
+    Everything that takes a socket takes it: ``ssl``, ``select``, ``makefile``, drivers. The tunnel lives as
+    long as the file descriptor, not as this object: ``detach`` and ``ssl`` may take it over.
+    ``shutdown(SHUT_WR)`` half-closes. When the tunnel is cut off, reading and writing raise
+    :class:`TunnelResetError`, which names the cause and is a ``ConnectionResetError``; whoever uses the bare
+    descriptor (``ssl``, C libraries) gets a plain ``ConnectionResetError`` and finds the cause in
+    ``session.error``.
+
+    Attributes:
+        session: What is known of the session; ``None`` on a ``dup`` of the socket.
+    """
+
+    session: SessionInfo | None = None
+
+    @contextlib.contextmanager
+    def _cause_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (ConnectionResetError, BrokenPipeError) as exc:
+            if self.session is not None and self.session.error is not None:
+                # A fresh one each time: an error that is raised gathers a traceback, and with it whoever was
+                # at work, this socket included; the session's own would keep them all.
+                told = self.session.error
+                raise type(told)(str(told), code=told.code) from exc
+            raise
+
+    def _check_end(self) -> None:
+        """Nothing came: the end of the stream, unless the tunnel was cut off.
+
+        The kernel tells of a reset only once; to a thread that reads, after another that writes was told, it
+        would look like a clean end.
+        """
+        if self.session is not None and self.session.error is not None:
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    def recv(self, *args: Any) -> bytes:
+        with self._cause_named():
+            data = super().recv(*args)
+            if not data and args[0]:
+                self._check_end()
+            return data
+
+    def recv_into(self, buffer: Any, *args: Any, **kwargs: Any) -> int:
+        with self._cause_named():
+            count = super().recv_into(buffer, *args, **kwargs)
+            if not count and memoryview(buffer).nbytes:
+                self._check_end()
+            return count
+
+    def send(self, *args: Any) -> int:
+        with self._cause_named():
+            return super().send(*args)
+
+    def sendall(self, *args: Any) -> None:
+        with self._cause_named():
+            super().sendall(*args)

@@ -1,0 +1,204 @@
+"""The ``X-Emissary-*`` headers: what each upgrade request must carry, and how it is read.
+
+Nothing is verified here; :mod:`emissary_lib.protocol.auth.macs` does that. Source: docs/protocol.md sections
+3.1 and 3.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from emissary_lib.protocol.auth.httpdate import parse_http_date
+from emissary_lib.protocol.errors import AuthenticationError
+from emissary_lib.protocol.wire.base64 import EncodingError, decode_unpadded, encode_unpadded
+
+KEY_ID: Final = "X-Emissary-Key-Id"
+DATE: Final = "X-Emissary-Date"
+NONCE: Final = "X-Emissary-Nonce"
+MAC: Final = "X-Emissary-Mac"
+SESSION: Final = "X-Emissary-Session"
+RELAY_TOKEN: Final = "X-Emissary-Relay-Token"
+RESUME_TOKEN: Final = "X-Emissary-Resume-Token"
+INSTANCE: Final = "X-Emissary-Instance"
+EPOCH: Final = "X-Emissary-Epoch"
+
+#: Bytes of a nonce, of a MAC (HMAC-SHA256) and of a token.
+SECRET_LENGTH: Final = 32
+
+_U32_MAX: Final = 0xFFFF_FFFF
+
+
+class MissingCredentials(AuthenticationError):
+    """A header of the upgrade request is absent or malformed: status 401.
+
+    Attributes:
+        header: Name of the header; its value is never shown.
+    """
+
+    def __init__(self, header: str, fault: str) -> None:
+        super().__init__(f"header {header} {fault}")
+        self.header = header
+
+
+class _Reader:
+    """Headers under names of any case, with one strict reading for each kind of value."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._values: dict[str, str] = {}
+        for name, value in headers.items():
+            lower = name.lower()
+            if lower in self._values and lower.startswith("x-emissary-"):
+                raise MissingCredentials(name, "is given twice")
+            self._values[lower] = value
+
+    def text(self, name: str) -> str:
+        value = self._values.get(name.lower())
+        if value is None:
+            raise MissingCredentials(name, "is absent")
+        return value.strip(" \t")
+
+    def number(self, name: str, *, least: int = 0) -> int:
+        text = self.text(name)
+        # str() of the number gives it back: no sign, no leading zero, no digit of another script.
+        if len(text) <= 10 and text.isdecimal() and least <= int(text) <= _U32_MAX and str(int(text)) == text:
+            return int(text)
+        raise MissingCredentials(name, f"is not a decimal number from {least} to {_U32_MAX}")
+
+    def date(self, name: str) -> str:
+        text = self.text(name)
+        try:
+            parse_http_date(text)
+        except AuthenticationError as error:
+            raise MissingCredentials(name, "is not an HTTP date (IMF-fixdate)") from error
+        return text
+
+    def secret(self, name: str) -> bytes:
+        try:
+            data = decode_unpadded(self.text(name))
+        except EncodingError:
+            raise MissingCredentials(name, "is not unpadded base64") from None
+        if len(data) != SECRET_LENGTH:
+            raise MissingCredentials(name, f"holds {len(data)} bytes instead of {SECRET_LENGTH}")
+        return data
+
+    def hexadecimal(self, name: str, digits: int) -> str:
+        text = self.text(name)
+        if len(text) != digits or text.strip("0123456789abcdef"):
+            raise MissingCredentials(name, f"is not {digits} lower-case hexadecimal digits")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class DoorHeaders:
+    """What a dialer shows at the door (docs/protocol.md section 3.1).
+
+    Attributes:
+        key_id: Which key signed.
+        date: HTTP date, exactly as sent.
+        nonce: 32 random bytes, used once.
+        mac: 32 bytes, label ``emissary.v2 door``.
+    """
+
+    key_id: int
+    date: str
+    nonce: bytes = field(repr=False)
+    mac: bytes = field(repr=False)
+
+    def to_headers(self) -> dict[str, str]:
+        """The four headers of the upgrade request."""
+        return {
+            KEY_ID: str(self.key_id),
+            DATE: self.date,
+            NONCE: encode_unpadded(self.nonce),
+            MAC: encode_unpadded(self.mac),
+        }
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str]) -> DoorHeaders:
+        """Read the headers; names in any case.
+
+        Raises:
+            MissingCredentials: If one is absent, given twice or malformed.
+        """
+        reader = _Reader(headers)
+        return cls(reader.number(KEY_ID), reader.date(DATE), reader.secret(NONCE), reader.secret(MAC))
+
+
+@dataclass(frozen=True, slots=True)
+class RelayHeaders:
+    """What a relay shows when it claims its session (docs/protocol.md section 3.4).
+
+    Attributes:
+        session: Session id, 64 lower-case hexadecimal digits.
+        relay_token: The 32 bytes of its launch.
+        instance: 32 lower-case hexadecimal digits, drawn afresh by each invocation.
+        epoch: Which attempt to connect this is, 1 at the first.
+    """
+
+    session: str
+    relay_token: bytes = field(repr=False)
+    instance: str
+    epoch: int
+
+    def to_headers(self) -> dict[str, str]:
+        """The four headers of the upgrade request."""
+        return {
+            SESSION: self.session,
+            RELAY_TOKEN: encode_unpadded(self.relay_token),
+            INSTANCE: self.instance,
+            EPOCH: str(self.epoch),
+        }
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str]) -> RelayHeaders:
+        """Read the headers; names in any case.
+
+        Raises:
+            MissingCredentials: If one is absent, given twice or malformed.
+        """
+        reader = _Reader(headers)
+        return cls(
+            reader.hexadecimal(SESSION, 64),
+            reader.secret(RELAY_TOKEN),
+            reader.hexadecimal(INSTANCE, 32),
+            reader.number(EPOCH, least=1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeHeaders:
+    """What a dialer shows, beside a MAC, when it takes up its session again.
+
+    Attributes:
+        session: Session id, 64 lower-case hexadecimal digits.
+        resume_token: The 32 bytes that OPENED brought.
+        epoch: Which attempt to connect this is; the opening's was 1.
+    """
+
+    session: str
+    resume_token: bytes = field(repr=False)
+    epoch: int
+
+    def to_headers(self) -> dict[str, str]:
+        """The three headers of the upgrade request."""
+        return {
+            SESSION: self.session,
+            RESUME_TOKEN: encode_unpadded(self.resume_token),
+            EPOCH: str(self.epoch),
+        }
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str]) -> ResumeHeaders:
+        """Read the headers; names in any case.
+
+        Raises:
+            MissingCredentials: If one is absent, given twice or malformed.
+        """
+        reader = _Reader(headers)
+        return cls(
+            reader.hexadecimal(SESSION, 64),
+            reader.secret(RESUME_TOKEN),
+            reader.number(EPOCH, least=1),
+        )

@@ -1,0 +1,275 @@
+"""Who may come in, and who answers: every MAC of docs/protocol.md section 7, made and checked.
+
+The one entry for authentication: the parts in :mod:`~emissary_lib.protocol.auth.keys`,
+:mod:`~emissary_lib.protocol.auth.headers`, :mod:`~emissary_lib.protocol.auth.httpdate` and
+:mod:`~emissary_lib.protocol.wire.base64` can all be imported from here. Clock and chance are arguments.
+Functions are pure, hence safe in any thread. No error text holds a key, a MAC, a nonce or a token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from typing import Final
+
+from emissary_lib.protocol.auth.headers import DoorHeaders, MissingCredentials, RelayHeaders, ResumeHeaders
+from emissary_lib.protocol.auth.httpdate import http_date, parse_http_date
+from emissary_lib.protocol.auth.keys import Key, KeyRing, format_keys, parse_keys
+from emissary_lib.protocol.constants import CLOCK_SKEW
+from emissary_lib.protocol.errors import AuthenticationError, LocalProtocolError
+from emissary_lib.protocol.wire.base64 import EncodingError, decode_unpadded, encode_unpadded
+
+__all__ = [
+    "MAX_CLOCK_SKEW",
+    "ClockSkewError",
+    "DoorHeaders",
+    "EncodingError",
+    "Key",
+    "KeyRing",
+    "MissingCredentials",
+    "RelayHeaders",
+    "ResumeHeaders",
+    "ServerProofError",
+    "decode_unpadded",
+    "encode_unpadded",
+    "format_keys",
+    "http_date",
+    "normalise_host",
+    "parse_http_date",
+    "parse_keys",
+    "resume_mac",
+    "server_mac",
+    "session_id",
+    "sign_door",
+    "socks_password",
+    "token_hash",
+    "verify_door",
+    "verify_resume_mac",
+    "verify_server_mac",
+    "verify_socks_password",
+]
+
+#: How far a dialer's date may be from the bridge's clock, in seconds, either way.
+#:
+#: Source: docs/protocol.md section 3.1; the original Emissary's threshold.
+MAX_CLOCK_SKEW: Final = CLOCK_SKEW
+
+_DOOR: Final = b"emissary.v2 door"
+_SERVER: Final = b"emissary.v2 server"
+_RESUME: Final = b"emissary.v2 resume"
+
+_FIELD_MAX: Final = 0xFFFF
+
+
+class ClockSkewError(AuthenticationError):
+    """Key and MAC are right; only the dialer's date is too far from the server's clock.
+
+    Attributes:
+        skew: The dialer's clock minus the server's, in seconds.
+    """
+
+    def __init__(self, skew: float) -> None:
+        way = "ahead of" if skew > 0 else "behind"
+        super().__init__(
+            f"the dialer's clock is {abs(skew):.0f} s {way} the server's, at most {MAX_CLOCK_SKEW:.0f} s is "
+            "accepted; set the dialer's clock"
+        )
+        self.skew = skew
+
+
+class ServerProofError(AuthenticationError):
+    """The server did not prove that it knows the key: it is not the bridge, or has another key."""
+
+
+def normalise_host(host: str, *, scheme_default_port: int) -> str:
+    """Bring a ``Host`` to the form that the MACs cover.
+
+    Args:
+        host: The header's value: ``name``, ``name:port``, ``[v6]`` or ``[v6]:port``.
+        scheme_default_port: 443 for ``wss``, 80 for ``ws``.
+
+    Returns:
+        Lower case, without the port where it is the default (or empty). Nothing else is changed.
+
+    Source:
+        docs/protocol.md section 7.2.
+
+    Example:
+        >>> normalise_host("API.Example.COM:443", scheme_default_port=443)
+        'api.example.com'
+    """
+    text = host.strip(" \t").lower()
+    name, colon, port = text.rpartition(":")
+    if not colon or "]" in port:
+        return text
+    is_default = port.isascii() and port.isdigit() and port.lstrip("0") == str(scheme_default_port)
+    return name if is_default or not port else text
+
+
+def session_id(nonce: bytes) -> str:
+    """The session's id: lower-case hexadecimal SHA-256 of its nonce (docs/protocol.md section 3.1)."""
+    return hashlib.sha256(nonce).hexdigest()
+
+
+def token_hash(token: bytes) -> str:
+    """The form in which a token is stored: lower-case hexadecimal SHA-256."""
+    return hashlib.sha256(token).hexdigest()
+
+
+def _mac(key: Key, label: bytes, *fields: bytes) -> bytes:
+    mac = hmac.new(key.secret, digestmod=hashlib.sha256)
+    for part in (label, *fields):
+        if len(part) > _FIELD_MAX:
+            raise LocalProtocolError(f"a MAC's field has {len(part)} bytes; at most {_FIELD_MAX} fit")
+        mac.update(struct.pack(">H", len(part)))
+        mac.update(part)
+    return mac.digest()
+
+
+def _common(key: Key, date: str, nonce: bytes, host: str) -> tuple[bytes, bytes, bytes, bytes]:
+    # surrogatepass: a header that was not UTF-8 must give a wrong MAC, not a UnicodeError.
+    return (
+        struct.pack(">I", key.key_id),
+        date.encode("utf-8", "surrogatepass"),
+        nonce,
+        host.encode("utf-8", "surrogatepass"),
+    )
+
+
+def sign_door(key: Key, *, date: str, nonce: bytes, host: str) -> DoorHeaders:
+    """Sign the dialer's upgrade request.
+
+    Args:
+        key: The shared key.
+        date: :func:`http_date` of now.
+        nonce: 32 fresh random bytes; never used twice.
+        host: From :func:`normalise_host`.
+    """
+    return DoorHeaders(key.key_id, date, nonce, _mac(key, _DOOR, *_common(key, date, nonce, host)))
+
+
+def verify_door(headers: DoorHeaders, keys: KeyRing, *, host: str, unix_now: float) -> Key:
+    """Check what a dialer showed at the door. That the nonce is fresh is for the caller to see to.
+
+    Args:
+        headers: From :meth:`DoorHeaders.from_headers`.
+        keys: The valid keys.
+        host: The API's own host, from :func:`normalise_host`.
+        unix_now: Wall clock, in seconds since 1970-01-01 UTC.
+
+    Returns:
+        The key that signed.
+
+    Raises:
+        AuthenticationError: For an unknown key id or a wrong MAC.
+        ClockSkewError: If everything is right but the date.
+    """
+    key = keys.get(headers.key_id)
+    if key is None:
+        raise AuthenticationError(f"key id {headers.key_id} is not known here")
+    expected = sign_door(key, date=headers.date, nonce=headers.nonce, host=host).mac
+    if not hmac.compare_digest(expected, headers.mac):
+        raise AuthenticationError(
+            f"wrong MAC at the door for key id {headers.key_id}: "
+            f"made with another secret, or for another host than {host!r}"
+        )
+    skew = parse_http_date(headers.date) - unix_now
+    # "not <=": a NaN must not get in.
+    if not abs(skew) <= MAX_CLOCK_SKEW:
+        raise ClockSkewError(skew)
+    return key
+
+
+def server_mac(key: Key, *, date: str, nonce: bytes, host: str) -> bytes:
+    """The bridge's proof that it knows the key; field 5 of the banner. 32 bytes."""
+    return _mac(key, _SERVER, *_common(key, date, nonce, host))
+
+
+def verify_server_mac(mac: bytes, key: Key, *, date: str, nonce: bytes, host: str) -> None:
+    """Check the bridge's proof.
+
+    Raises:
+        ServerProofError: If it is wrong. Then send nothing of the user's.
+    """
+    if not hmac.compare_digest(server_mac(key, date=date, nonce=nonce, host=host), mac):
+        raise ServerProofError(
+            f"the server at {host!r} did not prove that it knows key id {key.key_id}; nothing was sent to it"
+        )
+
+
+def resume_mac(key: Key, *, date: str, nonce: bytes, host: str, session: str, epoch: int) -> bytes:
+    """The dialer's proof on a resume. 32 bytes.
+
+    Args:
+        key: The key of the session's door.
+        date: :func:`http_date` of now.
+        nonce: 32 fresh random bytes.
+        host: From :func:`normalise_host`.
+        session: Session id.
+        epoch: Which attempt to connect this is, 1 to 4294967295.
+
+    Raises:
+        LocalProtocolError: If ``epoch`` does not fit a u32.
+    """
+    if not 0 <= epoch <= 0xFFFF_FFFF:
+        raise LocalProtocolError(f"epoch {epoch} does not fit the 32 bits it has in a MAC")
+    fields = _common(key, date, nonce, host)
+    return _mac(key, _RESUME, *fields, session.encode("utf-8", "surrogatepass"), struct.pack(">I", epoch))
+
+
+def verify_resume_mac(
+    mac: bytes, key: Key, *, date: str, nonce: bytes, host: str, session: str, epoch: int
+) -> None:
+    """Check the dialer's proof on a resume. Date and epoch themselves are for the caller to judge.
+
+    Raises:
+        AuthenticationError: If it is wrong.
+    """
+    expected = resume_mac(key, date=date, nonce=nonce, host=host, session=session, epoch=epoch)
+    if not hmac.compare_digest(expected, mac):
+        raise AuthenticationError(f"wrong MAC on a resume for key id {key.key_id}")
+
+
+def socks_password(key: Key, *, date: str, nonce: bytes) -> str:
+    """The SOCKS5 password, in the original Emissary's form: 48 characters, ASCII.
+
+    Source:
+        docs/protocol.md section 7.1.
+    """
+    content = date.encode("utf-8", "surrogatepass") + b"\0" + encode_unpadded(nonce).encode("ascii")
+    mac = hmac.new(key.secret, content, hashlib.sha256).digest()
+    return encode_unpadded(struct.pack(">I", key.key_id) + mac)
+
+
+def verify_socks_password(password: str | bytes, keys: KeyRing, *, date: str, nonce: bytes) -> Key:
+    """Check a SOCKS5 password. How old ``date`` is was checked at the door.
+
+    Args:
+        password: As it came off the wire.
+        keys: The valid keys.
+        date: The session's date, which the username must have been.
+        nonce: The session's nonce.
+
+    Returns:
+        The key that made it.
+
+    Raises:
+        AuthenticationError: If it is malformed, of an unknown key, or wrong.
+    """
+    try:
+        text = password.decode("ascii") if isinstance(password, bytes) else password
+        data = decode_unpadded(text)
+    except (UnicodeDecodeError, EncodingError):
+        raise AuthenticationError("the SOCKS5 password is not unpadded base64") from None
+    if len(data) != 4 + hashlib.sha256().digest_size:
+        raise AuthenticationError(f"the SOCKS5 password holds {len(data)} bytes instead of 36")
+    key_id = int.from_bytes(data[:4], "big")
+    key = keys.get(key_id)
+    if key is None:
+        raise AuthenticationError(f"the SOCKS5 password is of key id {key_id}, which is not known here")
+    if not hmac.compare_digest(
+        socks_password(key, date=date, nonce=nonce).encode("ascii"), text.encode("ascii")
+    ):
+        raise AuthenticationError(f"wrong SOCKS5 password for key id {key_id}")
+    return key

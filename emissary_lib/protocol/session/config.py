@@ -1,0 +1,51 @@
+"""What a session is built with, and what it gives to send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from emissary_lib.protocol.constants import GRACE
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.stream.congestion import FlightGate, OpenGate
+from emissary_lib.protocol.stream.duplex import StreamConfig
+from emissary_lib.protocol.wire.payloads import Opened
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What a session is built with.
+
+    Attributes:
+        streams: Sizes and starting positions.
+        keepalive: The dialer's watch over its peer; ``None`` for none (the relay).
+        probing: The relay's watch; ``None`` for none (the dialer).
+        grace: Seconds for which a connection that is gone is waited for.
+        flight: Messages in flight: at the start, at most; ``None`` for the side's default.
+        own_epoch: Attempts to connect that we have made (docs/protocol.md section 5.1).
+        peer_epoch: Those of the peer that we know of.
+        opened: The relay's parameters, sent with its first byte; ``None`` for the dialer.
+        expires_at: The relay's end, on the clock of ``now``; ``None`` for the dialer.
+        early: What has already come of the peer's stream, from ``streams.receive_start`` on.
+        gate: A budget of messages in flight shared with other sessions.
+    """
+
+    streams: StreamConfig = field(default_factory=StreamConfig)
+    keepalive: KeepaliveTimes | None = None
+    probing: ProbeTimes | None = None
+    grace: float = GRACE
+    flight: tuple[int, int] | None = None
+    own_epoch: int = 1
+    peer_epoch: int = 0
+    opened: Opened | None = None
+    expires_at: float | None = None
+    early: bytes = b""
+    gate: FlightGate = field(default_factory=OpenGate)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One text message to send; ``to_bridge`` when ``$default`` handles it, else it is for the peer."""
+
+    text: str
+    to_bridge: bool

@@ -1,0 +1,128 @@
+"""Makes frames of what a session has to say (docs/protocol.md sections 2 to 6)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+from emissary_lib.protocol.constants import MAX_PAYLOAD
+from emissary_lib.protocol.session.config import Outgoing
+from emissary_lib.protocol.session.ending import Ending
+from emissary_lib.protocol.stream.counters import Counters
+from emissary_lib.protocol.stream.duplex import Duplex, Sending
+from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, encode
+from emissary_lib.protocol.wire.payloads import OPENED_OVERHEAD, End, Opened, Reset, encode_ranges
+
+#: PONGs kept until they can be sent; more PINGs than that say nothing new.
+_MAX_PONGS = 4
+
+
+class Outbox:
+    """Turns what is due into messages.
+
+    Args:
+        duplex: The streams.
+        counters: Where to count.
+        opened: The relay's parameters, for the frame that carries the first byte; ``None`` for the dialer.
+        first: Position of the first byte we send.
+
+    Attributes:
+        opening: Whether stream bytes travel as OPENING.
+    """
+
+    def __init__(self, duplex: Duplex, counters: Counters, *, opened: Opened | None, first: int) -> None:
+        self._duplex = duplex
+        self._counters = counters
+        self._opened = opened
+        self._first = first
+        self._pongs: deque[bytes] = deque(maxlen=_MAX_PONGS)
+        self._ping_due = False
+        self._ack_due = False
+        self.opening = opened is None
+
+    def pong(self, payload: bytes) -> None:
+        """A PING came; its eight bytes go back."""
+        self._pongs.append(payload[:8])
+
+    def ping(self) -> None:
+        """Ask the peer for a sign of life with the next messages."""
+        self._ping_due = True
+
+    def ack(self) -> None:
+        """Acknowledge with the next messages, whether or not anything new has come."""
+        self._ack_due = True
+
+    def to_peer(self, generation: int, remaining: int, now: float) -> list[Outgoing]:
+        """Everything for the peer that may be sent now, drained.
+
+        Args:
+            generation: What frames carry.
+            remaining: Milliseconds until the relay's end, for OPENED.
+            now: The caller's monotonic clock.
+        """
+        unopened = self._opened is not None and self._duplex.sender.next_offset == self._first
+        limit = MAX_PAYLOAD - (OPENED_OVERHEAD if unopened else 0)
+        messages = [
+            self._stream(sending, generation, remaining, now) for sending in self._duplex.sendings(limit, now)
+        ]
+        messages += [self._position(FrameType.PONG, generation, now, payload=pong) for pong in self._pongs]
+        self._pongs.clear()
+        if self._ping_due:
+            self._ping_due = False
+            messages.append(self._position(FrameType.PING, generation, now, payload=bytes(8)))
+        if self._ack_due or self._duplex.ack_due(now):
+            self._ack_due = False
+            self._counters.bare_acks += 1
+            ranges = encode_ranges(self._duplex.receiver.sack_ranges())
+            messages.append(self._position(FrameType.ACK, generation, now, payload=ranges))
+        self._duplex.run_timer(now)
+        return messages
+
+    def resume(self, generation: int, now: float) -> Outgoing:
+        """RESUME, for the bridge."""
+        return replace(self._position(FrameType.RESUME, generation, now), to_bridge=True)
+
+    def control(self, kind: FrameType, generation: int, payload: bytes) -> Outgoing:
+        """A frame without a position."""
+        to_bridge = kind in (FrameType.END, FrameType.PROBE)
+        return Outgoing(encode(Frame(kind, generation=generation, payload=payload)), to_bridge)
+
+    def last_words(self, ending: Ending, generation: int, *, heard: bool) -> list[Outgoing]:
+        """END, and RESET if the peer has to be told and is there to hear it."""
+        end = End(
+            ending.code,
+            self._duplex.sender.next_offset,
+            self._duplex.receiver.ack,
+            self._counters.messages_sent,
+            self._counters.messages_received,
+        )
+        messages = [self.control(FrameType.END, generation, end.encode())]
+        if ending.tell_peer and heard:
+            reset = Reset(ending.code, ending.reason)
+            messages.append(self.control(FrameType.RESET, generation, reset.encode()))
+        return messages
+
+    def _stream(self, sending: Sending, generation: int, remaining: int, now: float) -> Outgoing:
+        flags = (Flag.FIN if sending.fin else 0) | (Flag.ACK_NOW if sending.ack_now else 0)
+        kind, payload = FrameType.DATA, sending.data
+        if self.opening:
+            kind = FrameType.OPENING
+        elif self._opened is not None and sending.offset == self._first:
+            opened = replace(self._opened, remaining=remaining)
+            kind, payload = FrameType.OPENED, opened.encode() + sending.data
+        return self._position(kind, generation, now, flags, sending.offset, payload)
+
+    def _position(
+        self,
+        kind: FrameType,
+        generation: int,
+        now: float,
+        flags: int = 0,
+        offset: int | None = None,
+        payload: bytes = b"",
+    ) -> Outgoing:
+        ack, window = self._duplex.position(now, sacks=kind is FrameType.ACK)
+        if offset is None:
+            offset = self._duplex.sender.next_offset
+        text = encode(Frame(kind, int(flags), generation, window, offset, ack, payload))
+        return Outgoing(text, to_bridge=kind is FrameType.OPENING)

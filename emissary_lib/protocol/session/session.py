@@ -1,0 +1,354 @@
+"""One side of one tunnel, as a machine without I/O (docs/protocol.md).
+
+A session is driven by three sources: the user (``send_data``, ``send_eof``, ``abort``, ``consume``), the
+link (``receive_message``, ``link_lost``, ``link_restored``) and the clock (``handle_timeout``). It never
+blocks, reads no clock and draws no random number. After any call the driver sends what ``messages_to_send``
+gives, takes what ``next_event`` tells, and calls ``handle_timeout`` no later than ``next_timeout``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.constants import DIALER_FLIGHT, RELAY_FLIGHT, STEADY_AFTER
+from emissary_lib.protocol.errors import FlowControlError, RemoteProtocolError, UnsupportedVersionError
+from emissary_lib.protocol.session.config import Outgoing as Outgoing
+from emissary_lib.protocol.session.config import SessionConfig as SessionConfig
+from emissary_lib.protocol.session.events import Event, LinkDead
+from emissary_lib.protocol.session.goaway import Farewell
+from emissary_lib.protocol.session.incoming import Reception
+from emissary_lib.protocol.session.keepalive import Beat, Keepalive
+from emissary_lib.protocol.session.lifecycle import Lifecycle
+from emissary_lib.protocol.session.outgoing import Outbox
+from emissary_lib.protocol.session.probing import Probing
+from emissary_lib.protocol.session.resumption import Resumption
+from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.stream.congestion import FlightCap
+from emissary_lib.protocol.stream.counters import Counters
+from emissary_lib.protocol.stream.duplex import Duplex
+from emissary_lib.protocol.wire.frames import FrameType, decode
+from emissary_lib.protocol.wire.payloads import GoAway
+
+_CODES: Final[dict[type[Exception], Code]] = {
+    UnsupportedVersionError: Code.UNSUPPORTED_VERSION,
+    FlowControlError: Code.FLOW_CONTROL_ERROR,
+}
+
+
+class Session:
+    """The protocol state of one tunnel on one side.
+
+    Thread safety: none; the driver serialises every call with one lock.
+    """
+
+    def __init__(self, side: Side, config: SessionConfig, *, now: float) -> None:
+        self.side = side
+        self.counters = Counters()
+        flight = config.flight or (DIALER_FLIGHT if side is Side.CLIENT else RELAY_FLIGHT)
+        self._duplex = Duplex(config.streams, FlightCap(*flight), config.gate, self.counters)
+        if config.early:
+            start = config.streams.receive_start
+            self._duplex.receive(start, config.early, fin=False, ack_now=False, now=now)
+        self._outbox = Outbox(
+            self._duplex, self.counters, opened=config.opened, first=config.streams.send_start
+        )
+        self._resumption = Resumption(
+            side, own_epoch=config.own_epoch, peer_epoch=config.peer_epoch, grace=config.grace
+        )
+        self._watch: Keepalive | Probing | None = None
+        if config.keepalive:
+            self._watch = Keepalive(config.keepalive, now)
+        elif config.probing:
+            self._watch = Probing(config.probing, now)
+        self._farewell = None if config.expires_at is None else Farewell(config.expires_at)
+        self._probe_due = False
+        self._progress = 0  # of the streams, when our WebSocket of now was made
+        self._lost_by = ""  # why our last WebSocket went
+        self._lifecycle = Lifecycle(side, self._duplex)
+        self._reception = Reception(
+            side,
+            duplex=self._duplex,
+            outbox=self._outbox,
+            resumption=self._resumption,
+            lifecycle=self._lifecycle,
+            watch=self._watch,
+            counters=self.counters,
+        )
+
+    # -- the user -------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where the session stands."""
+        return self._lifecycle.state
+
+    @property
+    def send_room(self) -> int:
+        """Bytes that ``send_data`` would take now; 0 after ``send_eof`` or the end."""
+        return self._duplex.sender.room if self.alive else 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the user's bytes still move: neither ended nor cut off."""
+        return self._lifecycle.alive
+
+    @property
+    def buffered(self) -> tuple[int, int]:
+        """Bytes held to send and received, each at most the capacity."""
+        return self._duplex.sender.buffered, self._duplex.receiver.buffered
+
+    @property
+    def receive_ended(self) -> bool:
+        """Whether the peer's stream is complete and was consumed to its end: EOF for the reader."""
+        return self._duplex.receiver.drained
+
+    @property
+    def send_ended(self) -> bool:
+        """Whether ``send_eof`` was called."""
+        return self._duplex.sender.eof
+
+    @property
+    def waits_to_send(self) -> bool:
+        """Whether bytes wait to be sent: for credit, for the cap, or for a place in the shared budget."""
+        return self.alive and self._duplex.sender.waiting
+
+    @property
+    def round_trip(self) -> float | None:
+        """Smoothed round-trip time in seconds, the peer's delay of acknowledgements included."""
+        return self._duplex.round_trip
+
+    def established(self) -> None:
+        """The dialer has read the SOCKS5 reply: from now on its bytes travel as DATA."""
+        if self._lifecycle.established():
+            self._outbox.opening = False
+
+    def send_data(self, data: bytes) -> int:
+        """Take bytes to send; returns how many, from the front. The rest has to be offered again."""
+        return self._duplex.sender.write(data) if self.alive else 0
+
+    def send_eof(self) -> None:
+        """Half-close: no more bytes will be sent. Idempotent."""
+        if self.alive:
+            self._duplex.sender.write_eof()
+
+    def abort(self, code: Code, reason: str, now: float) -> None:
+        """Reset both directions; bytes not yet sent or read are dropped. Does nothing once it is ending."""
+        if self.alive:
+            self._cut_off_here(code, reason, now)
+            self._duplex.stop(drop_received=True)
+
+    def ping(self) -> None:
+        """Ask for a sign of life with the next messages: the peer's PONG measures the way there and back."""
+        if self.alive:
+            self._outbox.ping()
+
+    def stood_still(self) -> None:
+        """The host slept: for how long nothing was heard, no timer tells. The dialer asks at once."""
+        if self._watch:
+            self._watch.stood_still()
+
+    def peek(self) -> memoryview:
+        """The next received bytes, in order; empty when there are none now."""
+        return self._duplex.receiver.peek()
+
+    def consume(self, count: int, now: float) -> None:
+        """The user took ``count`` bytes of what ``peek`` showed; frees window."""
+        self._duplex.consume(count, now)
+
+    # -- our link -------------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        """What frames carry (docs/protocol.md section 5.1)."""
+        return self._resumption.generation
+
+    @property
+    def link_deadline(self) -> float | None:
+        """Until when to try to reconnect, on the clock of ``now``; ``None``: not, or not any more."""
+        if self.state is State.ENDED or self._resumption.link_deadline is None:
+            return None
+        if ending := self._lifecycle.ending:
+            return ending.wait_ends
+        if self._farewell:
+            return min(self._resumption.link_deadline, self._farewell.expires_at)
+        return self._resumption.link_deadline
+
+    @property
+    def flapping(self) -> bool:
+        """Whether our last WebSocket was lost soon and moved no byte, so that the back-off has to go on."""
+        return self._resumption.flapping
+
+    def link_lost(self, code: Code, reason: str, now: float) -> None:
+        """Our WebSocket is gone. Unless the session was still opening, ``link_deadline`` now tells how
+        long to try to reconnect; ``code`` and ``reason`` are for one that was."""
+        ending = self._lifecycle.ending
+        if self.state is State.OPENING:
+            self._lifecycle.cut_off(code, reason)
+        elif self.state is State.OPEN and self._resumption.link_up:
+            self.counters.link_losses += 1
+            self._lost_by = reason
+            moved = self._duplex.progress > self._progress
+            self._resumption.link_lost(now, moved=moved, idle=self._duplex.outstanding_since is None)
+        elif ending and ending.code is Code.OK:
+            self._lifecycle.finish(Code.OK)  # all bytes arrived, and the peer's DISCONNECTED tells it as much
+        elif ending:
+            self._resumption.link_lost(now)
+            self._wait_to_say_why()
+
+    def begin_attempt(self) -> int:
+        """The epoch of the next attempt to reconnect; each attempt has its own."""
+        return self._resumption.begin_attempt()
+
+    def link_restored(self, now: float) -> None:
+        """An attempt to reconnect has succeeded."""
+        self.counters.resumes += 1
+        self._resumption.link_restored(now)
+        self._progress = self._duplex.progress
+        if ending := self._lifecycle.ending:
+            ending.resumed(now)
+
+    def link_refused(self, code: Code, reason: str) -> None:
+        """The bridge will not have us back: a definite end."""
+        self._lifecycle.cut_off(code, reason)
+
+    def message_refused(self, now: float) -> None:
+        """A message was not accepted by the carrier (429, 5xx, no answer): as a gateway error."""
+        if self.alive:
+            self._duplex.message_refused(now)
+
+    def peer_unknown(self, now: float) -> None:
+        """A post met 410: the peer's connection may be gone, or have been replaced. Ask the bridge."""
+        if self.alive:
+            self._duplex.message_refused(now)
+            self._resumption.ask(now)
+
+    # -- messages in ----------------------------------------------------------------------------
+
+    def receive_message(self, text: str, now: float) -> None:
+        """Take one text message. Never raises for what the peer sent: a broken rule ends the session."""
+        if self.state is State.ENDED:
+            return
+        self.counters.messages_received += 1
+        if text.startswith("{"):
+            self._duplex.message_refused(now)
+            return
+        try:
+            self._reception.receive(decode(text), now)
+        except RemoteProtocolError as exc:
+            self._cut_off_here(_CODES.get(type(exc), Code.PROTOCOL_ERROR), str(exc), now)
+
+    # -- the clock ------------------------------------------------------------------------------
+
+    def next_timeout(self) -> float | None:
+        """When ``handle_timeout`` has to be called, on the clock of ``now``; ``None``: not on its own."""
+        if self.state is State.ENDED:
+            return None
+        if ending := self._lifecycle.ending:
+            return ending.next_timeout if self._resumption.link_up else ending.wait_ends
+        times = [self._resumption.next_timeout()]
+        if self._resumption.may_send:
+            times.append(self._duplex.next_timeout())
+        if self._watch:
+            times.append(self._watch.next_timeout(self._duplex.outstanding_since, asking=self._may_ask))
+        if self._farewell:
+            times.append(self._farewell.next_timeout(heard=self._resumption.may_send))
+        return min((at for at in times if at is not None), default=None)
+
+    @property
+    def _may_ask(self) -> bool:
+        """Whether silence is asked about: an opening, and a connection that is away, have their deadline."""
+        return self.state is State.OPEN and self._resumption.may_send
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what the clock makes due; harmless when nothing is. ``messages_to_send`` has the outcome."""
+        if not self.alive:
+            ending = self._lifecycle.ending
+            if ending and ending.over(now, heard=self._resumption.link_up):
+                self._lifecycle.finish(ending.code)
+            return
+        if self._resumption.may_send:
+            self._duplex.handle_timeout(now)
+        if self._watch:
+            self._beat(self._watch, now)
+        verdict = self._resumption.verdict(now)
+        if verdict is not None:
+            self._give_up(verdict, now)
+        if self._farewell and self._farewell.over(now):
+            self._cut_off_here(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now)
+
+    def _cut_off_here(self, code: Code, reason: str, now: float) -> None:
+        self._lifecycle.abort(code, reason, now)
+        self._wait_to_say_why()
+
+    def _wait_to_say_why(self) -> None:
+        """Our link is down, and the session is ending: how long a reason waits for another (section 6)."""
+        ending, link_deadline = self._lifecycle.ending, self._resumption.link_deadline
+        if ending is None or link_deadline is None:
+            return
+        limits = [link_deadline]
+        if self._farewell:
+            limits.append(self._farewell.expires_at)
+        if isinstance(self._watch, Probing):
+            limits.append(self._watch.orphaned_at)
+        ending.interrupted(min(limits))
+
+    def _give_up(self, code: Code, now: float) -> None:
+        reason, lost = MEANINGS[code], not self._resumption.link_up
+        if lost and self._resumption.flaps:
+            reason += (
+                f": {self._resumption.flaps + 1} connections in a row were accepted and then lost within "
+                f"{STEADY_AFTER:g} s, the last one thus: {self._lost_by}; see what closes them, "
+                "a proxy on the way or the gateway"
+            )
+        self._lifecycle.abort(code, reason, now)
+        if lost:
+            self._lifecycle.finish(code)  # nobody can be told
+
+    def _beat(self, watch: Keepalive | Probing, now: float) -> None:
+        match watch.handle_timeout(now, self._duplex.outstanding_since, asking=self._may_ask):
+            case Beat.PING:
+                self._outbox.ping()
+            case Beat.PROBE:
+                self._probe_due = True
+            case Beat.LINK_DEAD:
+                self._lifecycle.tell(LinkDead())
+                self.link_lost(Code.LINK_DEAD, MEANINGS[Code.LINK_DEAD], now)
+            case Beat.PEER_DEAD:
+                self._give_up(Code.DIALER_GONE, now)
+
+    # -- messages out ---------------------------------------------------------------------------
+
+    def next_event(self) -> Event | None:
+        """The next thing that happened, in order; ``None`` when all were taken."""
+        return self._lifecycle.next_event()
+
+    def messages_to_send(self, now: float) -> list[Outgoing]:
+        """Everything that may be sent now, drained. The order in which they are sent does not matter."""
+        if self.state is State.ENDED or not self._resumption.link_up:
+            return []
+        messages: list[Outgoing] = []
+        if self.alive and self._resumption.may_send:
+            remaining = self._farewell.remaining(now) if self._farewell else 0
+            messages += self._outbox.to_peer(self.generation, remaining, now)
+            if messages and self._watch:
+                self._watch.spoke(now)
+        messages += self._bridge_messages(now)  # behind OPENED, which is the first a dialer should hear
+        self.counters.messages_sent += len(messages)
+        return messages
+
+    def _bridge_messages(self, now: float) -> list[Outgoing]:
+        if ending := self._lifecycle.ending:
+            due = ending.due(now)
+            heard = not self._resumption.peer_away
+            return self._outbox.last_words(ending, self.generation, heard=heard) if due else []
+        messages = []
+        if self._resumption.ask_due(now):
+            messages.append(self._outbox.resume(self.generation, now))
+        if self._probe_due:
+            self._probe_due = False
+            messages.append(self._outbox.control(FrameType.PROBE, self.generation, bytes(8)))
+        if self._farewell and self._resumption.may_send and self._farewell.announcement(now):
+            away = GoAway(Code.RELAY_DEADLINE, self._farewell.remaining(now))
+            messages.append(self._outbox.control(FrameType.GOAWAY, self.generation, away.encode()))
+        return messages

@@ -1,0 +1,400 @@
+"""Drives one session: a link to the peer on one side, a local TCP socket on the other.
+
+Dialer and relay run the same code. The dialer's socket is one end of a loopback pair whose other end the
+user holds (or a connection that ``forward`` accepted); the relay's is the connection to the target.
+
+Threads: the *driver* waits for the socket and the clock, the *reader* waits for the link. Either may move
+bytes: whoever has an input takes the lock, feeds the session, moves what can be moved without blocking, lets
+go of the lock and then sends what the session wants sent. Nothing blocks while it holds the lock, and
+messages need no order, so nobody waits for anybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from emissary_lib.exceptions import LinkRefusedError, TransportError
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, LINGER, MAX_PAYLOAD
+from emissary_lib.protocol.session.events import Aborted, Event, Finished, LinkDead
+from emissary_lib.protocol.session.session import Outgoing, Session
+from emissary_lib.protocol.session.states import Side
+from emissary_lib.transport.backoff import back_off
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.link import Link
+from emissary_lib.tunnel.loopback import reset, reset_when_taken, unread, untaken
+from emissary_lib.tunnel.shutdown import Parting
+from emissary_lib.tunnel.suspend import Standstill
+from emissary_lib.tunnel.wakeup import Wakeup
+
+#: A program that takes SIGPIPE as it comes (many tools do) must not die of closing its own socket.
+_SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
+
+#: Seconds between two looks at whether a socket that is not waited for has been reset: no event would tell.
+_LOOK_RESET: Final = 1.0
+
+
+class Tunnel:
+    """One session at work.
+
+    Args:
+        session: The protocol state; only the tunnel touches it from now on, under its lock.
+        link: To the peer and the bridge; the tunnel closes it.
+        sock: A connected TCP socket; the tunnel closes it, by a reset if the session is cut off.
+        on_event: Told of each event, in order, without the lock.
+        parting: How long to wait for the socket, and for the bridge, at the end; for both if not given.
+        turned: Told, without the lock, whenever the driver has done what it could for now.
+        clock: A monotonic clock.
+        pause: Waits so many seconds between two attempts to reconnect; ``None`` to wait until the tunnel's
+            end at most.
+        standstill: Notices that the host slept; ``None`` for one on the host's clock.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        link: Link,
+        sock: socket.socket,
+        *,
+        on_event: Callable[[Event], None] = lambda event: None,
+        parting: Parting | None = None,
+        turned: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] | None = None,
+        standstill: Standstill | None = None,
+    ) -> None:
+        self._session = session
+        self._link = link
+        self._sock = sock
+        self._on_event = on_event
+        self._parting = parting or Parting()
+        self._turned = turned
+        self._clock = clock
+        self._standstill = standstill or Standstill()
+        self._lock = threading.Lock()
+        self._wakeup = Wakeup()
+        self._selector = selectors.DefaultSelector()
+        self._interest = 0  # selector events the driver is waiting for on the socket
+        self._wakes_at: float | None = None  # when the driver wakes on its own
+        self._blocked = False  # the socket took no more; wait until it does
+        self._aborted: Aborted | None = None
+        self._finished = False
+        self._leaving = False
+        self._shut_write = False
+        self._socket_gone = False
+        self._ended = threading.Event()
+        self._waits = back_off()  # between attempts to reconnect
+        self._pause = pause or self._ended.wait
+        self._reader = threading.Thread(target=self._read_link, name="emissary-reader", daemon=True)
+        sock.setblocking(False)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
+
+    @property
+    def local_code(self) -> Code:
+        """What a reset of our own socket is called."""
+        return Code.DIALER_RESET if self._session.side is Side.CLIENT else Code.TARGET_RESET
+
+    def run(self) -> None:
+        """Drive the session until it is over and its bytes are delivered; then close everything.
+
+        Blocking: for the life of the tunnel. When it returns, the socket and the link are closed, and no
+        thread of the tunnel is left.
+        """
+        try:
+            # What the session begins with counts as sent before anything can be said of it.
+            with self._lock:
+                step = self._advance()
+            self._carry_out(step)
+            self._reader.start()
+            self._drive()
+        finally:
+            self._ended.set()
+            self._link.close()
+            if self._reader.ident is not None:
+                self._reader.join()
+            self._link.release()
+            self._selector.close()
+            self._wakeup.close()
+            self._end_socket()
+
+    def _end_socket(self) -> None:
+        """Close, or reset if anything is missing: a stream that was cut short must never look complete."""
+        if self._finished and not self._aborted and not self._undelivered():
+            self._sock.close()
+        elif self._socket_gone:
+            reset(self._sock)
+        else:
+            left = self._parting.patience(self._clock())
+            reset_when_taken(self._sock, Deadline(left, self._clock))
+
+    def abort(self, code: Code, reason: str) -> None:
+        """Cut the session off. From any thread; does not block for longer than a send."""
+        self._apply(lambda now: self._session.abort(code, reason, now))
+
+    def message_refused(self) -> None:
+        """The carrier refused a message (429, 5xx, no answer). From any thread; as :meth:`abort`."""
+        self._apply(self._session.message_refused)
+
+    def peer_unknown(self) -> None:
+        """The peer's connection is not known to the carrier (410). From any thread; as :meth:`abort`."""
+        self._apply(self._session.peer_unknown)
+
+    def wake(self) -> None:
+        """Something outside has changed (a place in a shared budget is free). From any thread."""
+        self._wakeup.wake()
+
+    def leave(self) -> None:
+        """The program exits: half-close behind what it has written, as the kernel would. From any thread."""
+        self._leaving = True
+        self._wakeup.wake()
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that the user has written, the end of its stream included, or a cut, has arrived."""
+        with self._lock:
+            if not self._session.alive:
+                return self._finished  # a session that was cut off here has to be told to the bridge
+            if self._session.buffered[0] or self._session.send_ended or self._leaving:
+                return False
+            try:
+                self._sock.recv(1, socket.MSG_PEEK)
+            except OSError:  # above all: nothing there that the driver has not read
+                return True
+            return False
+
+    @property
+    def unarrived(self) -> int:
+        """Bytes that the user has written and that have not arrived, at least: the kernel may hold more."""
+        with self._lock:
+            return self._session.buffered[0] + unread(self._sock) if self._session.alive else 0
+
+    # -- the driver: socket and clock -----------------------------------------------------------
+
+    def _drive(self) -> None:
+        registered = 0
+        while True:
+            with self._lock:
+                step = self._advance()
+                resets = self._must_reset()
+                self._socket_gone = self._socket_gone or resets
+                interest = self._wanted_interest()
+                self._interest = interest
+                self._wakes_at = self._next_timeout()
+                over = self._over()
+            if interest != registered:
+                self._register(registered, interest)
+                registered = interest
+            if resets:
+                reset(self._sock)
+            self._carry_out(step)
+            if over:
+                return
+            self._turned()
+            timeout = None if self._wakes_at is None else max(0.0, self._wakes_at - self._clock())
+            readable = False
+            for key, events in self._selector.select(self._standstill.cap(timeout)):
+                if key.fileobj is self._wakeup:
+                    self._wakeup.clear()
+                else:
+                    readable = bool(events & selectors.EVENT_READ)
+                    self._blocked = self._blocked and not events & selectors.EVENT_WRITE
+            self._driver_turn(readable)
+
+    def _driver_turn(self, readable: bool) -> None:
+        with self._lock:
+            now = self._clock()
+            if self._standstill.noticed():
+                self._session.stood_still()
+            if readable or self._leaving:
+                self._read_socket(now)
+            elif not self._interest and not self._socket_gone:
+                self._look_for_reset(now)
+            self._session.handle_timeout(now)
+
+    def _read_socket(self, now: float) -> None:
+        while room := min(self._session.send_room, MAX_PAYLOAD):
+            try:
+                data = self._sock.recv(room)
+            except BlockingIOError:
+                if self._leaving:
+                    self._session.send_eof()
+                return
+            except OSError as exc:
+                self._socket_failed(exc, now)
+                return
+            if data:
+                self._session.send_data(data)
+            else:
+                self._session.send_eof()
+            if not self._leaving:
+                return
+
+    def _look_for_reset(self, now: float) -> None:
+        if number := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._socket_failed(OSError(number, os.strerror(number)), now)
+
+    def _socket_failed(self, exc: OSError, now: float) -> None:
+        self._socket_gone = True
+        self._session.abort(self.local_code, f"{exc.strerror or exc}", now)
+
+    def _wanted_interest(self) -> int:
+        if self._socket_gone:
+            return 0
+        reads = self._session.send_room > 0
+        writes = self._blocked and self._undelivered()
+        return (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if writes else 0)
+
+    def _register(self, before: int, interest: int) -> None:
+        if not before:
+            self._selector.register(self._sock, interest)
+        elif interest:
+            self._selector.modify(self._sock, interest)
+        else:
+            self._selector.unregister(self._sock)
+
+    def _next_timeout(self) -> float | None:
+        now = self._clock()
+        waits = not self._socket_gone and not self._undelivered()
+        times = [self._session.next_timeout(), self._parting.next_timeout(now, waits=waits)]
+        if self._session.alive and not self._socket_gone and not self._wanted_interest():
+            times.append(now + _LOOK_RESET)
+        first = min(at for at in times if at is not None)
+        return None if first == math.inf else first
+
+    def _undelivered(self) -> bool:
+        return not self._socket_gone and len(self._session.peek()) > 0
+
+    def _over(self) -> bool:
+        return self._parting.over(self._clock(), delivered=not self._undelivered())
+
+    def _must_reset(self) -> bool:
+        if self._aborted is None or self._socket_gone or not self._parting.bounded:
+            return False
+        taken = not self._undelivered() and not untaken(self._sock)
+        return self._parting.resets(self._clock(), taken=taken)
+
+    # -- the reader: the link -------------------------------------------------------------------
+
+    def _read_link(self) -> None:
+        try:
+            while True:
+                try:
+                    text = self._link.recv()
+                except TransportError as exc:
+                    if not self._reconnect(str(exc)):
+                        return
+                else:
+                    self._receive(text)
+        except BaseException as exc:  # nobody else reads: the tunnel must not wait for what never comes
+            self._refused(Code.PROTOCOL_ERROR, repr(exc))
+            raise
+
+    def _receive(self, text: str) -> None:
+        self._apply(lambda now: self._session.receive_message(text, now))
+
+    def _reconnect(self, reason: str) -> bool:
+        """Replace the connection for as long as the session wants one; whether there is one again."""
+        gone = Code.DIALER_GONE if self._session.side is Side.CLIENT else Code.RELAY_GONE
+        self._apply(lambda now: self._session.link_lost(gone, reason, now))
+        with self._lock:
+            flapping = self._session.flapping
+            wanted = self._session.link_deadline is not None
+        if flapping and wanted:
+            self._pause(next(self._waits))
+        else:
+            self._waits = back_off()  # and the first attempt is made at once
+        while (attempt := self._next_attempt()) is not None:
+            epoch, deadline = attempt
+            try:
+                self._link.reconnect(epoch, deadline)
+            except LinkRefusedError as exc:
+                self._refused(exc.code, str(exc))
+                return False
+            except (TransportError, TimeoutError):
+                self._pause(next(self._waits))
+            else:
+                self._apply(self._session.link_restored)
+                return True
+        return False
+
+    def _refused(self, code: Code, reason: str) -> None:
+        self._apply(lambda now: self._session.link_refused(code, reason))
+
+    def _next_attempt(self) -> tuple[int, Deadline] | None:
+        with self._lock:
+            until = self._session.link_deadline
+            if until is None or self._ended.is_set():
+                return None
+            left = max(0.0, until - self._clock())
+            return self._session.begin_attempt(), Deadline(min(ATTEMPT_TIMEOUT, left))
+
+    def _apply(self, change: Callable[[float], None]) -> None:
+        """Change the session, move what can be moved, and let the driver know what it must."""
+        with self._lock:
+            change(self._clock())
+            step = self._advance()
+            wake = self._driver_must_know()
+        if wake:
+            self._wakeup.wake()
+        self._carry_out(step)
+
+    def _driver_must_know(self) -> bool:
+        wakes_at = self._next_timeout()
+        sooner = wakes_at is not None and (self._wakes_at is None or wakes_at < self._wakes_at)
+        return sooner or self._over() or self._wanted_interest() != self._interest
+
+    # -- shared ---------------------------------------------------------------------------------
+
+    def _advance(self) -> tuple[list[Event], list[Outgoing]]:
+        """Move what can be moved without blocking; the lock is held. Gives what to do without it."""
+        now = self._clock()
+        self._deliver(now)
+        messages = self._session.messages_to_send(now)
+        events = []
+        while event := self._session.next_event():
+            events.append(event)
+            if isinstance(event, Aborted):
+                self._aborted = event
+                # Whoever was waited for in vain was waited for long enough.
+                self._parting.cut_off(now, linger=0.0 if event.code is Code.DIALER_GONE else LINGER)
+            elif isinstance(event, Finished):
+                self._finished = True
+                self._parting.finished(now)
+        return events, messages
+
+    def _deliver(self, now: float) -> None:
+        """Hand received bytes to the socket, as many as it takes."""
+        while not self._blocked and self._undelivered():
+            try:
+                sent = self._sock.send(self._session.peek(), _SEND_FLAGS)
+            except BlockingIOError:
+                self._blocked = True
+            except OSError as exc:
+                self._socket_failed(exc, now)
+            else:
+                self._session.consume(sent, now)
+        if self._session.receive_ended and not self._shut_write and not self._socket_gone:
+            self._shut_write = True
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+
+    def _carry_out(self, step: tuple[list[Event], list[Outgoing]]) -> None:
+        events, messages = step
+        for event in events:
+            self._on_event(event)
+            if isinstance(event, LinkDead):
+                self._link.drop()
+            elif isinstance(event, Finished):
+                self._link.close()  # even if the user is slow to take the last bytes
+        # The reader meets the end of a connection that breaks here, and what was lost is sent again.
+        with contextlib.suppress(TransportError):
+            for message in messages:
+                self._link.send(message)

@@ -1,0 +1,99 @@
+"""A connected pair of loopback TCP sockets.
+
+TCP and not ``socket.socketpair``: an AF_UNIX pair cannot signal a reset, and it refuses ``TCP_NODELAY``,
+which ``http.client`` and several drivers set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import select
+import socket
+import struct
+import termios
+import time
+from typing import Final
+
+from emissary_lib.transport.deadline import Deadline
+
+#: Linux's number, which Python does not name everywhere: writable only when nothing is left unsent.
+_TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected blocking sockets with ``TCP_NODELAY``; what one sends the other receives.
+
+    Whoever else on this machine connects first to the port in between is turned away: only the connection
+    that this function itself made is accepted.
+
+    Raises:
+        OSError: The machine has no loopback address, or no file descriptor is left.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(8)
+        near = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            near.connect(listener.getsockname())
+            far = _accept_from(listener, near.getsockname())
+        except BaseException:
+            near.close()
+            raise
+    for sock in (near, far):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return near, far
+
+
+def _accept_from(listener: socket.socket, address: object) -> socket.socket:
+    while True:
+        accepted, peer = listener.accept()
+        if peer == address:
+            return accepted
+        accepted.close()
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a TCP socket so that its peer sees a reset, not an end of file; never raises."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def reset_when_taken(sock: socket.socket, deadline: Deadline) -> None:
+    """As :func:`reset`, but only after the peer's end holds everything that was sent.
+
+    A reset throws away what the kernel has not passed on yet, and a slow reader leaves a lot there.
+
+    Blocking: until then, or until the peer closes, or the deadline passes. Never raises.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 1)
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        while untaken(sock) and not deadline.passed():
+            left = deadline.remaining()
+            ready = poll.poll(None if left is None else int(left * 1000) + 1)
+            if any(events & (select.POLLERR | select.POLLHUP) for _fd, events in ready):
+                break
+            time.sleep(0.001)  # sent, and acknowledged at any moment: no event tells of that
+    reset(sock)
+
+
+def untaken(sock: socket.socket) -> int:
+    """Bytes that the kernel still holds for the peer of a TCP socket.
+
+    Raises:
+        OSError: The socket is closed.
+    """
+    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return int(count)
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes that have come and were not read; 0 of a socket that is closed."""
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
+    except (OSError, ValueError):
+        return 0
+    return int(count)

@@ -1,0 +1,57 @@
+"""The process that stands in for DynamoDB: moto's WSGI application behind one lock. Run with ``-m``.
+
+Requests are served one at a time: moto, threaded, loses concurrent updates, and the sessions' claims are
+conditional writes. Connections are kept (HTTP/1.1). Listens on 127.0.0.1, or on the address that is its only
+argument. Prints its port as one JSON line, then serves until its standard input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+from emissary_local.aws.dynamodb.moto_patches import make_thrifty
+from emissary_local.processes import die_with_parent
+
+
+class _Handler(MotoRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Requests are not logged: they hold session items."""
+
+
+class _OneAtATime:
+    def __init__(self, application: Any) -> None:
+        self._application = application
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        with self._lock:
+            return list(self._application(environ, start_response))
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    die_with_parent()
+    make_thrifty()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    application = _OneAtATime(DomainDispatcherApplication(create_backend_app))
+    host = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1"
+    server = make_server(host, 0, application, threaded=True, request_handler=_Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdout.write(json.dumps({"port": server.server_port}) + "\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""A local API Gateway WebSocket API: upgrades, messages, ``@connections``, all on one port.
+
+Strict on purpose: text only, 32 KB frames, 128 KB messages, 29 s, 10 minutes idle, 2 hours, every message an
+invocation of its own in no promised order. :mod:`emissary_local.gateway.limits` names each number's source.
+Where AWS documents nothing, this is our reading, on the strict side:
+
+* Only data messages, either way, keep a connection from its idle limit; ping frames do not.
+* An upgrade whose function fails, is killed at its own timeout or answers no ``statusCode`` gets 502; one
+  whose function was throttled 429; 504 is for the 29 s alone. For a message the first three are the same
+  error frame, "Internal server error".
+* A lost TCP connection is noticed at once when the network says so (1006), and never when it says nothing.
+* A message to a connection that ends while it is under way is lost, though its post was answered 200.
+* A throttled message is answered with the same error frame; a throttled upgrade with 429.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as ssl_module
+import weakref
+from collections.abc import Coroutine, Iterable, Mapping
+from urllib.parse import unquote
+
+from aiohttp import web
+from websockets.http11 import Request
+
+from emissary_local.aws.sigv4 import CredentialsLookup
+from emissary_local.billing.meter import Meter
+from emissary_local.faults import DecisionStream, FaultEngine, Hop, Site
+from emissary_local.faults.disconnects import Cutter
+from emissary_local.faults.idle_connections import transports_of
+from emissary_local.faults.latency import Latency, Leg
+from emissary_local.gateway.callbacks import ApiName, Callbacks
+from emissary_local.gateway.client_role import caller
+from emissary_local.gateway.connections import Connection, Connections
+from emissary_local.gateway.error_frames import INTERNAL_SERVER_ERROR, error_frame, refusal
+from emissary_local.gateway.events import Client, EventWriter, new_id
+from emissary_local.gateway.integration import IntegrationError, Integrations
+from emissary_local.gateway.limits import Limits
+from emissary_local.gateway.throttle import Throttles
+from emissary_local.net.protocol_switch import FirstRequest
+from emissary_local.net.wsserver import ABNORMAL, GOING_AWAY, ClientSocket
+from emissary_local.ports import Authorize, FunctionInvoker, allow_all
+
+
+class Gateway:
+    """One WebSocket API with one stage.
+
+    Args:
+        stage: The stage; clients connect to ``/{stage}``.
+        routes: Route key to function: ``$connect``, ``$default``, ``$disconnect``. Without ``$connect``
+            everybody is let in; without ``$default`` a message is answered with a Forbidden frame.
+        invoker: Runs the functions.
+        faults: What to do wrong on purpose, and the clock.
+        meter: Counts what AWS would bill.
+        credentials: Who owns an access key, for ``@connections``.
+        limits: All numbers.
+        ssl: Speak TLS with this context.
+        latency: How long the hops take.
+        authorize: Why an identity may not call ``@connections`` on a resource, if so.
+        name: API id, region and account; made from ``stage`` when None.
+        throttles: The stage's; none when None.
+
+    Attributes:
+        cutter: Ends connections on purpose.
+
+    Thread safety: none; use it on one event loop. No method blocks it.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: str,
+        routes: Mapping[str, str],
+        invoker: FunctionInvoker,
+        faults: FaultEngine,
+        meter: Meter,
+        credentials: CredentialsLookup,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        ssl: ssl_module.SSLContext | None = None,
+        latency: Latency | None = None,
+        authorize: Authorize = allow_all,
+        name: ApiName | None = None,
+        throttles: Throttles | None = None,
+    ) -> None:
+        self._name = name or ApiName(stage)
+        self._limits = limits
+        self._ssl = ssl
+        self._faults = faults
+        self._meter = meter
+        self._latency = latency or Latency()
+        self._integrations = Integrations(routes, invoker, limits)
+        self._connections = Connections(limits)
+        self._throttles = throttles or Throttles()
+        self._callbacks = Callbacks(
+            self._name, self._connections, credentials, authorize, meter, self._latency, limits, faults
+        )
+        self.cutter = Cutter(self._connections, faults, limits)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
+        self._count = 0
+        self._server: asyncio.Server | None = None
+        self._http: web.Server | None = None
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
+        """Listen.
+
+        Returns:
+            The port listened on.
+
+        Raises:
+            OSError: If the address cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        http = self._http = web.Server(
+            self._callbacks.handle,
+            access_log=None,
+            keepalive_timeout=self._limits.http_keepalive_seconds,
+        )
+        self._server = await loop.create_server(
+            lambda: FirstRequest(
+                lambda: ClientSocket(self, self._limits, self._faults.now),
+                http,
+                self._limits,
+                self._transports.add,
+            ),
+            host,
+            port,
+            ssl=self._ssl,
+            backlog=512,
+        )
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Stop listening and drop every connection, with 1001 where it still gets through.
+
+        Functions are not told: there is nobody left to run them. Idempotent.
+        """
+        if self._server is None or self._http is None:
+            return
+        server, self._server = self._server, None
+        server.close()
+        self.cutter.close()
+        for connection in self._connections:
+            self._connections.remove(connection)
+            connection.socket.close(GOING_AWAY, "Going away")
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._integrations.close()
+        self._http.pre_shutdown()  # Ends the idle connections at once; shutdown waits for the busy ones.
+        await self._http.shutdown(timeout=1.0)
+        for transport in list(self._transports):
+            transport.abort()
+        await server.wait_closed()
+        # Aborted transports tell their protocols in the next turn of the loop.
+        await asyncio.sleep(0)
+
+    def transports(self) -> Iterable[asyncio.Transport]:
+        """The HTTP connections of those who call ``@connections``."""
+        return transports_of(self._http)
+
+    # What a ClientSocket calls (wsserver.SocketOwner).
+
+    def upgrade_requested(self, socket: ClientSocket, request: Request) -> None:
+        path, _, query = request.path.partition("?")
+        if unquote(path).rstrip("/") != f"/{self._name.stage}":
+            self._refuse(socket, 403, new_id(), new_id())
+            return
+        client = Client(
+            connection_id=new_id(),
+            domain_name=request.headers.get("Host", ""),
+            stage=self._name.stage,
+            api_id=self._name.api_id,
+            source_ip=socket.source_ip,
+            user_agent=request.headers.get("User-Agent"),
+            connected_at=int(self._faults.now() * 1000),
+        )
+        loop = asyncio.get_running_loop()
+        connection = Connection(
+            socket,
+            client,
+            EventWriter(client),
+            Hop(DecisionStream(self._faults, Site.MESSAGE_IN, self._count), loop),
+            Hop(DecisionStream(self._faults, Site.POST_OUT, self._count), loop),
+            self._faults.dice(Site.GATEWAY, self._count),
+            self._faults.dice(Site.POST, self._count),
+            caller(request.headers),
+        )
+        self._count += 1
+        self._run(self._connect(connection, list(request.headers.raw_items()), query))
+
+    def message_received(self, socket: ClientSocket, text: bytes) -> None:
+        connection = self._connections.of(socket)
+        if connection is None:
+            return
+        connection.touch()
+        self._meter.message_in(len(text))
+        connection.inbound.send(
+            lambda: self._run(self._message(connection, text)), self._latency.delay(Leg.INVOKE)
+        )
+
+    def closed(self, socket: ClientSocket, code: int, reason: str) -> None:
+        connection = self._connections.of(socket)
+        if connection is None:
+            return
+        self._connections.remove(connection)
+        self._meter.closed(connection.client.connection_id)
+        self._run(self._disconnect(connection, code, reason))
+
+    # One invocation each.
+
+    async def _connect(self, connection: Connection, headers: list[tuple[str, str]], query: str) -> None:
+        socket, connection_id, request_id = connection.socket, connection.client.connection_id, new_id()
+        status, subprotocol = 200, None
+        early = self._refused_early(connection)
+        if early is not None:
+            status = early
+        elif self._integrations.has("$connect"):
+            event = connection.events.connect(
+                request_id, headers, query, self._faults.now(), secure=socket.secure
+            )
+            try:
+                await self._travel()
+                answer = await self._integrations.call("$connect", event)
+                status, subprotocol = answer.status, answer.subprotocol
+            except IntegrationError as exc:
+                status = exc.status
+        accepted = 200 <= status < 300
+        self._meter.connect(accepted=accepted)
+        if not accepted:
+            self._refuse(socket, status, connection_id, request_id)
+            return
+        self._connections.open(connection)
+        self._meter.opened(connection_id)
+        if connection.dice.strikes("connect_lost"):
+            socket.lose_answer()
+            self.closed(socket, ABNORMAL, "Connection closed abnormally")
+            return
+        if not socket.accept(subprotocol):
+            self.closed(socket, ABNORMAL, "Connection closed abnormally")
+
+    async def _message(self, connection: Connection, text: bytes) -> None:
+        request_id = new_id()
+        try:
+            self._let_in(connection)
+            event = connection.events.message(request_id, new_id(), text, self._faults.now())
+            await self._integrations.call("$default", event)
+        except IntegrationError as exc:
+            if connection.socket.is_open:
+                frame = error_frame(exc.frame_message, connection.client.connection_id, request_id)
+                self._meter.message_out(len(frame))
+                connection.socket.send(frame)
+
+    async def _disconnect(self, connection: Connection, code: int, reason: str) -> None:
+        if not self._integrations.has("$disconnect"):
+            return
+        dice, faults = connection.dice, self._faults.faults
+        if dice.strikes("disconnect_missing"):
+            return
+        if dice.strikes("disconnect_late"):
+            await asyncio.sleep(dice.up_to("disconnect_late", faults.disconnect_seconds))
+        event = connection.events.disconnect(new_id(), code, reason, self._faults.now())
+        try:
+            await self._travel()
+            await self._integrations.call("$disconnect", event)
+        except IntegrationError:
+            pass  # Best effort: there is nobody left to tell.
+
+    def _refused_early(self, connection: Connection) -> int | None:
+        """Status of an upgrade that is refused before any function is asked, or None."""
+        if not self._throttles.allows("$connect"):
+            self._faults.count("throttled")
+            return 429
+        if connection.dice.strikes("connect_429"):
+            return 429
+        return 502 if connection.dice.strikes("connect_500") else None
+
+    def _let_in(self, connection: Connection) -> None:
+        """Raise IntegrationError for a message that must not reach its function."""
+        if not self._throttles.allows("$default"):
+            self._faults.count("throttled")
+            raise IntegrationError(429, INTERNAL_SERVER_ERROR, "the stage's throttle")
+        if self._faults.quiet:
+            return
+        if connection.dice.strikes("message_429"):
+            raise IntegrationError(429, INTERNAL_SERVER_ERROR, "throttled on purpose")
+        if connection.dice.strikes("message_500"):
+            raise IntegrationError(502, INTERNAL_SERVER_ERROR, "failed on purpose")
+
+    async def _travel(self) -> None:
+        delay = self._latency.delay(Leg.INVOKE)
+        if delay:
+            await asyncio.sleep(delay)
+
+    def _refuse(self, socket: ClientSocket, status: int, connection_id: str, request_id: str) -> None:
+        kind, body = refusal(status, connection_id, request_id)
+        headers = [
+            ("Content-Type", "application/json"),
+            ("x-amzn-RequestId", request_id),
+            ("x-amzn-ErrorType", kind),
+        ]
+        socket.refuse(status, headers, body)
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        if self._server is None:  # Closing: nothing new is begun.
+            work.close()
+            return
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,121 @@
+"""A route's function behind API Gateway: the call, its time limit, and what its answer means."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from emissary_lib.protocol.errors import EmissaryError
+from emissary_local.gateway.error_frames import ENDPOINT_TIMED_OUT, FORBIDDEN, INTERNAL_SERVER_ERROR
+from emissary_local.gateway.limits import Limits
+from emissary_local.ports import FunctionInvoker, InvocationResult, InvocationStatus
+
+_log = logging.getLogger(__name__)
+
+
+class IntegrationError(EmissaryError):
+    """A route has no function, or the function gave no usable answer in time.
+
+    Attributes:
+        status: HTTP status for a refused upgrade: 403, 429, 502 or 504.
+        frame_message: The ``message`` of the error frame for a client's message.
+    """
+
+    def __init__(self, status: int, frame_message: str, cause: str) -> None:
+        super().__init__(cause)
+        self.status = status
+        self.frame_message = frame_message
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A Lambda proxy response, as far as a WebSocket API without route responses looks at it.
+
+    Attributes:
+        status: ``statusCode``.
+        subprotocol: The response's ``Sec-WebSocket-Protocol``: the one header that reaches the client.
+    """
+
+    status: int
+    subprotocol: str | None = None
+
+
+class Integrations:
+    """Calls the functions of an API's routes.
+
+    Args:
+        routes: Route key to function: ``$connect``, ``$default``, ``$disconnect``.
+        invoker: Runs them.
+        limits: The integration timeout.
+    """
+
+    def __init__(self, routes: Mapping[str, str], invoker: FunctionInvoker, limits: Limits) -> None:
+        self._routes = dict(routes)
+        self._invoker = invoker
+        self._limits = limits
+        self._running: set[asyncio.Task[InvocationResult]] = set()
+
+    def has(self, route: str) -> bool:
+        """Whether ``route`` has a function."""
+        return route in self._routes
+
+    async def call(self, route: str, event: bytes) -> Answer:
+        """Invoke a route's function once and read its answer.
+
+        Past the integration timeout the caller is let go, but the function runs on, as on AWS.
+
+        Raises:
+            IntegrationError: If there is no such route (403), no concurrency was left (429), the function
+                failed, was killed at its own timeout or answered no response object (502), or the
+                integration timeout passed (504).
+        """
+        function = self._routes.get(route)
+        if function is None:
+            raise IntegrationError(403, FORBIDDEN, f"no route {route}")
+        task = asyncio.ensure_future(self._invoker.invoke(function, event))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        done, _ = await asyncio.wait({task}, timeout=self._limits.integration)
+        if not done:
+            raise IntegrationError(504, ENDPOINT_TIMED_OUT, f"{function} ran past the integration timeout")
+        if task.cancelled() or task.exception() is not None:
+            raise IntegrationError(502, INTERNAL_SERVER_ERROR, f"{function} could not be invoked")
+        return _read(function, task.result())
+
+    def _ended(self, task: asyncio.Task[InvocationResult]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # A fault of the local cloud, not of the function: the client gets 502, we want the traceback.
+            _log.error("the invoker failed", exc_info=task.exception())
+
+    async def close(self) -> None:
+        """Give up every call still running."""
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _read(function: str, result: InvocationResult) -> Answer:
+    if result.status is InvocationStatus.THROTTLED:
+        # For a message this ends as "Internal server error" too: Lambda's 429 is an integration failure
+        # to the gateway, and only an upgrade has an HTTP status to show it in.
+        raise IntegrationError(429, INTERNAL_SERVER_ERROR, f"{function} was throttled")
+    if result.status is not InvocationStatus.OK:
+        raise IntegrationError(502, INTERNAL_SERVER_ERROR, f"{function} failed: {result.status.value}")
+    try:
+        answer: Any = json.loads(result.payload)
+        status = int(answer["statusCode"])
+    except (ValueError, TypeError, KeyError) as exc:
+        raise IntegrationError(
+            502, INTERNAL_SERVER_ERROR, f"{function} answered no response object with a statusCode"
+        ) from exc
+    headers = answer.get("headers")
+    for name, value in headers.items() if isinstance(headers, dict) else ():
+        if name.lower() == "sec-websocket-protocol":
+            return Answer(status, str(value))
+    return Answer(status)

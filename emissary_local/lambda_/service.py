@@ -1,0 +1,288 @@
+"""Lambda: finds or starts an execution environment for every invocation, within the concurrency limits.
+
+As on AWS an invocation that finds no free environment gets a new one and waits for it, even if another
+becomes free meanwhile; that is what reorders messages by as much as a cold start. Only one that has had to
+wait for its turn to start one (:mod:`.init_slots`) takes what has become free until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from emissary_local.billing.meter import Meter
+from emissary_local.errors import LocalCloudError, UnknownFunctionError
+from emissary_local.faults import Dice, FaultEngine, Site
+from emissary_local.lambda_.environment import Environment, Invocation, Mishap, State
+from emissary_local.lambda_.forkserver import Forker
+from emissary_local.lambda_.init_slots import Starts
+from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
+from emissary_local.ports import InvocationResult, InvocationStatus
+from emissary_local.template.template import FunctionSpec
+
+_CRASHES: Final = (Mishap.DIES_BEFORE, Mishap.DIES_DURING, Mishap.DIES_AFTER)
+
+_THROTTLED: Final = InvocationResult(InvocationStatus.THROTTLED)
+
+
+class _Pool:
+    """One function's environments and running count."""
+
+    def __init__(self, spec: FunctionSpec) -> None:
+        self.spec = spec
+        self.running = 0
+        self.idle: list[Environment] = []  # the last one was used most recently
+        self.returning: list[Environment] = []  # have answered, are about to be idle
+
+
+class LambdaService:
+    """Runs invocations; the synchronous half of :class:`~emissary_local.ports.FunctionInvoker`.
+
+    Args:
+        functions: By logical id.
+        forker: Makes the processes; the caller starts and closes it.
+        meter: Told of each invocation's run time.
+        identities: The functions' credentials.
+        endpoints: Where the functions find the other services; asked when an environment is started.
+        logs: Directory for one log file per function.
+        account_concurrency: Executions at once in the whole account, reserved ones included.
+        fresh_environments: Give every invocation a new process and kill it afterwards.
+        faults: What to do wrong on purpose, and the clock.
+        frozen: Told the function and the process id of each environment that has been stopped.
+
+    Raises:
+        LocalCloudError: If the reserved concurrency leaves nothing for the other functions.
+
+    Thread safety: none; use it on one event loop.
+    """
+
+    def __init__(
+        self,
+        functions: Mapping[str, FunctionSpec],
+        *,
+        forker: Forker,
+        meter: Meter,
+        identities: Identities,
+        endpoints: Callable[[], Endpoints],
+        logs: Path,
+        account_concurrency: int = 1000,
+        fresh_environments: bool = False,
+        faults: FaultEngine | None = None,
+        frozen: Callable[[str, int], None] | None = None,
+    ) -> None:
+        reserved = sum(spec.reserved_concurrency or 0 for spec in functions.values())
+        shared = [spec for spec in functions.values() if spec.reserved_concurrency is None]
+        if reserved > account_concurrency or (shared and reserved >= account_concurrency):
+            raise LocalCloudError(
+                f"the functions reserve {reserved} concurrent executions of the account's "
+                f"{account_concurrency}; raise account_concurrency"
+            )
+        self._pools = {name: _Pool(spec) for name, spec in functions.items()}
+        self._shared_free = account_concurrency - reserved
+        self._forker = forker
+        self._meter = meter
+        self._identities = identities
+        self._endpoints = endpoints
+        self._logs = logs
+        self._fresh = fresh_environments
+        self._faults = faults or FaultEngine()
+        self._dice = {name: self._faults.dice(Site.INVOCATION, name) for name in functions}
+        self._skews = self._faults.dice(Site.INVOCATION, "skew")
+        self._frozen = frozen
+        self._numbers = itertools.count(1)
+        self._starts = Starts()
+        self._alive: set[Environment] = set()
+
+    async def invoke(self, function: str, payload: bytes) -> InvocationResult:
+        """Run ``function`` once and wait for its answer.
+
+        A throttled invocation returns at once, with status THROTTLED.
+
+        Raises:
+            UnknownFunctionError: If the template has no such function.
+        """
+        pool = self._pools.get(function)
+        if pool is None:
+            known = ", ".join(self._pools)
+            raise UnknownFunctionError(f"the template has no function {function!r}; it has: {known}")
+        if not self._take(pool):
+            return _THROTTLED
+        try:
+            request_id = str(uuid.uuid4())
+            head = _event_head(request_id, pool.spec)
+            mishap, dies_in, cold = None, 0.0, False
+            if not self._faults.quiet and self._faults.touches(function):
+                dice = self._dice[function]
+                mishap, dies_in = self._mishap(dice)
+                cold = dice.strikes("cold_start")
+                if cold:
+                    await asyncio.sleep(dice.up_to("cold_start", self._faults.faults.cold_start_seconds))
+            while True:
+                future: asyncio.Future[InvocationResult | None] = asyncio.get_running_loop().create_future()
+                invocation = Invocation(request_id, head, payload, future, mishap=mishap, dies_in=dies_in)
+                environment = (None if cold else self._free(pool)) or await self._start(pool, cold)
+                environment.start(invocation)
+                result = await future
+                if result is not None:
+                    self._meter.invocation(function, invocation.seconds, pool.spec.memory)
+                    return result
+        finally:
+            self._give_back(pool)
+
+    def crash(self, function: str) -> int:
+        """Kill the processes that run an invocation of ``function`` now; how many there were."""
+        busy = [each for each in self._of(function) if each.state is State.BUSY]
+        for environment in busy:
+            environment.kill()
+        self._faults.count("crash", len(busy))
+        return len(busy)
+
+    def retire(self, function: str | None = None) -> int:
+        """Kill the idle environments, of one function or of those that faults touch; how many there were.
+
+        The next invocations, however many come at once, all start cold.
+        """
+        names = (
+            [function]
+            if function is not None
+            else [name for name in self._pools if self._faults.touches(name)]
+        )
+        idle = [each for name in names for each in self._of(name) if each.state is State.IDLE]
+        for environment in idle:
+            environment.kill()
+        return len(idle)
+
+    async def close(self) -> None:
+        """Kill every environment and wait for its end."""
+        alive = list(self._alive)
+        for environment in alive:
+            environment.kill()
+        if alive:
+            await asyncio.wait([environment.ended for environment in alive])
+
+    # Whom the environments tell (environment.EnvironmentOwner).
+
+    def environment_idle(self, environment: Environment) -> None:
+        """See :class:`~emissary_local.lambda_.environment.EnvironmentOwner`."""
+        pool = self._pools[environment.spec.logical_id]
+        if environment in pool.returning:
+            pool.returning.remove(environment)
+        if self._fresh:
+            environment.kill()
+        else:
+            pool.idle.append(environment)
+            if self._frozen is not None and self._faults.faults.kept_dead:
+                pid = environment.pid
+                if pid is not None:
+                    self._frozen(pool.spec.logical_id, pid)
+
+    def environment_returning(self, environment: Environment) -> None:
+        """See :class:`~emissary_local.lambda_.environment.EnvironmentOwner`."""
+        if not self._fresh:
+            self._pools[environment.spec.logical_id].returning.append(environment)
+
+    def environment_dead(self, environment: Environment) -> None:
+        """See :class:`~emissary_local.lambda_.environment.EnvironmentOwner`."""
+        self._starts.over(environment)
+        pool = self._pools[environment.spec.logical_id]
+        for free in (pool.idle, pool.returning):
+            if environment in free:
+                free.remove(environment)
+
+    def environment_measured(self, environment: Environment, init_seconds: float) -> None:
+        """See :class:`~emissary_local.lambda_.environment.EnvironmentOwner`."""
+        self._starts.over(environment)
+        self._log(environment.spec, f"INIT_REPORT Init Duration: {init_seconds * 1000:.2f} ms")
+
+    def _of(self, function: str) -> list[Environment]:
+        if function not in self._pools:
+            raise UnknownFunctionError(f"the template has no function {function!r}")
+        return [each for each in self._alive if each.spec.logical_id == function]
+
+    def _mishap(self, dice: Dice) -> tuple[Mishap | None, float]:
+        """What goes wrong with the next invocation, and for ``DIES_DURING`` when."""
+        if dice.strikes("crash"):
+            mishap = dice.stream("crash").choice(_CRASHES)
+            return mishap, dice.up_to("crash", self._faults.faults.crash_seconds)
+        if dice.strikes("invoke_hang"):
+            return (Mishap.HANGS_BEFORE if dice.coin("invoke_hang") else Mishap.HANGS_AFTER), 0.0
+        return None, 0.0
+
+    def _take(self, pool: _Pool) -> bool:
+        if pool.spec.reserved_concurrency is None:
+            if self._shared_free <= 0:
+                return False
+            self._shared_free -= 1
+        elif pool.running >= pool.spec.reserved_concurrency:
+            return False
+        pool.running += 1
+        return True
+
+    def _give_back(self, pool: _Pool) -> None:
+        pool.running -= 1
+        if pool.spec.reserved_concurrency is None:
+            self._shared_free += 1
+
+    def _free(self, pool: _Pool) -> Environment | None:
+        if pool.idle:
+            return pool.idle.pop()
+        if pool.returning:
+            return pool.returning.pop(0)
+        return None
+
+    async def _start(self, pool: _Pool, cold: bool) -> Environment:
+        """A new environment, in its turn; or, unless it must be a new one, any that is free by then."""
+        await self._starts.turn()
+        try:
+            environment = None if cold else self._free(pool)
+            if environment is None:
+                environment = await self._create(pool)
+                self._starts.began(environment)
+                return environment
+        except BaseException:
+            self._starts.give_back()
+            raise
+        self._starts.give_back()
+        return environment
+
+    async def _create(self, pool: _Pool) -> Environment:
+        spec = pool.spec
+        identifier = f"{next(self._numbers):06d}{secrets.token_hex(13)}"
+        faults = self._faults.faults
+        skew = faults.skew_seconds
+        if faults.skew_spread:
+            skew += self._skews.stream("skew_spread").uniform(-faults.skew_spread, faults.skew_spread)
+        environment = Environment(identifier, spec, self, self._log, lambda: time.time() + skew)
+        runtime_api = await environment.listen()
+        self._alive.add(environment)
+        environment.ended.add_done_callback(lambda _: self._alive.discard(environment))
+        credentials = self._identities.by_function[spec.logical_id]
+        variables = environment_variables(spec, credentials, self._endpoints(), runtime_api, identifier)
+        # The invocation must be there before the process can answer or die.
+        asyncio.get_running_loop().call_soon(
+            self._forker.spawn, environment, variables, spec.task_root, self._log_file(spec), skew
+        )
+        return environment
+
+    def _log_file(self, spec: FunctionSpec) -> Path:
+        return self._logs / f"{spec.logical_id}.log"
+
+    def _log(self, spec: FunctionSpec, line: str) -> None:
+        with self._log_file(spec).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def _event_head(request_id: str, spec: FunctionSpec) -> bytes:
+    # Root=1-{seconds in hex}-{96 bits}; source: AWS X-Ray Developer Guide, "Tracing header".
+    trace = f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)};Parent={secrets.token_hex(8)};Sampled=0"
+    return (
+        f"Lambda-Runtime-Aws-Request-Id: {request_id}\r\n"
+        f"Lambda-Runtime-Invoked-Function-Arn: {spec.arn}\r\n"
+        f"Lambda-Runtime-Trace-Id: {trace}\r\n"
+    ).encode()

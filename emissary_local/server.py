@@ -1,0 +1,252 @@
+"""The cloud process: gateway, Lambda service and AWS front on one event loop. Run with ``-m``.
+
+A process of its own, so that it does not share an interpreter lock with its user. It reads one JSON line
+of settings from standard input, answers with one line when everything is up, then answers one line per
+command, and ends with everything it started when standard input ends. :mod:`emissary_local.cloud`
+is the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from emissary_lib.protocol.errors import EmissaryError
+from emissary_local.aws.dynamodb.stale_reads import EarlierItems
+from emissary_local.aws.dynamodb.tables import Tables
+from emissary_local.aws.endpoint import AwsFront
+from emissary_local.aws.iam.privileges import Privileges
+from emissary_local.aws.secrets.spec import first_value
+from emissary_local.aws.secrets.store import SecretStore
+from emissary_local.billing.meter import Meter
+from emissary_local.control import answer
+from emissary_local.faults import FaultEngine, Faults
+from emissary_local.faults.idle_connections import KeptConnections
+from emissary_local.faults.latency import Latency
+from emissary_local.faults.schedule import Weather
+from emissary_local.gateway.api import Gateway
+from emissary_local.gateway.callbacks import ApiName
+from emissary_local.gateway.limits import Limits
+from emissary_local.gateway.throttle import Throttles
+from emissary_local.lambda_.async_queue import AsyncQueue
+from emissary_local.lambda_.forkserver import Forker
+from emissary_local.lambda_.runtime_site import make_runtime_site
+from emissary_local.lambda_.service import LambdaService
+from emissary_local.lambda_.variables import Endpoints, Identities, operator_variables
+from emissary_local.net.certificates import create_certificates
+from emissary_local.template import names
+from emissary_local.template.template import read_template
+
+
+class Cloud:
+    """Everything that runs in the cloud process, put together from the settings.
+
+    Args:
+        settings: What :class:`emissary_local.cloud.LocalCloud` sends: ``template``, ``parameters``,
+            ``directory``, ``artifacts``, ``faults``, ``limits``, ``latency``, ``account_concurrency``,
+            ``fresh_environments``, ``tls``, ``key``.
+
+    Attributes:
+        meter: Counts what AWS would bill.
+        faults: What goes wrong on purpose.
+        gateway, service, privileges, secrets: Set once it has started.
+    """
+
+    gateway: Gateway
+    service: LambdaService
+    privileges: Privileges
+    secrets: SecretStore
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._stack = contextlib.AsyncExitStack()
+        self._settings = settings
+        self.meter = Meter()
+        self.faults = FaultEngine(Faults.from_json(settings["faults"]))
+
+    async def start(self) -> dict[str, Any]:
+        """Start everything; returns what the user must know, when all of it answers.
+
+        Raises:
+            EmissaryError: If something cannot start.
+            OSError: If a process, port or file cannot be had.
+        """
+        settings, stack = self._settings, self._stack
+        directory = Path(settings["directory"])
+        template = read_template(settings["template"], settings["parameters"])
+        artifacts = None if settings["artifacts"] is None else Path(settings["artifacts"])
+        faults, limits = self.faults, Limits(**settings["limits"])
+        latency = Latency(settings["latency"], faults.faults.seed)
+        more: Mapping[str, Mapping[str, str]] = settings["variables"]
+        functions = {
+            name: dataclasses.replace(
+                spec,
+                timeout=limits.run(spec.timeout),
+                task_root=spec.task_root if artifacts is None else artifacts / name,
+                environment={**spec.environment, **more.get(name, {})},
+            )
+            for name, spec in template.functions.items()
+        }
+        self.privileges = Privileges(template.functions.values(), template.path.name, _log)
+        key = settings["key"]
+        self.secrets = SecretStore(
+            [(each.name, each.arn, first_value(each, **key)) for each in template.secrets.values()],
+            self.faults.now,
+        )
+        identities = Identities.draw(template.functions)
+        certificates = create_certificates(directory) if settings["tls"] else None
+        log = stack.enter_context((directory / "cloud.log").open("ab"))
+
+        site = None if artifacts is None else make_runtime_site(directory / "runtime")
+        forker, tables = Forker(log, site), Tables(log)
+        stack.push_async_callback(forker.close)
+        stack.push_async_callback(tables.close)
+        await asyncio.gather(forker.start(), tables.start(template.tables.values()))
+
+        endpoints: list[Endpoints] = []
+        service = self.service = LambdaService(
+            functions,
+            forker=forker,
+            meter=self.meter,
+            identities=identities,
+            endpoints=lambda: endpoints[0],
+            logs=directory,
+            account_concurrency=settings["account_concurrency"],
+            fresh_environments=settings["fresh_environments"],
+            faults=faults,
+            frozen=lambda function, pid: kept.frozen(function, pid),
+        )
+        stack.push_async_callback(service.close)
+        queue = AsyncQueue(functions, service, latency=latency, time_scale=limits.time_scale, faults=faults)
+        stack.push_async_callback(queue.close)
+        front = AwsFront(
+            functions,
+            invoker=queue,
+            tables=tables,
+            meter=self.meter,
+            credentials=identities.by_key.get,
+            authorize=self.privileges.refusal,
+            latency=latency,
+            faults=faults,
+            earlier=EarlierItems(template.tables.values(), tables),
+            secrets=self.secrets,
+        )
+        stack.push_async_callback(front.close)
+        front_url = await front.start()
+        api = template.api
+        gateway = self.gateway = Gateway(
+            stage=api.stage,
+            routes=api.routes,
+            invoker=queue,
+            faults=faults,
+            meter=self.meter,
+            credentials=identities.by_key.get,
+            authorize=self.privileges.refusal,
+            limits=limits,
+            ssl=certificates.server_context() if certificates else None,
+            latency=latency,
+            name=ApiName(api.stage, api.api_id, names.REGION, names.ACCOUNT_ID),
+            throttles=Throttles(api.default_throttle, api.route_throttles),
+        )
+        stack.push_async_callback(gateway.close)
+        kept = KeptConnections(faults, [front.transports, gateway.transports])
+        weather = Weather(faults, gateway.cutter, service.retire)
+        stack.push_async_callback(weather.close)
+        address = f"127.0.0.1:{await gateway.start()}/{api.stage}"
+        secure = "s" if certificates else ""
+        ca_file = certificates.ca_file if certificates else None
+        endpoints.append(
+            Endpoints(front_url, f"http{secure}://{address}", f"ws{secure}://{address}", ca_file)
+        )
+        weather.start()
+        return {
+            "url": f"ws{secure}://{address}",
+            "ca_file": ca_file,
+            "functions": list(template.functions),
+            "front": front_url,
+            "operator": operator_variables(identities.operator, endpoints[0]),
+            "tables": {name: table.name for name, table in template.tables.items()},
+            "secrets": {name: secret.arn for name, secret in template.secrets.items()},
+        }
+
+    async def close(self) -> None:
+        """Stop everything, last started first. Idempotent."""
+        await self._stack.aclose()
+
+
+async def serve(settings: Mapping[str, Any], output: int) -> None:
+    """Run a cloud until standard input ends, SIGTERM arrives, or the parent process is gone."""
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    parent = os.getppid()
+    cloud = Cloud(settings)
+    try:
+        try:
+            ready = await cloud.start()
+        except (EmissaryError, OSError) as exc:
+            _write(output, {"error": str(exc) or repr(exc)})
+            return
+        _write(output, {"ready": ready})
+        pending = bytearray()
+
+        def read() -> None:
+            data = os.read(0, 65_536)
+            if not data:
+                over.set()
+                return
+            pending.extend(data)
+            while b"\n" in pending:
+                line, _, rest = bytes(pending).partition(b"\n")
+                pending[:] = rest
+                _write(output, answer(cloud, json.loads(line)))
+
+        loop.add_reader(0, read)
+        while not over.is_set():
+            # The pipe alone is not enough: a process forked by our user may have inherited its other end.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), 1.0)
+            if os.getppid() != parent:
+                over.set()
+        loop.remove_reader(0)
+    finally:
+        await cloud.close()
+        if os.getppid() != parent:
+            shutil.rmtree(settings["directory"], ignore_errors=True)  # nobody is left to do it
+
+
+def _log(text: str) -> None:
+    sys.stderr.write(f"{text}\n")  # cloud.log
+    sys.stderr.flush()
+
+
+def _write(output: int, message: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the reader is gone: standard input will say so
+        data = json.dumps(message).encode() + b"\n"
+        while data:
+            data = data[os.write(output, data) :]
+
+
+def main() -> None:
+    """Read the settings and run; see the module's docstring."""
+    output = os.dup(1)
+    os.dup2(2, 1)  # whatever prints goes to the log, not between the answers
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)  # no buffering: what follows is the event loop's to read
+        if not byte:
+            return
+        line += byte
+    asyncio.run(serve(json.loads(line), output))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The session's states and steps, as a whole table."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from emissary_lib.bridge.session import (
+    TRANSITIONS,
+    Loss,
+    Role,
+    Session,
+    Side,
+    State,
+    Step,
+    Transition,
+    purge_time,
+)
+from emissary_lib.protocol.codes import Code
+from tests.helpers.events import DATE, HOST, NONCE, NOW, SESSION
+
+O, I, P, E = State.OPENING, State.INVOKED, State.OPEN, State.ENDED  # noqa: E741
+
+SESSION_NOW = Session(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
+
+
+@pytest.mark.parametrize(
+    "step, sources, to",
+    [
+        (Step.ADD_FRAGMENT, {O, I}, None),
+        (Step.LAUNCH, {O, I}, I),
+        (Step.CLAIM, {I, P}, P),
+        (Step.RESUME, {P}, None),
+        (Step.REVISIT, {E}, None),
+        (Step.RESTORE, {P}, None),
+        (Step.ABANDON, {O, I}, E),
+        (Step.END, {O, I, P}, E),
+    ],
+)
+def test_every_transition(step: Step, sources: set[State], to: State | None) -> None:
+    assert TRANSITIONS[step] == Transition(frozenset(sources), to)
+
+
+def test_there_are_no_other_transitions_and_none_out_of_ended() -> None:
+    assert set(TRANSITIONS) == set(Step)
+    from_ended = [transition.to for transition in TRANSITIONS.values() if E in transition.sources]
+    assert from_ended == [None]
+
+
+@pytest.mark.parametrize(
+    "state, code",
+    [(O, Code.OPENING_EXPIRED), (I, Code.OPENING_EXPIRED), (P, Code.RELAY_DEADLINE), (E, None)],
+)
+def test_lost_is_derived_from_the_deadline(state: State, code: Code | None) -> None:
+    session = dataclasses.replace(SESSION_NOW, state=state)
+    assert session.loss(NOW + 60) is None
+    assert session.loss(NOW + 60.1) == (None if code is None else Loss(code, NOW + 60))
+
+
+@pytest.mark.parametrize(
+    "dialer, relay, expected",
+    [
+        (Side(None, 1, left=NOW + 5), Side(None, 1, left=NOW + 9), Loss(Code.DIALER_GONE, NOW + 9)),
+        (Side(None, 1, left=NOW + 9), Side(None, 1, left=NOW + 5), Loss(Code.RELAY_GONE, NOW + 9)),
+        (Side("d=", 2, left=NOW + 5), Side(None, 1, left=NOW + 9), None),
+        (Side(None, 1, left=NOW + 9), Side("r=", 2, left=NOW + 5), None),
+        (Side(None, 1), Side(None, 1, left=NOW + 9), None),
+        (Side(None, 1, left=NOW + 9), Side(None, 1), None),
+    ],
+    ids=["dialer first", "relay first", "dialer is back", "relay is back", "unknown", "unknown too"],
+)
+def test_a_session_that_both_sides_left_is_lost_by_the_one_that_went_first(
+    dialer: Side, relay: Side, expected: Loss | None
+) -> None:
+    session = dataclasses.replace(SESSION_NOW, state=P, dialer=dialer, relay=relay)
+    assert session.deserted == expected
+    assert session.loss(NOW + 60) is None, "both may come back"
+    assert session.loss(NOW + 61) == (expected or Loss(Code.RELAY_DEADLINE, NOW + 60))
+
+
+def test_who_leaves_after_the_relays_end_leaves_because_of_it() -> None:
+    gone = {"dialer": Side(None, 1, left=NOW + 5), "relay": Side(None, 1, left=NOW + 60.5)}
+    session = dataclasses.replace(SESSION_NOW, state=P, **gone)
+    assert session.loss(NOW + 61) == Loss(Code.RELAY_DEADLINE, NOW + 60)
+
+
+def test_the_generation_is_the_sum_of_the_epochs_in_16_bits() -> None:
+    session = dataclasses.replace(SESSION_NOW, dialer=Side("d=", 65_535), relay=Side("r=", 3))
+    assert session.generation == 2
+
+
+def test_roles_know_their_other_side() -> None:
+    assert (Role.DIALER.other, Role.RELAY.other) == (Role.RELAY, Role.DIALER)
+    assert (Role.DIALER.wire, Role.RELAY.wire) == (1, 2)
+    assert (Role.DIALER.gone, Role.RELAY.gone) == (Code.DIALER_GONE, Code.RELAY_GONE)
+
+
+@pytest.mark.parametrize("skew", [-900, 0, 900])
+def test_items_outlive_every_clock_that_accepts_the_date_and_the_session_itself(skew: int) -> None:
+    purge = purge_time(date=NOW + skew, now=NOW)
+    assert purge > NOW + skew + 900
+    assert purge > NOW + 60 + 900
+
+
+def test_no_secret_is_shown() -> None:
+    session = dataclasses.replace(SESSION_NOW, relay_token_hash="hush", resume_token_hash="hush")
+    assert "hush" not in repr(session)
+    assert "nonce" not in repr(session)

@@ -1,0 +1,301 @@
+"""The command line: what it accepts, what it says, and with which status it ends."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from emissary_lib import __version__
+from emissary_lib.cli import main as cli
+from emissary_lib.cli import texts
+from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_local import Faults
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+DIALLING = ["exec", "forward"]
+LOCAL = ["local", "demo", "bench"]
+OPERATING = ["keys", "sessions"]
+COMMANDS = [*DIALLING, "doctor", *LOCAL, *OPERATING]
+ACTIONS = ["keys new", "keys list", "keys retire", "sessions list", "sessions kill"]
+
+
+@pytest.fixture
+def template(tmp_path: pathlib.Path) -> str:
+    path = tmp_path / "template.yaml"
+    path.write_text("Resources: {}\n")
+    return str(path)
+
+
+def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == Exit.USAGE
+    return capsys.readouterr().err
+
+
+def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"emissary {__version__}\n"
+
+
+def test_the_module_is_the_same_command() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "emissary_lib", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == f"emissary {__version__}\n"
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"\n    {command} " in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["keys", "sessions"])
+def test_the_help_of_a_command_with_actions_names_each(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    text = capsys.readouterr().out
+    actions = [each.removeprefix(f"{command} ") for each in ACTIONS if each.startswith(command)]
+    assert actions and all(f"\n    {action} " in text for action in actions)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *ACTIONS])
+def test_every_command_s_help_says_what_it_does_with_examples_and_exit_statuses(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert texts.ALL[command].description in text
+    assert f"\nexamples:\n  emissary {command}" in text
+    assert cli.EXIT_STATUSES in text
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        shlex.split(line)[1:]
+        for text in texts.ALL.values()
+        for line in text.examples.splitlines()
+        if line.startswith("  emissary ")
+    ],
+    ids=" ".join,
+)
+def test_every_example_is_accepted(
+    example: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deploy").mkdir()
+    for name in ("template.yaml", "deploy/template.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    if ">" in example:  # the shell's
+        example = example[: example.index(">")]
+    assert callable(cli.parse(example).command)
+
+
+def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "COMMAND" in usage_error(capsys)
+
+
+@pytest.mark.parametrize("command", LOCAL)
+def test_a_missing_template_is_a_usage_error_that_says_what_to_do(
+    command: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = usage_error(capsys, command)
+    assert "there is no template.yaml here: run this from the project's folder, or name the file" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("--target", "db.internal", "db.internal"),
+        ("--target", "db.internal:0", "0"),
+        ("--reorder", "1.5", "1.5 is not between 0 and 1"),
+        ("--reorder", "nan", "nan is not between 0 and 1"),
+        ("--account-concurrency", "0", "0 is less than 1"),
+        ("--seed", "seven", "seven"),
+        ("--time-scale", "0", "0 is not above 0"),
+        ("--fault", "reorder", "'reorder' is no NAME=VALUE; the names are: reorder, duplicate, drop, "),
+        ("--fault", "rain=1", "there is no fault named 'rain'; the names are: reorder, duplicate, drop, "),
+        ("--fault", "seed=1", "there is no fault named 'seed'"),
+        ("--fault", "drop=2", "drop is a probability and must be from 0 to 1, not 2.0"),
+        ("--fault", "drop=often", "drop: 'often' is no number"),
+        ("--fault", "cut_sides=middle", "must name some of"),
+    ],
+)
+def test_a_bad_value_is_a_usage_error_that_names_it(
+    option: str, value: str, complaint: str, template: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = usage_error(capsys, "local", "--template", template, option, value)
+    assert f"argument {option}" in said
+    assert complaint in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["keys", "new", "--kid", "-1"],
+            "argument --kid: '-1' is no key id; want a number from 0 to 4294967295",
+        ),
+        (["keys", "new", "--kid", "4294967296"], "argument --kid: '4294967296' is no key id"),
+        (["keys", "retire", "5000000000"], "argument ID: '5000000000' is no key id"),
+        (["sessions", "kill", "--key", "one"], "argument --key: 'one' is no key id"),
+        (["sessions", "kill", "abc"], "argument SESSION: 'abc' is no session id; want 8 to 64 hexadecimal"),
+        (["sessions", "kill", "8f14e45fceea167a", "8F14E45F"], "'8F14E45F' is no session id"),
+    ],
+    ids=" ".join,
+)
+def test_an_id_that_can_be_none_is_refused_before_anybody_is_asked(
+    arguments: list[str],
+    complaint: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EMISSARY_URL", raising=False)
+    where = ["--secret", "emissary-keys"] if arguments[0] == "keys" else ["--table", "sessions"]
+    assert complaint in usage_error(capsys, *arguments, *where)
+
+
+@pytest.mark.parametrize("given", [0, 4294967295])
+def test_the_lowest_and_the_highest_key_id_are_taken(given: int) -> None:
+    assert cli.parse(["keys", "new", "--secret", "x", "--kid", str(given)]).kid == given
+
+
+def test_targets_are_collected_in_their_order(template: str) -> None:
+    given = ["local", "--template", template, "--target", "127.0.0.1:5432", "--target", "[::1]:80"]
+    assert cli.parse(given).target == [Target("127.0.0.1", 5432), Target("::1", 80)]
+
+
+def test_faults_are_collected_and_read_as_what_they_are(template: str) -> None:
+    given = ["local", "--template", template, "--fault", "drop=0.1", "--fault", "cut_sides=relay,dialer"]
+    assert cli.parse(given).fault == [("drop", 0.1), ("cut_sides", ("relay", "dialer"))]
+
+
+def test_local_runs_with_the_faults_and_the_time_scale(
+    template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def run_foreground(template: str, targets: object, **options: object) -> int:
+        asked.update(options, targets=targets)
+        return 0
+
+    monkeypatch.setattr("emissary_local.cloud.run_foreground", run_foreground)
+    options = ["--seed", "7", "--reorder", "0.2", "--fault", "drop=0.1", "--time-scale", "0.01"]
+    assert cli.main(["local", "--template", template, *options, "--target", "db.internal:1"]) == Exit.OK
+    assert asked["faults"] == Faults(seed=7, reorder=0.2, drop=0.1)
+    assert (asked["time_scale"], asked["targets"]) == (0.01, [("db.internal", 1)])
+
+
+@pytest.mark.parametrize("command", DIALLING)
+@pytest.mark.parametrize("target", ["db.internal", "db.internal:0"])
+def test_a_bad_target_is_a_usage_error(command: str, target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "argument TARGET" in usage_error(capsys, command, target, "--", "true")
+
+
+@pytest.mark.parametrize("arguments", [["db:1"], ["db:1", "--"]])
+def test_exec_without_a_command_says_where_to_name_it(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = usage_error(capsys, "exec", *arguments)
+    assert "name the command to run behind --, as in: emissary exec db.internal:5432 -- psql" in said
+
+
+def test_what_stands_behind_the_dashes_is_the_command_s_own() -> None:
+    words = ["psql", "--timeout", "5", "--", "-h", "{host}"]
+    arguments = cli.parse(["exec", "--timeout", "7", "db:1", "--check", "--", *words])
+    assert (arguments.words, arguments.timeout, arguments.check) == (words, 7.0, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("127.0.0.1:5433", ("127.0.0.1", 5433)),
+        ("5433", ("127.0.0.1", 5433)),
+        ("0", ("127.0.0.1", 0)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:1", ("localhost", 1)),
+    ],
+)
+def test_the_address_to_listen_on_is_a_port_or_has_one(given: str, address: tuple[str, int]) -> None:
+    assert cli.parse(["forward", "db:1", "--listen", given]).listen == address
+
+
+@pytest.mark.parametrize("given", ["", "localhost", "localhost:", "1.2.3.4:x", "1:65536", ":-1"])
+def test_no_address_to_listen_on_is_a_usage_error(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "argument --listen" in usage_error(capsys, "forward", "db:1", f"--listen={given}")
+
+
+@pytest.mark.parametrize("command", DIALLING)
+def test_missing_settings_have_a_status_and_a_text_of_their_own(
+    command: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("EMISSARY_URL", "EMISSARY_AUTH_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    assert cli.main([command, "db.internal:5432", *(["--", "true"] if command == "exec" else [])]) == (
+        Exit.SETTINGS
+    )
+    said = capsys.readouterr().err
+    assert "EMISSARY_URL is not set" in said and "EMISSARY_AUTH_KEYS is not set" in said
+
+
+def test_a_bad_template_fails_with_its_cause_and_no_traceback(
+    template: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["local", "--template", template]) == Exit.FAILED
+    said = capsys.readouterr().err
+    assert said.startswith("emissary: ")
+    assert "Traceback" not in said
+
+
+def test_a_package_that_is_not_installed_is_named_with_what_to_install(template: str) -> None:
+    program = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        f"from emissary_lib.cli.main import main; sys.exit(main(['demo', '--template', {template!r}]))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == Exit.USAGE
+    assert (
+        ended.stderr == "emissary: the package psycopg is not installed: pip install 'emissary-lib[demo]'\n"
+    )
+
+
+def test_the_library_and_the_command_s_help_need_no_extra() -> None:
+    blocked = [
+        "boto3",
+        "aiohttp",
+        "moto",
+        "yaml",
+        "cryptography",
+        "psycopg",
+        "pg8000",
+        "sqlalchemy",
+        "alembic",
+    ]
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
+        "from emissary_lib.cli.main import main; main(['--help'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")

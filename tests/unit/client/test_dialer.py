@@ -1,0 +1,219 @@
+"""The dialer itself: its life, its settings, many dials at once, and what failures leave behind."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import socket
+import threading
+import time
+
+import pytest
+
+from emissary_lib.client.dialer import Dialer
+from emissary_lib.exceptions import ClosedError, ConfigError, DialError, DialTimeoutError, TunnelResetError
+from emissary_lib.protocol.auth.keys import format_keys
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.wire.frames import FrameType, decode
+from tests.helpers.bridge import KEY, LIFE, TARGET, Behaviour, Bridge, echo
+from tests.helpers.ws_server import PATIENCE, noise
+
+
+@pytest.mark.parametrize("target", [TARGET, ("db.internal", 5432)])
+def test_a_target_is_text_or_a_pair(target: str | tuple[str, int]) -> None:
+    with Bridge() as bridge, Dialer(bridge.url, KEY).dial(target, PATIENCE) as sock:
+        assert sock.session is not None
+        assert str(sock.session.target) == TARGET
+        assert abs(sock.session.expires_at - time.time() - LIFE) < 30
+        assert sock.session.counters.messages_sent >= 1
+
+
+@pytest.mark.parametrize("target", ["", "db", "db:", "db:0", "db:65536", "db:x", ":1", ("db", 0), "a b:1"])
+def test_a_bad_target_is_refused_before_anything_is_sent(target: str | tuple[str, int]) -> None:
+    with Bridge() as bridge:
+        with pytest.raises(ConfigError):
+            Dialer(bridge.url, KEY).dial(target)
+        with pytest.raises(ConfigError):
+            Dialer(bridge.url, KEY).forward(target)
+        assert bridge.server.requests == []
+
+
+def test_a_closed_dialer_refuses_to_dial_and_its_sockets_live_on() -> None:
+    with Bridge(Behaviour(script=echo)) as bridge:
+        with Dialer(bridge.url, KEY) as dialer:
+            sock = dialer.dial(TARGET, PATIENCE)
+        dialer.close()
+        with pytest.raises(ClosedError, match="make a new one"):
+            dialer.dial(TARGET)
+        with sock:
+            sock.settimeout(PATIENCE)
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+        assert len(bridge.server.requests) == 1
+
+
+def test_closing_a_dialer_waits_until_what_was_written_has_arrived() -> None:
+    data = noise(1_000_000)
+    with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
+        with Dialer(bridge.url, KEY) as dialer:
+            with dialer.dial(TARGET, PATIENCE) as sock:
+                sock.sendall(data)
+        relay = bridge.relay()
+        assert relay.arrived == data
+        assert relay.read_to_end() == data
+
+
+def test_closing_a_dialer_waits_two_seconds_at_most_for_a_target_that_does_not_end() -> None:
+    with Bridge() as bridge, Dialer(bridge.url, KEY) as dialer:
+        dialer.dial(TARGET, PATIENCE).close()
+        began = time.monotonic()
+        dialer.close()
+        assert 1.5 < time.monotonic() - began < 5
+
+
+def test_the_dials_timeout_ends_with_the_dial() -> None:
+    with Bridge(Behaviour(script=echo)) as bridge:
+        with Dialer(bridge.url, KEY).dial(TARGET, 1.0) as sock:
+            assert sock.gettimeout() is None
+            threading.Event().wait(1.1)
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+
+
+def test_create_connection_leaves_its_timeout_on_the_socket() -> None:
+    with Bridge() as bridge:
+        with Dialer(bridge.url, KEY).create_connection(("db.internal", 5432), 7.0) as sock:
+            assert sock.gettimeout() == 7.0
+
+
+def test_settings_come_from_the_environment() -> None:
+    with Bridge() as bridge:
+        environ = {"EMISSARY_URL": bridge.url, "EMISSARY_AUTH_KEYS": format_keys([KEY])}
+        Dialer.from_env(environ, env_file="absent.env").dial(TARGET, PATIENCE).close()
+        times = {"EMISSARY_PING_SECONDS": "30", "EMISSARY_PONG_SECONDS": "10"}
+        with Dialer.from_env({**environ, **times}, env_file="absent.env") as dialer:
+            assert (dialer._keepalive.interval, dialer._keepalive.deadline) == (30.0, 10.0)
+
+
+def test_many_dials_at_once_each_get_their_own_tunnel() -> None:
+    with Bridge(Behaviour(script=echo)) as bridge:
+        dialer = Dialer(bridge.url, KEY)
+        wrong: list[int] = []
+
+        def one(number: int) -> None:
+            data = str(number).encode() * 5000
+            with dialer.dial(TARGET, PATIENCE) as sock:
+                sock.settimeout(PATIENCE)
+                sock.sendall(data)
+                got = b""
+                while len(got) < len(data):
+                    got += sock.recv(65_536)
+                if got != data:
+                    wrong.append(number)
+
+        threads = [threading.Thread(target=one, args=(number,)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert wrong == [] and len(bridge.server.requests) == 20
+
+
+def test_tunnels_that_share_one_place_all_get_through() -> None:
+    data = noise(400_000)
+    with Bridge(Behaviour(script=echo)) as bridge:
+        dialer = Dialer(bridge.url, KEY, max_in_flight=1)
+        done: list[bool] = []
+
+        def one() -> None:
+            with dialer.dial(TARGET, PATIENCE) as sock:
+                sock.settimeout(PATIENCE)
+                sender = threading.Thread(target=sock.sendall, args=(data,))
+                sender.start()
+                got = bytearray()
+                while len(got) < len(data):
+                    got += sock.recv(65_536)
+                sender.join(PATIENCE)
+                done.append(got == data)
+
+        threads = [threading.Thread(target=one) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert done == [True] * 3
+
+
+def test_places_come_back_after_resets_failed_dials_and_timeouts() -> None:
+    with Bridge() as bridge:
+        dialer = Dialer(bridge.url, KEY, max_in_flight=2)
+        for code in (Code.TARGET_REFUSED, Code.NAME_NOT_FOUND):
+            bridge.behaviour.dial_code = code
+            with pytest.raises(DialError):
+                dialer.dial(TARGET, PATIENCE)
+        bridge.behaviour.dial_code = Code.OK
+        bridge.behaviour.silent = True
+        with pytest.raises(DialTimeoutError):
+            dialer.dial(TARGET, 0.2)
+        bridge.behaviour.silent = False
+        for index in range(2, 4):
+            with dialer.dial(TARGET, PATIENCE) as sock:
+                bridge.relay(index).reads = False
+                bridge.relay(index).reset()
+                with pytest.raises(TunnelResetError):
+                    while True:
+                        sock.sendall(b"x" * 1000)
+        bridge.behaviour.script = echo
+        with dialer.dial(TARGET, PATIENCE) as sock:
+            sock.settimeout(PATIENCE)
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+        assert wait_for_free(dialer) == 2
+
+
+def wait_for_free(dialer: Dialer) -> int:
+    """Places that are free once every tunnel of the dialer is gone."""
+    deadline = time.monotonic() + PATIENCE
+    while any(thread.name == "emissary-driver" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.005)
+    return dialer._budget.free
+
+
+def test_a_dial_without_descriptors_fails_at_once_and_opens_nothing() -> None:
+    with Bridge() as bridge:
+        dialer = Dialer(bridge.url, KEY)
+        gc.collect()  # nothing may close later and make room
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as last:
+            highest = last.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                dialer.dial(TARGET, PATIENCE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert bridge.server.requests == []
+
+
+def test_silence_is_asked_about_and_then_ends_the_tunnel() -> None:
+    with Bridge() as bridge:
+        dialer = Dialer(bridge.url, KEY, keepalive=KeepaliveTimes(interval=0.1, deadline=0.2))
+        with dialer.dial(TARGET, PATIENCE) as sock:
+            bridge.relay()
+            wait = threading.Event()
+            for _ in range(400):
+                if any(decode(text).type is FrameType.PING for text in list(bridge.messages)):
+                    break
+                wait.wait(0.01)
+            assert any(decode(text).type is FrameType.PING for text in list(bridge.messages))
+            assert sock.session is not None and sock.session.error is None  # it was answered
+
+
+@pytest.mark.parametrize(
+    "url", ["", "https://host/stage", "wss://", "host/stage", "wss://host:x/", "wss://[::1"]
+)
+def test_a_url_of_no_gateway_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="wss://host/stage"):
+        Dialer(url, KEY)

@@ -1,0 +1,141 @@
+"""What becomes of tunnels when the interpreter exits: whole programs, run as processes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.bridge import TARGET, Behaviour, Bridge, Relay, echo
+from tests.helpers.ws_server import PATIENCE
+
+#: What every program begins with; the bridge's key and target.
+PREAMBLE = f"""
+import os, signal, socket, sys, threading
+from emissary_lib import Dialer, Key
+dialer = Dialer(sys.argv[1], Key(7, bytes(range(32))))
+sock = dialer.dial({TARGET!r}, {PATIENCE})
+"""
+
+
+def run(bridge: Bridge, program: str) -> float:
+    """Run a program to its end; gives the seconds it took from its last line on."""
+    program = PREAMBLE + program + "\nimport time; print(time.time(), flush=True)"
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "ignore::ResourceWarning", "-c", program, bridge.url],
+        capture_output=True,
+        timeout=30,
+        check=False,
+        text=True,
+    )
+    ended = time.time()
+    assert (done.returncode, done.stderr) == (0, "")
+    return ended - float(done.stdout.split()[-1])
+
+
+def test_an_open_tunnel_does_not_hold_the_program() -> None:
+    with Bridge(Behaviour(script=echo)) as bridge:
+        assert run(bridge, "") < 1.5
+
+
+def test_many_open_tunnels_and_a_forward_do_not_either() -> None:
+    program = f"""
+more = [dialer.dial({TARGET!r}) for _ in range(5)]
+forward = dialer.forward({TARGET!r})
+address = forward.__enter__()
+through = socket.create_connection(address)
+through.sendall(b"x"); through.recv(1)
+"""
+    with Bridge(Behaviour(script=echo)) as bridge:
+        assert run(bridge, program) < 2
+
+
+@pytest.mark.parametrize("last", ["", "sock.close()", "sock.shutdown(socket.SHUT_WR)", "del sock"])
+@pytest.mark.parametrize("size", [1, 1_000_000])
+def test_what_is_written_just_before_the_exit_arrives_and_then_the_end(last: str, size: int) -> None:
+    with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
+        run(bridge, f"sock.sendall(b'x' * {size})\n{last}")
+        relay = bridge.relay()
+        assert relay.read_to_end() == b"x" * size
+        assert relay.aborted is None
+
+
+def test_a_target_that_never_answers_holds_the_program_two_seconds_at_most() -> None:
+    with Bridge() as bridge:
+        assert run(bridge, "sock.sendall(b'x')") < 3.5
+
+
+#: Writes what its target, which reads nothing, leaves no room for, and says so in the log that it is given.
+WRITES_TOO_MUCH = """
+import logging
+logging.basicConfig(filename={log!r})
+sock.settimeout(0.3)
+try:
+    while True:
+        sock.sendall(b"x" * 100_000)
+except TimeoutError:
+    pass
+"""
+
+
+def deaf(relay: Relay) -> None:
+    relay.reads = False
+
+
+@pytest.mark.parametrize(
+    ("last", "lost"),
+    [("", "program exited: they are lost"), ("dialer.close()", "dialer was closed: they are")],
+)
+def test_bytes_that_had_not_arrived_in_time_are_a_warning(tmp_path: Path, last: str, lost: str) -> None:
+    """Symptom: what was written to a tunnel without its link was dropped at exit, and nobody told."""
+    log = tmp_path / "log"
+    with Bridge(Behaviour(script=deaf)) as bridge:
+        run(bridge, WRITES_TOO_MUCH.format(log=str(log)) + last)
+    told = log.read_text()
+    count = re.search(
+        rf"WARNING:emissary_lib.tunnel.driver:at least (\d+) bytes written to the tunnel to {TARGET}", told
+    )
+    assert count is not None and int(count[1]) > 0
+    assert lost in told
+
+
+def test_what_has_arrived_is_no_warning_though_the_target_never_ends(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with Bridge() as bridge:
+        run(bridge, f"import logging; logging.basicConfig(filename={str(log)!r}); sock.sendall(b'x')")
+    assert log.read_text() == ""
+
+
+def test_a_forked_child_exits_at_once_and_leaves_the_tunnel_to_its_parent() -> None:
+    program = """
+import time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what this is about
+began = time.monotonic()
+pid = os.fork()
+if pid == 0:
+    sys.exit(7)
+_pid, status = os.waitpid(pid, 0)
+assert time.monotonic() - began < 1.5, "the child waited for a tunnel of its parent's"
+assert os.waitstatus_to_exitcode(status) == 7
+sock.sendall(b"still mine")
+sock.settimeout(10)
+assert sock.recv(100) == b"still mine"
+"""
+    with Bridge(Behaviour(script=echo)) as bridge:
+        assert run(bridge, program) < 1.5
+
+
+def test_closing_a_socket_does_not_kill_a_program_that_takes_sigpipe_as_it_comes() -> None:
+    program = """
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+sock.sendall(b"x" * 500_000)
+sock.close()
+while any(thread.name == "emissary-driver" for thread in threading.enumerate()):
+    pass
+"""
+    with Bridge(Behaviour(script=echo)) as bridge:
+        run(bridge, program)

@@ -1,0 +1,400 @@
+"""Opening a session: every way in which a dial fails, one by one, with its text."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from emissary_lib import exceptions
+from emissary_lib.client.dialer import Dialer
+from emissary_lib.exceptions import (
+    AnswerLostError,
+    AuthenticationError,
+    ClockSkewError,
+    DialError,
+    DialTimeoutError,
+    GatewayRefusedError,
+    GatewayUnreachableError,
+    LinkClosedError,
+    RemoteProtocolError,
+    ServerProofError,
+    UnsupportedVersionError,
+)
+from emissary_lib.protocol.auth.headers import DoorHeaders
+from emissary_lib.protocol.auth.keys import Key, KeyRing
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.opening.exchange import evaluate, opening_bytes
+from emissary_lib.protocol.opening.socks5 import reply, reply_for
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.payloads import Ended, Reset
+from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay, echo
+from tests.helpers.ws_server import PATIENCE, Peer, WsServer, refusal
+
+#: A timeout that a test lets run out, in seconds.
+SHORT = 1.0
+
+
+def dial(bridge: Bridge, *, key: Key = KEY, target: str = TARGET, timeout: float = PATIENCE) -> socket.socket:
+    return Dialer(bridge.url, key).dial(target, timeout)
+
+
+def test_a_dial_reaches_the_target() -> None:
+    with Bridge(Behaviour(script=echo)) as bridge, dial(bridge) as sock:
+        sock.sendall(b"hello")
+        assert sock.recv(100) == b"hello"
+        assert bridge.relay().target == Target("db.internal", 5432)
+
+
+def test_the_whole_opening_is_one_message() -> None:
+    with Bridge() as bridge, dial(bridge):
+        first = decode(bridge.messages[0])
+        assert (first.type, first.offset) == (FrameType.OPENING, 0)
+        assert len([text for text in bridge.messages if decode(text).type is FrameType.OPENING]) == 1
+
+
+# -- the door -----------------------------------------------------------------------------------
+
+
+def test_a_wrong_secret_is_named_with_the_remedy() -> None:
+    with Bridge() as bridge, pytest.raises(AuthenticationError, match="HTTP status 403") as caught:
+        dial(bridge, key=Key(KEY.key_id, bytes(32)))
+    assert "key id 7 is unknown there or its secret is another one" in str(caught.value)
+    assert "EMISSARY_AUTH_KEYS" in str(caught.value)
+    assert isinstance(caught.value, PermissionError)
+    assert not isinstance(caught.value, ClockSkewError)
+
+
+def test_the_text_of_a_refusal_shows_no_secret() -> None:
+    key = Key(KEY.key_id, b"hunter2-hunter2-hunter2")
+    with Bridge() as bridge, pytest.raises(AuthenticationError) as caught:
+        dial(bridge, key=key)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ahead", [1200.0, -1200.0])
+def test_a_clock_that_is_off_is_named_as_such(ahead: float) -> None:
+    with Bridge(Behaviour(clock_ahead=ahead)) as bridge, pytest.raises(ClockSkewError) as caught:
+        dial(bridge)
+    assert abs(caught.value.skew + ahead) <= 2  # ours minus the gateway's
+    assert "1200 s" in str(caught.value) or "1199 s" in str(caught.value) or "1201 s" in str(caught.value)
+    assert "set the dialer's clock" in str(caught.value)
+    assert isinstance(caught.value, PermissionError)
+
+
+def test_a_missing_signature_blames_what_took_the_headers_away() -> None:
+    with Bridge(Behaviour(door=(401,))) as bridge, pytest.raises(AuthenticationError) as caught:
+        dial(bridge)
+    assert "HTTP status 401" in str(caught.value)
+    assert "proxy" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_throttling_and_server_errors_are_tried_again(status: int) -> None:
+    with Bridge(Behaviour(door=(status, status), script=echo)) as bridge:
+        with dial(bridge) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+        nonces = [request.headers["x-emissary-nonce"] for request in bridge.server.requests]
+        assert len(set(nonces)) == 3  # a nonce is never used twice
+
+
+def test_throttling_that_lasts_is_raised_as_itself() -> None:
+    with Bridge(Behaviour(door=(429,) * 100)) as bridge:
+        with pytest.raises(GatewayRefusedError, match="HTTP status 429") as caught:
+            dial(bridge, timeout=SHORT)
+        assert caught.value.http_status == 429
+        assert 1 < len(bridge.server.requests) < 20  # it backs off
+
+
+@pytest.mark.parametrize("status", [400, 404, 409])
+def test_other_refusals_are_final(status: int) -> None:
+    with Bridge(Behaviour(door=(status,) * 2)) as bridge:
+        with pytest.raises(GatewayRefusedError, match=f"HTTP status {status}") as caught:
+            dial(bridge)
+        assert len(bridge.server.requests) == 1
+    assert isinstance(caught.value, ConnectionError)
+
+
+# -- the gateway --------------------------------------------------------------------------------
+
+
+def test_a_refused_connection_is_an_unreachable_gateway() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    began = time.monotonic()
+    with pytest.raises(GatewayUnreachableError, match=f"ws://127.0.0.1:{port}/s.*refused.*check the URL"):
+        Dialer(f"ws://127.0.0.1:{port}/s", KEY).dial(TARGET, PATIENCE)
+    assert time.monotonic() - began < PATIENCE / 2  # at once, and not tried again
+
+
+def test_a_name_that_does_not_resolve_is_an_unreachable_gateway() -> None:
+    with pytest.raises(GatewayUnreachableError, match="check the URL, DNS"):
+        Dialer("ws://gateway.invalid:1/s", KEY).dial(TARGET, PATIENCE)
+
+
+def test_a_name_server_that_never_answers_does_not_outlast_the_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+
+    def getaddrinfo(*_args: object, **_options: object) -> list[object]:
+        answered.wait(PATIENCE)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    began = time.monotonic()
+    with pytest.raises(DialTimeoutError, match="gateway's answer"):
+        Dialer("ws://gateway.invalid/s", KEY).dial(TARGET, SHORT)
+    assert time.monotonic() - began < SHORT + 1
+    answered.set()
+
+
+def test_a_gateway_that_never_answers_runs_into_the_timeout() -> None:
+    with WsServer(raw=lambda sock: server.wait_closing()) as server:
+        began = time.monotonic()
+        with pytest.raises(DialTimeoutError) as caught:
+            Dialer(server.url, KEY).dial(TARGET, SHORT)
+        assert SHORT <= time.monotonic() - began < SHORT + 1
+    assert caught.value.step == "the gateway's answer to the connection"
+    assert caught.value.timeout == SHORT
+    assert f"took longer than {SHORT:g} s; it was waiting for the gateway's answer to the connection" in str(
+        caught.value
+    )
+
+
+def test_an_answer_that_comes_byte_by_byte_does_not_stretch_the_timeout() -> None:
+    def drip(sock: socket.socket) -> None:
+        for byte in b"HTTP/1.1 101 Switching Protocols\r\n" * 100:
+            sock.sendall(bytes([byte]))
+            time.sleep(SHORT / 4)
+
+    with WsServer(raw=drip) as server:
+        began = time.monotonic()
+        with pytest.raises(DialTimeoutError):
+            Dialer(server.url, KEY).dial(TARGET, SHORT)
+        assert time.monotonic() - began < SHORT + 1
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_no_time_at_all_is_a_timeout_too(timeout: float) -> None:
+    with Bridge() as bridge, pytest.raises(DialTimeoutError):
+        dial(bridge, timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        b"220 mail.example\r\n\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x50\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 403\r\nContent-Length: many\r\n\r\n",
+    ],
+)
+def test_something_else_than_a_gateway_is_an_unreachable_gateway(greeting: bytes) -> None:
+    with WsServer(raw=lambda sock: sock.sendall(greeting)) as server:
+        with pytest.raises(GatewayUnreachableError, match="check the URL"):
+            Dialer(server.url, KEY).dial(TARGET, PATIENCE)
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 101 Switching Pro"], ids=["nothing", "half an answer"])
+def test_an_answer_that_is_lost_is_asked_for_again_with_a_fresh_nonce(said: bytes) -> None:
+    """``$connect`` ran and the 101 was lost: the nonce is burnt, and a session exists that nobody has."""
+    lost = [said, said]
+    with Bridge(Behaviour(script=echo)) as bridge:
+        bridge.server.answering(lambda request: lost.pop() if lost else None)
+        with dial(bridge) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+        nonces = [request.headers["x-emissary-nonce"] for request in bridge.server.requests]
+        assert len(set(nonces)) == len(nonces) == 3
+
+
+def test_answers_that_are_lost_until_the_end_are_raised_as_such() -> None:
+    with WsServer(answer=lambda request: b"") as server:
+        began = time.monotonic()
+        with pytest.raises(AnswerLostError, match=r"before it had answered.*check the URL") as caught:
+            Dialer(server.url, KEY).dial(TARGET, 2.0)
+        assert time.monotonic() - began < 3.0
+        assert 1 < len(server.requests) < 20  # it backs off
+    assert isinstance(caught.value, GatewayUnreachableError)
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with WsServer() as elsewhere:
+        answer = refusal(302, f"Location: {elsewhere.url}")
+        with WsServer(answer=lambda request: answer) as server, pytest.raises(GatewayRefusedError) as caught:
+            Dialer(server.url, KEY).dial(TARGET, PATIENCE)
+        assert caught.value.http_status == 302
+        assert elsewhere.requests == []  # or it would have had the signed headers
+
+
+def test_a_server_without_the_subprotocol_is_told_apart() -> None:
+    with WsServer(subprotocol=None) as server:
+        with pytest.raises(GatewayUnreachableError, match=r"does not speak emissary\.v2"):
+            Dialer(server.url, KEY).dial(TARGET, PATIENCE)
+
+
+# -- the bridge ---------------------------------------------------------------------------------
+
+
+def test_a_bridge_that_never_answers_runs_into_the_timeout_and_is_told() -> None:
+    with Bridge(Behaviour(silent=True)) as bridge:
+        began = time.monotonic()
+        with pytest.raises(DialTimeoutError) as caught:
+            dial(bridge, timeout=SHORT)
+        assert caught.value.__cause__ is not None
+        assert caught.value.__cause__.__notes__[0].startswith("session "), "to be found in the logs"
+        assert time.monotonic() - began < SHORT + 1
+        assert caught.value.step == "the relay to start and to reach the target"
+    assert isinstance(caught.value, TimeoutError) and isinstance(caught.value, OSError)
+    types = [decode(text).type for text in bridge.messages]
+    assert types[0] is FrameType.OPENING
+    assert FrameType.END in types
+
+
+def test_a_server_that_cannot_prove_itself_gets_no_byte_of_the_users() -> None:
+    with Bridge(Behaviour(false_proof=True)) as bridge, pytest.raises(ServerProofError) as caught:
+        dial(bridge)
+    assert "did not prove" in str(caught.value)
+    assert isinstance(caught.value, PermissionError)
+    stream = sorted(
+        (frame.offset, frame.payload)
+        for frame in map(decode, bridge.messages)
+        if frame.type in (FrameType.OPENING, FrameType.DATA)
+    )
+    request = bridge.server.requests[0].headers
+    door = DoorHeaders.from_headers(request)
+    exchange = opening_bytes(key=KEY, date=door.date, nonce=door.nonce, target=Target.parse(TARGET))
+    assert stream == [(0, exchange)]
+
+
+def test_success_without_a_relay_is_a_broken_server() -> None:
+    def forge(peer: Peer) -> None:
+        door = DoorHeaders.from_headers(peer.request.headers)
+        text = peer.read_message()
+        assert text
+        answer = evaluate(
+            {(0, decode(text).payload)},
+            nonce=door.nonce,
+            date=door.date,
+            host=peer.request.headers["host"],
+            key_id=KEY.key_id,
+            keys=KeyRing([KEY]),
+            allow=ALLOWED,
+            server_version="0",
+        )
+        payload = answer.server_bytes + reply(reply_for(Code.OK), ("0.0.0.0", 0))
+        peer.send_text(encode(Frame(FrameType.DATA, generation=1, window=65_536, payload=payload)))
+        while peer.read_message() is not None:
+            pass
+
+    with WsServer(forge) as server, pytest.raises(RemoteProtocolError, match="no relay has opened"):
+        Dialer(server.url, KEY).dial(TARGET, PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "builtin", "text"),
+    [
+        (Code.NAME_NOT_FOUND, exceptions.NameNotFoundError, ConnectionError, "does not resolve"),
+        (Code.TARGET_REFUSED, exceptions.TargetRefusedError, ConnectionRefusedError, "refused"),
+        (Code.TARGET_UNREACHABLE, exceptions.TargetUnreachableError, ConnectionError, "no route"),
+        (Code.TARGET_TIMED_OUT, exceptions.TargetTimedOutError, TimeoutError, "security groups"),
+        (Code.TARGET_NOT_ALLOWED, exceptions.TargetNotAllowedError, PermissionError, "allow-list"),
+        (Code.TARGET_FAILED, DialError, ConnectionError, "another reason"),
+    ],
+)
+def test_each_way_to_miss_the_target_has_its_error(
+    code: Code, kind: type[DialError], builtin: type[OSError], text: str
+) -> None:
+    with Bridge(Behaviour(dial_code=code)) as bridge, pytest.raises(kind, match=text) as caught:
+        dial(bridge)
+    assert isinstance(caught.value, builtin)
+    assert caught.value.code is code
+    assert caught.value.target == Target.parse(TARGET)
+    assert str(caught.value).startswith("cannot reach db.internal:5432: ")
+
+
+def test_a_target_off_the_bridges_list_is_not_allowed() -> None:
+    with Bridge() as bridge, pytest.raises(exceptions.TargetNotAllowedError, match=r"other\.internal:80"):
+        dial(bridge, target="other.internal:80")
+
+
+@pytest.mark.parametrize("code", [Code.OPENING_EXPIRED, Code.BRIDGE_ERROR, Code.KILLED])
+def test_an_opening_that_is_cut_off_is_a_failed_dial_not_a_cut_tunnel(code: Code) -> None:
+    answer = encode(Frame(FrameType.RESET, generation=1, payload=Reset(code, "the cause").encode()))
+    with Bridge(Behaviour(answer=answer)) as bridge, pytest.raises(DialError, match="the cause") as caught:
+        dial(bridge)
+    assert caught.value.code is code
+    assert "statement" not in str(caught.value)  # none was running
+
+
+def test_a_server_that_speaks_another_version_is_told_apart() -> None:
+    answer = encode(Frame(FrameType.RESET, generation=1, payload=Reset(Code.UNSUPPORTED_VERSION).encode()))
+    with Bridge(Behaviour(answer=answer)) as bridge, pytest.raises(UnsupportedVersionError):
+        dial(bridge)
+
+
+def test_garbage_in_the_servers_stream_is_a_protocol_error() -> None:
+    answer = encode(Frame(FrameType.DATA, generation=1, window=65_536, payload=b"\xff" * 600))
+    with Bridge(Behaviour(answer=answer)) as bridge, pytest.raises(RemoteProtocolError):
+        dial(bridge)
+
+
+def test_a_gateway_that_hangs_up_is_named_with_its_close_code() -> None:
+    def hang_up(peer: Peer) -> None:
+        peer.read_message()
+        peer.send_close(1001, "Going away")
+        peer.read_message()
+
+    with WsServer(hang_up) as server:
+        with pytest.raises(LinkClosedError, match=r"1001 \(Going away\)") as caught:
+            Dialer(server.url, KEY).dial(TARGET, SHORT)
+        assert 1 < len(server.requests) < 20  # it starts over, and backs off
+    assert caught.value.close_code == 1001
+
+
+OVER = encode(Frame(FrameType.ENDED, generation=2, payload=Ended(Code.UNKNOWN_SESSION, 0, 0).encode()))
+
+
+def reset(code: Code) -> str:
+    return encode(Frame(FrameType.RESET, generation=1, payload=Reset(code, "the cause").encode()))
+
+
+@pytest.mark.parametrize(
+    "stumble",
+    [None, reset(Code.RELAY_GONE), reset(Code.DIALER_GONE), reset(Code.UNKNOWN_SESSION), OVER],
+    ids=["hang-up", "relay gone", "dialer gone", "unknown session", "over"],
+)
+def test_a_dial_that_loses_its_session_starts_over_with_a_fresh_nonce(stumble: str | None) -> None:
+    """docs/protocol.md section 5.2: before OPENED there is nothing to resume."""
+    with Bridge(Behaviour(script=echo, stumbles=[stumble, stumble])) as bridge:
+        with dial(bridge) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+        requests = [request.headers for request in bridge.server.requests]
+        assert len({headers["x-emissary-nonce"] for headers in requests}) == 3
+        assert not any("x-emissary-session" in headers for headers in requests)
+
+
+def test_a_session_that_is_lost_again_and_again_is_named_when_the_time_is_up() -> None:
+    with Bridge(Behaviour(answer=reset(Code.RELAY_GONE))) as bridge:
+        with pytest.raises(DialError, match="the cause") as caught:
+            dial(bridge, timeout=2.0)
+        assert 1 < len(bridge.server.requests) < 20
+    assert caught.value.code is Code.RELAY_GONE
+
+
+def test_a_gateway_error_during_the_opening_is_survived() -> None:
+    def stumble(relay: Relay) -> None:
+        relay.gateway_error()
+        relay.echo = True
+
+    with Bridge(Behaviour(script=stumble)) as bridge, dial(bridge) as sock:
+        sock.sendall(b"still here")
+        assert sock.recv(100) == b"still here"

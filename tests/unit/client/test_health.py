@@ -1,0 +1,164 @@
+"""Asking for health: one question, repeated until it is answered, and believed only with a proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from emissary_lib.client.dialer import Dialer
+from emissary_lib.client.health import Health
+from emissary_lib.exceptions import (
+    AuthenticationError,
+    ClosedError,
+    FrameError,
+    LinkClosedError,
+    RemoteProtocolError,
+    ServerProofError,
+)
+from emissary_lib.protocol.auth.headers import DoorHeaders
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.auth.macs import normalise_host, server_mac
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.health import Healthy, Usage
+from emissary_lib.protocol.wire.payloads import Ended, Reset
+from tests.helpers.ws_server import PATIENCE, Peer, WsServer, refusal
+
+KEY = Key(7, bytes(range(32)))
+EXPECTED = Health("0.2.0", 2, (7, 8), Usage(3, 20), Usage(1, 5))
+
+Script = Callable[[Peer, str], list[str]]
+
+
+def healthy(peer: Peer, message: str, *, key: Key = KEY, question: bytes | None = None) -> str:
+    frame = decode(message)
+    assert (frame.type, frame.generation, len(frame.payload)) == (FrameType.HEALTH, 1, 8)
+    door = DoorHeaders.from_headers(peer.request.headers)
+    host = normalise_host(peer.request.headers["host"], scheme_default_port=80)
+    proof = server_mac(key, date=door.date, nonce=door.nonce, host=host)
+    answer = Healthy(question or frame.payload, proof, 2, Usage(3, 20), Usage(1, 5), (7, 8), "0.2.0")
+    return encode(Frame(FrameType.HEALTHY, generation=1, payload=answer.encode()))
+
+
+@contextmanager
+def bridge(*scripts: Script) -> Iterator[Dialer]:
+    """A bridge that plays one script for each message, and says nothing to further ones."""
+    left = list(scripts)
+
+    def serve(peer: Peer) -> None:
+        while (message := peer.read_message()) is not None:
+            for text in left.pop(0)(peer, message) if left else ():
+                peer.send_text(text)
+
+    with WsServer(serve) as server:
+        yield Dialer(server.url, KEY)
+
+
+def answered(peer: Peer, message: str) -> list[str]:
+    return [healthy(peer, message)]
+
+
+def ignored(_peer: Peer, _message: str) -> list[str]:
+    return []
+
+
+def test_the_answer_is_what_the_bridge_says_of_itself() -> None:
+    with bridge(answered) as dialer:
+        assert dialer.health(PATIENCE) == EXPECTED
+
+
+def test_a_question_that_is_lost_is_asked_again() -> None:
+    with bridge(ignored, answered) as dialer:
+        assert dialer.health(PATIENCE) == EXPECTED
+
+
+def test_the_gateway_s_own_error_is_no_answer() -> None:
+    error = '{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}'
+    with bridge(lambda peer, message: [error], answered) as dialer:
+        assert dialer.health(PATIENCE) == EXPECTED
+
+
+def test_the_answer_to_another_question_is_not_taken_for_ours() -> None:
+    def stale_first(peer: Peer, message: str) -> list[str]:
+        return [healthy(peer, message, question=b"another!"), healthy(peer, message)]
+
+    with bridge(stale_first) as dialer:
+        assert dialer.health(PATIENCE) == EXPECTED
+
+
+def test_a_server_that_does_not_know_the_key_is_not_believed() -> None:
+    impostor = Key(7, bytes(32))
+    with bridge(lambda peer, message: [healthy(peer, message, key=impostor)]) as dialer:
+        with pytest.raises(ServerProofError):
+            dialer.health(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "error", "said"),
+    [
+        (
+            FrameType.RESET,
+            Reset(Code.PROTOCOL_ERROR, "HEALTH is not for the dialer to send").encode(),
+            RemoteProtocolError,
+            "it is of an older release",
+        ),
+        (
+            FrameType.RESET,
+            Reset(Code.AUTHENTICATION_FAILED, "the key was withdrawn").encode(),
+            AuthenticationError,
+            "the key was withdrawn",
+        ),
+        (
+            FrameType.ENDED,
+            Ended(Code.UNKNOWN_SESSION, 0, 0, "the bridge knows no such session").encode(),
+            RemoteProtocolError,
+            "the bridge knows no such session",
+        ),
+        (FrameType.HEALTHY, bytes(7), FrameError, "7 bytes of payload"),
+    ],
+)
+def test_another_answer_is_an_error_that_says_which(
+    kind: FrameType, payload: bytes, error: type[Exception], said: str
+) -> None:
+    text = encode(Frame(kind, generation=1, payload=payload))
+    with bridge(lambda peer, message: [text]) as dialer, pytest.raises(error, match=said):
+        dialer.health(PATIENCE)
+
+
+def test_a_bridge_that_says_nothing_runs_into_the_timeout() -> None:
+    with bridge() as dialer, pytest.raises(TimeoutError, match="did not say how it is"):
+        dialer.health(0.3)
+
+
+def test_a_hang_up_is_a_closed_link() -> None:
+    with WsServer(lambda peer: None) as server, pytest.raises(LinkClosedError):
+        Dialer(server.url, KEY).health(PATIENCE)
+
+
+def test_a_wrong_key_is_told_as_when_dialling() -> None:
+    with WsServer(answer=lambda request: refusal(403)) as server:
+        with pytest.raises(AuthenticationError, match="key id 7 is unknown there"):
+            Dialer(server.url, KEY).health(PATIENCE)
+
+
+def test_a_throttled_gateway_is_asked_again() -> None:
+    busy = [refusal(429), refusal(503)]
+
+    def serve(peer: Peer) -> None:
+        message = peer.read_message()
+        assert message is not None
+        peer.send_text(healthy(peer, message))
+        peer.read_message()
+
+    with WsServer(serve, answer=lambda request: busy.pop() if busy else None) as server:
+        assert Dialer(server.url, KEY).health(PATIENCE) == EXPECTED
+        assert len(server.requests) == 3
+
+
+def test_a_closed_dialer_does_not_ask() -> None:
+    with bridge() as dialer:
+        dialer.close()
+        with pytest.raises(ClosedError):
+            dialer.health()

@@ -1,0 +1,204 @@
+"""The dialer's link: what it shows at the door when it comes back (docs/protocol.md section 5.2)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.client.link import ResumeDoor, SocketLink
+from emissary_lib.exceptions import ClockSkewError, GatewayRefusedError, LinkClosedError, LinkRefusedError
+from emissary_lib.protocol.auth.headers import DoorHeaders, ResumeHeaders
+from emissary_lib.protocol.auth.httpdate import http_date
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.auth.macs import normalise_host, resume_mac
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.session.session import Outgoing
+from emissary_lib.transport.deadline import Deadline
+from tests.helpers.ws_server import PATIENCE, Peer, Request, WsServer, refusal
+
+KEY = Key(7, b"0123456789abcdef0123456789abcdef")
+SESSION = "ab" * 32
+TOKEN = bytes(range(32))
+
+
+@dataclass
+class Gateway:
+    """Answers upgrades by a list of statuses, then with 101; echoes messages."""
+
+    statuses: list[int] = field(default_factory=list)
+
+    def answer(self, _request: Request) -> bytes | None:
+        return refusal(self.statuses.pop(0)) if self.statuses else None
+
+    def serve(self, peer: Peer) -> None:
+        while (text := peer.read_message()) is not None:
+            peer.send_text(text)
+
+
+class Stall:
+    """Answers the first upgrade; one that comes back is kept waiting.
+
+    Attributes:
+        entered: Set once there is such a one.
+        leave: Set it to let it go.
+    """
+
+    def __init__(self) -> None:
+        self.entered, self.leave = threading.Event(), threading.Event()
+
+    def __call__(self, request: Request) -> bytes | None:
+        if request.headers["x-emissary-epoch"] != "1":
+            self.entered.set()
+            self.leave.wait(PATIENCE)
+        return None
+
+
+def linked(server: WsServer) -> SocketLink:
+    """A link whose first connection is epoch 1, opened at the same door for simplicity."""
+    door = ResumeDoor(Endpoint(server.url), KEY, SESSION, TOKEN)
+    return SocketLink(door.connect(1, Deadline(PATIENCE)), door)
+
+
+def end(link: SocketLink) -> None:
+    link.close()
+    link.release()
+
+
+def test_bridge_and_peer_are_both_reached_over_the_websocket() -> None:
+    gateway = Gateway()
+    with WsServer(gateway.serve) as server:
+        link = linked(server)
+        for to_bridge in (False, True):
+            link.send(Outgoing(f"{to_bridge}", to_bridge=to_bridge))
+            assert link.recv() == f"{to_bridge}"
+        end(link)
+
+
+def test_each_attempt_is_signed_anew_with_its_epoch_session_and_token() -> None:
+    gateway = Gateway()
+    with WsServer(gateway.serve) as server:
+        link = linked(server)
+        link.reconnect(2, Deadline(PATIENCE))
+        link.reconnect(70_000, Deadline(PATIENCE))
+        link.send(Outgoing("after", to_bridge=False))
+        assert link.recv() == "after"
+        end(link)
+        headers = [request.headers for request in server.requests]
+    shown = [(DoorHeaders.from_headers(each), ResumeHeaders.from_headers(each)) for each in headers]
+    assert [resume for _door, resume in shown] == [
+        ResumeHeaders(SESSION, TOKEN, epoch) for epoch in (1, 2, 70_000)
+    ]
+    assert len({door.nonce for door, _resume in shown}) == 3
+    host = normalise_host(headers[0]["host"], scheme_default_port=80)
+    for door, resume in shown:
+        mac = resume_mac(
+            KEY, date=door.date, nonce=door.nonce, host=host, session=SESSION, epoch=resume.epoch
+        )
+        assert (door.key_id, door.mac) == (KEY.key_id, mac)
+
+
+def test_a_session_that_is_over_is_a_definite_refusal_and_throttling_is_not() -> None:
+    gateway = Gateway()
+    with WsServer(gateway.serve, answer=gateway.answer) as server:
+        link = linked(server)
+        gateway.statuses += [429, 503, 409]
+        for status in (429, 503):
+            with pytest.raises(GatewayRefusedError, match=f"HTTP status {status}"):
+                link.reconnect(2, Deadline(PATIENCE))
+        with pytest.raises(LinkRefusedError, match=r"the session is over: .*HTTP status 409"):
+            link.reconnect(3, Deadline(PATIENCE))
+        end(link)
+
+
+def refused_with(status: int, *, date: str | None = None) -> LinkRefusedError:
+    gateway = Gateway()
+    with WsServer(gateway.serve, answer=lambda request: answers.pop(0)) as server:
+        answers: list[bytes | None] = [None, refusal(status, *([] if date is None else [f"Date: {date}"]))]
+        link = linked(server)
+        with pytest.raises(LinkRefusedError) as caught:
+            link.reconnect(2, Deadline(PATIENCE))
+        end(link)
+    assert caught.value.code is Code.AUTHENTICATION_FAILED
+    return caught.value
+
+
+def test_a_clock_that_is_wrong_is_named_when_a_session_comes_back() -> None:
+    """Symptom: "the session is over: HTTP status 403" (UNKNOWN_SESSION), without cause or advice."""
+    refused = refused_with(403, date=http_date(time.time() - 3600))
+    assert "set the dialer's clock" in str(refused)
+    assert isinstance(refused.__cause__, ClockSkewError)
+
+
+def test_a_key_that_is_not_accepted_any_more_is_named_when_a_session_comes_back() -> None:
+    refused = refused_with(403, date=http_date(time.time()))
+    assert "key id 7 is unknown there" in str(refused)
+    assert "compare EMISSARY_AUTH_KEYS" in str(refused)
+
+
+def test_headers_that_were_lost_on_the_way_are_named_when_a_session_comes_back() -> None:
+    assert "a proxy on the way drops the X-Emissary-* headers" in str(refused_with(401))
+
+
+def test_an_attempt_keeps_its_deadline() -> None:
+    stall = Stall()
+    with WsServer(Gateway().serve, answer=stall) as server:
+        link = linked(server)
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            link.reconnect(2, Deadline(0.2))
+        took = time.monotonic() - began
+        stall.leave.set()
+        end(link)
+    assert stall.entered.is_set()
+    assert took < PATIENCE / 2
+
+
+def test_closing_ends_an_attempt_that_waits_for_the_gateway() -> None:
+    """A tunnel that is over must not wait for the ten seconds that an attempt may take."""
+    stall = Stall()
+    with WsServer(Gateway().serve, answer=stall) as server:
+        link = linked(server)
+        ended: list[type[Exception]] = []
+
+        def attempt() -> None:
+            try:
+                link.reconnect(2, Deadline(60.0))
+            except Exception as exc:
+                ended.append(type(exc))
+
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        assert stall.entered.wait(PATIENCE)
+        began = time.monotonic()
+        link.close()
+        thread.join(PATIENCE)
+        took = time.monotonic() - began
+        stall.leave.set()
+        link.release()
+    assert ended == [TimeoutError]
+    assert took < PATIENCE / 4
+
+
+@pytest.mark.parametrize("how", ["drop", "close"])
+def test_dropping_or_closing_wakes_the_reader(how: str) -> None:
+    gateway = Gateway()
+    with WsServer(gateway.serve) as server:
+        link = linked(server)
+        raised: list[Exception] = []
+
+        def read() -> None:
+            try:
+                link.recv()
+            except LinkClosedError as exc:
+                raised.append(exc)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        getattr(link, how)()
+        reader.join(PATIENCE)
+        assert len(raised) == 1
+        end(link)

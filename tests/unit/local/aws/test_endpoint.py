@@ -1,0 +1,234 @@
+"""Names, errors and authorisation at the endpoint of DynamoDB and Lambda."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import pytest
+from botocore.exceptions import ClientError
+
+from emissary_local.aws.dynamodb.tables import Tables
+from emissary_local.aws.endpoint import AwsFront, function_name
+from emissary_local.aws.secrets.store import SecretStore
+from emissary_local.billing.meter import Meter
+from emissary_local.ports import InvocationResult, InvocationStatus
+from emissary_local.template.template import FunctionSpec
+from tests.unit.local.caller import IDENTITIES, client_of
+
+ARN = "arn:aws:lambda:us-east-1:123456789012:function:worker"
+SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:keys-AbCdEf"
+TABLE = "arn:aws:dynamodb:us-east-1:123456789012:table/"
+
+
+class Invoker:
+    """Answers what it is told to, and keeps what it was asked."""
+
+    def __init__(self, result: InvocationResult) -> None:
+        self.result = result
+        self.asked: list[tuple[str, str, bytes]] = []
+
+    async def invoke(self, function: str, payload: bytes) -> InvocationResult:
+        self.asked.append(("invoke", function, payload))
+        return self.result
+
+    async def enqueue(self, function: str, payload: bytes) -> InvocationResult:
+        self.asked.append(("enqueue", function, payload))
+        return InvocationResult(InvocationStatus.QUEUED)
+
+
+class FakeTables:
+    """Answers every request with an empty object, and keeps it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bytes]] = []
+
+    async def forward(self, target: str, body: bytes) -> tuple[int, bytes]:
+        self.asked.append((target, body))
+        return 200, b"{}"
+
+
+class World:
+    def __init__(self, result: InvocationStatus = InvocationStatus.OK, allowed: bool = True) -> None:
+        self.invoker = Invoker(InvocationResult(result, b'{"answer": 1}'))
+        self.tables = FakeTables()
+        self.meter = Meter()
+        self.decisions: list[tuple[str, str, str]] = []
+        self.url = ""
+        self._allowed = allowed
+
+    def authorize(self, identity: str, action: str, arn: str) -> str | None:
+        self.decisions.append((identity, action, arn))
+        return None if self._allowed else f"{identity} may not {action} on {arn}"
+
+    def client(self, service: str) -> Any:
+        return client_of(self.url, service)
+
+    def run(self, calls: Callable[[World], Any]) -> Any:
+        """Start a front, make ``calls`` in a thread, stop it; returns what they return."""
+
+        async def body() -> Any:
+            spec = FunctionSpec("Worker", "worker", ARN, "a.b", "python3.13", Path(), 3.0, 128, {})
+            front = AwsFront(
+                {"Worker": spec}, invoker=self.invoker, tables=cast(Tables, self.tables), meter=self.meter,
+                credentials=IDENTITIES.by_key.get, authorize=self.authorize,
+                secrets=SecretStore([("keys", SECRET, "first")]),
+            )  # fmt: skip
+            self.url = await front.start()
+            work: Awaitable[Any] = asyncio.to_thread(calls, self)
+            try:
+                return await asyncio.wait_for(work, 20)
+            finally:
+                await front.close()
+
+        return asyncio.run(body())
+
+
+def _code(call: Callable[[], Any]) -> str:
+    with pytest.raises(ClientError) as caught:
+        call()
+    return str(caught.value.response["Error"]["Code"])
+
+
+@pytest.mark.parametrize(
+    "name", ["worker", ARN, ARN + ":$LATEST", "123456789012:function:worker", "worker:$LATEST"]
+)
+def test_function_is_found_by_every_form_of_its_name(name: str) -> None:
+    world = World()
+    answer = world.run(
+        lambda w: w.client("lambda").invoke(FunctionName=name, Payload=b"[1]")["Payload"].read()
+    )
+    assert json.loads(answer) == {"answer": 1}
+    assert world.invoker.asked == [("invoke", "Worker", b"[1]")]
+    assert function_name(name) == "worker"
+
+
+def test_event_invocation_is_queued_with_202() -> None:
+    world = World()
+    answer = world.run(lambda w: w.client("lambda").invoke(FunctionName="worker", InvocationType="Event"))
+    assert answer["StatusCode"] == 202
+    assert world.invoker.asked == [("enqueue", "Worker", b"{}")]
+
+
+@pytest.mark.parametrize("status", [InvocationStatus.FUNCTION_ERROR, InvocationStatus.TIMEOUT])
+def test_failed_function_is_a_200_with_the_error_header(status: InvocationStatus) -> None:
+    answer = World(status).run(lambda w: w.client("lambda").invoke(FunctionName="worker"))
+    assert (answer["StatusCode"], answer["FunctionError"]) == (200, "Unhandled")
+
+
+def test_throttled_invocation_is_a_429() -> None:
+    world = World(InvocationStatus.THROTTLED)
+    code = world.run(lambda w: _code(lambda: w.client("lambda").invoke(FunctionName="worker")))
+    assert code == "TooManyRequestsException"
+
+
+def test_event_over_one_megabyte_is_refused() -> None:
+    payload = json.dumps("x" * 1_048_576).encode()
+    world = World()
+    code = world.run(
+        lambda w: _code(
+            lambda: w.client("lambda").invoke(FunctionName="worker", InvocationType="Event", Payload=payload)
+        )
+    )
+    assert code == "RequestEntityTooLargeException"
+    assert world.invoker.asked == []
+
+
+def test_database_call_is_passed_on_and_metered() -> None:
+    world = World()
+    world.run(lambda w: w.client("dynamodb").put_item(TableName="t", Item={"pk": {"S": "x" * 1500}}))
+    assert [target for target, _ in world.tables.asked] == ["DynamoDB_20120810.PutItem"]
+    assert world.meter.snapshot().write_units == 2.0
+
+
+def test_every_part_of_a_transaction_is_authorised() -> None:
+    world = World()
+    key = {"pk": {"S": "x"}}
+    parts = [
+        {"Put": {"TableName": "a", "Item": key}},
+        {"Delete": {"TableName": "b", "Key": key}},
+        {"Put": {"TableName": "a", "Item": key}},
+    ]
+    world.run(lambda w: w.client("dynamodb").transact_write_items(TransactItems=parts))
+    assert world.decisions == [
+        ("Caller", "dynamodb:PutItem", f"{TABLE}a"),
+        ("Caller", "dynamodb:DeleteItem", f"{TABLE}b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("service", "call", "status", "refused"),
+    [
+        ("dynamodb", "get_item", 400, f"dynamodb:GetItem on {TABLE}t"),
+        ("lambda", "invoke", 403, f"lambda:InvokeFunction on {ARN}"),
+        ("secretsmanager", "get_secret_value", 400, f"secretsmanager:GetSecretValue on {SECRET}"),
+    ],
+)
+def test_call_that_is_not_allowed_goes_nowhere(service: str, call: str, status: int, refused: str) -> None:
+    """Each service has its own form; botocore finds code and message in all of them."""
+    calls: dict[str, dict[str, Any]] = {
+        "get_item": {"TableName": "t", "Key": {"pk": {"S": "x"}}},
+        "invoke": {"FunctionName": "worker"},
+        "get_secret_value": {"SecretId": "keys"},
+    }
+    world = World(allowed=False)
+
+    def denied(w: World) -> Any:
+        with pytest.raises(ClientError) as caught:
+            getattr(w.client(service), call)(**calls[call])
+        return caught.value.response
+
+    answer = world.run(denied)
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert answer["Error"]["Code"] == "AccessDeniedException"
+    assert answer["Error"]["Message"] == f"Caller may not {refused}"
+    assert (world.invoker.asked, world.tables.asked) == ([], [])
+
+
+def test_whoever_may_not_invoke_does_not_learn_which_functions_there_are() -> None:
+    world = World(allowed=False)
+    assert world.run(lambda w: _code(lambda: w.client("lambda").invoke(FunctionName="nobody"))) == (
+        "AccessDeniedException"
+    )
+
+
+def test_partiql_whose_permissions_nobody_evaluates_is_refused() -> None:
+    world = World()
+    code = world.run(
+        lambda w: _code(lambda: w.client("dynamodb").execute_statement(Statement="SELECT * FROM t"))
+    )
+    assert code == "UnknownOperationException"
+    assert (world.decisions, world.tables.asked) == ([], [])
+
+
+def test_secret_is_read_and_replaced() -> None:
+    def calls(w: World) -> list[Any]:
+        client = w.client("secretsmanager")
+        first = client.get_secret_value(SecretId="keys")["SecretString"]
+        client.put_secret_value(SecretId=SECRET, SecretString="second")
+        now = client.get_secret_value(SecretId=SECRET)["SecretString"]
+        before = client.get_secret_value(SecretId=SECRET, VersionStage="AWSPREVIOUS")["SecretString"]
+        return [first, now, before, _code(lambda: client.get_secret_value(SecretId="others"))]
+
+    world = World()
+    assert world.run(calls) == ["first", "second", "first", "ResourceNotFoundException"]
+    assert world.decisions[0] == ("Caller", "secretsmanager:GetSecretValue", SECRET)
+
+
+def test_unsigned_call_is_refused() -> None:
+    def calls(w: World) -> int:
+        connection = http.client.HTTPConnection(urlsplit(w.url).netloc, timeout=5)
+        try:
+            connection.request("POST", "/2015-03-31/functions/worker/invocations", b"{}")
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    world = World()
+    assert world.run(calls) == 403
+    assert world.invoker.asked == []

@@ -1,0 +1,180 @@
+"""Faults at the endpoint of DynamoDB and Lambda, as an SDK meets them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from botocore.exceptions import ClientError, ConnectionClosedError
+
+from emissary_local.aws.dynamodb.stale_reads import EarlierItems
+from emissary_local.aws.dynamodb.tables import Tables
+from emissary_local.aws.endpoint import AwsFront
+from emissary_local.billing.meter import Meter
+from emissary_local.faults import FaultEngine, Faults, Site
+from emissary_local.ports import InvocationResult, InvocationStatus
+from emissary_local.template.template import FunctionSpec, TableSpec
+from tests.unit.local.caller import IDENTITIES, client_of
+
+TABLE = TableSpec("T", "t", {"KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}]}, None)
+KEY = {"pk": {"S": "a"}}
+
+
+class Store:
+    """One item: PutItem replaces it, GetItem reads it. ``refuse`` makes every write fail its condition."""
+
+    def __init__(self) -> None:
+        self.item: dict[str, Any] | None = None
+        self.writes = 0
+        self.refuse = False
+
+    async def forward(self, target: str, body: bytes) -> tuple[int, bytes]:
+        asked = json.loads(body)
+        if target.endswith(".PutItem"):
+            if self.refuse:
+                return 400, b'{"__type":"ConditionalCheckFailedException","message":"no"}'
+            self.writes += 1
+            self.item = asked["Item"]
+            return 200, b"{}"
+        return 200, json.dumps({"Item": self.item} if self.item else {}).encode()
+
+
+class Invoker:
+    def __init__(self) -> None:
+        self.ran = 0
+
+    async def invoke(self, function: str, payload: bytes) -> InvocationResult:
+        self.ran += 1
+        return InvocationResult(InvocationStatus.OK, b"{}")
+
+    async def enqueue(self, function: str, payload: bytes) -> InvocationResult:
+        self.ran += 1
+        return InvocationResult(InvocationStatus.QUEUED)
+
+
+class World:
+    def __init__(self, faults: Faults) -> None:
+        self.faults = FaultEngine(faults)
+        self.store, self.invoker = Store(), Invoker()
+        self.url = ""
+
+    def client(self, service: str, attempts: int = 1) -> Any:
+        return client_of(self.url, service, attempts=attempts, connect_timeout=2, read_timeout=3)
+
+    def put(self, database: Any, number: int) -> str:
+        """Write; how it ended."""
+        try:
+            database.put_item(TableName="t", Item={**KEY, "n": {"N": str(number)}})
+        except ClientError as exc:
+            return str(exc.response["Error"]["Code"])
+        except ConnectionClosedError:
+            return "reset"
+        return "done"
+
+    def run(self, calls: Callable[[World], None]) -> None:
+        async def body() -> None:
+            spec = FunctionSpec("Worker", "worker", "arn", "a.b", "python3.13", Path(), 3.0, 128, {})
+            front = AwsFront(
+                {"Worker": spec}, invoker=self.invoker, tables=cast(Tables, self.store), meter=Meter(),
+                credentials=IDENTITIES.by_key.get, faults=self.faults,
+                earlier=EarlierItems([TABLE], self.store),
+            )  # fmt: skip
+            self.url = await front.start()
+            try:
+                await asyncio.wait_for(asyncio.to_thread(calls, self), 20)
+            finally:
+                await front.close()
+
+        asyncio.run(body())
+
+
+def test_a_lost_write_is_done_and_its_answer_is_an_error_or_a_reset() -> None:
+    def calls(w: World) -> None:
+        database = w.client("dynamodb")
+        seen = {w.put(database, number) for number in range(10)}
+        database.close()
+        assert seen == {"InternalServerError", "reset"}
+        assert w.store.writes == 10
+        assert w.faults.met == {"lost_write": 10}
+
+    World(Faults(seed=1, lost_write=1.0)).run(calls)
+
+
+def test_the_sdk_repeats_a_lost_write() -> None:
+    def calls(w: World) -> None:
+        database = w.client("dynamodb", attempts=6)
+        assert w.put(database, 1) == "done"
+        database.close()
+        assert w.store.writes == 1 + w.faults.met["lost_write"] > 1
+
+    seed = next(  # the first one whose first decision is a lost write
+        seed
+        for seed in range(20)
+        if FaultEngine(Faults(seed, lost_write=0.5)).dice(Site.DATABASE).strikes("lost_write")
+    )
+    World(Faults(seed=seed, lost_write=0.5)).run(calls)
+
+
+def test_a_write_that_was_refused_loses_no_answer() -> None:
+    def calls(w: World) -> None:
+        w.store.refuse = True
+        database = w.client("dynamodb")
+        assert w.put(database, 1) == "ConditionalCheckFailedException"
+        database.close()
+        assert w.faults.met == {}
+
+    World(Faults(lost_write=1.0)).run(calls)
+
+
+def test_a_failed_call_does_nothing() -> None:
+    def calls(w: World) -> None:
+        database = w.client("dynamodb")
+        assert w.put(database, 1) == "InternalServerError"
+        database.close()
+        assert w.store.writes == 0
+        assert w.faults.met == {"database_500": 1}
+
+    World(Faults(database_500=1.0)).run(calls)
+
+
+def test_only_a_read_that_is_not_consistent_is_stale() -> None:
+    def calls(w: World) -> None:
+        database = w.client("dynamodb")
+        try:
+            assert w.put(database, 1) == "done"
+            assert database.get_item(TableName="t", Key=KEY)["Item"]["n"] == {"N": "1"}
+            assert w.faults.met == {}
+            assert w.put(database, 2) == "done"
+            assert database.get_item(TableName="t", Key=KEY)["Item"]["n"] == {"N": "1"}
+            assert w.faults.met == {"stale_read": 1}
+            fresh = database.get_item(TableName="t", Key=KEY, ConsistentRead=True)
+            assert fresh["Item"]["n"] == {"N": "2"}
+            assert w.faults.met == {"stale_read": 1}
+        finally:
+            database.close()
+
+    World(Faults(stale_read=1.0, stale_seconds=60.0)).run(calls)
+
+
+@pytest.mark.parametrize("kind", ["Event", "RequestResponse"])
+@pytest.mark.parametrize(
+    ("fault", "code"), [("invoke_429", "TooManyRequestsException"), ("invoke_500", "ServiceException")]
+)
+def test_a_failed_invoke_may_have_taken_effect_unless_it_was_refused(
+    kind: str, fault: str, code: str
+) -> None:
+    def calls(w: World) -> None:
+        service = w.client("lambda")
+        for _ in range(12):
+            with pytest.raises(ClientError) as caught:
+                service.invoke(FunctionName="worker", InvocationType=kind, Payload=b"{}")
+            assert caught.value.response["Error"]["Code"] == code
+        service.close()
+        assert w.faults.met == {fault: 12}
+        assert w.invoker.ran == 0 if fault == "invoke_429" else 0 < w.invoker.ran < 12
+
+    World(Faults(**{fault: 1.0})).run(calls)

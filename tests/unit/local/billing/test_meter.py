@@ -1,0 +1,129 @@
+"""meter: what is counted is what AWS's pricing pages say is billed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from emissary_local.billing.meter import Meter, MeterSnapshot, message_units
+from emissary_local.billing.prices import US_EAST_1
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("size", "units"), [(0, 1), (1, 1), (32_768, 1), (32_769, 2), (33 * 1024, 2), (126_000, 4), (131_072, 4)]
+)
+def test_a_message_is_billed_in_steps_of_32_kb(size: int, units: int) -> None:
+    """API Gateway pricing's own example: 33 KB is two messages."""
+    assert message_units(size) == units
+
+
+def test_connection_time_counts_closed_and_open_connections() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    meter.opened("a")
+    meter.opened("b")
+    clock.now += 30
+    meter.closed("a")
+    meter.closed("a")
+    clock.now += 60
+    assert meter.snapshot().connection_seconds == pytest.approx(30 + 90)
+
+
+def test_lambda_time_is_rounded_up_to_milliseconds_and_weighed_by_memory() -> None:
+    meter = Meter()
+    meter.invocation("Default", 0.0101, 512)
+    meter.invocation("Default", 0.011, 512)
+    meter.invocation("Relay", 2.0, 256)
+    snapshot = meter.snapshot()
+    assert snapshot.invocations == {"Default": 2, "Relay": 1}
+    assert snapshot.gb_seconds == pytest.approx({"Default": 0.022 / 2, "Relay": 0.5})
+
+
+def item(size: int) -> dict[str, object]:
+    """An item whose JSON is exactly ``size`` bytes."""
+    empty = {"pk": {"S": ""}}
+    return {"pk": {"S": "x" * (size - len(json.dumps(empty)))}}
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_", "response", "write", "read"),
+    [
+        ("PutItem", {"Item": item(500)}, {}, 1, 0),
+        ("PutItem", {"Item": item(1500)}, {}, 2, 0),
+        ("DeleteItem", {"Key": {}}, {}, 1, 0),
+        ("TransactWriteItems", {"TransactItems": [{"Put": item(100)}, {"Put": item(1500)}]}, {}, 2 + 4, 0),
+        ("BatchWriteItem", {"RequestItems": {"t": [{"PutRequest": item(10)}] * 3}}, {}, 3, 0),
+        ("GetItem", {"ConsistentRead": True}, {"Item": item(100)}, 0, 1),
+        ("GetItem", {}, {"Item": item(100)}, 0, 0.5),
+        ("GetItem", {"ConsistentRead": True}, {"Item": item(4097)}, 0, 2),
+        ("GetItem", {"ConsistentRead": True}, {}, 0, 1),
+        ("TransactGetItems", {}, {"Responses": [{"Item": item(10)}, {"Item": item(10)}]}, 0, 4),
+        (
+            "BatchGetItem",
+            {"RequestItems": {"t": {"Keys": [{}, {}, {}], "ConsistentRead": True}, "u": {"Keys": [{}]}}},
+            {"Responses": {"t": [item(10), item(5000)]}},
+            0,
+            1 + 2 + 1 + 0.5,
+        ),
+        ("CreateTable", {}, {}, 0, 0),
+    ],
+)
+def test_dynamodb_request_units(
+    operation: str, request_: object, response: object, write: float, read: float
+) -> None:
+    meter = Meter()
+    meter.dynamodb(operation, json.dumps(request_).encode(), json.dumps(response).encode())
+    assert (meter.snapshot().write_units, meter.snapshot().read_units) == (write, read)
+
+
+def busy() -> MeterSnapshot:
+    clock = Clock()
+    meter = Meter(clock)
+    meter.connect(accepted=True)
+    meter.connect(accepted=False)
+    meter.opened("a")
+    meter.message_in(126_000)
+    meter.message_out(10)
+    meter.callback("POST", posted=True)
+    meter.callback("DELETE")
+    meter.invocation("Default", 1.0, 1024)
+    meter.dynamodb("PutItem", b"{}")
+    clock.now += 60
+    return meter.snapshot()
+
+
+def test_the_cost_is_the_sum_of_counts_times_prices() -> None:
+    # 2 connects + 4 units in + 1 out + 1 for the DELETE = 8 message units, one minute, one request, ...
+    expected = (8 * 1.00 + 1 * 0.25 + 1 * 0.20 + 1 * 0.625) / 1e6 + 0.0000166667
+    assert busy().cost() == pytest.approx(expected)
+
+
+def test_an_empty_run_costs_nothing() -> None:
+    assert Meter().snapshot().cost() == 0.0
+
+
+def test_a_snapshot_survives_json() -> None:
+    assert MeterSnapshot.from_json(busy().to_json()) == busy()
+
+
+def test_the_difference_of_two_snapshots_is_what_happened_between() -> None:
+    twice = busy()
+    assert (twice - twice).cost() == 0.0
+    assert (twice - MeterSnapshot()).cost() == pytest.approx(twice.cost())
+
+
+def test_the_bill_names_its_date_and_ends_with_the_total() -> None:
+    lines = busy().bill().splitlines()
+    assert US_EAST_1.as_of in lines[0]
+    assert "us-east-1" in lines[0]
+    assert any("Default: 1 requests, 1.0000 GB-seconds" in line for line in lines)
+    assert lines[-1].split() == ["total", "$", f"{busy().cost():.8f}"]

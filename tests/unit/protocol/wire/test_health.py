@@ -1,0 +1,48 @@
+"""HEALTHY's payload (docs/protocol.md section 3.6)."""
+
+from __future__ import annotations
+
+import pytest
+
+from emissary_lib.protocol.errors import FrameError
+from emissary_lib.protocol.wire.health import Healthy, Usage
+
+PROOF = bytes(range(32))
+HEALTHY = Healthy(b"question", PROOF, 2, Usage(3, 20), Usage(1, 5), (1, 4_294_967_295), "0.2.0")
+GOLDEN = bytes.fromhex(
+    "7175657374696f6e" + PROOF.hex() + "02"
+    "00000003 00000014 00000001 00000005"
+    "0002 00000001 ffffffff"
+    "05 302e322e30"
+)  # fmt: skip
+
+
+def test_it_is_these_bytes() -> None:
+    assert HEALTHY.encode() == GOLDEN
+    assert Healthy.decode(GOLDEN) == HEALTHY
+
+
+def test_cut_anywhere_it_is_refused() -> None:
+    for cut in range(len(GOLDEN)):
+        with pytest.raises(FrameError, match=f"HEALTHY: {cut} bytes of payload"):
+            Healthy.decode(GOLDEN[:cut])
+
+
+def test_bytes_of_a_later_version_are_ignored() -> None:
+    assert Healthy.decode(GOLDEN + b"later") == HEALTHY
+
+
+def test_no_repr_shows_the_proof() -> None:
+    assert "proof" not in repr(HEALTHY)
+
+
+@pytest.mark.parametrize(
+    ("usage", "reached"), [(Usage(), False), (Usage(4, 5), False), (Usage(5, 5), True), (Usage(6, 5), True)]
+)
+def test_a_limit_is_reached_when_nobody_else_gets_in(usage: Usage, reached: bool) -> None:
+    assert usage.reached is reached
+
+
+def test_a_long_version_is_cut() -> None:
+    long = Healthy(b"question", PROOF, 2, Usage(), Usage(), (), "v" * 300)
+    assert Healthy.decode(long.encode()).server_version == "v" * 255

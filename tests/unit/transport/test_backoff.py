@@ -1,0 +1,19 @@
+"""The waits between attempts (docs/protocol.md section 5.2)."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from emissary_lib.transport.backoff import back_off
+
+
+@pytest.mark.parametrize(("drawn", "factor"), [(0.0, 0.5), (0.5, 1.0), (1.0, 1.5)])
+def test_a_wait_doubles_up_to_the_longest_and_is_drawn_around_that(drawn: float, factor: float) -> None:
+    waits = list(itertools.islice(back_off(lambda: drawn), 7))
+    assert waits == pytest.approx([factor * wait for wait in (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0)])
+
+
+def test_two_that_were_cut_off_together_do_not_come_back_together() -> None:
+    assert len({next(back_off()) for _ in range(10)}) == 10

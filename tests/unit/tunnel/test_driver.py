@@ -1,0 +1,372 @@
+"""The driver of a session: two real tunnels back to back, and one with a link that the test plays."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.session.events import Aborted, Finished
+from emissary_lib.protocol.session.session import Outgoing
+from emissary_lib.protocol.session.states import Side
+from emissary_lib.protocol.wire.frames import FrameType
+from emissary_lib.protocol.wire.payloads import Ended, Reset
+from emissary_lib.transport.memory import Faults
+from emissary_lib.tunnel.driver import Tunnel
+from emissary_lib.tunnel.loopback import reset, tcp_pair
+from emissary_lib.tunnel.shutdown import Parting
+from tests.helpers.tunnels import (
+    CAPACITY,
+    USERS,
+    FakeLink,
+    Running,
+    back_to_back,
+    read_to_end,
+    send_all,
+    session_of,
+    wait_until,
+)
+from tests.helpers.ws_server import PATIENCE, noise
+
+
+@pytest.fixture(autouse=True)
+def closed_users() -> Iterator[None]:
+    yield
+    while USERS:
+        USERS.pop().close()
+
+
+# -- bytes --------------------------------------------------------------------------------------
+
+
+def test_bytes_cross_both_ways_at_once_and_each_direction_ends_on_its_own() -> None:
+    up, down = noise(1_000_000), noise(1_000_000)
+    with back_to_back() as (dialer, relay):
+        pairs = ((dialer.user, up), (relay.user, down))
+        senders = [threading.Thread(target=send_all, args=pair) for pair in pairs]
+        for sender in senders:
+            sender.start()
+        got: list[bytes] = []
+        reader = threading.Thread(target=lambda: got.append(read_to_end(relay.user)))
+        reader.start()
+        assert read_to_end(dialer.user) == down
+        for thread in (*senders, reader):
+            thread.join(PATIENCE)
+        assert got == [up]
+        dialer.join()
+        relay.join()
+        assert dialer.events == relay.events == [Finished(Code.OK)] or isinstance(dialer.events[-1], Finished)
+        assert dialer.aborted is None and relay.aborted is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bytes_survive_reordering_and_duplication(seed: int) -> None:
+    data = noise(600_000)
+    with back_to_back(Faults(duplication=0.2, delay=0.4), seed=seed) as (dialer, relay):
+        sender = threading.Thread(target=send_all, args=(dialer.user, data))
+        sender.start()
+        assert read_to_end(relay.user) == data
+        sender.join(PATIENCE)
+
+
+def test_a_reader_that_stops_shuts_the_window_and_a_blocked_tunnel_is_idle() -> None:
+    with back_to_back() as (dialer, relay):
+        dialer.user.settimeout(0.2)
+        data = bytes(65_536)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while True:
+                sent += dialer.user.send(data)
+        for running in (dialer, relay):
+            assert all(size <= CAPACITY for size in running.session.buffered)
+        before = time.process_time_ns()
+        threading.Event().wait(0.3)
+        burnt = time.process_time_ns() - before
+        assert burnt < 0.15e9, f"a blocked tunnel burns the processor: {burnt / 1e9:.2f} s in 0.3 s"
+        received = 0
+        while received < sent:
+            received += len(relay.user.recv(65_536))
+        assert received == sent
+
+
+# -- the end ------------------------------------------------------------------------------------
+
+
+def test_a_reset_socket_resets_the_other_end_and_is_never_an_end_of_file() -> None:
+    with back_to_back() as (dialer, relay):
+        relay.user.sendall(b"half an ans")
+        assert dialer.user.recv(100) == b"half an ans"
+        reset(relay.user)
+        with pytest.raises(ConnectionResetError):
+            dialer.user.recv(100)
+        dialer.join()
+        assert dialer.aborted and dialer.aborted.code is Code.TARGET_RESET
+
+
+def test_a_reset_comes_after_every_byte_though_the_reader_is_slow() -> None:
+    link = FakeLink()
+    dialer = Running(session_of(Side.CLIENT, capacity=8 << 20), link)
+    data = noise(4 << 20)
+    for at in range(0, len(data), 65_536):
+        link.give(FrameType.DATA, data[at : at + 65_536], offset=at)
+    link.give(FrameType.RESET, Reset(Code.TARGET_RESET, "gone").encode())
+    link.give(FrameType.ENDED, Ended(Code.TARGET_RESET, 0, len(data)).encode())
+    wait_until(lambda: dialer.aborted is not None, "the reset arrives")
+    received = bytearray()
+    with pytest.raises(ConnectionResetError):
+        while piece := dialer.user.recv(16_384):
+            received += piece
+            threading.Event().wait(0.002)  # slow enough for the tunnel to be far ahead
+    assert bytes(received) == data
+    dialer.user.close()
+    dialer.join()
+
+
+def test_a_reset_tunnel_ends_when_the_user_closes_without_reading() -> None:
+    link = FakeLink()
+    dialer = Running(session_of(Side.CLIENT, capacity=8 << 20), link)
+    for at in range(0, 4 << 20, 65_536):
+        link.give(FrameType.DATA, bytes(65_536), offset=at)
+    link.give(FrameType.RESET, Reset(Code.TARGET_RESET, "gone").encode())
+    wait_until(lambda: dialer.aborted is not None, "the reset arrives")
+    dialer.user.close()
+    dialer.join()
+    assert link.released
+
+
+def test_a_target_that_does_not_read_does_not_hold_the_relay_beyond_its_time() -> None:
+    link = FakeLink()
+    relay = Running(session_of(Side.RELAY, capacity=8 << 20), link, parting=Parting(time.monotonic() + 0.5))
+    for at in range(0, 8 << 20, 65_536):
+        link.give(FrameType.DATA, bytes(65_536), offset=at)
+    link.give(FrameType.RESET, Reset(Code.DIALER_RESET, "gone").encode())
+    relay.thread.join(3)
+    alive = relay.thread.is_alive()
+    relay.user.close()
+    relay.join()
+    assert not alive
+
+
+def test_at_the_time_limit_the_target_is_let_go_of_though_the_bridge_confirms_nothing() -> None:
+    link, ends_at = FakeLink(answers_end=False), time.monotonic() + 0.2
+    relay = Running(session_of(Side.RELAY, life=0.2), link, parting=Parting(ends_at, ends_at + 1.0))
+    with pytest.raises(ConnectionResetError):
+        relay.user.recv(1)
+    assert time.monotonic() < ends_at + 1.0
+    assert relay.thread.is_alive()  # it is still telling the bridge
+    relay.join()
+    assert time.monotonic() < ends_at + 4.0  # END would be repeated for five seconds
+
+
+def test_a_target_is_let_go_of_before_the_bridge_has_confirmed_the_dialers_reset() -> None:
+    link = FakeLink(answers_end=False)
+    relay = Running(
+        session_of(Side.RELAY), link, parting=Parting(time.monotonic() + 60, time.monotonic() + 60)
+    )
+    link.give(FrameType.DATA, b"the last words", offset=0)
+    link.give(FrameType.RESET, Reset(Code.DIALER_RESET, "gone").encode())
+    assert relay.user.recv(100) == b"the last words"
+    with pytest.raises(ConnectionResetError):
+        relay.user.recv(1)
+    assert relay.thread.is_alive()
+    link.give(FrameType.ENDED, Ended(Code.DIALER_RESET, 0, 0).encode())
+    relay.join()
+
+
+def test_a_user_who_resets_is_noticed_though_nothing_more_fits_into_the_tunnel() -> None:
+    link = FakeLink()
+    dialer = Running(session_of(Side.CLIENT), link)
+    dialer.user.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            dialer.user.send(bytes(65_536))
+    wait_until(lambda: not dialer.session.send_room, "nothing more fits")
+    reset(dialer.user)
+    wait_until(lambda: dialer.aborted is not None, "the reset is noticed")
+    assert dialer.aborted and dialer.aborted.code is Code.DIALER_RESET
+    dialer.join()
+
+
+def test_the_time_limit_cuts_an_open_tunnel_off() -> None:
+    link = FakeLink()
+    relay = Running(session_of(Side.RELAY, life=0.1), link, parting=Parting(time.monotonic() + 0.1))
+    with pytest.raises(ConnectionResetError):
+        relay.user.recv(1)
+    relay.join()
+    assert relay.aborted == Aborted(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE])
+
+
+def test_a_lost_link_that_is_refused_for_good_is_a_reset_with_its_cause() -> None:
+    link = FakeLink()
+    dialer = Running(session_of(Side.CLIENT), link)
+    link.hang_up()
+    with pytest.raises(ConnectionResetError):
+        dialer.user.recv(1)
+    dialer.join()
+    assert dialer.aborted == Aborted(Code.UNKNOWN_SESSION, "HTTP status 409")
+
+
+def test_a_link_that_fails_in_an_unforeseen_way_is_a_reset_too() -> None:
+    class Broken(FakeLink):
+        def recv(self) -> str:
+            raise ZeroDivisionError("a bug")
+
+    reported: list[object] = []
+    hook, threading.excepthook = threading.excepthook, reported.append
+    try:
+        dialer = Running(session_of(Side.CLIENT), Broken())
+        with pytest.raises(ConnectionResetError):
+            dialer.user.recv(1)
+        dialer.join()
+    finally:
+        threading.excepthook = hook
+    assert dialer.aborted and "ZeroDivisionError" in dialer.aborted.reason
+    assert reported  # and the bug is not hidden
+
+
+def test_a_driver_that_fails_resets_its_socket() -> None:
+    class Broken(FakeLink):
+        def send(self, message: Outgoing) -> None:
+            raise ZeroDivisionError("a bug")
+
+    reported: list[object] = []
+    hook, threading.excepthook = threading.excepthook, reported.append
+    link = Broken()
+    try:
+        dialer = Running(session_of(Side.CLIENT), link)
+        dialer.user.sendall(b"x")
+        with pytest.raises(ConnectionResetError):
+            dialer.user.recv(1)
+        dialer.join()
+    finally:
+        threading.excepthook = hook
+    assert reported and link.released
+
+
+def test_a_socket_that_the_user_closes_half_way_is_a_reset_for_the_peer() -> None:
+    link = FakeLink()
+    dialer = Running(session_of(Side.CLIENT), link)
+    link.give(FrameType.DATA, b"unread")
+    select.select([dialer.user], [], [], PATIENCE)
+    dialer.user.close()  # with unread bytes: the kernel resets
+    dialer.join()
+    resets = [Reset.decode(frame.payload) for frame in link.sent if frame.type is FrameType.RESET]
+    assert [r.code for r in resets] == [Code.DIALER_RESET]
+
+
+def test_bytes_of_a_closed_socket_still_go_out() -> None:
+    data = noise(300_000)
+    with back_to_back() as (dialer, relay):
+        sender = threading.Thread(target=send_all, args=(dialer.user, data), kwargs={"close": True})
+        sender.start()
+        assert read_to_end(relay.user) == data
+        sender.join(PATIENCE)
+        relay.user.close()
+        dialer.join()
+        relay.join()
+        assert dialer.aborted is None
+
+
+def test_abort_from_another_thread_wakes_a_tunnel_that_waits() -> None:
+    link = FakeLink()
+    dialer = Running(session_of(Side.CLIENT), link)
+    dialer.tunnel.abort(Code.KILLED, "enough")
+    with pytest.raises(ConnectionResetError):
+        dialer.user.recv(1)
+    dialer.join()
+    assert dialer.aborted == Aborted(Code.KILLED, "enough")
+    dialer.tunnel.wake()  # nobody is there any more; nothing happens
+    dialer.tunnel.message_refused()
+
+
+def test_an_end_that_nobody_confirms_does_not_keep_the_tunnel() -> None:
+    link = FakeLink(answers_end=False)
+    dialer = Running(session_of(Side.CLIENT), link)
+    began = time.monotonic()
+    dialer.tunnel.abort(Code.KILLED, "enough")
+    dialer.join()
+    assert 4 < time.monotonic() - began < 7  # docs/protocol.md section 6: at most 5 s
+    assert sum(frame.type is FrameType.END for frame in link.sent) >= 4
+
+
+def test_unread_bytes_and_unacknowledged_ones_are_not_idle() -> None:
+    link = FakeLink()
+    ours, user = tcp_pair()
+    session = session_of(Side.CLIENT)
+    tunnel = Tunnel(session, link, ours)
+    before = tunnel.idle
+    assert before
+    user.sendall(b"x")
+    select.select([ours], [], [], PATIENCE)
+    assert not tunnel.idle  # the program may exit right now: nobody has even read it yet
+    thread = threading.Thread(target=tunnel.run)
+    thread.start()
+    wait_until(lambda: any(frame.payload == b"x" for frame in link.sent), "the byte is sent")
+    assert not tunnel.idle
+    link.give(FrameType.ACK, ack=1)
+    wait_until(lambda: tunnel.idle, "the acknowledgement arrives")
+    reset(user)
+    thread.join(PATIENCE)
+    assert tunnel.idle
+
+
+def test_leaving_passes_on_what_was_written_and_then_the_end_of_the_stream() -> None:
+    data = noise(200_000)
+    with back_to_back() as (dialer, relay):
+        sent = threading.Thread(target=dialer.user.sendall, args=(data,))
+        sent.start()
+        got: list[bytes] = []
+        reader = threading.Thread(target=lambda: got.append(read_to_end(relay.user)))
+        reader.start()
+        sent.join(PATIENCE)
+        dialer.tunnel.leave()
+        reader.join(PATIENCE)
+        assert got == [data]
+
+
+def test_what_has_not_arrived_is_counted_in_the_session_and_in_the_kernel() -> None:
+    link = FakeLink()
+    dialer = Running(session_of(Side.CLIENT), link)
+    written = CAPACITY + 30_000  # more than the session holds; nobody acknowledges any of it
+    dialer.user.sendall(bytes(written))
+    wait_until(lambda: dialer.tunnel.unarrived == written, "all of it counts")
+    wait_until(lambda: dialer.session.counters.bytes_sent == CAPACITY, "what fits is sent")
+    link.give(FrameType.ACK, ack=CAPACITY)
+    wait_until(lambda: dialer.tunnel.unarrived == written - CAPACITY, "what was acknowledged does not")
+    reset(dialer.user)
+    dialer.join()
+    assert dialer.tunnel.unarrived == 0
+
+
+def test_nothing_is_left_when_a_tunnel_cannot_start_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = FakeLink()
+    ours, user = tcp_pair()
+    user.settimeout(PATIENCE)
+    tunnel = Tunnel(session_of(Side.CLIENT), link, ours)
+
+    def refuse(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            tunnel.run()
+    with pytest.raises(ConnectionResetError):
+        user.recv(1)
+    user.close()
+    assert link.released
+
+
+def test_the_socket_error_that_the_kernel_reports_names_the_reason() -> None:
+    link = FakeLink()
+    relay = Running(session_of(Side.RELAY), link)
+    reset(relay.user)
+    relay.join()
+    assert relay.aborted == Aborted(Code.TARGET_RESET, os.strerror(errno.ECONNRESET))

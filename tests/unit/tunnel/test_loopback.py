@@ -1,0 +1,76 @@
+"""A pair of loopback sockets, and resets that lose nothing."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.loopback import reset, reset_when_taken, tcp_pair, unread
+
+PATIENCE = 10.0
+
+
+def test_a_pair_is_connected_with_no_delay_and_blocking() -> None:
+    near, far = tcp_pair()
+    with near, far:
+        near.sendall(b"there")
+        far.sendall(b"back")
+        assert (far.recv(10), near.recv(10)) == (b"there", b"back")
+        for sock in (near, far):
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.gettimeout() is None
+            assert sock.getsockname()[0] == sock.getpeername()[0] == "127.0.0.1"
+
+
+def test_reset_is_seen_as_one_and_never_raises() -> None:
+    near, far = tcp_pair()
+    with far:
+        reset(near)
+        reset(near)
+        with pytest.raises(ConnectionResetError):
+            far.recv(1)
+
+
+def test_a_reset_when_taken_loses_no_byte() -> None:
+    near, far = tcp_pair()
+    near.settimeout(0.2)
+    sent = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            sent += near.send(bytes(65_536))
+    thread = threading.Thread(target=reset_when_taken, args=(near, Deadline(PATIENCE)))
+    thread.start()
+    received = 0
+    with far, pytest.raises(ConnectionResetError):
+        while data := far.recv(65_536):
+            received += len(data)
+    thread.join(PATIENCE)
+    assert received == sent
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_it_waits_for_a_reader_no_longer_than_the_deadline_or_the_readers_life(closed: bool) -> None:
+    near, far = tcp_pair()
+    near.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        while True:
+            near.send(bytes(65_536))
+    if closed:
+        far.close()
+    began = time.monotonic()
+    reset_when_taken(near, Deadline(0.2 if not closed else PATIENCE))
+    assert time.monotonic() - began < 2
+    far.close()
+
+
+def test_what_was_not_read_is_counted_and_a_closed_socket_has_nothing() -> None:
+    near, far = tcp_pair()
+    with near, far:
+        far.sendall(b"12345")
+        assert near.recv(1) == b"1"
+        assert unread(near) == 4
+    assert unread(near) == 0

@@ -1,0 +1,350 @@
+"""How a tunnel replaces its link: at once, then ever more rarely, until it may not any more."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from emissary_lib.exceptions import (
+    GatewayRefusedError,
+    GatewayUnreachableError,
+    LinkClosedError,
+    LinkRefusedError,
+    TransportError,
+)
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, BACK_OFF, GRACE
+from emissary_lib.protocol.session.events import Aborted, Event, Finished, LinkDead, PeerMoved
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.session import Outgoing, Session, SessionConfig
+from emissary_lib.protocol.session.states import Side
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.payloads import End, Ended, Opened, Resumed
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.memory import MemoryTransport, linked_pair
+from emissary_lib.tunnel.driver import Tunnel
+from emissary_lib.tunnel.loopback import tcp_pair
+from tests.helpers.tunnels import wait_until
+from tests.helpers.ws_server import PATIENCE
+
+BOTH = pytest.mark.parametrize("side", [Side.CLIENT, Side.RELAY], ids=["client", "relay"])
+DOWN = GatewayUnreachableError("no answer")
+
+#: What becomes of an attempt: raised, or ``None`` for a new connection.
+Outcome = Exception | None
+
+
+def session_of(side: Side, *, grace: float = GRACE, keepalive: KeepaliveTimes | None = None) -> Session:
+    opened = Opened(Code.OK, 0, 0, bytes(32)) if side is Side.RELAY else None
+    config = SessionConfig(opened=opened, grace=grace, keepalive=keepalive, peer_epoch=1)
+    session = Session(side, config, now=time.monotonic())
+    session.established()
+    return session
+
+
+class CutLink:
+    """A link that the test cuts, and that comes back as the test says; then the test plays the other end.
+
+    Attributes:
+        epochs: Of the attempts, in order.
+        allowed: Seconds that each attempt was given.
+        dropped: Whether the tunnel dropped a connection.
+        attempted: Called in each attempt.
+    """
+
+    def __init__(self, side: Side, outcomes: list[Outcome], *, then: Outcome = None) -> None:
+        self._side = side
+        self._outcomes = outcomes
+        self._then = then
+        self.epochs: list[int] = []
+        self.allowed: list[float] = []
+        self.dropped = False
+        self.released = False
+        self.attempted: Callable[[], None] = lambda: None
+        self._near, self._far = linked_pair()
+        self._sent: list[Frame] = []
+        self._changed = threading.Condition()
+
+    def send(self, message: Outgoing) -> None:
+        self._near.send(message.text)
+        frame = decode(message.text)
+        with self._changed:
+            self._sent.append(frame)
+            self._changed.notify_all()
+        if frame.type is FrameType.END:
+            end = End.decode(frame.payload)
+            self.give(FrameType.ENDED, Ended(end.code, end.sent, end.received).encode())
+        elif frame.type is FrameType.RESUME:
+            epochs = (self.epochs[-1], 1) if self._side is Side.CLIENT else (1, self.epochs[-1])
+            self.give(FrameType.RESUMED, Resumed(*epochs, "dialer=", "relay=").encode())
+
+    def recv(self) -> str:
+        return self._near.recv(None)
+
+    def reconnect(self, epoch: int, deadline: Deadline) -> None:
+        self.epochs.append(epoch)
+        self.allowed.append(deadline.remaining() or 0.0)
+        self.attempted()
+        outcome = self._outcomes.pop(0) if self._outcomes else self._then
+        if outcome is not None:
+            raise outcome
+        self._near, self._far = linked_pair()
+
+    def drop(self) -> None:
+        self.dropped = True
+        self._near.abort()
+
+    def close(self) -> None:
+        self._near.close()
+
+    def release(self) -> None:
+        self.released = True
+
+    def give(self, kind: FrameType, payload: bytes = b"", *, generation: int = 1) -> None:
+        far: MemoryTransport = self._far
+        with suppress(LinkClosedError):
+            far.send(encode(Frame(kind, generation=generation, payload=payload)))
+
+    def cut(self) -> None:
+        self._far.abort()
+
+    def wait_for(self, kind: FrameType) -> Frame:
+        """The first frame of this type that the tunnel sent."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: [f for f in self._sent if f.type is kind], PATIENCE)
+        assert found, f"no {kind.name} in {self._sent}"
+        return found[0]
+
+
+class World:
+    """A tunnel in its thread."""
+
+    def __init__(self, session: Session, link: CutLink, pause: Callable[[float], object] | None) -> None:
+        ours, self.user = tcp_pair()
+        self.user.settimeout(PATIENCE)
+        self.events: list[Event] = []
+        self.tunnel = Tunnel(session, link, ours, on_event=self.events.append, pause=pause)
+        self.thread = threading.Thread(target=self.tunnel.run)
+        self.thread.start()
+
+    def join(self) -> None:
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive(), "the tunnel does not end"
+
+
+@contextmanager
+def running(
+    session: Session, link: CutLink, pause: Callable[[float], object] | None = None
+) -> Iterator[World]:
+    world = World(session, link, pause)
+    try:
+        yield world
+    finally:
+        world.tunnel.abort(Code.KILLED, "the test is over")
+        world.user.close()
+        world.join()
+        assert link.released
+
+
+@BOTH
+def test_the_first_attempt_is_made_at_once_and_the_user_sees_nothing(side: Side) -> None:
+    link, pauses = CutLink(side, []), list[float]()
+    with running(session_of(side), link, pauses.append) as world:
+        world.user.sendall(b"before")
+        link.wait_for(FrameType.DATA if side is Side.CLIENT else FrameType.OPENED)
+        link.cut()
+        assert link.wait_for(FrameType.RESUME).generation == 3
+        assert link.wait_for(FrameType.ACK).generation == 3
+        peer = "relay=" if side is Side.CLIENT else "dialer="
+        assert (link.epochs, pauses, world.events) == ([2], [], [PeerMoved(peer)])
+
+
+@BOTH
+def test_attempts_go_on_with_a_growing_jittered_pause_and_an_epoch_each(side: Side) -> None:
+    outcomes: list[Outcome] = [DOWN, TimeoutError("late"), GatewayRefusedError("busy", http_status=429)]
+    outcomes += [DOWN] * 5
+    link, pauses = CutLink(side, list(outcomes)), list[float]()
+    with running(session_of(side), link, pauses.append):
+        link.cut()
+        link.wait_for(FrameType.RESUME)
+    assert link.epochs == list(range(2, 2 + len(outcomes) + 1))
+    assert all(allowed <= ATTEMPT_TIMEOUT for allowed in link.allowed)
+    wanted = BACK_OFF[0]
+    for pause in pauses:
+        assert 0.5 * wanted <= pause <= 1.5 * wanted
+        wanted = min(BACK_OFF[1], wanted * 2)
+    assert len(pauses) == len(outcomes)
+    assert wanted == BACK_OFF[1]
+
+
+@BOTH
+def test_a_second_cut_begins_with_a_short_pause_again(side: Side) -> None:
+    link, pauses = CutLink(side, [DOWN] * 6 + [None, DOWN]), list[float]()
+    with running(session_of(side), link, pauses.append) as world:
+        link.cut()
+        link.wait_for(FrameType.ACK)
+        link.give(FrameType.DATA, b"rows", generation=link.epochs[-1] + 1)
+        assert world.user.recv(4) == b"rows"  # the connection was of use
+        back = threading.Event()
+        link.attempted = lambda: back.set() if len(link.epochs) == 9 else None
+        link.cut()
+        assert back.wait(PATIENCE)
+        assert not any(isinstance(event, Aborted) for event in world.events)
+    assert pauses[-1] <= 1.5 * BACK_OFF[0]
+
+
+class Flapping(CutLink):
+    """Each connection but the last is made, and lost at once.
+
+    Attributes:
+        last: The number of the attempt that holds; ``None`` for none.
+    """
+
+    def __init__(self, side: Side, last: int | None) -> None:
+        super().__init__(side, [])
+        self.last = last
+
+    def reconnect(self, epoch: int, deadline: Deadline) -> None:
+        super().reconnect(epoch, deadline)
+        if len(self.epochs) != self.last:
+            self.cut()
+
+
+@BOTH
+def test_the_pauses_go_on_growing_while_connections_are_made_and_lost_at_once(side: Side) -> None:
+    """Symptom: a proxy that lets in and then closes was asked 940 times in 45 s."""
+    link, pauses, held = Flapping(side, last=9), list[float](), threading.Event()
+    link.attempted = lambda: held.set() if len(link.epochs) == link.last else None
+    with running(session_of(side), link, pauses.append) as world:
+        link.cut()
+        assert held.wait(PATIENCE)
+        assert not any(isinstance(event, Aborted) for event in world.events)
+        grown = list(pauses)
+    assert len(grown) == 8  # none before the first attempt, one before each other
+    wanted = BACK_OFF[0]
+    for pause in grown:
+        assert 0.5 * wanted <= pause <= 1.5 * wanted
+        wanted = min(BACK_OFF[1], wanted * 2)
+    assert wanted == BACK_OFF[1]
+
+
+@BOTH
+def test_connections_that_are_made_and_lost_for_the_whole_grace_are_a_clear_error(side: Side) -> None:
+    link = Flapping(side, last=None)
+    with running(session_of(side, grace=0.3), link) as world:
+        link.cut()
+        with pytest.raises(ConnectionResetError):
+            world.user.recv(1)
+        world.join()
+    code = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+    (aborted,) = [event for event in world.events if isinstance(event, Aborted)]
+    assert aborted.code is code
+    assert "connections in a row were accepted and then lost within 5 s" in aborted.reason
+    assert "see what closes them, a proxy on the way or the gateway" in aborted.reason
+    assert len(link.epochs) < 10
+
+
+@BOTH
+def test_a_definite_refusal_ends_it_at_once(side: Side) -> None:
+    link = CutLink(side, [DOWN, LinkRefusedError("the session is over: HTTP status 409")])
+    with running(session_of(side), link, lambda seconds: None) as world:
+        link.cut()
+        with pytest.raises(ConnectionResetError):
+            world.user.recv(1)
+        world.join()
+    code, reason = Code.UNKNOWN_SESSION, "the session is over: HTTP status 409"
+    assert world.events == [Aborted(code, reason), Finished(code)]
+    assert link.epochs == [2, 3]
+
+
+@BOTH
+def test_a_refusal_of_the_credentials_is_told_as_such(side: Side) -> None:
+    reason = "the session could not be resumed: the clock is wrong"
+    link = CutLink(side, [LinkRefusedError(reason, code=Code.AUTHENTICATION_FAILED)])
+    with running(session_of(side), link) as world:
+        link.cut()
+        world.join()
+    code = Code.AUTHENTICATION_FAILED
+    assert world.events == [Aborted(code, reason), Finished(code)]
+
+
+@BOTH
+def test_after_the_grace_it_gives_up(side: Side) -> None:
+    link = CutLink(side, [], then=DOWN)
+    with running(session_of(side, grace=0.2), link) as world:
+        link.cut()
+        with pytest.raises(ConnectionResetError):
+            world.user.recv(1)
+        world.join()
+    code = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+    assert world.events[-1] == Finished(code)
+    assert all(allowed <= 0.2 for allowed in link.allowed)
+
+
+def test_an_attempt_is_given_no_more_time_than_the_session_has() -> None:
+    link = CutLink(Side.CLIENT, [])
+    with running(session_of(Side.CLIENT, grace=3.0), link):
+        link.cut()
+        link.wait_for(FrameType.RESUME)
+    assert 0 < link.allowed[0] <= 3.0
+
+
+@BOTH
+def test_a_session_that_ends_during_an_attempt_is_told_over_the_new_connection(side: Side) -> None:
+    link = CutLink(side, [])
+    with running(session_of(side), link) as world:
+        link.attempted = lambda: world.tunnel.abort(Code.KILLED, "enough")
+        link.cut()
+        with pytest.raises(ConnectionResetError):
+            world.user.recv(1)
+        assert End.decode(link.wait_for(FrameType.END).payload).code is Code.KILLED
+        world.join()
+    assert world.events == [Aborted(Code.KILLED, "enough"), Finished(Code.KILLED)]
+
+
+def test_a_dead_link_is_dropped_and_replaced() -> None:
+    times = KeepaliveTimes(interval=0.05, when_unacked=0.05, deadline=0.1, repeat=0.05)
+    link = CutLink(Side.CLIENT, [])
+    with running(session_of(Side.CLIENT, keepalive=times), link) as world:
+        link.wait_for(FrameType.PING)
+        link.wait_for(FrameType.RESUME)
+    assert link.dropped
+    assert world.events[0] == LinkDead()
+    assert link.epochs[0] == 2
+
+
+@BOTH
+def test_bytes_written_during_an_outage_arrive_after_it(side: Side) -> None:
+    link = CutLink(side, [DOWN])
+    down, go_on = threading.Event(), threading.Event()
+
+    def pause(_seconds: float) -> None:
+        down.set()
+        assert go_on.wait(PATIENCE)
+
+    with running(session_of(side), link, pause) as world:
+        link.cut()
+        assert down.wait(PATIENCE)
+        world.user.sendall(b"meanwhile")
+        go_on.set()
+        kind = FrameType.DATA if side is Side.CLIENT else FrameType.OPENED
+        assert link.wait_for(kind).payload.endswith(b"meanwhile")
+
+
+def test_a_message_that_meets_a_broken_link_is_no_error() -> None:
+    class Deaf(CutLink):
+        def send(self, message: Outgoing) -> None:
+            if not self.epochs:
+                raise TransportError("broken pipe")
+            super().send(message)
+
+    link = Deaf(Side.CLIENT, [])
+    with running(session_of(Side.CLIENT), link) as world:
+        world.user.sendall(b"x")
+        link.cut()
+        assert link.wait_for(FrameType.DATA).payload == b"x"
+        wait_until(lambda: world.events == [PeerMoved("relay=")], "the tunnel tells where its peer is")

@@ -1,0 +1,159 @@
+"""A host that slept is noticed, by the clock and by the driver of a tunnel (docs/protocol.md section 4.7)."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.session import Session, SessionConfig
+from emissary_lib.protocol.session.states import Side
+from emissary_lib.protocol.wire.frames import FrameType
+from emissary_lib.tunnel.driver import Tunnel
+from emissary_lib.tunnel.loopback import tcp_pair
+from emissary_lib.tunnel.suspend import LATE, LOOK, Standstill, sleepless_clock
+from tests.helpers.clock import Clock
+from tests.helpers.tunnels import FakeLink, wait_until
+from tests.helpers.ws_server import PATIENCE
+
+NIGHT = 8 * 3600.0
+
+
+class Host(Standstill):
+    """A host that can sleep: its sleepless clock goes on, while timers and ``select`` stand still.
+
+    Args:
+        look: Seconds between two looks, so that no test has to wait for the usual ones.
+    """
+
+    def __init__(self, look: float = LOOK) -> None:
+        self._time = Clock()
+        self._every = look
+        super().__init__(lambda: self._time.now)
+
+    def sleep(self, seconds: float) -> None:
+        self._time.advance(seconds)
+
+    def cap(self, timeout: float | None) -> float:
+        return min(super().cap(timeout), self._every)
+
+
+class Waiting:
+    """A tunnel that has nothing to do for minutes.
+
+    Attributes:
+        link: What it says goes there.
+    """
+
+    def __init__(self, host: Host, side: Side, keepalive: KeepaliveTimes) -> None:
+        config = SessionConfig(
+            peer_epoch=1,
+            keepalive=keepalive if side is Side.CLIENT else None,
+            probing=ProbeTimes() if side is Side.RELAY else None,
+        )
+        session = Session(side, config, now=time.monotonic())
+        session.established()
+        ours, self.user = tcp_pair()
+        self.link = FakeLink()
+        self._turned = threading.Event()
+        self.tunnel = Tunnel(session, self.link, ours, turned=self._turned.set, standstill=host)
+        self._thread = threading.Thread(target=self.tunnel.run)
+        self._thread.start()
+        assert self._turned.wait(PATIENCE)
+
+    @property
+    def pings(self) -> int:
+        return sum(frame.type is FrameType.PING for frame in self.link.sent)
+
+    def turn(self) -> None:
+        """Let the driver's ``select`` return, and see it through what it does then."""
+        self._turned.clear()
+        self.tunnel.wake()
+        assert self._turned.wait(PATIENCE)
+
+    def end(self) -> None:
+        self.user.close()
+        self.tunnel.abort(Code.DIALER_RESET, "the test is over")
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+
+@contextlib.contextmanager
+def tunnel_on(host: Host, side: Side = Side.CLIENT, **times: float) -> Iterator[Waiting]:
+    tunnel = Waiting(host, side, KeepaliveTimes(**times))
+    try:
+        yield tunnel
+    finally:
+        tunnel.end()
+
+
+def test_the_clock_is_the_one_that_counts_the_time_asleep() -> None:
+    for platform, number in (("linux", time.CLOCK_BOOTTIME), ("darwin", time.CLOCK_MONOTONIC_RAW)):
+        before = time.clock_gettime(number)
+        assert before <= sleepless_clock(platform)() <= time.clock_gettime(number)
+    assert sleepless_clock("another") is time.monotonic
+
+
+@pytest.mark.parametrize(("timeout", "capped"), [(None, LOOK), (239.9, LOOK), (0.2, 0.2), (0.0, 0.0)])
+def test_no_wait_is_longer_than_until_the_next_look(timeout: float | None, capped: float) -> None:
+    assert Standstill().cap(timeout) == capped
+
+
+def test_every_standstill_longer_than_a_look_may_be_late_is_noticed_once() -> None:
+    clock = Clock()
+    standstill = Standstill(lambda: clock.now)
+    for seconds, noticed in ((LOOK, False), (LOOK + LATE, False), (LOOK + LATE + 0.1, True), (NIGHT, True)):
+        clock.advance(seconds)
+        assert (standstill.noticed(), standstill.noticed()) == (noticed, False)
+
+
+def test_a_select_that_returned_late_is_followed_by_a_ping_at_once() -> None:
+    host = Host()
+    with tunnel_on(host) as tunnel:
+        host.sleep(NIGHT)
+        tunnel.turn()
+        assert tunnel.pings == 1
+        tunnel.turn()
+        assert tunnel.pings == 1  # once
+
+
+def test_a_wait_that_was_not_longer_than_usual_costs_no_ping() -> None:
+    host = Host()
+    with tunnel_on(host) as tunnel:
+        for _turn in range(3):
+            host.sleep(LOOK)
+            tunnel.turn()
+        assert tunnel.pings == 0
+
+
+def test_a_sleep_is_noticed_though_nothing_happens_on_waking() -> None:
+    """Symptom: timers stood still with the host, so a tunnel asked only when its four minutes were over."""
+    host = Host(look=0.01)
+    with tunnel_on(host) as tunnel:
+        host.sleep(60.0)
+        wait_until(lambda: tunnel.pings == 1, "the PING")
+
+
+def test_a_connection_that_died_asleep_is_replaced_within_the_pings_deadline() -> None:
+    host = Host()
+    with tunnel_on(host, deadline=0.2, repeat=0.1) as tunnel:
+        host.sleep(NIGHT)
+        began = time.monotonic()
+        tunnel.tunnel.wake()
+        wait_until(lambda: tunnel.link.dropped, "the dead connection is given up")
+        assert 0.2 <= time.monotonic() - began < 5
+
+
+def test_a_relay_that_stood_still_says_nothing() -> None:
+    host = Host()
+    with tunnel_on(host, Side.RELAY) as tunnel:
+        said = len(tunnel.link.sent)
+        host.sleep(NIGHT)
+        tunnel.turn()
+        assert len(tunnel.link.sent) == said

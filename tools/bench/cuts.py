@@ -1,0 +1,78 @@
+"""What a cut WebSocket costs whoever is using the tunnel at that moment."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from tools.bench.measure import SMALL, Dial, opened
+from tools.bench.target import receive_exactly, send_exactly
+
+#: Whose WebSocket is cut, and how: each of these its owner learns of at once.
+WAYS: Final = tuple(itertools.product(("dialer", "relay", "both"), ("close", "reset")))
+
+#: More bytes than a stream that goes on for as long as it is watched comes to.
+_ENDLESS: Final = 1 << 62
+
+#: Bytes that are sent or received at a time.
+_BLOCK: Final = 65_536
+
+#: Cuts whatever is open: one of :data:`WAYS`.
+Cut = Callable[[str, str], object]
+
+
+def round_trip_pause(dial: Dial, cut: Cut, seconds: float) -> float:
+    """Milliseconds of the longest round trip while a connection that carries nothing else is cut.
+
+    Args:
+        dial: Gives a connection to the bench's target.
+        cut: Cuts what is below it.
+        seconds: How long to go on before the first cut, and after each of :data:`WAYS`; one more, before
+            them, is not counted.
+    """
+
+    def step(sock: socket.socket) -> None:
+        sock.sendall(bytes(SMALL))
+        receive_exactly(sock, SMALL)
+
+    return _longest(dial, b"E", step, cut, seconds)
+
+
+def from_target_pause(dial: Dial, cut: Cut, seconds: float) -> float:
+    """The same of a stream: the longest time until the next 64 KiB have come."""
+    return _longest(dial, b"S", lambda sock: receive_exactly(sock, _BLOCK), cut, seconds)
+
+
+def to_target_pause(dial: Dial, cut: Cut, seconds: float) -> float:
+    """The same of a stream the other way: the longest time until the next 64 KiB are taken to be sent."""
+    return _longest(dial, b"K", lambda sock: send_exactly(sock, _BLOCK), cut, seconds)
+
+
+def _longest(
+    dial: Dial, command: bytes, step: Callable[[socket.socket], None], cut: Cut, seconds: float
+) -> float:
+    with opened(dial, command, _ENDLESS) as sock:
+        _steps(sock, step, seconds)
+        pauses = []
+        for way in (WAYS[-1], *WAYS):
+            cutter = threading.Thread(target=cut, args=way)
+            cutter.start()  # meanwhile the traffic goes on
+            try:
+                pauses.append(_steps(sock, step, seconds))
+            finally:
+                cutter.join()
+        # At the first, functions start from cold, which here share a few cores and on Lambda do not.
+        return max(pauses[1:]) * 1e3
+
+
+def _steps(sock: socket.socket, step: Callable[[socket.socket], None], seconds: float) -> float:
+    """Take steps for so long; the seconds of the longest."""
+    until, longest = time.monotonic() + seconds, 0.0
+    while (begun := time.monotonic()) < until:
+        step(sock)
+        longest = max(longest, time.monotonic() - begun)
+    return longest
