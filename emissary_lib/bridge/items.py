@@ -10,8 +10,9 @@ import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
-from emissary_lib.bridge.session import Connection, Ending, Fragment, Role, Session, Side, State
+from emissary_lib.bridge.session import Connection, Ending, Fragment, Session, Side, State
 from emissary_lib.protocol.codes import code_of
+from emissary_lib.protocol.role import Role
 
 #: One attribute as the DynamoDB client takes it: ``{"S": "text"}``, ``{"N": "1"}``, ``{"SS": [...]}``.
 Attribute = Mapping[str, Any]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from emissary_lib.bridge.session import Role, Session
+from emissary_lib.bridge.session import Session
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import INITIAL_WINDOW
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
 from emissary_lib.protocol.wire.health import Healthy
 from emissary_lib.protocol.wire.payloads import Disconnected, Ended, Reset, Resumed

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from emissary_lib.bridge.limits import Limit
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import CLOCK_SKEW, MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER, VERSION
+from emissary_lib.protocol.role import Role
 
 #: How long a dialer may take from its upgrade until a relay has claimed the session, in seconds.
 #:
@@ -41,27 +42,6 @@ PURGE_MARGIN: Final = 3600.0
 
 #: How the id begins of a request by which an operator ended a session (``emissary sessions kill``).
 OPERATOR: Final = "operator "
-
-
-class Role(enum.Enum):
-    """Which side of the session a connection is."""
-
-    DIALER = "dialer"
-    RELAY = "relay"
-
-    @property
-    def other(self) -> Role:
-        return Role.RELAY if self is Role.DIALER else Role.DIALER
-
-    @property
-    def wire(self) -> int:
-        """Its number in a DISCONNECTED frame (docs/protocol.md section 2)."""
-        return 1 if self is Role.DIALER else 2
-
-    @property
-    def gone(self) -> Code:
-        """Why a session ends when this side's connection is lost for good."""
-        return Code.DIALER_GONE if self is Role.DIALER else Code.RELAY_GONE
 
 
 class State(enum.Enum):

@@ -18,8 +18,8 @@ from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward
 from emissary_lib.client.handshake import OpenedSession, open_session
 from emissary_lib.client.health import Health, check_health
-from emissary_lib.client.in_flight import FlightBudget
-from emissary_lib.client.link import ResumeDoor, SocketLink
+from emissary_lib.client.in_flight import InFlightLimiter
+from emissary_lib.client.link import ResumeUpgrade, SocketLink
 from emissary_lib.client.socket import SessionInfo, TunnelSocket
 from emissary_lib.exceptions import ClosedError, reset_error
 from emissary_lib.protocol.auth.keys import Key
@@ -33,7 +33,7 @@ from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import reset, tcp_pair
-from emissary_lib.tunnel.suspend import Standstill
+from emissary_lib.tunnel.suspend import SuspendDetector
 
 #: Seconds that ``dial`` may take unless told otherwise: enough for Lambda functions that start from cold.
 DIAL_TIMEOUT: Final = 20.0
@@ -81,7 +81,7 @@ class Dialer:
         self._streams = StreamConfig(capacity=capacity)
         self._keepalive = keepalive or KeepaliveTimes()
         self._clock = clock
-        self._budget = FlightBudget(max_in_flight)
+        self._budget = InFlightLimiter(max_in_flight)
         self._closed = False
 
     @classmethod
@@ -259,16 +259,16 @@ class Dialer:
             on_event(opened.announced)
 
         def attach(sock: socket.socket) -> Callable[[], None]:
-            door = ResumeDoor(self._endpoint, self._key, opened.id, opened.parameters.resume_token)
-            link = SocketLink(opened.transport, door)
+            upgrade = ResumeUpgrade(self._endpoint, self._key, opened.id, opened.parameters.resume_token)
+            link = SocketLink(opened.transport, upgrade)
             try:
                 tunnel = Tunnel(
                     opened.session,
                     link,
                     sock,
                     on_event=on_event,
-                    turned=places.decline,
-                    standstill=Standstill(self._clock),
+                    on_idle=places.decline,
+                    suspend_detector=SuspendDetector(self._clock),
                 )
             except BaseException:  # no descriptor is left
                 reset(sock)

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from typing import Final, Protocol
 
 #: Seconds that all tunnels together get at interpreter exit, and those of a dialer when it is closed.
-EXIT_PATIENCE: Final = 2.0
+DRAIN_TIMEOUT: Final = 2.0
 
 #: Seconds between two looks at whether they are done.
 _LOOK: Final = 0.005
@@ -25,10 +25,10 @@ _LOOK: Final = 0.005
 _logger = logging.getLogger("emissary_lib.tunnel")
 
 
-class Lingering(Protocol):
+class Drainable(Protocol):
     """A tunnel, as seen from here."""
 
-    def leave(self) -> None:
+    def begin_drain(self) -> None:
         """The program exits: end the stream behind what was written."""
 
     @property
@@ -42,23 +42,23 @@ class Lingering(Protocol):
 
 
 _lock = threading.Lock()
-_open: dict[Lingering, tuple[object, str]] = {}  # who opened it, and where it leads
+_open: dict[Drainable, tuple[object, str]] = {}  # who opened it, and where it leads
 
 
-def add(tunnel: Lingering, owner: object, target: str) -> None:
+def add(tunnel: Drainable, owner: object, target: str) -> None:
     """A tunnel to ``target`` began, opened by ``owner``."""
     with _lock:
         _open[tunnel] = (owner, target)
 
 
-def discard(tunnel: Lingering) -> None:
+def discard(tunnel: Drainable) -> None:
     """A tunnel is over."""
     with _lock:
         _open.pop(tunnel, None)
 
 
 def wait_until_idle(owner: object) -> None:
-    """Wait until all that was written to the owner's tunnels has arrived, for ``EXIT_PATIENCE`` at most.
+    """Wait until all that was written to the owner's tunnels has arrived, for ``DRAIN_TIMEOUT`` at most.
 
     Bytes that have not arrived by then are a warning on the logger ``emissary_lib.tunnel``; at exit too.
     """
@@ -68,7 +68,7 @@ def wait_until_idle(owner: object) -> None:
     _warn(tunnels, "when the dialer was closed: they are lost if the program exits before they have")
 
 
-def _warn(tunnels: Mapping[Lingering, str], when: str) -> None:
+def _warn(tunnels: Mapping[Drainable, str], when: str) -> None:
     for tunnel, target in tunnels.items():
         if count := tunnel.unarrived:
             _logger.warning(
@@ -76,13 +76,13 @@ def _warn(tunnels: Mapping[Lingering, str], when: str) -> None:
                 "down and read them to their end before, to be sure",
                 count,
                 target,
-                EXIT_PATIENCE,
+                DRAIN_TIMEOUT,
                 when,
             )
 
 
-def _wait(tunnels: Collection[Lingering]) -> None:
-    give_up_at = time.monotonic() + EXIT_PATIENCE
+def _wait(tunnels: Collection[Drainable]) -> None:
+    give_up_at = time.monotonic() + DRAIN_TIMEOUT
     while time.monotonic() < give_up_at and not all(tunnel.idle for tunnel in tunnels):
         time.sleep(_LOOK)
 
@@ -91,7 +91,7 @@ def _wait_at_exit() -> None:
     with _lock:
         tunnels = {tunnel: target for tunnel, (_owner, target) in _open.items()}
     for tunnel in tunnels:
-        tunnel.leave()
+        tunnel.begin_drain()
     _wait(tunnels)
     _warn(tunnels, "when the program exited: they are lost")
 

@@ -1,4 +1,4 @@
-"""Opens a session: the door, the SOCKS5 exchange, the relay's first message (docs/protocol.md section 3)."""
+"""Opens a session: upgrade, SOCKS5 exchange, the relay's first message (docs/protocol.md section 3)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import parse_http_date, session_id, sign_door
+from emissary_lib.protocol.auth.macs import parse_http_date, session_id, sign_connect
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLOCK_SKEW
 from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.opening.exchange import OpeningReader, opening_bytes
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, GoingAway, RelayOpened
 from emissary_lib.protocol.session.session import Session, SessionConfig
-from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.payloads import Opened
 from emissary_lib.transport.backoff import back_off
@@ -46,7 +47,7 @@ _START_OVER: Final = frozenset(
 )
 
 #: How long a failed dial waits for the bridge to have taken note, in seconds, if it has that long.
-FAREWELL: Final = 1.0
+GIVE_UP_WAIT: Final = 1.0
 
 #: Longest wait for a message while a place in the shared budget is missing, in seconds.
 _BUDGET_WAIT: Final = 0.05
@@ -54,7 +55,7 @@ _BUDGET_WAIT: Final = 0.05
 
 @dataclass(frozen=True)
 class OpenedSession:
-    """A session whose SOCKS5 exchange is over: from here on the bytes are the user's.
+    """A session whose SOCKS5 handshake is over: from here on the bytes are the user's.
 
     Attributes:
         id: The session id.
@@ -116,21 +117,23 @@ def _open_once(
     progress: _Progress,
 ) -> OpenedSession:
     progress.step = _Progress.step
-    door = pass_the_door(endpoint, key, deadline)
-    nonce, transport = door.nonce, door.transport
+    upgrade = connect_with_retry(endpoint, key, deadline)
+    nonce, transport = upgrade.nonce, upgrade.transport
     try:
-        session = Session(Side.CLIENT, config, now=time.monotonic())
-        session.send_data(opening_bytes(key=key, date=door.date, nonce=nonce, target=target))
-        exchange = Exchange(target, session, transport, OpeningReader(key, door.date, nonce, endpoint.host))
+        session = Session(Role.DIALER, config, now=time.monotonic())
+        session.send_data(opening_bytes(key=key, date=upgrade.date, nonce=nonce, target=target))
+        handshake = Handshake(
+            target, session, transport, OpeningReader(key, upgrade.date, nonce, endpoint.host)
+        )
         progress.step = "the relay to start and to reach the target"
-        parameters = exchange.run(deadline)
+        parameters = handshake.run(deadline)
     except BaseException as exc:
         exc.add_note(f"session {session_id(nonce)}")  # as it stands in the logs of bridge and relay
         transport.close()
         transport.release()
         raise
     return OpenedSession(
-        session_id(nonce), session, transport, parameters, time.time(), announced=exchange.announced
+        session_id(nonce), session, transport, parameters, time.time(), announced=handshake.announced
     )
 
 
@@ -154,7 +157,7 @@ def _pause(seconds: float, deadline: Deadline, cause: EmissaryError) -> None:
 
 
 @dataclass(frozen=True)
-class Door:
+class Upgrade:
     """A WebSocket that the bridge has let in; what it was asked with belongs to the session.
 
     Attributes:
@@ -168,42 +171,43 @@ class Door:
     transport: WebSocketTransport
 
 
-def knock(endpoint: Endpoint, key: Key, deadline: Deadline) -> Door:
+def connect_once(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgrade:
     """Ask to be let in, once, with a fresh nonce (docs/protocol.md section 3.1).
 
     Raises:
         GatewayUnreachableError: No answer; its subclass AnswerLostError: we may have been let in, but this
             nonce is burnt.
-        GatewayRefusedError: An answer other than 101; :func:`refusal` says what it means.
+        GatewayRefusedError: An answer other than 101; :func:`error_from_status` says what it means.
         TimeoutError: The deadline passed.
     """
     nonce, date = secrets.token_bytes(32), http_date(time.time())
-    headers = sign_door(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
+    headers = sign_connect(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
     transport = connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context)
-    return Door(nonce, date, transport)
+    return Upgrade(nonce, date, transport)
 
 
-def pass_the_door(endpoint: Endpoint, key: Key, deadline: Deadline) -> Door:
+def connect_with_retry(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgrade:
     """Ask to be let in, again and again while the gateway is throttled or broken.
 
     Raises:
-        EmissaryError: As :func:`knock`, of the last attempt; a refusal as :func:`refusal` has it, at once.
+        EmissaryError: As :func:`connect_once`, of the last attempt; a refusal at once, as
+            :func:`error_from_status` has it.
         TimeoutError: The deadline passed.
     """
     waits = back_off()
     while True:
         try:
-            return knock(endpoint, key, deadline)
+            return connect_once(endpoint, key, deadline)
         except AnswerLostError as exc:
             _pause(next(waits), deadline, exc)
         except GatewayRefusedError as exc:
             if exc.http_status != 429 and exc.http_status < 500:
-                raise refusal(exc, key) from exc
+                raise error_from_status(exc, key) from exc
             _pause(next(waits), deadline, exc)
 
 
-def refusal(refused: GatewayRefusedError, key: Key) -> EmissaryError:
-    """What an answer of the door other than 101 means; ``refused`` itself where it says all there is."""
+def error_from_status(refused: GatewayRefusedError, key: Key) -> EmissaryError:
+    """What an answer of the upgrade other than 101 means; ``refused`` itself where it says all there is."""
     if refused.http_status not in (401, 403):
         return refused
     if refused.http_status == 401:
@@ -230,8 +234,8 @@ def _clock_skew(date: str | None) -> float:
         return 0.0
 
 
-class Exchange:
-    """The SOCKS5 exchange over a fresh session, in the caller's thread.
+class Handshake:
+    """The SOCKS5 handshake over a fresh session, in the caller's thread.
 
     Args:
         target: What is dialled, for the text of errors.
@@ -266,7 +270,7 @@ class Exchange:
         """Exchange messages until the relay reports success; gives its parameters.
 
         Raises:
-            EmissaryError: What :func:`open_session` raises of an exchange; LinkClosedError too.
+            EmissaryError: What :func:`open_session` raises of a handshake; LinkClosedError too.
             TimeoutError: The deadline passed.
         """
         with self._telling_the_bridge(deadline):
@@ -286,7 +290,7 @@ class Exchange:
             raise
 
     def turn(self, deadline: Deadline) -> None:
-        """Send what is due and wait for one message; also after the exchange, for bytes of the target's.
+        """Send what is due and wait for one message; also after the handshake, for bytes of the target's.
 
         Raises:
             LinkClosedError: The WebSocket ended.
@@ -354,7 +358,7 @@ class Exchange:
         now = time.monotonic()
         self._session.abort(code, reason, now)
         # Else our $disconnect may overtake END, and the record says DIALER_GONE.
-        patience = Deadline(deadline.cap(FAREWELL))
+        patience = Deadline(deadline.cap(GIVE_UP_WAIT))
         try:
             self._flush(now)
             while self._session.state is not State.ENDED:

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 
 from emissary_lib.client.endpoint import Endpoint
-from emissary_lib.client.handshake import Door, pass_the_door
+from emissary_lib.client.handshake import Upgrade, connect_with_retry
 from emissary_lib.exceptions import AuthenticationError, EmissaryError, RemoteProtocolError
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import verify_server_mac
@@ -50,12 +50,12 @@ def check_health(endpoint: Endpoint, key: Key, deadline: Deadline) -> Health:
 
     Blocking: at most until the deadline. Any thread.
     """
-    door = pass_the_door(endpoint, key, deadline)
+    upgrade = connect_with_retry(endpoint, key, deadline)
     with contextlib.ExitStack() as stack:
-        stack.callback(door.transport.release)
-        stack.callback(door.transport.close)
-        answer = _ask(door, deadline)
-        verify_server_mac(answer.proof, key, date=door.date, nonce=door.nonce, host=endpoint.host)
+        stack.callback(upgrade.transport.release)
+        stack.callback(upgrade.transport.close)
+        answer = _ask(upgrade, deadline)
+        verify_server_mac(answer.proof, key, date=upgrade.date, nonce=upgrade.nonce, host=endpoint.host)
         return Health(
             answer.server_version,
             answer.protocol_version,
@@ -65,16 +65,16 @@ def check_health(endpoint: Endpoint, key: Key, deadline: Deadline) -> Health:
         )
 
 
-def _ask(door: Door, deadline: Deadline) -> Healthy:
+def _ask(upgrade: Upgrade, deadline: Deadline) -> Healthy:
     """Repeat the question until it is answered: it may be lost, and so may the answer."""
     question = secrets.token_bytes(QUESTION_BYTES)
     text = encode(Frame(FrameType.HEALTH, generation=1, payload=question))
     while True:
-        door.transport.send(text)
+        upgrade.transport.send(text)
         patience = Deadline(deadline.cap(HEALTH_INTERVAL))
         try:
             while True:
-                answer = _answer(door.transport.recv(patience.remaining()), question)
+                answer = _answer(upgrade.transport.recv(patience.remaining()), question)
                 if answer is not None:
                     return answer
         except TimeoutError:

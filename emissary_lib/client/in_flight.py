@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 
-class FlightBudget:
+class InFlightLimiter:
     """Places for messages in flight.
 
     Args:
@@ -29,19 +29,19 @@ class FlightBudget:
             raise ValueError(f"a budget of {places} messages in flight would never send one; want at least 1")
         self._free = places
         self._lock = threading.Lock()
-        self._waiting: deque[FlightPlaces] = deque()
-        self._kept: set[FlightPlaces] = set()  # each has one free place kept for it
+        self._waiting: deque[InFlightSlots] = deque()
+        self._kept: set[InFlightSlots] = set()  # each has one free place kept for it
 
     @property
     def free(self) -> int:
         """Places that nobody holds now."""
         return self._free
 
-    def member(self) -> FlightPlaces:
+    def member(self) -> InFlightSlots:
         """A gate for one more session."""
-        return FlightPlaces(self)
+        return InFlightSlots(self)
 
-    def _take(self, member: FlightPlaces) -> bool:
+    def _acquire(self, member: InFlightSlots) -> bool:
         with self._lock:
             if member in self._kept:
                 self._kept.remove(member)
@@ -53,7 +53,7 @@ class FlightBudget:
             member.held += 1
             return True
 
-    def _give(self, member: FlightPlaces, count: int) -> None:
+    def _release(self, member: InFlightSlots, count: int) -> None:
         with self._lock:
             count = min(count, member.held)  # what a member left behind was given back for it
             member.held -= count
@@ -61,7 +61,7 @@ class FlightBudget:
             woken = self._keep_for_waiting()
         _wake(woken)
 
-    def _decline(self, member: FlightPlaces) -> None:
+    def _decline(self, member: InFlightSlots) -> None:
         with self._lock:
             if member not in self._kept:
                 return
@@ -69,7 +69,7 @@ class FlightBudget:
             woken = self._keep_for_waiting()
         _wake(woken)
 
-    def _leave(self, member: FlightPlaces) -> None:
+    def _leave(self, member: InFlightSlots) -> None:
         with self._lock:
             if member in self._waiting:
                 self._waiting.remove(member)
@@ -79,7 +79,7 @@ class FlightBudget:
             woken = self._keep_for_waiting()
         _wake(woken)
 
-    def _keep_for_waiting(self) -> list[FlightPlaces]:
+    def _keep_for_waiting(self) -> list[InFlightSlots]:
         """Keep free places for those who wait; the lock is held. Gives whom to wake without it."""
         woken = []
         while self._waiting and self._free > len(self._kept):
@@ -88,30 +88,30 @@ class FlightBudget:
         return woken
 
 
-def _wake(members: list[FlightPlaces]) -> None:
+def _wake(members: list[InFlightSlots]) -> None:
     for member in members:
         member.wake()
 
 
-class FlightPlaces:
-    """One session's view of the budget; a :class:`emissary_lib.protocol.stream.congestion.FlightGate`.
+class InFlightSlots:
+    """One session's view of the budget; a :class:`emissary_lib.protocol.stream.congestion.InFlightGate`.
 
     Attributes:
         held: Places taken and not given back.
-        wake: Called, from any thread, when a place is kept for this session after :meth:`take` refused one.
-            Must not block; the session has to ask again, and :meth:`decline` once it has had its turn.
+        wake: Called, from any thread, when a place is kept for this session after :meth:`acquire` refused
+            one. Must not block; the session has to ask again, and :meth:`decline` once it has had its turn.
     """
 
-    def __init__(self, budget: FlightBudget) -> None:
+    def __init__(self, budget: InFlightLimiter) -> None:
         self._budget = budget
         self.held = 0
         self.wake: Callable[[], None] = lambda: None
 
-    def take(self) -> bool:
-        return self._budget._take(self)
+    def acquire(self) -> bool:
+        return self._budget._acquire(self)
 
-    def give(self, count: int) -> None:
-        self._budget._give(self, count)
+    def release(self, count: int) -> None:
+        self._budget._release(self, count)
 
     def decline(self) -> None:
         """The session had its turn: a place that is still kept for it goes to the next."""

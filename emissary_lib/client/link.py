@@ -6,11 +6,11 @@ import secrets
 import time
 
 from emissary_lib.client.endpoint import Endpoint
-from emissary_lib.client.handshake import refusal
+from emissary_lib.client.handshake import error_from_status
 from emissary_lib.exceptions import GatewayRefusedError
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import DoorHeaders, ResumeHeaders, resume_mac
+from emissary_lib.protocol.auth.macs import ConnectHeaders, ResumeHeaders, resume_mac
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import Deadline
@@ -18,7 +18,7 @@ from emissary_lib.transport.reconnecting import ReconnectingTransport
 from emissary_lib.transport.websocket import connect
 
 
-class ResumeDoor:
+class ResumeUpgrade:
     """Connects a session anew (docs/protocol.md section 5.2).
 
     Args:
@@ -39,20 +39,20 @@ class ResumeDoor:
 
         Raises:
             EmissaryError: As :func:`emissary_lib.transport.websocket.connect`; a refusal of our credentials
-                as :func:`emissary_lib.client.handshake.refusal` has it.
+                as :func:`emissary_lib.client.handshake.error_from_status` has it.
             TimeoutError: The deadline passed.
         """
         nonce, date, host = secrets.token_bytes(32), http_date(time.time()), self._endpoint.host
         mac = resume_mac(self._key, date=date, nonce=nonce, host=host, session=self._session, epoch=epoch)
         headers = {
-            **DoorHeaders(self._key.key_id, date, nonce, mac).to_headers(),
+            **ConnectHeaders(self._key.key_id, date, nonce, mac).to_headers(),
             **ResumeHeaders(self._session, self._resume_token, epoch).to_headers(),
         }
         endpoint = self._endpoint
         try:
             return connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context)
         except GatewayRefusedError as exc:
-            meaning = refusal(exc, self._key)
+            meaning = error_from_status(exc, self._key)
             if meaning is exc:
                 raise
             raise meaning from exc
@@ -61,8 +61,8 @@ class ResumeDoor:
 class SocketLink:
     """See :class:`emissary_lib.tunnel.link.Link`; bridge and peer are both reached over the WebSocket."""
 
-    def __init__(self, transport: MessageTransport, door: ResumeDoor) -> None:
-        self._transport = ReconnectingTransport(transport, door.connect)
+    def __init__(self, transport: MessageTransport, upgrade: ResumeUpgrade) -> None:
+        self._transport = ReconnectingTransport(transport, upgrade.connect)
 
     def send(self, message: Outgoing) -> None:
         self._transport.send(message.text)

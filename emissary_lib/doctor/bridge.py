@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.client.handshake import refusal
+from emissary_lib.client.handshake import error_from_status
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import judge_skew
 from emissary_lib.doctor.ports import Clock, Way
@@ -61,7 +61,7 @@ class Bridge:
             way = self.make_way()
             began = self.clock.monotonic()
             try:
-                way.knock(self.settings.timeout)
+                way.connect_once(self.settings.timeout)
             except TimeoutError:
                 return failed(
                     Exit.DOOR,
@@ -164,7 +164,7 @@ class Bridge:
 def explain_refusal(exc: GatewayRefusedError, settings: Settings, took: float) -> Finding:
     """An answer to the upgrade that is not 101."""
     status = exc.http_status
-    told = refusal(exc, settings.known_key)
+    told = error_from_status(exc, settings.known_key)
     if isinstance(told, ClockSkewError):
         skewed = judge_skew(told.skew, took)
         if skewed.status is Status.FAILED:

@@ -107,13 +107,13 @@ class Way(Protocol):
     def relay_spoke(self) -> bool:
         """Whether a relay has said anything."""
 
-    def knock(self, timeout: float) -> None:
-        """Pass the door. Raises what :func:`emissary_lib.client.handshake.knock` raises."""
+    def connect_once(self, timeout: float) -> None:
+        """Pass the door. Raises what :func:`emissary_lib.client.handshake.connect_once` raises."""
 
     def enter(self, timeout: float) -> None:
         """The same as a dial does it: again and again while the door is throttled or fails.
 
-        Raises what :func:`emissary_lib.client.handshake.pass_the_door` raises.
+        Raises what :func:`emissary_lib.client.handshake.connect_with_retry` raises.
         """
 
     def prove(self, timeout: float) -> Banner:

@@ -65,7 +65,7 @@ class KeySecret:
         secret: ARN or name.
         entropy: Random bytes, as many as asked for.
         clock: Seconds since 1970 UTC.
-        pause: Waits some seconds.
+        sleep: Waits some seconds.
 
     Every method blocks for a few requests.
     """
@@ -77,13 +77,13 @@ class KeySecret:
         *,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         clock: Callable[[], float] = time.time,
-        pause: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
         self._secret = secret
         self._entropy = entropy
         self._clock = clock
-        self._pause = pause
+        self._sleep = sleep
 
     def list(self) -> tuple[StoredKey, ...]:
         """The keys that are valid, in their order.
@@ -153,7 +153,7 @@ class KeySecret:
     ) -> tuple[StoredKey, ...]:
         for attempt in range(_TRIES):
             if attempt:
-                self._pause(_PAUSE)
+                self._sleep(_PAUSE)
             version = self._read()
             changed = change(version.keys)
             if self._write(version.id, changed):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 #: Seconds before another address is tried beside those that have not answered (RFC 8305 section 5).
-STAGGER: Final = 0.25
+CONNECTION_ATTEMPT_DELAY: Final = 0.25
 
 #: As ``socket.getaddrinfo`` gives it: family, type, protocol, canonical name, address.
 Found = tuple[int, int, int, str, Any]
@@ -49,7 +49,7 @@ def connect(
     Blocking: for as long as ``timeout`` allows. Thread safety: any.
     """
     found = (resolve or socket.getaddrinfo)(*address, type=socket.SOCK_STREAM)
-    race = _Race(alternating(found), tuple(options), timeout)
+    race = _Race(interleave_families(found), tuple(options), timeout)
     try:
         sock = race.run()
     finally:
@@ -58,7 +58,7 @@ def connect(
     return sock
 
 
-def alternating(found: Sequence[Found]) -> list[Found]:
+def interleave_families(found: Sequence[Found]) -> list[Found]:
     """One family after the other, beginning with the system's choice (RFC 8305 section 4)."""
     families: dict[int, list[Found]] = {}
     for each in found:
@@ -118,7 +118,7 @@ class _Race:
         except OSError as exc:
             self._failed(sock, exc)
             return
-        self._next_at = time.monotonic() + STAGGER
+        self._next_at = time.monotonic() + CONNECTION_ATTEMPT_DELAY
         self._running.register(sock, selectors.EVENT_WRITE)
 
     def _failed(self, sock: socket.socket, failure: OSError) -> None:

@@ -24,15 +24,15 @@ from typing import Final
 from emissary_lib.exceptions import LinkRefusedError, TransportError
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, LINGER, MAX_PAYLOAD
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event, Finished, LinkDead
 from emissary_lib.protocol.session.session import Outgoing, Session
-from emissary_lib.protocol.session.states import Side
 from emissary_lib.transport.backoff import back_off
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.link import Link
-from emissary_lib.tunnel.loopback import reset, reset_when_taken, unread, untaken
-from emissary_lib.tunnel.shutdown import Parting
-from emissary_lib.tunnel.suspend import Standstill
+from emissary_lib.tunnel.loopback import recv_queue_bytes, reset, reset_after_drain, send_queue_bytes
+from emissary_lib.tunnel.shutdown import ShutdownPolicy
+from emissary_lib.tunnel.suspend import SuspendDetector
 from emissary_lib.tunnel.wakeup import Wakeup
 
 #: A program that takes SIGPIPE as it comes (many tools do) must not die of closing its own socket.
@@ -50,12 +50,12 @@ class Tunnel:
         link: To the peer and the bridge; the tunnel closes it.
         sock: A connected TCP socket; the tunnel closes it, by a reset if the session is cut off.
         on_event: Told of each event, in order, without the lock.
-        parting: How long to wait for the socket, and for the bridge, at the end; for both if not given.
-        turned: Told, without the lock, whenever the driver has done what it could for now.
+        shutdown: How long to wait for the socket, and for the bridge, at the end; for both if not given.
+        on_idle: Told, without the lock, whenever the driver has done what it could for now.
         clock: A monotonic clock.
-        pause: Waits so many seconds between two attempts to reconnect; ``None`` to wait until the tunnel's
+        sleep: Waits so many seconds between two attempts to reconnect; ``None`` to wait until the tunnel's
             end at most.
-        standstill: Notices that the host slept; ``None`` for one on the host's clock.
+        suspend_detector: Notices that the host slept; ``None`` for one on the host's clock.
     """
 
     def __init__(
@@ -65,20 +65,20 @@ class Tunnel:
         sock: socket.socket,
         *,
         on_event: Callable[[Event], None] = lambda event: None,
-        parting: Parting | None = None,
-        turned: Callable[[], None] = lambda: None,
+        shutdown: ShutdownPolicy | None = None,
+        on_idle: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
-        pause: Callable[[float], object] | None = None,
-        standstill: Standstill | None = None,
+        sleep: Callable[[float], object] | None = None,
+        suspend_detector: SuspendDetector | None = None,
     ) -> None:
         self._session = session
         self._link = link
         self._sock = sock
         self._on_event = on_event
-        self._parting = parting or Parting()
-        self._turned = turned
+        self._shutdown = shutdown or ShutdownPolicy()
+        self._on_idle = on_idle
         self._clock = clock
-        self._standstill = standstill or Standstill()
+        self._suspend_detector = suspend_detector or SuspendDetector()
         self._lock = threading.Lock()
         self._wakeup = Wakeup()
         self._selector = selectors.DefaultSelector()
@@ -87,12 +87,12 @@ class Tunnel:
         self._blocked = False  # the socket took no more; wait until it does
         self._aborted: Aborted | None = None
         self._finished = False
-        self._leaving = False
+        self._draining = False
         self._shut_write = False
         self._socket_gone = False
         self._ended = threading.Event()
         self._waits = back_off()  # between attempts to reconnect
-        self._pause = pause or self._ended.wait
+        self._sleep = sleep or self._ended.wait
         self._reader = threading.Thread(target=self._read_link, name="emissary-reader", daemon=True)
         sock.setblocking(False)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
@@ -100,7 +100,7 @@ class Tunnel:
     @property
     def local_code(self) -> Code:
         """What a reset of our own socket is called."""
-        return Code.DIALER_RESET if self._session.side is Side.CLIENT else Code.TARGET_RESET
+        return Code.DIALER_RESET if self._session.role is Role.DIALER else Code.TARGET_RESET
 
     def run(self) -> None:
         """Drive the session until it is over and its bytes are delivered; then close everything.
@@ -132,8 +132,8 @@ class Tunnel:
         elif self._socket_gone:
             reset(self._sock)
         else:
-            left = self._parting.patience(self._clock())
-            reset_when_taken(self._sock, Deadline(left, self._clock))
+            left = self._shutdown.patience(self._clock())
+            reset_after_drain(self._sock, Deadline(left, self._clock))
 
     def abort(self, code: Code, reason: str) -> None:
         """Cut the session off. From any thread; does not block for longer than a send."""
@@ -151,9 +151,9 @@ class Tunnel:
         """Something outside has changed (a place in a shared budget is free). From any thread."""
         self._wakeup.wake()
 
-    def leave(self) -> None:
+    def begin_drain(self) -> None:
         """The program exits: half-close behind what it has written, as the kernel would. From any thread."""
-        self._leaving = True
+        self._draining = True
         self._wakeup.wake()
 
     @property
@@ -162,7 +162,7 @@ class Tunnel:
         with self._lock:
             if not self._session.alive:
                 return self._finished  # a session that was cut off here has to be told to the bridge
-            if self._session.buffered[0] or self._session.send_ended or self._leaving:
+            if self._session.buffered[0] or self._session.send_ended or self._draining:
                 return False
             try:
                 self._sock.recv(1, socket.MSG_PEEK)
@@ -174,7 +174,7 @@ class Tunnel:
     def unarrived(self) -> int:
         """Bytes that the user has written and that have not arrived, at least: the kernel may hold more."""
         with self._lock:
-            return self._session.buffered[0] + unread(self._sock) if self._session.alive else 0
+            return self._session.buffered[0] + recv_queue_bytes(self._sock) if self._session.alive else 0
 
     # -- the driver: socket and clock -----------------------------------------------------------
 
@@ -197,10 +197,10 @@ class Tunnel:
             self._carry_out(step)
             if over:
                 return
-            self._turned()
+            self._on_idle()
             timeout = None if self._wakes_at is None else max(0.0, self._wakes_at - self._clock())
             readable = False
-            for key, events in self._selector.select(self._standstill.cap(timeout)):
+            for key, events in self._selector.select(self._suspend_detector.cap(timeout)):
                 if key.fileobj is self._wakeup:
                     self._wakeup.clear()
                 else:
@@ -211,9 +211,9 @@ class Tunnel:
     def _driver_turn(self, readable: bool) -> None:
         with self._lock:
             now = self._clock()
-            if self._standstill.noticed():
-                self._session.stood_still()
-            if readable or self._leaving:
+            if self._suspend_detector.suspended():
+                self._session.on_suspend()
+            if readable or self._draining:
                 self._read_socket(now)
             elif not self._interest and not self._socket_gone:
                 self._look_for_reset(now)
@@ -224,7 +224,7 @@ class Tunnel:
             try:
                 data = self._sock.recv(room)
             except BlockingIOError:
-                if self._leaving:
+                if self._draining:
                     self._session.send_eof()
                 return
             except OSError as exc:
@@ -234,7 +234,7 @@ class Tunnel:
                 self._session.send_data(data)
             else:
                 self._session.send_eof()
-            if not self._leaving:
+            if not self._draining:
                 return
 
     def _look_for_reset(self, now: float) -> None:
@@ -263,7 +263,7 @@ class Tunnel:
     def _next_timeout(self) -> float | None:
         now = self._clock()
         waits = not self._socket_gone and not self._undelivered()
-        times = [self._session.next_timeout(), self._parting.next_timeout(now, waits=waits)]
+        times = [self._session.next_timeout(), self._shutdown.next_timeout(now, waits=waits)]
         if self._session.alive and not self._socket_gone and not self._wanted_interest():
             times.append(now + _LOOK_RESET)
         first = min(at for at in times if at is not None)
@@ -273,13 +273,13 @@ class Tunnel:
         return not self._socket_gone and len(self._session.peek()) > 0
 
     def _over(self) -> bool:
-        return self._parting.over(self._clock(), delivered=not self._undelivered())
+        return self._shutdown.over(self._clock(), delivered=not self._undelivered())
 
     def _must_reset(self) -> bool:
-        if self._aborted is None or self._socket_gone or not self._parting.bounded:
+        if self._aborted is None or self._socket_gone or not self._shutdown.bounded:
             return False
-        taken = not self._undelivered() and not untaken(self._sock)
-        return self._parting.resets(self._clock(), taken=taken)
+        taken = not self._undelivered() and not send_queue_bytes(self._sock)
+        return self._shutdown.resets(self._clock(), taken=taken)
 
     # -- the reader: the link -------------------------------------------------------------------
 
@@ -302,13 +302,12 @@ class Tunnel:
 
     def _reconnect(self, reason: str) -> bool:
         """Replace the connection for as long as the session wants one; whether there is one again."""
-        gone = Code.DIALER_GONE if self._session.side is Side.CLIENT else Code.RELAY_GONE
-        self._apply(lambda now: self._session.link_lost(gone, reason, now))
+        self._apply(lambda now: self._session.link_lost(self._session.role.gone, reason, now))
         with self._lock:
             flapping = self._session.flapping
             wanted = self._session.link_deadline is not None
         if flapping and wanted:
-            self._pause(next(self._waits))
+            self._sleep(next(self._waits))
         else:
             self._waits = back_off()  # and the first attempt is made at once
         while (attempt := self._next_attempt()) is not None:
@@ -319,7 +318,7 @@ class Tunnel:
                 self._refused(exc.code, str(exc))
                 return False
             except (TransportError, TimeoutError):
-                self._pause(next(self._waits))
+                self._sleep(next(self._waits))
             else:
                 self._apply(self._session.link_restored)
                 return True
@@ -364,10 +363,10 @@ class Tunnel:
             if isinstance(event, Aborted):
                 self._aborted = event
                 # Whoever was waited for in vain was waited for long enough.
-                self._parting.cut_off(now, linger=0.0 if event.code is Code.DIALER_GONE else LINGER)
+                self._shutdown.cut_off(now, linger=0.0 if event.code is Code.DIALER_GONE else LINGER)
             elif isinstance(event, Finished):
                 self._finished = True
-                self._parting.finished(now)
+                self._shutdown.finished(now)
         return events, messages
 
     def _deliver(self, now: float) -> None:

@@ -24,7 +24,7 @@ _TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
     """Two connected blocking sockets with ``TCP_NODELAY``; what one sends the other receives.
 
-    Whoever else on this machine connects first to the port in between is turned away: only the connection
+    Whoever else on this machine connects first to the port in between is on_idle away: only the connection
     that this function itself made is accepted.
 
     Raises:
@@ -60,7 +60,7 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-def reset_when_taken(sock: socket.socket, deadline: Deadline) -> None:
+def reset_after_drain(sock: socket.socket, deadline: Deadline) -> None:
     """As :func:`reset`, but only after the peer's end holds everything that was sent.
 
     A reset throws away what the kernel has not passed on yet, and a slow reader leaves a lot there.
@@ -71,7 +71,7 @@ def reset_when_taken(sock: socket.socket, deadline: Deadline) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 1)
         poll = select.poll()
         poll.register(sock, select.POLLOUT)
-        while untaken(sock) and not deadline.passed():
+        while send_queue_bytes(sock) and not deadline.passed():
             left = deadline.remaining()
             ready = poll.poll(None if left is None else int(left * 1000) + 1)
             if any(events & (select.POLLERR | select.POLLHUP) for _fd, events in ready):
@@ -80,7 +80,7 @@ def reset_when_taken(sock: socket.socket, deadline: Deadline) -> None:
     reset(sock)
 
 
-def untaken(sock: socket.socket) -> int:
+def send_queue_bytes(sock: socket.socket) -> int:
     """Bytes that the kernel still holds for the peer of a TCP socket.
 
     Raises:
@@ -90,7 +90,7 @@ def untaken(sock: socket.socket) -> int:
     return int(count)
 
 
-def unread(sock: socket.socket) -> int:
+def recv_queue_bytes(sock: socket.socket) -> int:
     """Bytes that have come and were not read; 0 of a socket that is closed."""
     try:
         (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))

@@ -17,18 +17,18 @@ _LOOK: Final = 0.05
 
 
 @dataclass
-class Parting:
+class ShutdownPolicy:
     """The times of one tunnel, in seconds on its clock.
 
     Attributes:
-        stop_at: When to wait no longer for a socket that does not take its bytes. After the session was cut
-            off that is ``LINGER`` later at most. Infinity for no end: nobody pays for the wait.
-        leave_at: When to return though the bridge has not confirmed the end.
-        linger: The longest wait for the socket after a clean end, where ``stop_at`` has one.
+        drain_deadline: When to wait no longer for a socket that does not take its bytes. After the session
+            was cut off that is ``LINGER`` later at most. Infinity for no end: nobody pays for the wait.
+        return_deadline: When to return though the bridge has not confirmed the end.
+        linger: The longest wait for the socket after a clean end, where ``drain_deadline`` has one.
     """
 
-    stop_at: float = math.inf
-    leave_at: float = math.inf
+    drain_deadline: float = math.inf
+    return_deadline: float = math.inf
     linger: float = math.inf
     _cut_off: bool = False
     _ended: bool = False
@@ -46,15 +46,15 @@ class Parting:
     @property
     def bounded(self) -> bool:
         """Whether the wait for the socket has an end."""
-        return self.stop_at < math.inf
+        return self.drain_deadline < math.inf
 
     def _within(self, now: float, seconds: float) -> None:
         if self.bounded:
-            self.stop_at = min(self.stop_at, now + seconds)
+            self.drain_deadline = min(self.drain_deadline, now + seconds)
 
     def patience(self, now: float) -> float | None:
         """Seconds that the socket may still take; ``None`` for no end."""
-        return self.stop_at - now if self.bounded else None
+        return self.drain_deadline - now if self.bounded else None
 
     def resets(self, now: float, *, taken: bool) -> bool:
         """Whether to reset the socket now, even before the bridge has confirmed that the session is cut off.
@@ -66,7 +66,7 @@ class Parting:
             now: The time.
             taken: Whether the socket's peer holds all that arrived for it.
         """
-        return self._cut_off and self.bounded and (taken or now >= self.stop_at)
+        return self._cut_off and self.bounded and (taken or now >= self.drain_deadline)
 
     def over(self, now: float, *, delivered: bool) -> bool:
         """Whether the tunnel is to return.
@@ -75,7 +75,7 @@ class Parting:
             now: The time.
             delivered: Whether the socket was given all that arrived for it.
         """
-        return now >= self.leave_at or (self._ended and (delivered or now >= self.stop_at))
+        return now >= self.return_deadline or (self._ended and (delivered or now >= self.drain_deadline))
 
     def next_timeout(self, now: float, *, waits: bool) -> float:
         """When one of these may have changed of itself.
@@ -84,7 +84,7 @@ class Parting:
             now: The time.
             waits: Whether nothing but the kernel's passing on is waited for.
         """
-        if not (self._cut_off or self._ended) or now >= self.stop_at:
-            return self.leave_at
+        if not (self._cut_off or self._ended) or now >= self.drain_deadline:
+            return self.return_deadline
         looks = self._cut_off and waits and self.bounded
-        return min(self.leave_at, self.stop_at, now + _LOOK if looks else math.inf)
+        return min(self.return_deadline, self.drain_deadline, now + _LOOK if looks else math.inf)

@@ -15,7 +15,7 @@ from typing import Final
 #: of processor time for each tunnel.
 LOOK: Final = 5.0
 
-#: How late a look may be before that counts as a standstill, in seconds: what a busy machine may add.
+#: How late a look may be before that counts as suspended, in seconds: what a busy machine may add.
 LATE: Final = 2.0
 
 #: Clocks that go on while the host sleeps. Elsewhere ``time.monotonic`` has to do; Windows' goes on.
@@ -36,10 +36,10 @@ def sleepless_clock(platform: str = sys.platform) -> Callable[[], float]:
     return lambda: time.clock_gettime(known)
 
 
-class Standstill:
+class SuspendDetector:
     """One driver's looks at the clock.
 
-    A standstill of more than ``LOOK + LATE`` is always noticed, at the first turn after it; a shorter one
+    A suspension of more than ``LOOK + LATE`` is always noticed, at the first turn after it; a shorter one
     perhaps. A turn that was itself held up for as long counts as well.
 
     Args:
@@ -56,7 +56,7 @@ class Standstill:
         """How long to wait at most, so that the next look is in time; ``None`` for no end."""
         return LOOK if timeout is None else min(timeout, LOOK)
 
-    def noticed(self) -> bool:
+    def suspended(self) -> bool:
         """Look at the clock: whether everything stood still since the last look."""
         before, self._looked = self._looked, self._clock()
         return self._looked - before > LOOK + LATE

@@ -13,12 +13,12 @@ from emissary_lib.bridge.session import (
     Fragment,
     Launch,
     Resume,
-    Role,
     Session,
     State,
     Step,
 )
 from emissary_lib.protocol.auth.keys import KeyRing
+from emissary_lib.protocol.role import Role
 
 #: Wall clock: seconds since 1970 UTC.
 Clock = Callable[[], float]

@@ -25,7 +25,7 @@ class Claimed(NamedTuple, Generic[T]):
 
 
 def claim(
-    dial_back: Callable[[int], T], deadline: Deadline, *, pause: Callable[[float], None] = time.sleep
+    dial_back: Callable[[int], T], deadline: Deadline, *, sleep: Callable[[float], None] = time.sleep
 ) -> Claimed[T] | None:
     """Dial back until the gateway lets us in.
 
@@ -36,7 +36,7 @@ def claim(
         dial_back: Opens the WebSocket with this epoch, 1 at the first attempt; raises what
             ``transport.websocket.connect`` does.
         deadline: Until when another attempt may follow one that failed; one under way is not cut short.
-        pause: Waits some seconds.
+        sleep: Waits some seconds.
 
     Returns:
         What ``dial_back`` gave, with its epoch; ``None`` if the session is not ours to claim: another
@@ -55,16 +55,16 @@ def claim(
                 return None
             if exc.http_status != 429 and exc.http_status < 500:
                 raise
-            _pause_or_raise(exc, deadline, epoch, pause)
+            _pause_or_raise(exc, deadline, epoch, sleep)
         except GatewayUnreachableError as exc:
-            _pause_or_raise(exc, deadline, epoch, pause)
+            _pause_or_raise(exc, deadline, epoch, sleep)
 
 
 def _pause_or_raise(
-    cause: Exception, deadline: Deadline, attempt: int, pause: Callable[[float], None]
+    cause: Exception, deadline: Deadline, attempt: int, sleep: Callable[[float], None]
 ) -> None:
     seconds = _PAUSES[min(attempt, len(_PAUSES)) - 1]
     left = deadline.remaining()
     if left is not None and left <= seconds:
         raise cause
-    pause(seconds)
+    sleep(seconds)

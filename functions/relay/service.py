@@ -17,10 +17,10 @@ from emissary_lib.protocol.auth.macs import RelayHeaders
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLAIM_DEADLINE, GRACE
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event, Finished, PeerMoved
 from emissary_lib.protocol.session.probing import ProbeTimes
 from emissary_lib.protocol.session.session import Session, SessionConfig
-from emissary_lib.protocol.session.states import Side
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.payloads import Opened
 from emissary_lib.transport.base import MessageTransport
@@ -28,7 +28,7 @@ from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.reconnecting import ReconnectingTransport
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import tcp_pair
-from emissary_lib.tunnel.shutdown import Parting
+from emissary_lib.tunnel.shutdown import ShutdownPolicy
 from functions.common import logs, metrics
 from functions.common.metrics import Metric
 from functions.common.ports import PeerLink
@@ -63,7 +63,7 @@ class Relay:
         dial_back: Opens a WebSocket to our API with these headers, within the deadline.
         connect: Connects to a target, within the deadline.
         poster: Posts to the connections of our API.
-        pause: Waits some seconds between two attempts to dial back.
+        sleep: Waits some seconds between two attempts to dial back.
         grace: How long a side without its WebSocket is waited for, in seconds.
         probing: When to ask whether the dialer is still there.
     """
@@ -71,7 +71,7 @@ class Relay:
     dial_back: Callable[[Mapping[str, str], Deadline], MessageTransport]
     connect: Callable[[Launch, Deadline], Connected]
     poster: PeerLink
-    pause: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] = time.sleep
     grace: float = GRACE
     probing: ProbeTimes = field(default_factory=ProbeTimes)
 
@@ -117,8 +117,8 @@ class Relay:
         abandon_at = ends_at + _ABANDON * margin
         link = RelayLink(transport, self.poster, launch.dialer_connection, abandon_at=abandon_at)
         session = self._session(launch, connected, claimed.epoch, claimed_at, ends_at)
-        parting = Parting(ends_at, ends_at + _LEAVE * margin, linger=self.probing.orphan)
-        return self._carry(session, link, connected, parting)
+        shutdown = ShutdownPolicy(ends_at, ends_at + _LEAVE * margin, linger=self.probing.orphan)
+        return self._carry(session, link, connected, shutdown)
 
     def _door(self, launch: Launch) -> Callable[[int, Deadline], MessageTransport]:
         """What dials back for this session, again and again, as one and the same instance."""
@@ -137,7 +137,7 @@ class Relay:
             left = max(0.1, launch.expires - time.time())  # a claim that comes later is refused
             return door(epoch, Deadline(min(UPGRADE_TIMEOUT, left)))
 
-        claimed = claim(attempt, Deadline(CLAIM_DEADLINE), pause=self.pause)
+        claimed = claim(attempt, Deadline(CLAIM_DEADLINE), sleep=self.sleep)
         if claimed is None:
             logs.info("not ours to claim", session=launch.session)
         return claimed
@@ -149,7 +149,7 @@ class Relay:
         # Nobody reads the WebSocket while the target is connected to. The dialer's silence counts from the
         # claim all the same, so that no relay outlives its dialer by more than docs/protocol.md 5.5 says.
         config = self._config(launch, connected.code, epoch, ends_at)
-        session = Session(Side.RELAY, config, now=claimed_at)
+        session = Session(Role.RELAY, config, now=claimed_at)
         if epoch > 1:
             # An earlier attempt may have claimed the session and lost its 101: the bridge, and the dialer by
             # a DISCONNECTED, may know that connection as ours. RESUME has it closed, and tells everybody.
@@ -158,7 +158,7 @@ class Relay:
         return session
 
     def _carry(
-        self, session: Session, link: RelayLink, connected: Connected, parting: Parting
+        self, session: Session, link: RelayLink, connected: Connected, shutdown: ShutdownPolicy
     ) -> Code | None:
         ended: list[Code] = []
 
@@ -170,7 +170,7 @@ class Relay:
 
         with contextlib.ExitStack() as stack:
             sock = connected.sock or _target_at_its_end(stack)
-            tunnel = Tunnel(session, link, sock, on_event=on_event, parting=parting)
+            tunnel = Tunnel(session, link, sock, on_event=on_event, shutdown=shutdown)
             link.on_refused, link.on_gone = tunnel.message_refused, tunnel.peer_unknown
             link.on_hopeless = lambda reason: tunnel.abort(Code.MESSAGE_REFUSED, reason)
             tunnel.run()

@@ -1,7 +1,7 @@
 """Bridge and relay in one, in this process: what a dialer meets, without Lambda, tables or a VPC.
 
 The bridge's answers come from the real :func:`.exchange.evaluate`; the relay's side is a
-real ``Session(Side.RELAY)``. The target is played by the test (:class:`Relay`), or is one of ``SCRIPTS``.
+real ``Session(Role.RELAY)``. The target is played by the test (:class:`Relay`), or is one of ``SCRIPTS``.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.protocol.auth.headers import DoorHeaders
+from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import KeyRing, http_date, normalise_host, verify_door
+from emissary_lib.protocol.auth.macs import KeyRing, http_date, normalise_host, verify_connect
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import AuthenticationError
 from emissary_lib.protocol.opening.exchange import OpeningState, evaluate
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted
 from emissary_lib.protocol.session.session import Session, SessionConfig
-from emissary_lib.protocol.session.states import Side
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened, Reset
-from tests.helpers.ws_server import PATIENCE, Peer, Request, WsServer, refusal
+from tests.helpers.ws_server import PATIENCE, Peer, Request, WsServer, error_from_status
 
 KEY: Final = Key(7, bytes(range(32)))
 TARGET: Final = "db.internal:5432"
@@ -262,13 +262,13 @@ class Bridge:
         date = f"Date: {http_date(now)}"
         if self._refused < len(self.behaviour.door):
             self._refused += 1
-            return refusal(self.behaviour.door[self._refused - 1], date)
+            return error_from_status(self.behaviour.door[self._refused - 1], date)
         host = normalise_host(request.headers["host"], scheme_default_port=80)
         try:
-            door = DoorHeaders.from_headers(request.headers)
-            verify_door(door, KeyRing([self.behaviour.key]), host=host, unix_now=now)
+            door = ConnectHeaders.from_headers(request.headers)
+            verify_connect(door, KeyRing([self.behaviour.key]), host=host, unix_now=now)
         except AuthenticationError:
-            return refusal(403, date)
+            return error_from_status(403, date)
         return None
 
     def _serve(self, peer: Peer) -> None:
@@ -298,7 +298,7 @@ class Bridge:
 
     def _open(self, peer: Peer) -> Relay | None:
         """Play ``$default`` until the opening is decided."""
-        door = DoorHeaders.from_headers(peer.request.headers)
+        door = ConnectHeaders.from_headers(peer.request.headers)
         host = normalise_host(peer.request.headers["host"], scheme_default_port=80)
         key = Key(KEY.key_id, bytes(32)) if self.behaviour.false_proof else self.behaviour.key
         fragments: set[tuple[int, bytes]] = set()
@@ -340,7 +340,7 @@ class Bridge:
             opened=Opened(code, 0, int(self.behaviour.grace * 1000), bytes(32)),
             expires_at=now + LIFE,
         )
-        relay = Relay(peer, Session(Side.RELAY, config, now=now), target)
+        relay = Relay(peer, Session(Role.RELAY, config, now=now), target)
         self._launched.append(relay)  # first: once it has spoken, the test may be over at any moment
         self.behaviour.script(relay)
         relay.write(said + reply(reply_for(code), ("0.0.0.0", 0)))

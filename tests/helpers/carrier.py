@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import BACK_OFF
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.session import Outgoing, Session
-from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import Disconnected, End, Ended, Resumed
 from tests.helpers.clock import Clock
@@ -53,7 +54,7 @@ class Connection:
     """One WebSocket as the gateway sees it."""
 
     name: str
-    side: Side
+    role: Role
     epoch: int
     open: bool = True
     silent: bool = False  # the network is gone, and the gateway has not noticed
@@ -76,7 +77,7 @@ class Carrier:
     """
 
     def __init__(
-        self, seed: int, faults: Faults, clock: Clock, sessions: dict[Side, Session], epochs: tuple[int, int]
+        self, seed: int, faults: Faults, clock: Clock, sessions: dict[Role, Session], epochs: tuple[int, int]
     ) -> None:
         self.ended: Ended | None = None
         self.resumes = 0
@@ -89,14 +90,14 @@ class Carrier:
         self._order = 0
         self._lost_ends = 0
         self._names = 0
-        self._epochs = dict(zip((Side.CLIENT, Side.RELAY), epochs, strict=True))
+        self._epochs = dict(zip((Role.DIALER, Role.RELAY), epochs, strict=True))
         #: What each client holds, what the bridge has written down, and all there are.
-        self._held: dict[Side, Connection | None] = {}
-        self._known: dict[Side, Connection | None] = {}
+        self._held: dict[Role, Connection | None] = {}
+        self._known: dict[Role, Connection | None] = {}
         self._all: dict[str, Connection] = {}
-        for side in sessions:
-            self._held[side] = self._known[side] = self._connection(side)
-        first = self._known[Side.CLIENT]
+        for role in sessions:
+            self._held[role] = self._known[role] = self._connection(role)
+        first = self._known[Role.DIALER]
         assert first
         self._target = first.name  # where the relay posts to
         self._pauses = dict.fromkeys(sessions, BACK_OFF[0])
@@ -121,10 +122,10 @@ class Carrier:
 
     # -- what a session's driver does -----------------------------------------------------------
 
-    def send(self, side: Side, message: Outgoing) -> None:
+    def send(self, role: Role, message: Outgoing) -> None:
         """One message of a session's: over its WebSocket, or (the relay's to its peer) by a post."""
-        connection = self._held[side]
-        assert connection, f"the {side.value} sends without a link"
+        connection = self._held[role]
+        assert connection, f"the {role.value} sends without a link"
         kind = decode(message.text).type
         fate = self._random.random()
         if kind == FrameType.END and self._lost_ends >= 3:
@@ -137,24 +138,24 @@ class Carrier:
             self._post(connection, GATEWAY_ERROR)
             return
         for _copy in range(2 if self._random.random() < self._faults.duplicate else 1):
-            if side is Side.RELAY and not message.to_bridge:
+            if role is Role.RELAY and not message.to_bridge:
                 target = self._all[self._target]
                 self._travel(lambda target=target: self._relay_posts(target, message.text))  # type: ignore[misc]
             else:
                 self._travel(lambda: self._default(connection, message.text))
 
-    def peer_moved(self, side: Side, connection: str) -> None:
+    def peer_moved(self, role: Role, connection: str) -> None:
         """The session says where its peer is now."""
-        if side is Side.RELAY:
+        if role is Role.RELAY:
             self._target = connection
 
-    def dropped(self, side: Side) -> None:
+    def dropped(self, role: Role) -> None:
         """The session found its link dead, and the driver drops it."""
-        self._lose(side)
+        self._lose(role)
 
-    def close(self, side: Side) -> None:
+    def close(self, role: Role) -> None:
         """The session is over; its WebSocket is closed."""
-        held, self._held[side] = self._held[side], None
+        held, self._held[role] = self._held[role], None
         if held:
             self._shut(held)
 
@@ -164,69 +165,69 @@ class Carrier:
         """From now on it is this bad."""
         self._faults = faults
 
-    def cut(self, side: Side, outage: float = 0.0) -> None:
+    def cut(self, role: Role, outage: float = 0.0) -> None:
         """The WebSocket breaks, and both its ends notice; the gateway is out of reach for ``outage`` s."""
-        self._unreachable[side] = max(self._unreachable[side], self._clock.now + outage)
-        held = self._held[side]
+        self._unreachable[role] = max(self._unreachable[role], self._clock.now + outage)
+        held = self._held[role]
         if held:
             self._shut(held)
-            self._lose(side)
+            self._lose(role)
 
-    def silence(self, side: Side, outage: float = 0.0) -> None:
+    def silence(self, role: Role, outage: float = 0.0) -> None:
         """The network of the WebSocket is gone, and nobody notices."""
-        self._unreachable[side] = max(self._unreachable[side], self._clock.now + outage)
-        held = self._held[side]
+        self._unreachable[role] = max(self._unreachable[role], self._clock.now + outage)
+        held = self._held[role]
         if held:
             held.silent = True
 
-    def _lose(self, side: Side) -> None:
-        self._held[side] = None
-        gone = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
-        self._sessions[side].link_lost(gone, "the test cut it", self._clock.now)
-        pause = self._pauses[side] = self._pauses[side] * 2 if self._sessions[side].flapping else BACK_OFF[0]
-        if self._sessions[side].flapping:
-            self.later(min(BACK_OFF[1], pause), lambda: self._attempt(side, pause))
+    def _lose(self, role: Role) -> None:
+        self._held[role] = None
+        gone = Code.DIALER_GONE if role is Role.DIALER else Code.RELAY_GONE
+        self._sessions[role].link_lost(gone, "the test cut it", self._clock.now)
+        pause = self._pauses[role] = self._pauses[role] * 2 if self._sessions[role].flapping else BACK_OFF[0]
+        if self._sessions[role].flapping:
+            self.later(min(BACK_OFF[1], pause), lambda: self._attempt(role, pause))
         else:
-            self._attempt(side, pause)
+            self._attempt(role, pause)
 
-    def _attempt(self, side: Side, pause: float) -> None:
+    def _attempt(self, role: Role, pause: float) -> None:
         """As ``Tunnel._reconnect`` does."""
-        session = self._sessions[side]
-        if session.link_deadline is None or self._held[side]:
+        session = self._sessions[role]
+        if session.link_deadline is None or self._held[role]:
             return
         epoch = session.begin_attempt()
         failing = self._random.random() < self._faults.attempt
-        if failing or self._clock.now < self._unreachable[side]:
+        if failing or self._clock.now < self._unreachable[role]:
             again = pause * self._random.uniform(0.5, 1.5)
-            self._travel(lambda: self.later(again, lambda: self._attempt(side, min(BACK_OFF[1], pause * 2))))
+            self._travel(lambda: self.later(again, lambda: self._attempt(role, min(BACK_OFF[1], pause * 2))))
         else:
-            self._travel(lambda: self._connect(side, epoch, pause))
+            self._travel(lambda: self._connect(role, epoch, pause))
 
-    def _connect(self, side: Side, epoch: int, pause: float) -> None:
+    def _connect(self, role: Role, epoch: int, pause: float) -> None:
         """``$connect`` of an attempt to resume; one whose session has ended is admitted to hear that."""
-        if epoch <= self._epochs[side]:
-            self._travel(lambda: self._sessions[side].link_refused(Code.UNKNOWN_SESSION, "HTTP status 409"))
+        if epoch <= self._epochs[role]:
+            self._travel(lambda: self._sessions[role].link_refused(Code.UNKNOWN_SESSION, "HTTP status 409"))
             return
-        self._epochs[side] = epoch
+        self._epochs[role] = epoch
         self.visits += self.ended is not None
-        fresh = self._known[side] = self._connection(side)
+        fresh = self._known[role] = self._connection(role)
         if self._random.random() < self._faults.unheard:
             self.later(self._random.uniform(0, 30), lambda: self._shut(fresh))
-            self._travel(lambda: self._attempt(side, min(BACK_OFF[1], pause * 2)))
+            self._travel(lambda: self._attempt(role, min(BACK_OFF[1], pause * 2)))
         else:
-            self._travel(lambda: self._connected(side, fresh))
+            self._travel(lambda: self._connected(role, fresh))
 
-    def _connected(self, side: Side, fresh: Connection) -> None:
-        session = self._sessions[side]
+    def _connected(self, role: Role, fresh: Connection) -> None:
+        session = self._sessions[role]
         if session.link_deadline is None:
             self._shut(fresh)
             return
-        self._held[side] = fresh
+        self._held[role] = fresh
         session.link_restored(self._clock.now)
 
-    def _connection(self, side: Side) -> Connection:
+    def _connection(self, role: Role) -> Connection:
         self._names += 1
-        made = Connection(f"c{self._names}=", side, self._epochs[side])
+        made = Connection(f"c{self._names}=", role, self._epochs[role])
         self._all[made.name] = made
         return made
 
@@ -254,24 +255,24 @@ class Carrier:
         return True
 
     def _arrive(self, to: Connection, text: str) -> None:
-        if self._held[to.side] is to and not to.silent:
-            self._sessions[to.side].receive_message(text, self._clock.now)
+        if self._held[to.role] is to and not to.silent:
+            self._sessions[to.role].receive_message(text, self._clock.now)
 
     def _relay_posts(self, target: Connection, text: str) -> None:
         if not self._post(target, text):
             self._travel(lambda: self._tell_relay_410())
 
     def _tell_relay_410(self) -> None:
-        if self._sessions[Side.RELAY].state is not State.ENDED:
-            self._sessions[Side.RELAY].peer_unknown(self._clock.now)
+        if self._sessions[Role.RELAY].state is not State.ENDED:
+            self._sessions[Role.RELAY].peer_unknown(self._clock.now)
 
     def _default(self, sender: Connection, text: str) -> None:
         if sender.silent:
             return
         frame = decode(text)
-        peer = Side.RELAY if sender.side is Side.CLIENT else Side.CLIENT
+        peer = Role.RELAY if sender.role is Role.DIALER else Role.DIALER
         if frame.type == FrameType.END:
-            self._end(sender.side, End.decode(frame.payload))
+            self._end(sender.role, End.decode(frame.payload))
         elif self.ended:
             self._tell_ended(sender)
         elif frame.type == FrameType.RESUME:
@@ -280,42 +281,42 @@ class Carrier:
             self._post(sender, encode(Frame(FrameType.PROBED, payload=frame.payload)))
         elif not self._post(self._known[peer], text):
             self._known[peer] = None
-            self._tell(sender, FrameType.DISCONNECTED, Disconnected(peer.role, self._epochs[peer] & 0xFFFF))
+            self._tell(sender, FrameType.DISCONNECTED, Disconnected(peer.wire, self._epochs[peer] & 0xFFFF))
 
     def _resume(self, sender: Connection) -> None:
         self.resumes += 1
-        if self._known[sender.side] is not sender:
+        if self._known[sender.role] is not sender:
             return
         for other in self._all.values():
-            if other.side is sender.side and other is not sender:
+            if other.role is sender.role and other is not sender:
                 self._shut(other)
-        dialer, relay = self._known[Side.CLIENT], self._known[Side.RELAY]
+        dialer, relay = self._known[Role.DIALER], self._known[Role.RELAY]
         told = Resumed(
-            self._epochs[Side.CLIENT],
-            self._epochs[Side.RELAY],
+            self._epochs[Role.DIALER],
+            self._epochs[Role.RELAY],
             dialer.name if dialer else None,
             relay.name if relay else None,
         )
-        for side in self._sessions:
+        for role in self._sessions:
             if self._random.random() >= self._faults.drop:
-                self._tell(self._known[side], FrameType.RESUMED, told)
+                self._tell(self._known[role], FrameType.RESUMED, told)
 
     def _disconnected(self, gone: Connection) -> None:
-        if self._known[gone.side] is gone:
-            self._known[gone.side] = None
-        other = Side.RELAY if gone.side is Side.CLIENT else Side.CLIENT
+        if self._known[gone.role] is gone:
+            self._known[gone.role] = None
+        other = Role.RELAY if gone.role is Role.DIALER else Role.DIALER
         if self.ended is None:  # and of an old connection as well, if it is that late
             self._tell(
-                self._known[other], FrameType.DISCONNECTED, Disconnected(gone.side.role, gone.epoch & 0xFFFF)
+                self._known[other], FrameType.DISCONNECTED, Disconnected(gone.role.wire, gone.epoch & 0xFFFF)
             )
 
-    def _end(self, sender: Side, end: End) -> None:
+    def _end(self, sender: Role, end: End) -> None:
         if self.ended is None:
-            dialer, relay = (end.sent, end.received) if sender is Side.CLIENT else (end.received, end.sent)
+            dialer, relay = (end.sent, end.received) if sender is Role.DIALER else (end.received, end.sent)
             self.ended = Ended(end.code, dialer, relay)
-        for side in self._sessions:
+        for role in self._sessions:
             if self._random.random() >= self._faults.drop:
-                self._tell_ended(self._known[side])
+                self._tell_ended(self._known[role])
 
     def _tell_ended(self, to: Connection | None) -> None:
         assert self.ended is not None

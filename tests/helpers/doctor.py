@@ -146,8 +146,8 @@ class FakeWay:
         if name in self.raises:
             raise self.raises[name]
 
-    def knock(self, timeout: float) -> None:
-        self._step("knock")
+    def connect_once(self, timeout: float) -> None:
+        self._step("connect_once")
 
     def enter(self, timeout: float) -> None:
         self._step("enter")

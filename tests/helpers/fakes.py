@@ -18,7 +18,6 @@ from emissary_lib.bridge.session import (
     Fragment,
     Launch,
     Resume,
-    Role,
     Session,
     Side,
     State,
@@ -29,6 +28,7 @@ from emissary_lib.bridge.session import (
     may_restore,
     resume_refusal,
 )
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, decode
 from functions.common.errors import (
     ClaimRefusedError,

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, MAX_MESSAGE
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Event, LinkDead, PeerMoved
 from emissary_lib.protocol.session.session import Outgoing, Session
-from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.wire.frames import Flag, FrameType, decode
 from tests.helpers.carrier import GATEWAY_ERROR as GATEWAY_ERROR
 from tests.helpers.carrier import Carrier
@@ -136,13 +137,13 @@ class LinkedSessions:
         epochs: tuple[int, int] = (1, 1),
     ) -> None:
         self.clock = clock
-        self.ends = {Side.CLIENT: client, Side.RELAY: relay}
+        self.ends = {Role.DIALER: client, Role.RELAY: relay}
         self.messages = 0
         self.carrier = Carrier(
-            seed, faults, clock, {side: end.session for side, end in self.ends.items()}, epochs
+            seed, faults, clock, {role: end.session for role, end in self.ends.items()}, epochs
         )
         self._turns = 0  # of the loop, at this moment
-        self._closed: set[Side] = set()
+        self._closed: set[Role] = set()
         self._told = dict.fromkeys(self.ends, 0)
 
     def at(self, after: float, action: Callable[[], None]) -> None:
@@ -180,8 +181,8 @@ class LinkedSessions:
 
     def pump(self) -> None:
         """Let users and sessions do all that they can do now."""
-        for side in self.ends:
-            self._pump(side)
+        for role in self.ends:
+            self._pump(role)
 
     def _go_to(self, at: float) -> None:
         self._turns = 0 if at > self.clock.now else self._turns + 1
@@ -195,9 +196,9 @@ class LinkedSessions:
 
     def describe(self) -> str:
         return "; ".join(
-            f"{side.value}: {end.session.state.value}, {end.session.buffered} buffered, "
+            f"{role.value}: {end.session.state.value}, {end.session.buffered} buffered, "
             f"{len(end.received)} read, {end.session.counters}"
-            for side, end in self.ends.items()
+            for role, end in self.ends.items()
         )
 
     def _times(self) -> Iterable[float]:
@@ -208,45 +209,45 @@ class LinkedSessions:
             if timeout is not None:
                 yield timeout
 
-    def _pump(self, side: Side) -> None:
-        end, now = self.ends[side], self.clock.now
+    def _pump(self, role: Role) -> None:
+        end, now = self.ends[role], self.clock.now
         end.act(now)
         messages = end.session.messages_to_send(now)
         end.act(now)
-        self._obey(side)
+        self._obey(role)
         for message in messages:
             self.messages += 1
-            self._check_message(side, message)
-            self.carrier.send(side, message)
-        self._check(side)
-        if end.session.state is State.ENDED and side not in self._closed:
-            self._closed.add(side)
-            self.carrier.close(side)
+            self._check_message(role, message)
+            self.carrier.send(role, message)
+        self._check(role)
+        if end.session.state is State.ENDED and role not in self._closed:
+            self._closed.add(role)
+            self.carrier.close(role)
 
-    def _obey(self, side: Side) -> None:
+    def _obey(self, role: Role) -> None:
         """Do what the driver does for the events that are for it."""
-        told = self.ends[side].events
-        for event in told[self._told[side] :]:
+        told = self.ends[role].events
+        for event in told[self._told[role] :]:
             if isinstance(event, LinkDead):
-                self.carrier.dropped(side)
+                self.carrier.dropped(role)
             elif isinstance(event, PeerMoved):
-                self.carrier.peer_moved(side, event.connection)
-        self._told[side] = len(told)
+                self.carrier.peer_moved(role, event.connection)
+        self._told[role] = len(told)
 
     # -- invariants -----------------------------------------------------------------------------
 
-    def _check(self, side: Side) -> None:
-        end = self.ends[side]
+    def _check(self, role: Role) -> None:
+        end = self.ends[role]
         to_send, to_read = end.session.buffered
         assert 0 <= to_send <= end.capacity, "the send buffer is over its capacity"
         assert 0 <= to_read <= end.capacity, "the receive buffer is over its capacity"
 
-    def _check_message(self, side: Side, message: Outgoing) -> None:
+    def _check_message(self, role: Role, message: Outgoing) -> None:
         text = message.text
         assert len(text) <= MAX_MESSAGE and text.isascii()
         frame = decode(text)
         assert not frame.flags & ~(Flag.FIN | Flag.IGNORABLE | Flag.ACK_NOW)
         if frame.type in (FrameType.DATA, FrameType.ACK, FrameType.OPENING, FrameType.OPENED):
-            end = self.ends[side]
+            end = self.ends[role]
             assert frame.ack + frame.window >= end.edge, "the window's edge moved back"
             end.edge = frame.ack + frame.window

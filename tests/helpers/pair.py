@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Final
 
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Event
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.probing import ProbeTimes
 from emissary_lib.protocol.session.session import Outgoing, Session, SessionConfig
-from emissary_lib.protocol.session.states import Side
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import Opened
@@ -35,7 +35,7 @@ def client_session(
     config = SessionConfig(
         streams=streams or StreamConfig(), keepalive=keepalive, own_epoch=own, peer_epoch=peer
     )
-    return Session(Side.CLIENT, config, now=now)
+    return Session(Role.DIALER, config, now=now)
 
 
 def relay_session(
@@ -56,12 +56,12 @@ def relay_session(
         opened=PARAMETERS,
         expires_at=now + life,
     )
-    return Session(Side.RELAY, config, now=now)
+    return Session(Role.RELAY, config, now=now)
 
 
-def session_of(side: Side, now: float, *, streams: StreamConfig | None = None) -> Session:
+def session_of(role: Role, now: float, *, streams: StreamConfig | None = None) -> Session:
     """A session of either side in state OPEN, so that a test can run as both."""
-    if side is Side.RELAY:
+    if role is Role.RELAY:
         return relay_session(now, streams=streams)
     session = client_session(now, streams=streams)
     session.established()
@@ -111,22 +111,22 @@ class SessionPair:
         self.client = client_session(self.clock.now, streams=streams, keepalive=keepalive)
         self.client.established()
         self.relay = relay_session(self.clock.now, streams=streams)
-        self.sent: list[tuple[Side, Frame]] = []
+        self.sent: list[tuple[Role, Frame]] = []
 
-    def of(self, side: Side) -> Session:
-        return self.client if side is Side.CLIENT else self.relay
+    def of(self, role: Role) -> Session:
+        return self.client if role is Role.DIALER else self.relay
 
-    def peer(self, side: Side) -> Session:
-        return self.relay if side is Side.CLIENT else self.client
+    def peer(self, role: Role) -> Session:
+        return self.relay if role is Role.DIALER else self.client
 
-    def exchange(self) -> list[tuple[Side, FrameType]]:
+    def exchange(self) -> list[tuple[Role, FrameType]]:
         """Carry messages to and fro until both are silent; what crossed, in order."""
         first = len(self.sent)
-        while self._carry(Side.CLIENT) + self._carry(Side.RELAY):
+        while self._carry(Role.DIALER) + self._carry(Role.RELAY):
             pass
-        return [(side, FrameType(frame.type)) for side, frame in self.sent[first:]]
+        return [(role, FrameType(frame.type)) for role, frame in self.sent[first:]]
 
-    def settle(self) -> list[tuple[Side, FrameType]]:
+    def settle(self) -> list[tuple[Role, FrameType]]:
         """Exchange, and let delayed acknowledgements go out as well."""
         crossed = self.exchange()
         self.clock.advance(0.25)
@@ -134,10 +134,10 @@ class SessionPair:
             session.handle_timeout(self.clock.now)
         return crossed + self.exchange()
 
-    def _carry(self, side: Side) -> int:
-        outgoing: list[Outgoing] = self.of(side).messages_to_send(self.clock.now)
+    def _carry(self, role: Role) -> int:
+        outgoing: list[Outgoing] = self.of(role).messages_to_send(self.clock.now)
         for message in outgoing:
-            self.sent.append((side, decode(message.text)))
+            self.sent.append((role, decode(message.text)))
             if self.sent[-1][1].type is not FrameType.END:
-                self.peer(side).receive_message(message.text, self.clock.now)
+                self.peer(role).receive_message(message.text, self.clock.now)
         return len(outgoing)

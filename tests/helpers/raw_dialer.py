@@ -13,7 +13,7 @@ from types import TracebackType
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import session_id, sign_door
+from emissary_lib.protocol.auth.macs import session_id, sign_connect
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.opening.exchange import opening_bytes
 from emissary_lib.protocol.targets.allow_list import Target
@@ -52,7 +52,7 @@ class RawDialer:
         self._date = http_date(time.time() if unix_now is None else unix_now)
         self.session = session_id(self.nonce)
         self.others: list[str] = []
-        headers = sign_door(key, date=self._date, nonce=self.nonce, host=endpoint.host).to_headers()
+        headers = sign_connect(key, date=self._date, nonce=self.nonce, host=endpoint.host).to_headers()
         self._transport = connect(endpoint.url, headers=headers, deadline=Deadline(PATIENCE))
 
     def __enter__(self) -> RawDialer:

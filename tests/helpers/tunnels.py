@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 from emissary_lib.exceptions import LinkClosedError, LinkRefusedError
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event
 from emissary_lib.protocol.session.session import Outgoing, Session, SessionConfig
-from emissary_lib.protocol.session.states import Side
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened
@@ -20,7 +20,7 @@ from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.memory import Faults, MemoryTransport, linked_pair
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import tcp_pair
-from emissary_lib.tunnel.shutdown import Parting
+from emissary_lib.tunnel.shutdown import ShutdownPolicy
 from tests.helpers.ws_server import PATIENCE
 
 #: Small buffers, so that windows shut soon.
@@ -39,18 +39,18 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def session_of(
-    side: Side, *, capacity: int = CAPACITY, life: float | None = None, grace: float = 60.0
+    role: Role, *, capacity: int = CAPACITY, life: float | None = None, grace: float = 60.0
 ) -> Session:
     streams = StreamConfig(capacity=capacity)
-    if side is Side.RELAY:
+    if role is Role.RELAY:
         opened = Opened(Code.OK, 0, 0, bytes(32))
         expires_at = None if life is None else time.monotonic() + life
         config = SessionConfig(
             streams=streams, peer_epoch=1, opened=opened, expires_at=expires_at, grace=grace
         )
-        return Session(side, config, now=time.monotonic())
+        return Session(role, config, now=time.monotonic())
     config = SessionConfig(streams=streams, peer_epoch=1, grace=grace)
-    session = Session(side, config, now=time.monotonic())
+    session = Session(role, config, now=time.monotonic())
     session.established()
     return session
 
@@ -61,8 +61,8 @@ class Ends:
     def __init__(self) -> None:
         self.transports: list[MemoryTransport] = []
 
-    def tell(self, side: Side, end: End) -> None:
-        dialer, relay = (end.sent, end.received) if side is Side.CLIENT else (end.received, end.sent)
+    def tell(self, role: Role, end: End) -> None:
+        dialer, relay = (end.sent, end.received) if role is Role.DIALER else (end.received, end.sent)
         text = encode(Frame(FrameType.ENDED, generation=2, payload=Ended(end.code, dialer, relay).encode()))
         for transport in self.transports:
             with contextlib.suppress(LinkClosedError):
@@ -72,15 +72,15 @@ class Ends:
 class PairLink:
     """One tunnel's link over a transport in memory."""
 
-    def __init__(self, side: Side, transport: MemoryTransport, ends: Ends) -> None:
-        self._side = side
+    def __init__(self, role: Role, transport: MemoryTransport, ends: Ends) -> None:
+        self._role = role
         self._transport = transport
         self._ends = ends
 
     def send(self, message: Outgoing) -> None:
         frame = decode(message.text)
         if frame.type is FrameType.END:
-            self._ends.tell(self._side, End.decode(frame.payload))
+            self._ends.tell(self._role, End.decode(frame.payload))
         else:
             self._transport.send(message.text)
 
@@ -103,13 +103,13 @@ class PairLink:
 class Running:
     """A tunnel in its thread, with the user's end of its socket."""
 
-    def __init__(self, session: Session, link: object, *, parting: Parting | None = None) -> None:
+    def __init__(self, session: Session, link: object, *, shutdown: ShutdownPolicy | None = None) -> None:
         ours, self.user = tcp_pair()
         USERS.append(self.user)
         self.user.settimeout(PATIENCE)
         self.events: list[Event] = []
         self.session = session
-        self.tunnel = Tunnel(session, link, ours, on_event=self.events.append, parting=parting)  # type: ignore[arg-type]
+        self.tunnel = Tunnel(session, link, ours, on_event=self.events.append, shutdown=shutdown)  # type: ignore[arg-type]
         self.thread = threading.Thread(target=self.tunnel.run)
         self.thread.start()
 
@@ -127,8 +127,8 @@ def back_to_back(faults: Faults | None = None, *, seed: int = 1) -> Iterator[tup
     here, there = linked_pair(seed, faults)
     ends = Ends()
     ends.transports = [here, there]
-    dialer = Running(session_of(Side.CLIENT), PairLink(Side.CLIENT, here, ends))
-    relay = Running(session_of(Side.RELAY), PairLink(Side.RELAY, there, ends))
+    dialer = Running(session_of(Role.DIALER), PairLink(Role.DIALER, here, ends))
+    relay = Running(session_of(Role.RELAY), PairLink(Role.RELAY, there, ends))
     try:
         yield dialer, relay
     finally:

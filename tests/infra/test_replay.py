@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from emissary_lib.protocol.auth.macs import (
-    DoorHeaders,
+    ConnectHeaders,
     KeyRing,
     encode_unpadded,
     normalise_host,
     token_hash,
-    verify_door,
+    verify_connect,
     verify_socks_password,
 )
 from emissary_lib.protocol.errors import AuthenticationError
@@ -45,7 +45,7 @@ ONE_EACH = ["connect_dialer", "default_opening", "disconnect_dialer", "relay_sta
 
 def verify(event: dict[str, Any], unix_now: float) -> None:
     host = normalise_host(event["requestContext"]["domainName"], scheme_default_port=443)
-    verify_door(DoorHeaders.from_headers(event["headers"]), RING, host=host, unix_now=unix_now)
+    verify_connect(ConnectHeaders.from_headers(event["headers"]), RING, host=host, unix_now=unix_now)
 
 
 # --- The cases

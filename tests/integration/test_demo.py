@@ -169,9 +169,9 @@ def test_local_serves_until_it_is_stopped_and_then_tells_the_cost(
                 sock.sendall(b"hello")
                 assert sock.recv(100) == b"hello"
             process.send_signal(stop)
-            farewell = json.loads(process.stdout.readline())
-            assert farewell["cost"] > 0
-            assert farewell["meter"]["connects"] == 2
+            goaway = json.loads(process.stdout.readline())
+            assert goaway["cost"] > 0
+            assert goaway["meter"]["connects"] == 2
         except BaseException:
             process.terminate()
             raise

@@ -23,7 +23,7 @@ from tests.helpers.bridge import Behaviour, Bridge
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, ROOT, TEMPLATE, audit_record, eventually
 from tests.helpers.doctor_cloud import SHORT, ask, faulty
 from tests.helpers.servers import BlackHole, Server, echo, source, unused_port
-from tests.helpers.ws_server import Request, WsServer, refusal
+from tests.helpers.ws_server import Request, WsServer, error_from_status
 from tools.demo.postgres import Postgres, embedded_postgres
 
 pytestmark = LINUX_ONLY
@@ -185,7 +185,7 @@ def test_a_wrong_stage(cloud: LocalCloud) -> None:
 
 def test_a_server_that_speaks_another_subprotocol() -> None:
     def upgrades_only(request: Request) -> bytes | None:
-        return None if "upgrade" in request.headers else refusal(426)
+        return None if "upgrade" in request.headers else error_from_status(426)
 
     with WsServer(subprotocol="chat", answer=upgrades_only) as server:
         told = ask(server.url, Key(1, bytes(32)), timeout=SHORT)

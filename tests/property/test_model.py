@@ -16,10 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import INITIAL_WINDOW, STEADY_AFTER
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.probing import ProbeTimes
-from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from tests.helpers.clock import Clock
 from tests.helpers.link import Endpoint, Faults, LinkedSessions, User
@@ -42,8 +43,8 @@ TO_HOLD = 15.0 + STEADY_AFTER
 #: The same after a silent death: first the watches have to find it (docs/protocol.md sections 4.7 and 5.5).
 FOUND = HEALED + 330.0
 
-SIDES = st.sampled_from(Side)
-CHOICES = [[Side.CLIENT], [Side.RELAY], list(Side)]
+SIDES = st.sampled_from(Role)
+CHOICES = [[Role.DIALER], [Role.RELAY], list(Role)]
 CHOSEN_SIDES = st.sampled_from(CHOICES)
 SIZES = st.one_of(st.integers(1, 50), st.integers(1, 5_000), st.integers(60_000, 150_000))
 SHORT = st.floats(0, 5)
@@ -93,60 +94,60 @@ class Model(RuleBasedStateMachine):
         )
         self.clock = clock
         self.bytes = random.Random(seed)
-        self.finished: set[Side] = set()
+        self.finished: set[Role] = set()
         self.life = life
         self.gentle = self.swift = life == LONG
         self.silent = False
         self.lets_in = True
         self.restless = (0.0, 0.0)
         self.told: Code | None = None
-        for side, size in zip(Side, sizes, strict=True):
-            self.write(side, size, 0.0)
+        for role, size in zip(Role, sizes, strict=True):
+            self.write(role, size, 0.0)
 
     # -- the users ------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.finished) < 2)
-    @rule(side=SIDES, size=SIZES, pause=PAUSES)
-    def write(self, side: Side, size: int, pause: float) -> None:
-        if side not in self.finished:
-            self.linked.ends[side].write(self.bytes.randbytes(size), self.clock.now)
+    @rule(role=SIDES, size=SIZES, pause=PAUSES)
+    def write(self, role: Role, size: int, pause: float) -> None:
+        if role not in self.finished:
+            self.linked.ends[role].write(self.bytes.randbytes(size), self.clock.now)
         self.advance(pause)
 
     @precondition(lambda self: len(self.finished) < 2)
     @rule(sides=CHOSEN_SIDES, size=SIZES, pause=MOMENTS, cut=st.sampled_from([[], *CHOICES]))
-    def half_close(self, sides: list[Side], size: int, pause: float, cut: list[Side]) -> None:
+    def half_close(self, sides: list[Role], size: int, pause: float, cut: list[Role]) -> None:
         """And perhaps a WebSocket breaks while the FINs, or END and ENDED, are under way."""
-        for side in sides:
-            self.write(side, size, 0.0)
-            self.finished.add(side)
-            self.linked.ends[side].finish(self.clock.now)
+        for role in sides:
+            self.write(role, size, 0.0)
+            self.finished.add(role)
+            self.linked.ends[role].finish(self.clock.now)
         self.cut(cut, 0.0, 0.0, pause)
 
-    @rule(side=SIDES, seconds=st.sampled_from([0.5, 10.0, 90.0]), size=SIZES)
-    def stop_reading(self, side: Side, seconds: float, size: int) -> None:
-        self.linked.ends[side].stop_reading(self.clock.now, self.clock.now + seconds)
-        other = Side.RELAY if side is Side.CLIENT else Side.CLIENT
+    @rule(role=SIDES, seconds=st.sampled_from([0.5, 10.0, 90.0]), size=SIZES)
+    def stop_reading(self, role: Role, seconds: float, size: int) -> None:
+        self.linked.ends[role].stop_reading(self.clock.now, self.clock.now + seconds)
+        other = Role.RELAY if role is Role.DIALER else Role.DIALER
         self.write(other, size, seconds / 2)
 
     @precondition(lambda self: len(self.finished) < 2 and self.all_alive)
     @rule(
-        side=SIDES,
+        role=SIDES,
         down=st.sampled_from([[], *CHOICES]),
         outage=st.sampled_from([0.0, 3.0, 15.0]),
         pause=MOMENTS,
     )
-    def reset(self, side: Side, down: list[Side], outage: float, pause: float) -> None:
+    def reset(self, role: Role, down: list[Role], outage: float, pause: float) -> None:
         """Also while WebSockets are down: the other side and the record are told that very reason."""
         for each in down:
             self.linked.carrier.cut(each, outage)
         self.advance(pause)
         if not self.all_alive:
             return
-        self.told = Code.DIALER_RESET if side is Side.CLIENT else Code.TARGET_RESET
-        self.linked.ends[side].session.abort(self.told, "reset", self.clock.now)
+        self.told = Code.DIALER_RESET if role is Role.DIALER else Code.TARGET_RESET
+        self.linked.ends[role].session.abort(self.told, "reset", self.clock.now)
         self.advance(HEALED)
         if self.gentle and self.lets_in:
-            codes = [event.code for _side in Side for event in self.finishes(_side)]
+            codes = [event.code for _role in Role for event in self.finishes(_role)]
             assert codes == [self.told] * 2, self.linked.describe()
             assert self.linked.carrier.ended is not None
             assert self.linked.carrier.ended.code is self.told
@@ -155,8 +156,8 @@ class Model(RuleBasedStateMachine):
     def all_alive(self) -> bool:
         return all(end.session.alive for end in self.linked.ends.values())
 
-    def finishes(self, side: Side) -> list[Finished]:
-        return [event for event in self.linked.ends[side].events if isinstance(event, Finished)]
+    def finishes(self, role: Role) -> list[Finished]:
+        return [event for event in self.linked.ends[role].events if isinstance(event, Finished)]
 
     # -- the link -------------------------------------------------------------------------------
 
@@ -190,12 +191,12 @@ class Model(RuleBasedStateMachine):
         self.swift = self.swift and slowest <= 0.1 and not disconnect and notice <= 0.1
 
     @rule(sides=CHOSEN_SIDES, outage=SHORT, pause=PAUSES, before=MOMENTS)
-    def cut(self, sides: list[Side], outage: float, pause: float, before: float) -> None:
+    def cut(self, sides: list[Role], outage: float, pause: float, before: float) -> None:
         self.advance(before)
         if sides:
             self.note_cut(outage)
-        for side in sides:
-            self.linked.carrier.cut(side, outage)
+        for role in sides:
+            self.linked.carrier.cut(role, outage)
         self.advance(pause)
 
     def note_cut(self, outage: float) -> None:
@@ -206,12 +207,12 @@ class Model(RuleBasedStateMachine):
         self.restless = since, max(until, self.clock.now + outage)
         self.gentle = self.gentle and self.clock.now + outage < since + SHORTEST_GRACE / 2
 
-    @rule(side=SIDES, outage=st.sampled_from([0.0, 3.0, 30.0, 55.0, 100.0]), silent=st.booleans())
-    def break_down(self, side: Side, outage: float, silent: bool) -> None:
+    @rule(role=SIDES, outage=st.sampled_from([0.0, 3.0, 30.0, 55.0, 100.0]), silent=st.booleans())
+    def break_down(self, role: Role, outage: float, silent: bool) -> None:
         """For long, or without notice."""
         self.gentle, self.silent = False, self.silent or silent
         fault = self.linked.carrier.silence if silent else self.linked.carrier.cut
-        fault(side, outage)
+        fault(role, outage)
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -235,36 +236,36 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def check(self) -> None:
-        for side in Side:
-            self.delivered_is_a_prefix_of_what_was_sent(side)
-            self.a_clean_end_means_that_all_arrived(side)
-            self.something_is_going_to_happen(side)
-            self.buffers_are_within_their_capacity(side)
+        for role in Role:
+            self.delivered_is_a_prefix_of_what_was_sent(role)
+            self.a_clean_end_means_that_all_arrived(role)
+            self.something_is_going_to_happen(role)
+            self.buffers_are_within_their_capacity(role)
 
-    def delivered_is_a_prefix_of_what_was_sent(self, side: Side) -> None:
-        end, peer = self.both(side)
+    def delivered_is_a_prefix_of_what_was_sent(self, role: Role) -> None:
+        end, peer = self.both(role)
         assert peer.written.startswith(end.received)
 
-    def a_clean_end_means_that_all_arrived(self, side: Side) -> None:
+    def a_clean_end_means_that_all_arrived(self, role: Role) -> None:
         """Both FINs acknowledged, by this side's account, or ENDED with code 0."""
-        end, peer = self.both(side)
+        end, peer = self.both(role)
         aborted = any(isinstance(event, Aborted) for event in end.events)
         if end.session.alive or aborted:
             return
         for one, other in ((end, peer), (peer, end)):
             assert len(one.received) + one.session.buffered[1] == len(other.written)
 
-    def something_is_going_to_happen(self, side: Side) -> None:
+    def something_is_going_to_happen(self, role: Role) -> None:
         """No stall: while anything is outstanding, a timer runs or a message is under way."""
-        session = self.linked.ends[side].session
+        session = self.linked.ends[role].session
         if session.state is State.ENDED:
             assert session.next_timeout() is None
         elif session.buffered[0] or session.send_ended or not session.alive:
             timer, moving = session.next_timeout(), list(self.linked.carrier.next_times())
             assert timer is not None or moving, "it waits for something that cannot come"
 
-    def buffers_are_within_their_capacity(self, side: Side) -> None:
-        assert max(self.linked.ends[side].session.buffered) <= INITIAL_WINDOW
+    def buffers_are_within_their_capacity(self, role: Role) -> None:
+        assert max(self.linked.ends[role].session.buffered) <= INITIAL_WINDOW
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -276,13 +277,13 @@ class Model(RuleBasedStateMachine):
             end.stop_reading(0.0, 0.0)
         self.advance(FOUND if self.silent else HEALED)
         self.check_delivered()
-        alive = self.linked.ends[Side.CLIENT].session.alive
+        alive = self.linked.ends[Role.DIALER].session.alive
         for end in self.linked.ends.values():
             end.finish(self.clock.now)
         self.linked.run(HEALED)
         self.check()
-        for side, end in self.linked.ends.items():
-            told = self.finishes(side)
+        for role, end in self.linked.ends.items():
+            told = self.finishes(role)
             assert len(told) == 1 and end.events[-1] == told[0]
             if self.told is None and (self.gentle or (alive and self.life == LONG)):
                 assert told[0].code is Code.OK, self.linked.describe()
@@ -292,19 +293,19 @@ class Model(RuleBasedStateMachine):
 
     def check_delivered(self) -> None:
         """On a link that has healed both sides get everything, or both have been told of the end."""
-        alive = {side: end.session.alive for side, end in self.linked.ends.items()}
+        alive = {role: end.session.alive for role, end in self.linked.ends.items()}
         assert len(set(alive.values())) == 1, f"only one side knows that it is over: {alive}"
-        if not alive[Side.CLIENT]:
+        if not alive[Role.DIALER]:
             assert self.linked.over, self.linked.describe()
             return
-        for side in Side:
-            end, peer = self.both(side)
+        for role in Role:
+            end, peer = self.both(role)
             stuck = f"stuck: {self.linked.describe()}"
             assert (end.received, peer.session.buffered[0]) == (peer.written, 0), stuck
 
-    def both(self, side: Side) -> tuple[Endpoint, Endpoint]:
-        other = Side.RELAY if side is Side.CLIENT else Side.CLIENT
-        return self.linked.ends[side], self.linked.ends[other]
+    def both(self, role: Role) -> tuple[Endpoint, Endpoint]:
+        other = Role.RELAY if role is Role.DIALER else Role.DIALER
+        return self.linked.ends[role], self.linked.ends[other]
 
 
 TestModel = pytest.mark.timeout(300)(Model.TestCase)

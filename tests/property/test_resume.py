@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import INITIAL_WINDOW
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.probing import ProbeTimes
-from emissary_lib.protocol.session.states import Side
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from tests.helpers.clock import Clock
 from tests.helpers.link import Endpoint, Faults, LinkedSessions, User
@@ -33,7 +33,7 @@ class Cut:
     """One fault: when, whose WebSocket, for how long the gateway is out of reach, noticed or not."""
 
     at: float
-    side: Side
+    role: Role
     outage: float
     silent: bool = False
 
@@ -65,7 +65,7 @@ class Plan:
         )
         for cut in self.cuts:
             fault = linked.carrier.silence if cut.silent else linked.carrier.cut
-            linked.at(cut.at, lambda cut=cut, fault=fault: fault(cut.side, cut.outage))  # type: ignore[misc]
+            linked.at(cut.at, lambda cut=cut, fault=fault: fault(cut.role, cut.outage))  # type: ignore[misc]
         return linked
 
 
@@ -83,7 +83,7 @@ def users() -> st.SearchStrategy[User]:
 def cuts(
     *, most: int, outages: st.SearchStrategy[float], silent: st.SearchStrategy[bool]
 ) -> st.SearchStrategy[list[Cut]]:
-    drawn = st.builds(Cut, st.floats(0, 100), st.sampled_from(Side), outages, silent)
+    drawn = st.builds(Cut, st.floats(0, 100), st.sampled_from(Role), outages, silent)
     return st.lists(drawn, min_size=1, max_size=most)
 
 
@@ -125,7 +125,7 @@ def drain(linked: LinkedSessions) -> None:
 
 def check_prefix(linked: LinkedSessions) -> None:
     """No wrong byte, nowhere; and who was told of a clean end has everything."""
-    client, relay = linked.ends[Side.CLIENT], linked.ends[Side.RELAY]
+    client, relay = linked.ends[Role.DIALER], linked.ends[Role.RELAY]
     for end, peer in ((client, relay), (relay, client)):
         assert bytes(peer.written).startswith(end.received)
         finished = [event for event in end.events if isinstance(event, Finished)]
@@ -139,7 +139,7 @@ def check_prefix(linked: LinkedSessions) -> None:
 def check_whole(plan: Plan, linked: LinkedSessions) -> None:
     """Everything arrived, and nobody had to hear of an error: whoever was cut off at the end is told of it
     when it comes back."""
-    client, relay = linked.ends[Side.CLIENT], linked.ends[Side.RELAY]
+    client, relay = linked.ends[Role.DIALER], linked.ends[Role.RELAY]
     assert [end.events[-1] for end in (client, relay)] == [Finished(Code.OK)] * 2, linked.describe()
     for end, peer in ((client, relay), (relay, client)):
         assert bytes(end.written) == b"".join(data for _at, data in end.user.writes)
@@ -172,10 +172,10 @@ ANSWER = User([(0.1 + at / 4, random.Random(at).randbytes(2_000 + at)) for at in
 SLOW = Faults(delay=(0.02, 0.02), notice=(0.05, 0.05))
 
 
-@pytest.mark.parametrize("sides", [[Side.CLIENT], [Side.RELAY], list(Side)], ids=["client", "relay", "both"])
-def test_a_cut_at_every_moment_of_a_conversation(sides: list[Side]) -> None:
+@pytest.mark.parametrize("sides", [[Role.DIALER], [Role.RELAY], list(Role)], ids=["dialer", "relay", "both"])
+def test_a_cut_at_every_moment_of_a_conversation(sides: list[Role]) -> None:
     for tick in range(0, 700, 7):
-        drawn = [Cut(tick / 100, side, 0.0) for side in sides]
+        drawn = [Cut(tick / 100, role, 0.0) for role in sides]
         plan = Plan(tick, SLOW, TALK, ANSWER, drawn)
         linked = plan.build()
         linked.run(LIFE)
@@ -185,18 +185,18 @@ def test_a_cut_at_every_moment_of_a_conversation(sides: list[Side]) -> None:
         assert linked.messages < 200
 
 
-@pytest.mark.parametrize("sides", [[Side.CLIENT], [Side.RELAY], list(Side)], ids=["client", "relay", "both"])
-def test_a_cut_at_every_moment_of_the_end(sides: list[Side]) -> None:
+@pytest.mark.parametrize("sides", [[Role.DIALER], [Role.RELAY], list(Role)], ids=["dialer", "relay", "both"])
+def test_a_cut_at_every_moment_of_the_end(sides: list[Role]) -> None:
     """Symptom: a side that was cut while ENDED was under way saw UNKNOWN_SESSION, though all had come."""
     # Who half-closes last is the last to know that all has arrived.
-    client, relay = (ANSWER, TALK) if sides == [Side.CLIENT] else (TALK, ANSWER)
+    client, relay = (ANSWER, TALK) if sides == [Role.DIALER] else (TALK, ANSWER)
     whole = Plan(1, SLOW, client, relay, []).build()
     began = whole.clock.now
     whole.run(LIFE)
     over = whole.clock.now - began
     told_late = 0
     for tick in range(100):
-        plan = Plan(1, SLOW, client, relay, [Cut(over - tick / 400, side, 0.0) for side in sides])
+        plan = Plan(1, SLOW, client, relay, [Cut(over - tick / 400, role, 0.0) for role in sides])
         linked = plan.build()
         linked.run(LIFE)
         drain(linked)
@@ -207,17 +207,17 @@ def test_a_cut_at_every_moment_of_the_end(sides: list[Side]) -> None:
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["noticed", "silent"])
-@pytest.mark.parametrize("side", Side, ids=lambda side: side.value)
+@pytest.mark.parametrize("role", Role, ids=lambda role: role.value)
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_a_side_that_is_gone_for_good_ends_both_in_bounded_time_and_names_who_went(
-    side: Side, silent: bool, busy: bool
+    role: Role, silent: bool, busy: bool
 ) -> None:
     written = [(at, b"x") for at in range(0, 1000, 5)] if busy else []
     user = User(list(written), eof_at=5000.0)
-    linked = Plan(1, SLOW, user, user, [Cut(3.0, side, 1e9, silent)]).build()
+    linked = Plan(1, SLOW, user, user, [Cut(3.0, role, 1e9, silent)]).build()
     began = linked.clock.now
     linked.run(LIFE)
-    code = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+    code = Code.DIALER_GONE if role is Role.DIALER else Code.RELAY_GONE
     assert {end.events[-1] for end in linked.ends.values()} == {Finished(code)}
     # Noticed: the grace. Not noticed: before it the dialer's PING and its deadline, then the relay's PROBE's.
     # Then last words.

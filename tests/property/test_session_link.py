@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, MAX_MESSAGE
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event, Finished, GoingAway, RelayOpened
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from tests.helpers.clock import Clock
@@ -110,7 +111,7 @@ def plans(faults: st.SearchStrategy[Faults], *, watched: bool) -> st.SearchStrat
 
 
 def check_clean(plan: Plan, linked: LinkedSessions) -> None:
-    client, relay = linked.ends[Side.CLIENT], linked.ends[Side.RELAY]
+    client, relay = linked.ends[Role.DIALER], linked.ends[Role.RELAY]
     for end in (client, relay):
         assert bytes(end.written) == b"".join(data for _at, data in end.user.writes)
         while view := end.session.peek():  # a reader that stopped beyond the end finds all of it
@@ -156,13 +157,13 @@ ACTIONS = st.one_of(
 )
 
 
-@given(side=st.sampled_from(Side), actions=st.lists(ACTIONS, max_size=30))
+@given(role=st.sampled_from(Role), actions=st.lists(ACTIONS, max_size=30))
 def test_whatever_comes_a_session_goes_on_or_ends_and_raises_nothing(
-    side: Side, actions: list[tuple[str, str | int]]
+    role: Role, actions: list[tuple[str, str | int]]
 ) -> None:
     clock = Clock()
     streams = StreamConfig(capacity=INITIAL_WINDOW)
-    make = client_session if side is Side.CLIENT else relay_session
+    make = client_session if role is Role.DIALER else relay_session
     session = make(clock.now, streams=streams)
     told: list[Event] = []
     for action, value in actions:
@@ -206,14 +207,14 @@ def test_whatever_comes_a_session_goes_on_or_ends_and_raises_nothing(
         assert Finished(Code.OK) not in told
 
 
-@given(plan=plans(FAULTS, watched=False), at=st.floats(0, 10), side=st.sampled_from(Side))
+@given(plan=plans(FAULTS, watched=False), at=st.floats(0, 10), role=st.sampled_from(Role))
 def test_an_abort_at_any_moment_ends_both_sides_and_gives_no_wrong_byte(
-    plan: Plan, at: float, side: Side
+    plan: Plan, at: float, role: Role
 ) -> None:
     linked = plan.build()
-    linked.at(at, lambda: linked.ends[side].session.abort(Code.TARGET_RESET, "cut", linked.clock.now))
+    linked.at(at, lambda: linked.ends[role].session.abort(Code.TARGET_RESET, "cut", linked.clock.now))
     linked.run(LIMIT)
-    client, relay = linked.ends[Side.CLIENT], linked.ends[Side.RELAY]
+    client, relay = linked.ends[Role.DIALER], linked.ends[Role.RELAY]
     assert bytes(relay.written).startswith(client.received)
     assert bytes(client.written)[plan.socks :].startswith(relay.received)
     for end in (client, relay):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Finished
-from emissary_lib.protocol.session.states import Side
 from tests.helpers.link import User
 from tests.property.test_resume import LIFE, SLOW, Cut, Plan, check_prefix, check_whole, drain
 
@@ -14,15 +14,15 @@ QUIET = User([], eof_at=700.0)
 
 
 @pytest.mark.parametrize("speaks_at", [4.0, 50.0, 100.0, 200.0, 255.0, 300.0])
-@pytest.mark.parametrize("speaker", Side, ids=lambda side: side.value)
-@pytest.mark.parametrize("dead", Side, ids=lambda side: side.value)
+@pytest.mark.parametrize("speaker", Role, ids=lambda role: role.value)
+@pytest.mark.parametrize("dead", Role, ids=lambda role: role.value)
 def test_a_silent_death_costs_nobody_a_byte_whoever_speaks_next(
-    dead: Side, speaker: Side, speaks_at: float
+    dead: Role, speaker: Role, speaks_at: float
 ) -> None:
     """Symptom: a relay with nothing to send found its dead WebSocket after 270 s. A dialer that sent a query
     meanwhile resumed after 50 s, waited for the relay for the grace, and gave up."""
     speaking = User([(speaks_at, b"select 1")], eof_at=700.0)
-    client, relay = (speaking, QUIET) if speaker is Side.CLIENT else (QUIET, speaking)
+    client, relay = (speaking, QUIET) if speaker is Role.DIALER else (QUIET, speaking)
     plan = Plan(1, SLOW, client, relay, [Cut(3.0, dead, 0.0, silent=True)])
     linked = plan.build()
     linked.run(LIFE)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import PURGE_MARGIN, Connection, Role, Session, Side
+from emissary_lib.bridge.session import PURGE_MARGIN, Connection, Session, Side
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from tests.soak import leaks, onlooker, run, verdict, weather
 from tests.soak.tally import Tally
 

@@ -19,7 +19,7 @@ from emissary_lib.protocol.auth.macs import (
     encode_unpadded,
     resume_mac,
     server_mac,
-    sign_door,
+    sign_connect,
     socks_password,
     token_hash,
 )
@@ -98,7 +98,7 @@ class Moment:
 def _signed(date: str) -> list[bytes]:
     """Everything in the events that follows from the date, in the order of dependence."""
     host, key = example.HOST, example.KEY
-    door = sign_door(key, date=date, nonce=example.NONCE, host=host).mac
+    door = sign_connect(key, date=date, nonce=example.NONCE, host=host).mac
     again = resume_mac(
         key, date=date, nonce=example.RESUME_NONCE, host=host, session=example.SESSION, epoch=2
     )

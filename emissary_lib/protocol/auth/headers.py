@@ -91,7 +91,7 @@ class _Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class DoorHeaders:
+class ConnectHeaders:
     """What a dialer shows at the door (docs/protocol.md section 3.1).
 
     Attributes:
@@ -116,7 +116,7 @@ class DoorHeaders:
         }
 
     @classmethod
-    def from_headers(cls, headers: Mapping[str, str]) -> DoorHeaders:
+    def from_headers(cls, headers: Mapping[str, str]) -> ConnectHeaders:
         """Read the headers; names in any case.
 
         Raises:

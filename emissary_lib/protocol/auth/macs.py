@@ -13,7 +13,7 @@ import hmac
 import struct
 from typing import Final
 
-from emissary_lib.protocol.auth.headers import DoorHeaders, MissingCredentials, RelayHeaders, ResumeHeaders
+from emissary_lib.protocol.auth.headers import ConnectHeaders, MissingCredentials, RelayHeaders, ResumeHeaders
 from emissary_lib.protocol.auth.httpdate import http_date, parse_http_date
 from emissary_lib.protocol.auth.keys import Key, KeyRing, format_keys, parse_keys
 from emissary_lib.protocol.constants import CLOCK_SKEW
@@ -23,7 +23,7 @@ from emissary_lib.protocol.wire.base64 import EncodingError, decode_unpadded, en
 __all__ = [
     "MAX_CLOCK_SKEW",
     "ClockSkewError",
-    "DoorHeaders",
+    "ConnectHeaders",
     "EncodingError",
     "Key",
     "KeyRing",
@@ -41,10 +41,10 @@ __all__ = [
     "resume_mac",
     "server_mac",
     "session_id",
-    "sign_door",
+    "sign_connect",
     "socks_password",
     "token_hash",
-    "verify_door",
+    "verify_connect",
     "verify_resume_mac",
     "verify_server_mac",
     "verify_socks_password",
@@ -137,7 +137,7 @@ def _common(key: Key, date: str, nonce: bytes, host: str) -> tuple[bytes, bytes,
     )
 
 
-def sign_door(key: Key, *, date: str, nonce: bytes, host: str) -> DoorHeaders:
+def sign_connect(key: Key, *, date: str, nonce: bytes, host: str) -> ConnectHeaders:
     """Sign the dialer's upgrade request.
 
     Args:
@@ -146,14 +146,14 @@ def sign_door(key: Key, *, date: str, nonce: bytes, host: str) -> DoorHeaders:
         nonce: 32 fresh random bytes; never used twice.
         host: From :func:`normalise_host`.
     """
-    return DoorHeaders(key.key_id, date, nonce, _mac(key, _DOOR, *_common(key, date, nonce, host)))
+    return ConnectHeaders(key.key_id, date, nonce, _mac(key, _DOOR, *_common(key, date, nonce, host)))
 
 
-def verify_door(headers: DoorHeaders, keys: KeyRing, *, host: str, unix_now: float) -> Key:
+def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_now: float) -> Key:
     """Check what a dialer showed at the door. That the nonce is fresh is for the caller to see to.
 
     Args:
-        headers: From :meth:`DoorHeaders.from_headers`.
+        headers: From :meth:`ConnectHeaders.from_headers`.
         keys: The valid keys.
         host: The API's own host, from :func:`normalise_host`.
         unix_now: Wall clock, in seconds since 1970-01-01 UTC.
@@ -168,7 +168,7 @@ def verify_door(headers: DoorHeaders, keys: KeyRing, *, host: str, unix_now: flo
     key = keys.get(headers.key_id)
     if key is None:
         raise AuthenticationError(f"key id {headers.key_id} is not known here")
-    expected = sign_door(key, date=headers.date, nonce=headers.nonce, host=host).mac
+    expected = sign_connect(key, date=headers.date, nonce=headers.nonce, host=host).mac
     if not hmac.compare_digest(expected, headers.mac):
         raise AuthenticationError(
             f"wrong MAC at the door for key id {headers.key_id}: "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from emissary_lib.protocol.constants import GRACE
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.probing import ProbeTimes
-from emissary_lib.protocol.stream.congestion import FlightGate, OpenGate
+from emissary_lib.protocol.stream.congestion import InFlightGate, OpenGate
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.payloads import Opened
 
@@ -40,7 +40,7 @@ class SessionConfig:
     opened: Opened | None = None
     expires_at: float | None = None
     early: bytes = b""
-    gate: FlightGate = field(default_factory=OpenGate)
+    gate: InFlightGate = field(default_factory=OpenGate)
 
 
 @dataclass(frozen=True, slots=True)

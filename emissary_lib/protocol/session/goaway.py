@@ -5,7 +5,7 @@ from __future__ import annotations
 from emissary_lib.protocol.constants import GOAWAY_BEFORE
 
 
-class Farewell:
+class GoAwayTimer:
     """When GOAWAY goes out, and when the time is up.
 
     Args:

@@ -6,13 +6,14 @@ from typing import Final
 
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.errors import RemoteProtocolError
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import GoingAway, PeerMoved, RelayOpened
-from emissary_lib.protocol.session.keepalive import Keepalive
+from emissary_lib.protocol.session.keepalive import DialerKeepalive
 from emissary_lib.protocol.session.lifecycle import Lifecycle
-from emissary_lib.protocol.session.outgoing import Outbox
-from emissary_lib.protocol.session.probing import Probing
+from emissary_lib.protocol.session.outgoing import FrameBuilder
+from emissary_lib.protocol.session.probing import RelayKeepalive
 from emissary_lib.protocol.session.resumption import Resumption
-from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.duplex import Duplex
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType
@@ -40,13 +41,13 @@ _FROM_PEER: Final = frozenset(
 )
 
 
-class Reception:
+class FrameReceiver:
     """Reads frames for a session: hands on what each one brings, keeps nothing but whether OPENED came.
 
     Args:
-        side: Who we are.
+        role: Who we are.
         duplex: Takes stream bytes and acknowledgements.
-        outbox: Answers.
+        outgoing: Answers.
         resumption: Learns where both connections are.
         lifecycle: Learns of the end, and tells the driver.
         watch: Learns of signs of life; ``None`` for no watch.
@@ -57,18 +58,18 @@ class Reception:
 
     def __init__(
         self,
-        side: Side,
+        role: Role,
         *,
         duplex: Duplex,
-        outbox: Outbox,
+        outgoing: FrameBuilder,
         resumption: Resumption,
         lifecycle: Lifecycle,
-        watch: Keepalive | Probing | None,
+        watch: DialerKeepalive | RelayKeepalive | None,
         counters: Counters,
     ) -> None:
-        self._side = side
+        self._role = role
         self._duplex = duplex
-        self._outbox = outbox
+        self._outgoing = outgoing
         self._resumption = resumption
         self._lifecycle = lifecycle
         self._watch = watch
@@ -92,7 +93,7 @@ class Reception:
                 self._position(frame, decode_ranges(frame.payload, ack=frame.ack), now)
             case FrameType.PING:
                 self._position(frame, [], now)
-                self._outbox.pong(frame.payload)
+                self._outgoing.pong(frame.payload)
             case FrameType.PONG:
                 self._counters.pongs += 1
                 self._position(frame, [], now)
@@ -113,13 +114,13 @@ class Reception:
                 self._lifecycle.tell(GoingAway(away.code, away.remaining))
             case _:
                 if not frame.flags & Flag.IGNORABLE:
-                    raise RemoteProtocolError(f"frame type {frame.type} is not for the {self._side.value}")
+                    raise RemoteProtocolError(f"frame type {frame.type} is not for the {self._role.value}")
 
     # -- the peer's -----------------------------------------------------------------------------
 
     def _hear_peer(self, frame: Frame, now: float) -> None:
         if self._watch:
-            self._watch.heard(now)
+            self._watch.on_received(now)
         fresh = self._resumption.peer_heard(frame.generation, now)
         if fresh and self._lifecycle.state is State.OPEN:
             self._duplex.send_again()
@@ -157,14 +158,14 @@ class Reception:
         if moved is not None and moved != before:
             self._lifecycle.tell(PeerMoved(moved))
         if self._resumption.may_send:
-            self._outbox.ack()
+            self._outgoing.ack()
         if self._watch and not could_send:
             self._watch.restarted(now)
         if self._resumption.peer_away:
             self._lifecycle.end_if_left(now)
 
     def _disconnected(self, gone: Disconnected, now: float) -> None:
-        if self._lifecycle.alive and gone.role != self._side.role:
+        if self._lifecycle.alive and gone.role != self._role.wire:
             self._resumption.peer_gone(gone.epoch, now)
             if self._resumption.peer_away:
                 self._lifecycle.end_if_left(now)
@@ -181,6 +182,6 @@ class Reception:
     def _agrees(self, ended: Ended) -> bool:
         """Whether the bridge's count of both streams is ours, so that no byte is missing."""
         ours, theirs = ended.dialer, ended.relay
-        if self._side is Side.RELAY:
+        if self._role is Role.RELAY:
             ours, theirs = theirs, ours
         return self._duplex.ends_at(ours, theirs)

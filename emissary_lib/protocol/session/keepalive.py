@@ -25,7 +25,7 @@ class KeepaliveTimes:
     repeat: float = PING_REPEAT
 
 
-class Beat(enum.Enum):
+class KeepaliveAction(enum.Enum):
     """What to do now."""
 
     NOTHING = "nothing"
@@ -35,7 +35,7 @@ class Beat(enum.Enum):
     PEER_DEAD = "peer dead"
 
 
-class Keepalive:
+class DialerKeepalive:
     """The dialer's watch over its peer: anything heard counts, silence is asked about, then given up on.
 
     It also breaks the dialer's own silence, by which the relay tells that the dialer is there: a peer that is
@@ -44,32 +44,32 @@ class Keepalive:
 
     def __init__(self, times: KeepaliveTimes, now: float) -> None:
         self._times = times
-        self._heard = now
-        self._spoke = now
+        self._received = now
+        self._sent = now
         self._asked: float | None = None  # the first PING since then
         self._repeat_at = now
 
-    def heard(self, now: float) -> None:
+    def on_received(self, now: float) -> None:
         """Anything at all came from the peer."""
-        self._heard = now
+        self._received = now
         self._asked = None
 
-    def spoke(self, now: float) -> None:
+    def on_sent(self, now: float) -> None:
         """Something goes out to the peer."""
-        self._spoke = now
+        self._sent = now
 
     def answered(self, now: float) -> None:
         """The bridge answered; that says nothing of the peer, and a WebSocket that works."""
 
     def restarted(self, now: float) -> None:
         """The peer can be reached again: silence counts from now on."""
-        self.heard(now)
-        self.spoke(now)
+        self.on_received(now)
+        self.on_sent(now)
 
-    def stood_still(self) -> None:
+    def on_suspend(self) -> None:
         """Our clock stood still for longer than anybody can tell: ask at once, and anew if we had asked."""
         self._asked = None
-        self._spoke = float("-inf")
+        self._sent = float("-inf")
 
     def next_timeout(self, unacked_since: float | None, *, asking: bool = True) -> float | None:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
@@ -82,20 +82,22 @@ class Keepalive:
             return None
         if self._asked is not None:
             return min(self._repeat_at, self._asked + self._times.deadline)
-        idle = min(self._heard, self._spoke) + self._times.interval
+        idle = min(self._received, self._sent) + self._times.interval
         if unacked_since is None:
             return idle
-        return min(idle, max(self._heard, unacked_since) + self._times.when_unacked)
+        return min(idle, max(self._received, unacked_since) + self._times.when_unacked)
 
-    def handle_timeout(self, now: float, unacked_since: float | None, *, asking: bool = True) -> Beat:
+    def handle_timeout(
+        self, now: float, unacked_since: float | None, *, asking: bool = True
+    ) -> KeepaliveAction:
         """Tell what is due."""
         due = self.next_timeout(unacked_since, asking=asking)
         if due is None or now < due:
-            return Beat.NOTHING
+            return KeepaliveAction.NOTHING
         if self._asked is None:
             self._asked = now
         elif now >= self._asked + self._times.deadline:
-            return Beat.LINK_DEAD
+            return KeepaliveAction.LINK_DEAD
         self._repeat_at = now + self._times.repeat
-        self.spoke(now)
-        return Beat.PING
+        self.on_sent(now)
+        return KeepaliveAction.PING

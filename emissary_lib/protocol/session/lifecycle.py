@@ -6,9 +6,10 @@ from collections import deque
 
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import END_INTERVAL
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.ending import Ending
 from emissary_lib.protocol.session.events import Aborted, Event, Finished
-from emissary_lib.protocol.session.states import Side, State, Step, step
+from emissary_lib.protocol.session.states import State, Step, step
 from emissary_lib.protocol.stream.duplex import Duplex
 
 
@@ -19,7 +20,7 @@ class Lifecycle:
     :class:`Finished`, and the streams stopped.
 
     Args:
-        side: Who we are.
+        role: Who we are.
         duplex: The streams; stopped when the session is cut off or over.
 
     Attributes:
@@ -29,10 +30,10 @@ class Lifecycle:
     Thread safety: none; the owner of the session serialises every call.
     """
 
-    def __init__(self, side: Side, duplex: Duplex) -> None:
-        self.state = State.OPENING if side is Side.CLIENT else State.OPEN
+    def __init__(self, role: Role, duplex: Duplex) -> None:
+        self.state = State.OPENING if role is Role.DIALER else State.OPEN
         self.ending: Ending | None = None
-        self._side = side
+        self._role = role
         self._duplex = duplex
         self._events: deque[Event] = deque()
 
@@ -65,7 +66,7 @@ class Lifecycle:
         """The peer is away. A dialer that had all but our FIN, and has ended its own stream, is not waited
         for."""
         if (
-            self._side is Side.RELAY
+            self._role is Role.RELAY
             and self.alive
             and self._duplex.receiver.complete
             and self._duplex.sender.only_fin_unacked

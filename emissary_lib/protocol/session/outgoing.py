@@ -17,7 +17,7 @@ from emissary_lib.protocol.wire.payloads import OPENED_OVERHEAD, End, Opened, Re
 _MAX_PONGS = 4
 
 
-class Outbox:
+class FrameBuilder:
     """Turns what is due into messages.
 
     Args:
@@ -87,7 +87,7 @@ class Outbox:
         to_bridge = kind in (FrameType.END, FrameType.PROBE)
         return Outgoing(encode(Frame(kind, generation=generation, payload=payload)), to_bridge)
 
-    def last_words(self, ending: Ending, generation: int, *, heard: bool) -> list[Outgoing]:
+    def closing_frames(self, ending: Ending, generation: int, *, heard: bool) -> list[Outgoing]:
         """END, and RESET if the peer has to be told and is there to hear it."""
         end = End(
             ending.code,

@@ -11,7 +11,7 @@ from emissary_lib.protocol.constants import (
     PROBE_DEADLINE,
     PROBE_WHEN_UNACKED,
 )
-from emissary_lib.protocol.session.keepalive import Beat
+from emissary_lib.protocol.session.keepalive import KeepaliveAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +32,22 @@ class ProbeTimes:
     orphan: float = PING_INTERVAL + PONG_DEADLINE + GRACE
 
 
-class Probing:
+class RelayKeepalive:
     """Asks the bridge when the dialer is silent, so that two silences can be told apart: a dead link of
     ours, and a dialer that is gone."""
 
     def __init__(self, times: ProbeTimes, now: float) -> None:
         self._times = times
-        self._heard = now
+        self._received = now
         self._quiet_since = now  # the dialer's last frame, or the bridge's last answer
         self._asked: float | None = None
 
-    def heard(self, now: float) -> None:
+    def on_received(self, now: float) -> None:
         """A frame came from the dialer."""
-        self._heard = self._quiet_since = now
+        self._received = self._quiet_since = now
         self._asked = None
 
-    def spoke(self, now: float) -> None:
+    def on_sent(self, now: float) -> None:
         """Something goes out to the dialer: no reason for it to think anything of us."""
 
     def answered(self, now: float) -> None:
@@ -59,13 +59,13 @@ class Probing:
         """The dialer can be reached again. That it is there is not said: its silence counts on."""
         self.answered(now)
 
-    def stood_still(self) -> None:
+    def on_suspend(self) -> None:
         """Nothing: an invocation is never frozen while it runs."""
 
     @property
     def orphaned_at(self) -> float:
         """When the dialer will be taken to be gone, if it stays silent."""
-        return self._heard + self._times.orphan
+        return self._received + self._times.orphan
 
     def next_timeout(self, unacked_since: float | None, *, asking: bool = True) -> float:
         """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
@@ -85,13 +85,15 @@ class Probing:
             due = min(due, max(self._quiet_since, unacked_since) + self._times.when_unacked)
         return min(orphaned_at, due)
 
-    def handle_timeout(self, now: float, unacked_since: float | None, *, asking: bool = True) -> Beat:
+    def handle_timeout(
+        self, now: float, unacked_since: float | None, *, asking: bool = True
+    ) -> KeepaliveAction:
         """Tell what is due."""
         if now < self.next_timeout(unacked_since, asking=asking):
-            return Beat.NOTHING
+            return KeepaliveAction.NOTHING
         if now >= self.orphaned_at:
-            return Beat.PEER_DEAD
+            return KeepaliveAction.PEER_DEAD
         if self._asked is None:
             self._asked = now
-            return Beat.PROBE
-        return Beat.LINK_DEAD
+            return KeepaliveAction.PROBE
+        return KeepaliveAction.LINK_DEAD

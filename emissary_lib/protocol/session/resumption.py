@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import GRACE, LEAST_PATIENCE, RESUME_INTERVALS, STEADY_AFTER
-from emissary_lib.protocol.session.states import Side
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import newer
 from emissary_lib.protocol.wire.payloads import Resumed
 
@@ -24,7 +24,7 @@ class Resumption:
     """One side's view of both connections.
 
     Args:
-        side: Who we are.
+        role: Who we are.
         own_epoch: Attempts to connect that we have made.
         peer_epoch: Those of the peer that we know of.
         grace: Seconds for which a connection that is gone is waited for.
@@ -36,13 +36,13 @@ class Resumption:
         peer_connection: The peer's connection id by the newest RESUMED; ``None`` before any.
         peer_heard_here: Whether the peer was heard since our connection of now was made.
         flapping: Whether our last connection was lost soon, and no byte had moved.
-        flaps: How many of those there were in a row that were of no use at all.
+        flap_count: How many of those there were in a row that were of no use at all.
 
     Thread safety: none; the owner of the session serialises every call.
     """
 
-    def __init__(self, side: Side, *, own_epoch: int, peer_epoch: int, grace: float = GRACE) -> None:
-        self._side = side
+    def __init__(self, role: Role, *, own_epoch: int, peer_epoch: int, grace: float = GRACE) -> None:
+        self._role = role
         self._grace = grace
         self._peer_epoch = peer_epoch
         self.epoch = own_epoch
@@ -51,16 +51,16 @@ class Resumption:
         self.peer_connection: str | None = None
         self.peer_heard_here = False
         self.flapping = False
-        self.flaps = 0
+        self.flap_count = 0
         self._restored_at: float | None = None  # when our connection of now was made, if it is not the first
         self._outage_began = 0.0
         self._link_deadline: float | None = None
         self._away_deadline: float | None = None
         self._away_since = 0  # generation at which the peer was found to be away
-        self._placed = True  # we know where the peer is, or that it is away
+        self._peer_known = True  # we know where the peer is, or that it is away
         self._asking: _Asking | None = None
         self._asked_at: float | None = None
-        self._patience = grace  # seconds left for the peer to be heard, once our link is back
+        self._grace_left = grace  # seconds left for the peer to be heard, once our link is back
         self._entered = self.generation
 
     @property
@@ -71,7 +71,7 @@ class Resumption:
     @property
     def may_send(self) -> bool:
         """Whether messages to the peer have a chance to arrive."""
-        return self.link_up and self._placed and not self.peer_away
+        return self.link_up and self._peer_known and not self.peer_away
 
     @property
     def link_deadline(self) -> float | None:
@@ -97,14 +97,14 @@ class Resumption:
             first = self._restored_at is None
             self.flapping = not first and not moved and now - (self._restored_at or 0.0) < STEADY_AFTER
             if self.flapping and not (idle and self.peer_heard_here):
-                self.flaps += 1
+                self.flap_count += 1
             else:
                 self._outage_began = now
-                self.flaps = 0
+                self.flap_count = 0
             self._link_deadline = self._outage_began + self._grace
             # The peer's silence may be why we found our link dead: a new one must not begin its grace anew.
             # Nor does it run meanwhile, because nobody could tell us that the peer is back.
-            self._patience = self._patience_left(now)
+            self._grace_left = self._remaining_grace(now)
             self._asking = None
             self._away_deadline = None
 
@@ -119,12 +119,12 @@ class Resumption:
         self._restored_at = now
         self.peer_heard_here = False
         self._link_deadline = None
-        self._placed = False
-        self._asking = _Asking(now, now + self._patience)
+        self._peer_known = False
+        self._asking = _Asking(now, now + self._grace_left)
         if self.peer_away:
             self._away_deadline = self._asking.until
 
-    def _patience_left(self, now: float) -> float:
+    def _remaining_grace(self, now: float) -> float:
         """What remains of the wait for the peer, if it is being waited for; else all of it."""
         waits = [self._away_deadline, self._asking.until if self._asking else None]
         until = min((each for each in waits if each is not None), default=None)
@@ -161,19 +161,19 @@ class Resumption:
             return False  # sent over connections that are gone: it says nothing of those there are
         if newer(generation, self.generation):
             self._learn(self._peer_epoch + ((generation - self.generation) & 0xFFFF), now)
-            if self._side is Side.RELAY:
+            if self._role is Role.RELAY:
                 # The dialer has a new connection, which only the bridge knows. Posting waits for it.
                 self._back()
-                self._placed = False
+                self._peer_known = False
                 self._asking = None
                 self.ask(now)
-        if self._side is Side.RELAY and not self._placed:
+        if self._role is Role.RELAY and not self._peer_known:
             # Generations are sums: one of our own may equal one of the dialer's that we have not heard of.
             return False
         if self.peer_away and not newer(generation, self._away_since):
             return False
         self._asking = None
-        self._placed = True
+        self._peer_known = True
         self.peer_heard_here = True
         self._back()
         return self._enter()
@@ -203,8 +203,8 @@ class Resumption:
         _ours, theirs = self._epochs(told)
         if theirs > self._peer_epoch:
             self._learn(theirs, now)
-        self._placed = True
-        connection = told.relay if self._side is Side.CLIENT else told.dialer
+        self._peer_known = True
+        connection = told.relay if self._role is Role.DIALER else told.dialer
         if connection is None:
             self._away(now)
             return False
@@ -216,25 +216,25 @@ class Resumption:
     def _epochs(self, told: Resumed) -> tuple[int, int]:
         """Ours and the peer's."""
         told_epochs = told.dialer_epoch, told.relay_epoch
-        return told_epochs if self._side is Side.CLIENT else told_epochs[::-1]
+        return told_epochs if self._role is Role.DIALER else told_epochs[::-1]
 
     # -- the clock ------------------------------------------------------------------------------
 
     def next_timeout(self) -> float | None:
-        """When :meth:`ask_due` or :meth:`verdict` may have something new to say."""
+        """When :meth:`ask_due` or :meth:`expired_code` may have something new to say."""
         times = [self._link_deadline, self._away_deadline]
         if self._asking:
             times += [self._asking.next_at, self._asking.until]
         return min((at for at in times if at is not None), default=None)
 
-    def verdict(self, now: float) -> Code | None:
+    def expired_code(self, now: float) -> Code | None:
         """Why the session is over, if a grace has run out; ``None`` while it goes on."""
         if self._link_deadline is not None and now >= self._link_deadline:
-            return Code.DIALER_GONE if self._side is Side.CLIENT else Code.RELAY_GONE
+            return self._role.gone
         away = self._away_deadline is not None and now >= self._away_deadline
         unanswered = self._asking is not None and now >= self._asking.until
         if away or unanswered:
-            return Code.RELAY_GONE if self._side is Side.CLIENT else Code.DIALER_GONE
+            return self._role.other.gone
         return None
 
     def _learn(self, epoch: int, now: float) -> None:

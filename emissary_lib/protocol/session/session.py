@@ -13,18 +13,19 @@ from typing import Final
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import DIALER_FLIGHT, RELAY_FLIGHT, STEADY_AFTER
 from emissary_lib.protocol.errors import FlowControlError, RemoteProtocolError, UnsupportedVersionError
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.config import Outgoing as Outgoing
 from emissary_lib.protocol.session.config import SessionConfig as SessionConfig
 from emissary_lib.protocol.session.events import Event, LinkDead
-from emissary_lib.protocol.session.goaway import Farewell
-from emissary_lib.protocol.session.incoming import Reception
-from emissary_lib.protocol.session.keepalive import Beat, Keepalive
+from emissary_lib.protocol.session.goaway import GoAwayTimer
+from emissary_lib.protocol.session.incoming import FrameReceiver
+from emissary_lib.protocol.session.keepalive import DialerKeepalive, KeepaliveAction
 from emissary_lib.protocol.session.lifecycle import Lifecycle
-from emissary_lib.protocol.session.outgoing import Outbox
-from emissary_lib.protocol.session.probing import Probing
+from emissary_lib.protocol.session.outgoing import FrameBuilder
+from emissary_lib.protocol.session.probing import RelayKeepalive
 from emissary_lib.protocol.session.resumption import Resumption
-from emissary_lib.protocol.session.states import Side, State
-from emissary_lib.protocol.stream.congestion import FlightCap
+from emissary_lib.protocol.session.states import State
+from emissary_lib.protocol.stream.congestion import CongestionWindow
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.duplex import Duplex
 from emissary_lib.protocol.wire.frames import FrameType, decode
@@ -42,34 +43,34 @@ class Session:
     Thread safety: none; the driver serialises every call with one lock.
     """
 
-    def __init__(self, side: Side, config: SessionConfig, *, now: float) -> None:
-        self.side = side
+    def __init__(self, role: Role, config: SessionConfig, *, now: float) -> None:
+        self.role = role
         self.counters = Counters()
-        flight = config.flight or (DIALER_FLIGHT if side is Side.CLIENT else RELAY_FLIGHT)
-        self._duplex = Duplex(config.streams, FlightCap(*flight), config.gate, self.counters)
+        flight = config.flight or (DIALER_FLIGHT if role is Role.DIALER else RELAY_FLIGHT)
+        self._duplex = Duplex(config.streams, CongestionWindow(*flight), config.gate, self.counters)
         if config.early:
             start = config.streams.receive_start
             self._duplex.receive(start, config.early, fin=False, ack_now=False, now=now)
-        self._outbox = Outbox(
+        self._outgoing = FrameBuilder(
             self._duplex, self.counters, opened=config.opened, first=config.streams.send_start
         )
         self._resumption = Resumption(
-            side, own_epoch=config.own_epoch, peer_epoch=config.peer_epoch, grace=config.grace
+            role, own_epoch=config.own_epoch, peer_epoch=config.peer_epoch, grace=config.grace
         )
-        self._watch: Keepalive | Probing | None = None
+        self._watch: DialerKeepalive | RelayKeepalive | None = None
         if config.keepalive:
-            self._watch = Keepalive(config.keepalive, now)
+            self._watch = DialerKeepalive(config.keepalive, now)
         elif config.probing:
-            self._watch = Probing(config.probing, now)
-        self._farewell = None if config.expires_at is None else Farewell(config.expires_at)
+            self._watch = RelayKeepalive(config.probing, now)
+        self._goaway = None if config.expires_at is None else GoAwayTimer(config.expires_at)
         self._probe_due = False
         self._progress = 0  # of the streams, when our WebSocket of now was made
         self._lost_by = ""  # why our last WebSocket went
-        self._lifecycle = Lifecycle(side, self._duplex)
-        self._reception = Reception(
-            side,
+        self._lifecycle = Lifecycle(role, self._duplex)
+        self._incoming = FrameReceiver(
+            role,
             duplex=self._duplex,
-            outbox=self._outbox,
+            outgoing=self._outgoing,
             resumption=self._resumption,
             lifecycle=self._lifecycle,
             watch=self._watch,
@@ -114,14 +115,14 @@ class Session:
         return self.alive and self._duplex.sender.waiting
 
     @property
-    def round_trip(self) -> float | None:
+    def rtt(self) -> float | None:
         """Smoothed round-trip time in seconds, the peer's delay of acknowledgements included."""
-        return self._duplex.round_trip
+        return self._duplex.rtt
 
     def established(self) -> None:
         """The dialer has read the SOCKS5 reply: from now on its bytes travel as DATA."""
         if self._lifecycle.established():
-            self._outbox.opening = False
+            self._outgoing.opening = False
 
     def send_data(self, data: bytes) -> int:
         """Take bytes to send; returns how many, from the front. The rest has to be offered again."""
@@ -141,12 +142,12 @@ class Session:
     def ping(self) -> None:
         """Ask for a sign of life with the next messages: the peer's PONG measures the way there and back."""
         if self.alive:
-            self._outbox.ping()
+            self._outgoing.ping()
 
-    def stood_still(self) -> None:
+    def on_suspend(self) -> None:
         """The host slept: for how long nothing was heard, no timer tells. The dialer asks at once."""
         if self._watch:
-            self._watch.stood_still()
+            self._watch.on_suspend()
 
     def peek(self) -> memoryview:
         """The next received bytes, in order; empty when there are none now."""
@@ -170,8 +171,8 @@ class Session:
             return None
         if ending := self._lifecycle.ending:
             return ending.wait_ends
-        if self._farewell:
-            return min(self._resumption.link_deadline, self._farewell.expires_at)
+        if self._goaway:
+            return min(self._resumption.link_deadline, self._goaway.expires_at)
         return self._resumption.link_deadline
 
     @property
@@ -234,7 +235,7 @@ class Session:
             self._duplex.message_refused(now)
             return
         try:
-            self._reception.receive(decode(text), now)
+            self._incoming.receive(decode(text), now)
         except RemoteProtocolError as exc:
             self._cut_off_here(_CODES.get(type(exc), Code.PROTOCOL_ERROR), str(exc), now)
 
@@ -251,8 +252,8 @@ class Session:
             times.append(self._duplex.next_timeout())
         if self._watch:
             times.append(self._watch.next_timeout(self._duplex.outstanding_since, asking=self._may_ask))
-        if self._farewell:
-            times.append(self._farewell.next_timeout(heard=self._resumption.may_send))
+        if self._goaway:
+            times.append(self._goaway.next_timeout(heard=self._resumption.may_send))
         return min((at for at in times if at is not None), default=None)
 
     @property
@@ -271,10 +272,10 @@ class Session:
             self._duplex.handle_timeout(now)
         if self._watch:
             self._beat(self._watch, now)
-        verdict = self._resumption.verdict(now)
-        if verdict is not None:
-            self._give_up(verdict, now)
-        if self._farewell and self._farewell.over(now):
+        expired_code = self._resumption.expired_code(now)
+        if expired_code is not None:
+            self._give_up(expired_code, now)
+        if self._goaway and self._goaway.over(now):
             self._cut_off_here(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now)
 
     def _cut_off_here(self, code: Code, reason: str, now: float) -> None:
@@ -287,34 +288,34 @@ class Session:
         if ending is None or link_deadline is None:
             return
         limits = [link_deadline]
-        if self._farewell:
-            limits.append(self._farewell.expires_at)
-        if isinstance(self._watch, Probing):
+        if self._goaway:
+            limits.append(self._goaway.expires_at)
+        if isinstance(self._watch, RelayKeepalive):
             limits.append(self._watch.orphaned_at)
         ending.interrupted(min(limits))
 
     def _give_up(self, code: Code, now: float) -> None:
         reason, lost = MEANINGS[code], not self._resumption.link_up
-        if lost and self._resumption.flaps:
+        if lost and self._resumption.flap_count:
             reason += (
-                f": {self._resumption.flaps + 1} connections in a row were accepted and then lost within "
-                f"{STEADY_AFTER:g} s, the last one thus: {self._lost_by}; see what closes them, "
+                f": {self._resumption.flap_count + 1} connections in a row were accepted and then lost "
+                f"within {STEADY_AFTER:g} s, the last one thus: {self._lost_by}; see what closes them, "
                 "a proxy on the way or the gateway"
             )
         self._lifecycle.abort(code, reason, now)
         if lost:
             self._lifecycle.finish(code)  # nobody can be told
 
-    def _beat(self, watch: Keepalive | Probing, now: float) -> None:
+    def _beat(self, watch: DialerKeepalive | RelayKeepalive, now: float) -> None:
         match watch.handle_timeout(now, self._duplex.outstanding_since, asking=self._may_ask):
-            case Beat.PING:
-                self._outbox.ping()
-            case Beat.PROBE:
+            case KeepaliveAction.PING:
+                self._outgoing.ping()
+            case KeepaliveAction.PROBE:
                 self._probe_due = True
-            case Beat.LINK_DEAD:
+            case KeepaliveAction.LINK_DEAD:
                 self._lifecycle.tell(LinkDead())
                 self.link_lost(Code.LINK_DEAD, MEANINGS[Code.LINK_DEAD], now)
-            case Beat.PEER_DEAD:
+            case KeepaliveAction.PEER_DEAD:
                 self._give_up(Code.DIALER_GONE, now)
 
     # -- messages out ---------------------------------------------------------------------------
@@ -329,10 +330,10 @@ class Session:
             return []
         messages: list[Outgoing] = []
         if self.alive and self._resumption.may_send:
-            remaining = self._farewell.remaining(now) if self._farewell else 0
-            messages += self._outbox.to_peer(self.generation, remaining, now)
+            remaining = self._goaway.remaining(now) if self._goaway else 0
+            messages += self._outgoing.to_peer(self.generation, remaining, now)
             if messages and self._watch:
-                self._watch.spoke(now)
+                self._watch.on_sent(now)
         messages += self._bridge_messages(now)  # behind OPENED, which is the first a dialer should hear
         self.counters.messages_sent += len(messages)
         return messages
@@ -341,14 +342,14 @@ class Session:
         if ending := self._lifecycle.ending:
             due = ending.due(now)
             heard = not self._resumption.peer_away
-            return self._outbox.last_words(ending, self.generation, heard=heard) if due else []
+            return self._outgoing.closing_frames(ending, self.generation, heard=heard) if due else []
         messages = []
         if self._resumption.ask_due(now):
-            messages.append(self._outbox.resume(self.generation, now))
+            messages.append(self._outgoing.resume(self.generation, now))
         if self._probe_due:
             self._probe_due = False
-            messages.append(self._outbox.control(FrameType.PROBE, self.generation, bytes(8)))
-        if self._farewell and self._resumption.may_send and self._farewell.announcement(now):
-            away = GoAway(Code.RELAY_DEADLINE, self._farewell.remaining(now))
-            messages.append(self._outbox.control(FrameType.GOAWAY, self.generation, away.encode()))
+            messages.append(self._outgoing.control(FrameType.PROBE, self.generation, bytes(8)))
+        if self._goaway and self._resumption.may_send and self._goaway.announcement(now):
+            away = GoAway(Code.RELAY_DEADLINE, self._goaway.remaining(now))
+            messages.append(self._outgoing.control(FrameType.GOAWAY, self.generation, away.encode()))
         return messages

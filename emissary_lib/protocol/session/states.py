@@ -1,6 +1,6 @@
 """The session's states, as a table. Everything that changes a session's state is here.
 
-The table knows nothing of sides: dialer and relay walk through the same states.
+The table knows nothing of roles: dialer and relay walk through the same states.
 """
 
 from __future__ import annotations
@@ -9,18 +9,6 @@ import enum
 from typing import Final
 
 from emissary_lib.protocol.errors import LocalProtocolError
-
-
-class Side(enum.Enum):
-    """Who we are."""
-
-    CLIENT = "client"
-    RELAY = "relay"
-
-    @property
-    def role(self) -> int:
-        """The number of this side in DISCONNECTED (docs/protocol.md section 2)."""
-        return 1 if self is Side.CLIENT else 2
 
 
 class State(enum.Enum):

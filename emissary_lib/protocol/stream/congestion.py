@@ -7,7 +7,7 @@ from typing import Protocol
 from emissary_lib.protocol.constants import ERROR_PAUSE
 
 
-class FlightCap:
+class CongestionWindow:
     """One session's cap on messages in flight: grows while acknowledgements return, halves on loss.
 
     Args:
@@ -18,7 +18,7 @@ class FlightCap:
     def __init__(self, start: int, most: int) -> None:
         self._cap = float(start)
         self._most = most
-        self._doubling = True  # until the first loss: one more per acknowledged message
+        self._slow_start = True  # until the first loss: one more per acknowledged message
 
     @property
     def cap(self) -> int:
@@ -28,11 +28,11 @@ class FlightCap:
     def acknowledged(self, messages: int) -> None:
         """So many messages were newly acknowledged."""
         for _ in range(messages):
-            self._cap = min(self._most, self._cap + (1 if self._doubling else 1 / self._cap))
+            self._cap = min(self._most, self._cap + (1 if self._slow_start else 1 / self._cap))
 
     def lost(self) -> None:
         """One loss event, however many messages it took."""
-        self._doubling = False
+        self._slow_start = False
         self._cap = max(1.0, self._cap / 2)
 
 
@@ -62,21 +62,21 @@ class ErrorPause:
         return self.until is not None
 
 
-class FlightGate(Protocol):
+class InFlightGate(Protocol):
     """A budget of messages in flight that several sessions share."""
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Take one message's place; ``False`` if none is free now. The owner is told when one is."""
 
-    def give(self, count: int) -> None:
+    def release(self, count: int) -> None:
         """Give back places."""
 
 
 class OpenGate:
     """A gate without a limit: for a session that shares nothing."""
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         return True
 
-    def give(self, count: int) -> None:
+    def release(self, count: int) -> None:
         """Nothing to count."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, SMALL_FRAMES
 from emissary_lib.protocol.stream.acks import AckSchedule
-from emissary_lib.protocol.stream.congestion import ErrorPause, FlightCap, FlightGate
+from emissary_lib.protocol.stream.congestion import CongestionWindow, ErrorPause, InFlightGate
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.receiver import StreamReceiver
 from emissary_lib.protocol.stream.retransmission import RetransmissionTimer
@@ -76,7 +76,9 @@ class Duplex:
     Thread safety: none; the owner of the session serialises every call.
     """
 
-    def __init__(self, config: StreamConfig, cap: FlightCap, gate: FlightGate, counters: Counters) -> None:
+    def __init__(
+        self, config: StreamConfig, cap: CongestionWindow, gate: InFlightGate, counters: Counters
+    ) -> None:
         self.sender = StreamSender(config.capacity, start=config.send_start)
         self.receiver = StreamReceiver(config.capacity, start=config.receive_start)
         self.sender.receive_window(0, config.peer_window)
@@ -102,9 +104,9 @@ class Duplex:
         return self.receiver.arrived + self.sender.acked
 
     @property
-    def round_trip(self) -> float | None:
+    def rtt(self) -> float | None:
         """Smoothed round-trip time in seconds, the peer's delay of acknowledgements included."""
-        return self._timer.round_trip
+        return self._timer.rtt
 
     def receive(self, offset: int, data: bytes, *, fin: bool, ack_now: bool, now: float) -> None:
         """Take one frame's stream bytes.
@@ -130,8 +132,8 @@ class Duplex:
         before = self.sender.acked
         acked = self.sender.receive_ack(ack, ranges, now)
         opened = self.sender.receive_window(ack, window)
-        if acked.round_trip is not None:
-            self._timer.sample(acked.round_trip)
+        if acked.rtt is not None:
+            self._timer.sample(acked.rtt)
         if acked.segments or (opened and not self.sender.in_flight):
             self._timer.acknowledged()
             since = self.sender.in_flight_since
@@ -232,10 +234,10 @@ class Duplex:
 
     def _next_segments(self, limit: int, now: float) -> list[Segment]:
         segments: list[Segment] = []
-        while self.sender.waiting and self.sender.in_flight < self._cap.cap and self._gate.take():
+        while self.sender.waiting and self.sender.in_flight < self._cap.cap and self._gate.acquire():
             segment = self.sender.next_segment(limit, now)
             if segment is None:
-                self._gate.give(1)
+                self._gate.release(1)
                 break
             self._places += 1
             if segment.sends == 1:
@@ -281,4 +283,4 @@ class Duplex:
         surplus = self._places - self.sender.in_flight
         if surplus > 0:
             self._places -= surplus
-            self._gate.give(surplus)
+            self._gate.release(surplus)

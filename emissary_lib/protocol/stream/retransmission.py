@@ -14,28 +14,28 @@ class RetransmissionTimer:
 
     def __init__(self) -> None:
         self.expires_at: float | None = None
-        self._smoothed: float | None = None
-        self._variation = 0.0
+        self._srtt: float | None = None
+        self._rttvar = 0.0
         self._back_off = 1
 
     @property
-    def round_trip(self) -> float | None:
+    def rtt(self) -> float | None:
         """Smoothed round-trip time, the peer's delay of acknowledgements included."""
-        return self._smoothed
+        return self._srtt
 
     @property
     def timeout(self) -> float:
         """Seconds the timer is set to, back-off included."""
-        base = RTO_INITIAL if self._smoothed is None else self._smoothed + 4 * self._variation
+        base = RTO_INITIAL if self._srtt is None else self._srtt + 4 * self._rttvar
         return min(RTO_MAX, max(RTO_MIN, base) * self._back_off)
 
-    def sample(self, round_trip: float) -> None:
+    def sample(self, rtt: float) -> None:
         """Take one measurement (RFC 6298 section 2), of a frame that was sent once only."""
-        if self._smoothed is None:
-            self._smoothed, self._variation = round_trip, round_trip / 2
+        if self._srtt is None:
+            self._srtt, self._rttvar = rtt, rtt / 2
             return
-        self._variation += (abs(self._smoothed - round_trip) - self._variation) / 4
-        self._smoothed += (round_trip - self._smoothed) / 8
+        self._rttvar += (abs(self._srtt - rtt) - self._rttvar) / 4
+        self._srtt += (rtt - self._srtt) / 8
 
     def acknowledged(self) -> None:
         """Something new was acknowledged, or a shut window opened: the back-off ends, and the timer stops."""

@@ -49,11 +49,11 @@ class Acked:
 
     Attributes:
         segments: How many segments it newly acknowledged, cumulatively or by SACK.
-        round_trip: Seconds since the newest of them that was sent once was sent; ``None`` without one.
+        rtt: Seconds since the newest of them that was sent once was sent; ``None`` without one.
     """
 
     segments: int
-    round_trip: float | None
+    rtt: float | None
 
 
 class StreamSender:
@@ -285,14 +285,14 @@ class StreamSender:
                 return None  # a few bytes of credit are not worth a message while an ACK is on its way
             if not cut_by_window and self.small_in_flight >= SMALL_FRAMES:
                 return None
-        segment = Segment(self._next, self._take(size), fin, small, now)
+        segment = Segment(self._next, self._acquire(size), fin, small, now)
         self._next = segment.end
         self._fin_sent = self._fin_sent or fin
         self._segments.append(segment)
         self._enter_flight(segment)
         return segment
 
-    def _take(self, size: int) -> bytes:
+    def _acquire(self, size: int) -> bytes:
         parts: list[bytes] = []
         missing = size
         while missing:

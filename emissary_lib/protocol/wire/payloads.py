@@ -152,7 +152,7 @@ class Resumed:
         dialer_epoch, relay_epoch = _unpack(_EPOCHS, payload, "RESUMED")
         ids: list[str | None] = []
         rest = payload[_EPOCHS.size :]
-        for _side in range(2):
+        for _role in range(2):
             if not rest or len(rest) < 1 + rest[0]:
                 raise FrameError("RESUMED: a connection id is cut short")
             ids.append(rest[1 : 1 + rest[0]].decode("ascii", "replace") or None)

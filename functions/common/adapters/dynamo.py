@@ -73,15 +73,15 @@ class Table:
     Args:
         client: A botocore DynamoDB client.
         name: The table's name.
-        pause: Waits some seconds.
+        sleep: Waits some seconds.
 
     Every method blocks for at most the client's timeouts times its tries.
     """
 
-    def __init__(self, client: Any, name: str, pause: Callable[[float], None]) -> None:
+    def __init__(self, client: Any, name: str, sleep: Callable[[float], None]) -> None:
         self._client = client
         self._name = name
-        self._pause = pause
+        self._sleep = sleep
 
     def get(self, key: Item) -> Item | None:
         """Read one item, consistently.
@@ -150,7 +150,7 @@ class Table:
 
     def _wait(self, attempt: int) -> None:
         # Jitter, so that two transactions that met do not meet again.
-        self._pause(_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
+        self._sleep(_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
 
     def _try(self, call: Callable[..., Any], arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         for attempt in range(_TRIES):

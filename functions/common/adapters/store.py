@@ -25,7 +25,6 @@ from emissary_lib.bridge.session import (
     Fragment,
     Launch,
     Resume,
-    Role,
     Session,
     State,
     Step,
@@ -33,6 +32,7 @@ from emissary_lib.bridge.session import (
     resume_refusal,
 )
 from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER
+from emissary_lib.protocol.role import Role
 from functions.common.adapters.dynamo import ConditionFailed, Table, Write
 from functions.common.adapters.slots import Slots
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
@@ -50,11 +50,11 @@ class DynamoSessionStore:
     Args:
         client: A botocore DynamoDB client.
         table: The table's name.
-        pause: Waits some seconds between tries of a write that met another transaction.
+        sleep: Waits some seconds between tries of a write that met another transaction.
     """
 
-    def __init__(self, client: Any, table: str, *, pause: Callable[[float], None] = time.sleep) -> None:
-        self._table = Table(client, table, pause)
+    def __init__(self, client: Any, table: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._table = Table(client, table, sleep)
         self._slots = Slots(self._table)
 
     def create(self, session: Session) -> None:

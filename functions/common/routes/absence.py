@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emissary_lib.bridge.session import Role, Session, State
+from emissary_lib.bridge.session import Session, State
+from emissary_lib.protocol.role import Role
 from functions.common import logs
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.posting import close

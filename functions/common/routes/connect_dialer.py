@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from emissary_lib.bridge.session import OPENING_TIME, Session, Side, purge_time
 from emissary_lib.protocol.auth.macs import (
-    DoorHeaders,
+    ConnectHeaders,
     normalise_host,
     parse_http_date,
     session_id,
-    verify_door,
+    verify_connect,
 )
 from functions.common import logs
 from functions.common.events import GatewayEvent
@@ -38,9 +38,9 @@ class ConnectDialer:
             StoreError: The table could not be reached.
         """
         now = self.clock()
-        shown = DoorHeaders.from_headers(event.headers)
+        shown = ConnectHeaders.from_headers(event.headers)
         host = normalise_host(event.domain, scheme_default_port=HTTPS_PORT)
-        key = verify_door(shown, self.keys.keys(shown.key_id), host=host, unix_now=now)
+        key = verify_connect(shown, self.keys.keys(shown.key_id), host=host, unix_now=now)
         session = Session(
             id=session_id(shown.nonce),
             key_id=key.key_id,

@@ -8,7 +8,7 @@ from emissary_lib.bridge.session import Resume, State
 from emissary_lib.protocol.auth.macs import (
     MAX_CLOCK_SKEW,
     ClockSkewError,
-    DoorHeaders,
+    ConnectHeaders,
     ResumeHeaders,
     normalise_host,
     parse_http_date,
@@ -43,7 +43,7 @@ class ConnectResume:
             StoreError: The table could not be reached.
         """
         now = self.clock()
-        signed, shown = DoorHeaders.from_headers(event.headers), ResumeHeaders.from_headers(event.headers)
+        signed, shown = ConnectHeaders.from_headers(event.headers), ResumeHeaders.from_headers(event.headers)
         self._verify(signed, shown, event.domain, now)
         resume = Resume(
             session=shown.session,
@@ -62,7 +62,7 @@ class ConnectResume:
             connection_id=resume.connection,
         )
 
-    def _verify(self, signed: DoorHeaders, shown: ResumeHeaders, domain: str, now: float) -> None:
+    def _verify(self, signed: ConnectHeaders, shown: ResumeHeaders, domain: str, now: float) -> None:
         key = self.keys.keys(signed.key_id).get(signed.key_id)
         if key is None:
             raise AuthenticationError(f"key id {signed.key_id} is not known here")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies as answers
-from emissary_lib.bridge.session import Loss, Role, Session, State, Step
+from emissary_lib.bridge.session import Loss, Session, State, Step
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from functions.common import audit, logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Entropy, PeerLink, SessionStore

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies as answers
-from emissary_lib.bridge.session import Connection, Ending, Loss, Role, Session, Step
+from emissary_lib.bridge.session import Connection, Ending, Loss, Session, Step
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import End
 from functions.common import audit
 from functions.common.ports import Clock, Outcome, PeerLink, SessionStore

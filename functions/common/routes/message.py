@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from emissary_lib.bridge import replies as answers
-from emissary_lib.bridge.session import Connection, Role
+from emissary_lib.bridge.session import Connection
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import EmissaryError, RemoteProtocolError, UnsupportedVersionError
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import COPIED, Frame, FrameType, decode, peek
 from emissary_lib.protocol.wire.payloads import End
 from functions.common import logs

@@ -229,11 +229,11 @@ def test_foreground_run_prints_one_json_line_and_the_cost_at_the_end() -> None:
     output = Output()
     threads, handler = threading.active_count(), signal.getsignal(signal.SIGINT)
     assert run_foreground(str(TEMPLATE), TARGETS, json_line=True, out=output) == 0  # type: ignore[arg-type]
-    ready, farewell = (json.loads(line) for line in output.text.splitlines())
+    ready, goaway = (json.loads(line) for line in output.text.splitlines())
     assert set(ready) == {"url", "key", "pid"}
     assert ready["key"]["kid"] == 1
     assert _gone(ready["pid"])
-    assert farewell["cost"] == 0.0
+    assert goaway["cost"] == 0.0
     assert threading.active_count() == threads
     assert signal.getsignal(signal.SIGINT) is handler
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import Connection, Fragment, Role, Session, Side, State
+from emissary_lib.bridge.session import Connection, Fragment, Session, Side, State
+from emissary_lib.protocol.role import Role
 from tests.helpers.events import DATE, DIALER, HOST, NONCE, NOW, SESSION
 
 NEW = Session(

@@ -23,7 +23,7 @@ from emissary_lib.exceptions import (
     ServerProofError,
     UnsupportedVersionError,
 )
-from emissary_lib.protocol.auth.headers import DoorHeaders
+from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.opening.exchange import evaluate, opening_bytes
@@ -32,7 +32,7 @@ from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay, echo
-from tests.helpers.ws_server import PATIENCE, Peer, WsServer, refusal
+from tests.helpers.ws_server import PATIENCE, Peer, WsServer, error_from_status
 
 #: A timeout that a test lets run out, in seconds.
 SHORT = 1.0
@@ -227,7 +227,7 @@ def test_answers_that_are_lost_until_the_end_are_raised_as_such() -> None:
 
 def test_a_redirect_is_not_followed() -> None:
     with WsServer() as elsewhere:
-        answer = refusal(302, f"Location: {elsewhere.url}")
+        answer = error_from_status(302, f"Location: {elsewhere.url}")
         with WsServer(answer=lambda request: answer) as server, pytest.raises(GatewayRefusedError) as caught:
             Dialer(server.url, KEY).dial(TARGET, PATIENCE)
         assert caught.value.http_status == 302
@@ -269,14 +269,14 @@ def test_a_server_that_cannot_prove_itself_gets_no_byte_of_the_users() -> None:
         if frame.type in (FrameType.OPENING, FrameType.DATA)
     )
     request = bridge.server.requests[0].headers
-    door = DoorHeaders.from_headers(request)
+    door = ConnectHeaders.from_headers(request)
     exchange = opening_bytes(key=KEY, date=door.date, nonce=door.nonce, target=Target.parse(TARGET))
     assert stream == [(0, exchange)]
 
 
 def test_success_without_a_relay_is_a_broken_server() -> None:
     def forge(peer: Peer) -> None:
-        door = DoorHeaders.from_headers(peer.request.headers)
+        door = ConnectHeaders.from_headers(peer.request.headers)
         text = peer.read_message()
         assert text
         answer = evaluate(

@@ -17,14 +17,14 @@ from emissary_lib.exceptions import (
     RemoteProtocolError,
     ServerProofError,
 )
-from emissary_lib.protocol.auth.headers import DoorHeaders
+from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import normalise_host, server_mac
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.health import Healthy, Usage
 from emissary_lib.protocol.wire.payloads import Ended, Reset
-from tests.helpers.ws_server import PATIENCE, Peer, WsServer, refusal
+from tests.helpers.ws_server import PATIENCE, Peer, WsServer, error_from_status
 
 KEY = Key(7, bytes(range(32)))
 EXPECTED = Health("0.2.0", 2, (7, 8), Usage(3, 20), Usage(1, 5))
@@ -35,7 +35,7 @@ Script = Callable[[Peer, str], list[str]]
 def healthy(peer: Peer, message: str, *, key: Key = KEY, question: bytes | None = None) -> str:
     frame = decode(message)
     assert (frame.type, frame.generation, len(frame.payload)) == (FrameType.HEALTH, 1, 8)
-    door = DoorHeaders.from_headers(peer.request.headers)
+    door = ConnectHeaders.from_headers(peer.request.headers)
     host = normalise_host(peer.request.headers["host"], scheme_default_port=80)
     proof = server_mac(key, date=door.date, nonce=door.nonce, host=host)
     answer = Healthy(question or frame.payload, proof, 2, Usage(3, 20), Usage(1, 5), (7, 8), "0.2.0")
@@ -138,13 +138,13 @@ def test_a_hang_up_is_a_closed_link() -> None:
 
 
 def test_a_wrong_key_is_told_as_when_dialling() -> None:
-    with WsServer(answer=lambda request: refusal(403)) as server:
+    with WsServer(answer=lambda request: error_from_status(403)) as server:
         with pytest.raises(AuthenticationError, match="key id 7 is unknown there"):
             Dialer(server.url, KEY).health(PATIENCE)
 
 
 def test_a_throttled_gateway_is_asked_again() -> None:
-    busy = [refusal(429), refusal(503)]
+    busy = [error_from_status(429), error_from_status(503)]
 
     def serve(peer: Peer) -> None:
         message = peer.read_message()

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from emissary_lib.client.in_flight import FlightBudget, FlightPlaces
+from emissary_lib.client.in_flight import InFlightLimiter, InFlightSlots
 
 
-def member(budget: FlightBudget, woken: list[FlightPlaces] | None = None) -> FlightPlaces:
+def member(budget: InFlightLimiter, woken: list[InFlightSlots] | None = None) -> InFlightSlots:
     places = budget.member()
     if woken is not None:
         places.wake = lambda: woken.append(places)
@@ -17,105 +17,105 @@ def member(budget: FlightBudget, woken: list[FlightPlaces] | None = None) -> Fli
 
 
 def test_there_are_as_many_places_as_were_asked_for() -> None:
-    budget = FlightBudget(3)
+    budget = InFlightLimiter(3)
     here, there = member(budget), member(budget)
-    assert [here.take(), there.take(), here.take(), there.take()] == [True, True, True, False]
+    assert [here.acquire(), there.acquire(), here.acquire(), there.acquire()] == [True, True, True, False]
     assert (here.held, there.held, budget.free) == (2, 1, 0)
 
 
 def test_a_place_given_back_wakes_the_one_who_waits_and_is_kept_for_it() -> None:
-    woken: list[FlightPlaces] = []
-    budget = FlightBudget(1)
+    woken: list[InFlightSlots] = []
+    budget = InFlightLimiter(1)
     busy, waiting = member(budget), member(budget, woken)
-    assert busy.take()
-    assert not waiting.take()
-    busy.give(1)
+    assert busy.acquire()
+    assert not waiting.acquire()
+    busy.release(1)
     assert woken == [waiting]
-    assert not busy.take()  # however quickly it asks
-    assert waiting.take()
+    assert not busy.acquire()  # however quickly it asks
+    assert waiting.acquire()
 
 
 def test_those_who_wait_are_served_in_turn() -> None:
-    woken: list[FlightPlaces] = []
-    budget = FlightBudget(1)
+    woken: list[InFlightSlots] = []
+    budget = InFlightLimiter(1)
     members = [member(budget, woken) for _ in range(4)]
-    assert [each.take() for each in members] == [True, False, False, False]
+    assert [each.acquire() for each in members] == [True, False, False, False]
     served = [members[0]]
     for _ in range(8):
         holder = served[-1]
-        holder.give(1)
-        assert not holder.take()
-        assert woken[-1].take()
+        holder.release(1)
+        assert not holder.acquire()
+        assert woken[-1].acquire()
         served.append(woken[-1])
     assert served == (members * 3)[: len(served)]
 
 
 def test_a_place_kept_for_one_who_does_not_want_it_goes_on() -> None:
-    woken: list[FlightPlaces] = []
-    budget = FlightBudget(1)
+    woken: list[InFlightSlots] = []
+    budget = InFlightLimiter(1)
     busy, first, second = (member(budget, woken) for _ in range(3))
-    assert busy.take()
-    assert not first.take()
-    assert not second.take()
-    busy.give(1)
+    assert busy.acquire()
+    assert not first.acquire()
+    assert not second.acquire()
+    busy.release(1)
     first.decline()
     assert woken == [first, second]
-    assert second.take()
-    second.give(1)
-    assert busy.take()
+    assert second.acquire()
+    second.release(1)
+    assert busy.acquire()
 
 
 def test_declining_without_an_offer_changes_nothing() -> None:
-    budget = FlightBudget(1)
+    budget = InFlightLimiter(1)
     busy, waiting = member(budget), member(budget)
-    assert busy.take()
-    assert not waiting.take()
+    assert busy.acquire()
+    assert not waiting.acquire()
     waiting.decline()
-    busy.give(1)
-    assert waiting.take()
+    busy.release(1)
+    assert waiting.acquire()
 
 
 def test_leaving_gives_back_what_is_held_and_passes_on_what_was_kept() -> None:
-    woken: list[FlightPlaces] = []
-    budget = FlightBudget(2)
+    woken: list[InFlightSlots] = []
+    budget = InFlightLimiter(2)
     holder, kept, waiting = (member(budget, woken) for _ in range(3))
-    assert holder.take()
-    assert holder.take()
-    assert not kept.take()
-    assert not waiting.take()
-    holder.give(1)
+    assert holder.acquire()
+    assert holder.acquire()
+    assert not kept.acquire()
+    assert not waiting.acquire()
+    holder.release(1)
     kept.leave()
     assert woken == [kept, waiting]
     holder.leave()
     holder.leave()
-    assert waiting.take()
-    waiting.give(1)
+    assert waiting.acquire()
+    waiting.release(1)
     assert budget.free == 2
 
 
 def test_giving_back_after_leaving_makes_no_place_out_of_nothing() -> None:
-    budget = FlightBudget(2)
+    budget = InFlightLimiter(2)
     places = member(budget)
-    assert places.take()
+    assert places.acquire()
     places.leave()
-    places.give(1)
+    places.release(1)
     assert budget.free == 2
 
 
 def test_one_who_left_is_not_woken() -> None:
-    woken: list[FlightPlaces] = []
-    budget = FlightBudget(1)
+    woken: list[InFlightSlots] = []
+    budget = InFlightLimiter(1)
     busy, gone, waiting = (member(budget, woken) for _ in range(3))
-    assert busy.take()
-    assert not gone.take()
-    assert not waiting.take()
+    assert busy.acquire()
+    assert not gone.acquire()
+    assert not waiting.acquire()
     gone.leave()
-    busy.give(1)
+    busy.release(1)
     assert woken == [waiting]
 
 
 def test_many_threads_never_exceed_it_and_the_count_comes_back() -> None:
-    budget = FlightBudget(5)
+    budget = InFlightLimiter(5)
     inside, most = 0, 0
     lock = threading.Lock()
     done = [0] * 8
@@ -126,7 +126,7 @@ def test_many_threads_never_exceed_it_and_the_count_comes_back() -> None:
         places = budget.member()
         places.wake = woken.set
         while done[index] < 300:
-            if not places.take():
+            if not places.acquire():
                 assert woken.wait(10), "a wake-up was lost"
                 woken.clear()
                 continue
@@ -135,7 +135,7 @@ def test_many_threads_never_exceed_it_and_the_count_comes_back() -> None:
                 most = max(most, inside)
             with lock:
                 inside -= 1
-            places.give(1)
+            places.release(1)
             done[index] += 1
         places.leave()
 
@@ -151,4 +151,4 @@ def test_many_threads_never_exceed_it_and_the_count_comes_back() -> None:
 @pytest.mark.parametrize("places", [0, -1])
 def test_a_budget_that_could_never_send_is_refused(places: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        FlightBudget(places)
+        InFlightLimiter(places)

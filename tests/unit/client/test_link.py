@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from emissary_lib.client.endpoint import Endpoint
-from emissary_lib.client.link import ResumeDoor, SocketLink
+from emissary_lib.client.link import ResumeUpgrade, SocketLink
 from emissary_lib.exceptions import ClockSkewError, GatewayRefusedError, LinkClosedError, LinkRefusedError
-from emissary_lib.protocol.auth.headers import DoorHeaders, ResumeHeaders
+from emissary_lib.protocol.auth.headers import ConnectHeaders, ResumeHeaders
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import normalise_host, resume_mac
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.transport.deadline import Deadline
-from tests.helpers.ws_server import PATIENCE, Peer, Request, WsServer, refusal
+from tests.helpers.ws_server import PATIENCE, Peer, Request, WsServer, error_from_status
 
 KEY = Key(7, b"0123456789abcdef0123456789abcdef")
 SESSION = "ab" * 32
@@ -32,7 +32,7 @@ class Gateway:
     statuses: list[int] = field(default_factory=list)
 
     def answer(self, _request: Request) -> bytes | None:
-        return refusal(self.statuses.pop(0)) if self.statuses else None
+        return error_from_status(self.statuses.pop(0)) if self.statuses else None
 
     def serve(self, peer: Peer) -> None:
         while (text := peer.read_message()) is not None:
@@ -59,7 +59,7 @@ class Stall:
 
 def linked(server: WsServer) -> SocketLink:
     """A link whose first connection is epoch 1, opened at the same door for simplicity."""
-    door = ResumeDoor(Endpoint(server.url), KEY, SESSION, TOKEN)
+    door = ResumeUpgrade(Endpoint(server.url), KEY, SESSION, TOKEN)
     return SocketLink(door.connect(1, Deadline(PATIENCE)), door)
 
 
@@ -88,7 +88,7 @@ def test_each_attempt_is_signed_anew_with_its_epoch_session_and_token() -> None:
         assert link.recv() == "after"
         end(link)
         headers = [request.headers for request in server.requests]
-    shown = [(DoorHeaders.from_headers(each), ResumeHeaders.from_headers(each)) for each in headers]
+    shown = [(ConnectHeaders.from_headers(each), ResumeHeaders.from_headers(each)) for each in headers]
     assert [resume for _door, resume in shown] == [
         ResumeHeaders(SESSION, TOKEN, epoch) for epoch in (1, 2, 70_000)
     ]
@@ -117,7 +117,10 @@ def test_a_session_that_is_over_is_a_definite_refusal_and_throttling_is_not() ->
 def refused_with(status: int, *, date: str | None = None) -> LinkRefusedError:
     gateway = Gateway()
     with WsServer(gateway.serve, answer=lambda request: answers.pop(0)) as server:
-        answers: list[bytes | None] = [None, refusal(status, *([] if date is None else [f"Date: {date}"]))]
+        answers: list[bytes | None] = [
+            None,
+            error_from_status(status, *([] if date is None else [f"Date: {date}"])),
+        ]
         link = linked(server)
         with pytest.raises(LinkRefusedError) as caught:
             link.reconnect(2, Deadline(PATIENCE))

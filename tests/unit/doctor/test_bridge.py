@@ -39,7 +39,7 @@ def refused(status: int, date: str | None = None) -> GatewayRefusedError:
 
 
 def knocked(*errors: Exception | None, given: Settings | None = None) -> tuple[Finding, Bench]:
-    ways = [FakeWay(FakeClock(), raises={} if error is None else {"knock": error}) for error in errors]
+    ways = [FakeWay(FakeClock(), raises={} if error is None else {"connect_once": error}) for error in errors]
     bench = Bench(*ways, given=given)
     return bench.bridge.connect(), bench
 
@@ -49,7 +49,7 @@ def knocked(*errors: Exception | None, given: Settings | None = None) -> tuple[F
 
 def test_an_open_door_tells_the_key_and_the_time() -> None:
     bench = Bench()
-    bench.ways = [FakeWay(bench.clock, takes={"knock": 0.25})]
+    bench.ways = [FakeWay(bench.clock, takes={"connect_once": 0.25})]
     bench.bridge.make_way = lambda: bench.ways[0]
     found = bench.bridge.connect()
     assert found.status is Status.OK
@@ -210,4 +210,4 @@ def test_the_session_is_closed_if_there_is_one() -> None:
     assert bench.ways[0].steps == []
     bench.bridge.connect()
     bench.bridge.close()
-    assert bench.ways[0].steps == ["knock", "close"]
+    assert bench.ways[0].steps == ["connect_once", "close"]

@@ -44,7 +44,7 @@ def way(bridge: Bridge) -> Iterator[SessionWay]:
 
 
 def dialled(way: SessionWay) -> SessionWay:
-    way.knock(PATIENCE)
+    way.connect_once(PATIENCE)
     way.prove(PATIENCE)
     way.dial(Target.parse(TARGET), PATIENCE)
     return way
@@ -55,7 +55,7 @@ def sent(bridge: Bridge, kind: FrameType) -> list[bytes]:
 
 
 def test_the_server_proves_itself_before_a_target_is_named(bridge: Bridge, way: SessionWay) -> None:
-    way.knock(PATIENCE)
+    way.connect_once(PATIENCE)
     banner = way.prove(PATIENCE)
     assert (banner.server_software, banner.protocol_version) == ("emissary-lambda", 2)
     assert sent(bridge, FrameType.OPENING) == [b"\x05\x01\x02"]
@@ -126,7 +126,7 @@ def test_a_target_that_ends_its_side_too_ends_clean(bridge: Bridge, way: Session
 def test_closing_is_harmless_at_every_step(bridge: Bridge) -> None:
     way = SessionWay(Endpoint(bridge.url), KEY, time.monotonic)
     way.close()
-    way.knock(PATIENCE)
+    way.connect_once(PATIENCE)
     way.close()
     way.close()
     with pytest.raises(ClosedError):
@@ -136,7 +136,7 @@ def test_closing_is_harmless_at_every_step(bridge: Bridge) -> None:
 def test_a_refusal_is_raised_as_the_gateway_said_it(behaviour: Behaviour, way: SessionWay) -> None:
     behaviour.door = (429,)
     with pytest.raises(GatewayRefusedError) as caught:
-        way.knock(PATIENCE)
+        way.connect_once(PATIENCE)
     assert caught.value.http_status == 429
 
 
@@ -144,7 +144,7 @@ def test_a_false_proof_is_found_out_before_anything_else_is_sent(
     bridge: Bridge, behaviour: Behaviour, way: SessionWay
 ) -> None:
     behaviour.false_proof = True
-    way.knock(PATIENCE)
+    way.connect_once(PATIENCE)
     with pytest.raises(ServerProofError):
         way.prove(PATIENCE)
     assert sent(bridge, FrameType.OPENING) == [b"\x05\x01\x02"]
@@ -152,7 +152,7 @@ def test_a_false_proof_is_found_out_before_anything_else_is_sent(
 
 def test_a_bridge_that_says_nothing_runs_into_the_timeout(behaviour: Behaviour, way: SessionWay) -> None:
     behaviour.silent = True
-    way.knock(PATIENCE)
+    way.connect_once(PATIENCE)
     with pytest.raises(TimeoutError):
         way.prove(0.05)
 
@@ -160,7 +160,7 @@ def test_a_bridge_that_says_nothing_runs_into_the_timeout(behaviour: Behaviour, 
 def test_errors_of_the_gateway_are_counted(behaviour: Behaviour, way: SessionWay) -> None:
     behaviour.stumbles = ['{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}']
     assert way.gateway_errors == 0
-    way.knock(PATIENCE)
+    way.connect_once(PATIENCE)
     with pytest.raises((TimeoutError, LinkClosedError)):
         way.prove(1.0)
     assert way.gateway_errors == 1
@@ -168,13 +168,13 @@ def test_errors_of_the_gateway_are_counted(behaviour: Behaviour, way: SessionWay
 
 def test_a_hang_up_is_a_closed_link(behaviour: Behaviour, way: SessionWay) -> None:
     behaviour.stumbles = [None]
-    way.knock(PATIENCE)
+    way.connect_once(PATIENCE)
     with pytest.raises(LinkClosedError):
         way.prove(PATIENCE)
 
 
 def test_a_target_that_is_not_allowed_is_refused_by_the_bridge_alone(way: SessionWay) -> None:
-    way.knock(PATIENCE)
+    way.connect_once(PATIENCE)
     way.prove(PATIENCE)
     with pytest.raises(TargetNotAllowedError, match=r"other\.internal"):
         way.dial(Target("other.internal", 5432), PATIENCE)
@@ -183,7 +183,7 @@ def test_a_target_that_is_not_allowed_is_refused_by_the_bridge_alone(way: Sessio
 
 def test_a_relay_that_does_not_find_the_target_has_spoken(behaviour: Behaviour, way: SessionWay) -> None:
     behaviour.dial_code = Code.NAME_NOT_FOUND
-    way.knock(PATIENCE)
+    way.connect_once(PATIENCE)
     way.prove(PATIENCE)
     with pytest.raises(NameNotFoundError):
         way.dial(Target.parse(TARGET), PATIENCE)

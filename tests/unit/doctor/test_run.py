@@ -36,7 +36,7 @@ def network() -> FakeNetwork:
 
 
 def test_a_whole_ladder_holds_and_tells_every_hop(network: FakeNetwork) -> None:
-    bridge = FakeWay(network.clock, {"knock": 0.2, "prove": 0.05})
+    bridge = FakeWay(network.clock, {"connect_once": 0.2, "prove": 0.05})
     takes = {"enter": 0.3, "dial": 0.9, "ping": 0.04, "converse": 0.06}
     first = FakeWay(network.clock, takes, target_says=(b"N",))
     second = FakeWay(network.clock, {"dial": 0.2})
@@ -72,7 +72,7 @@ def test_without_a_target_the_ladder_ends_at_the_proof(network: FakeNetwork) -> 
     behind = report.results[RUNGS.index("allowed") :]
     assert {each.finding.fact for each in behind} == {"no target was named"}
     assert (report.exit, report.target) == (Exit.OK, None)
-    assert way.steps == ["knock", "prove", "close", "close"]
+    assert way.steps == ["connect_once", "prove", "close", "close"]
 
 
 def test_without_settings_nothing_is_asked(network: FakeNetwork) -> None:

@@ -6,9 +6,10 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, Role, Side, State
+from emissary_lib.bridge.session import Connection, Side, State
 from emissary_lib.protocol.auth.keys import Key, KeyRing
-from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, sign_door, token_hash
+from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, sign_connect, token_hash
+from emissary_lib.protocol.role import Role
 from functions.common.errors import KeysUnavailableError
 from tests.helpers.events import (
     DATE,
@@ -103,7 +104,7 @@ def test_a_mac_for_another_api_is_refused() -> None:
 
 
 def test_the_host_header_cannot_stand_in_for_the_apis_own_name() -> None:
-    headers = sign_door(KEY, date=DATE, nonce=NONCE, host="evil.example").to_headers()
+    headers = sign_connect(KEY, date=DATE, nonce=NONCE, host="evil.example").to_headers()
     event = load_event("connect_dialer", headers={**headers, "Host": "evil.example"})
     assert Bridge().connect(event) == {"statusCode": 403}
 
@@ -230,7 +231,7 @@ def test_why_a_claim_is_refused_stands_in_the_log_only(caplog: pytest.LogCapture
 
 
 def test_a_key_that_was_taken_away_opens_no_door() -> None:
-    headers = sign_door(Key(9, bytes(32)), date=DATE, nonce=NONCE, host=HOST).to_headers()
+    headers = sign_connect(Key(9, bytes(32)), date=DATE, nonce=NONCE, host=HOST).to_headers()
     assert Bridge().connect(load_event("connect_dialer", headers=headers)) == {"statusCode": 403}
 
 

@@ -6,9 +6,10 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, Role, Side, State
+from emissary_lib.bridge.session import Connection, Side, State
 from emissary_lib.protocol.auth.keys import Key, KeyRing
-from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac, sign_door
+from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac, sign_connect
+from emissary_lib.protocol.role import Role
 from functions.common.adapters.keys import EnvironmentKeys
 from tests.helpers.events import (
     DATE,
@@ -88,7 +89,7 @@ def test_without_a_usable_header_the_status_is_401(header: str, value: str | Non
         pytest.param({"X-Emissary-Date": http_date(NOW + 1)}, id="another date"),
         pytest.param({"X-Emissary-Epoch": "7"}, id="another epoch"),
         pytest.param(
-            sign_door(KEY, date=DATE, nonce=RESUME_NONCE, host=HOST).to_headers(), id="the door's label"
+            sign_connect(KEY, date=DATE, nonce=RESUME_NONCE, host=HOST).to_headers(), id="the door's label"
         ),
     ],
 )

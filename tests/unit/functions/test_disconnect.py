@@ -6,8 +6,9 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import OPERATOR, Claim, Ending, Role, Side, State, Step
+from emissary_lib.bridge.session import OPERATOR, Claim, Ending, Side, State, Step
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import Disconnected, Ended
 from functions.common.errors import StoreError

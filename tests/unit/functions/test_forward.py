@@ -6,8 +6,9 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import CONNECT_TIME, Claim, Role, Side, State
+from emissary_lib.bridge.session import CONNECT_TIME, Claim, Side, State
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
 from emissary_lib.protocol.wire.payloads import Disconnected, Ended, Reset, Resumed
 from functions.common.ports import Outcome

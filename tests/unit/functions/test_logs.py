@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.auth.macs import DoorHeaders, encode_unpadded
+from emissary_lib.protocol.auth.macs import ConnectHeaders, encode_unpadded
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from functions.common import logs
 from functions.common.adapters.json_logging import use_json
@@ -55,7 +55,7 @@ def test_a_level_that_is_off_costs_nothing(written: io.StringIO) -> None:
 
 def secrets_of(bridge: Bridge) -> list[str]:
     """Everything that must never be in a log, in every form in which it could be."""
-    shown = DoorHeaders.from_headers(load_event("connect_dialer")["headers"])
+    shown = ConnectHeaders.from_headers(load_event("connect_dialer")["headers"])
     raw = [KEY.secret, NONCE, shown.mac, example_stream(), b"SELECT 1;", b"user bytes"]
     forms = [encode_unpadded(item) for item in raw] + [item.hex() for item in raw]
     forms += [repr(item)[2:-1] for item in raw]

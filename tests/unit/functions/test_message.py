@@ -7,8 +7,9 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import Role, State
+from emissary_lib.bridge.session import State
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Reset
 from functions.common.responses import MessageNotHandledError

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from emissary_lib.bridge.session import CONNECT_TIME, Connection, Role, Side, State
+from emissary_lib.bridge.session import CONNECT_TIME, Connection, Side, State
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import Disconnected, End, Ended, Resumed
 from functions.common.ports import Outcome

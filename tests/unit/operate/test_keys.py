@@ -32,7 +32,7 @@ def client(dynamo_server: Dynamo) -> Iterator[Any]:
 
 @pytest.fixture
 def secret(client: Any) -> KeySecret:
-    return KeySecret(client, NAME, clock=lambda: NOW, pause=lambda _seconds: None)
+    return KeySecret(client, NAME, clock=lambda: NOW, sleep=lambda _seconds: None)
 
 
 def stored(client: Any) -> str:
@@ -98,7 +98,7 @@ def test_a_key_that_is_not_there_cannot_be_retired(secret: KeySecret) -> None:
 def test_two_operators_at_once_lose_nothing(client: Any, dynamo_server: Dynamo) -> None:
     clients = [dynamo_server.client("secretsmanager") for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda each: KeySecret(each, NAME, pause=lambda _: None).new(), clients))
+        made = list(pool.map(lambda each: KeySecret(each, NAME, sleep=lambda _: None).new(), clients))
     for each in clients:
         each.close()
     assert {key.key_id for key in made} == {2, 3, 4, 5}
@@ -128,13 +128,13 @@ def test_a_change_that_came_in_between_is_kept(client: Any, secret: KeySecret) -
         if not others:
             others.append(secret.new())
 
-    ours = KeySecret(Meddler(client, meddle), NAME, pause=lambda _seconds: None).new()
+    ours = KeySecret(Meddler(client, meddle), NAME, sleep=lambda _seconds: None).new()
     assert parse_keys(stored(client)) == (FIRST, *others, ours)
     assert ours.key_id == 3
 
 
 def test_endless_meddling_is_an_error_that_says_so(client: Any, secret: KeySecret) -> None:
-    busy = KeySecret(Meddler(client, lambda: secret.new()), NAME, pause=lambda _: None)
+    busy = KeySecret(Meddler(client, lambda: secret.new()), NAME, sleep=lambda _: None)
     with pytest.raises(OperationError, match="was changed by somebody else 5 times"):
         busy.new()
 

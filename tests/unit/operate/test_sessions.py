@@ -10,11 +10,12 @@ import pytest
 
 from emissary_lib.bridge import session as stored
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import Ending, Role, State, Step
+from emissary_lib.bridge.session import Ending, State, Step
 from emissary_lib.exceptions import OperationError
 from emissary_lib.operate import sessions
 from emissary_lib.operate.sessions import SessionTable
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from tests.helpers.events import DIALER, NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeClock

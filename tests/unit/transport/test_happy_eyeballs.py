@@ -54,14 +54,14 @@ def test_an_address_that_swallows_costs_the_stagger_and_not_the_timeout(
     with race.connect(NAME, PATIENCE, resolve=named(at(swallowing), at(swallowing), at(server))) as sock:
         assert sock.getpeername() == server
         assert sock.gettimeout() == PATIENCE
-    assert 2 * race.STAGGER <= time.monotonic() - began < PATIENCE / 2
+    assert 2 * race.CONNECTION_ATTEMPT_DELAY <= time.monotonic() - began < PATIENCE / 2
 
 
 def test_an_address_that_refuses_costs_nothing(server: tuple[str, int], closed: tuple[str, int]) -> None:
     began = time.monotonic()
     with race.connect(NAME, PATIENCE, resolve=named(*[at(closed)] * 8, at(server))) as sock:
         assert sock.getpeername() == server
-    assert time.monotonic() - began < 8 * race.STAGGER
+    assert time.monotonic() - began < 8 * race.CONNECTION_ATTEMPT_DELAY
 
 
 def test_when_none_answers_the_time_is_kept(swallowing: tuple[str, int]) -> None:
@@ -92,8 +92,8 @@ def test_a_name_without_addresses_is_an_error() -> None:
 def test_the_families_take_turns_beginning_with_the_systems_choice() -> None:
     four = [at((f"127.0.0.{n}", 1)) for n in (1, 2, 3)]
     six = [at((f"::{n}", 1), socket.AF_INET6) for n in (1, 2)]
-    assert race.alternating([*four, *six]) == [four[0], six[0], four[1], six[1], four[2]]
-    assert race.alternating([*six, *four])[0] == six[0]
+    assert race.interleave_families([*four, *six]) == [four[0], six[0], four[1], six[1], four[2]]
+    assert race.interleave_families([*six, *four])[0] == six[0]
 
 
 def test_options_are_set_before_the_connection_is_made(server: tuple[str, int]) -> None:

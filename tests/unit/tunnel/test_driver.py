@@ -13,15 +13,15 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished
 from emissary_lib.protocol.session.session import Outgoing
-from emissary_lib.protocol.session.states import Side
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from emissary_lib.transport.memory import Faults
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import reset, tcp_pair
-from emissary_lib.tunnel.shutdown import Parting
+from emissary_lib.tunnel.shutdown import ShutdownPolicy
 from tests.helpers.tunnels import (
     CAPACITY,
     USERS,
@@ -112,7 +112,7 @@ def test_a_reset_socket_resets_the_other_end_and_is_never_an_end_of_file() -> No
 
 def test_a_reset_comes_after_every_byte_though_the_reader_is_slow() -> None:
     link = FakeLink()
-    dialer = Running(session_of(Side.CLIENT, capacity=8 << 20), link)
+    dialer = Running(session_of(Role.DIALER, capacity=8 << 20), link)
     data = noise(4 << 20)
     for at in range(0, len(data), 65_536):
         link.give(FrameType.DATA, data[at : at + 65_536], offset=at)
@@ -131,7 +131,7 @@ def test_a_reset_comes_after_every_byte_though_the_reader_is_slow() -> None:
 
 def test_a_reset_tunnel_ends_when_the_user_closes_without_reading() -> None:
     link = FakeLink()
-    dialer = Running(session_of(Side.CLIENT, capacity=8 << 20), link)
+    dialer = Running(session_of(Role.DIALER, capacity=8 << 20), link)
     for at in range(0, 4 << 20, 65_536):
         link.give(FrameType.DATA, bytes(65_536), offset=at)
     link.give(FrameType.RESET, Reset(Code.TARGET_RESET, "gone").encode())
@@ -143,7 +143,9 @@ def test_a_reset_tunnel_ends_when_the_user_closes_without_reading() -> None:
 
 def test_a_target_that_does_not_read_does_not_hold_the_relay_beyond_its_time() -> None:
     link = FakeLink()
-    relay = Running(session_of(Side.RELAY, capacity=8 << 20), link, parting=Parting(time.monotonic() + 0.5))
+    relay = Running(
+        session_of(Role.RELAY, capacity=8 << 20), link, shutdown=ShutdownPolicy(time.monotonic() + 0.5)
+    )
     for at in range(0, 8 << 20, 65_536):
         link.give(FrameType.DATA, bytes(65_536), offset=at)
     link.give(FrameType.RESET, Reset(Code.DIALER_RESET, "gone").encode())
@@ -156,7 +158,7 @@ def test_a_target_that_does_not_read_does_not_hold_the_relay_beyond_its_time() -
 
 def test_at_the_time_limit_the_target_is_let_go_of_though_the_bridge_confirms_nothing() -> None:
     link, ends_at = FakeLink(answers_end=False), time.monotonic() + 0.2
-    relay = Running(session_of(Side.RELAY, life=0.2), link, parting=Parting(ends_at, ends_at + 1.0))
+    relay = Running(session_of(Role.RELAY, life=0.2), link, shutdown=ShutdownPolicy(ends_at, ends_at + 1.0))
     with pytest.raises(ConnectionResetError):
         relay.user.recv(1)
     assert time.monotonic() < ends_at + 1.0
@@ -168,7 +170,7 @@ def test_at_the_time_limit_the_target_is_let_go_of_though_the_bridge_confirms_no
 def test_a_target_is_let_go_of_before_the_bridge_has_confirmed_the_dialers_reset() -> None:
     link = FakeLink(answers_end=False)
     relay = Running(
-        session_of(Side.RELAY), link, parting=Parting(time.monotonic() + 60, time.monotonic() + 60)
+        session_of(Role.RELAY), link, shutdown=ShutdownPolicy(time.monotonic() + 60, time.monotonic() + 60)
     )
     link.give(FrameType.DATA, b"the last words", offset=0)
     link.give(FrameType.RESET, Reset(Code.DIALER_RESET, "gone").encode())
@@ -182,7 +184,7 @@ def test_a_target_is_let_go_of_before_the_bridge_has_confirmed_the_dialers_reset
 
 def test_a_user_who_resets_is_noticed_though_nothing_more_fits_into_the_tunnel() -> None:
     link = FakeLink()
-    dialer = Running(session_of(Side.CLIENT), link)
+    dialer = Running(session_of(Role.DIALER), link)
     dialer.user.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -196,7 +198,7 @@ def test_a_user_who_resets_is_noticed_though_nothing_more_fits_into_the_tunnel()
 
 def test_the_time_limit_cuts_an_open_tunnel_off() -> None:
     link = FakeLink()
-    relay = Running(session_of(Side.RELAY, life=0.1), link, parting=Parting(time.monotonic() + 0.1))
+    relay = Running(session_of(Role.RELAY, life=0.1), link, shutdown=ShutdownPolicy(time.monotonic() + 0.1))
     with pytest.raises(ConnectionResetError):
         relay.user.recv(1)
     relay.join()
@@ -205,7 +207,7 @@ def test_the_time_limit_cuts_an_open_tunnel_off() -> None:
 
 def test_a_lost_link_that_is_refused_for_good_is_a_reset_with_its_cause() -> None:
     link = FakeLink()
-    dialer = Running(session_of(Side.CLIENT), link)
+    dialer = Running(session_of(Role.DIALER), link)
     link.hang_up()
     with pytest.raises(ConnectionResetError):
         dialer.user.recv(1)
@@ -221,7 +223,7 @@ def test_a_link_that_fails_in_an_unforeseen_way_is_a_reset_too() -> None:
     reported: list[object] = []
     hook, threading.excepthook = threading.excepthook, reported.append
     try:
-        dialer = Running(session_of(Side.CLIENT), Broken())
+        dialer = Running(session_of(Role.DIALER), Broken())
         with pytest.raises(ConnectionResetError):
             dialer.user.recv(1)
         dialer.join()
@@ -240,7 +242,7 @@ def test_a_driver_that_fails_resets_its_socket() -> None:
     hook, threading.excepthook = threading.excepthook, reported.append
     link = Broken()
     try:
-        dialer = Running(session_of(Side.CLIENT), link)
+        dialer = Running(session_of(Role.DIALER), link)
         dialer.user.sendall(b"x")
         with pytest.raises(ConnectionResetError):
             dialer.user.recv(1)
@@ -252,7 +254,7 @@ def test_a_driver_that_fails_resets_its_socket() -> None:
 
 def test_a_socket_that_the_user_closes_half_way_is_a_reset_for_the_peer() -> None:
     link = FakeLink()
-    dialer = Running(session_of(Side.CLIENT), link)
+    dialer = Running(session_of(Role.DIALER), link)
     link.give(FrameType.DATA, b"unread")
     select.select([dialer.user], [], [], PATIENCE)
     dialer.user.close()  # with unread bytes: the kernel resets
@@ -276,7 +278,7 @@ def test_bytes_of_a_closed_socket_still_go_out() -> None:
 
 def test_abort_from_another_thread_wakes_a_tunnel_that_waits() -> None:
     link = FakeLink()
-    dialer = Running(session_of(Side.CLIENT), link)
+    dialer = Running(session_of(Role.DIALER), link)
     dialer.tunnel.abort(Code.KILLED, "enough")
     with pytest.raises(ConnectionResetError):
         dialer.user.recv(1)
@@ -288,7 +290,7 @@ def test_abort_from_another_thread_wakes_a_tunnel_that_waits() -> None:
 
 def test_an_end_that_nobody_confirms_does_not_keep_the_tunnel() -> None:
     link = FakeLink(answers_end=False)
-    dialer = Running(session_of(Side.CLIENT), link)
+    dialer = Running(session_of(Role.DIALER), link)
     began = time.monotonic()
     dialer.tunnel.abort(Code.KILLED, "enough")
     dialer.join()
@@ -299,7 +301,7 @@ def test_an_end_that_nobody_confirms_does_not_keep_the_tunnel() -> None:
 def test_unread_bytes_and_unacknowledged_ones_are_not_idle() -> None:
     link = FakeLink()
     ours, user = tcp_pair()
-    session = session_of(Side.CLIENT)
+    session = session_of(Role.DIALER)
     tunnel = Tunnel(session, link, ours)
     before = tunnel.idle
     assert before
@@ -326,14 +328,14 @@ def test_leaving_passes_on_what_was_written_and_then_the_end_of_the_stream() -> 
         reader = threading.Thread(target=lambda: got.append(read_to_end(relay.user)))
         reader.start()
         sent.join(PATIENCE)
-        dialer.tunnel.leave()
+        dialer.tunnel.begin_drain()
         reader.join(PATIENCE)
         assert got == [data]
 
 
 def test_what_has_not_arrived_is_counted_in_the_session_and_in_the_kernel() -> None:
     link = FakeLink()
-    dialer = Running(session_of(Side.CLIENT), link)
+    dialer = Running(session_of(Role.DIALER), link)
     written = CAPACITY + 30_000  # more than the session holds; nobody acknowledges any of it
     dialer.user.sendall(bytes(written))
     wait_until(lambda: dialer.tunnel.unarrived == written, "all of it counts")
@@ -349,7 +351,7 @@ def test_nothing_is_left_when_a_tunnel_cannot_start_its_thread(monkeypatch: pyte
     link = FakeLink()
     ours, user = tcp_pair()
     user.settimeout(PATIENCE)
-    tunnel = Tunnel(session_of(Side.CLIENT), link, ours)
+    tunnel = Tunnel(session_of(Role.DIALER), link, ours)
 
     def refuse(_self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -366,7 +368,7 @@ def test_nothing_is_left_when_a_tunnel_cannot_start_its_thread(monkeypatch: pyte
 
 def test_the_socket_error_that_the_kernel_reports_names_the_reason() -> None:
     link = FakeLink()
-    relay = Running(session_of(Side.RELAY), link)
+    relay = Running(session_of(Role.RELAY), link)
     reset(relay.user)
     relay.join()
     assert relay.aborted == Aborted(Code.TARGET_RESET, os.strerror(errno.ECONNRESET))

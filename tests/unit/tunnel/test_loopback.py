@@ -9,7 +9,7 @@ import time
 import pytest
 
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.tunnel.loopback import reset, reset_when_taken, tcp_pair, unread
+from emissary_lib.tunnel.loopback import recv_queue_bytes, reset, reset_after_drain, tcp_pair
 
 PATIENCE = 10.0
 
@@ -42,7 +42,7 @@ def test_a_reset_when_taken_loses_no_byte() -> None:
     with pytest.raises(TimeoutError):
         while True:
             sent += near.send(bytes(65_536))
-    thread = threading.Thread(target=reset_when_taken, args=(near, Deadline(PATIENCE)))
+    thread = threading.Thread(target=reset_after_drain, args=(near, Deadline(PATIENCE)))
     thread.start()
     received = 0
     with far, pytest.raises(ConnectionResetError):
@@ -62,7 +62,7 @@ def test_it_waits_for_a_reader_no_longer_than_the_deadline_or_the_readers_life(c
     if closed:
         far.close()
     began = time.monotonic()
-    reset_when_taken(near, Deadline(0.2 if not closed else PATIENCE))
+    reset_after_drain(near, Deadline(0.2 if not closed else PATIENCE))
     assert time.monotonic() - began < 2
     far.close()
 
@@ -72,5 +72,5 @@ def test_what_was_not_read_is_counted_and_a_closed_socket_has_nothing() -> None:
     with near, far:
         far.sendall(b"12345")
         assert near.recv(1) == b"1"
-        assert unread(near) == 4
-    assert unread(near) == 0
+        assert recv_queue_bytes(near) == 4
+    assert recv_queue_bytes(near) == 0

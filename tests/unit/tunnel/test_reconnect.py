@@ -18,10 +18,10 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, BACK_OFF, GRACE
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event, Finished, LinkDead, PeerMoved
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.session import Outgoing, Session, SessionConfig
-from emissary_lib.protocol.session.states import Side
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened, Resumed
 from emissary_lib.transport.deadline import Deadline
@@ -31,17 +31,17 @@ from emissary_lib.tunnel.loopback import tcp_pair
 from tests.helpers.tunnels import wait_until
 from tests.helpers.ws_server import PATIENCE
 
-BOTH = pytest.mark.parametrize("side", [Side.CLIENT, Side.RELAY], ids=["client", "relay"])
+BOTH = pytest.mark.parametrize("role", [Role.DIALER, Role.RELAY], ids=["dialer", "relay"])
 DOWN = GatewayUnreachableError("no answer")
 
 #: What becomes of an attempt: raised, or ``None`` for a new connection.
 Outcome = Exception | None
 
 
-def session_of(side: Side, *, grace: float = GRACE, keepalive: KeepaliveTimes | None = None) -> Session:
-    opened = Opened(Code.OK, 0, 0, bytes(32)) if side is Side.RELAY else None
+def session_of(role: Role, *, grace: float = GRACE, keepalive: KeepaliveTimes | None = None) -> Session:
+    opened = Opened(Code.OK, 0, 0, bytes(32)) if role is Role.RELAY else None
     config = SessionConfig(opened=opened, grace=grace, keepalive=keepalive, peer_epoch=1)
-    session = Session(side, config, now=time.monotonic())
+    session = Session(role, config, now=time.monotonic())
     session.established()
     return session
 
@@ -56,8 +56,8 @@ class CutLink:
         attempted: Called in each attempt.
     """
 
-    def __init__(self, side: Side, outcomes: list[Outcome], *, then: Outcome = None) -> None:
-        self._side = side
+    def __init__(self, role: Role, outcomes: list[Outcome], *, then: Outcome = None) -> None:
+        self._role = role
         self._outcomes = outcomes
         self._then = then
         self.epochs: list[int] = []
@@ -79,7 +79,7 @@ class CutLink:
             end = End.decode(frame.payload)
             self.give(FrameType.ENDED, Ended(end.code, end.sent, end.received).encode())
         elif frame.type is FrameType.RESUME:
-            epochs = (self.epochs[-1], 1) if self._side is Side.CLIENT else (1, self.epochs[-1])
+            epochs = (self.epochs[-1], 1) if self._role is Role.DIALER else (1, self.epochs[-1])
             self.give(FrameType.RESUMED, Resumed(*epochs, "dialer=", "relay=").encode())
 
     def recv(self) -> str:
@@ -123,11 +123,11 @@ class CutLink:
 class World:
     """A tunnel in its thread."""
 
-    def __init__(self, session: Session, link: CutLink, pause: Callable[[float], object] | None) -> None:
+    def __init__(self, session: Session, link: CutLink, sleep: Callable[[float], object] | None) -> None:
         ours, self.user = tcp_pair()
         self.user.settimeout(PATIENCE)
         self.events: list[Event] = []
-        self.tunnel = Tunnel(session, link, ours, on_event=self.events.append, pause=pause)
+        self.tunnel = Tunnel(session, link, ours, on_event=self.events.append, sleep=sleep)
         self.thread = threading.Thread(target=self.tunnel.run)
         self.thread.start()
 
@@ -138,9 +138,9 @@ class World:
 
 @contextmanager
 def running(
-    session: Session, link: CutLink, pause: Callable[[float], object] | None = None
+    session: Session, link: CutLink, sleep: Callable[[float], object] | None = None
 ) -> Iterator[World]:
-    world = World(session, link, pause)
+    world = World(session, link, sleep)
     try:
         yield world
     finally:
@@ -151,24 +151,24 @@ def running(
 
 
 @BOTH
-def test_the_first_attempt_is_made_at_once_and_the_user_sees_nothing(side: Side) -> None:
-    link, pauses = CutLink(side, []), list[float]()
-    with running(session_of(side), link, pauses.append) as world:
+def test_the_first_attempt_is_made_at_once_and_the_user_sees_nothing(role: Role) -> None:
+    link, pauses = CutLink(role, []), list[float]()
+    with running(session_of(role), link, pauses.append) as world:
         world.user.sendall(b"before")
-        link.wait_for(FrameType.DATA if side is Side.CLIENT else FrameType.OPENED)
+        link.wait_for(FrameType.DATA if role is Role.DIALER else FrameType.OPENED)
         link.cut()
         assert link.wait_for(FrameType.RESUME).generation == 3
         assert link.wait_for(FrameType.ACK).generation == 3
-        peer = "relay=" if side is Side.CLIENT else "dialer="
+        peer = "relay=" if role is Role.DIALER else "dialer="
         assert (link.epochs, pauses, world.events) == ([2], [], [PeerMoved(peer)])
 
 
 @BOTH
-def test_attempts_go_on_with_a_growing_jittered_pause_and_an_epoch_each(side: Side) -> None:
+def test_attempts_go_on_with_a_growing_jittered_pause_and_an_epoch_each(role: Role) -> None:
     outcomes: list[Outcome] = [DOWN, TimeoutError("late"), GatewayRefusedError("busy", http_status=429)]
     outcomes += [DOWN] * 5
-    link, pauses = CutLink(side, list(outcomes)), list[float]()
-    with running(session_of(side), link, pauses.append):
+    link, pauses = CutLink(role, list(outcomes)), list[float]()
+    with running(session_of(role), link, pauses.append):
         link.cut()
         link.wait_for(FrameType.RESUME)
     assert link.epochs == list(range(2, 2 + len(outcomes) + 1))
@@ -182,9 +182,9 @@ def test_attempts_go_on_with_a_growing_jittered_pause_and_an_epoch_each(side: Si
 
 
 @BOTH
-def test_a_second_cut_begins_with_a_short_pause_again(side: Side) -> None:
-    link, pauses = CutLink(side, [DOWN] * 6 + [None, DOWN]), list[float]()
-    with running(session_of(side), link, pauses.append) as world:
+def test_a_second_cut_begins_with_a_short_pause_again(role: Role) -> None:
+    link, pauses = CutLink(role, [DOWN] * 6 + [None, DOWN]), list[float]()
+    with running(session_of(role), link, pauses.append) as world:
         link.cut()
         link.wait_for(FrameType.ACK)
         link.give(FrameType.DATA, b"rows", generation=link.epochs[-1] + 1)
@@ -204,8 +204,8 @@ class Flapping(CutLink):
         last: The number of the attempt that holds; ``None`` for none.
     """
 
-    def __init__(self, side: Side, last: int | None) -> None:
-        super().__init__(side, [])
+    def __init__(self, role: Role, last: int | None) -> None:
+        super().__init__(role, [])
         self.last = last
 
     def reconnect(self, epoch: int, deadline: Deadline) -> None:
@@ -215,11 +215,11 @@ class Flapping(CutLink):
 
 
 @BOTH
-def test_the_pauses_go_on_growing_while_connections_are_made_and_lost_at_once(side: Side) -> None:
+def test_the_pauses_go_on_growing_while_connections_are_made_and_lost_at_once(role: Role) -> None:
     """Symptom: a proxy that lets in and then closes was asked 940 times in 45 s."""
-    link, pauses, held = Flapping(side, last=9), list[float](), threading.Event()
+    link, pauses, held = Flapping(role, last=9), list[float](), threading.Event()
     link.attempted = lambda: held.set() if len(link.epochs) == link.last else None
-    with running(session_of(side), link, pauses.append) as world:
+    with running(session_of(role), link, pauses.append) as world:
         link.cut()
         assert held.wait(PATIENCE)
         assert not any(isinstance(event, Aborted) for event in world.events)
@@ -233,14 +233,14 @@ def test_the_pauses_go_on_growing_while_connections_are_made_and_lost_at_once(si
 
 
 @BOTH
-def test_connections_that_are_made_and_lost_for_the_whole_grace_are_a_clear_error(side: Side) -> None:
-    link = Flapping(side, last=None)
-    with running(session_of(side, grace=0.3), link) as world:
+def test_connections_that_are_made_and_lost_for_the_whole_grace_are_a_clear_error(role: Role) -> None:
+    link = Flapping(role, last=None)
+    with running(session_of(role, grace=0.3), link) as world:
         link.cut()
         with pytest.raises(ConnectionResetError):
             world.user.recv(1)
         world.join()
-    code = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+    code = Code.DIALER_GONE if role is Role.DIALER else Code.RELAY_GONE
     (aborted,) = [event for event in world.events if isinstance(event, Aborted)]
     assert aborted.code is code
     assert "connections in a row were accepted and then lost within 5 s" in aborted.reason
@@ -249,9 +249,9 @@ def test_connections_that_are_made_and_lost_for_the_whole_grace_are_a_clear_erro
 
 
 @BOTH
-def test_a_definite_refusal_ends_it_at_once(side: Side) -> None:
-    link = CutLink(side, [DOWN, LinkRefusedError("the session is over: HTTP status 409")])
-    with running(session_of(side), link, lambda seconds: None) as world:
+def test_a_definite_refusal_ends_it_at_once(role: Role) -> None:
+    link = CutLink(role, [DOWN, LinkRefusedError("the session is over: HTTP status 409")])
+    with running(session_of(role), link, lambda seconds: None) as world:
         link.cut()
         with pytest.raises(ConnectionResetError):
             world.user.recv(1)
@@ -262,10 +262,10 @@ def test_a_definite_refusal_ends_it_at_once(side: Side) -> None:
 
 
 @BOTH
-def test_a_refusal_of_the_credentials_is_told_as_such(side: Side) -> None:
+def test_a_refusal_of_the_credentials_is_told_as_such(role: Role) -> None:
     reason = "the session could not be resumed: the clock is wrong"
-    link = CutLink(side, [LinkRefusedError(reason, code=Code.AUTHENTICATION_FAILED)])
-    with running(session_of(side), link) as world:
+    link = CutLink(role, [LinkRefusedError(reason, code=Code.AUTHENTICATION_FAILED)])
+    with running(session_of(role), link) as world:
         link.cut()
         world.join()
     code = Code.AUTHENTICATION_FAILED
@@ -273,30 +273,30 @@ def test_a_refusal_of_the_credentials_is_told_as_such(side: Side) -> None:
 
 
 @BOTH
-def test_after_the_grace_it_gives_up(side: Side) -> None:
-    link = CutLink(side, [], then=DOWN)
-    with running(session_of(side, grace=0.2), link) as world:
+def test_after_the_grace_it_gives_up(role: Role) -> None:
+    link = CutLink(role, [], then=DOWN)
+    with running(session_of(role, grace=0.2), link) as world:
         link.cut()
         with pytest.raises(ConnectionResetError):
             world.user.recv(1)
         world.join()
-    code = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+    code = Code.DIALER_GONE if role is Role.DIALER else Code.RELAY_GONE
     assert world.events[-1] == Finished(code)
     assert all(allowed <= 0.2 for allowed in link.allowed)
 
 
 def test_an_attempt_is_given_no_more_time_than_the_session_has() -> None:
-    link = CutLink(Side.CLIENT, [])
-    with running(session_of(Side.CLIENT, grace=3.0), link):
+    link = CutLink(Role.DIALER, [])
+    with running(session_of(Role.DIALER, grace=3.0), link):
         link.cut()
         link.wait_for(FrameType.RESUME)
     assert 0 < link.allowed[0] <= 3.0
 
 
 @BOTH
-def test_a_session_that_ends_during_an_attempt_is_told_over_the_new_connection(side: Side) -> None:
-    link = CutLink(side, [])
-    with running(session_of(side), link) as world:
+def test_a_session_that_ends_during_an_attempt_is_told_over_the_new_connection(role: Role) -> None:
+    link = CutLink(role, [])
+    with running(session_of(role), link) as world:
         link.attempted = lambda: world.tunnel.abort(Code.KILLED, "enough")
         link.cut()
         with pytest.raises(ConnectionResetError):
@@ -308,8 +308,8 @@ def test_a_session_that_ends_during_an_attempt_is_told_over_the_new_connection(s
 
 def test_a_dead_link_is_dropped_and_replaced() -> None:
     times = KeepaliveTimes(interval=0.05, when_unacked=0.05, deadline=0.1, repeat=0.05)
-    link = CutLink(Side.CLIENT, [])
-    with running(session_of(Side.CLIENT, keepalive=times), link) as world:
+    link = CutLink(Role.DIALER, [])
+    with running(session_of(Role.DIALER, keepalive=times), link) as world:
         link.wait_for(FrameType.PING)
         link.wait_for(FrameType.RESUME)
     assert link.dropped
@@ -318,20 +318,20 @@ def test_a_dead_link_is_dropped_and_replaced() -> None:
 
 
 @BOTH
-def test_bytes_written_during_an_outage_arrive_after_it(side: Side) -> None:
-    link = CutLink(side, [DOWN])
+def test_bytes_written_during_an_outage_arrive_after_it(role: Role) -> None:
+    link = CutLink(role, [DOWN])
     down, go_on = threading.Event(), threading.Event()
 
     def pause(_seconds: float) -> None:
         down.set()
         assert go_on.wait(PATIENCE)
 
-    with running(session_of(side), link, pause) as world:
+    with running(session_of(role), link, pause) as world:
         link.cut()
         assert down.wait(PATIENCE)
         world.user.sendall(b"meanwhile")
         go_on.set()
-        kind = FrameType.DATA if side is Side.CLIENT else FrameType.OPENED
+        kind = FrameType.DATA if role is Role.DIALER else FrameType.OPENED
         assert link.wait_for(kind).payload.endswith(b"meanwhile")
 
 
@@ -342,8 +342,8 @@ def test_a_message_that_meets_a_broken_link_is_no_error() -> None:
                 raise TransportError("broken pipe")
             super().send(message)
 
-    link = Deaf(Side.CLIENT, [])
-    with running(session_of(Side.CLIENT), link) as world:
+    link = Deaf(Role.DIALER, [])
+    with running(session_of(Role.DIALER), link) as world:
         world.user.sendall(b"x")
         link.cut()
         assert link.wait_for(FrameType.DATA).payload == b"x"

@@ -5,66 +5,66 @@ from __future__ import annotations
 import math
 
 from emissary_lib.protocol.constants import LINGER
-from emissary_lib.tunnel.shutdown import Parting
+from emissary_lib.tunnel.shutdown import ShutdownPolicy
 
 NOW = 100.0
 
 
 def test_nobody_who_pays_nothing_is_hurried() -> None:
-    parting = Parting()
-    parting.cut_off(NOW)
-    assert not parting.resets(NOW + 1e6, taken=True)
-    parting.finished(NOW)
-    assert not parting.over(NOW + 1e6, delivered=False)
-    assert parting.next_timeout(NOW, waits=True) == math.inf
-    assert parting.over(NOW, delivered=True)
+    shutdown = ShutdownPolicy()
+    shutdown.cut_off(NOW)
+    assert not shutdown.resets(NOW + 1e6, taken=True)
+    shutdown.finished(NOW)
+    assert not shutdown.over(NOW + 1e6, delivered=False)
+    assert shutdown.next_timeout(NOW, waits=True) == math.inf
+    assert shutdown.over(NOW, delivered=True)
 
 
 def test_a_session_that_was_cut_off_resets_its_socket_once_it_has_all() -> None:
-    parting = Parting(NOW + 60)
-    assert not parting.resets(NOW, taken=True)  # not cut off
-    parting.cut_off(NOW)
-    assert not parting.resets(NOW, taken=False)
-    assert parting.resets(NOW, taken=True)
-    assert parting.resets(NOW + LINGER, taken=False)
-    assert not parting.over(NOW + LINGER, delivered=True)  # the bridge has not confirmed
+    shutdown = ShutdownPolicy(NOW + 60)
+    assert not shutdown.resets(NOW, taken=True)  # not cut off
+    shutdown.cut_off(NOW)
+    assert not shutdown.resets(NOW, taken=False)
+    assert shutdown.resets(NOW, taken=True)
+    assert shutdown.resets(NOW + LINGER, taken=False)
+    assert not shutdown.over(NOW + LINGER, delivered=True)  # the bridge has not confirmed
 
 
 def test_the_wait_after_a_cut_never_goes_beyond_the_limit() -> None:
-    parting = Parting(NOW + 1)
-    parting.cut_off(NOW)
-    assert parting.next_timeout(NOW, waits=False) == NOW + 1
-    assert parting.resets(NOW + 1, taken=False)
+    shutdown = ShutdownPolicy(NOW + 1)
+    shutdown.cut_off(NOW)
+    assert shutdown.next_timeout(NOW, waits=False) == NOW + 1
+    assert shutdown.resets(NOW + 1, taken=False)
     assert (
-        parting.next_timeout(NOW + 1, waits=False) == math.inf
+        shutdown.next_timeout(NOW + 1, waits=False) == math.inf
     )  # that time is past: nothing more to wait for
 
 
 def test_a_wait_that_was_long_enough_is_not_made_longer() -> None:
-    parting = Parting(NOW + 60)
-    parting.cut_off(NOW, linger=0.0)
-    assert parting.resets(NOW, taken=False)
+    shutdown = ShutdownPolicy(NOW + 60)
+    shutdown.cut_off(NOW, linger=0.0)
+    assert shutdown.resets(NOW, taken=False)
 
 
 def test_what_the_kernel_has_yet_to_pass_on_is_looked_after() -> None:
-    parting = Parting(NOW + 60)
-    assert parting.next_timeout(NOW, waits=True) == math.inf
-    parting.cut_off(NOW)
-    assert NOW < parting.next_timeout(NOW, waits=True) < NOW + 0.2
-    assert parting.next_timeout(NOW, waits=False) == NOW + LINGER
+    shutdown = ShutdownPolicy(NOW + 60)
+    assert shutdown.next_timeout(NOW, waits=True) == math.inf
+    shutdown.cut_off(NOW)
+    assert NOW < shutdown.next_timeout(NOW, waits=True) < NOW + 0.2
+    assert shutdown.next_timeout(NOW, waits=False) == NOW + LINGER
 
 
 def test_after_a_clean_end_a_slow_target_is_waited_for_as_long_as_a_lost_dialer() -> None:
-    parting = Parting(NOW + 900, linger=320.0)
-    parting.finished(NOW)
-    assert not parting.over(NOW + 319, delivered=False)
-    assert parting.over(NOW + 320, delivered=False)
-    assert not parting.resets(NOW + 1, taken=True)
+    shutdown = ShutdownPolicy(NOW + 900, linger=320.0)
+    shutdown.finished(NOW)
+    assert not shutdown.over(NOW + 319, delivered=False)
+    assert shutdown.over(NOW + 320, delivered=False)
+    assert not shutdown.resets(NOW + 1, taken=True)
 
 
 def test_a_bridge_that_does_not_confirm_is_left() -> None:
-    parting = Parting(NOW, NOW + 3)
-    parting.cut_off(NOW)
-    assert parting.next_timeout(NOW, waits=False) == NOW + 3
-    assert not parting.over(NOW + 2.9, delivered=True)
-    assert parting.over(NOW + 3, delivered=True)
+    shutdown = ShutdownPolicy(NOW, NOW + 3)
+    shutdown.cut_off(NOW)
+    assert shutdown.next_timeout(NOW, waits=False) == NOW + 3
+    assert not shutdown.over(NOW + 2.9, delivered=True)
+    assert shutdown.over(NOW + 3, delivered=True)

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.probing import ProbeTimes
 from emissary_lib.protocol.session.session import Session, SessionConfig
-from emissary_lib.protocol.session.states import Side
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import tcp_pair
-from emissary_lib.tunnel.suspend import LATE, LOOK, Standstill, sleepless_clock
+from emissary_lib.tunnel.suspend import LATE, LOOK, SuspendDetector, sleepless_clock
 from tests.helpers.clock import Clock
 from tests.helpers.tunnels import FakeLink, wait_until
 from tests.helpers.ws_server import PATIENCE
@@ -25,7 +25,7 @@ from tests.helpers.ws_server import PATIENCE
 NIGHT = 8 * 3600.0
 
 
-class Host(Standstill):
+class Host(SuspendDetector):
     """A host that can sleep: its sleepless clock goes on, while timers and ``select`` stand still.
 
     Args:
@@ -51,21 +51,21 @@ class Waiting:
         link: What it says goes there.
     """
 
-    def __init__(self, host: Host, side: Side, keepalive: KeepaliveTimes) -> None:
+    def __init__(self, host: Host, role: Role, keepalive: KeepaliveTimes) -> None:
         config = SessionConfig(
             peer_epoch=1,
-            keepalive=keepalive if side is Side.CLIENT else None,
-            probing=ProbeTimes() if side is Side.RELAY else None,
+            keepalive=keepalive if role is Role.DIALER else None,
+            probing=ProbeTimes() if role is Role.RELAY else None,
         )
-        session = Session(side, config, now=time.monotonic())
+        session = Session(role, config, now=time.monotonic())
         session.established()
         ours, self.user = tcp_pair()
         self.link = FakeLink()
-        self._turned = threading.Event()
-        self.tunnel = Tunnel(session, self.link, ours, turned=self._turned.set, standstill=host)
+        self._on_idle = threading.Event()
+        self.tunnel = Tunnel(session, self.link, ours, on_idle=self._on_idle.set, suspend_detector=host)
         self._thread = threading.Thread(target=self.tunnel.run)
         self._thread.start()
-        assert self._turned.wait(PATIENCE)
+        assert self._on_idle.wait(PATIENCE)
 
     @property
     def pings(self) -> int:
@@ -73,9 +73,9 @@ class Waiting:
 
     def turn(self) -> None:
         """Let the driver's ``select`` return, and see it through what it does then."""
-        self._turned.clear()
+        self._on_idle.clear()
         self.tunnel.wake()
-        assert self._turned.wait(PATIENCE)
+        assert self._on_idle.wait(PATIENCE)
 
     def end(self) -> None:
         self.user.close()
@@ -85,8 +85,8 @@ class Waiting:
 
 
 @contextlib.contextmanager
-def tunnel_on(host: Host, side: Side = Side.CLIENT, **times: float) -> Iterator[Waiting]:
-    tunnel = Waiting(host, side, KeepaliveTimes(**times))
+def tunnel_on(host: Host, role: Role = Role.DIALER, **times: float) -> Iterator[Waiting]:
+    tunnel = Waiting(host, role, KeepaliveTimes(**times))
     try:
         yield tunnel
     finally:
@@ -102,15 +102,15 @@ def test_the_clock_is_the_one_that_counts_the_time_asleep() -> None:
 
 @pytest.mark.parametrize(("timeout", "capped"), [(None, LOOK), (239.9, LOOK), (0.2, 0.2), (0.0, 0.0)])
 def test_no_wait_is_longer_than_until_the_next_look(timeout: float | None, capped: float) -> None:
-    assert Standstill().cap(timeout) == capped
+    assert SuspendDetector().cap(timeout) == capped
 
 
 def test_every_standstill_longer_than_a_look_may_be_late_is_noticed_once() -> None:
     clock = Clock()
-    standstill = Standstill(lambda: clock.now)
-    for seconds, noticed in ((LOOK, False), (LOOK + LATE, False), (LOOK + LATE + 0.1, True), (NIGHT, True)):
+    suspend_detector = SuspendDetector(lambda: clock.now)
+    for seconds, suspended in ((LOOK, False), (LOOK + LATE, False), (LOOK + LATE + 0.1, True), (NIGHT, True)):
         clock.advance(seconds)
-        assert (standstill.noticed(), standstill.noticed()) == (noticed, False)
+        assert (suspend_detector.suspended(), suspend_detector.suspended()) == (suspended, False)
 
 
 def test_a_select_that_returned_late_is_followed_by_a_ping_at_once() -> None:
@@ -152,7 +152,7 @@ def test_a_connection_that_died_asleep_is_replaced_within_the_pings_deadline() -
 
 def test_a_relay_that_stood_still_says_nothing() -> None:
     host = Host()
-    with tunnel_on(host, Side.RELAY) as tunnel:
+    with tunnel_on(host, Role.RELAY) as tunnel:
         said = len(tunnel.link.sent)
         host.sleep(NIGHT)
         tunnel.turn()

@@ -118,7 +118,7 @@ def dynamo(dynamo_server: Dynamo) -> Iterator[Dynamo]:
 @pytest.fixture
 def real(dynamo: Dynamo) -> Iterator[DynamoSessionStore]:
     client = dynamo.client()
-    yield DynamoSessionStore(client, TABLE, pause=lambda _seconds: None)
+    yield DynamoSessionStore(client, TABLE, sleep=lambda _seconds: None)
     client.close()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from emissary_lib.bridge.session import Claim, Ending, Launch, Resume, Role, Session, Side
+from emissary_lib.bridge.session import Claim, Ending, Launch, Resume, Session, Side
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from functions.common.ports import SessionStore
 from tests.helpers.events import DATE, DIALER, DIALER_AGAIN, HOST, INSTANCE, NONCE, NOW, RELAY, SESSION
 

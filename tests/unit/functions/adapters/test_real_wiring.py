@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.protocol.auth.keys import format_keys
-from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac, session_id, sign_door
+from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac, session_id, sign_connect
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.opening.exchange import opening_bytes
 from emissary_lib.protocol.targets.allow_list import Target
@@ -83,7 +83,7 @@ def test_a_session_from_door_to_end(
         gateway.asked.clear()
         return found
 
-    door = sign_door(KEY, date=date, nonce=nonce, host=HOST).to_headers()
+    door = sign_connect(KEY, date=date, nonce=nonce, host=HOST).to_headers()
     dialer = load_event("connect_dialer", headers=door)
     assert connect(dialer, None)["statusCode"] == 200
     assert connect(load_event("connect_dialer", headers=door, connection_id="x="), None)["statusCode"] == 409

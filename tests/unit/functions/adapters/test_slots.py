@@ -205,11 +205,11 @@ class Unready:
 
 
 def test_reads_that_were_left_undone_are_done() -> None:
-    store = DynamoSessionStore(Unready(3), TABLE, pause=lambda _seconds: None)
+    store = DynamoSessionStore(Unready(3), TABLE, sleep=lambda _seconds: None)
     assert store.in_use(Limit(10), LAUNCH.at) == 10
 
 
 def test_reads_that_are_never_done_are_a_store_error() -> None:
-    store = DynamoSessionStore(Unready(1000), TABLE, pause=lambda _seconds: None)
+    store = DynamoSessionStore(Unready(1000), TABLE, sleep=lambda _seconds: None)
     with pytest.raises(StoreError, match="left reads undone 6 times"):
         store.in_use(Limit(25), LAUNCH.at)

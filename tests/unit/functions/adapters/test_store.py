@@ -8,18 +8,9 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import (
-    RECORD_TIME,
-    Connection,
-    Fragment,
-    Launch,
-    Loss,
-    Role,
-    Side,
-    State,
-    Step,
-)
+from emissary_lib.bridge.session import RECORD_TIME, Connection, Fragment, Launch, Loss, Side, State, Step
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError
 from functions.common.ports import SessionStore

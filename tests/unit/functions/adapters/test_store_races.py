@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import Connection, Fragment, Role, Side, Step
+from emissary_lib.bridge.session import Connection, Fragment, Side, Step
+from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
 from functions.common.ports import SessionStore
@@ -34,7 +35,7 @@ def races(dynamo: Dynamo, act: Callable[[DynamoSessionStore, int], bool], racers
     """How many of so many simultaneous callers, each with a client of its own, had success."""
 
     clients = [dynamo.client() for _ in range(racers)]
-    stores = [DynamoSessionStore(client, TABLE, pause=lambda _seconds: None) for client in clients]
+    stores = [DynamoSessionStore(client, TABLE, sleep=lambda _seconds: None) for client in clients]
     with ThreadPoolExecutor(racers) as pool:
         winners = sum(pool.map(act, stores, range(racers)))
     for client in clients:

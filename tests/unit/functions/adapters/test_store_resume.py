@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, Role, Side, State, Step
+from emissary_lib.bridge.session import Connection, Side, State, Step
+from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError
 from functions.common.ports import SessionStore

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, Role, Session, Side, State, Step
+from emissary_lib.bridge.session import Connection, Session, Side, State, Step
+from emissary_lib.protocol.role import Role
 from functions.common.errors import ClaimRefusedError
 from functions.common.ports import SessionStore
 from tests.helpers.events import DIALER, DIALER_AGAIN, RELAY, SESSION

@@ -69,7 +69,7 @@ def test_a_session_takes_the_units_that_the_audit_record_reckons_with(
     client, onlooker = clients
     most = source()["Parameters"]["MaxSessions"]["Default"]
     bridge = Bridge(warm=True)
-    store: Any = DynamoSessionStore(client, TABLE, pause=lambda _seconds: None)
+    store: Any = DynamoSessionStore(client, TABLE, sleep=lambda _seconds: None)
     bridge.store = store
     bridge.limits = Limits(*[most] * slots + [0] * (2 - slots))
     used = Counter(client)

@@ -38,19 +38,19 @@ def refused(status: int) -> GatewayRefusedError:
 
 def test_open_door_takes_one_attempt() -> None:
     gateway = Gateway("link")
-    assert claim(gateway.dial_back, gateway.deadline(10), pause=gateway.pause) == ("link", 1)
+    assert claim(gateway.dial_back, gateway.deadline(10), sleep=gateway.pause) == ("link", 1)
 
 
 def test_conflict_means_not_ours() -> None:
     gateway = Gateway(refused(409))
-    assert claim(gateway.dial_back, gateway.deadline(10), pause=gateway.pause) is None
+    assert claim(gateway.dial_back, gateway.deadline(10), sleep=gateway.pause) is None
     assert gateway.epochs == [1]
 
 
 @pytest.mark.parametrize("error", [refused(429), refused(500), refused(503), GatewayUnreachableError("?")])
 def test_passing_trouble_is_tried_again_with_a_rising_epoch(error: EmissaryError) -> None:
     gateway = Gateway(error, error, "link")
-    assert claim(gateway.dial_back, gateway.deadline(10), pause=gateway.pause) == ("link", 3)
+    assert claim(gateway.dial_back, gateway.deadline(10), sleep=gateway.pause) == ("link", 3)
     assert gateway.epochs == [1, 2, 3]
 
 
@@ -58,7 +58,7 @@ def test_passing_trouble_is_tried_again_with_a_rising_epoch(error: EmissaryError
 def test_refusal_for_good_is_raised_at_once(status: int) -> None:
     gateway = Gateway(refused(status))
     with pytest.raises(GatewayRefusedError) as caught:
-        claim(gateway.dial_back, gateway.deadline(10), pause=gateway.pause)
+        claim(gateway.dial_back, gateway.deadline(10), sleep=gateway.pause)
     assert caught.value.http_status == status
     assert gateway.epochs == [1]
 
@@ -68,6 +68,6 @@ def test_lasting_trouble_is_raised_within_the_deadline(error: EmissaryError) -> 
     gateway = Gateway(error)
     start = gateway.clock.now
     with pytest.raises(type(error)):
-        claim(gateway.dial_back, gateway.deadline(10), pause=gateway.pause)
+        claim(gateway.dial_back, gateway.deadline(10), sleep=gateway.pause)
     assert 9.0 <= gateway.clock.now - start < 10.0
     assert len(gateway.epochs) > 5

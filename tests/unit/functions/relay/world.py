@@ -150,7 +150,7 @@ class World:
             self._dial_back,
             connect or (lambda launch, deadline: accepted),
             self.poster,
-            pause=lambda seconds: None,
+            sleep=lambda seconds: None,
             grace=grace,
             probing=probing or ProbeTimes(),
         )

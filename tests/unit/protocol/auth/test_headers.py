@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_lib.protocol.auth.headers import DoorHeaders, MissingCredentials, RelayHeaders, ResumeHeaders
+from emissary_lib.protocol.auth.headers import ConnectHeaders, MissingCredentials, RelayHeaders, ResumeHeaders
 
-DOOR = DoorHeaders(7, "Sun, 22 Nov 2026 12:00:00 GMT", b"n" * 32, b"m" * 32)
+DOOR = ConnectHeaders(7, "Sun, 22 Nov 2026 12:00:00 GMT", b"n" * 32, b"m" * 32)
 CLAIM = RelayHeaders("ab" * 32, b"t" * 32, "0f" * 16, 1)
 RESUME = ResumeHeaders("ab" * 32, b"t" * 32, 0xFFFFFFFF)
 
-Headers = DoorHeaders | RelayHeaders | ResumeHeaders
+Headers = ConnectHeaders | RelayHeaders | ResumeHeaders
 
 
 @pytest.mark.parametrize("shown", [DOOR, CLAIM, RESUME], ids=lambda shown: type(shown).__name__)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.protocol.auth import macs as auth
-from emissary_lib.protocol.auth.macs import ClockSkewError, DoorHeaders, Key, KeyRing, ServerProofError
+from emissary_lib.protocol.auth.macs import ClockSkewError, ConnectHeaders, Key, KeyRing, ServerProofError
 from emissary_lib.protocol.errors import AuthenticationError, LocalProtocolError
 
 NOW = 1795348800.0
@@ -21,11 +21,11 @@ NONCE = b"n" * 32
 HOST = "api.example.com"
 KEY, OTHER = Key(1, b"k" * 16), Key(2, b"o" * 16)
 RING = KeyRing([KEY, OTHER])
-DOOR = auth.sign_door(KEY, date=DATE, nonce=NONCE, host=HOST)
+DOOR = auth.sign_connect(KEY, date=DATE, nonce=NONCE, host=HOST)
 
 
 def test_a_good_door_names_its_key() -> None:
-    assert auth.verify_door(DOOR, RING, host=HOST, unix_now=NOW) is KEY
+    assert auth.verify_connect(DOOR, RING, host=HOST, unix_now=NOW) is KEY
 
 
 @pytest.mark.parametrize(
@@ -41,45 +41,45 @@ def test_a_good_door_names_its_key() -> None:
 )
 def test_a_door_with_one_field_changed_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(AuthenticationError, match="wrong MAC at the door") as caught:
-        auth.verify_door(dataclasses.replace(DOOR, **change), RING, host=HOST, unix_now=NOW)
+        auth.verify_connect(dataclasses.replace(DOOR, **change), RING, host=HOST, unix_now=NOW)
     assert not isinstance(caught.value, ClockSkewError)
 
 
 def test_a_door_signed_for_another_host_is_refused() -> None:
     with pytest.raises(AuthenticationError, match=r"another host than 'evil\.example'"):
-        auth.verify_door(DOOR, RING, host="evil.example", unix_now=NOW)
+        auth.verify_connect(DOOR, RING, host="evil.example", unix_now=NOW)
 
 
 def test_an_unknown_key_is_named() -> None:
     with pytest.raises(AuthenticationError, match="key id 1 is not known"):
-        auth.verify_door(DOOR, KeyRing([OTHER]), host=HOST, unix_now=NOW)
+        auth.verify_connect(DOOR, KeyRing([OTHER]), host=HOST, unix_now=NOW)
 
 
 @pytest.mark.parametrize("off", [-900.0, 0.0, 900.0])
 def test_fifteen_minutes_either_way_are_accepted(off: float) -> None:
-    assert auth.verify_door(DOOR, RING, host=HOST, unix_now=NOW - off) is KEY
+    assert auth.verify_connect(DOOR, RING, host=HOST, unix_now=NOW - off) is KEY
 
 
 @pytest.mark.parametrize(("off", "way"), [(900.5, "ahead of"), (-900.5, "behind"), (1e9, "ahead of")])
 def test_a_clock_further_off_is_told_from_a_wrong_mac(off: float, way: str) -> None:
     with pytest.raises(ClockSkewError, match=f"{way} the server's") as caught:
-        auth.verify_door(DOOR, RING, host=HOST, unix_now=NOW - off)
+        auth.verify_connect(DOOR, RING, host=HOST, unix_now=NOW - off)
     assert caught.value.skew == off
 
 
 def test_a_clock_that_is_no_number_lets_nobody_in() -> None:
     with pytest.raises(ClockSkewError):
-        auth.verify_door(DOOR, RING, host=HOST, unix_now=math.nan)
+        auth.verify_connect(DOOR, RING, host=HOST, unix_now=math.nan)
 
 
 def test_a_wrong_mac_with_an_old_date_is_a_wrong_mac() -> None:
     with pytest.raises(AuthenticationError) as caught:
-        auth.verify_door(dataclasses.replace(DOOR, mac=b"m" * 32), RING, host=HOST, unix_now=0.0)
+        auth.verify_connect(dataclasses.replace(DOOR, mac=b"m" * 32), RING, host=HOST, unix_now=0.0)
     assert not isinstance(caught.value, ClockSkewError)
 
 
 def test_a_signed_door_survives_its_headers() -> None:
-    assert DoorHeaders.from_headers(DOOR.to_headers()) == DOOR
+    assert ConnectHeaders.from_headers(DOOR.to_headers()) == DOOR
 
 
 def test_fields_cannot_be_shifted_into_one_another() -> None:
@@ -139,7 +139,7 @@ def test_a_field_too_long_for_its_length_is_the_callers_error() -> None:
 
 def test_a_host_that_was_never_text_gives_a_wrong_mac_not_a_crash() -> None:
     with pytest.raises(AuthenticationError):
-        auth.verify_door(DOOR, RING, host="\udcff", unix_now=NOW)
+        auth.verify_connect(DOOR, RING, host="\udcff", unix_now=NOW)
 
 
 PASSWORD = auth.socks_password(KEY, date=DATE, nonce=NONCE)

@@ -158,7 +158,7 @@ def test_there_is_no_outcome_before_the_end() -> None:
 
 
 def greeted(*, version: int = 2, nonce: bytes = NONCE, key: auth.Key = KEY, label: str = "server") -> bytes:
-    make = auth.server_mac if label == "server" else lambda *a, **k: auth.sign_door(*a, **k).mac
+    make = auth.server_mac if label == "server" else lambda *a, **k: auth.sign_connect(*a, **k).mac
     mac = make(key, date=DATE, nonce=NONCE, host=HOST)
     return banner.Banner("emissary-lambda", "0.1.0", version, nonce, mac).encode()
 

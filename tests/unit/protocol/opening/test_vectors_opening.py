@@ -45,7 +45,7 @@ COMMON = (struct.pack(">I", AUTH["kid"]), AUTH["date"].encode(), NONCE, AUTH["ho
 
 def test_door_mac() -> None:
     assert mac_by_hand(b"emissary.v2 door", *COMMON) == AUTH["door_mac"]
-    assert auth.sign_door(KEY, **PROOF).mac.hex() == AUTH["door_mac"]
+    assert auth.sign_connect(KEY, **PROOF).mac.hex() == AUTH["door_mac"]
 
 
 def test_server_mac() -> None:
@@ -82,7 +82,7 @@ def test_date_and_keys() -> None:
 
 
 def test_headers() -> None:
-    assert auth.sign_door(KEY, **PROOF).to_headers() == AUTH["door_headers"]
+    assert auth.sign_connect(KEY, **PROOF).to_headers() == AUTH["door_headers"]
     claim = auth.RelayHeaders(AUTH["session"], bytes.fromhex(AUTH["relay_token"]), "0123456789abcdef" * 2, 1)
     assert claim.to_headers() == AUTH["relay_headers"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.config import Outgoing
 from emissary_lib.protocol.session.ending import Ending
-from emissary_lib.protocol.session.outgoing import Outbox
-from emissary_lib.protocol.stream.congestion import FlightCap, OpenGate
+from emissary_lib.protocol.session.outgoing import FrameBuilder
+from emissary_lib.protocol.stream.congestion import CongestionWindow, OpenGate
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.duplex import Duplex, StreamConfig
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode
@@ -16,10 +16,10 @@ NOW = 1000.0
 CAPACITY = 65_536
 
 
-def outbox() -> tuple[Outbox, Duplex]:
+def outgoing() -> tuple[FrameBuilder, Duplex]:
     counters = Counters()
-    duplex = Duplex(StreamConfig(capacity=CAPACITY), FlightCap(4, 16), OpenGate(), counters)
-    made = Outbox(duplex, counters, opened=None, first=0)
+    duplex = Duplex(StreamConfig(capacity=CAPACITY), CongestionWindow(4, 16), OpenGate(), counters)
+    made = FrameBuilder(duplex, counters, opened=None, first=0)
     made.opening = False
     return made, duplex
 
@@ -29,14 +29,14 @@ def read(messages: list[Outgoing]) -> list[tuple[Frame, bool]]:
 
 
 def test_resume_is_for_the_bridge_and_carries_the_position() -> None:
-    box, duplex = outbox()
+    box, duplex = outgoing()
     duplex.receive(0, b"abc", fin=False, ack_now=False, now=NOW)
     ((frame, to_bridge),) = read([box.resume(7, NOW)])
     assert (frame, to_bridge) == (Frame(FrameType.RESUME, 0, 7, CAPACITY - 3, 0, 3, b""), True)
 
 
 def test_probe_and_end_are_for_the_bridge_and_the_other_controls_for_the_peer() -> None:
-    box, _duplex = outbox()
+    box, _duplex = outgoing()
     for kind in (FrameType.PROBE, FrameType.END, FrameType.GOAWAY, FrameType.RESET):
         ((frame, to_bridge),) = read([box.control(kind, 7, b"12345678")])
         assert frame == Frame(kind, 0, 7, 0, 0, 0, b"12345678")  # positions mean nothing there
@@ -44,7 +44,7 @@ def test_probe_and_end_are_for_the_bridge_and_the_other_controls_for_the_peer() 
 
 
 def test_an_acknowledgement_that_is_asked_for_goes_out_once_though_nothing_is_new() -> None:
-    box, _duplex = outbox()
+    box, _duplex = outgoing()
     box.ack()
     box.ack()
     ((frame, to_bridge),) = read(box.to_peer(3, 0, NOW))
@@ -53,9 +53,9 @@ def test_an_acknowledgement_that_is_asked_for_goes_out_once_though_nothing_is_ne
 
 
 def test_the_peer_is_told_of_an_end_only_if_it_is_there_to_hear() -> None:
-    box, _duplex = outbox()
+    box, _duplex = outgoing()
     ending = Ending.begin(Code.KILLED, "ops", NOW, tell_peer=True)
     end = Frame(FrameType.END, 0, 3, payload=End(Code.KILLED, 0, 0).encode())
     reset = Frame(FrameType.RESET, 0, 3, payload=Reset(Code.KILLED, "ops").encode())
-    assert read(box.last_words(ending, 3, heard=True)) == [(end, True), (reset, False)]
-    assert read(box.last_words(ending, 3, heard=False)) == [(end, True)]
+    assert read(box.closing_frames(ending, 3, heard=True)) == [(end, True), (reset, False)]
+    assert read(box.closing_frames(ending, 3, heard=False)) == [(end, True)]

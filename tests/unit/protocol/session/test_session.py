@@ -13,10 +13,11 @@ import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, MAX_PAYLOAD
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import GoingAway, RelayOpened
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.session import Session, SessionConfig
-from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode
 from emissary_lib.protocol.wire.payloads import GoAway, Opened
@@ -34,7 +35,7 @@ from tests.helpers.pair import (
 )
 
 NOW = 1000.0
-BOTH = pytest.mark.parametrize("side", [Side.CLIENT, Side.RELAY], ids=["client", "relay"])
+BOTH = pytest.mark.parametrize("role", [Role.DIALER, Role.RELAY], ids=["dialer", "relay"])
 
 
 def data(offset: int, payload: bytes, *, flags: int = 0, ack: int = 0, generation: int = 2) -> Frame:
@@ -79,7 +80,7 @@ def test_the_byte_at_offset_0_travels_as_opened_until_it_is_acknowledged() -> No
 
 def test_the_largest_opened_fits_a_message() -> None:
     session = Session(
-        Side.RELAY,
+        Role.RELAY,
         SessionConfig(streams=StreamConfig(peer_window=DEFAULT_CAPACITY), opened=PARAMETERS),
         now=NOW,
     )
@@ -111,7 +112,7 @@ def test_a_relay_reads_opening_as_data() -> None:
 
 def test_early_bytes_are_there_from_the_start_and_are_acknowledged() -> None:
     config = SessionConfig(streams=StreamConfig(receive_start=70), early=b"hello")
-    session = Session(Side.RELAY, config, now=NOW)
+    session = Session(Role.RELAY, config, now=NOW)
     assert read_all(session, NOW) == b"hello"
     session.handle_timeout(NOW + 0.2)
     (ack,) = frames(session, NOW + 0.2)
@@ -128,7 +129,7 @@ def test_the_relays_parameters_are_told_once() -> None:
 
 
 def test_goaway_is_told_in_milliseconds() -> None:
-    session = session_of(Side.CLIENT, NOW)
+    session = session_of(Role.DIALER, NOW)
     payload = GoAway(Code.RELAY_DEADLINE, 60_000).encode()
     give(session, Frame(FrameType.GOAWAY, payload=payload), NOW)
     assert events(session) == [GoingAway(Code.RELAY_DEADLINE, 60_000)]
@@ -136,25 +137,25 @@ def test_goaway_is_told_in_milliseconds() -> None:
 
 
 @BOTH
-def test_a_query_and_its_answer_are_one_message_each_way(side: Side) -> None:
+def test_a_query_and_its_answer_are_one_message_each_way(role: Role) -> None:
     pair = SessionPair()
     pair.relay.send_data(b"banner")
     pair.settle()
     read_all(pair.client, pair.clock.now)
-    asker, answerer = pair.of(side), pair.peer(side)
+    asker, answerer = pair.of(role), pair.peer(role)
     for round_ in range(5):
         asker.send_data(b"query %d" % round_)
         crossed = pair.exchange()
         answerer.send_data(read_all(answerer, pair.clock.now))
         crossed += pair.exchange()
-        assert crossed == [(side, FrameType.DATA), (answerer.side, FrameType.DATA)]
+        assert crossed == [(role, FrameType.DATA), (answerer.role, FrameType.DATA)]
         assert read_all(asker, pair.clock.now) == b"query %d" % round_
         pair.clock.advance(0.05)
 
 
 @BOTH
-def test_an_acknowledgement_waits_a_fifth_of_a_second_and_carries_position(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_an_acknowledgement_waits_a_fifth_of_a_second_and_carries_position(role: Role) -> None:
+    session = session_of(role, NOW)
     give(session, data(0, b"abc"), NOW)
     assert frames(session, NOW) == []
     assert session.next_timeout() == NOW + 0.2
@@ -162,13 +163,13 @@ def test_an_acknowledgement_waits_a_fifth_of_a_second_and_carries_position(side:
     (ack,) = frames(session, NOW + 0.2)
     assert ack == Frame(FrameType.ACK, 0, 2, DEFAULT_CAPACITY - 3, 0, 3, b"")
     assert frames(session, NOW + 1) == []
-    goaway = NOW + LIFE - 30 if side is Side.RELAY else None
+    goaway = NOW + LIFE - 30 if role is Role.RELAY else None
     assert session.next_timeout() == goaway
 
 
 @BOTH
-def test_a_data_frame_takes_the_acknowledgement_along(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_a_data_frame_takes_the_acknowledgement_along(role: Role) -> None:
+    session = session_of(role, NOW)
     give(session, data(0, b"abc"), NOW)
     session.send_data(b"x")
     (frame,) = frames(session, NOW + 0.1)
@@ -178,8 +179,8 @@ def test_a_data_frame_takes_the_acknowledgement_along(side: Side) -> None:
 
 
 @BOTH
-def test_over_a_gap_data_does_not_stand_for_the_acknowledgement(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_over_a_gap_data_does_not_stand_for_the_acknowledgement(role: Role) -> None:
+    session = session_of(role, NOW)
     give(session, data(3, b"def"), NOW)
     session.send_data(b"x")
     assert types(session, NOW)[-1] in (FrameType.DATA, FrameType.OPENED)
@@ -189,8 +190,8 @@ def test_over_a_gap_data_does_not_stand_for_the_acknowledgement(side: Side) -> N
 
 
 @BOTH
-def test_ack_now_is_answered_at_once_and_again_when_the_gap_is_filled(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_ack_now_is_answered_at_once_and_again_when_the_gap_is_filled(role: Role) -> None:
+    session = session_of(role, NOW)
     give(session, data(3, b"def", flags=Flag.ACK_NOW), NOW)
     (ack,) = frames(session, NOW)
     assert (ack.type, ack.ack) == (FrameType.ACK, 0)
@@ -200,8 +201,8 @@ def test_ack_now_is_answered_at_once_and_again_when_the_gap_is_filled(side: Side
 
 
 @BOTH
-def test_a_repeated_frame_is_acknowledged_again_at_once(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_a_repeated_frame_is_acknowledged_again_at_once(role: Role) -> None:
+    session = session_of(role, NOW)
     give(session, data(0, b"abc", flags=Flag.ACK_NOW), NOW)
     assert types(session) == [FrameType.ACK]
     give(session, data(0, b"abc"), NOW + 0.05)
@@ -210,9 +211,9 @@ def test_a_repeated_frame_is_acknowledged_again_at_once(side: Side) -> None:
 
 
 @BOTH
-def test_a_volley_that_is_sent_again_draws_an_acknowledgement_for_each_50_ms(side: Side) -> None:
+def test_a_volley_that_is_sent_again_draws_an_acknowledgement_for_each_50_ms(role: Role) -> None:
     """Symptom: 18 frames sent again after RESUMED drew 18 bare ACKs within 30 ms."""
-    session = session_of(side, NOW)
+    session = session_of(role, NOW)
     for offset in range(18):
         give(session, data(offset, b"x"), NOW)
     frames(session, NOW + 0.2)
@@ -232,8 +233,8 @@ def test_a_volley_that_is_sent_again_draws_an_acknowledgement_for_each_50_ms(sid
 
 
 @BOTH
-def test_a_ping_is_answered_with_its_own_bytes(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_a_ping_is_answered_with_its_own_bytes(role: Role) -> None:
+    session = session_of(role, NOW)
     for index in range(6):
         give(session, Frame(FrameType.PING, payload=b"%08d and what a later version adds" % index), NOW)
     answers = frames(session, NOW)
@@ -263,36 +264,36 @@ def test_a_query_after_a_long_rest_costs_no_ping() -> None:
 
 
 @BOTH
-def test_the_newest_generation_is_adopted_and_told(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_the_newest_generation_is_adopted_and_told(role: Role) -> None:
+    session = session_of(role, NOW)
     for generation, adopted in ((7, 7), (5, 7), (40_000, 7), (32_000, 32_000), (60_000, 60_000), (3, 3)):
         give(session, Frame(FrameType.ACK, generation=generation), NOW)
         assert session.generation == adopted
     session.send_data(b"x")
     # A relay asks first where the dialer is: that one has a new connection.
     (frame, *_rest) = frames(session, NOW)
-    assert (frame.type == FrameType.RESUME) is (side is Side.RELAY)
+    assert (frame.type == FrameType.RESUME) is (role is Role.RELAY)
     assert frame.generation == 3
 
 
 @BOTH
-def test_unknown_types_are_skipped_if_they_say_so(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_unknown_types_are_skipped_if_they_say_so(role: Role) -> None:
+    session = session_of(role, NOW)
     give(session, Frame(30, Flag.IGNORABLE), NOW)
     give(session, Frame(FrameType.HEALTHY, Flag.IGNORABLE), NOW)
     assert session.alive
 
 
 @BOTH
-def test_flags_of_a_later_version_are_ignored(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_flags_of_a_later_version_are_ignored(role: Role) -> None:
+    session = session_of(role, NOW)
     give(session, data(0, b"x", flags=0xF8), NOW)
     assert read_all(session, NOW) == b"x"
 
 
 @BOTH
-def test_what_the_send_buffer_does_not_take_is_left_to_the_caller(side: Side) -> None:
-    session = session_of(side, NOW, streams=StreamConfig(capacity=INITIAL_WINDOW))
+def test_what_the_send_buffer_does_not_take_is_left_to_the_caller(role: Role) -> None:
+    session = session_of(role, NOW, streams=StreamConfig(capacity=INITIAL_WINDOW))
     assert session.send_room == 65_536
     assert session.send_data(bytes(65_000)) == 65_000
     assert session.send_data(bytes(1_000)) == 536
@@ -301,8 +302,8 @@ def test_what_the_send_buffer_does_not_take_is_left_to_the_caller(side: Side) ->
 
 
 @BOTH
-def test_the_window_is_told_again_when_a_quarter_was_read(side: Side) -> None:
-    session = session_of(side, NOW, streams=StreamConfig(capacity=INITIAL_WINDOW))
+def test_the_window_is_told_again_when_a_quarter_was_read(role: Role) -> None:
+    session = session_of(role, NOW, streams=StreamConfig(capacity=INITIAL_WINDOW))
     give(session, data(0, bytes(65_536), flags=Flag.ACK_NOW), NOW)
     (ack,) = frames(session, NOW)
     assert (ack.ack, ack.window) == (65_536, 0)
@@ -314,8 +315,8 @@ def test_the_window_is_told_again_when_a_quarter_was_read(side: Side) -> None:
 
 
 @BOTH
-def test_a_gateway_error_resends_the_oldest_frame_after_a_pause(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_a_gateway_error_resends_the_oldest_frame_after_a_pause(role: Role) -> None:
+    session = session_of(role, NOW)
     session.send_data(b"a")
     first = frames(session, NOW)
     session.send_data(b"b")
@@ -331,8 +332,8 @@ def test_a_gateway_error_resends_the_oldest_frame_after_a_pause(side: Side) -> N
 
 
 @BOTH
-def test_counters_count(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_counters_count(role: Role) -> None:
+    session = session_of(role, NOW)
     session.send_data(bytes(10))
     frames(session, NOW)
     give(session, data(5, b"fgh", ack=10), NOW + 0.25)
@@ -340,13 +341,13 @@ def test_counters_count(side: Side) -> None:
     counters = session.counters
     assert (counters.bytes_sent, counters.bytes_received) == (10, 8)
     assert (counters.messages_sent, counters.messages_received) == (1, 2)
-    assert session.round_trip == 0.25
+    assert session.rtt == 0.25
     assert not session.receive_ended
 
 
 @BOTH
-def test_each_pong_is_counted_and_nothing_else_is(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_each_pong_is_counted_and_nothing_else_is(role: Role) -> None:
+    session = session_of(role, NOW)
     give(session, data(0, b"abc"), NOW)
     for kind in (FrameType.ACK, FrameType.PING, FrameType.PONG, FrameType.PONG):
         give(session, Frame(kind, payload=bytes(8)), NOW)
@@ -371,9 +372,9 @@ def test_a_hundred_small_requests_cost_two_messages_each() -> None:
 
 
 @BOTH
-def test_bulk_needs_few_bare_acknowledgements(side: Side) -> None:
+def test_bulk_needs_few_bare_acknowledgements(role: Role) -> None:
     pair = SessionPair()
-    sender, receiver = pair.of(side), pair.peer(side)
+    sender, receiver = pair.of(role), pair.peer(role)
     total, sent, received = 10_000_000, 0, 0
     while received < total:
         sent += sender.send_data(bytes(min(64_000, total - sent)))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished, LinkDead
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.probing import ProbeTimes
-from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import Disconnected, End, Reset
-from tests.helpers.last_words import ended, fin, reset, words
+from tests.helpers.closing_frames import ended, fin, reset, words
 from tests.helpers.pair import (
     SessionPair,
     client_session,
@@ -24,11 +25,7 @@ from tests.helpers.pair import (
 )
 
 NOW = 1000.0
-BOTH = pytest.mark.parametrize("side", [Side.CLIENT, Side.RELAY], ids=["client", "relay"])
-
-
-def other(side: Side) -> Side:
-    return Side.RELAY if side is Side.CLIENT else Side.CLIENT
+BOTH = pytest.mark.parametrize("role", [Role.DIALER, Role.RELAY], ids=["dialer", "relay"])
 
 
 def test_end_counts_the_messages_each_way() -> None:
@@ -44,9 +41,9 @@ def test_end_counts_the_messages_each_way() -> None:
 
 
 @BOTH
-def test_half_close_ends_one_direction_only(side: Side) -> None:
+def test_half_close_ends_one_direction_only(role: Role) -> None:
     pair = SessionPair()
-    one, peer = pair.of(side), pair.peer(side)
+    one, peer = pair.of(role), pair.peer(role)
     one.send_data(b"last words")
     one.send_eof()
     one.send_eof()
@@ -62,8 +59,8 @@ def test_half_close_ends_one_direction_only(side: Side) -> None:
 
 
 @BOTH
-def test_when_both_streams_are_complete_the_bridge_is_told_every_second(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_when_both_streams_are_complete_the_bridge_is_told_every_second(role: Role) -> None:
+    session = session_of(role, NOW)
     session.send_data(b"abc")
     session.send_eof()
     frames(session, NOW)
@@ -84,8 +81,8 @@ def test_when_both_streams_are_complete_the_bridge_is_told_every_second(side: Si
 
 
 @BOTH
-def test_a_websocket_lost_while_ending_well_is_not_replaced(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_a_websocket_lost_while_ending_well_is_not_replaced(role: Role) -> None:
+    session = session_of(role, NOW)
     session.send_eof()
     frames(session, NOW)
     give(session, fin(0, ack=1), NOW)
@@ -95,8 +92,8 @@ def test_a_websocket_lost_while_ending_well_is_not_replaced(side: Side) -> None:
 
 
 @BOTH
-def test_an_abort_tells_bridge_and_peer_until_the_bridge_confirms(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_an_abort_tells_bridge_and_peer_until_the_bridge_confirms(role: Role) -> None:
+    session = session_of(role, NOW)
     session.send_data(b"abc")
     frames(session, NOW)
     session.send_data(bytes(1 << 20))
@@ -115,8 +112,8 @@ def test_an_abort_tells_bridge_and_peer_until_the_bridge_confirms(side: Side) ->
 
 
 @BOTH
-def test_a_second_abort_changes_nothing(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_a_second_abort_changes_nothing(role: Role) -> None:
+    session = session_of(role, NOW)
     session.abort(Code.TARGET_RESET, "first", NOW)
     session.abort(Code.DIALER_RESET, "second", NOW)
     session.send_eof()
@@ -125,9 +122,9 @@ def test_a_second_abort_changes_nothing(side: Side) -> None:
 
 
 @BOTH
-def test_a_reader_in_the_middle_of_a_write_survives_an_abort(side: Side) -> None:
+def test_a_reader_in_the_middle_of_a_write_survives_an_abort(role: Role) -> None:
     """Symptom: consume raised in the thread that had just written to its socket what peek had shown."""
-    session = session_of(side, NOW)
+    session = session_of(role, NOW)
     give(session, Frame(FrameType.DATA, payload=b"abc"), NOW)
     shown = session.peek()
     session.abort(Code.RELAY_DEADLINE, "over", NOW)
@@ -135,8 +132,8 @@ def test_a_reader_in_the_middle_of_a_write_survives_an_abort(side: Side) -> None
 
 
 @BOTH
-def test_a_reset_ends_both_directions_and_leaves_what_arrived(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_a_reset_ends_both_directions_and_leaves_what_arrived(role: Role) -> None:
+    session = session_of(role, NOW)
     session.send_data(b"abc")
     frames(session, NOW)
     give(session, Frame(FrameType.DATA, payload=b"before"), NOW)
@@ -150,9 +147,9 @@ def test_a_reset_ends_both_directions_and_leaves_what_arrived(side: Side) -> Non
 
 
 @BOTH
-def test_a_reset_is_never_a_clean_end(side: Side) -> None:
+def test_a_reset_is_never_a_clean_end(role: Role) -> None:
     """Symptom: RESET with code 0 made Finished(OK) of a stream with bytes missing."""
-    session = session_of(side, NOW)
+    session = session_of(role, NOW)
     give(session, reset(Code.OK), NOW)
     session.handle_timeout(NOW + 5)
     assert events(session) == [
@@ -162,17 +159,17 @@ def test_a_reset_is_never_a_clean_end(side: Side) -> None:
 
 
 @BOTH
-def test_the_peers_lost_websocket_cuts_off_and_leaves_what_arrived(side: Side) -> None:
+def test_the_peers_lost_websocket_cuts_off_and_leaves_what_arrived(role: Role) -> None:
     """Symptom: rows that had arrived were thrown away when the relay's WebSocket closed behind them."""
-    session = session_of(side, NOW)
+    session = session_of(role, NOW)
     give(session, Frame(FrameType.DATA, payload=b"rows"), NOW)
-    give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(side.role, 1).encode()), NOW)
+    give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(role.wire, 1).encode()), NOW)
     assert session.alive
-    give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(other(side).role, 1).encode()), NOW)
+    give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(role.other.wire, 1).encode()), NOW)
     assert (events(session), session.alive) == ([], True)  # it may come back
     assert session.next_timeout() == NOW + 60
     session.handle_timeout(NOW + 60)
-    code = Code.RELAY_GONE if side is Side.CLIENT else Code.DIALER_GONE
+    code = Code.RELAY_GONE if role is Role.DIALER else Code.DIALER_GONE
     assert events(session) == [Aborted(code, MEANINGS[code])]
     assert [kind for kind, _payload in words(session, NOW + 60)] == [FrameType.END]  # and no RESET to nobody
     assert read_all(session, NOW + 60) == b"rows"
@@ -181,7 +178,7 @@ def test_the_peers_lost_websocket_cuts_off_and_leaves_what_arrived(side: Side) -
 
 
 def test_a_relay_that_holds_the_dialers_fin_ends_clean_when_the_dialer_leaves() -> None:
-    session = session_of(Side.RELAY, NOW)
+    session = session_of(Role.RELAY, NOW)
     session.send_data(b"answer")
     session.send_eof()
     frames(session, NOW)
@@ -194,7 +191,7 @@ def test_a_relay_that_holds_the_dialers_fin_ends_clean_when_the_dialer_leaves() 
 
 
 def test_a_relay_whose_bytes_are_not_acknowledged_waits_for_the_dialer() -> None:
-    session = session_of(Side.RELAY, NOW)
+    session = session_of(Role.RELAY, NOW)
     session.send_data(b"answer")
     session.send_eof()
     frames(session, NOW)
@@ -204,15 +201,15 @@ def test_a_relay_whose_bytes_are_not_acknowledged_waits_for_the_dialer() -> None
 
 
 @BOTH
-def test_our_own_lost_websocket_ends_when_the_grace_is_over(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_our_own_lost_websocket_ends_when_the_grace_is_over(role: Role) -> None:
+    session = session_of(role, NOW)
     give(session, Frame(FrameType.DATA, payload=b"rows"), NOW)
     session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
     assert (events(session), session.alive) == ([], True)
     assert (session.messages_to_send(NOW), session.next_timeout()) == ([], NOW + 60)
     assert session.link_deadline == NOW + 60
     session.handle_timeout(NOW + 60)
-    code = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+    code = Code.DIALER_GONE if role is Role.DIALER else Code.RELAY_GONE
     assert events(session) == [Aborted(code, MEANINGS[code]), Finished(code)]
     assert (session.messages_to_send(NOW + 60), session.next_timeout()) == ([], None)
     assert session.link_deadline is None
@@ -228,8 +225,8 @@ def test_a_websocket_lost_while_opening_ends_at_once() -> None:
 
 
 @BOTH
-def test_a_websocket_lost_while_ending_leaves_the_code_as_it_was(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_a_websocket_lost_while_ending_leaves_the_code_as_it_was(role: Role) -> None:
+    session = session_of(role, NOW)
     session.abort(Code.TARGET_RESET, "first", NOW)
     session.link_lost(Code.DIALER_GONE, "later", NOW)
     assert session.messages_to_send(NOW) == []
@@ -246,8 +243,8 @@ def test_a_websocket_lost_while_ending_leaves_the_code_as_it_was(side: Side) -> 
 
 
 @BOTH
-def test_last_words_are_given_up_five_seconds_after_the_websocket_is_back(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_last_words_are_given_up_five_seconds_after_the_websocket_is_back(role: Role) -> None:
+    session = session_of(role, NOW)
     session.link_lost(Code.DIALER_GONE, "closed", NOW)
     session.abort(Code.TARGET_RESET, "reset", NOW + 1)
     session.begin_attempt()
@@ -261,9 +258,9 @@ def test_last_words_are_given_up_five_seconds_after_the_websocket_is_back(side: 
 
 @BOTH
 def test_what_the_peer_said_is_repeated_to_the_bridge_for_five_seconds_whatever_the_websocket_does(
-    side: Side,
+    role: Role,
 ) -> None:
-    session = session_of(side, NOW)
+    session = session_of(role, NOW)
     give(session, reset(Code.TARGET_RESET), NOW)
     session.link_lost(Code.DIALER_GONE, "closed", NOW)
     assert (session.link_deadline, session.next_timeout()) == (NOW + 5, NOW + 5)
@@ -293,8 +290,8 @@ def test_a_relay_with_a_reason_to_tell_does_not_outlive_its_dialer_by_more_than_
 
 
 @BOTH
-def test_a_refusal_while_ending_confirms_the_end(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_a_refusal_while_ending_confirms_the_end(role: Role) -> None:
+    session = session_of(role, NOW)
     session.abort(Code.TARGET_RESET, "first", NOW)
     session.link_lost(Code.DIALER_GONE, "later", NOW)
     session.link_refused(Code.UNKNOWN_SESSION, "HTTP status 409")
@@ -336,8 +333,8 @@ def test_a_dead_link_is_dropped_after_twenty_seconds_of_questions_and_the_sessio
         (Frame(FrameType.END), Code.PROTOCOL_ERROR, "frame type 11 is not for the"),
     ],
 )
-def test_a_broken_rule_ends_the_session_and_names_it(side: Side, frame: Frame, code: Code, text: str) -> None:
-    session = session_of(side, NOW)
+def test_a_broken_rule_ends_the_session_and_names_it(role: Role, frame: Frame, code: Code, text: str) -> None:
+    session = session_of(role, NOW)
     give(session, frame, NOW)
     (event,) = events(session)
     assert isinstance(event, Aborted)
@@ -359,8 +356,8 @@ def test_a_broken_rule_ends_the_session_and_names_it(side: Side, frame: Frame, c
         ("IQAA", Code.UNSUPPORTED_VERSION),
     ],
 )
-def test_garbage_ends_the_session_and_raises_nothing(side: Side, text: str, code: Code) -> None:
-    session = session_of(side, NOW)
+def test_garbage_ends_the_session_and_raises_nothing(role: Role, text: str, code: Code) -> None:
+    session = session_of(role, NOW)
     session.receive_message(text, NOW)
     (event,) = events(session)
     assert isinstance(event, Aborted)
@@ -368,8 +365,8 @@ def test_garbage_ends_the_session_and_raises_nothing(side: Side, text: str, code
 
 
 @BOTH
-def test_a_session_that_ends_listens_for_its_end_only(side: Side) -> None:
-    session = session_of(side, NOW)
+def test_a_session_that_ends_listens_for_its_end_only(role: Role) -> None:
+    session = session_of(role, NOW)
     session.abort(Code.TARGET_RESET, "first", NOW)
     events(session)
     for frame in (fin(0, b"late"), Frame(FrameType.ACK, ack=99), Frame(FrameType.PING, payload=bytes(8))):

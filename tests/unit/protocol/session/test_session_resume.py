@@ -6,44 +6,41 @@ import pytest
 
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import INITIAL_WINDOW
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished, LinkDead, PeerMoved
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.probing import ProbeTimes
 from emissary_lib.protocol.session.session import Session
-from emissary_lib.protocol.session.states import Side, State
+from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode
 from emissary_lib.protocol.wire.payloads import Disconnected, End, GoAway, Resumed
 from tests.helpers.pair import LIFE, client_session, events, frames, give, read_all, relay_session, session_of
 
 NOW = 1000.0
-BOTH = pytest.mark.parametrize("side", [Side.CLIENT, Side.RELAY], ids=["client", "relay"])
+BOTH = pytest.mark.parametrize("role", [Role.DIALER, Role.RELAY], ids=["dialer", "relay"])
 
 
-def watched(side: Side, *, life: float = LIFE) -> Session:
+def watched(role: Role, *, life: float = LIFE) -> Session:
     """An open session that knows its peer, with its watch."""
-    if side is Side.RELAY:
+    if role is Role.RELAY:
         return relay_session(NOW, probing=ProbeTimes(), life=life)
     session = client_session(NOW, keepalive=KeepaliveTimes(), epochs=(1, 1))
     session.established()
     return session
 
 
-def peer_of(side: Side) -> Side:
-    return Side.RELAY if side is Side.CLIENT else Side.CLIENT
-
-
-def resumed(side: Side, own: int, peer: int, *, there: bool = True) -> Frame:
+def resumed(role: Role, own: int, peer: int, *, there: bool = True) -> Frame:
     connection = "peer=" if there else None
     told = Resumed(own, peer, "own=", connection)
-    if side is Side.RELAY:
+    if role is Role.RELAY:
         told = Resumed(peer, own, connection, "own=")
     return Frame(FrameType.RESUMED, payload=told.encode())
 
 
-def gone(side: Side, epoch: int = 1) -> Frame:
+def gone(role: Role, epoch: int = 1) -> Frame:
     """The peer of ``side`` is gone."""
-    return Frame(FrameType.DISCONNECTED, payload=Disconnected(peer_of(side).role, epoch).encode())
+    return Frame(FrameType.DISCONNECTED, payload=Disconnected(role.other.wire, epoch).encode())
 
 
 def kinds(session: Session, now: float) -> list[int]:
@@ -61,8 +58,8 @@ def cut(session: Session, at: float, back: float) -> None:
 
 
 @BOTH
-def test_without_a_link_nothing_is_sent_and_bytes_are_taken_up_to_the_capacity(side: Side) -> None:
-    session = session_of(side, NOW, streams=StreamConfig(capacity=INITIAL_WINDOW))
+def test_without_a_link_nothing_is_sent_and_bytes_are_taken_up_to_the_capacity(role: Role) -> None:
+    session = session_of(role, NOW, streams=StreamConfig(capacity=INITIAL_WINDOW))
     session.link_lost(Code.DIALER_GONE, "closed", NOW)
     assert session.send_data(bytes(100_000)) == INITIAL_WINDOW
     assert session.send_room == 0
@@ -74,18 +71,18 @@ def test_without_a_link_nothing_is_sent_and_bytes_are_taken_up_to_the_capacity(s
 
 
 @BOTH
-def test_after_a_reconnect_everything_unacknowledged_goes_out_once_more_and_only_once(side: Side) -> None:
-    session = watched(side)
+def test_after_a_reconnect_everything_unacknowledged_goes_out_once_more_and_only_once(role: Role) -> None:
+    session = watched(role)
     session.send_data(b"one")
     assert kinds(session, NOW) == [FrameType.DATA]
     cut(session, NOW + 0.1, NOW + 30)  # the retransmission timer would have run out long ago
     session.handle_timeout(NOW + 30)
     (resume,) = session.messages_to_send(NOW + 30)
     assert (decode(resume.text).type, decode(resume.text).generation, resume.to_bridge) == (9, 3, True)
-    give(session, resumed(side, 2, 1), NOW + 30.1)
+    give(session, resumed(role, 2, 1), NOW + 30.1)
     session.handle_timeout(NOW + 30.1)
     assert kinds(session, NOW + 30.1) == [FrameType.DATA, FrameType.ACK]
-    give(session, resumed(side, 2, 1), NOW + 30.2)
+    give(session, resumed(role, 2, 1), NOW + 30.2)
     give(session, Frame(FrameType.ACK, generation=3), NOW + 30.2)
     assert FrameType.DATA not in kinds(session, NOW + 30.3)
     counters = session.counters
@@ -93,8 +90,8 @@ def test_after_a_reconnect_everything_unacknowledged_goes_out_once_more_and_only
 
 
 @BOTH
-def test_resume_carries_the_receive_offset(side: Side) -> None:
-    session = watched(side)
+def test_resume_carries_the_receive_offset(role: Role) -> None:
+    session = watched(role)
     give(session, Frame(FrameType.DATA, generation=2, payload=b"abc"), NOW)
     cut(session, NOW, NOW + 1)
     (resume,) = frames(session, NOW + 1)
@@ -102,8 +99,8 @@ def test_resume_carries_the_receive_offset(side: Side) -> None:
 
 
 @BOTH
-def test_what_was_sacked_is_not_sent_again(side: Side) -> None:
-    session = watched(side)
+def test_what_was_sacked_is_not_sent_again(role: Role) -> None:
+    session = watched(role)
     session.send_data(b"one")
     frames(session, NOW)
     session.send_data(b"two")
@@ -112,89 +109,89 @@ def test_what_was_sacked_is_not_sent_again(side: Side) -> None:
     give(session, Frame(FrameType.ACK, generation=2, payload=sack), NOW)
     cut(session, NOW, NOW + 1)
     frames(session, NOW + 1)
-    give(session, resumed(side, 2, 1), NOW + 1)
+    give(session, resumed(role, 2, 1), NOW + 1)
     assert [frame.offset for frame in frames(session, NOW + 1) if frame.type != FrameType.ACK] == [0]
 
 
 @BOTH
-def test_resumed_is_answered_by_an_acknowledgement_and_an_outdated_one_by_nothing(side: Side) -> None:
-    session = watched(side)
-    give(session, resumed(side, 1, 2), NOW)
+def test_resumed_is_answered_by_an_acknowledgement_and_an_outdated_one_by_nothing(role: Role) -> None:
+    session = watched(role)
+    give(session, resumed(role, 1, 2), NOW)
     (ack,) = frames(session, NOW)
     assert (ack.type, ack.generation) == (FrameType.ACK, 3)
-    give(session, resumed(side, 1, 1), NOW)
+    give(session, resumed(role, 1, 1), NOW)
     assert frames(session, NOW) == []
 
 
 @BOTH
-def test_a_peer_that_moved_is_told_once(side: Side) -> None:
-    session = watched(side)
-    give(session, resumed(side, 1, 2), NOW)
-    give(session, resumed(side, 1, 2), NOW)
-    give(session, resumed(side, 1, 1), NOW)
+def test_a_peer_that_moved_is_told_once(role: Role) -> None:
+    session = watched(role)
+    give(session, resumed(role, 1, 2), NOW)
+    give(session, resumed(role, 1, 2), NOW)
+    give(session, resumed(role, 1, 1), NOW)
     assert events(session) == [PeerMoved("peer=")]
 
 
 @BOTH
-def test_a_peer_that_is_away_costs_no_message_until_it_is_back(side: Side) -> None:
-    session = watched(side)
+def test_a_peer_that_is_away_costs_no_message_until_it_is_back(role: Role) -> None:
+    session = watched(role)
     session.send_data(b"one")
     frames(session, NOW)
-    give(session, gone(side), NOW)
+    give(session, gone(role), NOW)
     session.send_data(b"two")
     for second in range(60):
         session.handle_timeout(NOW + second)
         assert frames(session, NOW + second) == []
-    give(session, resumed(side, 1, 2), NOW + 59)
+    give(session, resumed(role, 1, 2), NOW + 59)
     assert kinds(session, NOW + 59) == [FrameType.DATA, FrameType.DATA, FrameType.ACK]
     assert session.counters.losses == 0
 
 
 @BOTH
-def test_a_late_disconnected_of_the_connection_before_is_ignored(side: Side) -> None:
-    session = watched(side)
-    give(session, resumed(side, 1, 2), NOW)
-    give(session, gone(side, 1), NOW)
+def test_a_late_disconnected_of_the_connection_before_is_ignored(role: Role) -> None:
+    session = watched(role)
+    give(session, resumed(role, 1, 2), NOW)
+    give(session, gone(role, 1), NOW)
     session.send_data(b"x")
     assert kinds(session, NOW)[0] == FrameType.DATA
 
 
 @BOTH
-def test_bytes_of_an_older_generation_are_as_good_as_any(side: Side) -> None:
-    session = watched(side)
-    give(session, resumed(side, 1, 2), NOW)
+def test_bytes_of_an_older_generation_are_as_good_as_any(role: Role) -> None:
+    session = watched(role)
+    give(session, resumed(role, 1, 2), NOW)
     give(session, Frame(FrameType.DATA, generation=2, payload=b"late"), NOW)
     assert read_all(session, NOW) == b"late"
 
 
 @BOTH
-def test_a_watch_begins_anew_when_the_peer_is_back(side: Side) -> None:
+def test_a_watch_begins_anew_when_the_peer_is_back(role: Role) -> None:
     """Symptom: a question asked just before the peer went away called the new link dead at once."""
-    session = watched(side)
+    session = watched(role)
     at = NOW
     while (at := session.next_timeout() or at) < NOW + 280:
         session.handle_timeout(at)
         if any(kind in (FrameType.PING, FrameType.PROBE) for kind in kinds(session, at)):
             break
-    give(session, gone(side), at + 1)
-    give(session, resumed(side, 1, 2), at + 55)
+    give(session, gone(role), at + 1)
+    give(session, resumed(role, 1, 2), at + 55)
     session.handle_timeout(at + 55)
     assert not any(isinstance(event, LinkDead) for event in events(session))
     assert session.link_deadline is None
 
 
 def test_a_dialers_keepalive_begins_anew_on_a_new_connection() -> None:
-    session = watched(Side.CLIENT)
+    session = watched(Role.DIALER)
     cut(session, NOW + 239, NOW + 298)
     frames(session, NOW + 298)
-    give(session, resumed(Side.CLIENT, 2, 1), NOW + 298)
+    give(session, resumed(Role.DIALER, 2, 1), NOW + 298)
     give(session, Frame(FrameType.ACK, generation=3), NOW + 298)
     frames(session, NOW + 298)
     assert session.next_timeout() == NOW + 298 + 240
 
 
 def test_a_relay_whose_probe_is_not_answered_drops_its_link() -> None:
-    session = watched(Side.RELAY)
+    session = watched(Role.RELAY)
     session.send_data(b"rows")
     seen: list[tuple[float, int]] = []
     at = NOW
@@ -208,7 +205,7 @@ def test_a_relay_whose_probe_is_not_answered_drops_its_link() -> None:
 
 
 def test_a_relay_that_lost_its_dialer_for_good_ends_after_interval_deadline_and_grace() -> None:
-    session = watched(Side.RELAY)
+    session = watched(Role.RELAY)
     at = NOW
     while session.alive:
         session.handle_timeout(at)
@@ -223,41 +220,41 @@ def test_a_relay_that_lost_its_dialer_for_good_ends_after_interval_deadline_and_
 
 
 def test_a_post_that_met_410_asks_the_bridge_and_resends_after_a_pause() -> None:
-    session = watched(Side.RELAY)
+    session = watched(Role.RELAY)
     session.send_data(b"rows")
     frames(session, NOW)
     for _post in range(5):
         session.peer_unknown(NOW)
     assert kinds(session, NOW) == [FrameType.RESUME]
-    give(session, resumed(Side.RELAY, 1, 1), NOW + 0.05)
+    give(session, resumed(Role.RELAY, 1, 1), NOW + 0.05)
     assert FrameType.DATA in kinds(session, NOW + 0.1)
 
 
 def test_a_relay_with_nothing_left_to_deliver_ends_when_the_bridge_says_that_the_dialer_left() -> None:
-    session = watched(Side.RELAY)
+    session = watched(Role.RELAY)
     session.send_eof()
     frames(session, NOW)
     give(session, Frame(FrameType.DATA, 1, 2, payload=b"bye"), NOW)
-    give(session, resumed(Side.RELAY, 1, 1, there=False), NOW)
+    give(session, resumed(Role.RELAY, 1, 1, there=False), NOW)
     (end,) = [End.decode(frame.payload) for frame in frames(session, NOW)]
     assert (end.code, end.sent, end.received) == (Code.OK, 1, 4)
 
 
 def test_a_dialer_that_is_back_is_not_taken_to_have_left() -> None:
     """Symptom: an outdated RESUMED, between the dialer's first frame and the newest RESUMED, ended it."""
-    session = watched(Side.RELAY)
+    session = watched(Role.RELAY)
     session.send_eof()
     frames(session, NOW)
     give(session, Frame(FrameType.DATA, 1, 3, payload=b"bye"), NOW)
-    give(session, resumed(Side.RELAY, 1, 1, there=False), NOW)
-    give(session, gone(Side.RELAY, 1), NOW)
+    give(session, resumed(Role.RELAY, 1, 1, there=False), NOW)
+    give(session, gone(Role.RELAY, 1), NOW)
     assert session.state is State.OPEN
     assert FrameType.END not in kinds(session, NOW)
 
 
 @BOTH
-def test_a_refused_reconnect_is_a_definite_end(side: Side) -> None:
-    session = watched(side)
+def test_a_refused_reconnect_is_a_definite_end(role: Role) -> None:
+    session = watched(role)
     session.link_lost(Code.DIALER_GONE, "closed", NOW)
     session.begin_attempt()
     session.link_refused(Code.UNKNOWN_SESSION, "HTTP status 409")
@@ -270,8 +267,8 @@ def test_a_refused_reconnect_is_a_definite_end(side: Side) -> None:
 
 
 @BOTH
-def test_an_abort_while_the_link_is_down_is_told_when_it_is_back(side: Side) -> None:
-    session = watched(side)
+def test_an_abort_while_the_link_is_down_is_told_when_it_is_back(role: Role) -> None:
+    session = watched(role)
     session.link_lost(Code.DIALER_GONE, "closed", NOW)
     session.abort(Code.TARGET_RESET, "reset", NOW + 1)
     assert (session.messages_to_send(NOW + 1), session.link_deadline) == ([], NOW + 60)
@@ -293,26 +290,26 @@ def test_goaway_goes_out_thirty_and_ten_seconds_before_the_end() -> None:
 
 
 def test_goaway_that_was_due_in_an_outage_is_told_after_it_and_wakes_nobody_before() -> None:
-    session = watched(Side.RELAY, life=100.0)
+    session = watched(Role.RELAY, life=100.0)
     session.link_lost(Code.RELAY_GONE, "closed", NOW + 60)
     assert session.next_timeout() == NOW + 100
     session.begin_attempt()
     session.link_restored(NOW + 80)
     assert kinds(session, NOW + 80) == [FrameType.RESUME]
-    give(session, resumed(Side.RELAY, 2, 1), NOW + 80)
+    give(session, resumed(Role.RELAY, 2, 1), NOW + 80)
     away = next(frame for frame in frames(session, NOW + 80) if frame.type == FrameType.GOAWAY)
     assert GoAway.decode(away.payload).remaining == 20_000
 
 
 def test_a_relay_does_not_reconnect_beyond_its_end() -> None:
     """Symptom: an attempt begun just before the end held the relay up beyond Lambda's own limit."""
-    session = watched(Side.RELAY, life=100.0)
+    session = watched(Role.RELAY, life=100.0)
     session.link_lost(Code.RELAY_GONE, "closed", NOW + 90)
     assert session.link_deadline == NOW + 100
 
 
 def test_an_orphaned_relay_ends_in_time_though_its_own_link_is_lost_just_then() -> None:
-    session = watched(Side.RELAY)
+    session = watched(Role.RELAY)
     orphaned = NOW + ProbeTimes().orphan
     session.link_lost(Code.RELAY_GONE, "closed with 1001", orphaned - 1)
     assert session.next_timeout() == orphaned
@@ -333,15 +330,15 @@ def flap(session: Session, at: float) -> None:
 
 
 @BOTH
-def test_connections_that_do_not_hold_do_not_begin_the_grace_anew(side: Side) -> None:
-    session = watched(side)
+def test_connections_that_do_not_hold_do_not_begin_the_grace_anew(role: Role) -> None:
+    session = watched(role)
     session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
     assert (session.flapping, session.link_deadline) == (False, NOW + 60)
     for second in range(1, 51, 10):
         flap(session, NOW + second)
         assert (session.flapping, session.link_deadline) == (True, NOW + 60)
     session.handle_timeout(NOW + 60)
-    code = Code.DIALER_GONE if side is Side.CLIENT else Code.RELAY_GONE
+    code = Code.DIALER_GONE if role is Role.DIALER else Code.RELAY_GONE
     aborted, finished = events(session)
     assert isinstance(aborted, Aborted)
     assert (aborted.code, finished) == (code, Finished(code))
@@ -353,8 +350,8 @@ def test_connections_that_do_not_hold_do_not_begin_the_grace_anew(side: Side) ->
 
 @BOTH
 @pytest.mark.parametrize("held", [4.9, 5.0])
-def test_a_connection_that_held_for_five_seconds_ends_the_outage(side: Side, held: float) -> None:
-    session = watched(side)
+def test_a_connection_that_held_for_five_seconds_ends_the_outage(role: Role, held: float) -> None:
+    session = watched(role)
     session.link_lost(Code.DIALER_GONE, "closed", NOW)
     flap(session, NOW + 1)
     session.begin_attempt()
@@ -365,12 +362,12 @@ def test_a_connection_that_held_for_five_seconds_ends_the_outage(side: Side, hel
 
 
 @BOTH
-def test_a_connection_over_which_bytes_moved_ends_the_outage_though_it_is_lost_soon(side: Side) -> None:
-    session = watched(side)
+def test_a_connection_over_which_bytes_moved_ends_the_outage_though_it_is_lost_soon(role: Role) -> None:
+    session = watched(role)
     session.link_lost(Code.DIALER_GONE, "closed", NOW)
     session.begin_attempt()
     session.link_restored(NOW + 1)
-    give(session, resumed(side, 2, 1), NOW + 1)
+    give(session, resumed(role, 2, 1), NOW + 1)
     give(session, Frame(FrameType.DATA, generation=3, payload=b"rows"), NOW + 1)
     session.link_lost(Code.DIALER_GONE, "closed", NOW + 2)
     assert (session.flapping, session.link_deadline) == (False, NOW + 62)
@@ -379,17 +376,17 @@ def test_a_connection_over_which_bytes_moved_ends_the_outage_though_it_is_lost_s
 @BOTH
 @pytest.mark.parametrize("outstanding", [True, False], ids=["with bytes to send", "idle"])
 def test_a_connection_over_which_the_peer_was_heard_ends_the_outage_only_if_there_was_nothing_to_send(
-    side: Side, outstanding: bool
+    role: Role, outstanding: bool
 ) -> None:
     """A proxy that closes at each large message lets every small one through."""
-    session = watched(side)
+    session = watched(role)
     if outstanding:
         session.send_data(b"rows")
         frames(session, NOW)
     session.link_lost(Code.DIALER_GONE, "closed", NOW)
     session.begin_attempt()
     session.link_restored(NOW + 1)
-    give(session, resumed(side, 2, 1), NOW + 1)
+    give(session, resumed(role, 2, 1), NOW + 1)
     give(session, Frame(FrameType.ACK, generation=3), NOW + 1)
     frames(session, NOW + 1)
     session.link_lost(Code.DIALER_GONE, "closed", NOW + 2)

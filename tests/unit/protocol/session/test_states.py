@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib.protocol.errors import LocalProtocolError
-from emissary_lib.protocol.session.states import TRANSITIONS, Side, State, Step, step
+from emissary_lib.protocol.session.states import TRANSITIONS, State, Step, step
 
 #: What each state leads to; a step that is not named cannot happen there.
 EXPECTED = {
@@ -43,7 +43,3 @@ def test_every_step_in_every_state(state: State, what: Step) -> None:
 
 def test_the_table_holds_nothing_else() -> None:
     assert len(TRANSITIONS) == sum(map(len, EXPECTED.values())) == 13
-
-
-def test_sides_have_the_wires_numbers() -> None:
-    assert (Side.CLIENT.role, Side.RELAY.role) == (1, 2)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_lib.protocol.stream.congestion import ErrorPause, FlightCap, OpenGate
+from emissary_lib.protocol.stream.congestion import CongestionWindow, ErrorPause, OpenGate
 
 
 def test_the_cap_grows_by_one_for_each_acknowledged_message() -> None:
-    cap = FlightCap(4, 16)
+    cap = CongestionWindow(4, 16)
     assert cap.cap == 4
     cap.acknowledged(1)
     assert cap.cap == 5
@@ -17,7 +17,7 @@ def test_the_cap_grows_by_one_for_each_acknowledged_message() -> None:
 
 
 def test_after_a_loss_it_grows_by_one_for_a_caps_worth() -> None:
-    cap = FlightCap(8, 16)
+    cap = CongestionWindow(8, 16)
     cap.lost()
     assert cap.cap == 4
     cap.acknowledged(4)
@@ -29,7 +29,7 @@ def test_after_a_loss_it_grows_by_one_for_a_caps_worth() -> None:
 
 
 def test_it_halves_down_to_one() -> None:
-    cap = FlightCap(4, 16)
+    cap = CongestionWindow(4, 16)
     caps = []
     for _ in range(4):
         cap.lost()
@@ -64,5 +64,5 @@ def test_errors_within_a_pause_belong_to_it() -> None:
 
 def test_an_open_gate_lets_everything_through() -> None:
     gate = OpenGate()
-    assert all(gate.take() for _ in range(1000))
-    gate.give(1000)
+    assert all(gate.acquire() for _ in range(1000))
+    gate.release(1000)

@@ -6,7 +6,7 @@ import pytest
 
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, MAX_PAYLOAD
 from emissary_lib.protocol.errors import RemoteProtocolError
-from emissary_lib.protocol.stream.congestion import FlightCap, FlightGate, OpenGate
+from emissary_lib.protocol.stream.congestion import CongestionWindow, InFlightGate, OpenGate
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.duplex import Duplex, Sending, StreamConfig
 
@@ -19,21 +19,21 @@ class CountingGate:
     def __init__(self, free: int) -> None:
         self.free = free
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         if not self.free:
             return False
         self.free -= 1
         return True
 
-    def give(self, count: int) -> None:
+    def release(self, count: int) -> None:
         self.free += count
 
 
 def duplex(
-    *, cap: tuple[int, int] = (4, 16), gate: FlightGate | None = None, capacity: int = DEFAULT_CAPACITY
+    *, cap: tuple[int, int] = (4, 16), gate: InFlightGate | None = None, capacity: int = DEFAULT_CAPACITY
 ) -> Duplex:
     streams = StreamConfig(capacity=capacity, peer_window=WIDE)
-    return Duplex(streams, FlightCap(*cap), gate or OpenGate(), Counters())
+    return Duplex(streams, CongestionWindow(*cap), gate or OpenGate(), Counters())
 
 
 def send(made: Duplex, now: float, limit: int = MAX_PAYLOAD) -> list[Sending]:
@@ -113,7 +113,7 @@ def test_a_timer_that_ran_for_waiting_data_does_not_call_a_young_frame_lost() ->
     made.sender.write(b"x")
     assert send(made, 0.0) == []
     assert made.next_timeout() == 3.0
-    gate.give(1)
+    gate.release(1)
     assert offsets(send(made, 2.9)) == [0]
     made.handle_timeout(3.0)
     assert send(made, 3.0) == []
@@ -163,7 +163,7 @@ def test_a_shut_window_is_probed_ever_more_rarely_up_to_once_a_minute() -> None:
     made.sender.write(bytes(1000))
     send(made, 0.0)
     made.acknowledge(1000, 0, [], 0.0)
-    shut = Duplex(StreamConfig(), FlightCap(4, 16), OpenGate(), Counters())
+    shut = Duplex(StreamConfig(), CongestionWindow(4, 16), OpenGate(), Counters())
     shut.sender.write(bytes(INITIAL_WINDOW + 1))
     send(shut, 0.0)
     shut.acknowledge(INITIAL_WINDOW, 0, [], 0.0)
@@ -194,7 +194,7 @@ def test_nothing_is_sent_during_the_pause_after_a_gateway_error() -> None:
 
 
 def test_a_window_probe_waits_for_the_end_of_the_pause() -> None:
-    made = Duplex(StreamConfig(), FlightCap(4, 16), OpenGate(), Counters())
+    made = Duplex(StreamConfig(), CongestionWindow(4, 16), OpenGate(), Counters())
     made.sender.write(bytes(INITIAL_WINDOW + 1))
     send(made, 0.0)
     made.acknowledge(INITIAL_WINDOW, 0, [], 0.0)

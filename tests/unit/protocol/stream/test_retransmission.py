@@ -13,15 +13,15 @@ def expires(timer: RetransmissionTimer) -> float | None:
 
 def test_it_begins_at_three_seconds() -> None:
     timer = RetransmissionTimer()
-    assert (timer.timeout, timer.round_trip, timer.expires_at) == (3.0, None, None)
+    assert (timer.timeout, timer.rtt, timer.expires_at) == (3.0, None, None)
 
 
 def test_samples_are_smoothed_as_the_rfc_says() -> None:
     timer = RetransmissionTimer()
     timer.sample(2.0)  # SRTT = 2, RTTVAR = 1
-    assert (timer.round_trip, timer.timeout) == (2.0, 6.0)
+    assert (timer.rtt, timer.timeout) == (2.0, 6.0)
     timer.sample(4.0)  # RTTVAR = 3/4 * 1 + 1/4 * 2 = 1.25, SRTT = 7/8 * 2 + 1/8 * 4 = 2.25
-    assert (timer.round_trip, timer.timeout) == (2.25, 7.25)
+    assert (timer.rtt, timer.timeout) == (2.25, 7.25)
 
 
 @pytest.mark.parametrize(("sample", "timeout"), [(0.0, 1.0), (0.01, 1.0), (0.4, 1.2), (100.0, 60.0)])

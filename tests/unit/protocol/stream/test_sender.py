@@ -210,10 +210,10 @@ def test_a_sample_comes_from_the_newest_frame_that_was_sent_once() -> None:
     made.write(bytes(300))
     for now in (0.0, 1.0, 2.0):
         made.next_segment(100, now)
-    assert made.receive_ack(200, [], 5.0).round_trip == 4.0
+    assert made.receive_ack(200, [], 5.0).rtt == 4.0
     made.mark_lost(9.0, 1.0)
     made.next_segment(100, 9.0)
-    assert made.receive_ack(300, [], 9.5).round_trip is None
+    assert made.receive_ack(300, [], 9.5).rtt is None
 
 
 def test_only_what_has_flown_long_enough_is_lost() -> None:
