@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from emissary_lib.backoff import jitter
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import judge_skew
 from emissary_lib.doctor.ports import Clock, Way
@@ -44,12 +44,14 @@ class Bridge:
         make_way: Begins a session.
         clock: Ours.
         pause: Waits so many seconds.
+        draw: Gives a random number from 0 to 1, for those waits.
     """
 
     settings: Settings
     make_way: Callable[[], Way]
     clock: Clock
     pause: Callable[[float], None]
+    draw: Callable[[], float] = jitter
     way: Way | None = field(default=None, init=False)
     _banner: Banner | None = field(default=None, init=False)
     _unproved: EmissaryError | None = field(default=None, init=False)
@@ -71,7 +73,7 @@ class Bridge:
             except (AnswerLostError, GatewayRefusedError) as exc:
                 if len(misses) + 1 == ATTEMPTS or not _may_pass(exc):
                     return self._shut_out(exc, self.clock.monotonic() - began)
-                self.pause(PAUSES[len(misses)] * random.uniform(0.5, 1.5))
+                self.pause(PAUSES[len(misses)] * (0.5 + self.draw()))
                 misses.append(_short(exc))
             except EmissaryError as exc:
                 return self._shut_out(exc, self.clock.monotonic() - began)
