@@ -11,13 +11,14 @@ from collections.abc import Iterable
 
 from emissary_lib.local.faults import FaultEngine, Faults
 from emissary_lib.local.kept import KeptConnections, ports_of
+from tests.helpers.patience import HANG
 
-from .gateway_harness import PATIENCE, Running, running
+from .gateway_harness import Running, running
 
 
 def kept_link(host: str) -> http.client.HTTPConnection:
     """A kept HTTP connection that has been used once."""
-    link = http.client.HTTPConnection(host, timeout=PATIENCE)
+    link = http.client.HTTPConnection(host, timeout=HANG)
     link.request("GET", "/")
     link.getresponse().read()
     assert link.sock is not None
