@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
 from emissary_lib.local.faults import Faults
+from emissary_lib.local.limits import Limits
 from emissary_lib.local.template import Throttle
 from emissary_lib.local.throttle import Throttles
 from tests.helpers.patience import HANG
@@ -161,8 +162,8 @@ def test_a_failed_post_may_have_been_delivered_unless_it_was_refused(
 
 def test_a_hung_post_is_not_answered_before_its_time_and_half_of_them_are_delivered() -> None:
     async def scenario(advance: Advance) -> int:
-        faults = Faults(seed=3, post_hang=1.0, hang_seconds=300.0)
-        async with connected(faults=faults) as (cloud, client, connection_id):
+        faults, limits = Faults(seed=3, post_hang=1.0, hang_seconds=300.0), Limits(idle_seconds=1e6)
+        async with connected(faults=faults, limits=limits) as (cloud, client, connection_id):
 
             def post(text: str) -> asyncio.Future[Any]:
                 call = cloud.call("post_to_connection", ConnectionId=connection_id, Data=text.encode())

@@ -19,6 +19,7 @@ from emissary_lib.local.ports import InvocationResult, InvocationStatus
 from emissary_lib.local.secrets.store import SecretStore
 from emissary_lib.local.tables import Tables
 from emissary_lib.local.template import FunctionSpec
+from tests.helpers.patience import HANG
 from tests.unit.local.caller import IDENTITIES, client_of
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:worker"
@@ -82,7 +83,7 @@ class World:
             self.url = await front.start()
             work: Awaitable[Any] = asyncio.to_thread(calls, self)
             try:
-                return await asyncio.wait_for(work, 20)
+                return await asyncio.wait_for(work, HANG)
             finally:
                 await front.close()
 
@@ -222,7 +223,7 @@ def test_secret_is_read_and_replaced() -> None:
 
 def test_unsigned_call_is_refused() -> None:
     def calls(w: World) -> int:
-        connection = http.client.HTTPConnection(urlsplit(w.url).netloc, timeout=5)
+        connection = http.client.HTTPConnection(urlsplit(w.url).netloc, timeout=HANG)
         try:
             connection.request("POST", "/2015-03-31/functions/worker/invocations", b"{}")
             return connection.getresponse().status
