@@ -82,13 +82,14 @@ def test_an_invocation_hangs_until_its_timeout_with_its_work_done_or_not(tmp_pat
         dice = FaultEngine(faults).dice(Site.INVOCATION, "F")
         before = [dice.strikes("invoke_hang") and dice.coin("invoke_hang") for _ in range(6)]
         assert set(before) == {True, False}
-        engine = FaultEngine(faults)
+        engine, log = FaultEngine(faults), tmp_path / "F.log"
+        log.touch()
         function = spec("work", tmp_path, handler_path="clocks.work", timeout=900.0)
         async with world(tmp_path, function, faults=engine) as w:
             for number, hangs_before_its_work in enumerate(before, start=1):
                 ended = asyncio.ensure_future(work(w, tmp_path))
                 # It is given its event as soon as it has started, and each kill makes a new one start.
-                while (tmp_path / "F.log").read_text().count("INIT_REPORT") < number:
+                while log.read_text().count("INIT_REPORT") < number:
                     await asyncio.sleep(0)
                 while not hangs_before_its_work and not (tmp_path / "done").exists():
                     await asyncio.sleep(0)

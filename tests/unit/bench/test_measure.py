@@ -46,5 +46,5 @@ def test_round_trips_and_streams_are_measured(dial: Dial) -> None:
     assert measure.to_target_megabytes(dial, 100_000, 1_000_000) > 0
 
 
-def test_the_cpu_time_of_idle_connections_is_measured(dial: Dial) -> None:
-    assert measure.idle_cpu_seconds(dial, 2, 0.1, settle=0.0) >= 0
+def test_idle_connections_use_less_than_a_busy_process(dial: Dial) -> None:
+    assert 0 <= measure.idle_cpu_seconds(dial, 2, 0.3, settle=0.0) < 0.3
