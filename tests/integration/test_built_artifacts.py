@@ -11,7 +11,8 @@ import pytest
 from emissary_lib import Dialer, LocalCloud
 from emissary_lib.exceptions import DialError
 from emissary_lib.local.errors import LocalCloudError
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE
+from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, TEMPLATE, eventually
+from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, echo
 
 pytestmark = LINUX_ONLY
@@ -21,8 +22,8 @@ def test_bytes_come_back_through_the_built_artifacts(artifacts: pathlib.Path) ->
     data = os.urandom(300_000)
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, artifacts=artifacts) as cloud:
         with Dialer(cloud.url, cloud.key) as dialer, Server(echo) as target:
-            with dialer.dial(target, DIAL) as sock:
-                sock.settimeout(SOON)
+            with dialer.dial(target, HANG) as sock:
+                sock.settimeout(HANG)
                 sock.sendall(data)
                 got = bytearray()
                 while len(got) < len(data) and (piece := sock.recv(65_536)):
@@ -40,9 +41,13 @@ def test_what_an_artifact_lacks_is_not_found_elsewhere(
     shutil.rmtree(broken / "RelayFunction" / "websocket")
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, artifacts=broken) as cloud:
         with Dialer(cloud.url, cloud.key) as dialer, Server(echo) as target:
-            with pytest.raises(DialError):
-                dialer.dial(target, 5.0)
-        assert "No module named 'websocket'" in cloud.logs("RelayFunction")
+
+            def dial_in_vain() -> bool | None:
+                with pytest.raises(DialError):
+                    dialer.dial(target, 5.0)
+                return "No module named 'websocket'" in cloud.logs("RelayFunction") or None
+
+            eventually(dial_in_vain, "the start of a relay, and its end")
 
 
 def test_missing_artifacts_are_named_with_what_makes_them(tmp_path: pathlib.Path) -> None:

@@ -95,6 +95,7 @@ def without(folder: pathlib.Path, role: str, sid: str) -> str:
     return str(folder / "template.yaml")
 
 
+@pytest.mark.slow
 def test_a_demo_ends_with_failure_if_aws_would_refuse_a_call_that_no_client_misses(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_demo_ends_with_failure_if_aws_would_refuse_a_call_that_no_client_miss
     assert wrong in said
 
 
+@pytest.mark.slow
 def test_the_bench_measures_tunnel_and_direct_connection_alike() -> None:
     sizes = Sizes(2, 5, stream=500_000, warm=100_000, idle_tunnels=2, idle_seconds=0.2, cut_seconds=0.5)
     progress = io.StringIO()

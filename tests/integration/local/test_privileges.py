@@ -55,7 +55,7 @@ RECORDS: Final = ("DisconnectFunction", "ReadAndAdvanceSessions")
 #: What a function remembers from before a statement was withdrawn: it has to begin anew.
 REMEMBERED: Final = "ReadKeys"
 
-#: Once a call was refused, a dial takes no longer than this, and nobody waits longer for a record, in seconds.
+#: Once a call was refused, nobody waits longer than this for a dial, an answer or a record, in seconds.
 IN_VAIN: Final = 2.0
 
 

@@ -61,6 +61,7 @@ class World:
         self.meter = Meter()
         self.decisions: list[tuple[str, str, str]] = []
         self.url = ""
+        self._clients: list[Any] = []
         self._allowed = allowed
 
     def authorize(self, identity: str, action: str, arn: str) -> str | None:
@@ -68,7 +69,8 @@ class World:
         return None if self._allowed else f"{identity} may not {action} on {arn}"
 
     def client(self, service: str) -> Any:
-        return client_of(self.url, service)
+        self._clients.append(client_of(self.url, service))
+        return self._clients[-1]
 
     def run(self, calls: Callable[[World], Any]) -> Any:
         """Start a front, make ``calls`` in a thread, stop it; returns what they return."""
@@ -85,6 +87,8 @@ class World:
             try:
                 return await asyncio.wait_for(work, HANG)
             finally:
+                for client in self._clients:
+                    client.close()
                 await front.close()
 
         return asyncio.run(body())
