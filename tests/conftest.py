@@ -34,7 +34,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         env={**os.environ, "SAM_CLI_TELEMETRY": "0", "PYTHON": sys.executable},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -180,7 +180,11 @@ def test_the_second_make_installs_nothing(tmp_path: pathlib.Path) -> None:
         (tmp_path / ".venv" / name).touch()
     for target in ("demo", "test", "check", "bench"):
         plan = subprocess.run(
-            [make, "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True
+            [make, "-n", target, f"PYTHON={sys.executable}"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         assert "pip" not in plan
         assert "venv .venv" not in plan
@@ -194,7 +198,11 @@ def test_the_gate_is_one_command_and_ci_runs_it() -> None:
     assert "set -euo pipefail" in text
     assert "make check" in text
     plan = subprocess.run(
-        ["make", "-n", "check"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "check", f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     for part in (
         "ruff format",

@@ -19,6 +19,7 @@ from botocore import xform_name
 from emissary_lib import cli
 from emissary_lib.local.names import parameter_values
 from emissary_lib.protocol.targets import AllowList
+from tests.helpers.patience import HANG
 from tests.helpers.translation import source
 from tests.infra import documents
 from tests.infra.documents import DOCUMENTS, ROOT
@@ -194,7 +195,7 @@ def test_the_file_of_parameters_is_read_by_sam_and_good_for_the_template(tmp_pat
     answer = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", OVERRIDES, f"file://{name}"],
         env={"SAM_CLI_TELEMETRY": "0", "HOME": str(tmp_path)}, cwd=tmp_path,
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=4 * HANG,
     )  # fmt: skip
     given = json.loads(answer.stdout)
     declared = source()["Parameters"]
@@ -217,7 +218,7 @@ def test_every_sam_command_has_its_options(tmp_path: pathlib.Path) -> None:
     answer = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SAM, json.dumps(modules)],
         env={"SAM_CLI_TELEMETRY": "0", "HOME": str(tmp_path), "AWS_DEFAULT_REGION": "us-east-1"},
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=4 * HANG,
     )  # fmt: skip
     options = json.loads(answer.stdout)
     called = [words for document in DOCUMENTS for words in documents.commands(document, "sam")]

@@ -141,6 +141,8 @@ def test_the_readme_s_ten_lines_work(
         # The second block's dialer must be open; the first closes its own.
         code = code.replace("import psycopg", "import psycopg\ndialer = Dialer.from_env()")
         with LocalCloud(TEMPLATE, targets=[(postgres.host, postgres.port)]) as cloud:
+            with Dialer(cloud.url, cloud.key) as dialer:
+                dialer.dial((postgres.host, postgres.port), HANG).close()  # every function has started now
             monkeypatch.setenv("EMISSARY_URL", cloud.url)
             monkeypatch.setenv("EMISSARY_AUTH_KEYS", format_keys([cloud.key]))
             with all_tunnels_over():

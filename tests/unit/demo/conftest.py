@@ -13,6 +13,7 @@ import pytest
 
 from emissary_lib.demo import migrate
 from emissary_lib.demo.postgres import Postgres, embedded_postgres
+from tests.helpers.patience import HANG
 
 _numbers = itertools.count(1)
 
@@ -41,7 +42,7 @@ def connection(postgres: Postgres) -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture
 def dial(postgres: Postgres) -> Callable[[], socket.socket]:
     """What the demo does through a tunnel, here over a plain connection."""
-    return lambda: socket.create_connection((postgres.host, postgres.port), 20)
+    return lambda: socket.create_connection((postgres.host, postgres.port), HANG)
 
 
 @pytest.fixture

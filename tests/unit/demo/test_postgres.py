@@ -14,6 +14,7 @@ import pytest
 
 from emissary_lib.demo.postgres import Postgres, embedded_postgres
 from emissary_lib.demo.postgres_files import server_account
+from tests.helpers.patience import HANG
 
 
 def test_it_is_an_18_and_the_direct_way_is_a_unix_socket(server: Postgres) -> None:
@@ -80,7 +81,7 @@ def test_it_ends_when_its_parent_is_killed() -> None:
         handle = os.pidfd_open(int(process))
         try:
             parent.kill()
-            assert select.select([handle], [], [], 20)[0], "PostgreSQL outlived its parent"
+            assert select.select([handle], [], [], HANG)[0], "PostgreSQL outlived its parent"
         finally:
             os.close(handle)
     subprocess.run(["rm", "-rf", folder], check=True)  # a killed process cannot clean up
