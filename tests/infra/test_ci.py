@@ -146,7 +146,7 @@ def check(machine: pathlib.Path, *steps: str, skipped: str = "") -> tuple[int, s
 def test_the_gate_names_each_step_its_seconds_and_what_was_skipped(machine: pathlib.Path) -> None:
     have(
         machine,
-        make="#!/bin/sh\ntest $1 = lint || echo \"SKIPPED [1] tests/$1.py:3: no such server\"\n",
+        make='#!/bin/sh\ntest $1 = lint || echo "SKIPPED [1] tests/$1.py:3: no such server"\n',
     )
     status, said = check(machine, "lint", "test", "core", skipped="real Redis: no network")
     assert status == 0
@@ -319,9 +319,7 @@ def test_the_locks_name_no_index_and_the_demo_s_packages_are_the_suite_s() -> No
     texts = {path.name: path.read_text() for path in (ROOT / "requirements").iterdir()}
     assert set(texts) == {"demo.txt", "dev.txt", "lock.txt"}
     assert all("://" not in text and "--index" not in text for text in texts.values())
-    pins = {
-        name: set(re.findall(r"^[\w.-]+==[^ \\\n]+", text, re.MULTILINE)) for name, text in texts.items()
-    }
+    pins = {name: set(re.findall(r"^[\w.-]+==[^ \\\n]+", text, re.MULTILINE)) for name, text in texts.items()}
     assert pins["demo.txt"] < pins["dev.txt"]
 
 

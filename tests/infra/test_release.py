@@ -42,7 +42,12 @@ def test_a_release_that_agrees_is_not_objected_to() -> None:
         ("1.2.4", CHANGELOG, ["v1.2.4"], "no heading '## 1.2.4 - YYYY-MM-DD'"),
         ("1.2.3", CHANGELOG.replace(" - 2026-11-28", ""), ["v1.2.3"], "no heading"),
         ("1.2.2", CHANGELOG, ["v1.2.2"], "says nothing of 1.2.2"),
-        ("1.2.3", CHANGELOG.replace("Unreleased\n", "Unreleased\n\n- New."), ["v1.2.3"], "move them to 1.2.3"),
+        (
+            "1.2.3",
+            CHANGELOG.replace("Unreleased\n", "Unreleased\n\n- New."),
+            ["v1.2.3"],
+            "move them to 1.2.3",
+        ),
         ("1.2.3", CHANGELOG, ["v1.2.2"], "tags (v1.2.2) are not v1.2.3"),
         ("1.2.3", CHANGELOG, [], "tags (none)"),
     ],
