@@ -119,9 +119,7 @@ def test_every_make_target_is_in_the_readme_or_in_contributing() -> None:
         for words in documents.commands(document, "make")
         for word in words
     }
-    assert makefile_targets() - told == {
-        "slow"
-    }  # a part of `make test` for those who work on the local cloud
+    assert makefile_targets() - told == set()
 
 
 def test_what_a_document_installs_is_in_this_source_tree() -> None:
