@@ -1,14 +1,19 @@
 # make demo    migrate and verify a real database through the local cloud
-# make test    run the suite, three files at a time: its tests wait more than they work
-# make check   the whole gate: format, lint, types, tests, doctests, template
-# make slow    what takes minutes: each fault alone, through the local cloud
+# make test    run the suite but for what is slow, three files at a time: its tests wait more than they work
+# make check   the whole gate, step by step: layout, lint, types, template, doctests, test, and the slow tier
+# make slow    the slow tier: slowtests, a soak of a minute, build, replay, and core
+#   make slowtests  the tests that take minutes: each fault alone, through the local cloud
+#   make core       the tests of protocol, transport and functions on Python 3.13, which is Lambda's
 # make bench   measure, as one line of JSON
 # make soak    mixed traffic while everything goes wrong; SOAK_SECONDS (180) and SOAK_SEED (drawn) may be set
 # make build   the functions' artifacts, as they are deployed, in .aws-sam/build: no Docker, any Python from 3.11 on
 # make replay  each of events/ against the built artifacts, under AWS's runtime interface emulator; RECORD=1 records
 #              what they do now, CASES="connect_dialer ..." chooses
 # make coldstart  what starting each artifact costs, as JSON; COLDSTART_RUNS (9) may be set
-# make lock    resolve functions/requirements.in anew
+# make lock    renew all that is pinned and hashed: requirements/*.txt, functions/requirements.txt
+# make lowest  the suite with the lowest versions that pyproject.toml allows; make newest: with the newest there are
+# make dist    the source distribution and the wheel of a release in dist/, when version, changelog and tag agree
+# make format  lay the code out, as `make layout` checks it
 # make clean   remove what these made
 #
 # Each makes its own virtual environment in .venv first. PYTHON chooses the interpreter: make PYTHON=python3.13 test
@@ -17,11 +22,17 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
-.PHONY: demo test slow check bench soak build replay coldstart lock format clean
+.PHONY: demo test slow check layout lint types template doctests slowtests core bench soak build replay coldstart lock \
+  lowest newest dist format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := -m pip --disable-pip-version-check --quiet
+# Wheels alone, so that nothing is built on the way by tools that are not locked. The lock is complete, and `pip check`
+# says so; old pips refuse a hashed lock if they look for dependencies themselves (extras inside of packages).
+LOCKED := $(PIP) install --no-deps --only-binary :all: --require-hashes --requirement
+EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable .
+PYTEST := -m pytest -q -n 3 --dist loadfile
 
 # The first of these that runs, is new enough, and can make virtual environments.
 ifndef PYTHON
@@ -37,24 +48,56 @@ demo: $(VENV)/.demo
 	@$(BIN)/emissary demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	@$(BIN)/python $(PYTEST)
+
+# The step that a gate is in, its seconds, and what was skipped, are .ci/check's to say.
+STEPS := layout lint types template doctests test
+SLOW := slowtests soak build replay core
+
+check: $(VENV)/.dev
+	@SOAK_SECONDS=$(or $(SOAK_SECONDS),60) .ci/check $(STEPS) $(SLOW)
 
 slow: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q -m slow
+	@SOAK_SECONDS=$(or $(SOAK_SECONDS),60) .ci/check $(SLOW)
+
+layout: $(VENV)/.dev
+	@$(BIN)/ruff format --quiet --check . || { echo "run: make format"; exit 1; }
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check --quiet .
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy --no-error-summary
+
+template: $(VENV)/.dev
+	@$(BIN)/sam validate --lint --region us-east-1 --template template.yaml
+
+doctests: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q --doctest-modules --ignore=tools/demo/history emissary_lib emissary_local tools
+
+slowtests: $(VENV)/.dev
+	@$(BIN)/python $(PYTEST) -m slow
+
+# Also where pyenv has it: its own python3.13 fails unless that version is chosen.
+PYTHON313 = $(shell for each in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3.13); do \
+	  $$each -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
+	    && echo $$each && break; done)
+
+core: $(VENV)/.dev
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))'; then \
+	  echo "SKIPPED core: $(VENV) is Python 3.13 itself"; \
+	elif test -z "$(PYTHON313)"; then \
+	  echo "SKIPPED core: no python3.13 was found; name one: make core PYTHON313=..."; \
+	else \
+	  $(MAKE) VENV=.venv-3.13 PYTHON="$(PYTHON313)" .venv-3.13/.dev && .venv-3.13/bin/python $(PYTEST) \
+	    tests/unit/protocol tests/unit/transport tests/unit/functions tests/property; \
+	fi
 
 bench: $(VENV)/.demo
 	@$(BIN)/emissary bench
 
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak
-
-check: $(VENV)/.dev
-	@echo "format";   $(BIN)/ruff format --quiet --check . || { echo "run: make format"; exit 1; }
-	@echo "lint";     $(BIN)/ruff check --quiet .
-	@echo "types";    $(BIN)/mypy --no-error-summary
-	@echo "template"; $(BIN)/sam validate --lint --region us-east-1 --template template.yaml
-	@echo "doctests"; $(BIN)/python -m pytest -q --doctest-modules --ignore=tools/demo/history emissary_lib emissary_local tools
-	@echo "tests";    $(MAKE) test
 
 build: $(VENV)/.dev
 	@PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/sam build --template template.yaml
@@ -66,32 +109,66 @@ replay: $(VENV)/.dev .aws-sam/build/template.yaml
 coldstart: $(VENV)/.dev .aws-sam/build/template.yaml
 	@$(BIN)/python -m tools.coldstart --runs $(or $(COLDSTART_RUNS),9)
 
-lock: $(VENV)/.dev
+# uv resolves, since pip cannot for other Pythons and systems than its own; it is pinned as everything else.
+UV := .venv-lock/bin/uv
+BACKEND := $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])'
+COMPILE := $(UV) pip compile --quiet --only-binary :all: --no-header --no-emit-index-url
+UNIVERSAL := $(COMPILE) --upgrade --universal --python-version 3.11 --generate-hashes
+
+lock: $(VENV)/.dev $(UV)
 	@$(BIN)/python -m tools.artifacts lock
+	@echo uv | $(UNIVERSAL) - --output-file requirements/lock.txt
+	@$(BACKEND) | $(UNIVERSAL) --extra dev pyproject.toml - --output-file requirements/dev.txt
+	@$(BACKEND) | $(UNIVERSAL) --extra demo --constraint requirements/dev.txt pyproject.toml - \
+	  --output-file requirements/demo.txt
+
+lowest: RESOLUTION := lowest-direct
+newest: RESOLUTION := highest
+
+lowest newest: $(UV)
+	@echo "making .venv-$@ with $(PYTHON)"
+	@$(PYTHON) -m venv --clear .venv-$@
+	@$(BACKEND) | $(COMPILE) --no-annotate --resolution $(RESOLUTION) --python .venv-$@/bin/python --extra dev \
+	  pyproject.toml - --output-file .venv-$@/requirements.txt
+	@cat .venv-$@/requirements.txt
+	@$(UV) pip install --quiet --python .venv-$@/bin/python --no-deps --requirement .venv-$@/requirements.txt
+	@.venv-$@/bin/python $(EDITABLE)
+	@.venv-$@/bin/python $(PYTEST)
+
+dist: $(VENV)/.dev
+	@$(BIN)/python -m tools.release
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .aws-sam .databases .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) .venv-* .check dist .aws-sam .databases .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
-# A stamp file for each set of packages; installing again when pyproject.toml has changed.
+# A stamp file for each set of packages; installing again when pyproject.toml or the lock has changed.
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv was found; name one: make PYTHON=..." >&2; exit 1; }
 	@echo "making $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml | $(BIN)/python
+$(VENV)/.demo: pyproject.toml requirements/demo.txt | $(BIN)/python
 	@echo "installing what the demo needs"
-	@$(PIP) install --editable '.[demo]'
+	@$(BIN)/python $(LOCKED) requirements/demo.txt
+	@$(BIN)/python $(EDITABLE)
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
+$(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
 	@echo "installing what the suite needs"
-	@$(PIP) install --editable '.[dev]'
+	@$(BIN)/python $(LOCKED) requirements/dev.txt
+	@$(BIN)/python $(EDITABLE)
+	@$(BIN)/python $(PIP) check
 	@touch $@ $(VENV)/.demo
+
+$(UV): requirements/lock.txt
+	@$(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python $(LOCKED) requirements/lock.txt
+	@touch $@
 
 # What replay and coldstart run has to be what the source would give now.
 .aws-sam/build/template.yaml: template.yaml functions/requirements.txt Makefile \

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -26,6 +25,7 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.opening.banner import PROTOCOL_VERSION, Banner
+from emissary_lib.transport.backoff import jitter
 
 #: How often a door that is throttled or fails is knocked at, and the waits between, in seconds. A dial goes
 #: on for as long as it may; here it is enough to tell what passes from what stays.
@@ -44,12 +44,14 @@ class Bridge:
         make_way: Begins a session.
         clock: Ours.
         pause: Waits so many seconds.
+        draw: Gives a random number from 0 to 1, for those waits.
     """
 
     settings: Settings
     make_way: Callable[[], Way]
     clock: Clock
     pause: Callable[[float], None]
+    draw: Callable[[], float] = jitter
     way: Way | None = field(default=None, init=False)
     _banner: Banner | None = field(default=None, init=False)
     _unproved: EmissaryError | None = field(default=None, init=False)
@@ -71,7 +73,7 @@ class Bridge:
             except (AnswerLostError, GatewayRefusedError) as exc:
                 if len(misses) + 1 == ATTEMPTS or not _may_pass(exc):
                     return self._shut_out(exc, self.clock.monotonic() - began)
-                self.pause(PAUSES[len(misses)] * random.uniform(0.5, 1.5))
+                self.pause(PAUSES[len(misses)] * (0.5 + self.draw()))
                 misses.append(_short(exc))
             except EmissaryError as exc:
                 return self._shut_out(exc, self.clock.monotonic() - began)

@@ -27,7 +27,8 @@ from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened, Reset
-from tests.helpers.ws_server import PATIENCE, Peer, Request, WsServer, error_from_status
+from tests.helpers.patience import HANG
+from tests.helpers.ws_server import Peer, Request, WsServer, error_from_status
 
 KEY: Final = Key(7, bytes(range(32)))
 TARGET: Final = "db.internal:5432"
@@ -137,7 +138,7 @@ class Relay:
 
     def _wait(self, condition: Callable[[], object]) -> None:
         with self._changed:
-            assert self._changed.wait_for(condition, PATIENCE), f"waited in vain for {condition}"
+            assert self._changed.wait_for(condition, HANG), f"waited in vain for {condition}"
 
     def receive(self, text: str) -> None:
         """A message of the dialer's."""
@@ -254,7 +255,7 @@ class Bridge:
     def relay(self, index: int = 0) -> Relay:
         """The relay of the session that was opened as number ``index``; waits for it."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self._relays) > index, PATIENCE), "no relay started"
+            assert self._changed.wait_for(lambda: len(self._relays) > index, HANG), "no relay started"
             return self._relays[index]
 
     def _door(self, request: Request) -> bytes | None:
@@ -274,7 +275,7 @@ class Bridge:
     def _serve(self, peer: Peer) -> None:
         if self.behaviour.silent:
             with contextlib.suppress(ConnectionError):
-                while (text := peer.read_message(PATIENCE * 3)) is not None:
+                while (text := peer.read_message(HANG)) is not None:
                     self.messages.append(text)
             return
         if self.behaviour.stumbles:

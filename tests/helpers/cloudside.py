@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import sys
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 import pytest
 
+from emissary_lib import Dialer, Key
 from emissary_local import LocalCloud
+from tests.helpers.patience import HANG, wait_until
 
 T = TypeVar("T")
 
 ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
 TEMPLATE: Final = ROOT / "template.yaml"
 
-#: Longest time that something takes which is to happen soon, in seconds; the machine may be busy.
-SOON: Final = 20.0
-
-#: Longest dial, in seconds: a small machine starts dozens of cold functions for some tests.
-DIAL: Final = 60.0
+#: Longest time that something takes which is to happen soon, in seconds, and longest dial.
+SOON: Final = HANG
+DIAL: Final = HANG
 
 #: Every port of this machine, and a name that never resolves (RFC 2606). Each test has servers of its own,
 #: and they are all reachable; whatever else there is, is not.
@@ -43,11 +44,44 @@ LINUX_ONLY: Final = pytest.mark.skipif(
 
 def eventually(ask: Callable[[], T | None], what: str) -> T:
     """Ask until there is an answer: for what other processes do, which tell nobody when they have done it."""
-    deadline = time.monotonic() + SOON
-    while (answer := ask()) is None:
-        assert time.monotonic() < deadline, f"{what}: not within {SOON:g} s"
-        time.sleep(0.01)
-    return answer
+    answers: list[T] = []
+
+    def answered() -> bool:
+        answers.extend(answer for answer in [ask()] if answer is not None)
+        return bool(answers)
+
+    wait_until(answered, what)
+    return answers[0]
+
+
+@contextlib.contextmanager
+def all_tunnels_over() -> Iterator[None]:
+    """At the end of the block, wait until the tunnels that were opened in it are over.
+
+    ``Dialer.close`` waits for two seconds. A tunnel that has not quite ended then, and whose cloud goes away,
+    asks for the gateway until its grace is over.
+    """
+    before = set(threading.enumerate())
+
+    def tunnels() -> list[threading.Thread]:
+        new = set(threading.enumerate()) - before
+        return [thread for thread in new if thread.name.startswith("emissary-")]
+
+    yield
+    wait_until(lambda: not tunnels(), "the end of every tunnel")
+
+
+@contextlib.contextmanager
+def dialer_of(cloud: LocalCloud, key: Key | None = None, **options: Any) -> Iterator[Dialer]:
+    """A dialer of that cloud, all of whose tunnels are over when the block is.
+
+    Args:
+        cloud: Whose gateway.
+        key: The key to sign with; the cloud's own if not given.
+        options: Of :class:`Dialer`.
+    """
+    with all_tunnels_over(), Dialer(cloud.url, key or cloud.key, **options) as dialer:
+        yield dialer
 
 
 def log_lines(cloud: LocalCloud, session: str) -> list[dict[str, Any]]:

@@ -21,9 +21,7 @@ from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import connect
-
-#: Longest wait for one message, in seconds.
-PATIENCE = 20.0
+from tests.helpers.patience import HANG
 
 WINDOW = 65_536
 
@@ -53,7 +51,7 @@ class RawDialer:
         self.session = session_id(self.nonce)
         self.others: list[str] = []
         headers = sign_connect(key, date=self._date, nonce=self.nonce, host=endpoint.host).to_headers()
-        self._transport = connect(endpoint.url, headers=headers, deadline=Deadline(PATIENCE))
+        self._transport = connect(endpoint.url, headers=headers, deadline=Deadline(HANG))
 
     def __enter__(self) -> RawDialer:
         return self
@@ -85,7 +83,7 @@ class RawDialer:
 
     def receive(self, *kinds: FrameType) -> Frame:
         """The next frame of one of these types; whatever else comes goes to :attr:`others`."""
-        deadline = Deadline(PATIENCE)
+        deadline = Deadline(HANG)
         while True:
             text = self._transport.recv(deadline.remaining())
             if not text.startswith("{"):

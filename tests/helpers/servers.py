@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from emissary_lib.tunnel.loopback import reset
+from tests.helpers.patience import HANG
 
-#: How long a server's threads may take to end, in seconds.
-PATIENCE = 5.0
+#: The same, by the name that servers' callers know.
+PATIENCE = HANG
 
 Service = Callable[[socket.socket], None]
 
@@ -54,14 +55,15 @@ class Server:
     ) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the acceptor
-        self._acceptor.join(PATIENCE)
+        self._acceptor.join(HANG)
         self._listener.close()
         with self._lock:
             for connection in self._open:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(HANG)
+            assert not thread.is_alive() or value, "a service does not end though its connection has"
 
     def _accept(self) -> None:
         while True:

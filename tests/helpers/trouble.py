@@ -9,11 +9,11 @@ import random
 import re
 import socket
 import threading
-import time
 from typing import Final
 
 from emissary_lib import LocalCloud
-from tests.helpers.cloudside import ROOT, TEMPLATE, eventually
+from tests.helpers.cloudside import ROOT, TEMPLATE
+from tests.helpers.patience import wait_until
 
 BLOCK: Final = 65_536
 
@@ -47,13 +47,9 @@ def edited_template(
     return path
 
 
-def cut(cloud: LocalCloud, side: str, how: str) -> float:
-    """Cut one session's connections; when. The other side may be about to come back from its last cut."""
-
-    def one() -> float | None:
-        return time.monotonic() if cloud.cut(side, how, -1) else None
-
-    return eventually(one, f"a connection of the {side} to cut")
+def cut(cloud: LocalCloud, side: str, how: str) -> None:
+    """Cut one session's connections. The other side may be about to come back from its last cut."""
+    wait_until(lambda: cloud.cut(side, how, -1), f"a connection of the {side} to cut")
 
 
 class Stream:
@@ -61,7 +57,6 @@ class Stream:
 
     Attributes:
         sent: Digest of what was sent; complete once the sender has ended.
-        arrivals: When something arrived, on the monotonic clock, in order.
         received: Bytes that arrived.
         failure: What an end met instead of the clean end of the stream.
     """
@@ -71,7 +66,6 @@ class Stream:
         self._end = threading.Event()
         self._sent = hashlib.sha256()
         self._heard = hashlib.sha256()
-        self.arrivals: list[float] = []
         self.received = 0
         self.size = 0
         self.failure: OSError | None = None
@@ -95,7 +89,6 @@ class Stream:
             while block := sock.recv(4 * BLOCK):
                 self._heard.update(block)
                 self.received += len(block)
-                self.arrivals.append(time.monotonic())
         except OSError as exc:
             self.failure = exc
         self.done.set()
@@ -109,18 +102,13 @@ class Stream:
         """Whether what was heard is what was sent, in full."""
         return self.received == self.size and self._heard.digest() == self._sent.digest()
 
-    def wait_for_more(self, count: int, timeout: float) -> None:
+    def wait_for_more(self, count: int) -> None:
         """Wait until ``count`` more bytes have arrived; an error of either end is raised here."""
-        until, goal = time.monotonic() + timeout, self.received + count
-        while self.received < goal:
+        goal = self.received + count
+
+        def arrived() -> bool:
             if self.failure is not None:
                 raise self.failure
-            assert time.monotonic() < until, f"nothing has arrived for {timeout:g} s"
-            time.sleep(0.005)  # the stream tells nobody; this is short against a pause
+            return self.received >= goal
 
-    def pause_after(self, moment: float, until: float) -> float:
-        """The longest time without an arrival that touches ``moment`` to ``until``."""
-        inner = [at for at in list(self.arrivals) if moment < at <= until]
-        before = [at for at in list(self.arrivals) if at <= moment][-1:]
-        times = [max([*before, moment]), *inner]
-        return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)
+        wait_until(arrived, f"{count} more bytes")

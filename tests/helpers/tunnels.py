@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from emissary_lib.exceptions import LinkClosedError, LinkRefusedError
 from emissary_lib.protocol.codes import Code
@@ -21,7 +21,7 @@ from emissary_lib.transport.memory import Faults, MemoryTransport, linked_pair
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import tcp_pair
 from emissary_lib.tunnel.shutdown import ShutdownPolicy
-from tests.helpers.ws_server import PATIENCE
+from tests.helpers.patience import HANG
 
 #: Small buffers, so that windows shut soon.
 CAPACITY = 65_536
@@ -29,13 +29,6 @@ CAPACITY = 65_536
 
 #: The users' ends of this test's tunnels.
 USERS: list[socket.socket] = []
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        threading.Event().wait(0.001)
 
 
 def session_of(
@@ -106,7 +99,7 @@ class Running:
     def __init__(self, session: Session, link: object, *, shutdown: ShutdownPolicy | None = None) -> None:
         ours, self.user = tcp_pair()
         USERS.append(self.user)
-        self.user.settimeout(PATIENCE)
+        self.user.settimeout(HANG)
         self.events: list[Event] = []
         self.session = session
         self.tunnel = Tunnel(session, link, ours, on_event=self.events.append, shutdown=shutdown)  # type: ignore[arg-type]
@@ -118,7 +111,7 @@ class Running:
         return next((event for event in self.events if isinstance(event, Aborted)), None)
 
     def join(self) -> None:
-        self.thread.join(PATIENCE)
+        self.thread.join(HANG)
         assert not self.thread.is_alive(), "the tunnel does not end"
 
 

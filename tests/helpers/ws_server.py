@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.protocol.constants import SUBPROTOCOL
+from tests.helpers.patience import HANG
 
 CONT: Final = 0x0
 TEXT: Final = 0x1
@@ -24,8 +25,6 @@ CLOSE: Final = 0x8
 PING: Final = 0x9
 PONG: Final = 0xA
 
-#: Longest wait for anything in a test, in seconds; only a failing test waits that long.
-PATIENCE: Final = 10.0
 
 _GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -58,7 +57,7 @@ class Peer:
         self._parts: list[bytes] = []
         self._lock = threading.Lock()
 
-    def read_frame(self, timeout: float = PATIENCE) -> RawFrame:
+    def read_frame(self, timeout: float = HANG) -> RawFrame:
         """The next frame.
 
         Raises:
@@ -74,7 +73,7 @@ class Peer:
             self._buffer += data
         return frame
 
-    def read_message(self, timeout: float = PATIENCE) -> str | None:
+    def read_message(self, timeout: float = HANG) -> str | None:
         """The next whole text message; ``None`` once the client says goodbye. Pongs are skipped."""
         while True:
             frame = self.read_frame(timeout)
@@ -97,7 +96,7 @@ class Peer:
 
     def send_raw(self, data: bytes) -> None:
         with self._lock:
-            self.sock.settimeout(PATIENCE)
+            self.sock.settimeout(HANG)
             self.sock.sendall(data)
 
     def _parse(self) -> RawFrame | None:
@@ -215,9 +214,9 @@ class WsServer:
 
         self._answer = decide
 
-    def wait_closing(self) -> None:
-        """Block a handler until the server closes: a server that says nothing."""
-        self._closing.wait(PATIENCE * 3)
+    def wait_closing(self, timeout: float = HANG) -> None:
+        """Block a handler until the server closes: a server that says nothing; for ``timeout`` seconds."""
+        self._closing.wait(timeout)
 
     def _accept(self) -> None:
         while True:
@@ -234,7 +233,7 @@ class WsServer:
     def _serve(self, sock: socket.socket) -> None:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(PATIENCE)
+            sock.settimeout(HANG)
             if self._ssl_context:
                 plain, sock = sock, self._ssl_context.wrap_socket(sock, server_side=True)
                 with self._lock:

@@ -1,17 +1,28 @@
-"""``.ci/run``: it fetches the servers that it lacks, and goes on without them where it cannot."""
+"""The gate, here and in public: what it runs, with which packages, and that it says what it leaves out."""
 
 from __future__ import annotations
 
 import pathlib
+import re
 import shutil
 import subprocess
+import tomllib
+from typing import Any, Final
 
 import pytest
+import yaml
 
 from tests.infra.documents import ROOT
 
+PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+#: Each workflow, by its file's name.
+WORKFLOWS: Final[dict[str, dict[Any, Any]]] = {
+    path.name: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")
+}
+
 #: What the scripts call that is neither apt's nor the gate's.
-TOOLS = ["bash", "chmod", "dirname", "env", "find", "mkdir", "rm", "sh", "timeout"]
+TOOLS = ["bash", "chmod", "dirname", "env", "find", "grep", "mkdir", "rm", "sh", "tee", "timeout"]
 
 #: Stands for `make`: says what it was asked, and which servers the suite would find.
 GATE = """#!/bin/sh
@@ -83,14 +94,15 @@ def calls(machine: pathlib.Path) -> list[str]:
 
 def test_without_apt_one_line_says_what_is_skipped_and_the_gate_goes_on(machine: pathlib.Path) -> None:
     said, asked = run(machine)
-    assert "are skipped" in said
+    assert "are skipped: real Redis and MariaDB: databases: no apt-get" in said
     assert asked == "make check"
 
 
 def test_a_network_that_is_away_does_not_fail_the_gate(machine: pathlib.Path) -> None:
     have(machine, apt_get='#!/bin/sh\necho "$*" >>calls\nexit 100\n')
+    have(machine, dpkg=DPKG)
     said, asked = run(machine)
-    assert "are skipped" in said
+    assert "are skipped: real Redis and MariaDB: databases: apt-get update ended with status 100" in said
     assert asked == "make check"
     assert calls(machine) == ["install", "update"]
 
@@ -117,3 +129,201 @@ def test_servers_that_are_installed_are_used(machine: pathlib.Path) -> None:
     assert run(machine) == ["make check", "redis-server, installed", "mariadbd, installed"]
     assert not (machine / "calls").exists()
     assert not (machine / ".databases").exists()
+
+
+def check(machine: pathlib.Path, *steps: str, skipped: str = "") -> tuple[int, str]:
+    """The status and the output of `.ci/check` on this machine, where `make` is what the test made it."""
+    done = subprocess.run(
+        [machine / ".ci" / "check", *steps],
+        env={"PATH": str(machine / "bin"), "SKIPPED": skipped},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout
+
+
+def test_the_gate_names_each_step_its_seconds_and_what_was_skipped(machine: pathlib.Path) -> None:
+    have(
+        machine,
+        make='#!/bin/sh\ntest $1 = lint || echo "SKIPPED [1] tests/$1.py:3: no such server"\n',
+    )
+    status, said = check(machine, "lint", "test", "core", skipped="real Redis: no network")
+    assert status == 0
+    assert re.findall(r"^== (\w+)$", said, re.MULTILINE) == ["lint", "test", "core", "steps", "skipped"]
+    assert re.findall(r"^ *\d+ s  (\w+)$", said, re.MULTILINE) == ["lint", "test", "core"]
+    assert said.partition("== skipped\n")[2].splitlines() == [
+        "real Redis: no network",
+        "core:SKIPPED [1] tests/core.py:3: no such server",
+        "test:SKIPPED [1] tests/test.py:3: no such server",
+    ]
+    # Nothing of that run is told again by the next.
+    have(machine, make="#!/bin/sh\n")
+    assert check(machine, "lint")[1].endswith("== skipped\nnothing\n")
+
+
+def test_the_gate_ends_at_the_first_step_that_fails_and_says_what_was_not_run(machine: pathlib.Path) -> None:
+    have(machine, make="#!/bin/sh\necho ran $1\ntest $1 != types || exit 2\n")
+    status, said = check(machine, "lint", "types", "test")
+    assert status == 2
+    assert re.findall(r"^ran (\w+)$", said, re.MULTILINE) == ["lint", "types"]
+    assert "     -    test\n" in said
+    assert said.endswith("FAILED: types\n")
+
+
+def plan(*targets: str) -> str:
+    """What make would run, with the environments as they are made."""
+    done = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_the_gate_has_every_step() -> None:
+    (line,) = [line for line in plan("check").splitlines() if ".ci/check" in line]
+    assert line.startswith("SOAK_SECONDS=60 ")
+    steps = line.partition(".ci/check ")[2].split()
+    assert steps == [
+        "layout", "lint", "types", "template", "doctests", "test",
+        "slowtests", "soak", "build", "replay", "core",
+    ]  # fmt: skip
+    for step, part in (
+        ("layout", "ruff format --quiet --check"),
+        ("lint", "ruff check"),
+        ("types", "mypy"),
+        ("template", "sam validate --lint"),
+        ("doctests", "--doctest-modules"),
+        ("test", "pytest -q -n "),
+        ("slowtests", " -m slow"),
+        ("soak", "tests.soak"),
+        ("build", "sam build"),
+        ("replay", "tools.replay run"),
+    ):
+        assert part in plan(step), step
+    (slow,) = [line for line in plan("slow").splitlines() if ".ci/check" in line]
+    assert slow.partition(".ci/check ")[2].split() == steps[steps.index("slowtests") :]
+
+
+def test_without_python_3_13_or_with_nothing_else_the_core_says_why_it_is_skipped() -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\ncore:")[2].partition("\n\n")[0]
+    assert len(re.findall(r'echo "SKIPPED core: ', recipe)) == 2
+    for path in re.findall(r"tests/[\w/]+", recipe):
+        assert (ROOT / path).is_dir(), path
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+)(?=[ :])", (ROOT / "Makefile").read_text(), re.MULTILINE)) | {
+        "newest",
+        ".venv/.dev",
+    }
+
+
+def runs(workflow: dict[Any, Any]) -> list[str]:
+    """Each command of a workflow, with what its matrices put in."""
+    found = []
+    for job in workflow["jobs"].values():
+        matrix = job.get("strategy", {}).get("matrix", {})
+        for step in job["steps"]:
+            command = step.get("run", "")
+            tiers = matrix.get("tier", [""])
+            found += [command.replace("${{ matrix.tier }}", tier) for tier in tiers]
+    return [command for command in found if command]
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_a_workflow_calls_what_exists(name: str) -> None:
+    commands = runs(WORKFLOWS[name])
+    assert commands
+    for command in commands:
+        for words in re.findall(r"\bmake (?:PYTHON=\w+ )?(.+)", command):
+            assert set(words.split()) <= targets(), command
+        for path in re.findall(r"(?<![\w/.])(?:tests|requirements|\.ci)(?:/[\w.]+)+", command):
+            assert (ROOT / path).exists(), command
+        assert "${{" not in command
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_a_workflow_may_read_and_runs_only_pinned_actions(name: str) -> None:
+    workflow = WORKFLOWS[name]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "concurrency" in workflow
+    for title, job in workflow["jobs"].items():
+        assert job["timeout-minutes"] > 0
+        assert job.get("permissions", {}) in ({}, {"id-token": "write"}) and (
+            "permissions" not in job or title == "publish"
+        )
+    uses = re.findall(r"uses: (.+)", (ROOT / ".github" / "workflows" / name).read_text())
+    assert uses
+    for each in uses:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each), each
+
+
+def test_public_ci_runs_the_whole_gate_on_each_python_and_both_lanes_of_versions() -> None:
+    jobs = WORKFLOWS["ci.yml"]["jobs"]
+    classified = [
+        each.rpartition(" ")[2]
+        for each in PROJECT["project"]["classifiers"]
+        if each.startswith("Programming Language :: Python :: 3.")
+    ]
+    assert jobs["linux"]["strategy"]["matrix"] == {"python": classified, "tier": ["test", "slow"]}
+    static = " ".join(step.get("run", "") for step in jobs["static"]["steps"])
+    assert re.findall(r"(\w+)(?= make|$)", static) == ["layout", "lint", "types", "template", "doctests"]
+    assert {job for job, each in jobs.items() if each.get("continue-on-error")} == {"newest"}
+    assert "may fail" in jobs["newest"]["name"]
+    assert {"macos", "windows", "lowest"} <= set(jobs)
+
+
+def test_pre_commit_has_the_gate_s_steps() -> None:
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert local["repo"] == "local"
+    assert [hook["entry"] for hook in local["hooks"]] == [
+        f"make {step}" for step in ("layout", "lint", "types", "template")
+    ]
+
+
+def canonical(requirement: str) -> str:
+    """The name of a requirement, as an index spells it."""
+    name = re.match(r"[\w.-]+", requirement)
+    assert name is not None
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def lock(name: str) -> dict[str, int]:
+    """The packages of a lock file, and how many hashes each has."""
+    text = (ROOT / "requirements" / name).read_text()
+    found: dict[str, int] = {}
+    for entry in re.split(r"\n(?=\S)", "\n" + re.sub(r"^ *#.*\n?", "", text, flags=re.MULTILINE)):
+        if entry.strip():
+            package = re.match(r"([\w.-]+)==[\w.]+", entry)
+            assert package is not None, entry
+            found[package[1]] = entry.count("--hash=sha256:")
+    return found
+
+
+@pytest.mark.parametrize("name", ["dev", "demo"])
+def test_the_lock_has_every_dependency_with_hashes(name: str) -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]]
+    left = [name]
+    while left:
+        for each in extras[left.pop()]:
+            extra = re.fullmatch(r"emissary-lib\[(\w+)\]", each)
+            if extra:
+                left.append(extra[1])
+            else:
+                wanted.append(each)
+    locked = lock(f"{name}.txt")
+    assert {canonical(each) for each in wanted} - set(locked) == set()
+    assert all(locked.values())
+
+
+def test_the_locks_name_no_index_and_the_demo_s_packages_are_the_suite_s() -> None:
+    texts = {path.name: path.read_text() for path in (ROOT / "requirements").iterdir()}
+    assert set(texts) == {"demo.txt", "dev.txt", "lock.txt"}
+    assert all("://" not in text and "--index" not in text for text in texts.values())
+    pins = {name: set(re.findall(r"^[\w.-]+==[^ \\\n]+", text, re.MULTILINE)) for name, text in texts.items()}
+    assert pins["demo.txt"] < pins["dev.txt"]
+
+
+def test_every_dependency_has_a_lower_bound() -> None:
+    for group in (PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()):
+        for each in group:
+            assert ">=" in each or each.startswith("emissary-lib["), each

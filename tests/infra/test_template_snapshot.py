@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.helpers.patience import HANG
 from tests.helpers.translation import SNAPSHOT, as_text, translated
 
 
@@ -24,6 +25,6 @@ def test_what_sam_makes_of_it_is_valid_cloudformation(tmp_path: Path) -> None:
     file.write_text(as_text(translated()), encoding="utf-8")
     lint = subprocess.run(
         [sys.executable, "-c", "from cfnlint.runner import main; main()", str(file)],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=4 * HANG,
     )  # fmt: skip
     assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib import Dialer, LocalCloud
-from tests.helpers.cloudside import PARAMETERS, TEMPLATE
+from tests.helpers.cloudside import PARAMETERS, TEMPLATE, dialer_of
+from tools.demo.postgres import Postgres, embedded_postgres
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +26,15 @@ def sick() -> Iterator[LocalCloud]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A database, whose tables the tests name apart."""
+    with embedded_postgres() as server:
+        yield server
+
+
 @pytest.fixture
 def dialer(cloud: LocalCloud) -> Iterator[Dialer]:
     """A dialer of the shared cloud."""
-    with Dialer(cloud.url, cloud.key) as made:
+    with dialer_of(cloud) as made:
         yield made

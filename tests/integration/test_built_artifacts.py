@@ -8,10 +8,12 @@ import shutil
 
 import pytest
 
-from emissary_lib import Dialer, LocalCloud
-from emissary_lib.exceptions import DialError
+from emissary_lib import LocalCloud
+from emissary_lib.protocol.wire.frames import FrameType
 from emissary_local.errors import LocalCloudError
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
+from tests.helpers.patience import HANG, wait_until
+from tests.helpers.raw_dialer import RawDialer
 from tests.helpers.servers import Server, echo
 
 pytestmark = LINUX_ONLY
@@ -20,9 +22,9 @@ pytestmark = LINUX_ONLY
 def test_bytes_come_back_through_the_built_artifacts(artifacts: pathlib.Path) -> None:
     data = os.urandom(300_000)
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, artifacts=artifacts) as cloud:
-        with Dialer(cloud.url, cloud.key) as dialer, Server(echo) as target:
+        with dialer_of(cloud) as dialer, Server(echo) as target:
             with dialer.dial(target, DIAL) as sock:
-                sock.settimeout(SOON)
+                sock.settimeout(HANG)
                 sock.sendall(data)
                 got = bytearray()
                 while len(got) < len(data) and (piece := sock.recv(65_536)):
@@ -39,10 +41,12 @@ def test_what_an_artifact_lacks_is_not_found_elsewhere(
     shutil.copytree(artifacts, broken)
     shutil.rmtree(broken / "RelayFunction" / "websocket")
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, artifacts=broken) as cloud:
-        with Dialer(cloud.url, cloud.key) as dialer, Server(echo) as target:
-            with pytest.raises(DialError):
-                dialer.dial(target, 5.0)
-        assert "No module named 'websocket'" in cloud.logs("RelayFunction")
+        with Server(echo) as target, RawDialer(cloud.url, cloud.key) as raw:
+            raw.send(FrameType.OPENING, raw.opening(target))
+            wait_until(
+                lambda: "No module named 'websocket'" in cloud.logs("RelayFunction"),
+                "the relay's import error",
+            )
 
 
 def test_missing_artifacts_are_named_with_what_makes_them(tmp_path: pathlib.Path) -> None:

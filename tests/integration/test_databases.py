@@ -15,21 +15,16 @@ import sqlalchemy
 
 from emissary_lib import Dialer, LocalCloud
 from emissary_local.net.certificates import Certificates, create_certificates
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, SOON, eventually, relay_returned
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, eventually, relay_returned
+from tests.helpers.patience import HANG
 from tests.helpers.servers import Server
 from tests.helpers.tls_front import postgres_over_tls
-from tools.demo.postgres import Postgres, embedded_postgres
+from tools.demo.postgres import Postgres
 
 pytestmark = LINUX_ONLY
 
 #: More than any driver reads at once, and than one frame holds.
 ROWS = 30_000
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with embedded_postgres() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +88,7 @@ def pg8000_connection(postgres: Postgres, sock: Any, ssl_context: Any = None) ->
 
 def test_pg8000_over_the_dialled_socket(cloud: LocalCloud, dialer: Dialer, postgres: Postgres) -> None:
     with dialer.dial(target(postgres), DIAL) as sock:
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         info = sock.session
         assert info is not None
         with closing(pg8000_connection(postgres, sock)) as connection:
@@ -167,13 +162,13 @@ def test_running_query_is_cancelled_over_a_second_connection(dialer: Dialer, pos
 
         def run() -> None:
             try:
-                connection.execute("select pg_sleep(60)")
+                connection.execute("select pg_sleep(500)")
             except psycopg.Error as exc:
                 raised.append(exc)
 
         def running() -> bool | None:
             found = observer.execute(
-                "select 1 from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'"
+                "select 1 from pg_stat_activity where query = 'select pg_sleep(500)' and state = 'active'"
             ).fetchone()
             observer.rollback()  # else the view stands still
             return found is not None or None
@@ -181,8 +176,8 @@ def test_running_query_is_cancelled_over_a_second_connection(dialer: Dialer, pos
         thread = threading.Thread(target=run, name="query")
         thread.start()
         eventually(running, "the query")
-        connection.cancel_safe(timeout=SOON)
-        thread.join(SOON)
+        connection.cancel_safe(timeout=HANG)
+        thread.join(HANG)
         assert [type(exc) for exc in raised] == [psycopg.errors.QueryCanceled]
         connection.rollback()
         assert connection.execute("select 1").fetchone() == (1,)

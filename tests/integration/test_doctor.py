@@ -7,7 +7,6 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,19 +19,14 @@ from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
 from emissary_local import Faults
 from tests.helpers.bridge import KEY as BRIDGE_KEY
 from tests.helpers.bridge import Behaviour, Bridge
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, ROOT, TEMPLATE, audit_record, eventually
-from tests.helpers.doctor_cloud import SHORT, ask, faulty
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, ROOT, TEMPLATE, audit_record
+from tests.helpers.doctor_cloud import ask, faulty
+from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import BlackHole, Server, echo, source, unused_port
 from tests.helpers.ws_server import Request, WsServer, error_from_status
-from tools.demo.postgres import Postgres, embedded_postgres
+from tools.demo.postgres import Postgres
 
 pytestmark = LINUX_ONLY
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with embedded_postgres() as server:
-        yield server
 
 
 # -- all is well --------------------------------------------------------------------------------
@@ -57,10 +51,7 @@ def test_without_a_target_no_relay_starts_and_the_session_ends(cloud: LocalCloud
     assert f"valid key ids: {cloud.key.key_id}; sessions in all: not limited" in told.fact("health")
     assert told["relay"] == "skipped"
 
-    def ended() -> bool | None:
-        return cloud.logs("DefaultFunction").count("session ended") > lines or None
-
-    eventually(ended, "the end of the session")
+    wait_until(lambda: cloud.logs("DefaultFunction").count("session ended") > lines, "the end of the session")
     assert cloud.logs("RelayFunction").count("claimed") == before
 
 
@@ -121,7 +112,7 @@ def test_a_dead_gateway_port() -> None:
 
 def test_a_gateway_that_swallows_connections() -> None:
     with BlackHole() as (host, port):
-        told = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)), timeout=0.5)
+        told = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)), short={"connect": 0.5})
     assert told.broke() == ("tcp", Exit.GATEWAY)
     assert "no answer in time" in told.fact("tcp")
 
@@ -143,7 +134,7 @@ def test_tls_with_an_unknown_authority_and_with_a_known_one(monkeypatch: pytest.
 
 
 def test_a_gateway_without_tls_at_a_wss_url(cloud: LocalCloud) -> None:
-    told = ask(cloud.url.replace("ws://", "wss://"), cloud.key, timeout=SHORT)
+    told = ask(cloud.url.replace("ws://", "wss://"), cloud.key, short={"secure": 1.0})
     assert told.broke() == ("tls", Exit.GATEWAY_TLS)
 
 
@@ -188,14 +179,14 @@ def test_a_server_that_speaks_another_subprotocol() -> None:
         return None if "upgrade" in request.headers else error_from_status(426)
 
     with WsServer(subprotocol="chat", answer=upgrades_only) as server:
-        told = ask(server.url, Key(1, bytes(32)), timeout=SHORT)
+        told = ask(server.url, Key(1, bytes(32)))
     assert told.broke() == ("connect", Exit.DOOR)
     assert "something else answers" in told.remedy("connect")
 
 
 def test_a_server_of_another_kind_altogether() -> None:
     with Server(source(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")) as (host, port):
-        told = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)), timeout=SHORT)
+        told = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)))
     assert told.broke() == ("connect", Exit.DOOR)
     assert "does not speak HTTP" in told.fact("clock")
 
@@ -218,9 +209,9 @@ def test_a_door_that_does_not_open(sick: LocalCloud, faults: dict[str, Any], say
 
 def test_a_door_that_hangs(sick: LocalCloud) -> None:
     with faulty(sick, invoke_hang=1.0, functions=("ConnectFunction",)):
-        told = ask(sick.url, sick.key, timeout=1.0)
+        told = ask(sick.url, sick.key, short={"connect_once": 1.0})
     assert told.broke() == ("connect", Exit.DOOR)
-    assert "no answer to the upgrade within 1 s" in told.fact("connect")
+    assert f"no answer to the upgrade within {HANG:g} s" in told.fact("connect")
 
 
 def test_a_server_that_does_not_hold_the_key() -> None:
@@ -252,7 +243,7 @@ def test_a_bridge_of_another_version() -> None:
 )
 def test_a_bridge_that_does_not_answer(sick: LocalCloud, faults: dict[str, Any]) -> None:
     with faulty(sick, **faults):
-        told = ask(sick.url, sick.key, timeout=SHORT)
+        told = ask(sick.url, sick.key, short={"prove": 1.0})
     assert told.broke() == ("answer", Exit.BRIDGE)
 
 
@@ -298,6 +289,6 @@ def test_a_relay_that_the_bridge_loses_sight_of_is_never_blamed_on_the_target(si
     # A 410 makes the bridge forget a connection that is there. Its owner finds out within a minute; whoever
     # does not wait for that long finds a tunnel that does not answer.
     with faulty(sick, post_410=0.3), Server(echo) as target:
-        told = ask(sick.url, sick.key, target, timeout=SHORT)
+        told = ask(sick.url, sick.key, target, short=dict.fromkeys(("prove", "health", "dial", "ping"), 4.0))
     assert told.report["broken_at"] in (None, "answer", "relay", "round_trip")
     assert told["target"] != "failed"

@@ -15,12 +15,13 @@ from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,
     PARAMETERS,
-    SOON,
     TEMPLATE,
     audit_record,
     audit_records,
+    dialer_of,
     relay_returned,
 )
+from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, echo, greeter, resetter, sink, source
 
 pytestmark = LINUX_ONLY
@@ -44,7 +45,7 @@ def to_the_end(sock: socket.socket) -> bytes:
 def test_single_newlines_arrive_as_they_were_sent(dialer: Dialer) -> None:
     # Another tunnel turns a lone 0x0A into 0x0D.
     with Server(echo) as target, dialer.dial(target, DIAL) as sock:
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         for _ in range(20):
             sock.sendall(b"\n")
             assert sock.recv(10) == b"\n"
@@ -53,21 +54,21 @@ def test_single_newlines_arrive_as_they_were_sent(dialer: Dialer) -> None:
 def test_every_byte_value_comes_back(dialer: Dialer) -> None:
     data = bytes(range(256)) + b"\r\n\0\xff" + os.urandom(1000)
     with Server(echo) as target, dialer.dial(target, DIAL) as sock:
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         sock.sendall(data)
         assert receive(sock, len(data)) == data
 
 
 def test_name_is_resolved_inside(dialer: Dialer) -> None:
     with Server(echo) as (_host, port), dialer.dial(f"localhost:{port}", DIAL) as sock:
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         sock.sendall(b"by name")
         assert receive(sock, 7) == b"by name"
 
 
 def test_target_that_speaks_first_is_heard_before_anything_is_sent(dialer: Dialer) -> None:
     with Server(greeter(b"220 ready\r\n")) as target, dialer.dial(target, DIAL) as sock:
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         assert receive(sock, 11) == b"220 ready\r\n"
         sock.sendall(b"EHLO\r\n")
         assert receive(sock, 6) == b"EHLO\r\n"
@@ -76,7 +77,7 @@ def test_target_that_speaks_first_is_heard_before_anything_is_sent(dialer: Diale
 def test_target_that_closes_first_is_read_to_its_end(dialer: Dialer) -> None:
     data = os.urandom(300_000)
     with Server(source(data)) as target, dialer.dial(target, DIAL) as sock:
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         assert to_the_end(sock) == data
         sock.sendall(b"one direction may outlive the other")
 
@@ -87,7 +88,7 @@ def test_target_that_resets_at_once_is_a_reset_and_not_an_empty_answer(
     with Server(resetter(0)) as target, pytest.raises((TunnelResetError, DialError)) as caught:
         # A relay that is slow to look finds the connection reset before it has told of it.
         with dialer.dial(target, DIAL) as sock:
-            sock.settimeout(SOON)
+            sock.settimeout(HANG)
             assert sock.session is not None
             session = sock.session.id
             sock.recv(1)
@@ -98,7 +99,7 @@ def test_target_that_resets_at_once_is_a_reset_and_not_an_empty_answer(
 
 def test_reset_in_the_middle_names_the_target_as_its_cause(dialer: Dialer, cloud: LocalCloud) -> None:
     with Server(resetter(5)) as target, dialer.dial(target, DIAL) as sock:
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         session = sock.session
         assert session is not None
         sock.sendall(b"12345")
@@ -110,7 +111,7 @@ def test_reset_in_the_middle_names_the_target_as_its_cause(dialer: Dialer, cloud
 def test_clean_session_has_one_audit_record_with_its_bytes(dialer: Dialer, cloud: LocalCloud) -> None:
     with Server(echo) as target:
         with dialer.dial(target, DIAL) as sock:
-            sock.settimeout(SOON)
+            sock.settimeout(HANG)
             session = sock.session
             assert session is not None
             opening = (session.counters.bytes_sent, session.counters.bytes_received)
@@ -143,10 +144,10 @@ def test_closed_socket_ends_the_session_without_a_word_to_the_target_but_its_end
 
 def test_socket_works_where_sockets_do(dialer: Dialer) -> None:
     with Server(echo) as target, dialer.dial(target, DIAL) as sock:
-        sock.settimeout(SOON)
-        assert select.select([], [sock], [], SOON)[1] == [sock]
+        sock.settimeout(HANG)
+        assert select.select([], [sock], [], HANG)[1] == [sock]
         sock.sendall(b"line one\nline two\n")
-        assert select.select([sock], [], [], SOON)[0] == [sock]
+        assert select.select([sock], [], [], HANG)[0] == [sock]
         with sock.makefile("rb") as file:
             assert file.readline() == b"line one\n"
             assert file.readline() == b"line two\n"
@@ -170,7 +171,7 @@ def test_http_client_runs_over_create_connection(dialer: Dialer) -> None:
 
 def test_forwarded_port_serves_several_connections(dialer: Dialer) -> None:
     with Server(echo) as target, dialer.forward(target, timeout=DIAL) as address:
-        socks = [socket.create_connection(address, SOON) for _ in range(3)]
+        socks = [socket.create_connection(address, HANG) for _ in range(3)]
         for number, sock in enumerate(socks):
             sock.settimeout(DIAL)
             sock.sendall(b"connection %d" % number)
@@ -181,18 +182,18 @@ def test_forwarded_port_serves_several_connections(dialer: Dialer) -> None:
 
 def test_capacity_of_the_smallest_size_carries_everything(cloud: LocalCloud) -> None:
     data = os.urandom(500_000)
-    with Dialer(cloud.url, cloud.key, capacity=65_536) as dialer, Server(source(data)) as target:
+    with dialer_of(cloud, capacity=65_536) as dialer, Server(source(data)) as target:
         with dialer.dial(target, DIAL) as sock:
-            sock.settimeout(SOON)
+            sock.settimeout(HANG)
             assert to_the_end(sock) == data
 
 
 def test_the_same_dial_with_a_new_process_for_every_invocation() -> None:
     # Nothing may depend on what an earlier invocation has left in memory.
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, fresh_environments=True) as cloud:
-        with Dialer(cloud.url, cloud.key) as dialer, Server(echo) as target:
+        with dialer_of(cloud) as dialer, Server(echo) as target:
             with dialer.dial(target, DIAL) as sock:
-                sock.settimeout(SOON)
+                sock.settimeout(HANG)
                 for number in range(5):
                     sock.sendall(b"%d" % number)
                     assert receive(sock, 1) == b"%d" % number

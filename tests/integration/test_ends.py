@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import select
 import signal
 import socket
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from emissary_lib import Dialer, LocalCloud, TunnelResetError
+from emissary_lib import LocalCloud, TunnelResetError
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.tunnel.suspend import LATE, LOOK
@@ -24,24 +25,22 @@ from tests.helpers.cloudside import (
     LINUX_ONLY,
     PARAMETERS,
     ROOT,
-    SOON,
     audit_record,
-    eventually,
+    dialer_of,
     relay_returned,
 )
+from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo
 from tests.helpers.trouble import edited_template
 
 pytestmark = LINUX_ONLY
 
-#: The relay's times, in seconds.
-RELAY = {"ping": 1.0, "pong": 1.0, "probe": 1.0, "grace": 5.0}
-ORPHAN = RELAY["ping"] + RELAY["pong"] + RELAY["grace"]
+#: How long a side that is gone is waited for, in seconds.
+GRACE = 4.0
 
-TIMES = KeepaliveTimes(interval=1.0, when_unacked=0.5, deadline=1.0, repeat=0.3)
-
-#: What a busy machine may add, in seconds.
-MARGIN = 5.0
+#: The relay's times, in seconds, where it has to find out by itself that its dialer is gone: long enough for
+#: a busy machine to answer in time, or to come back if it did not.
+WATCHFUL = {"ping": 1.0, "pong": 3.0, "probe": 1.0, "grace": 10.0}
 
 #: A program that dials, shows that it is through, and then waits for a word that never comes; with one more
 #: argument, behind as many bytes as the tunnel takes.
@@ -52,12 +51,11 @@ from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.client.config import ClientConfig
 import os
 config = ClientConfig.from_env(os.environ)
-interval, when_unacked = map(float, sys.argv[2:4])
-times = KeepaliveTimes(interval=interval, when_unacked=when_unacked, deadline=1.0, repeat=0.3)
+times = KeepaliveTimes(interval=240.0, when_unacked=240.0, deadline=2.0, repeat=0.5)
 sock = Dialer(config.url, config.key, keepalive=times).dial(sys.argv[1], 60)
 sock.sendall(b"hello")
 print(sock.session.id, sock.recv(5).decode(), flush=True)
-if sys.argv[4:]:
+if sys.argv[2:]:
     sock.setblocking(False)
     written = time.monotonic()
     while time.monotonic() < written + 1.0:
@@ -88,7 +86,7 @@ threading.Event().wait()
 @pytest.fixture(scope="module")
 def brisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     """A cloud whose relays wait for nobody for long."""
-    template = edited_template(tmp_path_factory.mktemp("brisk"), **RELAY)
+    template = edited_template(tmp_path_factory.mktemp("brisk"), grace=GRACE)
     with LocalCloud(template, parameters=PARAMETERS) as running:
         yield running
 
@@ -110,17 +108,11 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @contextlib.contextmanager
-def dialling(
-    cloud: LocalCloud,
-    target: tuple[str, int],
-    interval: float = TIMES.interval,
-    when_unacked: float = TIMES.when_unacked,
-    *arguments: str,
-) -> Iterator[subprocess.Popen[str]]:
+def dialling(cloud: LocalCloud, target: tuple[str, int], *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """:data:`PROGRAM` at work on ``target``; killed at the end, if it still runs."""
     host, port = target
     environ = {"EMISSARY_URL": cloud.url, "EMISSARY_AUTH_KEYS": format_keys([cloud.key])}
-    program = run(PROGRAM, f"{host}:{port}", str(interval), str(when_unacked), *arguments, **environ)
+    program = run(PROGRAM, f"{host}:{port}", *arguments, **environ)
     try:
         yield program
     finally:
@@ -128,8 +120,15 @@ def dialling(
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
+    """What it says next; empty if it has nothing more to say, or hangs."""
     assert process.stdout is not None
-    return process.stdout.readline().strip()
+    hang = threading.Timer(HANG, process.kill)
+    hang.start()
+    try:
+        return process.stdout.readline().strip()
+    finally:
+        hang.cancel()
+        hang.join()
 
 
 class Ended:
@@ -147,27 +146,25 @@ class Ended:
         self.event.set()
 
 
-def test_relay_that_crashes_is_a_reset_within_the_grace(brisk: LocalCloud) -> None:
+def test_relay_that_crashes_is_a_reset(brisk: LocalCloud) -> None:
     ended = Ended()
     with (
         Server(ended) as target,
-        Dialer(brisk.url, brisk.key, keepalive=TIMES) as dialer,
+        dialer_of(brisk) as dialer,
         dialer.dial(target, DIAL) as sock,
     ):
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         info = sock.session
         assert info is not None
         sock.sendall(b"x")
         assert sock.recv(1) == b"x"
         assert brisk.crash("RelayFunction") == 1
-        began = time.monotonic()
         with pytest.raises(TunnelResetError, match="outcome of a statement that was running is unknown"):
             sock.recv(1)
-        assert time.monotonic() - began < RELAY["grace"] + MARGIN
-        assert ended.event.wait(SOON)
+        assert ended.event.wait(HANG)
         assert audit_record(brisk, info.id)["code"] != "OK"
         with dialer.dial(target, DIAL) as fresh:  # the way in is as it was
-            fresh.settimeout(SOON)
+            fresh.settimeout(HANG)
             fresh.sendall(b"y")
             assert fresh.recv(1) == b"y"
 
@@ -178,10 +175,8 @@ def test_dialer_that_is_killed_leaves_no_relay_and_no_connection_at_the_target(b
         session, heard = line_of(program).split()
         assert heard == "hello"
         program.send_signal(signal.SIGKILL)
-        began = time.monotonic()
-        assert ended.event.wait(ORPHAN + MARGIN)
+        assert ended.event.wait(HANG)
         relay_returned(brisk, session)
-        assert time.monotonic() - began < ORPHAN + MARGIN
         assert isinstance(ended.error, ConnectionResetError)  # a statement cut short is not committed
         assert audit_record(brisk, session)["code"] == "DIALER_GONE"
 
@@ -194,21 +189,19 @@ def test_dialer_that_is_killed_leaves_no_relay_behind_a_target_that_takes_nothin
         connection.sendall(connection.recv(5))
         poll = select.poll()
         poll.register(connection, 0)
-        if poll.poll(60_000):  # the reset
-            ended.set()
+        poll.poll()  # the reset
+        ended.set()
 
     with (
         Server(deaf) as target,
-        dialling(brisk, target, TIMES.interval, TIMES.when_unacked, "full") as program,
+        dialling(brisk, target, "full") as program,
     ):
         session, heard = line_of(program).split()
         assert heard == "hello"
         assert line_of(program) == "nothing more fits"
         program.send_signal(signal.SIGKILL)
-        began = time.monotonic()
-        assert ended.wait(ORPHAN + MARGIN)
+        assert ended.wait(HANG)
         assert relay_returned(brisk, session) == "DIALER_GONE"
-        assert time.monotonic() - began < ORPHAN + MARGIN
 
 
 def test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on(sick: LocalCloud) -> None:
@@ -221,48 +214,46 @@ def test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on(sick: Loc
     usual = KeepaliveTimes(deadline=2.0, repeat=0.5)  # an interval of 240 s
     with (
         Server(echo) as target,
-        Dialer(sick.url, sick.key, keepalive=usual, clock=lambda: time.monotonic() + slept) as dialer,
+        dialer_of(sick, keepalive=usual, clock=lambda: time.monotonic() + slept) as dialer,
         dialer.dial(target, DIAL) as sock,
     ):
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         info = sock.session
         assert info is not None
         sock.sendall(b"before")
         assert sock.recv(6) == b"before"
         assert sick.cut("dialer", "silent", -1) == 1
-        slept, began = 1800.0, time.monotonic()
-        eventually(lambda: info.counters.resumes or None, "the dead connection is noticed and replaced")
-        assert time.monotonic() - began < LOOK + usual.deadline + MARGIN
+        slept = 1800.0
+        wait_until(lambda: info.counters.resumes, "the dead connection is noticed and replaced")
         sock.sendall(b"after")
         assert sock.recv(5) == b"after"
-        assert (info.error, info.counters.link_losses) == (None, 1)
+        assert info.error is None
 
 
+@pytest.mark.slow
 def test_dialer_that_was_stopped_while_its_connection_died_goes_on(sick: LocalCloud) -> None:
     """As a host that sleeps, but timers run on; the user's first word is sent at once."""
-    with Server(echo) as target, dialling(sick, target, interval=240.0, when_unacked=30.0) as program:
+    with Server(echo) as target, dialling(sick, target) as program:
         line_of(program)
         program.send_signal(signal.SIGSTOP)
         assert sick.cut("dialer", "silent", -1) == 1
         threading.Event().wait(LOOK + LATE + 1)  # the stop itself
         program.send_signal(signal.SIGCONT)
         assert program.stdin is not None
-        began = time.monotonic()
         program.stdin.write("\n")
         program.stdin.flush()
         assert line_of(program) == "after"
-        assert time.monotonic() - began < TIMES.deadline + MARGIN
 
 
-def test_target_that_is_killed_is_a_reset_and_never_a_clean_end(brisk: LocalCloud) -> None:
+def test_target_that_is_killed_is_a_reset_and_never_a_clean_end(cloud: LocalCloud) -> None:
     target = run(DEAF)
     try:
         port = int(line_of(target))
         with (
-            Dialer(brisk.url, brisk.key, keepalive=TIMES) as dialer,
+            dialer_of(cloud) as dialer,
             dialer.dial(("127.0.0.1", port), DIAL) as sock,
         ):
-            sock.settimeout(SOON)
+            sock.settimeout(HANG)
             sock.sendall(bytes(100_000))
             assert line_of(target) == "has bytes"
             target.kill()
@@ -272,19 +263,22 @@ def test_target_that_is_killed_is_a_reset_and_never_a_clean_end(brisk: LocalClou
             assert caught.value.code.name == "TARGET_RESET"
             info = sock.session
             assert info is not None
-            assert audit_record(brisk, info.id)["code"] == "TARGET_RESET"
+            assert audit_record(cloud, info.id)["code"] == "TARGET_RESET"
     finally:
         end(target)
 
 
-def test_dialer_whose_death_nobody_reports_is_given_up_on(brisk: LocalCloud) -> None:
-    ended = Ended()
-    with Server(ended) as target, dialling(brisk, target) as program:
+@pytest.mark.slow
+def test_dialer_whose_death_nobody_reports_is_given_up_on(tmp_path: pathlib.Path) -> None:
+    ended, template = Ended(), edited_template(tmp_path, **WATCHFUL)
+    with (
+        LocalCloud(template, parameters=PARAMETERS) as watchful,
+        Server(ended) as target,
+        dialling(watchful, target) as program,
+    ):
         session, _heard = line_of(program).split()
-        assert brisk.cut("dialer", "silent", -1) == 1  # posts to it are still answered 200
+        assert watchful.cut("dialer", "silent", -1) == 1  # posts to it are still answered 200
         program.send_signal(signal.SIGKILL)
-        began = time.monotonic()
-        assert ended.event.wait(ORPHAN + MARGIN)
-        relay_returned(brisk, session)
-        assert time.monotonic() - began < ORPHAN + MARGIN
+        assert ended.event.wait(HANG)
+        relay_returned(watchful, session)
         assert isinstance(ended.error, ConnectionResetError)

@@ -9,18 +9,20 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from emissary_lib import Dialer, LocalCloud
+from emissary_lib import LocalCloud
 from emissary_lib.exceptions import AnswerLostError
 from emissary_local import Faults
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually
+from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
+from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo
 
 pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
 SIZE = 1_000_000
 
-#: Longest silence of the user's socket, in seconds: retransmissions back off, and posts hang for 3 s each.
-SILENCE = 40.0
+#: Longest dial, and longest silence of the user's socket, in seconds: retransmissions back off, and posts
+#: hang for 3 s each.
+PATIENCE = 3 * HANG
 
 
 def exchange(sock: socket.socket, seed: int, size: int = SIZE) -> bool:
@@ -31,7 +33,7 @@ def exchange(sock: socket.socket, seed: int, size: int = SIZE) -> bool:
     back = bytearray()
     while len(back) < size and (piece := sock.recv(1 << 20)):
         back += piece
-    sender.join(SILENCE)
+    sender.join(PATIENCE)
     return back == data
 
 
@@ -65,9 +67,9 @@ def lives_through(
         one_round: Given the user's socket and the round's number, from 0 on.
     """
     before = cloud.faults_met
-    with Server(echo) as target, Dialer(cloud.url, cloud.key) as dialer:
-        with dialer.dial(target, DIAL) as sock:
-            sock.settimeout(SILENCE)
+    with Server(echo) as target, dialer_of(cloud) as dialer:
+        with dialer.dial(target, PATIENCE) as sock:
+            sock.settimeout(PATIENCE)
             cloud.set_faults(faults)
             try:
                 rounds = 0
@@ -135,14 +137,14 @@ def test_dial_and_first_bytes_work_though(sick: LocalCloud, name: str) -> None:
 
     def dial_and_talk(seed: int) -> None:
         try:
-            with dialer.dial(target, DIAL) as sock:
-                sock.settimeout(SILENCE)
+            with dialer.dial(target, PATIENCE) as sock:
+                sock.settimeout(PATIENCE)
                 outcomes.append(exchange(sock, seed, 1000))
         except OSError as exc:
             outcomes.append(exc)
 
     try:
-        with Server(echo) as target, Dialer(sick.url, sick.key) as dialer:
+        with Server(echo) as target, dialer_of(sick) as dialer:
             for _round in range(4):
                 crowd = [threading.Thread(target=dial_and_talk, args=(seed,)) for seed in range(4)]
                 for thread in crowd:
@@ -162,8 +164,8 @@ def test_door_whose_answer_is_lost_each_time_is_a_clear_error_when_the_time_is_u
     before = sick.faults_met.get("connect_lost", 0)
     sick.set_faults(Faults(connect_lost=1.0))
     try:
-        with Dialer(sick.url, sick.key) as dialer, pytest.raises(AnswerLostError, match="check the URL"):
-            dialer.dial(("127.0.0.1", 5432), 3.0)
+        with dialer_of(sick) as dialer, pytest.raises(AnswerLostError, match="check the URL"):
+            dialer.dial(("127.0.0.1", 5432), 8.0)
         assert sick.faults_met["connect_lost"] - before > 1
     finally:
         sick.set_faults(Faults())
@@ -189,7 +191,7 @@ WHILE_COMING_BACK = {
 def test_session_comes_back_though(sick: LocalCloud, name: str) -> None:
     def one_round(sock: socket.socket, number: int) -> None:
         side = ("dialer", "relay", "both")[number % 3]
-        eventually(lambda: sick.cut(side, "reset") or None, "a cut")
+        wait_until(lambda: sick.cut(side, "reset"), "a cut")
         assert exchange(sock, number, 200_000)
 
     lives_through(sick, *WHILE_COMING_BACK[name], least=3, one_round=one_round)
@@ -200,10 +202,10 @@ def test_clocks_that_differ_by_minutes_change_nothing() -> None:
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, faults=faults) as cloud:
         with (
             Server(echo) as target,
-            Dialer(cloud.url, cloud.key) as dialer,
-            dialer.dial(target, DIAL) as sock,
+            dialer_of(cloud) as dialer,
+            dialer.dial(target, PATIENCE) as sock,
         ):
-            sock.settimeout(SILENCE)
+            sock.settimeout(PATIENCE)
             assert exchange(sock, 1)
             assert cloud.cut("both", "reset") == 2
             assert exchange(sock, 2)

@@ -15,7 +15,8 @@ from typing import Any, Final
 from emissary_lib import LocalCloud
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
-from tests.helpers.cloudside import LINUX_ONLY, ROOT, SOON
+from tests.helpers.cloudside import LINUX_ONLY, ROOT
+from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server
 from tests.soak import leaks
 
@@ -43,13 +44,14 @@ import threading
 from emissary_lib import Dialer
 from emissary_lib.client.config import ClientConfig
 from pathlib import Path
+from tests.helpers.patience import HANG
 from tests.integration.test_memory import Pour
 from tests.soak.leaks import peak_memory, resident_memory
 config = ClientConfig.from_env(os.environ)
 with Dialer(config.url, config.key) as dialer:
-    with dialer.dial(sys.argv[1], 60) as sock:  # so that what is loaded once is not taken for the stream's
+    with dialer.dial(sys.argv[1], HANG) as sock:  # so that what is loaded once is not taken for the stream's
         sock.sendall(bytes(1_000_000))
-    with dialer.dial(sys.argv[1], 60) as sock:
+    with dialer.dial(sys.argv[1], HANG) as sock:
         pour = Pour(sock)
         gc.collect()
         before = resident_memory()
@@ -75,11 +77,12 @@ class Pour:
                 self.written += self._sock.send(bytes(65_536))
 
     def wait_until_still(self) -> None:
+        wait_until(lambda: self.written > DEFAULT_CAPACITY, "more bytes than a window holds")
         last, since = -1, time.monotonic()
         while time.monotonic() < since + STILL:
             if self.written != last:
                 last, since = self.written, time.monotonic()
-            time.sleep(0.02)  # nobody tells that nothing happens
+            threading.Event().wait(0.02)  # nobody tells that nothing happens
 
 
 class Deaf:
@@ -130,7 +133,7 @@ def test_readers_that_stop_bound_the_memory_of_both_sides(cloud: LocalCloud) -> 
         finally:
             deaf.over.set()
             client.kill()
-            client.communicate(timeout=SOON)
+            client.communicate(timeout=HANG)
     assert found["taken"] < DEFAULT_CAPACITY + DIALER
     assert relays < RELAY
     assert DEFAULT_CAPACITY < found["written"] < OFFERED  # there was something to keep, and it was not kept

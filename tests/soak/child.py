@@ -16,6 +16,7 @@ from typing import Any, Final
 from emissary_lib import Dialer
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from tests.helpers.patience import HANG
 from tests.soak.leaks import peak_memory, tunnel_threads
 from tests.soak.tally import Tally
 from tests.soak.work import World, attempt
@@ -112,7 +113,7 @@ def run(kind: str, work: Callable[[World, random.Random], None]) -> None:
                 over.wait(0.2)
     for thread in threading.enumerate():
         if thread.name.startswith("emissary-"):
-            thread.join(10.0)
+            thread.join(HANG)
     tally.most(f"{kind}_rss_mb", peak_memory())
     said = {**tally.as_json(), "threads": tunnel_threads()}
     sys.stdout.write(json.dumps(said) + "\n")

@@ -14,6 +14,7 @@ from typing import Any, Final, TextIO
 from emissary_lib import Dialer
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_local import LocalCloud
+from tests.helpers.patience import HANG
 from tests.soak import leaks, reasons, weather, work
 from tests.soak.child import Settings
 from tests.soak.crew import Crew
@@ -50,8 +51,9 @@ _LATE: Final = 8.0
 
 #: Seconds beyond the storm for all the rest: the start, the last pieces of work once nothing goes wrong any
 #: more, and for both ends to let go of everything, which is the longest silence of an orphan (interval,
-#: deadline and grace). The end of the processes comes on top.
-REST: Final = 55.0
+#: deadline and grace). That takes 55 s; more is for a machine that is busy with something else, and only a
+#: hang reaches it. The end of the processes comes on top.
+REST: Final = 55.0 + 2 * HANG
 
 #: Seconds between two lines of progress; between two looks at what has been met; between two at the relays.
 _PROGRESS: Final = 10.0
@@ -106,7 +108,7 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
             doubts = reasons.doubtful(tally, met, evidence)
             if tally.mismatches or strange or any(left.values()):
                 _keep_logs(cloud, progress)
-    left["processes"] = _until_none(lambda: [str(pid) for pid in set(family()) - before], 5.0)
+    left["processes"] = _until_none(lambda: [str(pid) for pid in set(family()) - before], HANG)
     _judge_cut_short(tally, target)
     tally.most("workers_rss_mb", leaks.peak_memory())
     about = {"seed": seed, "seconds": round(time.monotonic() - began, 1), "doubts": doubts}
@@ -166,7 +168,7 @@ def _aftermath(cloud: LocalCloud, deadline: float) -> tuple[list[dict[str, Any]]
     A relay has its last words to say when nothing is left of its target, and ``$disconnect`` may be late:
     both are waited for, unless everything has come to its end already.
     """
-    until = min(deadline, time.monotonic() + work.GRACE + _LATE)
+    until = min(deadline, time.monotonic() + work.GRACE + _LATE + HANG / 2)
     while True:
         items, evidence = leaks.session_items(cloud.pid), read({name: cloud.logs(name) for name in FUNCTIONS})
         if not (evidence.killed or lost_items(items, evidence)) or time.monotonic() > until:

@@ -13,7 +13,7 @@ import pytest
 
 from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.protocol.stream.counters import Counters
-from tests.helpers.servers import Server
+from tests.helpers.servers import Server, unused_port
 from tests.soak import work
 from tests.soak.tally import Tally
 from tests.soak.target import DONE, Target, Transfer
@@ -73,10 +73,9 @@ def test_wrong_or_missing_bytes_are_a_mismatch(world: World, answer: bytes, comp
 
 
 def test_refused_connection_is_a_clear_error(world: World) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        address = gone.getsockname()
-    nowhere = World(world.dialer, address, world.postgres, world.tally, world.stop)
-    assert not work.attempt(nowhere, "kind", short, random.Random(1))
+    with unused_port() as address:
+        nowhere = World(world.dialer, address, world.postgres, world.tally, world.stop)
+        assert not work.attempt(nowhere, "kind", short, random.Random(1))
     assert not world.tally.mismatches
     assert world.tally.errors == {"kind: ConnectionRefusedError": 1}
 

@@ -25,7 +25,9 @@ _BLOCK: Final = 65_536
 Cut = Callable[[str, str], object]
 
 
-def round_trip_pause(dial: Dial, cut: Cut, seconds: float) -> float:
+def round_trip_pause(
+    dial: Dial, cut: Cut, seconds: float, clock: Callable[[], float] = time.monotonic
+) -> float:
     """Milliseconds of the longest round trip while a connection that carries nothing else is cut.
 
     Args:
@@ -33,46 +35,58 @@ def round_trip_pause(dial: Dial, cut: Cut, seconds: float) -> float:
         cut: Cuts what is below it.
         seconds: How long to go on before the first cut, and after each of :data:`WAYS`; one more, before
             them, is not counted.
+        clock: The time, in seconds; it does not go back.
     """
 
     def step(sock: socket.socket) -> None:
         sock.sendall(bytes(SMALL))
         receive_exactly(sock, SMALL)
 
-    return _longest(dial, b"E", step, cut, seconds)
+    return _longest(dial, b"E", step, cut, seconds, clock)
 
 
-def from_target_pause(dial: Dial, cut: Cut, seconds: float) -> float:
+def from_target_pause(
+    dial: Dial, cut: Cut, seconds: float, clock: Callable[[], float] = time.monotonic
+) -> float:
     """The same of a stream: the longest time until the next 64 KiB have come."""
-    return _longest(dial, b"S", lambda sock: receive_exactly(sock, _BLOCK), cut, seconds)
+    return _longest(dial, b"S", lambda sock: receive_exactly(sock, _BLOCK), cut, seconds, clock)
 
 
-def to_target_pause(dial: Dial, cut: Cut, seconds: float) -> float:
+def to_target_pause(
+    dial: Dial, cut: Cut, seconds: float, clock: Callable[[], float] = time.monotonic
+) -> float:
     """The same of a stream the other way: the longest time until the next 64 KiB are taken to be sent."""
-    return _longest(dial, b"K", lambda sock: send_exactly(sock, _BLOCK), cut, seconds)
+    return _longest(dial, b"K", lambda sock: send_exactly(sock, _BLOCK), cut, seconds, clock)
 
 
 def _longest(
-    dial: Dial, command: bytes, step: Callable[[socket.socket], None], cut: Cut, seconds: float
+    dial: Dial,
+    command: bytes,
+    step: Callable[[socket.socket], None],
+    cut: Cut,
+    seconds: float,
+    clock: Callable[[], float],
 ) -> float:
     with opened(dial, command, _ENDLESS) as sock:
-        _steps(sock, step, seconds)
+
+        def steps(during: threading.Thread | None = None) -> float:
+            """Take steps for so long, and one after the end of ``during``; the seconds of the longest."""
+            until, longest, last = clock() + seconds, 0.0, False
+            while not last:
+                begun = clock()
+                last = begun >= until and not (during and during.is_alive())
+                step(sock)
+                longest = max(longest, clock() - begun)
+            return longest
+
+        steps()
         pauses = []
         for way in (WAYS[-1], *WAYS):
             cutter = threading.Thread(target=cut, args=way)
             cutter.start()  # meanwhile the traffic goes on
             try:
-                pauses.append(_steps(sock, step, seconds))
+                pauses.append(steps(cutter))
             finally:
                 cutter.join()
         # At the first, functions start from cold, which here share a few cores and on Lambda do not.
         return max(pauses[1:]) * 1e3
-
-
-def _steps(sock: socket.socket, step: Callable[[socket.socket], None], seconds: float) -> float:
-    """Take steps for so long; the seconds of the longest."""
-    until, longest = time.monotonic() + seconds, 0.0
-    while (begun := time.monotonic()) < until:
-        step(sock)
-        longest = max(longest, time.monotonic() - begun)
-    return longest

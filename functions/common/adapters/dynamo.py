@@ -74,14 +74,16 @@ class Table:
         client: A botocore DynamoDB client.
         name: The table's name.
         sleep: Waits some seconds.
+        rng: Draws the jitter of those waits.
 
     Every method blocks for at most the client's timeouts times its tries.
     """
 
-    def __init__(self, client: Any, name: str, sleep: Callable[[float], None]) -> None:
+    def __init__(self, client: Any, name: str, sleep: Callable[[float], None], rng: random.Random) -> None:
         self._client = client
         self._name = name
         self._sleep = sleep
+        self._rng = rng
 
     def get(self, key: Item) -> Item | None:
         """Read one item, consistently.
@@ -150,7 +152,7 @@ class Table:
 
     def _wait(self, attempt: int) -> None:
         # Jitter, so that two transactions that met do not meet again.
-        self._sleep(_PAUSE * 2 ** (attempt - 1) * (0.5 + random.random()))
+        self._sleep(_PAUSE * 2 ** (attempt - 1) * (0.5 + self._rng.random()))
 
     def _try(self, call: Callable[..., Any], arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         for attempt in range(_TRIES):

@@ -23,10 +23,16 @@ _CHUNK: Final = 25
 
 
 class Slots:
-    """The slots of one table."""
+    """The slots of one table.
 
-    def __init__(self, table: Table) -> None:
+    Args:
+        table: The table.
+        rng: Chooses among free slots, so that launches that meet do not all want the same one.
+    """
+
+    def __init__(self, table: Table, rng: random.Random) -> None:
         self._table = table
+        self._rng = rng
 
     def choose(self, limit: Limit, session_id: str, held: Iterable[str], now: float) -> str:
         """A slot that the session may take as far as can be seen; one that it is known to hold comes first.
@@ -39,7 +45,7 @@ class Slots:
         own = sorted(set(held) & set(names))
         if own:
             return own[0]
-        random.shuffle(names)
+        self._rng.shuffle(names)
         for chunk in _chunks(names):
             taken = self._taken(chunk, now, session_id)
             free = [name for name in chunk if name not in taken]

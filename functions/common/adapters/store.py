@@ -7,6 +7,7 @@ shows this very request as its author, the write counts as done.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -51,11 +52,19 @@ class DynamoSessionStore:
         client: A botocore DynamoDB client.
         table: The table's name.
         sleep: Waits some seconds between tries of a write that met another transaction.
+        rng: Draws the jitter of those waits, and which free slot is taken.
     """
 
-    def __init__(self, client: Any, table: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._table = Table(client, table, sleep)
-        self._slots = Slots(self._table)
+    def __init__(
+        self,
+        client: Any,
+        table: str,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        rng: random.Random = random.SystemRandom(),  # noqa: B008 - without state
+    ) -> None:
+        self._table = Table(client, table, sleep, rng)
+        self._slots = Slots(self._table, rng)
 
     def create(self, session: Session) -> None:
         """See :meth:`ports.SessionStore.create`."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import boto3
+import websockets.asyncio.client
 from botocore.config import Config
 
 from emissary_local.aws.sigv4 import Credentials
@@ -19,11 +20,11 @@ from emissary_local.gateway.limits import Limits
 from emissary_local.gateway.throttle import Throttles
 from emissary_local.net.certificates import Certificates
 from emissary_local.ports import InvocationResult, InvocationStatus
+from tests.helpers.patience import HANG
 
 STAGE = "prod"
 ROUTES = {"$connect": "Connect", "$default": "Default", "$disconnect": "Disconnect"}
 KEY = Credentials("AKIDLOCAL", "secret/of+the=function", "session==token", "Default")
-PATIENCE = 10.0
 
 Event = dict[str, Any]
 Function = Callable[[Event], Awaitable[Any]]
@@ -35,6 +36,12 @@ def answer(status: int = 200, **headers: str) -> dict[str, Any]:
         "statusCode": status,
         "headers": {name.replace("_", "-"): value for name, value in headers.items()},
     }
+
+
+def connect(url: str, **options: Any) -> websockets.asyncio.client.connect:
+    """A client of websockets that gives up on a hang only, and pings nobody unless it is told to."""
+    patient = {"open_timeout": HANG, "close_timeout": HANG, "ping_interval": None, "ping_timeout": HANG}
+    return websockets.asyncio.client.connect(url, **{**patient, **options})
 
 
 async def ok(event: Event) -> Any:
@@ -70,7 +77,7 @@ class FakeInvoker:
                 await self._came.wait()
             return found[:count]
 
-        return await asyncio.wait_for(enough(), PATIENCE)
+        return await asyncio.wait_for(enough(), HANG)
 
 
 class Running:
@@ -103,7 +110,7 @@ class Running:
             "aws_secret_access_key": KEY.secret_access_key,
             "aws_session_token": KEY.session_token,
             "verify": self.tls.ca_file if self.tls else None,
-            "config": Config(retries={"max_attempts": 0}, connect_timeout=PATIENCE, read_timeout=PATIENCE),
+            "config": Config(retries={"max_attempts": 0}, connect_timeout=HANG, read_timeout=HANG),
         }
         return boto3.client("apigatewaymanagementapi", **{**arguments, **changes})
 

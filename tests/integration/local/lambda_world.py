@@ -14,6 +14,7 @@ from emissary_local.lambda_.forkserver import Forker
 from emissary_local.lambda_.service import LambdaService
 from emissary_local.lambda_.variables import Endpoints, Identities
 from emissary_local.template.template import FunctionSpec
+from tests.helpers.patience import HANG
 
 HANDLERS = '''
 import os, sys, time, json
@@ -30,6 +31,13 @@ def who(event, context):
 
 def slow(event, context):
     time.sleep(event["seconds"])
+    return {"pid": os.getpid()}
+
+def meet(event, context):
+    """Return once so many processes are here at the same time."""
+    open(os.path.join(event["at"], str(os.getpid())), "w").close()
+    while len(os.listdir(event["at"])) < event["count"]:
+        time.sleep(0.005)
     return {"pid": os.getpid()}
 
 def open_files():
@@ -76,7 +84,7 @@ def spec(handler: str, task_root: Path, **changes: Any) -> FunctionSpec:
     """A function ``F`` with ``handler`` of the module ``app``."""
     settings: dict[str, Any] = {
         "logical_id": "F", "name": "f", "arn": "arn:aws:lambda:us-east-1:123456789012:function:f",
-        "handler": f"app.{handler}", "runtime": "python3.13", "task_root": task_root, "timeout": 5.0,
+        "handler": f"app.{handler}", "runtime": "python3.13", "task_root": task_root, "timeout": HANG,
         "memory": 256, "environment": {"COLOUR": "blue"},
     }  # fmt: skip
     if "handler_path" in changes:
@@ -120,9 +128,9 @@ async def world(directory: Path, *specs: FunctionSpec, **options: Any) -> AsyncI
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    """Run an asynchronous test body, at most 30 seconds long."""
+    """Run an asynchronous test body."""
 
     async def bounded() -> None:
-        await asyncio.wait_for(test(), 30)
+        await asyncio.wait_for(test(), HANG)
 
     asyncio.run(bounded())

@@ -15,11 +15,14 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 from botocore.exceptions import ClientError
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 
 from emissary_local.faults import Faults
+from emissary_local.faults.hop import HOLD_SECONDS
 from emissary_local.gateway.limits import Limits
-from tests.integration.local.gateway_harness import KEY, PATIENCE, STAGE, Running, running
+from tests.helpers.patience import HANG
+from tests.helpers.virtual_time import Advance, run_stepped
+from tests.integration.local.gateway_harness import KEY, STAGE, Running, connect, running
 
 
 @contextlib.asynccontextmanager
@@ -63,7 +66,7 @@ def signed(method: str, host: str, path: str, body: bytes, **changes: str) -> di
 
 def test_many_hand_signed_posts_go_over_one_kept_connection() -> None:
     def post(host: str, connection_id: str) -> list[tuple[int, bytes]]:
-        link = http.client.HTTPConnection(host, timeout=PATIENCE)
+        link = http.client.HTTPConnection(host, timeout=HANG)
         answers = []
         for number in range(5):
             body = str(number).encode()
@@ -78,7 +81,7 @@ def test_many_hand_signed_posts_go_over_one_kept_connection() -> None:
     async def scenario() -> list[str]:
         async with connected() as (cloud, client, connection_id):
             assert await asyncio.to_thread(post, cloud.host, connection_id) == [(200, b"")] * 5
-            return [str(await asyncio.wait_for(client.recv(), PATIENCE)) for _ in range(5)]
+            return [str(await asyncio.wait_for(client.recv(), HANG)) for _ in range(5)]
 
     assert asyncio.run(scenario()) == ["0", "1", "2", "3", "4"]
 
@@ -111,7 +114,7 @@ def test_a_wrong_signature_is_403_and_reaches_nobody(change: dict[str, str], cod
 def raw(
     host: str, method: str, path: str, body: bytes, headers: dict[str, str]
 ) -> tuple[int, str | None, Any]:
-    link = http.client.HTTPConnection(host, timeout=PATIENCE)
+    link = http.client.HTTPConnection(host, timeout=HANG)
     link.request(method, path, body, headers)
     response = link.getresponse()
     kind, text = response.getheader("x-amzn-ErrorType"), response.read()
@@ -168,7 +171,7 @@ def test_more_than_128_kb_is_413_and_the_socket_stays_up(size: int) -> None:
             headers = signed("POST", cloud.host, path, body)
             result = await asyncio.to_thread(raw, cloud.host, "POST", path, body, headers)
             await cloud.call("post_to_connection", ConnectionId=connection_id, Data=b"still here")
-            assert await asyncio.wait_for(client.recv(), PATIENCE) == "still here"
+            assert await asyncio.wait_for(client.recv(), HANG) == "still here"
             return result
 
     assert asyncio.run(scenario()) == (413, "PayloadTooLargeException", {"message": "Message too long"})
@@ -234,7 +237,7 @@ def test_delete_closes_with_1000_and_disconnect_says_so() -> None:
     async def scenario() -> tuple[int | None, int, int]:
         async with connected() as (cloud, client, connection_id):
             response = await cloud.call("delete_connection", ConnectionId=connection_id)
-            await asyncio.wait_for(client.wait_closed(), PATIENCE)
+            await asyncio.wait_for(client.wait_closed(), HANG)
             event = (await cloud.invoker.wait_for("Disconnect"))[0]
             return (
                 client.close_code,
@@ -248,7 +251,7 @@ def test_delete_closes_with_1000_and_disconnect_says_so() -> None:
 def test_the_seed_reorders_posts_after_they_were_accepted_and_loses_none() -> None:
     """Even one caller that waits for each 200 cannot rely on the order."""
 
-    async def scenario() -> list[int]:
+    async def scenario(advance: Advance) -> list[int]:
         async with connected(faults=Faults(seed=2, reorder=0.4)) as (cloud, client, connection_id):
             management = cloud.management()
             for number in range(40):
@@ -256,8 +259,9 @@ def test_the_seed_reorders_posts_after_they_were_accepted_and_loses_none() -> No
                     "post_to_connection", management, ConnectionId=connection_id, Data=str(number).encode()
                 )
             management.close()
-            return [int(await asyncio.wait_for(client.recv(), PATIENCE)) for _ in range(40)]
+            await advance(HOLD_SECONDS)
+            return [int(await asyncio.wait_for(client.recv(), HANG)) for _ in range(40)]
 
-    arrived = asyncio.run(scenario())
+    arrived = run_stepped(scenario)
     assert arrived != sorted(arrived)
     assert sorted(arrived) == list(range(40))

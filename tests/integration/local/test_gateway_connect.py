@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import websocket
 from botocore.exceptions import ClientError
-from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from emissary_local.gateway.limits import Limits
 from emissary_local.net.certificates import create_certificates
 from emissary_local.ports import InvocationStatus
-from tests.integration.local.gateway_harness import PATIENCE, STAGE, Event, answer, running
+from tests.helpers.patience import HANG
+from tests.integration.local.gateway_harness import STAGE, Event, answer, connect, running
 
 
 def giving(result: Any) -> Any:
@@ -159,7 +159,7 @@ def test_posting_before_connect_has_returned_answers_410() -> None:
             async with connect(cloud.url) as client:
                 connection_id = cloud.invoker.events[0][1]["requestContext"]["connectionId"]
                 await cloud.call("post_to_connection", ConnectionId=connection_id, Data=b"after the 101")
-                return codes[0], str(await asyncio.wait_for(client.recv(), PATIENCE))
+                return codes[0], str(await asyncio.wait_for(client.recv(), HANG))
 
     assert asyncio.run(scenario()) == ("GoneException", "after the 101")
 
@@ -182,7 +182,7 @@ def test_a_message_sent_right_behind_the_upgrade_waits_for_connect() -> None:
             await cloud.invoker.wait_for("Connect")
             assert [name for name, _ in cloud.invoker.events] == ["Connect"]
             gate.set()
-            status = await asyncio.wait_for(reader.readline(), PATIENCE)
+            status = await asyncio.wait_for(reader.readline(), HANG)
             event = (await cloud.invoker.wait_for("Default"))[0]
             writer.close()
             await writer.wait_closed()
@@ -196,7 +196,7 @@ def test_websocket_client_connects_and_sees_refusals() -> None:
 
     def dial(url: str) -> int:
         try:
-            client = websocket.create_connection(url, timeout=PATIENCE)
+            client = websocket.create_connection(url, timeout=HANG)
         except websocket.WebSocketBadStatusException as exc:
             return int(exc.status_code)
         client.send("hello")
@@ -228,7 +228,7 @@ def test_over_tls_clients_and_callbacks_trust_only_the_runs_authority(tmp_path: 
                     ConnectionId=event["requestContext"]["connectionId"],
                     Data=b"x" * 126_000,
                 )
-                return str(await asyncio.wait_for(client.recv(), PATIENCE))
+                return str(await asyncio.wait_for(client.recv(), HANG))
 
     assert asyncio.run(scenario()) == "x" * 126_000
 
@@ -237,7 +237,7 @@ def test_closing_the_gateway_tells_clients_1001_and_leaves_nothing_open() -> Non
     async def scenario() -> int | None:
         async with running() as cloud:
             client = await connect(cloud.url)
-        await asyncio.wait_for(client.wait_closed(), PATIENCE)
+        await asyncio.wait_for(client.wait_closed(), HANG)
         with pytest.raises(OSError):
             await asyncio.open_connection("127.0.0.1", cloud.port)
         assert len(asyncio.all_tasks()) == 1

@@ -9,15 +9,16 @@ import time
 from typing import Any
 
 import pytest
-from botocore.config import Config
-from botocore.exceptions import ClientError, ReadTimeoutError
-from websockets.asyncio.client import connect
+from botocore.exceptions import ClientError
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
 from emissary_local.faults import Faults
+from emissary_local.gateway.limits import Limits
 from emissary_local.gateway.throttle import Throttles
 from emissary_local.template.template import Throttle
-from tests.integration.local.gateway_harness import PATIENCE, Event, Running, answer, running
+from tests.helpers.patience import HANG
+from tests.helpers.virtual_time import Advance, run_stepped
+from tests.integration.local.gateway_harness import Event, Running, answer, connect, running
 from tests.integration.local.test_gateway_callbacks import connected
 
 FRAME = "Internal server error"
@@ -26,26 +27,30 @@ FRAME = "Internal server error"
 async def echo_count(faults: Faults, sent: int) -> tuple[Running, list[str]]:
     """Send numbers to a function that only counts; what it was given."""
     async with running(faults=faults) as cloud:
+
+        def given() -> list[str]:
+            return [event["body"] for name, event in cloud.invoker.events if name == "Default"]
+
+        def missing() -> int:
+            met = cloud.faults.met
+            return sent - met["drop"] + met["duplicate"] - len(given())
+
         async with connect(cloud.url) as client:
             for number in range(sent):
                 await client.send(str(number))
-            expected = sent - cloud.faults.met["drop"]
-            while len([e for e in cloud.invoker.events if e[0] == "Default"]) < expected:
+            while cloud.meter.snapshot().messages_in < sent or missing():
                 await asyncio.sleep(0.005)
-                expected = sent - cloud.faults.met["drop"] + cloud.faults.met["duplicate"]
-                if cloud.meter.snapshot().messages_in < sent:
-                    expected = sent
-            return cloud, [event["body"] for name, event in cloud.invoker.events if name == "Default"]
+            return cloud, given()
 
 
 def test_dropped_messages_reach_no_function() -> None:
-    cloud, bodies = asyncio.run(asyncio.wait_for(echo_count(Faults(seed=1, drop=0.5), 40), PATIENCE))
+    cloud, bodies = asyncio.run(asyncio.wait_for(echo_count(Faults(seed=1, drop=0.5), 40), HANG))
     assert len(bodies) == 40 - cloud.faults.met["drop"] < 40
     assert len(set(bodies)) == len(bodies)
 
 
 def test_duplicated_messages_are_two_invocations() -> None:
-    cloud, bodies = asyncio.run(asyncio.wait_for(echo_count(Faults(duplicate=1.0), 10), PATIENCE))
+    cloud, bodies = asyncio.run(asyncio.wait_for(echo_count(Faults(duplicate=1.0), 10), HANG))
     assert sorted(bodies, key=int) == [str(number) for number in range(10) for _ in range(2)]
     assert cloud.faults.met == {"duplicate": 10}
 
@@ -56,7 +61,7 @@ def test_a_refused_message_is_answered_with_an_error_frame_and_runs_nothing(kind
         async with running(faults=Faults(**{kind: 1.0})) as cloud:
             async with connect(cloud.url) as client:
                 await client.send("x")
-                frame = json.loads(await asyncio.wait_for(client.recv(), PATIENCE))
+                frame = json.loads(await asyncio.wait_for(client.recv(), HANG))
                 assert frame["message"] == FRAME
                 assert [name for name, _ in cloud.invoker.events] == ["Connect"]
                 assert cloud.faults.met == {kind: 1}
@@ -95,7 +100,7 @@ def test_a_missing_disconnect_event_never_comes() -> None:
         async with running(faults=Faults(disconnect_missing=1.0)) as cloud:
             async with connect(cloud.url):
                 pass
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(HANG):
                 while not cloud.faults.met["disconnect_missing"]:
                     await asyncio.sleep(0.002)
             assert [name for name, _ in cloud.invoker.events] == ["Connect"]
@@ -104,17 +109,18 @@ def test_a_missing_disconnect_event_never_comes() -> None:
 
 
 def test_a_late_disconnect_event_comes_after_the_connection_is_gone() -> None:
-    async def scenario() -> float:
-        faults = Faults(seed=1, disconnect_late=1.0, disconnect_seconds=0.3)
-        async with running(faults=faults) as cloud:
-            async with connect(cloud.url):
-                pass
-            closed = time.monotonic()
-            await cloud.invoker.wait_for("Disconnect")
+    async def scenario(advance: Advance) -> None:
+        faults = Faults(seed=1, disconnect_late=1.0, disconnect_seconds=30.0)
+        async with connected(faults=faults) as (cloud, client, connection_id):
+            await client.close()
+            with pytest.raises(ClientError, match="Gone"):
+                await cloud.call("get_connection", ConnectionId=connection_id)
             assert cloud.faults.met == {"disconnect_late": 1}
-            return time.monotonic() - closed
+            assert [name for name, _ in cloud.invoker.events] == ["Connect"]
+            await advance(30)
+            await cloud.invoker.wait_for("Disconnect")
 
-    assert asyncio.run(scenario()) > 0.01
+    run_stepped(scenario)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +150,7 @@ def test_a_failed_post_may_have_been_delivered_unless_it_was_refused(
             cloud.faults.replace(Faults(seed=3))
             await cloud.call("post_to_connection", ConnectionId=connection_id, Data=b"last")
             heard = []
-            while (text := await asyncio.wait_for(client.recv(), PATIENCE)) != "last":
+            while (text := await asyncio.wait_for(client.recv(), HANG)) != "last":
                 heard.append(text)
             assert cloud.meter.snapshot().messages_out == len(heard) + 1
             return len(heard)
@@ -153,33 +159,32 @@ def test_a_failed_post_may_have_been_delivered_unless_it_was_refused(
     assert heard == 0 if kind == "post_429" else 0 < heard < 12
 
 
-def test_a_hung_post_outlasts_its_caller_and_half_of_them_are_delivered() -> None:
-    async def scenario() -> int:
-        faults = Faults(seed=3, post_hang=1.0, hang_seconds=30.0)
-        async with connected(faults=faults) as (cloud, client, connection_id):
-            management = cloud.management(
-                config=Config(retries={"total_max_attempts": 1}, read_timeout=0.1, connect_timeout=PATIENCE)
-            )
-            try:
-                for number in range(8):
-                    with pytest.raises(ReadTimeoutError):
-                        await cloud.call(
-                            "post_to_connection",
-                            management,
-                            ConnectionId=connection_id,
-                            Data=str(number).encode(),
-                        )
-            finally:
-                management.close()
-            assert cloud.faults.met == {"post_hang": 8}
+def test_a_hung_post_is_not_answered_before_its_time_and_half_of_them_are_delivered() -> None:
+    async def scenario(advance: Advance) -> int:
+        faults, limits = Faults(seed=3, post_hang=1.0, hang_seconds=300.0), Limits(idle_seconds=1e6)
+        async with connected(faults=faults, limits=limits) as (cloud, client, connection_id):
+
+            def post(text: str) -> asyncio.Future[Any]:
+                call = cloud.call("post_to_connection", ConnectionId=connection_id, Data=text.encode())
+                return asyncio.ensure_future(call)
+
+            for number in range(8):
+                hung = post(str(number))
+                while cloud.faults.met["post_hang"] <= number:
+                    await asyncio.sleep(0)
+                await advance(299)
+                await cloud.call("get_connection", ConnectionId=connection_id)  # is answered meanwhile
+                assert not hung.done()
+                await advance(1)
+                await hung
             cloud.faults.replace(Faults(seed=3))
-            await cloud.call("post_to_connection", ConnectionId=connection_id, Data=b"last")
+            await post("last")
             heard = 0
-            while await asyncio.wait_for(client.recv(), PATIENCE) != "last":
+            while await asyncio.wait_for(client.recv(), HANG) != "last":
                 heard += 1
             return heard
 
-    assert 0 < asyncio.run(scenario()) < 8
+    assert 0 < run_stepped(scenario) < 8
 
 
 def test_the_stages_throttle_refuses_upgrades_with_429_and_messages_with_an_error_frame() -> None:
@@ -192,7 +197,7 @@ def test_the_stages_throttle_refuses_upgrades_with_429_and_messages_with_an_erro
                 assert caught.value.response.status_code == 429
                 for number in range(3):
                     await client.send(str(number))
-                frame = json.loads(await asyncio.wait_for(client.recv(), PATIENCE))
+                frame = json.loads(await asyncio.wait_for(client.recv(), HANG))
                 assert frame["message"] == FRAME
                 assert len(await cloud.invoker.wait_for("Default", 2)) == 2
                 assert cloud.faults.met == {"throttled": 2}

@@ -7,19 +7,21 @@ import json
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from emissary_local.faults import Faults
-from emissary_local.gateway.limits import Limits
+from emissary_local.faults.hop import HOLD_SECONDS
 from emissary_local.ports import InvocationStatus
-from tests.integration.local.gateway_harness import PATIENCE, Event, answer, running
+from tests.helpers.patience import HANG
+from tests.helpers.virtual_time import Advance, run_stepped
+from tests.integration.local.gateway_harness import Event, answer, connect, running
 
 
 async def close_of(client: ClientConnection) -> tuple[int | None, str | None]:
     """Wait until the gateway has closed ``client``; its close code and reason."""
-    await asyncio.wait_for(client.wait_closed(), PATIENCE)
+    await asyncio.wait_for(client.wait_closed(), HANG)
     return client.close_code, client.close_reason
 
 
@@ -166,7 +168,7 @@ def test_a_failed_invocation_sends_the_gateways_error_frame(result: Any, message
         async with running(Default=default) as cloud:
             async with connect(cloud.url) as client:
                 await client.send("hello")
-                text = str(await asyncio.wait_for(client.recv(), PATIENCE))
+                text = str(await asyncio.wait_for(client.recv(), HANG))
                 return text, (await cloud.invoker.wait_for("Default"))[0]["requestContext"]
 
     text, context = asyncio.run(scenario())
@@ -175,7 +177,7 @@ def test_a_failed_invocation_sends_the_gateways_error_frame(result: Any, message
 
 
 def test_a_function_past_29_seconds_gives_the_timeout_frame_and_runs_on() -> None:
-    async def scenario() -> str:
+    async def scenario(advance: Advance) -> str:
         gate, ended = asyncio.Event(), asyncio.Event()
 
         async def slow(event: Event) -> Any:
@@ -183,17 +185,17 @@ def test_a_function_past_29_seconds_gives_the_timeout_frame_and_runs_on() -> Non
             ended.set()
             return answer()
 
-        async with running(
-            limits=Limits(time_scale=0.002, idle_seconds=1e6, life_seconds=1e6), Default=slow
-        ) as cloud:
+        async with running(Default=slow) as cloud:
             async with connect(cloud.url) as client:
                 await client.send("hello")
-                text = str(await asyncio.wait_for(client.recv(), PATIENCE))
+                await cloud.invoker.wait_for("Default")
+                await advance(29)
+                text = str(await asyncio.wait_for(client.recv(), HANG))
                 gate.set()
-                await asyncio.wait_for(ended.wait(), PATIENCE)
+                await asyncio.wait_for(ended.wait(), HANG)
                 return str(json.loads(text)["message"])
 
-    assert asyncio.run(scenario()) == "Endpoint request timed out"
+    assert run_stepped(scenario) == "Endpoint request timed out"
 
 
 def test_a_message_without_a_route_is_forbidden() -> None:
@@ -201,7 +203,7 @@ def test_a_message_without_a_route_is_forbidden() -> None:
         async with running(routes={}) as cloud:
             async with connect(cloud.url) as client:
                 await client.send("hello")
-                return str(json.loads(await asyncio.wait_for(client.recv(), PATIENCE))["message"])
+                return str(json.loads(await asyncio.wait_for(client.recv(), HANG))["message"])
 
     assert asyncio.run(scenario()) == "Forbidden"
 
@@ -216,60 +218,63 @@ def test_a_successful_message_sends_the_client_nothing_even_with_a_body() -> Non
                 await client.send("hello")
                 await cloud.invoker.wait_for("Default")
                 # A pong follows everything sent before it.
-                await asyncio.wait_for(await client.ping(), PATIENCE)
+                await asyncio.wait_for(await client.ping(), HANG)
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(client.recv(), 0.01)
 
     asyncio.run(scenario())
 
 
+async def still_open(client: ClientConnection) -> None:
+    """Fail unless the gateway answers, which it does only while it has not closed the connection."""
+    await asyncio.wait_for(await client.ping(), HANG)
+
+
 def test_ten_idle_minutes_close_with_1001_and_pings_do_not_count() -> None:
-    async def scenario() -> tuple[int | None, str | None, Event]:
-        async with running(limits=Limits(time_scale=0.0005)) as cloud:  # 0.3 s
-            client = await connect(cloud.url, ping_interval=0.02)
+    async def scenario(advance: Advance) -> tuple[int | None, str | None, Event]:
+        async with running() as cloud:
+            client = await connect(cloud.url)
+            await advance(599)
+            await still_open(client)
+            await advance(1)
             code, reason = await close_of(client)
             return code, reason, (await cloud.invoker.wait_for("Disconnect"))[0]["requestContext"]
 
-    code, reason, context = asyncio.run(scenario())
+    code, reason, context = run_stepped(scenario)
     assert (code, reason) == (1001, "Going away")
     assert (context["disconnectStatusCode"], context["disconnectReason"]) == (1001, "Going away")
 
 
 def test_messages_keep_a_connection_open_until_its_two_hours_are_over() -> None:
-    async def scenario() -> tuple[int | None, float]:
-        loop = asyncio.get_running_loop()
-        async with running(limits=Limits(time_scale=0.0001, idle_seconds=3000)) as cloud:  # 0.3 s, 0.72 s
-            client, began = await connect(cloud.url), loop.time()
-            while client.close_code is None:
-                try:
-                    await client.send("still here")
-                    await asyncio.wait_for(client.wait_closed(), 0.02)
-                except (TimeoutError, ConnectionClosed):
-                    continue
-            return client.close_code, loop.time() - began
+    async def scenario(advance: Advance) -> tuple[int | None, str | None]:
+        async with running() as cloud:
+            client = await connect(cloud.url)
+            for number in range(1, 13):
+                await advance(599)
+                await client.send("still here")
+                await cloud.invoker.wait_for("Default", number)
+            await advance(11)
+            await still_open(client)
+            await advance(1)
+            return await close_of(client)
 
-    code, lived = asyncio.run(scenario())
-    assert code == 1001
-    assert lived >= 0.72
+    assert run_stepped(scenario) == (1001, "Going away")
 
 
 def test_posts_to_a_client_keep_it_open_too() -> None:
-    async def scenario() -> int:
-        async with running(limits=Limits(idle_seconds=0.5)) as cloud:
-            async with connect(cloud.url) as client:
-                context = (await cloud.invoker.wait_for("Connect"))[0]["requestContext"]
-                management = cloud.management()
-                count, end = 0, asyncio.get_running_loop().time() + 1.2
-                while asyncio.get_running_loop().time() < end:
-                    await cloud.call(
-                        "post_to_connection", management, ConnectionId=context["connectionId"], Data=b"x"
-                    )
-                    assert await asyncio.wait_for(client.recv(), PATIENCE) == "x"
-                    count += 1
-                management.close()
-                return count
+    async def scenario(advance: Advance) -> tuple[int | None, str | None]:
+        async with running() as cloud:
+            client = await connect(cloud.url)
+            context = (await cloud.invoker.wait_for("Connect"))[0]["requestContext"]
+            await advance(599)
+            await cloud.call("post_to_connection", ConnectionId=context["connectionId"], Data=b"x")
+            assert await asyncio.wait_for(client.recv(), HANG) == "x"
+            await advance(599)
+            await still_open(client)
+            await advance(1)
+            return await close_of(client)
 
-    assert asyncio.run(scenario()) > 0
+    assert run_stepped(scenario) == (1001, "Going away")
 
 
 @pytest.mark.parametrize(
@@ -330,21 +335,26 @@ def test_pings_are_answered_with_pongs() -> None:
     async def scenario() -> None:
         async with running() as cloud:
             async with connect(cloud.url) as client:
-                await asyncio.wait_for(await client.ping(b"are you there"), PATIENCE)
+                await asyncio.wait_for(await client.ping(b"are you there"), HANG)
 
     asyncio.run(scenario())
 
 
 def test_the_seed_reorders_messages_on_their_way_to_the_function_and_loses_none() -> None:
-    async def scenario(faults: Faults) -> list[int]:
-        async with running(faults=faults) as cloud:
-            async with connect(cloud.url) as client:
-                for number in range(60):
-                    await client.send(str(number))
-                return [int(event["body"]) for event in await cloud.invoker.wait_for("Default", 60)]
+    def arrived(faults: Faults) -> list[int]:
+        async def scenario(advance: Advance) -> list[int]:
+            async with running(faults=faults) as cloud:
+                async with connect(cloud.url) as client:
+                    for number in range(60):
+                        await client.send(str(number))
+                    await still_open(client)  # the answer follows the last message
+                    await advance(HOLD_SECONDS)
+                    return [int(event["body"]) for event in await cloud.invoker.wait_for("Default", 60)]
 
-    assert asyncio.run(scenario(Faults())) == list(range(60))
-    shuffled = asyncio.run(scenario(Faults(seed=5, reorder=0.3)))
+        return run_stepped(scenario)
+
+    assert arrived(Faults()) == list(range(60))
+    shuffled = arrived(Faults(seed=5, reorder=0.3))
     assert shuffled != list(range(60))
     assert sorted(shuffled) == list(range(60))
 
@@ -360,4 +370,4 @@ def test_connection_time_and_messages_are_metered() -> None:
 
     snapshot = asyncio.run(scenario())
     assert (snapshot.connects, snapshot.refused_connects, snapshot.messages_in) == (1, 0, 1)
-    assert 0 < snapshot.connection_seconds < 60
+    assert snapshot.connection_seconds > 0

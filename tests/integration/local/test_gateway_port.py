@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from emissary_local.gateway.limits import Limits
-from tests.integration.local.gateway_harness import PATIENCE, STAGE, running
+from tests.helpers.patience import HANG
+from tests.integration.local.gateway_harness import STAGE, running
 
 UPGRADE = (
     f"GET /{STAGE} HTTP/1.1\r\nHost: x\r\nupgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n"
@@ -28,7 +29,7 @@ async def ask(port: int, pieces: list[bytes], *, until: bytes = b"\r\n\r\n") -> 
             await asyncio.sleep(0)
         answer = b""
         while until not in answer:
-            data = await asyncio.wait_for(reader.read(65536), PATIENCE)
+            data = await asyncio.wait_for(reader.read(65536), HANG)
             if not data:
                 break
             answer += data
@@ -99,7 +100,7 @@ def test_a_client_that_never_finishes_its_head_is_dropped() -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", cloud.port)
             writer.write(b"GET /")
             try:
-                return await asyncio.wait_for(reader.read(), PATIENCE)
+                return await asyncio.wait_for(reader.read(), HANG)
             except ConnectionResetError:
                 return b""
             finally:
@@ -116,10 +117,10 @@ def test_a_client_that_does_not_answer_a_close_is_dropped() -> None:
         async with running(limits=Limits(idle_seconds=0.05, close_seconds=0.05)) as cloud:
             reader, writer = await asyncio.open_connection("127.0.0.1", cloud.port)
             writer.write(UPGRADE)
-            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
-            frame = await asyncio.wait_for(reader.readexactly(len(close)), PATIENCE)
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG)
+            frame = await asyncio.wait_for(reader.readexactly(len(close)), HANG)
             try:
-                return frame, await asyncio.wait_for(reader.read(), PATIENCE)
+                return frame, await asyncio.wait_for(reader.read(), HANG)
             except ConnectionResetError:
                 return frame, b""
             finally:
@@ -135,12 +136,12 @@ def test_a_refused_clients_unread_data_does_not_destroy_the_close_frame() -> Non
         async with running() as cloud:
             reader, writer = await asyncio.open_connection("127.0.0.1", cloud.port)
             writer.write(UPGRADE)
-            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG)
             binary = b"\x82\x82\x00\x00\x00\x00no"
             text = b"\x81\xfe\x40\x00" + bytes(4 + 0x4000)
             writer.write(binary + text * 500)
-            await asyncio.wait_for(writer.drain(), PATIENCE)
-            answer = await asyncio.wait_for(reader.read(), PATIENCE)
+            await asyncio.wait_for(writer.drain(), HANG)
+            answer = await asyncio.wait_for(reader.read(), HANG)
             writer.close()
             return answer
 

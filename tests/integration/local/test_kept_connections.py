@@ -11,38 +11,43 @@ from collections.abc import Iterable
 
 from emissary_local.faults import FaultEngine, Faults
 from emissary_local.faults.idle_connections import KeptConnections, ports_of
-from tests.integration.local.gateway_harness import PATIENCE, Running, running
+from tests.helpers.patience import HANG
+from tests.integration.local.gateway_harness import Running, running
 
 
 def kept_link(host: str) -> http.client.HTTPConnection:
     """A kept HTTP connection that has been used once."""
-    link = http.client.HTTPConnection(host, timeout=PATIENCE)
+    link = http.client.HTTPConnection(host, timeout=HANG)
     link.request("GET", "/")
     link.getresponse().read()
     assert link.sock is not None
     return link
 
 
-def fate(link: http.client.HTTPConnection) -> str:
+def fate(host: str, link: http.client.HTTPConnection, server_end: asyncio.Transport) -> str:
     """What has become of it: ``closed``, ``silent`` or ``alive``."""
-    if select.select([link.sock], [], [], 0.2)[0]:
+    if server_end.is_closing():
         assert link.sock.recv(1) == b""
         return "closed"
-    link.sock.settimeout(0.2)
-    try:
-        link.request("GET", "/")
+    link.request("GET", "/")
+    if server_end.is_reading():
         link.getresponse().read()
-    except TimeoutError:
-        return "silent"
-    return "alive"
+        return "alive"
+    kept_link(host).close()  # somebody else is answered meanwhile
+    assert not select.select([link.sock], [], [], 0)[0]
+    return "silent"
 
 
 def fates(faults: Faults, links: int, environment: int | None = None) -> tuple[list[str], FaultEngine]:
     async def scenario(cloud: Running) -> list[str]:
         opened = [await asyncio.to_thread(kept_link, cloud.host) for _ in range(links)]
+        ends = {each.get_extra_info("peername"): each for each in cloud.gateway.transports()}
         KeptConnections(cloud.faults, [cloud.gateway.transports]).frozen("F", environment or os.getpid())
         try:
-            return [await asyncio.to_thread(fate, link) for link in opened]
+            return [
+                await asyncio.to_thread(fate, cloud.host, link, ends[link.sock.getsockname()])
+                for link in opened
+            ]
         finally:
             for link in opened:
                 link.close()

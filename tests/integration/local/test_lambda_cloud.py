@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import websocket
 
 from emissary_local import LocalCloud, LocalCloudError, TemplateError
 from emissary_local.cloud import run_foreground
+from tests.helpers.patience import HANG, wait_until
 
 TEMPLATE = Path(__file__).parent / "stack" / "template.yaml"
 TARGETS = [("127.0.0.1", 5432)]
@@ -33,7 +33,7 @@ def cloud() -> Iterator[LocalCloud]:
 
 @pytest.fixture
 def client(cloud: LocalCloud) -> Iterator[websocket.WebSocket]:
-    socket = websocket.create_connection(cloud.url, timeout=10)
+    socket = websocket.create_connection(cloud.url, timeout=HANG)
     yield socket
     socket.close()
 
@@ -53,10 +53,7 @@ def _gone(pid: int) -> bool:
 
 
 def _wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    while not all(_gone(pid) for pid in pids):
-        assert time.monotonic() < deadline, "processes are left over"
-        time.sleep(0.01)
+    wait_until(lambda: all(_gone(pid) for pid in pids), "the end of every process")
 
 
 def _descendants(pid: int) -> list[int]:
@@ -126,10 +123,9 @@ def test_template_parameters_reach_the_functions(cloud: LocalCloud, client: webs
 def test_meter_and_logs_tell_what_happened(cloud: LocalCloud, client: websocket.WebSocket) -> None:
     before = cloud.meter
     ask(client, "count")
-    deadline = time.monotonic() + 5
-    while (used := cloud.meter - before).invocations["Default"] < 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)  # the answer overtakes the end of the invocation that posted it
+    # The answer overtakes the end of the invocation that posted it.
+    wait_until(lambda: (cloud.meter - before).invocations.get("Default"), "the invocation's end")
+    used = cloud.meter - before
     assert (used.messages_in, used.messages_out, used.write_units) == (1, 1, 1.0)
     assert used.cost() > 0
     assert "INIT_REPORT" in cloud.logs("Default")
@@ -139,7 +135,7 @@ def test_meter_and_logs_tell_what_happened(cloud: LocalCloud, client: websocket.
 def test_tls_is_trusted_through_the_clouds_own_authority() -> None:
     with LocalCloud(TEMPLATE, tls=True, parameters={"Greeting": "moin"}) as cloud:
         assert cloud.url.startswith("wss://")
-        client = websocket.create_connection(cloud.url, timeout=10, sslopt={"context": cloud.ssl_context})
+        client = websocket.create_connection(cloud.url, timeout=HANG, sslopt={"context": cloud.ssl_context})
         try:
             assert ask(client, "variable GREETING") == "moin"
         finally:
@@ -150,7 +146,7 @@ def test_close_leaves_no_process_and_no_file() -> None:
     cloud = LocalCloud(TEMPLATE)
     cloud.start()
     directory = Path(os.readlink(f"/proc/{cloud.pid}/fd/2")).parent
-    client = websocket.create_connection(cloud.url, timeout=10)
+    client = websocket.create_connection(cloud.url, timeout=HANG)
     try:
         ask(client, "count")
         pids = [cloud.pid, *_descendants(cloud.pid)]
@@ -247,7 +243,7 @@ def test_operator_sees_the_tables_and_functions_get_more_variables(monkeypatch: 
             assert client.list_tables()["TableNames"] == list(cloud.tables.values())
         finally:
             client.close()
-        socket = websocket.create_connection(cloud.url, timeout=10)
+        socket = websocket.create_connection(cloud.url, timeout=HANG)
         try:
             assert ask(socket, "variable MORE") == "given by hand"
         finally:

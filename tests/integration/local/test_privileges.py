@@ -20,9 +20,10 @@ from emissary_lib.operate.keys import KeySecret
 from emissary_lib.protocol.auth.keys import Key
 from emissary_local.aws.iam.privileges import Privileges
 from emissary_local.template.template import read_template
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, SOON, TEMPLATE, audit_record, eventually
+from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually
+from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, echo
-from tests.integration.local.privileges_run import TELLS_PEERS, exchange, run
+from tests.integration.local.privileges_run import TELLS_PEERS, Patience, exchange, run
 
 pytestmark = LINUX_ONLY
 
@@ -48,7 +49,7 @@ RECORDS: Final = ("DisconnectFunction", "ReadAndAdvanceSessions")
 #: What a function remembers from before a statement was withdrawn: it has to begin anew.
 REMEMBERED: Final = "ReadKeys"
 
-#: A dial that cannot succeed takes no longer than this, and nobody waits longer for a record, in seconds.
+#: Once a call was refused, nobody waits longer than this for a dial, an answer or a record, in seconds.
 IN_VAIN: Final = 2.0
 
 
@@ -90,7 +91,7 @@ def without(cloud: LocalCloud, function: str, name: str) -> Iterator[None]:
 def test_a_run_needs_every_permission_and_nothing_that_is_not_granted(
     cloud: LocalCloud, target: tuple[str, int]
 ) -> None:
-    session = run(cloud, target, DIAL, SOON)
+    session = run(cloud, target)
     assert audit_record(cloud, session)["code"] == "OK"
 
     def unused() -> dict[tuple[str, str], list[str]]:
@@ -106,10 +107,10 @@ def test_without_any_one_statement_a_run_fails_and_names_it(
 ) -> None:
     seen = len(cloud.logs(function))
     unfelt = (function, name) in UNFELT
-    timeout = DIAL if unfelt or (function, name) == RECORDS else IN_VAIN
+    in_vain = HANG if unfelt or (function, name) == RECORDS else IN_VAIN
     with without(cloud, function, name):
         with pytest.raises(PermissionError) as caught:
-            run(cloud, target, timeout, SOON if unfelt else IN_VAIN)
+            run(cloud, target, in_vain, HANG if unfelt else IN_VAIN)
         # The function was told so, in the form its SDK knows, and logged it.
         told = ("AccessDenied", "ForbiddenException", "KeysUnavailable")
         eventually(
@@ -167,9 +168,9 @@ def through(cloud: LocalCloud, key: Key, target: tuple[str, int]) -> bool:
     cloud.retire()
     with Dialer(cloud.url, key) as dialer:
         try:
-            with dialer.dial(target, DIAL) as sock:
-                sock.settimeout(SOON)
-                exchange(sock, b"hello")
+            with dialer.dial(target, HANG) as sock:
+                sock.settimeout(HANG)
+                exchange(sock, b"hello", Patience(cloud, HANG))
         except AuthenticationError:
             return False
     return True
@@ -218,7 +219,7 @@ def stack() -> Iterator[LocalCloud]:
 @pytest.fixture
 def ask(stack: LocalCloud) -> Iterator[Callable[[str], Any]]:
     """Has a function of the small stack do something; what it answers."""
-    client = websocket.create_connection(stack.url, timeout=SOON)
+    client = websocket.create_connection(stack.url, timeout=HANG)
 
     def question(text: str) -> Any:
         client.send(text)

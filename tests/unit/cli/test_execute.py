@@ -13,7 +13,7 @@ import pytest
 
 from emissary_lib.cli.execute import filled, run_command
 from emissary_lib.exceptions import CommandError
-from tests.helpers.ws_server import PATIENCE
+from tests.helpers.patience import HANG
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 ADDRESS = ("127.0.0.1", 5433)
@@ -109,7 +109,7 @@ def test_signals_are_passed_on_and_the_program_decides(number: signal.Signals) -
             assert running.stdout.readline() == f"{number.name}\n"
         running.stdin.write("enough\n")
         running.stdin.close()
-        assert running.wait(PATIENCE) == 2
+        assert running.wait(HANG) == 2
 
 
 def test_ctrl_c_at_a_terminal_reaches_the_program_once() -> None:
@@ -139,7 +139,7 @@ def test_ctrl_c_at_a_terminal_reaches_the_program_once() -> None:
             running.send_signal(signal.SIGTERM)  # once this has come through, we have handled the SIGINT too
             assert running.stdout.readline() == "SIGTERM\n"
             os.write(ours, b"enough\n")
-            assert running.wait(PATIENCE) == 2
+            assert running.wait(HANG) == 2
             assert running.stderr.read() == "passed on 15\n"
     finally:
         os.close(ours)
@@ -152,4 +152,4 @@ def test_standard_input_that_ends_ends_the_program_and_us_and_costs_no_time() ->
     with subprocess.Popen(python(RUN, *python(reads)), cwd=ROOT, stdin=subprocess.PIPE) as running:
         assert running.stdin is not None
         running.stdin.close()
-        assert running.wait(PATIENCE) == 7
+        assert running.wait(HANG) == 7

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -24,7 +23,7 @@ from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.targets.allow_list import Target
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, echo
-from tests.helpers.ws_server import PATIENCE
+from tests.helpers.patience import HANG
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 PARSED = Target.parse(TARGET)
@@ -56,36 +55,34 @@ def test_one_line_of_json_tells_that_it_is_ready_and_a_signal_ends_it_well(numbe
             ready = json.loads(running.stdout.readline())
             assert set(ready) == {"host", "port", "target", "pid"}
             assert (ready["host"], ready["target"], ready["pid"]) == ("127.0.0.1", TARGET, running.pid)
-            with socket.create_connection((ready["host"], ready["port"]), PATIENCE) as sock:
+            with socket.create_connection((ready["host"], ready["port"]), HANG) as sock:
                 sock.sendall(b"hello")
                 assert sock.recv(100) == b"hello"
             running.send_signal(number)
-            assert running.wait(PATIENCE) == Exit.OK
+            assert running.wait(HANG) == Exit.OK
             assert (running.stdout.read(), running.stderr.read()) == ("", "")
 
 
-def test_a_busy_port_fails_within_a_second_and_says_what_to_do() -> None:
+def test_a_busy_port_fails_and_says_what_to_do() -> None:
     with socket.create_server(ANY) as taken:
-        began = time.monotonic()
         dialer = Dialer("ws://127.0.0.1:1/s", KEY)
         with pytest.raises(ListenError, match="in use; choose another address, or port 0"):
-            with listening(dialer, PARSED, taken.getsockname(), PATIENCE, check=False):
+            with listening(dialer, PARSED, taken.getsockname(), HANG, check=False):
                 pass
-        assert time.monotonic() - began < 1
 
 
 def test_a_check_fails_before_anything_listens_with_the_cause() -> None:
     with Bridge(Behaviour(dial_code=Code.TARGET_REFUSED)) as bridge, Dialer(bridge.url, KEY) as dialer:
         with pytest.raises(TargetRefusedError):
-            with listening(dialer, PARSED, ANY, PATIENCE, check=True):
+            with listening(dialer, PARSED, ANY, HANG, check=True):
                 pytest.fail("it listens all the same")
 
 
 def test_without_a_check_nothing_is_dialled_before_somebody_connects() -> None:
     with Bridge() as bridge, Dialer(bridge.url, KEY) as dialer:
-        with listening(dialer, PARSED, ANY, PATIENCE, check=False) as address:
+        with listening(dialer, PARSED, ANY, HANG, check=False) as address:
             assert bridge.server.requests == []
-            with socket.create_connection(address, PATIENCE):
+            with socket.create_connection(address, HANG):
                 bridge.relay()
         assert len(bridge.server.requests) == 1
 
@@ -109,7 +106,7 @@ def test_a_failed_dial_is_reported_on_standard_error_and_the_program_s_status_co
     command = [sys.executable, "-c", code, "{host}", "{port}"]
     with Bridge(Behaviour(dial_code=Code.NAME_NOT_FOUND)) as bridge:
         with emissary(bridge.url, "exec", TARGET, "--", *command) as running:
-            _out, err = running.communicate(timeout=PATIENCE)
+            _out, err = running.communicate(timeout=HANG)
     assert running.returncode == 7
     assert err.startswith("emissary: a forwarded connection failed: cannot reach db.internal:5432: ")
     assert "does not resolve" in err and "Traceback" not in err
@@ -118,7 +115,7 @@ def test_a_failed_dial_is_reported_on_standard_error_and_the_program_s_status_co
 def test_a_program_that_is_not_there_has_the_shells_status_and_nothing_is_dialled() -> None:
     with Bridge() as bridge:
         with emissary(bridge.url, "exec", TARGET, "--", "no-such-program-anywhere") as running:
-            _out, err = running.communicate(timeout=PATIENCE)
+            _out, err = running.communicate(timeout=HANG)
         assert (running.returncode, bridge.server.requests) == (Exit.NOT_STARTED, [])
     cause = "No such file or directory; check its name and PATH"
     assert err == f"emissary: cannot start no-such-program-anywhere: {cause}\n"

@@ -17,15 +17,17 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from tests.helpers.bridge import KEY, LIFE, TARGET, Behaviour, Bridge, echo
-from tests.helpers.ws_server import PATIENCE, noise
+from tests.helpers.patience import HANG, wait_until
+from tests.helpers.ws_server import noise
 
 
 @pytest.mark.parametrize("target", [TARGET, ("db.internal", 5432)])
 def test_a_target_is_text_or_a_pair(target: str | tuple[str, int]) -> None:
-    with Bridge() as bridge, Dialer(bridge.url, KEY).dial(target, PATIENCE) as sock:
+    began = time.time()
+    with Bridge() as bridge, Dialer(bridge.url, KEY).dial(target, HANG) as sock:
         assert sock.session is not None
         assert str(sock.session.target) == TARGET
-        assert abs(sock.session.expires_at - time.time() - LIFE) < 30
+        assert began + LIFE - 1 <= sock.session.expires_at <= time.time() + LIFE + 1
         assert sock.session.counters.messages_sent >= 1
 
 
@@ -42,12 +44,12 @@ def test_a_bad_target_is_refused_before_anything_is_sent(target: str | tuple[str
 def test_a_closed_dialer_refuses_to_dial_and_its_sockets_live_on() -> None:
     with Bridge(Behaviour(script=echo)) as bridge:
         with Dialer(bridge.url, KEY) as dialer:
-            sock = dialer.dial(TARGET, PATIENCE)
+            sock = dialer.dial(TARGET, HANG)
         dialer.close()
         with pytest.raises(ClosedError, match="make a new one"):
             dialer.dial(TARGET)
         with sock:
-            sock.settimeout(PATIENCE)
+            sock.settimeout(HANG)
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"
         assert len(bridge.server.requests) == 1
@@ -57,28 +59,24 @@ def test_closing_a_dialer_waits_until_what_was_written_has_arrived() -> None:
     data = noise(1_000_000)
     with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
         with Dialer(bridge.url, KEY) as dialer:
-            with dialer.dial(TARGET, PATIENCE) as sock:
+            with dialer.dial(TARGET, HANG) as sock:
                 sock.sendall(data)
         relay = bridge.relay()
         assert relay.arrived == data
         assert relay.read_to_end() == data
 
 
-def test_closing_a_dialer_waits_two_seconds_at_most_for_a_target_that_does_not_end() -> None:
+def test_closing_a_dialer_waits_a_while_but_not_for_ever_for_a_target_that_does_not_end() -> None:
     with Bridge() as bridge, Dialer(bridge.url, KEY) as dialer:
-        dialer.dial(TARGET, PATIENCE).close()
+        dialer.dial(TARGET, HANG).close()
         began = time.monotonic()
         dialer.close()
-        assert 1.5 < time.monotonic() - began < 5
+        assert time.monotonic() - began > 1.5
 
 
-def test_the_dials_timeout_ends_with_the_dial() -> None:
-    with Bridge(Behaviour(script=echo)) as bridge:
-        with Dialer(bridge.url, KEY).dial(TARGET, 1.0) as sock:
-            assert sock.gettimeout() is None
-            threading.Event().wait(1.1)
-            sock.sendall(b"x")
-            assert sock.recv(1) == b"x"
+def test_the_dials_timeout_is_not_the_sockets() -> None:
+    with Bridge() as bridge, Dialer(bridge.url, KEY).dial(TARGET, HANG) as sock:
+        assert sock.gettimeout() is None
 
 
 def test_create_connection_leaves_its_timeout_on_the_socket() -> None:
@@ -90,7 +88,7 @@ def test_create_connection_leaves_its_timeout_on_the_socket() -> None:
 def test_settings_come_from_the_environment() -> None:
     with Bridge() as bridge:
         environ = {"EMISSARY_URL": bridge.url, "EMISSARY_AUTH_KEYS": format_keys([KEY])}
-        Dialer.from_env(environ, env_file="absent.env").dial(TARGET, PATIENCE).close()
+        Dialer.from_env(environ, env_file="absent.env").dial(TARGET, HANG).close()
         times = {"EMISSARY_PING_SECONDS": "30", "EMISSARY_PONG_SECONDS": "10"}
         with Dialer.from_env({**environ, **times}, env_file="absent.env") as dialer:
             assert (dialer._keepalive.interval, dialer._keepalive.deadline) == (30.0, 10.0)
@@ -103,8 +101,8 @@ def test_many_dials_at_once_each_get_their_own_tunnel() -> None:
 
         def one(number: int) -> None:
             data = str(number).encode() * 5000
-            with dialer.dial(TARGET, PATIENCE) as sock:
-                sock.settimeout(PATIENCE)
+            with dialer.dial(TARGET, HANG) as sock:
+                sock.settimeout(HANG)
                 sock.sendall(data)
                 got = b""
                 while len(got) < len(data):
@@ -116,7 +114,7 @@ def test_many_dials_at_once_each_get_their_own_tunnel() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(PATIENCE)
+            thread.join(HANG)
         assert wrong == [] and len(bridge.server.requests) == 20
 
 
@@ -127,21 +125,21 @@ def test_tunnels_that_share_one_place_all_get_through() -> None:
         done: list[bool] = []
 
         def one() -> None:
-            with dialer.dial(TARGET, PATIENCE) as sock:
-                sock.settimeout(PATIENCE)
+            with dialer.dial(TARGET, HANG) as sock:
+                sock.settimeout(HANG)
                 sender = threading.Thread(target=sock.sendall, args=(data,))
                 sender.start()
                 got = bytearray()
                 while len(got) < len(data):
                     got += sock.recv(65_536)
-                sender.join(PATIENCE)
+                sender.join(HANG)
                 done.append(got == data)
 
         threads = [threading.Thread(target=one) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(HANG)
         assert done == [True] * 3
 
 
@@ -151,22 +149,22 @@ def test_places_come_back_after_resets_failed_dials_and_timeouts() -> None:
         for code in (Code.TARGET_REFUSED, Code.NAME_NOT_FOUND):
             bridge.behaviour.dial_code = code
             with pytest.raises(DialError):
-                dialer.dial(TARGET, PATIENCE)
+                dialer.dial(TARGET, HANG)
         bridge.behaviour.dial_code = Code.OK
         bridge.behaviour.silent = True
         with pytest.raises(DialTimeoutError):
             dialer.dial(TARGET, 0.2)
         bridge.behaviour.silent = False
         for index in range(2, 4):
-            with dialer.dial(TARGET, PATIENCE) as sock:
+            with dialer.dial(TARGET, HANG) as sock:
                 bridge.relay(index).reads = False
                 bridge.relay(index).reset()
                 with pytest.raises(TunnelResetError):
                     while True:
                         sock.sendall(b"x" * 1000)
         bridge.behaviour.script = echo
-        with dialer.dial(TARGET, PATIENCE) as sock:
-            sock.settimeout(PATIENCE)
+        with dialer.dial(TARGET, HANG) as sock:
+            sock.settimeout(HANG)
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"
         assert wait_for_free(dialer) == 2
@@ -174,10 +172,7 @@ def test_places_come_back_after_resets_failed_dials_and_timeouts() -> None:
 
 def wait_for_free(dialer: Dialer) -> int:
     """Places that are free once every tunnel of the dialer is gone."""
-    deadline = time.monotonic() + PATIENCE
-    while any(thread.name == "emissary-driver" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.005)
+    wait_until(lambda: all(each.name != "emissary-driver" for each in threading.enumerate()), "their ends")
     return dialer._budget.free
 
 
@@ -191,24 +186,22 @@ def test_a_dial_without_descriptors_fails_at_once_and_opens_nothing() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
         try:
             with pytest.raises(OSError, match="Too many open files"):
-                dialer.dial(TARGET, PATIENCE)
+                dialer.dial(TARGET, HANG)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert bridge.server.requests == []
 
 
-def test_silence_is_asked_about_and_then_ends_the_tunnel() -> None:
+def test_silence_is_asked_about_and_an_answer_keeps_the_tunnel() -> None:
     with Bridge() as bridge:
-        dialer = Dialer(bridge.url, KEY, keepalive=KeepaliveTimes(interval=0.1, deadline=0.2))
-        with dialer.dial(TARGET, PATIENCE) as sock:
-            bridge.relay()
-            wait = threading.Event()
-            for _ in range(400):
-                if any(decode(text).type is FrameType.PING for text in list(bridge.messages)):
-                    break
-                wait.wait(0.01)
-            assert any(decode(text).type is FrameType.PING for text in list(bridge.messages))
-            assert sock.session is not None and sock.session.error is None  # it was answered
+        dialer = Dialer(bridge.url, KEY, keepalive=KeepaliveTimes(interval=0.1, deadline=HANG))
+
+        def pings() -> int:
+            return sum(decode(text).type is FrameType.PING for text in list(bridge.messages))
+
+        with dialer.dial(TARGET, HANG) as sock:
+            wait_until(lambda: pings() > 1, "a PING, and another after its answer")
+            assert sock.session is not None and sock.session.error is None
 
 
 @pytest.mark.parametrize(

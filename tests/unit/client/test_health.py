@@ -24,7 +24,8 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.health import Healthy, Usage
 from emissary_lib.protocol.wire.payloads import Ended, Reset
-from tests.helpers.ws_server import PATIENCE, Peer, WsServer, error_from_status
+from tests.helpers.patience import HANG
+from tests.helpers.ws_server import Peer, WsServer, error_from_status
 
 KEY = Key(7, bytes(range(32)))
 EXPECTED = Health("0.2.0", 2, (7, 8), Usage(3, 20), Usage(1, 5))
@@ -66,18 +67,18 @@ def ignored(_peer: Peer, _message: str) -> list[str]:
 
 def test_the_answer_is_what_the_bridge_says_of_itself() -> None:
     with bridge(answered) as dialer:
-        assert dialer.health(PATIENCE) == EXPECTED
+        assert dialer.health(HANG) == EXPECTED
 
 
 def test_a_question_that_is_lost_is_asked_again() -> None:
     with bridge(ignored, answered) as dialer:
-        assert dialer.health(PATIENCE) == EXPECTED
+        assert dialer.health(HANG) == EXPECTED
 
 
 def test_the_gateway_s_own_error_is_no_answer() -> None:
     error = '{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}'
     with bridge(lambda peer, message: [error], answered) as dialer:
-        assert dialer.health(PATIENCE) == EXPECTED
+        assert dialer.health(HANG) == EXPECTED
 
 
 def test_the_answer_to_another_question_is_not_taken_for_ours() -> None:
@@ -85,14 +86,14 @@ def test_the_answer_to_another_question_is_not_taken_for_ours() -> None:
         return [healthy(peer, message, question=b"another!"), healthy(peer, message)]
 
     with bridge(stale_first) as dialer:
-        assert dialer.health(PATIENCE) == EXPECTED
+        assert dialer.health(HANG) == EXPECTED
 
 
 def test_a_server_that_does_not_know_the_key_is_not_believed() -> None:
     impostor = Key(7, bytes(32))
     with bridge(lambda peer, message: [healthy(peer, message, key=impostor)]) as dialer:
         with pytest.raises(ServerProofError):
-            dialer.health(PATIENCE)
+            dialer.health(HANG)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_another_answer_is_an_error_that_says_which(
 ) -> None:
     text = encode(Frame(kind, generation=1, payload=payload))
     with bridge(lambda peer, message: [text]) as dialer, pytest.raises(error, match=said):
-        dialer.health(PATIENCE)
+        dialer.health(HANG)
 
 
 def test_a_bridge_that_says_nothing_runs_into_the_timeout() -> None:
@@ -134,13 +135,13 @@ def test_a_bridge_that_says_nothing_runs_into_the_timeout() -> None:
 
 def test_a_hang_up_is_a_closed_link() -> None:
     with WsServer(lambda peer: None) as server, pytest.raises(LinkClosedError):
-        Dialer(server.url, KEY).health(PATIENCE)
+        Dialer(server.url, KEY).health(HANG)
 
 
 def test_a_wrong_key_is_told_as_when_dialling() -> None:
     with WsServer(answer=lambda request: error_from_status(403)) as server:
         with pytest.raises(AuthenticationError, match="key id 7 is unknown there"):
-            Dialer(server.url, KEY).health(PATIENCE)
+            Dialer(server.url, KEY).health(HANG)
 
 
 def test_a_throttled_gateway_is_asked_again() -> None:
@@ -153,7 +154,7 @@ def test_a_throttled_gateway_is_asked_again() -> None:
         peer.read_message()
 
     with WsServer(serve, answer=lambda request: busy.pop() if busy else None) as server:
-        assert Dialer(server.url, KEY).health(PATIENCE) == EXPECTED
+        assert Dialer(server.url, KEY).health(HANG) == EXPECTED
         assert len(server.requests) == 3
 
 

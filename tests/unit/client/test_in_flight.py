@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from emissary_lib.client.in_flight import InFlightLimiter, InFlightSlots
+from tests.helpers.patience import HANG
 
 
 def member(budget: InFlightLimiter, woken: list[InFlightSlots] | None = None) -> InFlightSlots:
@@ -127,7 +128,7 @@ def test_many_threads_never_exceed_it_and_the_count_comes_back() -> None:
         places.wake = woken.set
         while done[index] < 300:
             if not places.acquire():
-                assert woken.wait(10), "a wake-up was lost"
+                assert woken.wait(HANG), "a wake-up was lost"
                 woken.clear()
                 continue
             with lock:
@@ -143,7 +144,7 @@ def test_many_threads_never_exceed_it_and_the_count_comes_back() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(HANG)
     assert done == [300] * 8
     assert most <= 5 and budget.free == 5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_lib.doctor.bridge import Bridge
+from emissary_lib.doctor.bridge import PAUSES, Bridge
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.report import Finding, Status
 from emissary_lib.exceptions import (
@@ -30,7 +30,9 @@ class Bench:
         self.ways = list(ways) or [FakeWay(self.clock)]
         self.pauses: list[float] = []
         left = list(self.ways)
-        self.bridge = Bridge(given or settings(), lambda: left.pop(0), self.clock, self.pauses.append)
+        self.bridge = Bridge(
+            given or settings(), lambda: left.pop(0), self.clock, self.pauses.append, lambda: 0.25
+        )
 
 
 def refused(status: int, date: str | None = None) -> GatewayRefusedError:
@@ -87,7 +89,7 @@ def test_a_door_that_stumbles_and_opens_is_a_warning(status: int) -> None:
     found, bench = knocked(refused(status), AnswerLostError("cut"), None)
     assert found.status is Status.WARNING
     assert f"HTTP status {status} and a lost answer" in found.fact
-    assert len(bench.pauses) == 2
+    assert bench.pauses == [0.75 * each for each in PAUSES]
     assert bench.bridge.open_way is bench.ways[2]
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from emissary_lib.doctor import network
 from emissary_local.net.certificates import Certificates, create_certificates
-from tests.helpers.servers import PATIENCE, Server, sink, source, unused_port
+from tests.helpers.patience import HANG
+from tests.helpers.servers import Server, sink, source, unused_port
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +30,14 @@ def answering(answer: bytes, asked: list[bytes]) -> Server:
 
 
 def test_an_address_resolves_to_itself_once() -> None:
-    assert network.resolve("127.0.0.1", PATIENCE) == ("127.0.0.1",)
-    assert "127.0.0.1" in network.resolve("localhost", PATIENCE)
+    assert network.resolve("127.0.0.1", HANG) == ("127.0.0.1",)
+    assert "127.0.0.1" in network.resolve("localhost", HANG)
 
 
 @pytest.mark.parametrize("name", ["no-such-name.invalid", "a..b", "x" * 64 + ".example"])
 def test_a_name_that_does_not_resolve_is_an_os_error(name: str) -> None:
     with pytest.raises(OSError):
-        network.resolve(name, PATIENCE)
+        network.resolve(name, HANG)
 
 
 def test_a_name_server_that_does_not_answer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +45,7 @@ def test_a_name_server_that_does_not_answer_is_left_behind(monkeypatch: pytest.M
     answer = threading.Event()
 
     def getaddrinfo(*args: object, **options: object) -> list[object]:
-        answer.wait(PATIENCE)
+        answer.wait(HANG)
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
@@ -59,8 +60,8 @@ def test_a_get_tells_status_and_date() -> None:
     asked: list[bytes] = []
     answer = b"HTTP/1.1 426 Upgrade Required\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nX: y\r\n\r\nbody"
     with answering(answer, asked) as (host, port):
-        connection = network.connect(host, port, PATIENCE)
-        told = connection.ask("gateway.example", "/emissary", PATIENCE)
+        connection = network.connect(host, port, HANG)
+        told = connection.ask("gateway.example", "/emissary", HANG)
         connection.close()
         connection.close()
     assert (told.status, told.date) == (426, "Sun, 06 Nov 1994 08:49:37 GMT")
@@ -71,23 +72,23 @@ def test_a_get_tells_status_and_date() -> None:
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\r\n\r\n"])
 def test_an_answer_that_is_no_http_is_a_value_error(answer: bytes) -> None:
     with answering(answer, []) as (host, port):
-        connection = network.connect(host, port, PATIENCE)
+        connection = network.connect(host, port, HANG)
         with pytest.raises(ValueError, match="does not speak HTTP"):
-            connection.ask("gateway.example", "/", PATIENCE)
+            connection.ask("gateway.example", "/", HANG)
         connection.close()
 
 
 def test_a_hang_up_is_an_os_error() -> None:
     with Server(source(b"")) as (host, port):
-        connection = network.connect(host, port, PATIENCE)
+        connection = network.connect(host, port, HANG)
         with pytest.raises(ConnectionResetError):
-            connection.ask("gateway.example", "/", PATIENCE)
+            connection.ask("gateway.example", "/", HANG)
         connection.close()
 
 
 def test_silence_ends_with_the_timeout() -> None:
     with Server(sink) as (host, port):
-        connection = network.connect(host, port, PATIENCE)
+        connection = network.connect(host, port, HANG)
         with pytest.raises(TimeoutError):
             connection.ask("gateway.example", "/", 0.05)
         connection.close()
@@ -95,7 +96,7 @@ def test_silence_ends_with_the_timeout() -> None:
 
 def test_a_port_that_nobody_listens_on_is_an_os_error() -> None:
     with unused_port() as (host, port), pytest.raises(ConnectionRefusedError):
-        network.connect(host, port, PATIENCE)
+        network.connect(host, port, HANG)
 
 
 def serving_tls(certificates: Certificates) -> Server:
@@ -110,8 +111,8 @@ def serving_tls(certificates: Certificates) -> Server:
 
 def test_a_handshake_tells_version_authority_and_end(certificates: Certificates) -> None:
     with serving_tls(certificates) as (host, port):
-        connection = network.connect(host, port, PATIENCE)
-        told = connection.secure("localhost", certificates.client_context(), PATIENCE)
+        connection = network.connect(host, port, HANG)
+        told = connection.secure("localhost", certificates.client_context(), HANG)
         connection.close()
     assert told.version == "TLSv1.3"
     assert told.issuer == "Emissary local cloud (test authority)"
@@ -124,18 +125,18 @@ def test_a_bad_certificate_has_openssl_s_number(
     certificates: Certificates, name: str, trusts: bool, number: int
 ) -> None:
     with serving_tls(certificates) as (host, port):
-        connection = network.connect(host, port, PATIENCE)
+        connection = network.connect(host, port, HANG)
         context = certificates.client_context() if trusts else None
         with pytest.raises(ssl.SSLCertVerificationError) as caught:
-            connection.secure(name, context, PATIENCE)
+            connection.secure(name, context, HANG)
         connection.close()
     assert caught.value.verify_code == number
 
 
 def test_a_server_without_tls_is_no_certificate_s_fault(tmp_path: pathlib.Path) -> None:
     with Server(source(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as (host, port):
-        connection = network.connect(host, port, PATIENCE)
+        connection = network.connect(host, port, HANG)
         with pytest.raises(ssl.SSLError) as caught:
-            connection.secure("localhost", None, PATIENCE)
+            connection.secure("localhost", None, HANG)
         connection.close()
     assert not isinstance(caught.value, ssl.SSLCertVerificationError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
@@ -17,3 +18,10 @@ def test_a_wait_doubles_up_to_the_longest_and_is_drawn_around_that(drawn: float,
 
 def test_two_that_were_cut_off_together_do_not_come_back_together() -> None:
     assert len({next(back_off()) for _ in range(10)}) == 10
+
+
+def test_a_draw_leaves_the_programs_own_random_numbers_alone() -> None:
+    """Symptom: hypothesis complained of a tunnel that came back while a strategy was drawing."""
+    before = random.getstate()
+    next(back_off())
+    assert random.getstate() == before

@@ -6,6 +6,7 @@ import threading
 
 from emissary_lib.transport.deadline import AbortableDeadline, Deadline
 from tests.helpers.clock import Clock
+from tests.helpers.patience import HANG, wait_until
 
 
 def test_what_remains_shrinks_to_zero_and_no_further() -> None:
@@ -51,10 +52,9 @@ def test_an_abort_wakes_whoever_waits_and_the_time_is_up_for_good() -> None:
     deadline, event = AbortableDeadline(None), threading.Event()
     waiting = threading.Thread(target=deadline.wait, args=(event,))
     waiting.start()
-    while not deadline._awaited:
-        threading.Event().wait(0.001)
+    wait_until(lambda: deadline._awaited, "the thread waits")
     deadline.abort()
-    waiting.join(5)
+    waiting.join(HANG)
     assert not waiting.is_alive()
     assert (deadline.passed(), deadline.remaining()) == (True, 0.0)
     deadline.wait(threading.Event())  # at once

@@ -9,8 +9,7 @@ import pytest
 from emissary_lib.exceptions import LinkClosedError, TransportError
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.memory import Faults, MemoryTransport, linked_pair
-
-PATIENCE = 10.0
+from tests.helpers.patience import HANG
 
 
 def drain(transport: MemoryTransport) -> list[str]:
@@ -18,7 +17,7 @@ def drain(transport: MemoryTransport) -> list[str]:
     found = []
     with pytest.raises(LinkClosedError):
         while True:
-            found.append(transport.recv(PATIENCE))
+            found.append(transport.recv(HANG))
     return found
 
 
@@ -70,7 +69,7 @@ def test_a_seed_repeats_a_run_and_another_does_not() -> None:
 def test_a_message_held_back_arrives_though_nothing_follows() -> None:
     here, there = linked_pair(0, Faults(delay=1.0))
     here.send("alone")
-    assert there.recv(PATIENCE) == "alone"
+    assert there.recv(HANG) == "alone"
 
 
 def test_no_message_in_time_is_a_timeout_and_loses_nothing() -> None:
@@ -88,7 +87,7 @@ def test_both_ends_meet_the_end_and_its_code(end: str, code: int) -> None:
     getattr(here, end)()
     for transport in (here, there):
         with pytest.raises(LinkClosedError) as caught:
-            transport.recv(PATIENCE)
+            transport.recv(HANG)
         assert caught.value.close_code == code
         with pytest.raises(TransportError):
             transport.send("too late")
@@ -113,7 +112,7 @@ def test_an_end_wakes_a_thread_that_waits() -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     here.abort()
-    thread.join(PATIENCE)
+    thread.join(HANG)
     assert ended.is_set()
 
 

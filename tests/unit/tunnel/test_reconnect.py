@@ -28,8 +28,7 @@ from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.memory import MemoryTransport, linked_pair
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import tcp_pair
-from tests.helpers.tunnels import wait_until
-from tests.helpers.ws_server import PATIENCE
+from tests.helpers.patience import HANG, wait_until
 
 BOTH = pytest.mark.parametrize("role", [Role.DIALER, Role.RELAY], ids=["dialer", "relay"])
 DOWN = GatewayUnreachableError("no answer")
@@ -115,7 +114,7 @@ class CutLink:
     def wait_for(self, kind: FrameType) -> Frame:
         """The first frame of this type that the tunnel sent."""
         with self._changed:
-            found = self._changed.wait_for(lambda: [f for f in self._sent if f.type is kind], PATIENCE)
+            found = self._changed.wait_for(lambda: [f for f in self._sent if f.type is kind], HANG)
         assert found, f"no {kind.name} in {self._sent}"
         return found[0]
 
@@ -125,14 +124,14 @@ class World:
 
     def __init__(self, session: Session, link: CutLink, sleep: Callable[[float], object] | None) -> None:
         ours, self.user = tcp_pair()
-        self.user.settimeout(PATIENCE)
+        self.user.settimeout(HANG)
         self.events: list[Event] = []
         self.tunnel = Tunnel(session, link, ours, on_event=self.events.append, sleep=sleep)
         self.thread = threading.Thread(target=self.tunnel.run)
         self.thread.start()
 
     def join(self) -> None:
-        self.thread.join(PATIENCE)
+        self.thread.join(HANG)
         assert not self.thread.is_alive(), "the tunnel does not end"
 
 
@@ -192,7 +191,7 @@ def test_a_second_cut_begins_with_a_short_pause_again(role: Role) -> None:
         back = threading.Event()
         link.attempted = lambda: back.set() if len(link.epochs) == 9 else None
         link.cut()
-        assert back.wait(PATIENCE)
+        assert back.wait(HANG)
         assert not any(isinstance(event, Aborted) for event in world.events)
     assert pauses[-1] <= 1.5 * BACK_OFF[0]
 
@@ -221,7 +220,7 @@ def test_the_pauses_go_on_growing_while_connections_are_made_and_lost_at_once(ro
     link.attempted = lambda: held.set() if len(link.epochs) == link.last else None
     with running(session_of(role), link, pauses.append) as world:
         link.cut()
-        assert held.wait(PATIENCE)
+        assert held.wait(HANG)
         assert not any(isinstance(event, Aborted) for event in world.events)
         grown = list(pauses)
     assert len(grown) == 8  # none before the first attempt, one before each other
@@ -235,7 +234,7 @@ def test_the_pauses_go_on_growing_while_connections_are_made_and_lost_at_once(ro
 @BOTH
 def test_connections_that_are_made_and_lost_for_the_whole_grace_are_a_clear_error(role: Role) -> None:
     link = Flapping(role, last=None)
-    with running(session_of(role, grace=0.3), link) as world:
+    with running(session_of(role, grace=1.5), link) as world:
         link.cut()
         with pytest.raises(ConnectionResetError):
             world.user.recv(1)
@@ -286,11 +285,12 @@ def test_after_the_grace_it_gives_up(role: Role) -> None:
 
 
 def test_an_attempt_is_given_no_more_time_than_the_session_has() -> None:
+    shorter = 0.9 * ATTEMPT_TIMEOUT
     link = CutLink(Role.DIALER, [])
-    with running(session_of(Role.DIALER, grace=3.0), link):
+    with running(session_of(Role.DIALER, grace=shorter), link):
         link.cut()
         link.wait_for(FrameType.RESUME)
-    assert 0 < link.allowed[0] <= 3.0
+    assert 0 < link.allowed[0] <= shorter
 
 
 @BOTH
@@ -324,11 +324,11 @@ def test_bytes_written_during_an_outage_arrive_after_it(role: Role) -> None:
 
     def pause(_seconds: float) -> None:
         down.set()
-        assert go_on.wait(PATIENCE)
+        assert go_on.wait(HANG)
 
     with running(session_of(role), link, pause) as world:
         link.cut()
-        assert down.wait(PATIENCE)
+        assert down.wait(HANG)
         world.user.sendall(b"meanwhile")
         go_on.set()
         kind = FrameType.DATA if role is Role.DIALER else FrameType.OPENED

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from emissary_lib.tunnel.wakeup import Wakeup
+from tests.helpers.patience import HANG
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_a_wake_up_before_the_wait_is_not_lost(wakeup: Wakeup) -> None:
 def test_another_thread_wakes_a_waiting_one(wakeup: Wakeup) -> None:
     thread = threading.Timer(0.02, wakeup.wake)
     thread.start()
-    assert readable(wakeup, 10)
+    assert readable(wakeup, HANG)
     thread.join()
     wakeup.close()
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.helpers.patience import HANG
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -57,7 +59,7 @@ class CallbackServer:
                 if meanwhile is not None:
                     meanwhile()
                 if owner.silent:
-                    owner._over.wait(30)
+                    owner._over.wait(HANG)
                 if owner.silent or owner.hang_up:
                     owner.hang_up = max(0, owner.hang_up - 1)
                     self.close_connection = True
@@ -90,5 +92,5 @@ class CallbackServer:
     def close(self) -> None:
         self._over.set()
         self._server.shutdown()
-        self._thread.join(10)
+        self._thread.join(HANG)
         self._server.server_close()

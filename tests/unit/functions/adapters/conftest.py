@@ -15,6 +15,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.ports import SessionStore
 from tests.helpers.fakes import FakeStore
+from tests.helpers.patience import HANG
 
 TABLE = "sessions"
 
@@ -43,7 +44,7 @@ class Dynamo:
 
     def close(self) -> None:
         self._server.shutdown()
-        self._thread.join(10)
+        self._thread.join(HANG)
         self._server.server_close()
 
     def client(self, service: str = "dynamodb") -> Any:

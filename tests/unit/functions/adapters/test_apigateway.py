@@ -25,13 +25,14 @@ from functions.common.errors import (
     PeerUnreachableError,
 )
 from tests.helpers.events import DIALER
+from tests.helpers.patience import HANG, wait_until
 from tests.unit.functions.adapters.callback_server import CallbackServer
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", "example secret", "example session token")
 PATH = "/emissary/@connections/Uv8abcE0FiACDIA%3D"
 
 
-def make_link(url: str, timeout: float = 3.0) -> PostToConnection:
+def make_link(url: str, timeout: float = HANG) -> PostToConnection:
     return PostToConnection(url, region="eu-central-1", credentials=CREDENTIALS, timeout=timeout)
 
 
@@ -163,9 +164,9 @@ def test_a_connection_closed_while_idle_is_not_used() -> None:
         thread.start()
         link = make_link(f"http://127.0.0.1:{listener.getsockname()[1]}/emissary")
         link.post(DIALER, "text")
-        assert closed.wait(5)
+        assert closed.wait(HANG)
         link.post(DIALER, "text")
-        thread.join(5)
+        thread.join(HANG)
         link.close()
     assert wasted == [b""]
 
@@ -175,8 +176,9 @@ def test_a_gateway_that_does_not_answer_is_given_up_after_the_timeout(server: Ca
     link = make_link(server.url, timeout=0.05)
     with pytest.raises(PeerUnreachableError, match="TimeoutError"):
         link.post(DIALER, "text")
-    assert len(server.asked) == 1, "a timeout is not followed by a second one"
     link.close()
+    wait_until(lambda: server.asked, "the request has come")
+    assert len(server.asked) == 1, "a timeout is not followed by a second one"
 
 
 def test_nobody_listening_is_unreachable() -> None:

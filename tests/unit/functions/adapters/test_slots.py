@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import pytest
 
@@ -213,3 +214,11 @@ def test_reads_that_are_never_done_are_a_store_error() -> None:
     store = DynamoSessionStore(Unready(1000), TABLE, sleep=lambda _seconds: None)
     with pytest.raises(StoreError, match="left reads undone 6 times"):
         store.in_use(Limit(25), LAUNCH.at)
+
+
+def test_the_wait_between_reads_is_drawn_from_what_was_given() -> None:
+    waits: list[float] = []
+    store = DynamoSessionStore(Unready(2), TABLE, sleep=waits.append, rng=random.Random(1))
+    store.in_use(Limit(10), LAUNCH.at)
+    drawn = random.Random(1)
+    assert waits == [0.02 * 2**attempt * (0.5 + drawn.random()) for attempt in range(2)]

@@ -20,7 +20,8 @@ from functions.common.errors import (
     PeerUnreachableError,
 )
 from functions.relay.link import MAX_POSTS, RelayLink
-from tests.unit.functions.relay.world import SOON, FakePoster, FakeTransport
+from tests.helpers.patience import HANG
+from tests.unit.functions.relay.world import FakePoster, FakeTransport
 
 TO_DIALER = Outgoing(encode(Frame(FrameType.DATA, payload=b"x")), to_bridge=False)
 TO_BRIDGE = Outgoing(encode(Frame(FrameType.END)), to_bridge=True)
@@ -36,7 +37,7 @@ class SlowPoster(FakePoster):
 
     def post(self, connection_id: str, text: str) -> None:
         self.begun.put(text)
-        assert self.answers.wait(SOON)
+        assert self.answers.wait(HANG)
         super().post(connection_id, text)
 
 
@@ -72,8 +73,8 @@ def harness(poster: FakePoster) -> Iterator[Harness]:
 def test_dialers_messages_are_posted_and_the_bridges_are_sent(harness: Harness, poster: FakePoster) -> None:
     harness.link.send(TO_DIALER)
     harness.link.send(TO_BRIDGE)
-    assert poster.posted.get(timeout=SOON)[0] == "dialer="
-    assert harness.transport.sent.get(timeout=SOON).type is FrameType.END
+    assert poster.posted.get(timeout=HANG)[0] == "dialer="
+    assert harness.transport.sent.get(timeout=HANG).type is FrameType.END
 
 
 def test_no_thread_is_started_before_the_first_post(harness: Harness) -> None:
@@ -88,11 +89,11 @@ def test_posts_run_beside_each_other_up_to_the_limit() -> None:
     for _ in range(2 * MAX_POSTS):
         harness.link.send(TO_DIALER)
     for _ in range(MAX_POSTS):
-        slow.begun.get(timeout=SOON)
+        slow.begun.get(timeout=HANG)
     assert slow.begun.empty()
     slow.answers.set()
     for _ in range(2 * MAX_POSTS):
-        slow.posted.get(timeout=SOON)
+        slow.posted.get(timeout=HANG)
     harness.end()
 
 
@@ -107,9 +108,9 @@ def test_refused_post_is_reported_and_the_next_one_goes_out(
     poster.raises = lambda: errors.pop() if errors else None
     for _ in range(MAX_POSTS + 1):
         harness.link.send(TO_DIALER)
-        harness.refused.get(timeout=SOON)
+        harness.refused.get(timeout=HANG)
     harness.link.send(TO_DIALER)
-    poster.posted.get(timeout=SOON)
+    poster.posted.get(timeout=HANG)
 
 
 def test_the_first_post_that_is_forbidden_is_logged_and_no_other(
@@ -120,7 +121,7 @@ def test_the_first_post_that_is_forbidden_is_logged_and_no_other(
     with caplog.at_level(logging.INFO, logger="emissary"):
         for _ in range(4):
             harness.link.send(TO_DIALER)
-            harness.refused.get(timeout=SOON)
+            harness.refused.get(timeout=HANG)
     (record,) = caplog.records
     assert (record.getMessage(), vars(record)["cause"]) == ("a post was not accepted", "status 403")
 
@@ -128,7 +129,7 @@ def test_the_first_post_that_is_forbidden_is_logged_and_no_other(
 def test_a_message_that_is_too_large_is_hopeless_at_once(harness: Harness, poster: FakePoster) -> None:
     poster.raises = lambda: MessageTooLargeError("status 413: 50001 bytes")
     harness.link.send(TO_DIALER)
-    assert harness.hopeless.get(timeout=SOON) == "status 413: 50001 bytes"
+    assert harness.hopeless.get(timeout=HANG) == "status 413: 50001 bytes"
     assert harness.refused.empty(), "it would be sent again"
 
 
@@ -146,23 +147,23 @@ def test_refusals_that_go_on_are_hopeless_and_those_that_pass_are_not(
     forbidden = PeerRefusedError("status 403")
     for at in (0.0, REFUSED_FOR - 1):
         post(at, forbidden)
-        harness.refused.get(timeout=SOON)
+        harness.refused.get(timeout=HANG)
     for other in (None, PeerBusyError("429"), PeerUnreachableError("500")):
         post(REFUSED_FOR, other)
-        (harness.refused if other else poster.posted).get(timeout=SOON)
+        (harness.refused if other else poster.posted).get(timeout=HANG)
         for later in (1.0, REFUSED_FOR):
             post(REFUSED_FOR + later, forbidden)
-            harness.refused.get(timeout=SOON)
+            harness.refused.get(timeout=HANG)
         assert harness.hopeless.empty()
     post(2 * REFUSED_FOR + 1, forbidden)
-    reason = harness.hopeless.get(timeout=SOON)
+    reason = harness.hopeless.get(timeout=HANG)
     assert "for 20 s every post was refused: status 403; see the relay's permissions" in reason
 
 
 def test_connection_that_is_gone_is_reported(harness: Harness, poster: FakePoster) -> None:
     poster.raises = lambda: PeerGoneError("410")
     harness.link.send(TO_DIALER)
-    harness.gone.get(timeout=SOON)
+    harness.gone.get(timeout=HANG)
 
 
 def test_what_waits_at_the_end_is_dropped() -> None:
@@ -172,7 +173,7 @@ def test_what_waits_at_the_end_is_dropped() -> None:
     for _ in range(4 * MAX_POSTS):
         harness.link.send(TO_DIALER)
     for _ in range(MAX_POSTS):
-        slow.begun.get(timeout=SOON)
+        slow.begun.get(timeout=HANG)
     harness.link.close()
     slow.answers.set()
     harness.link.release()
@@ -183,7 +184,7 @@ def test_nothing_is_posted_after_close_and_no_thread_is_left(poster: FakePoster)
     before = set(threading.enumerate())
     harness = Harness(poster)
     harness.link.send(TO_DIALER)
-    poster.posted.get(timeout=SOON)
+    poster.posted.get(timeout=HANG)
     harness.link.close()
     harness.link.send(TO_DIALER)
     harness.link.release()

@@ -17,7 +17,8 @@ from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import Deadline
 from functions.relay.connector import Connected
 from functions.relay.launch import Launch
-from tests.unit.functions.relay.world import SOON, World, example_launch
+from tests.helpers.patience import HANG
+from tests.unit.functions.relay.world import World, example_launch
 
 #: RFC 1928 section 6: version 5, success, reserved, IPv4, 10.0.0.7, port 5432.
 SUCCESS = bytes.fromhex("05 00 00 01 0a 00 00 07 15 38")
@@ -57,7 +58,7 @@ def test_relay_that_does_not_get_the_session_leaves_no_connection_under_way() ->
     worlds: list[World] = []
 
     def slow(launch: Launch, deadline: Deadline) -> Connected:
-        assert claimed.wait(SOON)
+        assert claimed.wait(HANG)
         threading.Event().wait(0.1)  # longer than the relay needs to give up
         return Connected(Code.OK, worlds[0].near)
 
@@ -102,7 +103,7 @@ def test_claim_that_was_not_the_first_attempt_is_followed_by_resume() -> None:
     world = World(dial_back=answer)
     worlds.append(world)
     with world:
-        asked = world.transport.sent.get(timeout=SOON)
+        asked = world.transport.sent.get(timeout=HANG)
         assert (asked.type, asked.generation) == (FrameType.RESUME, 1 + 2)
         assert asked.ack == world.launch.client_offset
         frame, _parameters, data = world.opened()  # which does not wait for the answer
@@ -121,14 +122,15 @@ def test_claim_at_the_first_attempt_costs_the_bridge_no_message() -> None:
         assert world.result() is Code.OK
 
 
-@pytest.mark.parametrize(("left", "patience"), [(60.0, 30.0), (12.0, 12.0)])
+@pytest.mark.parametrize(("left", "patience"), [(1000.0, 30.0), (28.0, 28.0)])
 def test_dial_back_is_waited_for_until_the_gateway_must_have_answered(left: float, patience: float) -> None:
     # API Gateway answers within 29 s. A relay that gave up after 10 s could be granted the session at 11 s,
     # and the dial failed because "the relay's WebSocket went away".
     launch = dataclasses.replace(example_launch(), expires=time.time() + left)
     with World(launch=launch) as world:
         world.opened()
-        assert world.patience == [pytest.approx(patience, abs=1.0)]
+        (waited,) = world.patience
+        assert waited is not None and patience / 2 < waited <= patience
 
 
 def test_each_invocation_claims_as_another_instance() -> None:

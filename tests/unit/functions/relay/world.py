@@ -26,17 +26,15 @@ from functions.relay.connector import Connected
 from functions.relay.launch import Launch
 from functions.relay.service import Relay
 from tests.helpers.events import load_event
-
-#: How long anything may take that is to happen at once, in seconds.
-SOON = 5.0
+from tests.helpers.patience import HANG
 
 #: The dialer's window, large enough not to matter.
 WINDOW = 2 * 1024 * 1024
 
 
 def example_launch() -> Launch:
-    """The launch of ``events/relay_start.json``, expiring a minute from now."""
-    return dataclasses.replace(Launch.parse(load_event("relay_start")), expires=time.time() + 60)
+    """The launch of ``events/relay_start.json``, expiring in time."""
+    return dataclasses.replace(Launch.parse(load_event("relay_start")), expires=time.time() + 10 * HANG)
 
 
 class FakeTransport:
@@ -139,7 +137,7 @@ class World:
         self.again: FakeTransport | None = None
         self.poster = FakePoster()
         self.target, self.near = tcp_pair()
-        self.target.settimeout(SOON)
+        self.target.settimeout(HANG)
         self.claims: list[dict[str, str]] = []
         self.patience: list[float | None] = []
         self.launch = launch or example_launch()
@@ -184,15 +182,15 @@ class World:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.transport.close()
-        self._thread.join(SOON)
+        self._thread.join(HANG)
         self.target.close()
         self.near.close()
         assert not self._thread.is_alive(), "the relay did not return"
 
     def result(self) -> Code | None:
         """Wait for the relay to return; what it returned, or raise what it raised."""
-        assert self._ended.wait(SOON), "the relay did not return"
-        self._thread.join(SOON)
+        assert self._ended.wait(HANG), "the relay did not return"
+        self._thread.join(HANG)
         if self._failed is not None:
             raise self._failed
         return self.outcome
@@ -201,7 +199,7 @@ class World:
 
     def posted(self, *kinds: FrameType) -> Frame:
         """The next frame that comes to the dialer; of these types, if any are named."""
-        deadline = time.monotonic() + SOON
+        deadline = time.monotonic() + HANG
         while True:
             connection, frame = self.poster.posted.get(timeout=max(0.01, deadline - time.monotonic()))
             assert connection == self.launch.dialer_connection
@@ -252,7 +250,7 @@ class World:
 
     def reported(self) -> End:
         """The relay's END; it is answered with ENDED."""
-        frame = self.transport.sent.get(timeout=SOON)
+        frame = self.transport.sent.get(timeout=HANG)
         assert frame.type is FrameType.END
         end = End.decode(frame.payload)
         self.say(FrameType.ENDED, Ended(end.code, end.received, end.sent).encode())

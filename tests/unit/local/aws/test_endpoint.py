@@ -19,6 +19,7 @@ from emissary_local.aws.secrets.store import SecretStore
 from emissary_local.billing.meter import Meter
 from emissary_local.ports import InvocationResult, InvocationStatus
 from emissary_local.template.template import FunctionSpec
+from tests.helpers.patience import HANG
 from tests.unit.local.caller import IDENTITIES, client_of
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:worker"
@@ -60,6 +61,7 @@ class World:
         self.meter = Meter()
         self.decisions: list[tuple[str, str, str]] = []
         self.url = ""
+        self._clients: list[Any] = []
         self._allowed = allowed
 
     def authorize(self, identity: str, action: str, arn: str) -> str | None:
@@ -67,7 +69,8 @@ class World:
         return None if self._allowed else f"{identity} may not {action} on {arn}"
 
     def client(self, service: str) -> Any:
-        return client_of(self.url, service)
+        self._clients.append(client_of(self.url, service))
+        return self._clients[-1]
 
     def run(self, calls: Callable[[World], Any]) -> Any:
         """Start a front, make ``calls`` in a thread, stop it; returns what they return."""
@@ -82,8 +85,10 @@ class World:
             self.url = await front.start()
             work: Awaitable[Any] = asyncio.to_thread(calls, self)
             try:
-                return await asyncio.wait_for(work, 20)
+                return await asyncio.wait_for(work, HANG)
             finally:
+                for client in self._clients:
+                    client.close()
                 await front.close()
 
         return asyncio.run(body())
@@ -222,7 +227,7 @@ def test_secret_is_read_and_replaced() -> None:
 
 def test_unsigned_call_is_refused() -> None:
     def calls(w: World) -> int:
-        connection = http.client.HTTPConnection(urlsplit(w.url).netloc, timeout=5)
+        connection = http.client.HTTPConnection(urlsplit(w.url).netloc, timeout=HANG)
         try:
             connection.request("POST", "/2015-03-31/functions/worker/invocations", b"{}")
             return connection.getresponse().status

@@ -18,6 +18,7 @@ from emissary_local.billing.meter import Meter
 from emissary_local.faults import FaultEngine, Faults, Site
 from emissary_local.ports import InvocationResult, InvocationStatus
 from emissary_local.template.template import FunctionSpec, TableSpec
+from tests.helpers.patience import HANG
 from tests.unit.local.caller import IDENTITIES, client_of
 
 TABLE = TableSpec("T", "t", {"KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}]}, None)
@@ -63,7 +64,7 @@ class World:
         self.url = ""
 
     def client(self, service: str, attempts: int = 1) -> Any:
-        return client_of(self.url, service, attempts=attempts, connect_timeout=2, read_timeout=3)
+        return client_of(self.url, service, attempts=attempts, connect_timeout=HANG, read_timeout=HANG)
 
     def put(self, database: Any, number: int) -> str:
         """Write; how it ended."""
@@ -85,7 +86,7 @@ class World:
             )  # fmt: skip
             self.url = await front.start()
             try:
-                await asyncio.wait_for(asyncio.to_thread(calls, self), 20)
+                await asyncio.wait_for(asyncio.to_thread(calls, self), HANG)
             finally:
                 await front.close()
 

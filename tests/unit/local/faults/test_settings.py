@@ -8,6 +8,7 @@ import pytest
 
 from emissary_lib.protocol.errors import ConfigError
 from emissary_local.faults import MAX_OVERTAKERS, Decision, DecisionStream, FaultEngine, Faults, Hop, Site
+from tests.helpers.virtual_time import run_ahead
 
 
 def decisions(
@@ -65,10 +66,10 @@ def travel(faults: Faults, count: int) -> list[int]:
         hop = Hop(DecisionStream(FaultEngine(faults), Site.MESSAGE_IN, 0), asyncio.get_running_loop())
         for number in range(count):
             hop.send(lambda number=number: deliver(number))
-        await asyncio.wait_for(done.wait(), 5)
+        await done.wait()
         return arrived
 
-    return asyncio.run(run())
+    return run_ahead(run())
 
 
 def test_without_faults_the_order_is_kept() -> None:
@@ -104,10 +105,10 @@ def copies(faults: Faults, count: int, expected: int) -> list[int]:
         hop = Hop(DecisionStream(FaultEngine(faults), Site.POST_OUT, 0), asyncio.get_running_loop())
         for number in range(count):
             hop.send(lambda number=number: deliver(number))
-        await asyncio.wait_for(done.wait(), 5)
+        await done.wait()
         return arrived
 
-    return asyncio.run(run())
+    return run_ahead(run())
 
 
 def test_a_duplicated_message_arrives_at_once_and_again() -> None:

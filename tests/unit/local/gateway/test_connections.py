@@ -8,51 +8,41 @@ import pytest
 
 from emissary_local.gateway.connections import Lifetime
 from emissary_local.gateway.limits import Limits
+from tests.helpers.virtual_time import run_ahead
 
-PATIENCE = 10.0
 
-
-async def end_of(limits: Limits, touches: float = 0.0) -> float:
-    """How long a connection lived whose last message came ``touches`` seconds after its beginning."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    began, calls = loop.time(), []
-
-    def expire() -> None:
-        calls.append(1)
-        ended.set()
-
-    lifetime = Lifetime(limits, expire)
-    if touches:
-        loop.call_later(touches, lifetime.touch)
-    await asyncio.wait_for(ended.wait(), PATIENCE)
-    lived = loop.time() - began
-    await asyncio.sleep(2 * limits.idle)  # A second call would come within this time.
-    assert calls == [1]
-    return lived
+async def life_of(limits: Limits, *touches: float) -> list[float]:
+    """When a connection expires whose messages come ``touches`` seconds after its beginning."""
+    loop = asyncio.get_running_loop()
+    expiries: list[float] = []
+    lifetime = Lifetime(limits, lambda: expiries.append(loop.time()))
+    for at in touches:
+        loop.call_later(at, lifetime.touch)
+    await asyncio.sleep(100_000)
+    return expiries
 
 
 def test_silence_ends_it_at_the_idle_limit() -> None:
-    assert asyncio.run(end_of(Limits(idle_seconds=0.05))) >= 0.05
+    assert run_ahead(life_of(Limits())) == [600]
 
 
 def test_a_message_starts_the_idle_limit_anew() -> None:
-    assert asyncio.run(end_of(Limits(idle_seconds=0.1), touches=0.06)) >= 0.16
+    assert run_ahead(life_of(Limits(), 599, 700)) == [1300]
 
 
 def test_the_end_of_life_comes_whatever_is_said() -> None:
-    lived = asyncio.run(end_of(Limits(idle_seconds=0.2, life_seconds=0.1), touches=0.05))
-    assert 0.1 <= lived < 0.2
+    assert run_ahead(life_of(Limits(), *range(500, 8000, 500))) == [7200]
 
 
 def test_after_cancel_nothing_expires() -> None:
     async def run() -> list[int]:
         calls: list[int] = []
-        lifetime = Lifetime(Limits(idle_seconds=0.01, life_seconds=0.02), lambda: calls.append(1))
+        lifetime = Lifetime(Limits(), lambda: calls.append(1))
         lifetime.cancel()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(100_000)
         return calls
 
-    assert asyncio.run(run()) == []
+    assert run_ahead(run()) == []
 
 
 @pytest.mark.parametrize(("idle", "life", "integration"), [(600, 7200, 29)])

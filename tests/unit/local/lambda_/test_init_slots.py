@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from emissary_local.lambda_.init_slots import Starts
+from tests.helpers.patience import HANG
 
 
 async def _turns() -> None:
@@ -67,7 +68,7 @@ def test_place_of_one_who_gave_up_waiting_is_not_lost(given: bool) -> None:
         await _turns()
         if not given:
             starts.give_back()
-        await asyncio.wait_for(following, 1.0)
+        await asyncio.wait_for(following, HANG)
         assert gone.cancelled()
 
     asyncio.run(body())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,14 +14,25 @@ from tools.bench.target import target_process
 PAUSES = [cuts.round_trip_pause, cuts.from_target_pause, cuts.to_target_pause]
 
 
+class Ticking:
+    """A clock that goes on by a millisecond whenever it is read."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
 class Slow(socket.socket):
-    """A connection whose next use after ``stop`` takes so long."""
+    """A connection whose next use after ``stop`` takes so long on ``clock``."""
 
     stop = 0.0
+    clock = Ticking()
 
     def _wait(self) -> None:
         seconds, self.stop = self.stop, 0.0
-        time.sleep(seconds)
+        self.clock.now += seconds
 
     def sendall(self, *args: object) -> None:
         self._wait()
@@ -48,7 +58,7 @@ def dial() -> Iterator[tuple[Dial, list[Slow]]]:
 
 @pytest.mark.parametrize("pause", PAUSES)
 def test_each_way_of_cutting_is_met_once_after_one_that_does_not_count(
-    dial: tuple[Dial, list[Slow]], pause: Callable[[Dial, cuts.Cut, float], float]
+    dial: tuple[Dial, list[Slow]], pause: Callable[[Dial, cuts.Cut, float, Ticking], float]
 ) -> None:
     met: list[tuple[str, str]] = []
 
@@ -56,6 +66,6 @@ def test_each_way_of_cutting_is_met_once_after_one_that_does_not_count(
         met.append((side, how))
         dial[1][0].stop = 0.3 if len(met) == 1 else 0.02
 
-    assert 20 <= pause(dial[0], cut, 0.05) < 300
+    assert pause(dial[0], cut, 0.05, Slow.clock) == pytest.approx(21)
     assert sorted(met[1:]) == sorted(cuts.WAYS)
     assert met[0] in cuts.WAYS

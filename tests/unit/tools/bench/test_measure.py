@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.helpers.patience import HANG
 from tools.bench import measure
 from tools.bench.measure import Dial
 from tools.bench.target import target_process
@@ -16,7 +17,7 @@ from tools.bench.target import target_process
 @pytest.fixture
 def dial() -> Iterator[Dial]:
     with target_process() as target:
-        yield lambda: socket.create_connection(target, 20)
+        yield lambda: socket.create_connection(target, HANG)
 
 
 def test_a_dial_s_time_is_measured_in_milliseconds(dial: Dial) -> None:
@@ -24,7 +25,7 @@ def test_a_dial_s_time_is_measured_in_milliseconds(dial: Dial) -> None:
         time.sleep(0.02)
         return dial()
 
-    assert 20 <= measure.dial_milliseconds(slow, 3) < 1000
+    assert measure.dial_milliseconds(slow, 3) >= 20
 
 
 def test_dials_are_closed_again(dial: Dial) -> None:
@@ -40,9 +41,9 @@ def test_dials_are_closed_again(dial: Dial) -> None:
 
 
 def test_round_trips_and_streams_are_measured(dial: Dial) -> None:
-    assert 0 < measure.round_trip_milliseconds(dial, 5) < 1000
-    assert measure.from_target_megabytes(dial, 100_000, 1_000_000) > 1
-    assert measure.to_target_megabytes(dial, 100_000, 1_000_000) > 1
+    assert measure.round_trip_milliseconds(dial, 5) > 0
+    assert measure.from_target_megabytes(dial, 100_000, 1_000_000) > 0
+    assert measure.to_target_megabytes(dial, 100_000, 1_000_000) > 0
 
 
 def test_idle_connections_use_less_than_a_busy_process(dial: Dial) -> None:

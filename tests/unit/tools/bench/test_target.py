@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.helpers.patience import HANG
 from tools.bench.target import HEADER, receive_exactly, send_exactly, target_process
 
 
 @pytest.fixture
 def sock() -> Iterator[socket.socket]:
-    with target_process() as target, socket.create_connection(target, 20) as sock:
+    with target_process() as target, socket.create_connection(target, HANG) as sock:
         yield sock
 
 
@@ -29,7 +30,7 @@ def test_a_sink_answers_only_when_it_has_all(sock: socket.socket) -> None:
     sock.settimeout(0.2)
     with pytest.raises(TimeoutError):
         sock.recv(1)
-    sock.settimeout(20)
+    sock.settimeout(HANG)
     send_exactly(sock, 1)
     assert sock.recv(2) == b"."
 

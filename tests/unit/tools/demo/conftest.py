@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.helpers.patience import HANG
 from tools.demo import migrate
 from tools.demo.postgres import Postgres, embedded_postgres
 
@@ -41,7 +42,7 @@ def connection(postgres: Postgres) -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture
 def dial(postgres: Postgres) -> Callable[[], socket.socket]:
     """What the demo does through a tunnel, here over a plain connection."""
-    return lambda: socket.create_connection((postgres.host, postgres.port), 20)
+    return lambda: socket.create_connection((postgres.host, postgres.port), HANG)
 
 
 @pytest.fixture

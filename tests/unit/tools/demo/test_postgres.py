@@ -12,6 +12,7 @@ import sys
 import psycopg
 import pytest
 
+from tests.helpers.patience import HANG
 from tools.demo.postgres import Postgres, embedded_postgres
 from tools.demo.postgres_files import server_account
 
@@ -80,7 +81,7 @@ def test_it_ends_when_its_parent_is_killed() -> None:
         handle = os.pidfd_open(int(process))
         try:
             parent.kill()
-            assert select.select([handle], [], [], 20)[0], "PostgreSQL outlived its parent"
+            assert select.select([handle], [], [], HANG)[0], "PostgreSQL outlived its parent"
         finally:
             os.close(handle)
     subprocess.run(["rm", "-rf", folder], check=True)  # a killed process cannot clean up
