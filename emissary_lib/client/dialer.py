@@ -7,33 +7,27 @@ import pathlib
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final
 
-from emissary_lib.client import drain as lifetimes
+from emissary_lib.client import drain
 from emissary_lib.client.config import ClientConfig, read_env_file
+from emissary_lib.client.dial import Dial
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward
-from emissary_lib.client.handshake import OpenedSession, open_session
 from emissary_lib.client.health import Health, check_health
 from emissary_lib.client.in_flight import InFlightLimiter
-from emissary_lib.client.link import ResumeUpgrade, SocketLink
-from emissary_lib.client.socket import SessionInfo, TunnelSocket
-from emissary_lib.exceptions import ClosedError, reset_error
+from emissary_lib.client.socket import TunnelSocket
+from emissary_lib.exceptions import ClosedError
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
-from emissary_lib.protocol.session.events import Aborted, Event, GoingAway
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-from emissary_lib.protocol.session.session import SessionConfig
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.tunnel.driver import Tunnel
-from emissary_lib.tunnel.loopback import reset, tcp_pair
-from emissary_lib.tunnel.suspend import SuspendDetector
+from emissary_lib.tunnel.loopback import tcp_pair
 
 #: Seconds that ``dial`` may take unless told otherwise: enough for Lambda functions that start from cold.
 DIAL_TIMEOUT: Final = 20.0
@@ -81,7 +75,7 @@ class Dialer:
         self._streams = StreamConfig(capacity=capacity)
         self._keepalive = keepalive or KeepaliveTimes()
         self._clock = clock
-        self._budget = InFlightLimiter(max_in_flight)
+        self._in_flight = InFlightLimiter(max_in_flight)
         self._closed = False
 
     @classmethod
@@ -135,16 +129,16 @@ class Dialer:
         parsed = Target.parse(target)
         ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
         try:
-            session, attach = self._open(parsed, timeout)
-            run = attach(ours)
+            dial = self._dial(parsed, timeout)
+            dial.attach(ours)
         except BaseException:
             ours.close()
             theirs.close()
             raise
         theirs.settimeout(socket.getdefaulttimeout())
         sock = TunnelSocket(fileno=theirs.detach())
-        sock.session = session
-        threading.Thread(target=run, name="emissary-driver", daemon=True).start()
+        sock.session = dial.info
+        threading.Thread(target=dial.run, name="emissary-driver", daemon=True).start()
         return sock
 
     def create_connection(
@@ -180,10 +174,12 @@ class Dialer:
         parsed = Target.parse(target)
 
         def serve(sock: socket.socket) -> None:
-            session, attach = self._open(parsed, timeout)
-            attach(sock)()
-            if session.error is not None and session.error.code is not Code.DIALER_RESET:
-                raise session.error  # nobody else could tell: the program has a plain socket
+            dial = self._dial(parsed, timeout)
+            dial.attach(sock)
+            dial.run()
+            error = dial.info.error
+            if error is not None and error.code is not Code.DIALER_RESET:
+                raise error  # nobody else could tell: the program has a plain socket
 
         return Forward(listen, serve)
 
@@ -220,7 +216,7 @@ class Dialer:
         warning on the logger ``emissary_lib.tunnel``.
         """
         self._closed = True
-        lifetimes.wait_until_idle(owner=self)
+        drain.wait_until_idle(owner=self)
 
     def __enter__(self) -> Dialer:
         return self
@@ -230,68 +226,17 @@ class Dialer:
     ) -> None:
         self.close()
 
-    def _open(
-        self, target: Target, timeout: float | None
-    ) -> tuple[SessionInfo, Callable[[socket.socket], Callable[[], None]]]:
-        """Open a session; gives what is known of it, and what ties it to a socket.
-
-        The latter owns the socket from then on, and gives what drives the session until its end.
-        """
+    def _dial(self, target: Target, timeout: float | None) -> Dial:
         if self._closed:
             raise ClosedError("this dialer was closed; make a new one")
-        places = self._budget.member()
-        config = SessionConfig(streams=self._streams, keepalive=self._keepalive, gate=places)
-        try:
-            opened = open_session(self._endpoint, self._key, target, config, Deadline(timeout))
-        except BaseException:
-            places.leave()
-            raise
-        info = _session_info(opened, target)
-
-        def on_event(event: Event) -> None:
-            if isinstance(event, Aborted):
-                limit = opened.parameters.remaining / 1000
-                info.error = reset_error(target, event.code, event.reason, limit=limit)
-            elif isinstance(event, GoingAway):
-                info.announce_end(event.remaining / 1000, time.time())
-
-        if opened.announced:
-            on_event(opened.announced)
-
-        def attach(sock: socket.socket) -> Callable[[], None]:
-            upgrade = ResumeUpgrade(self._endpoint, self._key, opened.id, opened.parameters.resume_token)
-            link = SocketLink(opened.transport, upgrade)
-            try:
-                tunnel = Tunnel(
-                    opened.session,
-                    link,
-                    sock,
-                    on_event=on_event,
-                    on_idle=places.decline,
-                    suspend_detector=SuspendDetector(self._clock),
-                )
-            except BaseException:  # no descriptor is left
-                reset(sock)
-                link.close()
-                link.release()
-                places.leave()
-                raise
-            places.wake = tunnel.wake
-            # Before the caller has the socket: the program may exit at any moment.
-            lifetimes.add(tunnel, owner=self, target=str(target))
-
-            def run() -> None:
-                try:
-                    tunnel.run()
-                finally:
-                    lifetimes.discard(tunnel)
-                    places.leave()
-
-            return run
-
-        return info, attach
-
-
-def _session_info(opened: OpenedSession, target: Target) -> SessionInfo:
-    expires_at = opened.opened_at + opened.parameters.remaining / 1000
-    return SessionInfo(opened.id, target, expires_at, opened.session.counters)
+        return Dial(
+            target,
+            Deadline(timeout),
+            endpoint=self._endpoint,
+            key=self._key,
+            streams=self._streams,
+            keepalive=self._keepalive,
+            in_flight=self._in_flight,
+            clock=self._clock,
+            owner=self,
+        )

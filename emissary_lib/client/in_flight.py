@@ -37,9 +37,14 @@ class InFlightLimiter:
         """Places that nobody holds now."""
         return self._free
 
-    def member(self) -> InFlightSlots:
-        """A gate for one more session."""
-        return InFlightSlots(self)
+    def member(self, wake: Callable[[], None]) -> InFlightSlots:
+        """A gate for one more session.
+
+        Args:
+            wake: Called, from any thread, when a place is kept for this session after it was refused one.
+                Must not block; the session has to ask again, and to decline once it has had its turn.
+        """
+        return InFlightSlots(self, wake)
 
     def _acquire(self, member: InFlightSlots) -> bool:
         with self._lock:
@@ -98,14 +103,13 @@ class InFlightSlots:
 
     Attributes:
         held: Places taken and not given back.
-        wake: Called, from any thread, when a place is kept for this session after :meth:`acquire` refused
-            one. Must not block; the session has to ask again, and :meth:`decline` once it has had its turn.
+        wake: As :meth:`InFlightLimiter.member` was given it.
     """
 
-    def __init__(self, budget: InFlightLimiter) -> None:
+    def __init__(self, budget: InFlightLimiter, wake: Callable[[], None]) -> None:
         self._budget = budget
         self.held = 0
-        self.wake: Callable[[], None] = lambda: None
+        self.wake = wake
 
     def acquire(self) -> bool:
         return self._budget._acquire(self)

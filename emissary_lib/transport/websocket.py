@@ -26,7 +26,7 @@ from emissary_lib.exceptions import (
     LinkClosedError,
 )
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
-from emissary_lib.transport import happy_eyeballs as race
+from emissary_lib.transport import happy_eyeballs
 from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline
 
@@ -204,7 +204,7 @@ class _Upgrade:
     def _reach(self) -> socket.socket:
         """TCP and TLS to the gateway itself."""
         host, port, _path, _secure = parse_url(self._url)
-        sock = race.connect((host, port), self._deadline.remaining(), options=_socket_options())
+        sock = happy_eyeballs.connect((host, port), self._deadline.remaining(), options=_socket_options())
         try:
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)

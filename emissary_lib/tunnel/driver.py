@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import selectors
 import socket
 import threading
@@ -30,13 +29,10 @@ from emissary_lib.protocol.session.session import Outgoing, Session
 from emissary_lib.transport.backoff import back_off
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.link import Link
-from emissary_lib.tunnel.loopback import recv_queue_bytes, reset, reset_after_drain, send_queue_bytes
+from emissary_lib.tunnel.local_socket import LocalSocket
 from emissary_lib.tunnel.shutdown import ShutdownPolicy
 from emissary_lib.tunnel.suspend import SuspendDetector
 from emissary_lib.tunnel.wakeup import Wakeup
-
-#: A program that takes SIGPIPE as it comes (many tools do) must not die of closing its own socket.
-_SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
 
 #: Seconds between two looks at whether a socket that is not waited for has been reset: no event would tell.
 _LOOK_RESET: Final = 1.0
@@ -73,7 +69,7 @@ class Tunnel:
     ) -> None:
         self._session = session
         self._link = link
-        self._sock = sock
+        self._socket = LocalSocket(sock)
         self._on_event = on_event
         self._shutdown = shutdown or ShutdownPolicy()
         self._on_idle = on_idle
@@ -84,17 +80,13 @@ class Tunnel:
         self._selector = selectors.DefaultSelector()
         self._interest = 0  # selector events the driver is waiting for on the socket
         self._wakes_at: float | None = None  # when the driver wakes on its own
-        self._blocked = False  # the socket took no more; wait until it does
         self._aborted: Aborted | None = None
         self._finished = False
         self._draining = False
-        self._shut_write = False
-        self._socket_gone = False
         self._ended = threading.Event()
         self._waits = back_off()  # between attempts to reconnect
         self._sleep = sleep or self._ended.wait
         self._reader = threading.Thread(target=self._read_link, name="emissary-reader", daemon=True)
-        sock.setblocking(False)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
 
     @property
@@ -128,12 +120,12 @@ class Tunnel:
     def _end_socket(self) -> None:
         """Close, or reset if anything is missing: a stream that was cut short must never look complete."""
         if self._finished and not self._aborted and not self._undelivered():
-            self._sock.close()
-        elif self._socket_gone:
-            reset(self._sock)
+            self._socket.close()
+        elif self._socket.gone:
+            self._socket.reset()
         else:
             left = self._shutdown.patience(self._clock())
-            reset_after_drain(self._sock, Deadline(left, self._clock))
+            self._socket.reset_after_drain(Deadline(left, self._clock))
 
     def abort(self, code: Code, reason: str) -> None:
         """Cut the session off. From any thread; does not block for longer than a send."""
@@ -164,17 +156,13 @@ class Tunnel:
                 return self._finished  # a session that was cut off here has to be told to the bridge
             if self._session.buffered[0] or self._session.send_ended or self._draining:
                 return False
-            try:
-                self._sock.recv(1, socket.MSG_PEEK)
-            except OSError:  # above all: nothing there that the driver has not read
-                return True
-            return False
+            return not self._socket.has_unread()
 
     @property
     def unarrived(self) -> int:
         """Bytes that the user has written and that have not arrived, at least: the kernel may hold more."""
         with self._lock:
-            return self._session.buffered[0] + recv_queue_bytes(self._sock) if self._session.alive else 0
+            return self._session.buffered[0] + self._socket.recv_queue if self._session.alive else 0
 
     # -- the driver: socket and clock -----------------------------------------------------------
 
@@ -183,17 +171,19 @@ class Tunnel:
         while True:
             with self._lock:
                 step = self._advance()
-                resets = self._must_reset()
-                self._socket_gone = self._socket_gone or resets
+                if self._must_reset():
+                    self._socket.gone = resets = True
+                else:
+                    resets = False
                 interest = self._wanted_interest()
                 self._interest = interest
                 self._wakes_at = self._next_timeout()
                 over = self._over()
             if interest != registered:
-                self._register(registered, interest)
+                self._socket.register(self._selector, registered, interest)
                 registered = interest
             if resets:
-                reset(self._sock)
+                self._socket.reset()
             self._carry_out(step)
             if over:
                 return
@@ -205,7 +195,7 @@ class Tunnel:
                     self._wakeup.clear()
                 else:
                     readable = bool(events & selectors.EVENT_READ)
-                    self._blocked = self._blocked and not events & selectors.EVENT_WRITE
+                    self._socket.blocked = self._socket.blocked and not events & selectors.EVENT_WRITE
             self._driver_turn(readable)
 
     def _driver_turn(self, readable: bool) -> None:
@@ -215,70 +205,61 @@ class Tunnel:
                 self._session.on_suspend()
             if readable or self._draining:
                 self._read_socket(now)
-            elif not self._interest and not self._socket_gone:
+            elif not self._interest and not self._socket.gone:
                 self._look_for_reset(now)
             self._session.handle_timeout(now)
 
     def _read_socket(self, now: float) -> None:
+        assert self._lock.locked()
         while room := min(self._session.send_room, MAX_PAYLOAD):
             try:
-                data = self._sock.recv(room)
-            except BlockingIOError:
-                if self._draining:
-                    self._session.send_eof()
-                return
+                data = self._socket.receive(room)
             except OSError as exc:
                 self._socket_failed(exc, now)
                 return
             if data:
                 self._session.send_data(data)
-            else:
+            elif data is not None or self._draining:
                 self._session.send_eof()
-            if not self._draining:
+            if not data or not self._draining:
                 return
 
     def _look_for_reset(self, now: float) -> None:
-        if number := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._socket_failed(OSError(number, os.strerror(number)), now)
+        if error := self._socket.pending_error():
+            self._socket_failed(error, now)
 
     def _socket_failed(self, exc: OSError, now: float) -> None:
-        self._socket_gone = True
+        assert self._lock.locked()
+        self._socket.gone = True
         self._session.abort(self.local_code, f"{exc.strerror or exc}", now)
 
     def _wanted_interest(self) -> int:
-        if self._socket_gone:
+        if self._socket.gone:
             return 0
         reads = self._session.send_room > 0
-        writes = self._blocked and self._undelivered()
+        writes = self._socket.blocked and self._undelivered()
         return (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if writes else 0)
 
-    def _register(self, before: int, interest: int) -> None:
-        if not before:
-            self._selector.register(self._sock, interest)
-        elif interest:
-            self._selector.modify(self._sock, interest)
-        else:
-            self._selector.unregister(self._sock)
-
     def _next_timeout(self) -> float | None:
+        assert self._lock.locked()
         now = self._clock()
-        waits = not self._socket_gone and not self._undelivered()
+        waits = not self._socket.gone and not self._undelivered()
         times = [self._session.next_timeout(), self._shutdown.next_timeout(now, waits=waits)]
-        if self._session.alive and not self._socket_gone and not self._wanted_interest():
+        if self._session.alive and not self._socket.gone and not self._wanted_interest():
             times.append(now + _LOOK_RESET)
         first = min(at for at in times if at is not None)
         return None if first == math.inf else first
 
     def _undelivered(self) -> bool:
-        return not self._socket_gone and len(self._session.peek()) > 0
+        return not self._socket.gone and len(self._session.peek()) > 0
 
     def _over(self) -> bool:
         return self._shutdown.over(self._clock(), delivered=not self._undelivered())
 
     def _must_reset(self) -> bool:
-        if self._aborted is None or self._socket_gone or not self._shutdown.bounded:
+        if self._aborted is None or self._socket.gone or not self._shutdown.bounded:
             return False
-        taken = not self._undelivered() and not send_queue_bytes(self._sock)
+        taken = not self._undelivered() and not self._socket.send_queue
         return self._shutdown.resets(self._clock(), taken=taken)
 
     # -- the reader: the link -------------------------------------------------------------------
@@ -346,6 +327,7 @@ class Tunnel:
         self._carry_out(step)
 
     def _driver_must_know(self) -> bool:
+        assert self._lock.locked()
         wakes_at = self._next_timeout()
         sooner = wakes_at is not None and (self._wakes_at is None or wakes_at < self._wakes_at)
         return sooner or self._over() or self._wanted_interest() != self._interest
@@ -353,7 +335,8 @@ class Tunnel:
     # -- shared ---------------------------------------------------------------------------------
 
     def _advance(self) -> tuple[list[Event], list[Outgoing]]:
-        """Move what can be moved without blocking; the lock is held. Gives what to do without it."""
+        """Move what can be moved without blocking. Requires the lock; gives what to do without it."""
+        assert self._lock.locked()
         now = self._clock()
         self._deliver(now)
         messages = self._session.messages_to_send(now)
@@ -371,19 +354,15 @@ class Tunnel:
 
     def _deliver(self, now: float) -> None:
         """Hand received bytes to the socket, as many as it takes."""
-        while not self._blocked and self._undelivered():
+        while not self._socket.blocked and self._undelivered():
             try:
-                sent = self._sock.send(self._session.peek(), _SEND_FLAGS)
-            except BlockingIOError:
-                self._blocked = True
+                sent = self._socket.send(self._session.peek())
             except OSError as exc:
                 self._socket_failed(exc, now)
             else:
                 self._session.consume(sent, now)
-        if self._session.receive_ended and not self._shut_write and not self._socket_gone:
-            self._shut_write = True
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_WR)
+        if self._session.receive_ended:
+            self._socket.end_write()
 
     def _carry_out(self, step: tuple[list[Event], list[Outgoing]]) -> None:
         events, messages = step

@@ -19,7 +19,7 @@ from emissary_lib.protocol.constants import CLAIM_DEADLINE, GRACE
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event, Finished, PeerMoved
-from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.keepalive import ProbeTimes
 from emissary_lib.protocol.session.session import Session, SessionConfig
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.payloads import Opened

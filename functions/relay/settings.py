@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from emissary_lib.protocol.constants import GRACE, PING_INTERVAL, PONG_DEADLINE, PROBE_WHEN_UNACKED
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.keepalive import ProbeTimes
 from emissary_lib.protocol.targets.allow_list import AllowList
 from functions.common.config import ALLOWED_TARGETS, REGION
 

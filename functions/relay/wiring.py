@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.transport import happy_eyeballs as race
+from emissary_lib.transport import happy_eyeballs
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import WebSocketTransport, connect
 from functions.common import config
@@ -80,6 +80,6 @@ class RelayFunction:
             region=settings.region,
             credentials=Sdk(settings.region).credentials,
             tls=self._tls if endpoint.startswith("https:") else None,
-            connect=race.connect,  # a VPC may have a way out for one kind of address only
+            connect=happy_eyeballs.connect,  # a VPC may have a way out for one kind of address only
         )
         return Relay(dial_back, connect_to, poster, grace=settings.grace, probing=settings.probing)

@@ -8,8 +8,7 @@ from typing import Final
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Event
-from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes, ProbeTimes
 from emissary_lib.protocol.session.session import Outgoing, Session, SessionConfig
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode

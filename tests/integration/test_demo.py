@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib import Dialer, Key, LocalCloud
-from emissary_lib.client import drain as lifetimes
+from emissary_lib.client import drain
 from emissary_lib.protocol.auth.keys import format_keys, parse_keys
 from tests.helpers import cloudside
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, ROOT, all_tunnels_over
@@ -35,7 +35,7 @@ pytestmark = LINUX_ONLY
 @pytest.fixture
 def patient_dialers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dialer that is closed waits for its tunnels' end: demo and bench end their cloud right after."""
-    monkeypatch.setattr(lifetimes, "DRAIN_TIMEOUT", HANG)
+    monkeypatch.setattr(drain, "DRAIN_TIMEOUT", HANG)
 
 
 def test_the_demo_ends_with_success_and_its_table() -> None:

@@ -11,12 +11,12 @@ Each row is a lesson; the test that holds it is either here or where it belongs,
  5  several connections, one of them to cancel            test_databases::test_running_query_is_cancelled_over_a_second_connection
  6  the local port is busy                                test_forward::test_a_busy_port_fails_within_a_second_and_says_what_to_do
  7  a program's exit status, and its closed pipe          test_lessons::test_program_run_by_exec_has_its_own_exit_status_and_ends_with_its_pipe
- 8  the handshake is refused, or is none                  test_opening::test_something_else_than_a_gateway_is_an_unreachable_gateway
- 9  no thread keeps the program                           test_lifetimes::test_an_open_tunnel_does_not_hold_the_program
+ 8  the handshake is refused, or is none                  test_handshake::test_something_else_than_a_gateway_is_an_unreachable_gateway
+ 9  no thread keeps the program                           test_drain::test_an_open_tunnel_does_not_hold_the_program
 10  a reader that stops bounds the memory of both sides   test_memory::test_readers_that_stop_bound_the_memory_of_both_sides
 11  a short dial timeout is not the tunnel's life         test_dialer::test_the_dials_timeout_ends_with_the_dial
 12  the host sleeps                                       test_ends::test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on
-13  four ways to miss a target, four errors               test_opening::test_each_way_to_miss_the_target_has_its_error
+13  four ways to miss a target, four errors               test_handshake::test_each_way_to_miss_the_target_has_its_error
 14  many short dials, several at once                     test_lessons::test_thousand_dials_eight_at_a_time
 15  a half-close, and a megabyte back                     test_half_close::test_target_answers_a_megabyte_after_the_client_has_ended_its_side
 16  nothing too large leaves the client                   test_websocket::test_a_message_goes_out_in_masked_text_fragments_that_the_gateway_takes

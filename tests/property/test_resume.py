@@ -13,8 +13,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import INITIAL_WINDOW
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished
-from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes, ProbeTimes
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from tests.helpers.clock import Clock
 from tests.helpers.link import Endpoint, Faults, LinkedSessions, User

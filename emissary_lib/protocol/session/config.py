@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from emissary_lib.protocol.constants import GRACE
-from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes, ProbeTimes
 from emissary_lib.protocol.stream.congestion import InFlightGate, OpenGate
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.payloads import Opened

@@ -8,10 +8,9 @@ from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import GoingAway, PeerMoved, RelayOpened
-from emissary_lib.protocol.session.keepalive import DialerKeepalive
+from emissary_lib.protocol.session.keepalive import DialerKeepalive, RelayKeepalive
 from emissary_lib.protocol.session.lifecycle import Lifecycle
 from emissary_lib.protocol.session.outgoing import FrameBuilder
-from emissary_lib.protocol.session.probing import RelayKeepalive
 from emissary_lib.protocol.session.resumption import Resumption
 from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.stream.counters import Counters

@@ -1,11 +1,19 @@
-"""Whether the peer is still there (docs/protocol.md section 4.7)."""
+"""Whether the peer is still there: the dialer's watch (docs/protocol.md 4.7), and the relay's (5.5)."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
 
-from emissary_lib.protocol.constants import PING_INTERVAL, PING_REPEAT, PING_WHEN_UNACKED, PONG_DEADLINE
+from emissary_lib.protocol.constants import (
+    GRACE,
+    PING_INTERVAL,
+    PING_REPEAT,
+    PING_WHEN_UNACKED,
+    PONG_DEADLINE,
+    PROBE_DEADLINE,
+    PROBE_WHEN_UNACKED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +109,88 @@ class DialerKeepalive:
         self._repeat_at = now + self._times.repeat
         self.on_sent(now)
         return KeepaliveAction.PING
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTimes:
+    """All in seconds.
+
+    Attributes:
+        silence: Silence that is asked about, by anybody: not above the grace. A dialer that sends into a
+            dead WebSocket of ours resumes, and then waits for us no longer than that.
+        when_unacked: The same while data is unacknowledged.
+        deadline: How long the bridge's answer may take.
+        orphan: Silence of the dialer after which nobody is there any more.
+    """
+
+    silence: float = GRACE
+    when_unacked: float = PROBE_WHEN_UNACKED
+    deadline: float = PROBE_DEADLINE
+    orphan: float = PING_INTERVAL + PONG_DEADLINE + GRACE
+
+
+class RelayKeepalive:
+    """Asks the bridge when the dialer is silent, so that two silences can be told apart: a dead link of
+    ours, and a dialer that is gone."""
+
+    def __init__(self, times: ProbeTimes, now: float) -> None:
+        self._times = times
+        self._received = now
+        self._quiet_since = now  # the dialer's last frame, or the bridge's last answer
+        self._asked: float | None = None
+
+    def on_received(self, now: float) -> None:
+        """A frame came from the dialer."""
+        self._received = self._quiet_since = now
+        self._asked = None
+
+    def on_sent(self, now: float) -> None:
+        """Something goes out to the dialer: no reason for it to think anything of us."""
+
+    def answered(self, now: float) -> None:
+        """The bridge answered on our WebSocket, so that works."""
+        self._quiet_since = now
+        self._asked = None
+
+    def restarted(self, now: float) -> None:
+        """The dialer can be reached again. That it is there is not said: its silence counts on."""
+        self.answered(now)
+
+    def on_suspend(self) -> None:
+        """Nothing: an invocation is never frozen while it runs."""
+
+    @property
+    def orphaned_at(self) -> float:
+        """When the dialer will be taken to be gone, if it stays silent."""
+        return self._received + self._times.orphan
+
+    def next_timeout(self, unacked_since: float | None, *, asking: bool = True) -> float:
+        """When :meth:`handle_timeout` has to be called, on the clock of ``now``.
+
+        Args:
+            unacked_since: Since when data has been unacknowledged or waiting; ``None`` when none is.
+            asking: Whether anybody can be asked. The dialer's silence counts even if not: that our own
+                WebSocket is away too does not bring it back.
+        """
+        orphaned_at = self.orphaned_at
+        if not asking:
+            return orphaned_at
+        if self._asked is not None:
+            return min(orphaned_at, self._asked + self._times.deadline)
+        due = self._quiet_since + self._times.silence
+        if unacked_since is not None:
+            due = min(due, max(self._quiet_since, unacked_since) + self._times.when_unacked)
+        return min(orphaned_at, due)
+
+    def handle_timeout(
+        self, now: float, unacked_since: float | None, *, asking: bool = True
+    ) -> KeepaliveAction:
+        """Tell what is due."""
+        if now < self.next_timeout(unacked_since, asking=asking):
+            return KeepaliveAction.NOTHING
+        if now >= self.orphaned_at:
+            return KeepaliveAction.PEER_DEAD
+        if self._asked is None:
+            self._asked = now
+            return KeepaliveAction.PROBE
+        return KeepaliveAction.LINK_DEAD

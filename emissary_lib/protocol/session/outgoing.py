@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from emissary_lib.protocol.constants import MAX_PAYLOAD
 from emissary_lib.protocol.session.config import Outgoing
-from emissary_lib.protocol.session.ending import Ending
+from emissary_lib.protocol.session.lifecycle import Ending
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.duplex import Duplex, Sending
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, encode

@@ -19,10 +19,9 @@ from emissary_lib.protocol.session.config import SessionConfig as SessionConfig
 from emissary_lib.protocol.session.events import Event, LinkDead
 from emissary_lib.protocol.session.goaway import GoAwayTimer
 from emissary_lib.protocol.session.incoming import FrameReceiver
-from emissary_lib.protocol.session.keepalive import DialerKeepalive, KeepaliveAction
+from emissary_lib.protocol.session.keepalive import DialerKeepalive, KeepaliveAction, RelayKeepalive
 from emissary_lib.protocol.session.lifecycle import Lifecycle
 from emissary_lib.protocol.session.outgoing import FrameBuilder
-from emissary_lib.protocol.session.probing import RelayKeepalive
 from emissary_lib.protocol.session.resumption import Resumption
 from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.stream.congestion import CongestionWindow

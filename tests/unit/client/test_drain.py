@@ -16,8 +16,9 @@ from tests.helpers.patience import HANG
 #: What every program begins with; the bridge's key and target, and how long tunnels are waited for at exit.
 PREAMBLE = f"""
 import os, signal, socket, sys, threading
-from emissary_lib import Dialer, Key, lifetimes
-lifetimes.DRAIN_TIMEOUT = float(sys.argv[2])
+from emissary_lib import Dialer, Key
+from emissary_lib.client import drain
+drain.DRAIN_TIMEOUT = float(sys.argv[2])
 dialer = Dialer(sys.argv[1], Key(7, bytes(range(32))))
 sock = dialer.dial({TARGET!r}, {HANG})
 """

@@ -11,9 +11,7 @@ from tests.helpers.patience import HANG
 
 
 def member(budget: InFlightLimiter, woken: list[InFlightSlots] | None = None) -> InFlightSlots:
-    places = budget.member()
-    if woken is not None:
-        places.wake = lambda: woken.append(places)
+    places = budget.member(lambda: None if woken is None else woken.append(places))
     return places
 
 
@@ -124,8 +122,7 @@ def test_many_threads_never_exceed_it_and_the_count_comes_back() -> None:
     def work(index: int) -> None:
         nonlocal inside, most
         woken = threading.Event()
-        places = budget.member()
-        places.wake = woken.set
+        places = budget.member(woken.set)
         while done[index] < 300:
             if not places.acquire():
                 assert woken.wait(HANG), "a wake-up was lost"

@@ -11,8 +11,7 @@ import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
-from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes, ProbeTimes
 from emissary_lib.protocol.session.session import Session, SessionConfig
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_lib.tunnel.driver import Tunnel

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.keepalive import ProbeTimes
 from emissary_lib.protocol.wire.frames import Flag, FrameType
 from emissary_lib.protocol.wire.payloads import Disconnected, Reset, Resumed
 from emissary_lib.transport.deadline import Deadline

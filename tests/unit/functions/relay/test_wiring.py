@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.transport import happy_eyeballs as race
 from functions.relay.launch import Launch
 from functions.relay.wiring import RelayFunction
 from tests.helpers.events import load_event

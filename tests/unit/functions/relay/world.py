@@ -16,7 +16,7 @@ from types import TracebackType
 
 from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.keepalive import ProbeTimes
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened
 from emissary_lib.transport.base import MessageTransport

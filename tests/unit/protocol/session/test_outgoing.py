@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.config import Outgoing
-from emissary_lib.protocol.session.ending import Ending
+from emissary_lib.protocol.session.lifecycle import Ending
 from emissary_lib.protocol.session.outgoing import FrameBuilder
 from emissary_lib.protocol.stream.congestion import CongestionWindow, OpenGate
 from emissary_lib.protocol.stream.counters import Counters

@@ -7,8 +7,7 @@ import pytest
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished, LinkDead
-from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes, ProbeTimes
 from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import Disconnected, End, Reset

@@ -8,8 +8,7 @@ from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import INITIAL_WINDOW
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished, LinkDead, PeerMoved
-from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-from emissary_lib.protocol.session.probing import ProbeTimes
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes, ProbeTimes
 from emissary_lib.protocol.session.session import Session
 from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.stream.duplex import StreamConfig

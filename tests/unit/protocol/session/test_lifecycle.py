@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.session.ending import Ending
+from emissary_lib.protocol.session.lifecycle import Ending
 
 
 def rounds(ending: Ending) -> list[float]:

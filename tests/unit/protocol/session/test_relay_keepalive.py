@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from emissary_lib.protocol.session.keepalive import KeepaliveAction
-from emissary_lib.protocol.session.probing import ProbeTimes, RelayKeepalive
+from emissary_lib.protocol.session.keepalive import KeepaliveAction, ProbeTimes, RelayKeepalive
 
 TIMES = ProbeTimes()
 

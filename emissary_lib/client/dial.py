@@ -1,0 +1,136 @@
+"""One dial of a dialer: opens a session, ties it to a socket, and drives it to its end."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+from emissary_lib.client import drain
+from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.client.handshake import OpenedSession, open_session
+from emissary_lib.client.in_flight import InFlightLimiter
+from emissary_lib.client.link import ResumeUpgrade, SocketLink
+from emissary_lib.client.socket import SessionInfo
+from emissary_lib.exceptions import reset_error
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.session.events import Aborted, Event, GoingAway
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.session.session import SessionConfig
+from emissary_lib.protocol.stream.duplex import StreamConfig
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.driver import Tunnel
+from emissary_lib.tunnel.loopback import reset
+from emissary_lib.tunnel.suspend import SuspendDetector
+
+
+class Dial:
+    """One session of a dialer's, from its opening to its end: construct, :meth:`attach`, :meth:`run`.
+
+    Args:
+        target: What to reach.
+        deadline: For the opening alone.
+        endpoint: The gateway.
+        key: To sign with.
+        streams: What the session buffers.
+        keepalive: When to ask whether the relay is still there.
+        in_flight: The places that all tunnels of a dialer share.
+        clock: As of :class:`SuspendDetector`.
+        owner: Whose tunnel it is: :func:`drain.wait_until_idle` is asked by owner.
+
+    Attributes:
+        info: What is known of the session.
+
+    Blocking: constructing it, until the relay is connected to the target.
+
+    Raises:
+        EmissaryError: As :func:`open_session`.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        deadline: Deadline,
+        *,
+        endpoint: Endpoint,
+        key: Key,
+        streams: StreamConfig,
+        keepalive: KeepaliveTimes,
+        in_flight: InFlightLimiter,
+        clock: Callable[[], float] | None,
+        owner: object,
+    ) -> None:
+        self._target = target
+        self._endpoint = endpoint
+        self._key = key
+        self._clock = clock
+        self._owner = owner
+        self._tunnel: Tunnel | None = None
+        self._slots = in_flight.member(self._wake)
+        config = SessionConfig(streams=streams, keepalive=keepalive, gate=self._slots)
+        try:
+            self._opened = open_session(endpoint, key, target, config, deadline)
+        except BaseException:
+            self._slots.leave()
+            raise
+        self.info = _session_info(self._opened, target)
+        if self._opened.announced:
+            self._on_event(self._opened.announced)
+
+    def attach(self, sock: socket.socket) -> None:
+        """Tie the session to ``sock``, which is owned from here on; call :meth:`run` next.
+
+        Raises:
+            OSError: No descriptor is left; the socket was reset.
+        """
+        upgrade = ResumeUpgrade(
+            self._endpoint, self._key, self._opened.id, self._opened.parameters.resume_token
+        )
+        link = SocketLink(self._opened.transport, upgrade)
+        try:
+            tunnel = Tunnel(
+                self._opened.session,
+                link,
+                sock,
+                on_event=self._on_event,
+                on_idle=self._slots.decline,
+                suspend_detector=SuspendDetector(self._clock),
+            )
+        except BaseException:
+            reset(sock)
+            link.close()
+            link.release()
+            self._slots.leave()
+            raise
+        self._tunnel = tunnel
+        # Before the caller has the socket: the program may exit at any moment.
+        drain.add(tunnel, owner=self._owner, target=str(self._target))
+
+    def run(self) -> None:
+        """Drive the tunnel until its end.
+
+        Blocking: for the life of the tunnel.
+        """
+        assert self._tunnel, "attach comes first"
+        try:
+            self._tunnel.run()
+        finally:
+            drain.discard(self._tunnel)
+            self._slots.leave()
+
+    def _wake(self) -> None:
+        if self._tunnel:
+            self._tunnel.wake()
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Aborted):
+            limit = self._opened.parameters.remaining / 1000
+            self.info.error = reset_error(self._target, event.code, event.reason, limit=limit)
+        elif isinstance(event, GoingAway):
+            self.info.announce_end(event.remaining / 1000, time.time())
+
+
+def _session_info(opened: OpenedSession, target: Target) -> SessionInfo:
+    expires_at = opened.opened_at + opened.parameters.remaining / 1000
+    return SessionInfo(opened.id, target, expires_at, opened.session.counters)
