@@ -62,7 +62,7 @@ def test_an_address_that_swallows_costs_the_stagger_and_not_the_timeout(
 def test_an_address_that_refuses_costs_no_stagger(
     server: tuple[str, int], closed: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(race, "CONNECTION_ATTEMPT_DELAY", 10 * HANG)
+    monkeypatch.setattr(happy_eyeballs, "CONNECTION_ATTEMPT_DELAY", 10 * HANG)
     with happy_eyeballs.connect(NAME, HANG, resolve=named(*[at(closed)] * 8, at(server))) as sock:
         assert sock.getpeername() == server
 

@@ -101,7 +101,7 @@ def test_relay_reaches_its_api_though_the_first_address_swallows_everything(
     there = api.server_address[:2]
     environ = {name: value.replace("127.0.0.1", "localhost") for name, value in api.environ.items()}
     launch = dataclasses.replace(Launch.parse(load_event("relay_start")), expires=1e12)
-    monkeypatch.setattr(race, "CONNECTION_ATTEMPT_DELAY", 0.001)
+    monkeypatch.setattr(happy_eyeballs, "CONNECTION_ATTEMPT_DELAY", 0.001)
     with BlackHole() as swallowing:
         addresses = [*[swallowing] * 50, there]  # at 2 s or more each, one after the other, a hang
 
