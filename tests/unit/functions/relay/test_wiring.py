@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.transport import happy_eyeballs
 from functions.relay.launch import Launch
 from functions.relay.wiring import RelayFunction
 from tests.helpers.events import load_event
