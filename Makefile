@@ -45,7 +45,7 @@ endif
 export SAM_CLI_TELEMETRY := 0
 
 demo: $(VENV)/.demo
-	@$(BIN)/emissary demo
+	@$(BIN)/python -m tools.demo
 
 test: $(VENV)/.dev
 	@$(BIN)/python $(PYTEST)
@@ -94,7 +94,7 @@ core: $(VENV)/.dev
 	fi
 
 bench: $(VENV)/.demo
-	@$(BIN)/emissary bench
+	@$(BIN)/python -m tools.bench
 
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak

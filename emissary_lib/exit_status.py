@@ -63,7 +63,7 @@ class Exit(enum.IntEnum):
 
 #: One line for each status, for ``--help``.
 MEANINGS: Final[dict[Exit, str]] = {
-    Exit.OK: "done; of demo: everything was verified",
+    Exit.OK: "done",
     Exit.FAILED: "failed in a way that has no status of its own; the message says why",
     Exit.USAGE: "wrong usage, or a package that is not installed",
     Exit.SETTINGS: "wrong settings",

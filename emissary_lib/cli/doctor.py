@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Final, TextIO
 
+from emissary_lib.cli.command import positive, target
 from emissary_lib.doctor import render
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.report import Result
@@ -15,11 +19,65 @@ from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.websocket import proxy_of
 
+SUMMARY: Final = "find out where the way to a target breaks, and what to do"
+DESCRIPTION: Final = """\
+Check the way to a target step by step: settings, the gateway's name, TCP, TLS, clocks, $connect, $default,
+the bridge's version, proof and health, and with a TARGET the allow-list, the relay, the target's name and
+port in the VPC, the round trip, and how the target answers. Each check prints its result and its duration;
+the first that fails also prints what to do, and the exit status is its own. Nothing is changed, and no login
+is tried.
+
+EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
+"""
+EPILOG: Final = """\
+examples:
+  emissary doctor
+  emissary doctor db.internal:5432
+  emissary doctor cache.internal:7000 --greet redis --json
+"""
+
 #: What ``--greet`` takes: a protocol, none at all, or whatever the port tells.
 GREET: Final = ("auto", "none", *GREETINGS)
 
 #: Longest wait of one rung unless told otherwise, in seconds: API Gateway itself waits 29 s for $connect.
 TIMEOUT: Final = 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options and arguments."""
+    parser.add_argument(
+        "target",
+        type=target,
+        nargs="?",
+        metavar="TARGET",
+        help="host:port inside the VPC; without one, check gateway and bridge only",
+    )
+    parser.add_argument(
+        "--greet",
+        choices=GREET,
+        default="auto",
+        help="what the target speaks (default: auto, by its port; none for no greeting)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=positive,
+        default=TIMEOUT,
+        metavar="SECONDS",
+        help=f"longest wait of one check (default: {TIMEOUT:g})",
+    )
+    parser.add_argument("--json", action="store_true", help="print one line of JSON instead (docs/doctor.md)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the checks with the settings of this process."""
+    return run_doctor(
+        args.target,
+        environ=os.environ,
+        out=sys.stdout,
+        greet=args.greet,
+        timeout=args.timeout,
+        json_line=args.json,
+    )
 
 
 def run_doctor(

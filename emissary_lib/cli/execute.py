@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Final
 
-from emissary_lib.cli.signals import handled, typed_at_our_terminal
+from emissary_lib.cli.forward import LISTEN, add_dialling, listen
+from emissary_lib.cli.signals import handle_signals, typed_at_our_terminal
 from emissary_lib.exceptions import CommandError
 
-#: What the program finds in its environment.
+SUMMARY: Final = "run a program with a local port that leads to a target"
+DESCRIPTION: Final = """\
+Run a program that connects to the target through a local port, which exists for as long as the program runs.
+{host} and {port} in its arguments, and EMISSARY_HOST and EMISSARY_PORT in its environment, give the address.
+Each connection becomes a tunnel of its own; one that fails is reported on standard error. Signals are passed
+on to the program, and its exit status is passed back.
+
+EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
+"""
+EPILOG: Final = """\
+examples:
+  emissary exec db.internal:5432 -- psql -h {host} -p {port} -U app app
+  emissary exec db.internal:5432 -- alembic -x host={host} -x port={port} upgrade head
+  emissary exec --check db.internal:3306 -- sh -c 'mysql -h $EMISSARY_HOST -P $EMISSARY_PORT -u app app'
+"""
+
+#: What stands between the arguments of ``exec`` and the program that it runs.
+_SEPARATOR: Final = "--"
+
+#: Variables that the program finds in its environment.
 HOST_VARIABLE: Final = "EMISSARY_HOST"
 PORT_VARIABLE: Final = "EMISSARY_PORT"
 
@@ -22,19 +44,41 @@ _PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIGNALLED: Final = 128
 
 
-def filled(words: Sequence[str], host: str, port: int) -> list[str]:
+def split(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Cut a command line of ``exec`` where the program begins: argparse would take options of the program."""
+    if "exec" in given[:1] and _SEPARATOR in given:
+        at = given.index(_SEPARATOR)
+        return list(given[:at]), list(given[at + 1 :])
+    return list(given), []
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options and arguments."""
+    parser.usage = f"{parser.prog} [-h] [--timeout SECONDS] [--check] TARGET -- COMMAND [ARGUMENT ...]"
+    add_dialling(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Listen for as long as the program runs."""
+    if not args.words:
+        args.parser.error("name the command to run behind --, as in: emissary exec db.internal:5432 -- psql")
+    with listen(args, LISTEN) as address:
+        return run_program(args.words, address, os.environ)
+
+
+def fill_placeholders(words: Sequence[str], host: str, port: int) -> list[str]:
     """The words with ``{host}`` and ``{port}`` replaced; other braces stay."""
     return [word.replace("{host}", host).replace("{port}", str(port)) for word in words]
 
 
-def run_command(words: Sequence[str], address: tuple[str, int], environ: Mapping[str, str]) -> int:
+def run_program(words: Sequence[str], address: tuple[str, int], environ: Mapping[str, str]) -> int:
     """Run a program that is to connect to ``address``, and wait for its end.
 
     It has our standard input, output and error. SIGINT, SIGTERM and SIGHUP are passed on to it, but for a
     Ctrl-C, which the terminal sends to both of us.
 
     Args:
-        words: The program and its arguments, with placeholders; see :func:`filled`.
+        words: The program and its arguments, with placeholders; see :func:`fill_placeholders`.
         address: Host and port.
         environ: Its environment, beside :data:`HOST_VARIABLE` and :data:`PORT_VARIABLE`.
 
@@ -60,9 +104,9 @@ def run_command(words: Sequence[str], address: tuple[str, int], environ: Mapping
             program.send_signal(number)
 
     environment = {**environ, HOST_VARIABLE: host, PORT_VARIABLE: str(port)}
-    with handled(pass_on, *_PASSED_ON, signal.SIGCHLD) as wait:
+    with handle_signals(pass_on, *_PASSED_ON, signal.SIGCHLD) as wait:
         try:
-            program = subprocess.Popen(filled(words, host, port), env=environment)
+            program = subprocess.Popen(fill_placeholders(words, host, port), env=environment)
         except (OSError, ValueError) as exc:  # ValueError: a zero byte in a word
             reason = exc.strerror if isinstance(exc, OSError) else str(exc)
             raise CommandError(f"cannot start {words[0]}: {reason}; check its name and PATH") from exc

@@ -2,33 +2,103 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Final, TextIO
 
-from emissary_lib.cli.signals import handled
-from emissary_lib.client.dialer import Dialer
+from emissary_lib.cli.command import positive, target
+from emissary_lib.cli.signals import handle_signals
+from emissary_lib.client.dialer import DIAL_TIMEOUT, Dialer
 from emissary_lib.exceptions import ListenError
+from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.targets.allow_list import Target
+
+SUMMARY: Final = "a local port that leads to a target, until Ctrl-C"
+DESCRIPTION: Final = """\
+Listen on a local address; each connection to it becomes a tunnel of its own to the target. A connection that
+fails is reported on standard error; the others go on. Whoever can connect to the address reaches the target,
+so by default it is an address of this machine only. SIGINT or SIGTERM ends the command and its connections.
+
+EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
+"""
+EPILOG: Final = """\
+examples:
+  emissary forward db.internal:5432 --listen 127.0.0.1:5433
+  emissary forward db.internal:5432 --check --json
+"""
 
 #: Where to listen unless told otherwise: for programs of this machine only, at a free port.
 LISTEN: Final = ("127.0.0.1", 0)
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options and arguments."""
+    add_dialling(parser)
+    parser.add_argument(
+        "--listen",
+        type=_listen_address,
+        default=LISTEN,
+        metavar="[HOST:]PORT",
+        help=f"local address; port 0 takes a free one (default: {format_address(LISTEN)})",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one line of JSON when ready: host, port, target, pid"
+    )
+
+
+def add_dialling(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``forward`` and ``exec`` have in common."""
+    parser.add_argument("target", type=target, metavar="TARGET", help="host:port inside the VPC")
+    parser.add_argument(
+        "--timeout",
+        type=positive,
+        default=DIAL_TIMEOUT,
+        metavar="SECONDS",
+        help=f"longest dial (default: {DIAL_TIMEOUT:g})",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="dial once first; if that fails, end with a status that says why"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Listen until a signal comes."""
+    with listen(args, args.listen) as address:
+        run_until_stopped(address, args.target, json_line=args.json, out=sys.stdout)
+    return Exit.OK
+
+
 @contextlib.contextmanager
-def listening(
-    dialer: Dialer, target: Target, listen: tuple[str, int], timeout: float, *, check: bool
+def listen(args: argparse.Namespace, local: tuple[str, int]) -> Iterator[tuple[str, int]]:
+    """Forward as the arguments of :func:`add_dialling` say; failed dials are shown on standard error.
+
+    Gives the local address.
+
+    Raises:
+        ConfigError: The settings are wrong.
+        ListenError, EmissaryError: As :func:`forward_to`.
+    """
+    with show_warnings(sys.stderr), Dialer.from_env() as dialer:
+        with forward_to(dialer, args.target, local, args.timeout, check=args.check) as address:
+            yield address
+
+
+@contextlib.contextmanager
+def forward_to(
+    dialer: Dialer, target: Target, local: tuple[str, int], timeout: float, *, check: bool
 ) -> Iterator[tuple[str, int]]:
     """Lead a local address to ``target``; gives the address.
 
     Args:
         dialer: Dials once for each connection.
         target: Where it leads to.
-        listen: Where to listen; port 0 takes a free one.
+        local: Where to listen; port 0 takes a free one.
         timeout: Seconds for each dial.
         check: Dial once before listening, and close again.
 
@@ -38,14 +108,15 @@ def listening(
     """
     if check:
         dialer.dial((target.host, target.port), timeout).close()
-    forward = dialer.forward((target.host, target.port), listen, timeout)
+    forward = dialer.forward((target.host, target.port), local, timeout)
     try:
         address = forward.__enter__()
     except OSError as exc:
         # Python's own text names the address again; names that do not resolve have negative numbers.
         reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror
         raise ListenError(
-            f"cannot listen on {shown(listen)}: {reason}; choose another address, or port 0 for a free one"
+            f"cannot listen on {format_address(local)}: {reason}; choose another address, or port 0 for a "
+            "free one"
         ) from exc
     try:
         yield address
@@ -64,25 +135,25 @@ def run_until_stopped(address: tuple[str, int], target: Target, *, json_line: bo
     """
     host, port = address
     stopped: list[int] = []
-    with handled(lambda number, _frame: stopped.append(number), signal.SIGINT, signal.SIGTERM) as wait:
+    with handle_signals(lambda number, _frame: stopped.append(number), signal.SIGINT, signal.SIGTERM) as wait:
         if json_line:
             ready = {"host": host, "port": port, "target": str(target), "pid": os.getpid()}
             print(json.dumps(ready), file=out, flush=True)
         else:
-            line = f"Listening on {shown(address)}, which leads to {target}. Ctrl-C ends it."
+            line = f"Listening on {format_address(address)}, which leads to {target}. Ctrl-C ends it."
             print(line, file=out, flush=True)
         while not stopped:
             wait()
 
 
-def shown(address: tuple[str, int]) -> str:
+def format_address(address: tuple[str, int]) -> str:
     """``host:port``, with an IPv6 address in brackets."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextlib.contextmanager
-def warnings_shown(err: TextIO) -> Iterator[None]:
+def show_warnings(err: TextIO) -> Iterator[None]:
     """Show the library's warnings, of failed dials above all, as this command's messages."""
     handler = logging.StreamHandler(err)
     handler.setLevel(logging.WARNING)
@@ -93,3 +164,11 @@ def warnings_shown(err: TextIO) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+def _listen_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT`` or ``PORT``; port 0 is any free one."""
+    host, _colon, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT, with a port from 0 to 65535")
+    return host.removeprefix("[").removesuffix("]") or LISTEN[0], int(port)

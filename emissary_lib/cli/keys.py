@@ -2,21 +2,118 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 import time
-from typing import TextIO
+from typing import Final, TextIO
 
+from emissary_lib.cli.command import add_parser, key_id
+from emissary_lib.exit_status import Exit
 from emissary_lib.operate.clients import client
 from emissary_lib.operate.keys import KeySecret, StoredKey, settings_line, shown_time
 from emissary_lib.protocol.wire.base64 import encode_unpadded
 
+SUMMARY: Final = "the shared keys in Secrets Manager: new, list, retire"
+DESCRIPTION: Final = """\
+Rotate the shared keys without a moment in which none is valid: make a new one, which is accepted at once
+beside the others; give it to the platform; retire the old one when nobody dials with it any more. `new`
+prints the key once; it cannot be shown again. Changes that two operators make at the same time are all kept.
+
+The secret is KeySecretArn of the stack's outputs. The operator needs secretsmanager:GetSecretValue and, to
+change it, secretsmanager:PutSecretValue on it.
+"""
+EPILOG: Final = """\
+examples:
+  emissary keys list --secret arn:aws:secretsmanager:eu-west-1:111122223333:secret:emissary-keys-AbCdEf
+  emissary keys new --secret emissary-keys
+  emissary keys retire 1 --secret emissary-keys --json
+"""
+
+_NEW_DESCRIPTION: Final = """\
+Add a random key to those in the secret, and print it as the line EMISSARY_AUTH_KEYS of the platform's
+settings; with --json as one object, with kid and data. It is printed once and cannot be shown again. It is
+accepted at once beside the others. If it is lost, retire it and make another.
+
+The operator needs secretsmanager:GetSecretValue and secretsmanager:PutSecretValue on the secret.
+"""
+_NEW_EPILOG: Final = """\
+examples:
+  emissary keys new --secret emissary-keys
+  emissary keys new --secret emissary-keys --kid 7
+  emissary keys new --secret emissary-keys --json
+"""
+
+_LIST_DESCRIPTION: Final = """\
+Show the id of each valid key, when it was made and how old it is; never a key itself. A key whose age is
+unknown was not made by this command.
+
+The operator needs secretsmanager:GetSecretValue on the secret.
+"""
+_LIST_EPILOG: Final = """\
+examples:
+  emissary keys list --secret emissary-keys
+  emissary keys list --secret emissary-keys --json
+"""
+
+_RETIRE_DESCRIPTION: Final = """\
+Take a key out of the secret. Functions cache the secret for up to 5 minutes; then none accepts the key any
+more. Sessions that it opened go on, but cannot resume after a lost connection (`emissary sessions kill --key`
+ends them). The last key cannot be retired, because nobody could dial without it: make another first.
+
+The operator needs secretsmanager:GetSecretValue and secretsmanager:PutSecretValue on the secret.
+"""
+_RETIRE_EPILOG: Final = """\
+examples:
+  emissary keys retire 1 --secret emissary-keys
+  emissary keys retire 1 --secret emissary-keys --json
+"""
+
 #: How long functions that are running may still take a key that was retired, in seconds
 #: (``functions.common.adapters.keys``, MAX_AGE).
-ACCEPTED_AFTER = 300
+ACCEPTED_AFTER: Final = 300
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its actions and their options."""
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    new = add_parser(
+        actions,
+        "new",
+        summary="add a fresh key and print it, once",
+        description=_NEW_DESCRIPTION,
+        epilog=_NEW_EPILOG,
+    )
+    new.add_argument("--kid", type=key_id, metavar="ID", help="its id (default: the next above the highest)")
+    listing = add_parser(
+        actions, "list", summary="ids and ages; no secret", description=_LIST_DESCRIPTION, epilog=_LIST_EPILOG
+    )
+    retiring = add_parser(
+        actions,
+        "retire",
+        summary="take a key away, unless it is the last one",
+        description=_RETIRE_DESCRIPTION,
+        epilog=_RETIRE_EPILOG,
+    )
+    retiring.add_argument("kid", type=key_id, metavar="ID", help="the key's id")
+    for action in (new, listing, retiring):
+        action.add_argument("--secret", required=True, metavar="ARN", help="ARN or name of the keys' secret")
+        action.add_argument("--json", action="store_true", help="print one line of JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action."""
+    if args.action == "new":
+        new(args.secret, args.kid, json_line=args.json, out=sys.stdout)
+    elif args.action == "retire":
+        retire(args.secret, args.kid, json_line=args.json, out=sys.stdout)
+    else:
+        list_keys(args.secret, json_line=args.json, out=sys.stdout)
+    return Exit.OK
 
 
 def new(secret: str, key_id: int | None, *, json_line: bool, out: TextIO) -> None:
-    """Add a key and print it, this once.
+    """Add a key and print it, once.
 
     Raises:
         OperationError: AWS refused, or the id cannot be given.
@@ -26,7 +123,7 @@ def new(secret: str, key_id: int | None, *, json_line: bool, out: TextIO) -> Non
     if json_line:
         line = json.dumps({"kid": key.key_id, "data": encode_unpadded(key.secret)})
     else:
-        line = f"# Key {key.key_id}: accepted from now on, shown only now.\n{settings_line(key)}"
+        line = f"# Key {key.key_id}: accepted from now on; it cannot be shown again.\n{settings_line(key)}"
     print(line, file=out, flush=True)
 
 

@@ -1,23 +1,135 @@
-"""``emissary sessions``: who is in, who was, and how to put somebody out."""
+"""``emissary sessions``: lists the sessions of a stack, and ends some of them."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TextIO
+from pathlib import Path
+from typing import Final, TextIO
 
-from emissary_lib.client.config import URL
+from emissary_lib.cli.command import add_parser, key_id
+from emissary_lib.client.config import URL, read_env_file
 from emissary_lib.exceptions import ConfigError, OperationError
+from emissary_lib.exit_status import Exit
 from emissary_lib.operate.clients import client
 from emissary_lib.operate.keys import shown_time
 from emissary_lib.operate.kill import Fate, Outcome, chosen, kill_all
 from emissary_lib.operate.notify import callback_endpoint
-from emissary_lib.operate.sessions import SessionFacts, SessionTable
+from emissary_lib.operate.sessions import SESSION_ID, SessionFacts, SessionTable
+
+SUMMARY: Final = "list open and past sessions; end a session"
+DESCRIPTION: Final = """\
+`list` shows the sessions of the last week that named a target, the newest first: state, key, the address they
+came from, target, bytes each way, why they ended. A session is "lost" if its time is up though nobody has
+recorded how it ended. `kill` ends sessions, by id or the beginning of it, or all of a key: it is recorded at
+once, and both sides are told within a second; the relay then resets its connection to the target.
+
+The table is TableName of the stack's outputs, the URL its WebSocketUrl (default: EMISSARY_URL, in the
+environment or in .env). The operator needs dynamodb:Scan, and to kill, dynamodb:GetItem and
+dynamodb:UpdateItem on the table and execute-api:ManageConnections on the API.
+"""
+EPILOG: Final = """\
+examples:
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK --alive --json
+  emissary sessions kill 8f14e45fceea167a --table emissary-SessionTable-1ABCDEFGHIJK
+  emissary sessions kill --key 1 --table emissary-SessionTable-1ABCDEFGHIJK
+"""
+
+_LIST_DESCRIPTION: Final = """\
+Show the sessions that named a target, the newest first: those alive, and those that ended within the last
+week. State is opening, launched, open, ended, or lost: its time is up though nobody has recorded how it
+ended. Times are UTC. The whole table is read, consistently.
+
+The operator needs dynamodb:Scan on the table.
+"""
+_LIST_EPILOG: Final = """\
+examples:
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK --alive
+  emissary sessions list --table emissary-SessionTable-1ABCDEFGHIJK --all --json
+"""
+
+_KILL_DESCRIPTION: Final = """\
+End sessions, each by its id or the beginning of it, or all that are alive of a key, or both. The end is
+recorded at once, and both sides are told within a second; a side that cannot be told is cut off. The outcome
+of each session is printed; a failure with one does not keep the others from being ended. Retire a key first:
+its holder can dial again.
+
+The status is 0 if all were killed; of those of a --key, some may have ended by themselves meanwhile. It is 14
+if a SESSION had ended already, if AWS refused something for one of them, or if a side could be neither told
+nor cut off; those printed as killed are killed all the same. It is 14, too, and nobody is killed, if a
+SESSION is not there or could be several, or if there is nobody to kill.
+
+The operator needs dynamodb:Scan, dynamodb:GetItem and dynamodb:UpdateItem on the table, and
+execute-api:ManageConnections on the API.
+"""
+_KILL_EPILOG: Final = """\
+examples:
+  emissary sessions kill 8f14e45fceea167a --table emissary-SessionTable-1ABCDEFGHIJK
+  emissary sessions kill 8f14e45f c9f0f895 --table emissary-SessionTable-1ABCDEFGHIJK --json
+  emissary sessions kill --key 1 --table emissary-SessionTable-1ABCDEFGHIJK --url wss://db.example/emissary
+"""
 
 #: Digits of a session id that a list shows: enough to be the only one.
 _DIGITS = 16
 
 _COLUMNS = f"{'session':<18}{'state':<10}{'key':<6}{'from':<17}{'started':<22}{'seconds':>8}  "
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its actions and their options."""
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    listing = add_parser(
+        actions,
+        "list",
+        summary="those alive, and those of the last week",
+        description=_LIST_DESCRIPTION,
+        epilog=_LIST_EPILOG,
+    )
+    listing.add_argument("--alive", action="store_true", help="only those that may still carry bytes")
+    listing.add_argument(
+        "--all", action="store_true", help="also those that never named a target, health checks among them"
+    )
+    killing = add_parser(
+        actions,
+        "kill",
+        summary="end sessions, and tell both sides",
+        description=_KILL_DESCRIPTION,
+        epilog=_KILL_EPILOG,
+    )
+    killing.add_argument(
+        "session", type=_session_id, nargs="*", metavar="SESSION", help="id, or at least 8 digits of it"
+    )
+    killing.add_argument("--key", type=key_id, metavar="ID", help="all that are alive of this key")
+    killing.add_argument("--url", metavar="URL", help="the stack's WebSocketUrl (default: EMISSARY_URL)")
+    for action in (listing, killing):
+        action.add_argument("--table", required=True, metavar="NAME", help="the stack's TableName")
+        action.add_argument("--json", action="store_true", help="print one line of JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action."""
+    if args.action == "list":
+        list_sessions(args.table, alive=args.alive, everything=args.all, json_line=args.json, out=sys.stdout)
+        return Exit.OK
+    if not args.session and args.key is None:
+        args.parser.error("name a SESSION, or a --key")
+    url = args.url or {**read_env_file(Path(".env")), **os.environ}.get(URL, "")
+    kill(args.table, args.session, args.key, url, json_line=args.json, out=sys.stdout)
+    return Exit.OK
+
+
+def _session_id(text: str) -> str:
+    """A session's id, or enough of its beginning."""
+    if not SESSION_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no session id; want 8 to 64 hexadecimal digits, as listed"
+        )
+    return text
 
 
 def list_sessions(table: str, *, alive: bool, everything: bool, json_line: bool, out: TextIO) -> None:
@@ -29,11 +141,11 @@ def list_sessions(table: str, *, alive: bool, everything: bool, json_line: bool,
     with client("dynamodb", table) as dynamodb:
         sessions = SessionTable(dynamodb, table).list(alive=alive, everything=everything)
     if json_line:
-        print(json.dumps([_facts(each) for each in sessions]), file=out, flush=True)
+        print(json.dumps([_session_json(each) for each in sessions]), file=out, flush=True)
         return
     print(f"{_COLUMNS}{'bytes up':>12}{'down':>12}  target and end", file=out)
     for each in sessions:
-        print(_line(each), file=out)
+        print(_session_line(each), file=out)
     out.flush()
 
 
@@ -78,22 +190,22 @@ def kill(
             for each in kill_all(store, callbacks, found):
                 outcomes.append(each)
                 if not json_line:
-                    print(_said(each), file=out, flush=True)
+                    print(_outcome_line(each), file=out, flush=True)
         finally:  # also after Ctrl-C: of whoever was done with by then
             if json_line:
-                print(json.dumps([_outcome(each) for each in outcomes]), file=out, flush=True)
+                print(json.dumps([_outcome_json(each) for each in outcomes]), file=out, flush=True)
     faults = [fault for each in outcomes for fault in _faults(each, sessions)]
     if faults:
         more = f"; and {len(faults) - 1} more, see the output" if faults[1:] else ""
         raise OperationError(faults[0] + more)
 
 
-def _said(each: Outcome) -> str:
+def _outcome_line(each: Outcome) -> str:
     more = "; " + ", ".join(f"{side}: {what}" for side, what in each.told.items()) if each.told else ""
     return f"{each.session.id[:_DIGITS]} {each.fate.value}{more}{each.cause and ': ' + each.cause}"
 
 
-def _outcome(each: Outcome) -> Mapping[str, object]:
+def _outcome_json(each: Outcome) -> Mapping[str, object]:
     return {
         "session": each.session.id,
         "target": each.session.target,
@@ -105,7 +217,7 @@ def _outcome(each: Outcome) -> Mapping[str, object]:
 
 
 def _faults(each: Outcome, named: Iterable[str]) -> Iterator[str]:
-    """What the command's status has to tell of one session."""
+    """Why the command fails because of one session."""
     session = f"session {each.session.id[:_DIGITS]}"
     if each.fate is Fate.FAILED:
         yield f"{session} was not killed: {each.cause}"
@@ -119,7 +231,7 @@ def _faults(each: Outcome, named: Iterable[str]) -> Iterator[str]:
         )
 
 
-def _facts(each: SessionFacts) -> Mapping[str, object]:
+def _session_json(each: SessionFacts) -> Mapping[str, object]:
     return {
         "session": each.id,
         "state": each.state,
@@ -137,7 +249,7 @@ def _facts(each: SessionFacts) -> Mapping[str, object]:
     }
 
 
-def _line(each: SessionFacts) -> str:
+def _session_line(each: SessionFacts) -> str:
     seconds = "-" if each.ended is None else f"{max(0.0, each.ended - each.started):.0f}"
     end = "" if each.code is None else f", {each.code.name}"
     return (

@@ -1,4 +1,4 @@
-"""Signals, for as long as a command runs."""
+"""Signal handlers that last as long as a command runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 @contextlib.contextmanager
-def handled(handler: Handler, *numbers: signal.Signals) -> Iterator[Callable[[], None]]:
-    """Have ``handler`` called for these signals meanwhile.
+def handle_signals(handler: Handler, *numbers: signal.Signals) -> Iterator[Callable[[], None]]:
+    """Have ``handler`` called for these signals while the context lasts.
 
     Gives a function that waits for the next of them. Waiting in ``Event.wait`` or ``Popen.wait`` would not
     do: a signal that comes just before the call into the kernel interrupts nothing, and its handler would

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 import re
 import shlex
@@ -77,4 +78,15 @@ def tables(document: str, heading: str) -> list[list[list[str]]]:
     for block in re.findall(r"(?:^\|.*\n?)+", section(document, heading), re.MULTILINE):
         rows = [line.strip().strip("|").split(" | ") for line in block.splitlines()]
         found.append([[cell.strip().replace("`", "") for cell in row] for row in rows[2:]])
+    return found
+
+
+def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Name -> parser; of a command with actions, one for each as well (``keys new``)."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                found[name] = command
+                found |= {f"{name} {inner}": each for inner, each in subcommands(command).items()}
     return found

@@ -40,7 +40,7 @@ def patient_dialers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_demo_ends_with_success_and_its_table() -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "emissary_lib", "demo"],
+        [sys.executable, "-m", "tools.demo"],
         cwd=ROOT,
         capture_output=True,
         text=True,

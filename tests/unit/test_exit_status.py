@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib import exceptions
-from emissary_lib.cli import main as cli
+from emissary_lib.cli.command import EXIT_STATUSES
 from emissary_lib.exceptions import (
     AnswerLostError,
     ClockSkewError,
@@ -60,7 +60,7 @@ def test_the_status_tells_the_kind_of_failure(error: BaseException, status: int)
 
 def test_help_lists_every_status_once() -> None:
     assert list(MEANINGS) == list(Exit)
-    lines = cli.EXIT_STATUSES.splitlines()[1:]
+    lines = EXIT_STATUSES.splitlines()[1:]
     assert [int(line.split()[0]) for line in lines] == [status.value for status in Exit]
 
 

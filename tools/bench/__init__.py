@@ -1,1 +1,1 @@
-"""`emissary bench`: how fast the local cloud and the dialer are on this machine."""
+"""`make bench`: how fast the local cloud and the dialer are on this machine."""

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from emissary_lib.cli.execute import filled, run_command
+from emissary_lib.cli.execute import fill_placeholders, run_program
 from emissary_lib.exceptions import CommandError
 from tests.helpers.patience import HANG
 
@@ -21,8 +21,8 @@ ADDRESS = ("127.0.0.1", 5433)
 #: Runs, as ``emissary exec`` would, what is behind it.
 RUN = """\
 import os, sys
-from emissary_lib.cli.execute import run_command
-sys.exit(run_command(sys.argv[1:], ("127.0.0.1", 5433), os.environ))
+from emissary_lib.cli.execute import run_program
+sys.exit(run_program(sys.argv[1:], ("127.0.0.1", 5433), os.environ))
 """
 
 #: A program that counts the signals it gets, none of which can be lost, and ends with their number once
@@ -47,7 +47,15 @@ def python(code: str, *arguments: str) -> list[str]:
 
 def test_placeholders_are_filled_and_other_braces_stay() -> None:
     words = ["{port}", "host={host} port={port}", "{", "{}", "{{port}}", "{user}", "%s"]
-    assert filled(words, "::1", 5433) == ["5433", "host=::1 port=5433", "{", "{}", "{5433}", "{user}", "%s"]
+    assert fill_placeholders(words, "::1", 5433) == [
+        "5433",
+        "host=::1 port=5433",
+        "{",
+        "{}",
+        "{5433}",
+        "{user}",
+        "%s",
+    ]
 
 
 def test_the_address_is_in_the_arguments_and_in_the_environment() -> None:
@@ -59,17 +67,17 @@ def test_the_address_is_in_the_arguments_and_in_the_environment() -> None:
     )
     environ = {**os.environ, "MINE": "kept", "EMISSARY_HOST": "an old one"}
     environ.pop("PGHOST", None)
-    assert run_command(python(code, "{host}", "{port}"), ADDRESS, environ) == 0
+    assert run_program(python(code, "{host}", "{port}"), ADDRESS, environ) == 0
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 255])
 def test_the_exit_status_is_passed_back(status: int) -> None:
-    assert run_command(python(f"import sys; sys.exit({status})"), ADDRESS, os.environ) == status
+    assert run_program(python(f"import sys; sys.exit({status})"), ADDRESS, os.environ) == status
 
 
 def test_a_program_that_a_signal_ended_has_the_shells_status() -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    assert run_command(python(code), ADDRESS, os.environ) == 128 + signal.SIGKILL
+    assert run_program(python(code), ADDRESS, os.environ) == 128 + signal.SIGKILL
 
 
 @pytest.mark.parametrize(
@@ -78,16 +86,16 @@ def test_a_program_that_a_signal_ended_has_the_shells_status() -> None:
 )
 def test_a_program_that_cannot_be_started_is_named_with_the_cause(word: str, cause: str) -> None:
     with pytest.raises(CommandError, match=cause) as caught:
-        run_command([word], ADDRESS, os.environ)
+        run_program([word], ADDRESS, os.environ)
     assert str(caught.value).startswith(f"cannot start {word}: ")
 
 
 def test_the_handlers_of_signals_are_put_back() -> None:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
     before = [signal.getsignal(number) for number in numbers]
-    run_command(python(""), ADDRESS, os.environ)
+    run_program(python(""), ADDRESS, os.environ)
     with pytest.raises(CommandError):
-        run_command(["no-such-program-anywhere"], ADDRESS, os.environ)
+        run_program(["no-such-program-anywhere"], ADDRESS, os.environ)
     assert [signal.getsignal(number) for number in numbers] == before
     assert signal.set_wakeup_fd(-1) == -1
 

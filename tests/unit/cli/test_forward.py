@@ -15,7 +15,7 @@ import sys
 import pytest
 
 from emissary_lib.cli import main as cli
-from emissary_lib.cli.forward import listening, run_until_stopped, shown, warnings_shown
+from emissary_lib.cli.forward import format_address, forward_to, run_until_stopped, show_warnings
 from emissary_lib.client.dialer import Dialer
 from emissary_lib.exceptions import ListenError, TargetRefusedError
 from emissary_lib.exit_status import Exit
@@ -67,20 +67,20 @@ def test_a_busy_port_fails_and_says_what_to_do() -> None:
     with socket.create_server(ANY) as taken:
         dialer = Dialer("ws://127.0.0.1:1/s", KEY)
         with pytest.raises(ListenError, match="in use; choose another address, or port 0"):
-            with listening(dialer, PARSED, taken.getsockname(), HANG, check=False):
+            with forward_to(dialer, PARSED, taken.getsockname(), HANG, check=False):
                 pass
 
 
 def test_a_check_fails_before_anything_listens_with_the_cause() -> None:
     with Bridge(Behaviour(dial_code=Code.TARGET_REFUSED)) as bridge, Dialer(bridge.url, KEY) as dialer:
         with pytest.raises(TargetRefusedError):
-            with listening(dialer, PARSED, ANY, HANG, check=True):
+            with forward_to(dialer, PARSED, ANY, HANG, check=True):
                 pytest.fail("it listens all the same")
 
 
 def test_without_a_check_nothing_is_dialled_before_somebody_connects() -> None:
     with Bridge() as bridge, Dialer(bridge.url, KEY) as dialer:
-        with listening(dialer, PARSED, ANY, HANG, check=False) as address:
+        with forward_to(dialer, PARSED, ANY, HANG, check=False) as address:
             assert bridge.server.requests == []
             with socket.create_connection(address, HANG):
                 bridge.relay()
@@ -131,12 +131,12 @@ def test_the_line_for_people_names_both_ends_and_how_to_end_it() -> None:
     out = Printed()
     run_until_stopped(("::1", 5433), PARSED, json_line=False, out=out)
     assert out.getvalue() == "Listening on [::1]:5433, which leads to db.internal:5432. Ctrl-C ends it.\n"
-    assert shown(("127.0.0.1", 1)) == "127.0.0.1:1"
+    assert format_address(("127.0.0.1", 1)) == "127.0.0.1:1"
 
 
 def test_warnings_are_shown_only_meanwhile() -> None:
     err, logger = io.StringIO(), logging.getLogger("emissary_lib.forward")
-    with warnings_shown(err):
+    with show_warnings(err):
         logger.warning("a forwarded connection failed: %s", "because")
         logger.info("not this")
     logger.warning("nor this")

@@ -11,24 +11,15 @@ import pytest
 
 from emissary_lib import __version__
 from emissary_lib.cli import main as cli
-from emissary_lib.cli import texts
+from emissary_lib.cli.command import EXIT_STATUSES
 from emissary_lib.exit_status import Exit
-from emissary_lib.protocol.targets.allow_list import Target
-from emissary_local import Faults
+from tests.infra.documents import subcommands
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 DIALLING = ["exec", "forward"]
-LOCAL = ["local", "demo", "bench"]
-OPERATING = ["keys", "sessions"]
-COMMANDS = [*DIALLING, "doctor", *LOCAL, *OPERATING]
+COMMANDS = [*DIALLING, "doctor", "keys", "sessions", "local"]
 ACTIONS = ["keys new", "keys list", "keys retire", "sessions list", "sessions kill"]
-
-
-@pytest.fixture
-def template(tmp_path: pathlib.Path) -> str:
-    path = tmp_path / "template.yaml"
-    path.write_text("Resources: {}\n")
-    return str(path)
+PARSERS = subcommands(cli.parser())
 
 
 def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -82,17 +73,18 @@ def test_every_command_s_help_says_what_it_does_with_examples_and_exit_statuses(
         cli.main([*command.split(), "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert texts.ALL[command].description in text
+    description = PARSERS[command].description
+    assert description and description in text
     assert f"\nexamples:\n  emissary {command}" in text
-    assert cli.EXIT_STATUSES in text
+    assert EXIT_STATUSES in text
 
 
 @pytest.mark.parametrize(
     "example",
     [
         shlex.split(line)[1:]
-        for text in texts.ALL.values()
-        for line in text.examples.splitlines()
+        for parser in PARSERS.values()
+        for line in str(parser.epilog).splitlines()
         if line.startswith("  emissary ")
     ],
     ids=" ".join,
@@ -100,52 +92,13 @@ def test_every_command_s_help_says_what_it_does_with_examples_and_exit_statuses(
 def test_every_example_is_accepted(
     example: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "deploy").mkdir()
-    for name in ("template.yaml", "deploy/template.yaml"):
-        (tmp_path / name).touch()
+    (tmp_path / "template.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    if ">" in example:  # the shell's
-        example = example[: example.index(">")]
-    assert callable(cli.parse(example).command)
+    assert callable(cli.parse(example).command.run)
 
 
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert "COMMAND" in usage_error(capsys)
-
-
-@pytest.mark.parametrize("command", LOCAL)
-def test_a_missing_template_is_a_usage_error_that_says_what_to_do(
-    command: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    said = usage_error(capsys, command)
-    assert "there is no template.yaml here: run this from the project's folder, or name the file" in said
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "complaint"),
-    [
-        ("--target", "db.internal", "db.internal"),
-        ("--target", "db.internal:0", "0"),
-        ("--reorder", "1.5", "1.5 is not between 0 and 1"),
-        ("--reorder", "nan", "nan is not between 0 and 1"),
-        ("--account-concurrency", "0", "0 is less than 1"),
-        ("--seed", "seven", "seven"),
-        ("--time-scale", "0", "0 is not above 0"),
-        ("--fault", "reorder", "'reorder' is no NAME=VALUE; the names are: reorder, duplicate, drop, "),
-        ("--fault", "rain=1", "there is no fault named 'rain'; the names are: reorder, duplicate, drop, "),
-        ("--fault", "seed=1", "there is no fault named 'seed'"),
-        ("--fault", "drop=2", "drop is a probability and must be from 0 to 1, not 2.0"),
-        ("--fault", "drop=often", "drop: 'often' is no number"),
-        ("--fault", "cut_sides=middle", "must name some of"),
-    ],
-)
-def test_a_bad_value_is_a_usage_error_that_names_it(
-    option: str, value: str, complaint: str, template: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = usage_error(capsys, "local", "--template", template, option, value)
-    assert f"argument {option}" in said
-    assert complaint in said
 
 
 @pytest.mark.parametrize(
@@ -179,32 +132,6 @@ def test_an_id_that_can_be_none_is_refused_before_anybody_is_asked(
 @pytest.mark.parametrize("given", [0, 4294967295])
 def test_the_lowest_and_the_highest_key_id_are_taken(given: int) -> None:
     assert cli.parse(["keys", "new", "--secret", "x", "--kid", str(given)]).kid == given
-
-
-def test_targets_are_collected_in_their_order(template: str) -> None:
-    given = ["local", "--template", template, "--target", "127.0.0.1:5432", "--target", "[::1]:80"]
-    assert cli.parse(given).target == [Target("127.0.0.1", 5432), Target("::1", 80)]
-
-
-def test_faults_are_collected_and_read_as_what_they_are(template: str) -> None:
-    given = ["local", "--template", template, "--fault", "drop=0.1", "--fault", "cut_sides=relay,dialer"]
-    assert cli.parse(given).fault == [("drop", 0.1), ("cut_sides", ("relay", "dialer"))]
-
-
-def test_local_runs_with_the_faults_and_the_time_scale(
-    template: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: dict[str, object] = {}
-
-    def run_foreground(template: str, targets: object, **options: object) -> int:
-        asked.update(options, targets=targets)
-        return 0
-
-    monkeypatch.setattr("emissary_local.cloud.run_foreground", run_foreground)
-    options = ["--seed", "7", "--reorder", "0.2", "--fault", "drop=0.1", "--time-scale", "0.01"]
-    assert cli.main(["local", "--template", template, *options, "--target", "db.internal:1"]) == Exit.OK
-    assert asked["faults"] == Faults(seed=7, reorder=0.2, drop=0.1)
-    assert (asked["time_scale"], asked["targets"]) == (0.01, [("db.internal", 1)])
 
 
 @pytest.mark.parametrize("command", DIALLING)
@@ -258,27 +185,6 @@ def test_missing_settings_have_a_status_and_a_text_of_their_own(
     )
     said = capsys.readouterr().err
     assert "EMISSARY_URL is not set" in said and "EMISSARY_AUTH_KEYS is not set" in said
-
-
-def test_a_bad_template_fails_with_its_cause_and_no_traceback(
-    template: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["local", "--template", template]) == Exit.FAILED
-    said = capsys.readouterr().err
-    assert said.startswith("emissary: ")
-    assert "Traceback" not in said
-
-
-def test_a_package_that_is_not_installed_is_named_with_what_to_install(template: str) -> None:
-    program = (
-        "import sys; sys.modules['psycopg'] = None\n"
-        f"from emissary_lib.cli.main import main; sys.exit(main(['demo', '--template', {template!r}]))"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == Exit.USAGE
-    assert (
-        ended.stderr == "emissary: the package psycopg is not installed: pip install 'emissary-lib[demo]'\n"
-    )
 
 
 def test_the_library_and_the_command_s_help_need_no_extra() -> None:

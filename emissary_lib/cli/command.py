@@ -1,0 +1,83 @@
+"""What the commands share: how one is given to argparse, and values that several of them read."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any, Final, Protocol
+
+from emissary_lib.exceptions import ConfigError
+from emissary_lib.exit_status import MEANINGS
+from emissary_lib.protocol.auth.keys import MAX_KEY_ID
+from emissary_lib.protocol.targets.allow_list import Target
+
+#: Stands at the end of every ``--help``.
+EXIT_STATUSES: Final = "exit status:\n" + "".join(
+    f"  {status.value:<4} {meaning}\n" for status, meaning in MEANINGS.items()
+)
+
+Commands = argparse._SubParsersAction
+
+
+class Command(Protocol):
+    """A module that provides one command."""
+
+    @property
+    def SUMMARY(self) -> str:
+        """One line for the list of commands."""
+
+    @property
+    def DESCRIPTION(self) -> str:
+        """What the command does."""
+
+    @property
+    def EPILOG(self) -> str:
+        """Examples that can be pasted."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare its options and arguments."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Run it; returns the exit status.
+
+        Raises:
+            EmissaryError: It failed; ``main`` prints the message and finds the exit status.
+        """
+
+
+def add_parser(
+    commands: Commands[Any], name: str, *, summary: str, description: str, epilog: str
+) -> argparse.ArgumentParser:
+    """Add a command, or an action of one, whose help ends with the exit statuses."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"{epilog}\n{EXIT_STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(parser=parser)
+    return parser
+
+
+def target(text: str) -> Target:
+    """``HOST:PORT``."""
+    try:
+        return Target.parse(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def key_id(text: str) -> int:
+    """A key's id."""
+    if not (text.isascii() and text.isdigit() and int(text) <= MAX_KEY_ID):
+        raise argparse.ArgumentTypeError(f"{text!r} is no key id; want a number from 0 to {MAX_KEY_ID}")
+    return int(text)

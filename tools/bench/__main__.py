@@ -1,0 +1,13 @@
+"""``python -m tools.bench``: prints one line of JSON with what it measured; ``make bench`` runs this."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tools.bench.run import run_bench
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
+    parser.add_argument("--template", default="template.yaml", metavar="FILE", help="the SAM template")
+    print(run_bench(parser.parse_args().template, progress=sys.stderr), flush=True)
