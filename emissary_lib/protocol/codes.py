@@ -1,6 +1,6 @@
 """Why something ended: the one table shared by wire, exceptions and logs.
 
-Source: docs/protocol.md section 8; a test holds the two together.
+Source: docs/protocol.md section 8, whose table is generated from this one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Code(enum.IntEnum):
 #: One sentence for each code: what happened, for error messages and logs.
 MEANINGS: dict[Code, str] = {
     Code.OK: "clean",
-    Code.PROTOCOL_ERROR: "the peer broke a rule of this document",
+    Code.PROTOCOL_ERROR: "the peer broke a rule of the protocol",
     Code.UNSUPPORTED_VERSION: "a frame of another version",
     Code.FLOW_CONTROL_ERROR: "bytes past the window or the final size",
     Code.TARGET_RESET: "the target reset its TCP connection",

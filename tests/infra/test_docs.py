@@ -44,7 +44,7 @@ NOT_SETTINGS = {
 def variables_in_code() -> set[str]:
     """String literals that are names of variables, in all code and in template.yaml."""
     found = set(re.findall(r"^\s+(EMISSARY_[A-Z_]+):", (ROOT / "template.yaml").read_text(), re.MULTILINE))
-    for top in ("emissary_lib", "functions"):
+    for top in ("emissary_lib", "emissary_local", "functions"):
         for path in (ROOT / top).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 text = node.value if isinstance(node, ast.Constant) else None

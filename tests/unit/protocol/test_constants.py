@@ -10,12 +10,11 @@ import pytest
 from emissary_lib.bridge import session
 from emissary_lib.bridge.session import CONNECT_TIME
 from emissary_lib.protocol import constants
-from emissary_lib.protocol.wire.frames import CARRIES_POSITION, COPIED, Flag, FrameType
+from emissary_lib.protocol.wire.frames import CARRIES_POSITION, COPIED, Flag
 from functions.relay import service
 
 TEXT = (pathlib.Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
 DOCUMENT = " ".join(TEXT.split())
-TABLE = re.findall(r"\| (\d+) \| ([A-Z]+) \| ([a-z;, A-Z]+) \| ", DOCUMENT.partition("## 3. Opening")[0])
 
 
 @pytest.mark.parametrize(
@@ -76,25 +75,6 @@ def test_the_number_is_the_documents(name: str, value: object, sentence: str) ->
     assert sentence in DOCUMENT
 
 
-NUMBERS = re.findall(r"\| ([A-Z_]+) \| ([^|]+) \| ([0-9.]+) \|", DOCUMENT.partition("## 9. Numbers")[2])
-
-
-def test_the_table_of_numbers_has_every_constant_once() -> None:
-    wanted = sorted(name for name in vars(constants) if name.isupper())
-    assert sorted(name for name, _value, _where in NUMBERS) == wanted
-
-
-@pytest.mark.parametrize(("name", "cell", "where"), NUMBERS)
-def test_a_row_of_the_table_of_numbers_is_true(name: str, cell: str, where: str) -> None:
-    value = getattr(constants, name)
-    if isinstance(value, str):
-        assert cell == f"`{value}`"
-    else:
-        found = [float(each.replace(",", "")) for each in re.findall(r"\d[\d,.]*\d|\d", cell)]
-        assert found == [float(each) for each in (value if isinstance(value, tuple) else (value,))]
-    assert re.search(rf"^###? {re.escape(where)}\.? ", TEXT, re.MULTILINE), f"there is no section {where}"
-
-
 def test_an_orphaned_relays_time_is_the_sum_that_the_document_names() -> None:
     assert "PING interval + PONG deadline + grace ends the session with `DIALER_GONE`: 320 s" in DOCUMENT
     assert constants.PING_INTERVAL + constants.PONG_DEADLINE + constants.GRACE == 320
@@ -113,13 +93,6 @@ def test_what_keeps_a_number_of_the_protocols_has_the_documents() -> None:
 
 def test_ping_is_repeated_within_the_deadline() -> None:
     assert constants.PING_REPEAT * 4 == constants.PONG_DEADLINE
-
-
-def test_the_frame_types_are_the_documents() -> None:
-    assert len(TABLE) == 17
-    assert {name: int(number) for number, name, _sender in TABLE} == {
-        kind.name: kind.value for kind in FrameType
-    }
 
 
 def test_the_flags_are_the_documents() -> None:

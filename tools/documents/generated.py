@@ -1,0 +1,185 @@
+"""The parts of the documents that are made from the code.
+
+A part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``. Where a table also explains, its last
+columns are written by hand: they are kept, row by row, as they stand in the document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import yaml
+
+from emissary_lib import exceptions
+from emissary_lib.bridge import session as stored
+from emissary_lib.exit_status import MEANINGS, STATUSES, Exit, exit_status
+from emissary_lib.protocol import codes, constants
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.opening.socks5_messages import reply_for
+from emissary_lib.protocol.session import states
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.wire.frames import FrameType
+from functions.common.metrics import Metric
+from tools.documents import ROOT
+
+#: What stands for a hand-written cell that nobody has written yet; the check fails over it.
+MISSING: Final = "MISSING"
+
+#: Codes below this end open tunnels too; the others happen while dialling (docs/protocol.md section 8).
+_DIALLING_ONLY: Final = 32
+
+_ANY: Final = Target("db.internal", 5432)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], former: str = "") -> str:
+    """A table; a row that is shorter than ``head`` keeps its last cells from the same row of ``former``."""
+    kept = {cells[0]: cells for cells in map(_cells, former.splitlines())}
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        made = list(map(str, row))
+        by_hand = kept.get(made[0], [])[len(made) : len(head)]
+        lines.append([*made, *by_hand, *[MISSING] * (len(head) - len(made) - len(by_hand))])
+    return (
+        "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        .replace("| --- ", "|---")
+        .replace("--- |", "---|")
+    )
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split(" | ")]
+
+
+def code_table(_former: str) -> str:
+    """Every code, and what becomes of it."""
+    return table(
+        ["code", "name", "SOCKS5 reply", "`dial` raises", "open tunnel", "exit status", "meaning"],
+        [_code_row(code) for code in Code],
+    )
+
+
+def _code_row(code: Code) -> list[object]:
+    reply: object = "-" if code is Code.AUTHENTICATION_FAILED else int(reply_for(code))
+    if code is Code.OK:
+        return [0, code.name, reply, "-", "-", 0, codes.MEANINGS[code]]
+    errors: list[Exception] = [exceptions.dial_error(_ANY, code)]
+    if code < _DIALLING_ONLY or code is Code.AUTHENTICATION_FAILED:
+        errors.append(exceptions.reset_error(_ANY, code, ""))
+    names = [type(error).__name__ for error in errors]
+    status = ", ".join(str(int(exit_status(error))) for error in errors)
+    return [int(code), code.name, reply, *[*names, "-"][:2], status, codes.MEANINGS[code]]
+
+
+def exit_status_table(_former: str) -> str:
+    """Every exit status, and the exceptions that end with it."""
+    by_status: dict[Exit, list[str]] = {}
+    for kind, status in STATUSES:
+        by_status.setdefault(status, []).append(f"`{kind.__name__}`")
+    by_status[Exit.FAILED] = ["any other"]
+    return table(
+        ["status", "meaning", "exceptions"],
+        [[int(each), meaning, ", ".join(by_status.get(each, ["-"]))] for each, meaning in MEANINGS.items()],
+    )
+
+
+def number_table(former: str) -> str:
+    """Every number of the protocol."""
+    names = [name for name in vars(constants) if name.isupper()]
+    order = [_cells(line)[0] for line in former.splitlines()]
+    names.sort(key=lambda name: order.index(name) if name in order else len(order))
+    return table(
+        ["number", "value", "unit", "section"],
+        [[name, _number(getattr(constants, name))] for name in names],
+        former,
+    )
+
+
+def _number(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_number, value))
+    return f"`{value}`" if isinstance(value, str) else f"{value:,}".removesuffix(".0")
+
+
+def frame_table(former: str) -> str:
+    """Every type of frame."""
+    return table(
+        ["type", "name", "from", "handled by", "payload"],
+        [[each.value, each.name] for each in FrameType],
+        former,
+    )
+
+
+def parameter_table(former: str) -> str:
+    """The stack's parameters."""
+    return table(
+        ["Parameter", "Default", "Meaning"],
+        [[f"`{name}`", _default(each)] for name, each in _template("Parameters").items()],
+        former,
+    )
+
+
+def _default(parameter: dict[str, Any]) -> str:
+    value = parameter.get("Default")
+    return "must be given" if value is None else "empty" if value == "" else f"`{value}`"
+
+
+def output_table(former: str) -> str:
+    """The stack's outputs."""
+    return table(["Output", "Meaning"], [[f"`{name}`"] for name in _template("Outputs")], former)
+
+
+def metric_table(former: str) -> str:
+    """The metrics."""
+    head = _cells(former.splitlines()[0])
+    return table(head, [[f"`{metric.title}`"] for metric in Metric], former)
+
+
+def _template(section: str) -> dict[str, Any]:
+    class Loader(yaml.SafeLoader):
+        """Reads the template without resolving its functions."""
+
+    Loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[no-untyped-call]
+    text = (ROOT / "template.yaml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml.load(text, Loader)[section]
+    return found
+
+
+def session_diagram(_former: str) -> str:
+    """The states of a session, the same for dialer and relay."""
+    return _diagram(
+        (source.value, target.value, step.value) for (source, step), target in states.TRANSITIONS.items()
+    )
+
+
+def stored_session_diagram(_former: str) -> str:
+    """The states of the session that the bridge stores."""
+    return _diagram(
+        (source.value, (change.to or source).value, step.value)
+        for step, change in stored.TRANSITIONS.items()
+        for source in stored.State
+        if source in change.sources
+    )
+
+
+def _diagram(steps: Iterable[tuple[str, str, str]]) -> str:
+    edges: dict[tuple[str, str], list[str]] = {}
+    for source, target, step in steps:
+        edges.setdefault((source, target), []).append(step)
+    first, last = next(iter(edges))[0], list(edges)[-1][1]
+    lines = [f"{source} --> {target}: {', '.join(each)}" for (source, target), each in edges.items()]
+    lines = [f"[*] --> {first}", *lines, f"{last} --> [*]"]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *(f"    {line}" for line in lines), "```"])
+
+
+PARTS: Final[dict[str, Callable[[str], str]]] = {
+    "codes": code_table,
+    "exit-statuses": exit_status_table,
+    "numbers": number_table,
+    "frame-types": frame_table,
+    "session-states": session_diagram,
+    "stored-session-states": stored_session_diagram,
+    "parameters": parameter_table,
+    "outputs": output_table,
+    "metrics": metric_table,
+}
