@@ -51,12 +51,12 @@ class Exit(enum.IntEnum):
     GATEWAY_NAME = 20
     GATEWAY_TLS = 21
     CLOCK = 22
-    DOOR = 23
+    CONNECT = 23
     BRIDGE = 24
     VERSION = 25
     PROOF = 26
     RELAY = 27
-    GREETING = 28
+    SERVICE = 28
     NOT_STARTED = 127
     INTERRUPTED = 130
 
@@ -77,17 +77,17 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.REFUSED: "the target refused the connection",
     Exit.UNREACHABLE: "there is no route to the target",
     Exit.PORT: "the local address cannot be listened on",
-    Exit.NOT_DONE: "of keys and sessions: refused by AWS or by us; only what is printed as done was done",
+    Exit.NOT_DONE: "of keys and sessions: refused by AWS or by us; only what is printed as done is done",
     Exit.LIMIT: "as many sessions are open as the stack allows",
     Exit.GATEWAY_NAME: "of doctor: the gateway's name does not resolve",
     Exit.GATEWAY_TLS: "of doctor: TLS to the gateway fails",
     Exit.CLOCK: "of doctor: this machine's clock is too far from the gateway's",
-    Exit.DOOR: "of doctor: the gateway is there, but throttles, fails, or is something else",
-    Exit.BRIDGE: "of doctor: the bridge lets us in, and then does not answer",
+    Exit.CONNECT: "of doctor: the gateway is there, but throttles, fails, or is something else",
+    Exit.BRIDGE: "of doctor: the bridge accepts the connection, but does not answer",
     Exit.VERSION: "of doctor: the bridge speaks another version of the protocol",
     Exit.PROOF: "of doctor: the server does not prove that it knows the key",
     Exit.RELAY: "of doctor: no relay starts, or it does not dial back",
-    Exit.GREETING: "of doctor: the target is reached, but does not greet as it should",
+    Exit.SERVICE: "of doctor: the target is reached, but does not answer as its service should",
     Exit.NOT_STARTED: "of exec: its program cannot be started; else its own status, or 128 + its signal",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); of local and forward, which run until then, the status is 0",
 }

@@ -1,4 +1,4 @@
-"""``emissary doctor``: where the way to a target breaks, and what to do."""
+"""``emissary doctor``: checks the way to a target, and says what failed and what to do."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Final, TextIO
 
 from emissary_lib.cli.command import positive, target
 from emissary_lib.doctor import render
+from emissary_lib.doctor.checks import Result
 from emissary_lib.doctor.configuration import Settings
-from emissary_lib.doctor.report import Result
-from emissary_lib.doctor.run import World, examine
-from emissary_lib.doctor.service_probes import GREETINGS, Greeting, greeting_for
+from emissary_lib.doctor.run import Dependencies, examine
+from emissary_lib.doctor.service_probes import SERVICE_PROBES, ServiceProbe, service_probe_for
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.websocket import proxy_of
 
-SUMMARY: Final = "find out where the way to a target breaks, and what to do"
+SUMMARY: Final = "check the way to a target; say what failed and what to do"
 DESCRIPTION: Final = """\
 Check the way to a target step by step: settings, the gateway's name, TCP, TLS, clocks, $connect, $default,
 the bridge's version, proof and health, and with a TARGET the allow-list, the relay, the target's name and
@@ -33,13 +33,13 @@ EPILOG: Final = """\
 examples:
   emissary doctor
   emissary doctor db.internal:5432
-  emissary doctor cache.internal:7000 --greet redis --json
+  emissary doctor cache.internal:7000 --service redis --json
 """
 
-#: What ``--greet`` takes: a protocol, none at all, or whatever the port tells.
-GREET: Final = ("auto", "none", *GREETINGS)
+#: What ``--service`` takes: a protocol, none at all, or whatever the port tells.
+SERVICES: Final = ("auto", "none", *SERVICE_PROBES)
 
-#: Longest wait of one rung unless told otherwise, in seconds: API Gateway itself waits 29 s for $connect.
+#: Longest wait of one check unless told otherwise, in seconds: API Gateway itself waits 29 s for $connect.
 TIMEOUT: Final = 30.0
 
 
@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="host:port inside the VPC; without one, check gateway and bridge only",
     )
     parser.add_argument(
-        "--greet",
-        choices=GREET,
+        "--service",
+        choices=SERVICES,
         default="auto",
-        help="what the target speaks (default: auto, by its port; none for no greeting)",
+        help="what the target speaks (default: auto, by its port; none to skip that check)",
     )
     parser.add_argument(
         "--timeout",
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         args.target,
         environ=os.environ,
         out=sys.stdout,
-        greet=args.greet,
+        service=args.service,
         timeout=args.timeout,
         json_line=args.json,
     )
@@ -85,39 +85,41 @@ def run_doctor(
     *,
     environ: Mapping[str, str],
     out: TextIO,
-    greet: str = "auto",
+    service: str = "auto",
     timeout: float = TIMEOUT,
     json_line: bool = False,
     env_file: str = ".env",
-    world: World | None = None,
+    dependencies: Dependencies | None = None,
 ) -> Exit:
-    """Walk the ladder and print the report.
+    """Run the checks and print the report.
 
     Args:
         target: What is to be reached inside the VPC; ``None`` to look at gateway and bridge only.
         environ: Where the settings stand.
         out: Where to print.
-        greet: One of :data:`GREET`.
-        timeout: Longest wait of one rung, in seconds.
+        service: One of :data:`SERVICES`.
+        timeout: Longest wait of one check, in seconds.
         json_line: Print one line of JSON at the end instead of text as it comes.
         env_file: Where those settings stand that are missing in ``environ``.
-        world: What to stand on; ``None`` for the real one.
+        dependencies: What the checks need from outside; ``None`` for the real network.
 
     Returns:
-        The exit status of the rung that broke.
+        The exit status of the check that failed.
     """
     settings = Settings(environ, pathlib.Path(env_file), None, proxy_of, timeout)
 
-    def told(result: Result) -> None:
+    def print_result(result: Result) -> None:
         if not json_line:
             print(render.line(result), file=out, flush=True)
 
-    report = examine(settings, target, _greeting(greet, target), world=world, told=told)
+    report = examine(
+        settings, target, _service_probe(service, target), dependencies=dependencies, on_result=print_result
+    )
     print(render.as_json(report) if json_line else render.summary(report), file=out, flush=True)
     return report.exit
 
 
-def _greeting(greet: str, target: Target | None) -> Greeting | None:
-    if greet == "auto":
-        return greeting_for(target.port) if target else None
-    return GREETINGS.get(greet)
+def _service_probe(service: str, target: Target | None) -> ServiceProbe | None:
+    if service == "auto":
+        return service_probe_for(target.port) if target else None
+    return SERVICE_PROBES.get(service)

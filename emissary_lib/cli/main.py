@@ -98,7 +98,7 @@ def _optional_commands() -> dict[str, Command]:
     found: dict[str, Command] = {}
     for name, module in OPTIONAL.items():
         try:
-            found[name] = importlib.import_module(module)  # type: ignore[assignment]
+            found[name] = importlib.import_module(module)
         except ModuleNotFoundError as error:
             if not module.startswith(str(error.name)):
                 raise

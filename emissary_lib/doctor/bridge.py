@@ -1,4 +1,4 @@
-"""The rungs at the bridge: its door, its answer, its version, its proof."""
+"""The checks at the bridge: the upgrade, its answer, its version, its proof, its health."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.client.handshake import error_from_status
+from emissary_lib.client.health import Health
+from emissary_lib.doctor.checks import Finding, Status, failed, ok, skipped, warning
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import judge_skew
-from emissary_lib.doctor.ports import Clock, Way
-from emissary_lib.doctor.report import Finding, Status, failed, ok, warning
+from emissary_lib.doctor.ports import Clock, Probe
 from emissary_lib.exceptions import (
     AnswerLostError,
     AuthenticationError,
@@ -25,10 +26,11 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.opening.banner import PROTOCOL_VERSION, Banner
+from emissary_lib.protocol.wire.health import Usage
 from emissary_lib.transport.backoff import jitter
 
-#: How often a door that is throttled or fails is knocked at, and the waits between, in seconds. A dial goes
-#: on for as long as it may; here it is enough to tell what passes from what stays.
+#: How often an upgrade that is throttled or fails is tried, and the waits between, in seconds. A dial goes on
+#: for as long as it may; here it is enough to tell what passes from what stays.
 ATTEMPTS: Final = 3
 PAUSES: Final = (0.2, 0.6)
 
@@ -37,94 +39,99 @@ _LOGS: Final = "see the log group of {function} in CloudWatch"
 
 @dataclass
 class Bridge:
-    """The rungs at the bridge.
+    """The checks at the bridge.
 
     Attributes:
         settings: Whose bridge it is.
-        make_way: Begins a session.
+        make_probe: Makes a session that has not begun.
         clock: Ours.
-        pause: Waits so many seconds.
+        sleep: Waits so many seconds.
         draw: Gives a random number from 0 to 1, for those waits.
     """
 
     settings: Settings
-    make_way: Callable[[], Way]
+    make_probe: Callable[[], Probe]
     clock: Clock
-    pause: Callable[[float], None]
+    sleep: Callable[[float], None]
     draw: Callable[[], float] = jitter
-    way: Way | None = field(default=None, init=False)
+    probe: Probe | None = field(default=None, init=False)
     _banner: Banner | None = field(default=None, init=False)
     _unproved: EmissaryError | None = field(default=None, init=False)
 
     def connect(self) -> Finding:
-        """Does ``$connect`` let us in?"""
+        """Does ``$connect`` accept the upgrade?"""
         misses: list[str] = []
         while True:
-            way = self.make_way()
+            probe = self.make_probe()
             began = self.clock.monotonic()
             try:
-                way.connect_once(self.settings.timeout)
+                probe.connect_once(self.settings.timeout)
             except TimeoutError:
                 return failed(
-                    Exit.DOOR,
+                    Exit.CONNECT,
                     f"no answer to the upgrade within {self.settings.timeout:g} s",
                     f"the gateway waits for $connect: {_LOGS.format(function='ConnectFunction')}",
                 )
             except (AnswerLostError, GatewayRefusedError) as exc:
-                if len(misses) + 1 == ATTEMPTS or not _may_pass(exc):
-                    return self._shut_out(exc, self.clock.monotonic() - began)
-                self.pause(PAUSES[len(misses)] * (0.5 + self.draw()))
-                misses.append(_short(exc))
+                if len(misses) + 1 == ATTEMPTS or not _is_temporary(exc):
+                    return self._not_connected(exc, self.clock.monotonic() - began)
+                self.sleep(PAUSES[len(misses)] * (0.5 + self.draw()))
+                misses.append(_short_cause(exc))
             except EmissaryError as exc:
-                return self._shut_out(exc, self.clock.monotonic() - began)
+                return self._not_connected(exc, self.clock.monotonic() - began)
             else:
                 break
         took = self.clock.monotonic() - began
-        self.way = way
+        self.probe = probe
         fact = f"$connect accepts key id {self.settings.known_key.key_id}"
         if misses:
-            remedy = (
+            hint = (
                 "if that goes on, see the stage's throttle, the account's limits, and ConnectFunction's log"
             )
-            return warning(f"{fact}, but first there was {' and '.join(misses)}", remedy, took)
+            return warning(f"{fact}, but first there was {' and '.join(misses)}", hint, took)
         return ok(fact, took)
 
-    def _shut_out(self, exc: EmissaryError, took: float) -> Finding:
+    def _not_connected(self, exc: EmissaryError, took: float) -> Finding:
         if isinstance(exc, GatewayRefusedError):
             return explain_refusal(exc, self.settings, took)
         if isinstance(exc, AnswerLostError):
             return failed(
-                Exit.DOOR,
+                Exit.CONNECT,
                 "the connection is cut each time before the upgrade is answered",
                 "a proxy or firewall on the way may not let WebSockets through: try another network",
                 took,
             )
         if isinstance(exc, GatewayUnreachableError) and "does not speak" in str(exc):
             return failed(
-                Exit.DOOR,
+                Exit.CONNECT,
                 str(exc),
                 "something else answers at this URL: take WebSocketUrl from the stack's outputs",
                 took,
             )
-        return failed(Exit.DOOR, str(exc), "see the rungs before this one, and a proxy on the way", took)
+        return failed(
+            Exit.CONNECT,
+            str(exc),
+            "see the checks before this one, and whether there is a proxy on the way",
+            took,
+        )
 
     def answer(self) -> Finding:
         """Does ``$default`` answer?"""
         began = self.clock.monotonic()
         problem: EmissaryError | TimeoutError | None = None
         try:
-            self._banner = self.open_way.prove(self.settings.timeout)
+            self._banner = self.open_probe.prove(self.settings.timeout)
         except (UnsupportedVersionError, ServerProofError) as exc:
-            self._unproved = exc  # for the rungs that follow
+            self._unproved = exc  # for the checks that follow
         except (EmissaryError, TimeoutError) as exc:
             problem = exc
         took = self.clock.monotonic() - began
-        errors = self.open_way.gateway_errors
+        errors = self.open_probe.gateway_errors
         if problem is not None:
             return _no_answer(problem, errors, self.settings.timeout, took)
         if errors:
-            remedy = "$default is throttled or fails now and then: see its log and the account's concurrency"
-            return warning(f"$default answers, after {errors} errors of the gateway's", remedy, took)
+            hint = "$default is throttled or fails now and then: see its log and the account's concurrency"
+            return warning(f"$default answers, after {errors} errors of the gateway's", hint, took)
         return ok("$default answers", took)
 
     def version(self) -> Finding:
@@ -137,8 +144,8 @@ class Bridge:
             )
         if self._banner is None:
             return ok(f"protocol {PROTOCOL_VERSION}")
-        told = self._banner
-        return ok(f"protocol {told.protocol_version}, {told.server_software} {told.server_version}")
+        banner = self._banner
+        return ok(f"protocol {banner.protocol_version}, {banner.server_software} {banner.server_version}")
 
     def proof(self) -> Finding:
         """Does the bridge hold the key as well?"""
@@ -148,27 +155,65 @@ class Bridge:
                 str(self._unproved),
                 "send it nothing: check the URL, and who stands between here and the gateway",
             )
-        self.close()  # the rungs that follow have sessions of their own
+        self.close()  # the checks that follow have sessions of their own
         return ok("the server holds the key as well")
 
     def close(self) -> None:
         """End the session. Idempotent."""
-        if self.way is not None:
-            self.way.close()
+        if self.probe is not None:
+            self.probe.close()
 
     @property
-    def open_way(self) -> Way:
-        """The session; only behind the rung of ``$connect``."""
-        assert self.way is not None, "the rung of $connect comes first"
-        return self.way
+    def open_probe(self) -> Probe:
+        """The session; only after the check ``connect``."""
+        assert self.probe is not None, "the check connect comes first"
+        return self.probe
+
+
+def health(settings: Settings, ask: Callable[[Settings], Health], clock: Clock) -> Finding:
+    """Is the bridge well? Never fails: a dial may work all the same.
+
+    Args:
+        settings: Whose bridge it is.
+        ask: Asks it; raises what :func:`emissary_lib.client.health.check_health` raises.
+        clock: Ours.
+    """
+    began = clock.monotonic()
+    try:
+        answer = ask(settings)
+    except RemoteProtocolError as exc:
+        return skipped(f"the bridge does not answer the question: {exc}")
+    except (EmissaryError, TimeoutError) as exc:
+        cause = "no answer in time" if isinstance(exc, TimeoutError) else str(exc)
+        return warning(
+            f"the bridge did not answer the question: {cause}", "try again; else see DefaultFunction's log"
+        )
+    took = clock.monotonic() - began
+    fact = (
+        f"valid key ids: {', '.join(map(str, answer.key_ids))}; sessions in all: {_usage(answer.usage)}, "
+        f"of this key: {_usage(answer.key_usage)}"
+    )
+    if answer.usage.reached or answer.key_usage.reached:
+        name = "MaxSessions or RelayConcurrency" if answer.usage.reached else "MaxSessionsPerKey"
+        hint = f"a further dial is refused: end sessions (emissary sessions), or raise {name}"
+        return warning(fact, hint, took)
+    stale = [str(each) for each in settings.key_ids if each not in answer.key_ids]
+    if stale:
+        hint = f"EMISSARY_AUTH_KEYS also holds keys that are not valid there, of id {', '.join(stale)}"
+        return warning(fact, hint, took)
+    return ok(fact, took)
+
+
+def _usage(usage: Usage) -> str:
+    return f"{usage.sessions} of {usage.limit}" if usage.limit else "not limited"
 
 
 def explain_refusal(exc: GatewayRefusedError, settings: Settings, took: float) -> Finding:
     """An answer to the upgrade that is not 101."""
     status = exc.http_status
-    told = error_from_status(exc, settings.known_key)
-    if isinstance(told, ClockSkewError):
-        skewed = judge_skew(told.skew, took)
+    error = error_from_status(exc, settings.known_key)
+    if isinstance(error, ClockSkewError):
+        skewed = judge_skew(error.skew, took)
         if skewed.status is Status.FAILED:
             return skewed
     if status == 403 and settings.private:
@@ -178,16 +223,16 @@ def explain_refusal(exc: GatewayRefusedError, settings: Settings, took: float) -
             "switch private DNS off at that endpoint, or use a custom domain",
             took,
         )
-    if isinstance(told, AuthenticationError):
+    if isinstance(error, AuthenticationError):
         what = (
             "no usable signature arrived" if status == 401 else "the key or the URL's stage is not accepted"
         )
-        return failed(Exit.KEY, f"HTTP status {status}: {what}", _after_colon(told), took)
-    fact, remedy = _OTHERS.get(status) or _OTHERS[500 if status >= 500 else 0]
-    return failed(Exit.DOOR, f"HTTP status {status}: {fact}", remedy, took)
+        return failed(Exit.KEY, f"HTTP status {status}: {what}", _after_colon(error), took)
+    fact, hint = _OTHERS.get(status) or _OTHERS[500 if status >= 500 else 0]
+    return failed(Exit.CONNECT, f"HTTP status {status}: {fact}", hint, took)
 
 
-#: What else the gateway may say: by status, 500 for all from there on, 0 for the rest.
+#: What the gateway may answer besides: by status, 500 for all from there on, 0 for the rest.
 _OTHERS: Final[dict[int, tuple[str, str]]] = {
     400: (
         "$connect does not understand the request",
@@ -211,7 +256,7 @@ _OTHERS: Final[dict[int, tuple[str, str]]] = {
         "$connect fails",
         f"{_LOGS.format(function='ConnectFunction')}; it may lack a permission, its table or its keys",
     ),
-    0: ("not an answer of our bridge", "something else answers at this URL, or on the way: check the URL"),
+    0: ("not an answer of the bridge", "something else answers at this URL, or on the way: check the URL"),
 }
 
 
@@ -219,11 +264,11 @@ def _no_answer(problem: EmissaryError | TimeoutError, errors: int, timeout: floa
     logs = _LOGS.format(function="DefaultFunction")
     said = f", and the gateway reported {errors} errors" if errors else ""
     if isinstance(problem, AuthenticationError):
-        remedy = "the key was just retired, or $connect and $default have different keys: deploy again"
-        return failed(Exit.KEY, str(problem), remedy, took)
+        hint = "the key was just retired, or $connect and $default have different keys: deploy again"
+        return failed(Exit.KEY, str(problem), hint, took)
     if isinstance(problem, TimeoutError):
-        remedy = f"{logs}; is it throttled, or does its post to @connections fail?"
-        return failed(Exit.BRIDGE, f"$default did not answer within {timeout:g} s{said}", remedy, took)
+        hint = f"{logs}; is it throttled, or does its post to @connections fail?"
+        return failed(Exit.BRIDGE, f"$default did not answer within {timeout:g} s{said}", hint, took)
     if isinstance(problem, LinkClosedError):
         return failed(Exit.BRIDGE, f"the WebSocket was cut: {problem}{said}", f"try again, and {logs}", took)
     if isinstance(problem, RemoteProtocolError):
@@ -231,14 +276,14 @@ def _no_answer(problem: EmissaryError | TimeoutError, errors: int, timeout: floa
     return failed(Exit.BRIDGE, f"{problem}{said}", logs, took)
 
 
-def _may_pass(exc: EmissaryError) -> bool:
+def _is_temporary(exc: EmissaryError) -> bool:
     return not isinstance(exc, GatewayRefusedError) or exc.http_status == 429 or exc.http_status >= 500
 
 
-def _short(exc: EmissaryError) -> str:
+def _short_cause(exc: EmissaryError) -> str:
     return f"HTTP status {exc.http_status}" if isinstance(exc, GatewayRefusedError) else "a lost answer"
 
 
 def _after_colon(exc: EmissaryError) -> str:
-    """What the library says of the cause, behind what was tried."""
+    """The cause, which stands after what was tried."""
     return str(exc).partition(": ")[2] or str(exc)

@@ -1,4 +1,4 @@
-"""The first rung: are the settings there, and of the right shape?"""
+"""The first check: are the settings there, and of the right shape?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 
 from emissary_lib.client.config import AUTH_KEYS, URL, ClientConfig, read_env_file
 from emissary_lib.client.endpoint import Endpoint
-from emissary_lib.doctor.report import Finding, failed, ok, warning
+from emissary_lib.doctor.checks import Finding, failed, ok, warning
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import Key, parse_keys
@@ -24,14 +24,14 @@ EXECUTE_API: Final = re.compile(r"[a-z0-9-]+\.execute-api\.[a-z0-9-]+\.(?:amazon
 
 @dataclass
 class Settings:
-    """What the ladder is climbed with; the first rung fills in the rest.
+    """What the checks run with; the first one fills in the rest.
 
     Attributes:
         environ: Where the settings stand.
         env_file: Where those stand that are missing there.
         ssl_context: For ``wss``; ``None`` for Python's default.
         proxy_of: The proxy on the way to a URL, if there is one.
-        timeout: Longest wait of a rung, in seconds.
+        timeout: Longest wait of a check, in seconds.
         endpoint: The gateway.
         key: What to sign with.
         key_ids: The ids of all keys that are given.
@@ -50,14 +50,14 @@ class Settings:
 
     @property
     def known_endpoint(self) -> Endpoint:
-        """The gateway; only behind the first rung."""
-        assert self.endpoint is not None, "the rung of the configuration comes first"
+        """The gateway; only after the first check."""
+        assert self.endpoint is not None, "the check configuration comes first"
         return self.endpoint
 
     @property
     def known_key(self) -> Key:
-        """What to sign with; only behind the first rung."""
-        assert self.key is not None, "the rung of the configuration comes first"
+        """What to sign with; only after the first check."""
+        assert self.key is not None, "the check configuration comes first"
         return self.key
 
 

@@ -1,17 +1,17 @@
-"""The rungs before the bridge: name, TCP, TLS, clock."""
+"""The checks before the bridge: name, TCP, TLS, clock."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
 import socket
+import ssl
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.doctor import certificates
+from emissary_lib.doctor.checks import Finding, failed, ok, skipped, warning
 from emissary_lib.doctor.configuration import EXECUTE_API, Settings
-from emissary_lib.doctor.ports import Clock, Connection, Connector, Resolver
-from emissary_lib.doctor.report import Finding, failed, ok, skipped, warning
+from emissary_lib.doctor.ports import Clock, Connection, Connector, Resolver, Tls
 from emissary_lib.exceptions import AuthenticationError
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.httpdate import parse_http_date
@@ -31,15 +31,27 @@ _PRIVATE: Final = tuple(
     )
 )
 
-_ENDPOINT_REMEDY: Final = (
+_ENDPOINT_HINT: Final = (
     "an execute-api VPC endpoint with private DNS captures this name, and WebSocket APIs cannot be reached "
     "through one: switch its private DNS off, or use a custom domain"
 )
 
 
+#: Days before its end at which a certificate should have been renewed: ACM begins 60 days before.
+RENEW_DAYS: Final = 14
+
+_DAY: Final = 86_400.0
+
+#: OpenSSL's numbers (x509_vfy.h), as ``SSLCertVerificationError.verify_code`` has them.
+_NOT_YET_VALID: Final = 9
+_EXPIRED: Final = 10
+_UNKNOWN_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})
+_WRONG_NAME: Final = frozenset({62, 64})
+
+
 @dataclass
 class Gateway:
-    """The rungs between the settings and the bridge.
+    """The checks between the settings and the bridge.
 
     Attributes:
         settings: Whose gateway it is.
@@ -74,18 +86,18 @@ class Gateway:
         try:
             self._addresses = self.resolver(host, self.settings.timeout)
         except OSError as exc:
-            remedy = "check the URL's spelling, that the stack still exists, and this machine's DNS"
+            hint = "check the URL's spelling, that the stack still exists, and this machine's DNS"
             if isinstance(exc, TimeoutError) or getattr(exc, "errno", None) == socket.EAI_AGAIN:
-                remedy = "this machine's name servers do not answer: check its DNS settings and network"
+                hint = "this machine's name servers do not answer: check its DNS settings and network"
             if what == "the proxy":
-                remedy = "check https_proxy and http_proxy, or name the gateway in no_proxy"
-            return failed(Exit.GATEWAY_NAME, f"{what}'s name {host} does not resolve: {_reason(exc)}", remedy)
+                hint = "check https_proxy and http_proxy, or name the gateway in no_proxy"
+            return failed(Exit.GATEWAY_NAME, f"{what}'s name {host} does not resolve: {_reason(exc)}", hint)
         took = self.clock.monotonic() - began
         fact = f"{what} {host} is {', '.join(self._addresses)}"
         private = all(map(_is_private, self._addresses))
         self.settings.private = private and not self._proxied
         if self.settings.private and EXECUTE_API.fullmatch(host):
-            return warning(f"{fact}: private addresses", _ENDPOINT_REMEDY, took)
+            return warning(f"{fact}: private addresses", _ENDPOINT_HINT, took)
         return ok(fact, took)
 
     def tcp(self) -> Finding:
@@ -104,10 +116,10 @@ class Gateway:
                 if causes:
                     return warning(fact, f"not every address answers: {'; '.join(causes)}", took)
                 return ok(fact, took)
-        remedy = f"check the URL, and that a firewall here lets connections out to port {port}"
+        hint = f"check the URL, and that a firewall here lets connections out to port {port}"
         if self.settings.private:
-            remedy = _ENDPOINT_REMEDY
-        return failed(Exit.GATEWAY, f"cannot connect to {what}: {'; '.join(causes)}", remedy)
+            hint = _ENDPOINT_HINT
+        return failed(Exit.GATEWAY, f"cannot connect to {what}: {'; '.join(causes)}", hint)
 
     def tls(self) -> Finding:
         """Is it who it says, and for how long?"""
@@ -115,34 +127,36 @@ class Gateway:
         if not endpoint.secure:
             return skipped("the URL is ws://, without TLS")
         if self._proxied:
-            return skipped("TLS runs inside the proxy's tunnel; the rung connect covers it")
+            return skipped("TLS runs inside the proxy's tunnel; the check connect covers it")
         began = self.clock.monotonic()
         try:
-            told = self._open.secure(endpoint.address[0], endpoint.ssl_context, self.settings.timeout)
+            handshake = self._open.secure(endpoint.address[0], endpoint.ssl_context, self.settings.timeout)
         except OSError as exc:  # ssl.SSLError is one
-            fact, remedy = certificates.explain(exc, endpoint.address[0])
-            return failed(Exit.GATEWAY_TLS, fact, remedy)
+            fact, hint = explain_tls_failure(exc, endpoint.address[0])
+            return failed(Exit.GATEWAY_TLS, fact, hint)
         took = self.clock.monotonic() - began
-        return certificates.judge(told, self.clock.unix(), took)
+        return judge_tls(handshake, self.clock.unix(), took)
 
     def skew(self) -> Finding:
         """Does the gateway's clock agree with ours?"""
         endpoint = self.settings.known_endpoint
         if self._proxied:
-            return skipped("behind a proxy the gateway is not asked for the time; the rung connect covers it")
+            return skipped(
+                "behind a proxy the gateway is not asked for the time; the check connect covers it"
+            )
         before = self.clock.unix()
         try:
             answer = self._open.ask(endpoint.host, endpoint.path, min(self.settings.timeout, TIME_TIMEOUT))
-            told = parse_http_date(answer.date or "")
+            unix = parse_http_date(answer.date or "")
         except (OSError, ValueError, AuthenticationError) as exc:
             cause = "it sends no date" if isinstance(exc, AuthenticationError) else _reason(exc)
             return warning(
                 f"the gateway did not tell the time: {cause}",
-                "see the next rung; what answers there may be no API Gateway",
+                "see the next check; what answers there may be no API Gateway",
             )
         after = self.clock.unix()
         # A Date header is cut off to the second.
-        return judge_skew((before + after) / 2 - (told + 0.5), after - before)
+        return judge_skew((before + after) / 2 - (unix + 0.5), after - before)
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -151,20 +165,69 @@ class Gateway:
 
     @property
     def _open(self) -> Connection:
-        assert self._connection is not None, "the rung of TCP comes first"
+        assert self._connection is not None, "the check tcp comes first"
         return self._connection
 
 
 def judge_skew(skew: float, seconds: float | None = None) -> Finding:
     """What it means that our clock is ``skew`` seconds ahead of the gateway's."""
-    way = "ahead of" if skew > 0 else "behind"
-    fact = f"this clock is {abs(skew):.0f} s {way} the gateway's"
-    remedy = "set this machine's clock (NTP): signatures carry its time"
+    direction = "ahead of" if skew > 0 else "behind"
+    fact = f"this clock is {abs(skew):.0f} s {direction} the gateway's"
+    hint = "set this machine's clock (NTP): signatures carry its time"
     if abs(skew) > CLOCK_SKEW:
-        return failed(Exit.CLOCK, f"{fact}; at most {CLOCK_SKEW:.0f} s are accepted", remedy, seconds)
+        return failed(Exit.CLOCK, f"{fact}; at most {CLOCK_SKEW:.0f} s are accepted", hint, seconds)
     if abs(skew) > NOTABLE_SKEW:
-        return warning(f"{fact}; {CLOCK_SKEW:.0f} s are accepted", remedy, seconds)
+        return warning(f"{fact}; {CLOCK_SKEW:.0f} s are accepted", hint, seconds)
     return ok("this clock and the gateway's agree" if abs(skew) <= 2 else fact, seconds)
+
+
+def judge_tls(handshake: Tls, unix_now: float, seconds: float) -> Finding:
+    """A handshake that succeeded."""
+    fact = f"{handshake.version}, certificate by {handshake.issuer}"
+    if handshake.expires is None:
+        return ok(fact, seconds)
+    days = (handshake.expires - unix_now) / _DAY
+    fact += f", valid for {days:.0f} more days"
+    if days < RENEW_DAYS:
+        return warning(fact, "the certificate runs out: see in ACM why it is not renewed", seconds)
+    return ok(fact, seconds)
+
+
+def explain_tls_failure(exc: OSError, host: str) -> tuple[str, str]:
+    """A handshake that failed: the fact, and what to do."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return _explain_certificate(exc, host)
+    if isinstance(exc, TimeoutError):
+        return "no answer to the TLS handshake", "a firewall may drop it: try from another network"
+    if isinstance(exc, ssl.SSLError) and exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+        return (
+            "what answers there does not speak TLS",
+            "check the URL's port; a local cloud without TLS has ws://",
+        )
+    return (
+        f"the TLS handshake failed: {exc.strerror or exc}",
+        "a firewall or an intercepting proxy may have cut it: try from another network",
+    )
+
+
+def _explain_certificate(exc: ssl.SSLCertVerificationError, host: str) -> tuple[str, str]:
+    said = exc.verify_message or str(exc)
+    if exc.verify_code in _WRONG_NAME:
+        return (
+            f"the certificate is not for {host}: {said}",
+            "check the URL; for a custom domain see that its DNS points at its own API Gateway domain name",
+        )
+    if exc.verify_code in _UNKNOWN_AUTHORITY:
+        return (
+            f"the certificate is not signed by a known authority: {said}",
+            "a proxy may intercept TLS: name its authority in SSL_CERT_FILE; a local cloud prints its own",
+        )
+    if exc.verify_code in (_EXPIRED, _NOT_YET_VALID):
+        return (
+            f"the certificate is not valid today: {said}",
+            "check this machine's clock first, then the certificate in ACM",
+        )
+    return f"the certificate is not to be trusted: {said}", "check the URL, and the certificate in ACM"
 
 
 def _is_private(address: str) -> bool:

@@ -71,11 +71,11 @@ class TcpConnection:
         self._sock.settimeout(timeout)
         secure = (context or ssl.create_default_context()).wrap_socket(self._sock, server_hostname=host)
         self._sock = secure
-        told = secure.getpeercert() or {}
-        expires = told.get("notAfter")
+        certificate = secure.getpeercert() or {}
+        expires = certificate.get("notAfter")
         return Tls(
             secure.version() or "TLS",
-            _common_name(told.get("issuer")),
+            _common_name(certificate.get("issuer")),
             ssl.cert_time_to_seconds(expires) if isinstance(expires, str) else None,
         )
 

@@ -1,8 +1,7 @@
-"""What the rungs stand on; tests put others in place."""
+"""What the checks need from outside; tests put others in place."""
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ class Tls:
     Attributes:
         version: ``TLSv1.3``.
         issuer: Who vouches for the certificate.
-        expires: When it expires, in seconds since 1970 UTC; ``None`` if it was not told.
+        expires: When it expires, in seconds since 1970 UTC; ``None`` if that is not known.
     """
 
     version: str
@@ -93,8 +92,8 @@ class Connector(Protocol):
         """
 
 
-class Way(Protocol):
-    """One session, step by step: in at the door, then its proof or a dial or both, then the rest.
+class Probe(Protocol):
+    """One session, step by step: the upgrade, then its proof or a dial or both, then the rest.
 
     Each step raises what a dial raises there.
     """
@@ -108,28 +107,28 @@ class Way(Protocol):
         """Whether a relay has said anything."""
 
     def connect_once(self, timeout: float) -> None:
-        """Pass the door. Raises what :func:`emissary_lib.client.handshake.connect_once` raises."""
+        """Connect once. Raises what :func:`emissary_lib.client.handshake.connect_once` raises."""
 
-    def enter(self, timeout: float) -> None:
-        """The same as a dial does it: again and again while the door is throttled or fails.
+    def connect_with_retry(self, timeout: float) -> None:
+        """Connect as a dial does: again and again while the gateway throttles or fails.
 
         Raises what :func:`emissary_lib.client.handshake.connect_with_retry` raises.
         """
 
     def prove(self, timeout: float) -> Banner:
-        """Have the server prove itself. Raises what :meth:`.Exchange.prove` raises."""
+        """Have the server prove itself. Raises what :meth:`.Handshake.prove` raises."""
 
     def dial(self, target: Target, timeout: float) -> None:
-        """Have a relay reach the target. Raises what :meth:`.Exchange.run` raises."""
+        """Have a relay reach the target. Raises what :meth:`.Handshake.run` raises."""
 
     def ping(self, timeout: float) -> None:
         """Have the relay answer. Raises TimeoutError, EmissaryError."""
 
-    def converse(self, request: bytes, read: Callable[[bytes, bool], T | None], timeout: float) -> T:
-        """Send ``request`` to the target, and read until ``read`` makes something of it.
+    def request(self, data: bytes, read: Callable[[bytes, bool], T | None], timeout: float) -> T:
+        """Send ``data`` to the target, and read until ``read`` makes something of it.
 
         Args:
-            request: May be empty.
+            data: May be empty.
             read: Given all bytes so far, and whether the target has ended its stream, in which case it must
                 not give ``None``.
             timeout: For the whole of it.
@@ -140,8 +139,3 @@ class Way(Protocol):
 
     def close(self) -> None:
         """End the session in good order, within two seconds, and give everything back. Idempotent."""
-
-
-def address_family(address: str) -> socket.AddressFamily:
-    """Which kind of address it is."""
-    return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -1,4 +1,4 @@
-"""A session walked step by step, by the very code that dials: see :class:`emissary_lib.doctor.ports.Way`."""
+"""A session taken step by step, by the very code that dials: see :class:`emissary_lib.doctor.ports.Probe`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ T = TypeVar("T")
 _PING_REPEAT: Final = 2.0
 
 
-class SessionWay:
-    """See :class:`emissary_lib.doctor.ports.Way`.
+class SessionProbe:
+    """See :class:`emissary_lib.doctor.ports.Probe`.
 
     Args:
         endpoint: The gateway.
@@ -43,7 +43,7 @@ class SessionWay:
         self._upgrade: Upgrade | None = None
         self._session: Session | None = None
         self._handshake: Handshake | None = None
-        self._greeted = b""
+        self._sent = b""
 
     @property
     def gateway_errors(self) -> int:
@@ -56,7 +56,7 @@ class SessionWay:
     def connect_once(self, timeout: float) -> None:
         self._begin(connect_once(self._endpoint, self._key, Deadline(timeout)))
 
-    def enter(self, timeout: float) -> None:
+    def connect_with_retry(self, timeout: float) -> None:
         self._begin(connect_with_retry(self._endpoint, self._key, Deadline(timeout)))
 
     def _begin(self, upgrade: Upgrade) -> None:
@@ -68,8 +68,8 @@ class SessionWay:
 
     def prove(self, timeout: float) -> Banner:
         session, handshake = self._opened
-        self._greeted = socks5.greeting()
-        session.send_data(self._greeted)
+        self._sent = socks5.greeting()
+        session.send_data(self._sent)
         return handshake.prove(Deadline(timeout))
 
     def dial(self, target: Target, timeout: float) -> None:
@@ -79,7 +79,7 @@ class SessionWay:
             key=self._key, date=self._upgrade.date, nonce=self._upgrade.nonce, target=target
         )
         handshake.target = target
-        session.send_data(whole[len(self._greeted) :])
+        session.send_data(whole[len(self._sent) :])
         handshake.run(Deadline(timeout))
 
     def ping(self, timeout: float) -> None:
@@ -95,10 +95,10 @@ class SessionWay:
                 if deadline.passed():
                     raise
 
-    def converse(self, request: bytes, read: Callable[[bytes, bool], T | None], timeout: float) -> T:
+    def request(self, data: bytes, read: Callable[[bytes, bool], T | None], timeout: float) -> T:
         session, handshake = self._opened
         deadline, received = Deadline(timeout), b""
-        session.send_data(request)
+        session.send_data(data)
         while True:
             while view := session.peek():
                 data = bytes(view)
@@ -116,7 +116,7 @@ class SessionWay:
         try:
             self._end(self._session, self._handshake)
         except (EmissaryError, TimeoutError):
-            pass  # it is over in any case, and what mattered has been told
+            pass  # it is over in any case, and what mattered has been reported
         finally:
             upgrade.transport.close()
             upgrade.transport.release()
@@ -131,12 +131,12 @@ class SessionWay:
                     handshake.turn(deadline)
             except TimeoutError:
                 pass  # the target keeps its side open
-        handshake.give_up(Code.DIALER_RESET, "the doctor has seen enough", Deadline(GIVE_UP_WAIT))
+        handshake.give_up(Code.DIALER_RESET, "the doctor is done", Deadline(GIVE_UP_WAIT))
 
     @property
     def _opened(self) -> tuple[Session, Handshake]:
         if self._session is None or self._handshake is None or self._upgrade is None:
-            raise ClosedError("this way is not open: connect_once first")
+            raise ClosedError("this session is not open: connect first")
         return self._session, self._handshake
 
 

@@ -1,4 +1,4 @@
-"""The whole ladder, over the real network or over what a test puts in its place."""
+"""All checks in their order, over the real network or over what a test puts in its place."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.client.health import Health, check_health
-from emissary_lib.doctor import configuration, keys_and_limits, network
-from emissary_lib.doctor.bridge import Bridge
-from emissary_lib.doctor.checks import Rung, climb
+from emissary_lib.doctor import configuration, network
+from emissary_lib.doctor.bridge import Bridge, health
+from emissary_lib.doctor.checks import Check, Report, Result, run_checks, skipped
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import Gateway
-from emissary_lib.doctor.ports import Clock, Connector, Resolver, Way
-from emissary_lib.doctor.probe import SessionWay
-from emissary_lib.doctor.report import Report, Result, skipped
-from emissary_lib.doctor.service_probes import Greeting
+from emissary_lib.doctor.ports import Clock, Connector, Probe, Resolver
+from emissary_lib.doctor.probe import SessionProbe
+from emissary_lib.doctor.service_probes import ServiceProbe
 from emissary_lib.doctor.vpc import Vpc
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import Deadline
 
-#: Names of the rungs, in order: those that need a target come last.
-RUNGS: Final = (
+#: Names of the checks, in order: those that need a target come last.
+CHECKS: Final = (
     "configuration",
     "dns",
     "tcp",
@@ -39,11 +38,11 @@ RUNGS: Final = (
     "name",
     "target",
     "round_trip",
-    "greeting",
+    "service",
     "warm",
 )
 
-#: Hops whose latency is that of one rung, by the rung's name; the others are differences.
+#: Hops whose latency is that of one check, by the check's name; the others are differences.
 _HOPS: Final = {
     "dns": "dns",
     "tcp": "tcp",
@@ -52,86 +51,86 @@ _HOPS: Final = {
     "relay": "relay",
     "warm": "relay_warm",
     "round_trip": "round_trip",
-    "greeting": "greeting",
+    "service": "service",
 }
 
 
-def _session_way(settings: Settings, clock: Clock) -> Way:
-    return SessionWay(settings.known_endpoint, settings.known_key, clock.monotonic)
+def _session_probe(settings: Settings, clock: Clock) -> Probe:
+    return SessionProbe(settings.known_endpoint, settings.known_key, clock.monotonic)
 
 
-def _health(settings: Settings) -> Health:
+def _ask_health(settings: Settings) -> Health:
     return check_health(settings.known_endpoint, settings.known_key, Deadline(settings.timeout))
 
 
 @dataclass(frozen=True)
-class World:
-    """What the ladder stands on.
+class Dependencies:
+    """What the checks need from outside.
 
     Attributes:
         resolver: Looks names up.
         connector: Connects.
         clock: Ours.
-        way: Begins a session.
-        pause: Waits so many seconds.
+        probe: Makes a session that has not begun.
+        sleep: Waits so many seconds.
         health: Asks the bridge how it is.
     """
 
     resolver: Resolver = network.resolve
     connector: Connector = network.connect
     clock: Clock = field(default_factory=network.SystemClock)
-    way: Callable[[Settings, Clock], Way] = _session_way
-    pause: Callable[[float], None] = time.sleep
-    health: Callable[[Settings], Health] = _health
+    probe: Callable[[Settings, Clock], Probe] = _session_probe
+    sleep: Callable[[float], None] = time.sleep
+    health: Callable[[Settings], Health] = _ask_health
 
 
 def examine(
     settings: Settings,
     target: Target | None,
-    greeting: Greeting | None,
+    service_probe: ServiceProbe | None,
     *,
-    world: World | None = None,
-    told: Callable[[Result], None] = lambda result: None,
+    dependencies: Dependencies | None = None,
+    on_result: Callable[[Result], None] = lambda result: None,
 ) -> Report:
-    """Walk the ladder.
+    """Run the checks.
 
     Args:
         settings: Where the settings stand.
-        target: What is to be reached; without one the ladder ends at the bridge's health.
-        greeting: How the target is expected to greet; ``None`` to skip that.
-        world: What to stand on; ``None`` for the real one.
-        told: Called with each result as soon as it is there.
+        target: What is to be reached; without one they end at the bridge's health.
+        service_probe: What the target is expected to speak; ``None`` to skip that check.
+        dependencies: What they need from outside; ``None`` for the real network.
+        on_result: Called with each result as soon as it is there.
 
     Returns:
         The report. A failure is in it, never raised.
 
-    Blocking: each rung waits at most for the settings' timeout, the bridge's door three times as long.
+    Blocking: each check waits at most for the settings' timeout, ``connect`` three times as long.
     """
-    world = world or World()
+    dependencies = dependencies or Dependencies()
     with contextlib.ExitStack() as stack:
-        results = climb(_rungs(settings, target, greeting, world, stack), told)
+        results = run_checks(_checks(settings, target, service_probe, dependencies, stack), on_result)
     if target is None:
-        rest = [Result(name, skipped("no target was named")) for name in RUNGS[len(results) :]]
+        rest = [Result(name, skipped("no target was named")) for name in CHECKS[len(results) :]]
         for result in rest:
-            told(result)
+            on_result(result)
         results += tuple(rest)
     url = settings.endpoint.url if settings.endpoint else None
     return Report(url, str(target) if target else None, results, latencies(results))
 
 
-def _rungs(
+def _checks(
     settings: Settings,
     target: Target | None,
-    greeting: Greeting | None,
-    world: World,
+    service_probe: ServiceProbe | None,
+    dependencies: Dependencies,
     stack: contextlib.ExitStack,
-) -> list[Rung]:
-    clock = world.clock
-    before = Gateway(settings, world.resolver, world.connector, clock)
-    bridge = Bridge(settings, lambda: world.way(settings, clock), clock, world.pause)
+) -> list[Check]:
+    clock = dependencies.clock
+    before = Gateway(settings, dependencies.resolver, dependencies.connector, clock)
+    bridge = Bridge(settings, lambda: dependencies.probe(settings, clock), clock, dependencies.sleep)
     stack.callback(before.close)
     stack.callback(bridge.close)
-    looks = [
+    runs = [
         lambda: configuration.configuration(settings),
         before.dns,
         before.tcp,
@@ -141,33 +140,33 @@ def _rungs(
         bridge.answer,
         bridge.version,
         bridge.proof,
-        lambda: keys_and_limits.health(settings, world.health, clock),
+        lambda: health(settings, dependencies.health, clock),
     ]
     if target is not None:
-        vpc = Vpc(settings, target, greeting, bridge.make_way, clock)
+        vpc = Vpc(settings, target, service_probe, bridge.make_probe, clock)
         stack.callback(vpc.close)
-        looks += [vpc.allowed, vpc.relay, vpc.name, vpc.tcp, vpc.round_trip, vpc.greet, vpc.warm]
-    return [Rung(name, look) for name, look in zip(RUNGS, looks, strict=False)]
+        runs += [vpc.allowed, vpc.relay, vpc.name, vpc.tcp, vpc.round_trip, vpc.service, vpc.warm]
+    return [Check(name, run) for name, run in zip(CHECKS, runs, strict=False)]
 
 
 def latencies(results: Sequence[Result]) -> dict[str, float]:
-    """Seconds of each hop that was measured, in the order of the way."""
+    """Seconds of each hop that was measured, in the order of the checks."""
     took = {
-        each.rung: each.finding.seconds
+        each.name: each.finding.seconds
         for each in results
-        if each.finding.seconds is not None and each.rung in RUNGS
+        if each.finding.seconds is not None and each.name in CHECKS
     }
     hops: dict[str, float] = {}
-    for rung in RUNGS:
-        if rung not in took:
+    for name in CHECKS:
+        if name not in took:
             continue
-        if rung == "connect":
-            # The WebSocket's own connection goes the way of the first three once more.
+        if name == "connect":
+            # The WebSocket's own connection repeats the first three.
             hops["upgrade"] = max(
-                0.0, took[rung] - sum(took.get(each, 0.0) for each in ("dns", "tcp", "tls"))
+                0.0, took[name] - sum(took.get(each, 0.0) for each in ("dns", "tcp", "tls"))
             )
-        elif rung in _HOPS:
-            hops[_HOPS[rung]] = took[rung]
-    if {"greeting", "round_trip"} <= set(hops):
-        hops["target"] = max(0.0, hops["greeting"] - hops["round_trip"])
+        elif name in _HOPS:
+            hops[_HOPS[name]] = took[name]
+    if {"service", "round_trip"} <= set(hops):
+        hops["target"] = max(0.0, hops["service"] - hops["round_trip"])
     return hops

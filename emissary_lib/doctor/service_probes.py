@@ -1,4 +1,4 @@
-"""How servers greet: enough to tell that the right one is there, and no more.
+"""What servers of each kind answer: enough to tell that the right one is there, and no more.
 
 Nothing is logged in to, and nothing of the conversation is kept. Sources: PostgreSQL documentation, "Message
 Flow", SSL Session Encryption, and "Error and Notice Message Fields"; MySQL Internals,
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from emissary_lib.doctor.report import Finding, failed, ok
+from emissary_lib.doctor.checks import Finding, failed, ok
 from emissary_lib.exit_status import Exit
 
 #: Longest text of a server's that is shown, in characters.
@@ -19,16 +19,16 @@ _SHOWN: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
-    """One way to greet.
+class ServiceProbe:
+    """How to recognise one kind of server.
 
     Attributes:
-        name: As ``--greet`` has it.
+        name: As ``--service`` has it.
         title: For people.
         port: Where such servers usually are.
-        request: What we say first; empty if they do.
-        read: What their bytes mean, or ``None`` if more are needed.
-        silence: What it may mean that they say nothing.
+        request: What is sent first; empty if the server speaks first.
+        read: What the server's bytes mean; ``None`` if more are needed.
+        silence: What it may mean that the server sends nothing.
     """
 
     name: str
@@ -40,21 +40,23 @@ class Greeting:
 
     def judge(self, data: bytes, ended: bool) -> Finding | None:
         """What the bytes so far mean; never ``None`` once the target has ended its stream."""
-        made = self.read(data)
-        if made is not None:
-            return made
-        other = guess(data)
+        found = self.read(data)
+        if found is not None:
+            return found
+        other = guess_server(data)
         if other is not None and other != self.title:
-            return _odd(f"{other} answers, not {self.title}", "check the port, or say --greet")
+            return _failed(f"{other} answers, not {self.title}", "check the port, or give --service")
         if not ended:
             return None
         if data:
-            return _odd(f"it ended in the middle of {self.title}'s greeting", "see the server's own log")
-        return _odd(f"it hung up without a word of {self.title}", self.silence)
+            return _failed(
+                f"it closed the connection in the middle of {self.title}'s answer", "see the server's own log"
+            )
+        return _failed(f"it closed the connection without an answer of {self.title}", self.silence)
 
 
-def _odd(fact: str, remedy: str) -> Finding:
-    return failed(Exit.GREETING, fact, remedy)
+def _failed(fact: str, hint: str) -> Finding:
+    return failed(Exit.SERVICE, fact, hint)
 
 
 def _text(data: bytes) -> str:
@@ -76,8 +78,9 @@ def read_postgres(data: bytes) -> Finding | None:
             return _postgres_error(data)
         case b"":
             return None
-    return _odd(
-        f"{guess(data) or 'something else'} answers, not PostgreSQL", "check the port, or say --greet"
+    return _failed(
+        f"{guess_server(data) or 'something else'} answers, not PostgreSQL",
+        "check the port, or give --service",
     )
 
 
@@ -86,12 +89,12 @@ def _postgres_error(data: bytes) -> Finding | None:
         return None
     length = int.from_bytes(data[1:5], "big")
     if not 4 < length < 65_536:
-        return _odd("something else answers, not PostgreSQL", "check the port, or say --greet")
+        return _failed("something else answers, not PostgreSQL", "check the port, or give --service")
     if len(data) < 1 + length:
         return None
     fields = {field[:1]: field[1:] for field in data[5 : 1 + length].split(b"\0") if field}
     said = _text(fields.get(b"M", b"")) or "an error without a text"
-    return _odd(f"PostgreSQL refuses: {said}", "it is reached, and turns us away: see its own log")
+    return _failed(f"PostgreSQL refuses: {said}", "it is reached, but refuses: see its own log")
 
 
 # -- MySQL and MariaDB: they speak first --------------------------------------------------------
@@ -106,16 +109,16 @@ def read_mysql(data: bytes) -> Finding | None:
         return None
     length = int.from_bytes(data[:3], "little")
     if not 4 < length < 4096 or data[3] != 0 or data[4] not in (9, 10, 0xFF):
-        return _odd(
-            f"{guess(data) or 'something else'} answers, not MySQL or MariaDB",
-            "check the port, or say --greet",
+        return _failed(
+            f"{guess_server(data) or 'something else'} answers, not MySQL or MariaDB",
+            "check the port, or give --service",
         )
     if len(data) < 4 + length:
         return None
     payload = data[4 : 4 + length]
     if payload[0] == 0xFF:
         said = f"{_text(payload[3:])} (error {int.from_bytes(payload[1:3], 'little')})"
-        return _odd(f"the server refuses: {said}", "it is reached, and turns us away: see its own log")
+        return _failed(f"the server refuses: {said}", "it is reached, but refuses: see its own log")
     version = _text(payload[1:].partition(b"\0")[0]).removeprefix(_MARIADB_PREFIX)
     name = "MariaDB" if "mariadb" in version.lower() else "MySQL"
     return ok(f"{name} {version} answers")
@@ -127,7 +130,10 @@ def read_mysql(data: bytes) -> Finding | None:
 def read_redis(data: bytes) -> Finding | None:
     """The answer to PING."""
     if data[:1] not in (b"", b"+", b"-"):
-        return _odd(f"{guess(data) or 'something else'} answers, not Redis", "check the port, or say --greet")
+        return _failed(
+            f"{guess_server(data) or 'something else'} answers, not Redis",
+            "check the port, or give --service",
+        )
     line, end, _rest = data.partition(b"\r\n")
     if not end:
         return None
@@ -135,13 +141,11 @@ def read_redis(data: bytes) -> Finding | None:
         return ok("Redis answers, and asks for no password")
     if line.startswith((b"-NOAUTH", b"-NOPERM", b"-WRONGPASS")):
         return ok("Redis answers, and asks for a password")
-    return _odd(
-        f"Redis refuses: {_text(line[1:])}", "it is reached, and turns us away: see its configuration"
-    )
+    return _failed(f"Redis refuses: {_text(line[1:])}", "it is reached, but refuses: see its configuration")
 
 
-def guess(data: bytes) -> str | None:
-    """Who speaks like this; ``None`` if it is not plain."""
+def guess_server(data: bytes) -> str | None:
+    """What kind of server sends this; ``None`` if that is not plain."""
     if data.startswith(b"SSH-"):
         return "an SSH server"
     if data.startswith(b"HTTP/"):
@@ -157,7 +161,7 @@ def guess(data: bytes) -> str | None:
     return None
 
 
-POSTGRES: Final = Greeting(
+POSTGRES: Final = ServiceProbe(
     "postgres",
     "PostgreSQL",
     5432,
@@ -165,7 +169,7 @@ POSTGRES: Final = Greeting(
     read_postgres,
     "a pooler or proxy before the database may have no database to hand on to: see its log",
 )
-MYSQL: Final = Greeting(
+MYSQL: Final = ServiceProbe(
     "mysql",
     "MySQL or MariaDB",
     3306,
@@ -173,7 +177,7 @@ MYSQL: Final = Greeting(
     read_mysql,
     "the server may be starting, or block this host after too many broken connections (FLUSH HOSTS)",
 )
-REDIS: Final = Greeting(
+REDIS: Final = ServiceProbe(
     "redis",
     "Redis",
     6379,
@@ -183,9 +187,9 @@ REDIS: Final = Greeting(
 )
 
 #: All of them, by name.
-GREETINGS: Final[dict[str, Greeting]] = {each.name: each for each in (POSTGRES, MYSQL, REDIS)}
+SERVICE_PROBES: Final[dict[str, ServiceProbe]] = {each.name: each for each in (POSTGRES, MYSQL, REDIS)}
 
 
-def greeting_for(port: int) -> Greeting | None:
-    """Who usually greets on this port."""
-    return next((each for each in GREETINGS.values() if each.port == port), None)
+def service_probe_for(port: int) -> ServiceProbe | None:
+    """The server that usually listens on this port."""
+    return next((each for each in SERVICE_PROBES.values() if each.port == port), None)

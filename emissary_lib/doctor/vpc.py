@@ -1,4 +1,4 @@
-"""The rungs behind the bridge: allow-list, relay, name, target, round trip, greeting, a warm start."""
+"""The checks behind the bridge: allow-list, relay, name, target, round trip, service, a warm start."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from emissary_lib.doctor.checks import Finding, failed, ok, skipped, warning
 from emissary_lib.doctor.configuration import Settings
-from emissary_lib.doctor.hints import NO_RELAY_REMEDY, OTHER_PROBLEM, TARGET_PROBLEMS, broke
-from emissary_lib.doctor.ports import Clock, Way
-from emissary_lib.doctor.report import Finding, failed, ok, skipped, warning
-from emissary_lib.doctor.service_probes import Greeting
+from emissary_lib.doctor.ports import Clock, Probe
+from emissary_lib.doctor.service_probes import ServiceProbe
 from emissary_lib.exceptions import (
     AuthenticationError,
     DialError,
@@ -20,6 +19,9 @@ from emissary_lib.exceptions import (
     NameNotFoundError,
     SessionLimitError,
     TargetNotAllowedError,
+    TargetRefusedError,
+    TargetTimedOutError,
+    TargetUnreachableError,
     TransportError,
 )
 from emissary_lib.exit_status import Exit
@@ -29,10 +31,10 @@ from emissary_lib.protocol.targets.allow_list import Target
 #: How often the round trip is measured; the median counts.
 SAMPLES: Final = 5
 
-#: Longest wait for a greeting, in seconds: servers that mean to speak do so at once.
-GREETING_TIMEOUT: Final = 10.0
+#: Longest wait for the server's answer, in seconds: servers that mean to speak do so at once.
+SERVICE_TIMEOUT: Final = 10.0
 
-#: Longest wait for a relay's sign of life once the target is silent, in seconds.
+#: Longest wait for the relay's answer to a PING once the target is silent, in seconds.
 PING_TIMEOUT: Final = 5.0
 
 #: A relay that takes no longer than this is warm, in seconds; nothing is gained by a second look.
@@ -45,61 +47,95 @@ COLD_SHARE: Final = 0.6
 _NO_RELAY: Final = frozenset({Code.OPENING_EXPIRED, Code.RELAY_GONE, Code.RELAY_DEADLINE, Code.LINK_DEAD})
 
 
+_NO_RELAY_HINT: Final = (
+    "see RelayFunction's log: no line means that it did not start (concurrency, or inactive after two idle "
+    "weeks: try again in a minute), 'could not dial back' that the VPC lets nothing out to the gateway (NAT "
+    "or egress-only gateway, port 443, private DNS of an execute-api endpoint)"
+)
+
+#: For a reason of no kind below: exit status, fact, hint.
+_OTHER_PROBLEM: Final = (
+    Exit.NOT_REACHED,
+    "was not reached: connecting failed",
+    "see RelayFunction's log for the cause",
+)
+
+#: By the error of the dial: exit status, fact, hint.
+_TARGET_PROBLEMS: Final[dict[type[BaseException], tuple[Exit, str, str]]] = {
+    TargetRefusedError: (
+        Exit.REFUSED,
+        "refuses connections",
+        "its host is reached: see that the service runs, and listens there, not on loopback alone",
+    ),
+    TargetUnreachableError: (
+        Exit.UNREACHABLE,
+        "has no route from the relay's subnets",
+        "check their route tables, peering and network ACLs",
+    ),
+    TargetTimedOutError: (
+        Exit.TIMED_OUT,
+        "does not answer the relay",
+        "check the target's security group (it must admit the relay's, output RelaySecurityGroupId), network "
+        "ACLs, and the stack's parameter TargetPorts",
+    ),
+}
+
+
 @dataclass
 class Vpc:
-    """The rungs behind the bridge, for one target.
+    """The checks behind the bridge, for one target.
 
     Attributes:
         settings: Whose VPC it is.
         target: What is to be reached.
-        greeting: How it is expected to greet; ``None`` if that is not known.
-        make_way: Begins a session: one for the target, as a dial would, and one more for the warm start.
+        service_probe: What it is expected to speak; ``None`` if that is not known.
+        make_probe: Makes a session that has not begun: one for the dial, one for the warm start.
         clock: Ours.
     """
 
     settings: Settings
     target: Target
-    greeting: Greeting | None
-    make_way: Callable[[], Way]
+    service_probe: ServiceProbe | None
+    make_probe: Callable[[], Probe]
     clock: Clock
-    _way: Way | None = field(default=None, init=False)
+    _probe: Probe | None = field(default=None, init=False)
     _problem: EmissaryError | TimeoutError | None = field(default=None, init=False)
     _took: float = field(default=0.0, init=False)
 
     def _dial(self) -> EmissaryError | TimeoutError | None:
-        """Dial, once; what became of it is told by several rungs.
+        """Dial, once; several checks report what became of it.
 
-        In a session of its own, whose opening is one message as every dial's is: the bridge's rungs have
-        theirs answered in parts.
+        In a session of its own, whose opening is one message as every dial's is: the checks at the bridge
+        have theirs answered in parts.
         """
-        if self._way is None:
-            self._way = self.make_way()
+        if self._probe is None:
+            self._probe = self.make_probe()
             began = self.clock.monotonic()
             try:
-                self._way.enter(self.settings.timeout)
+                self._probe.connect_with_retry(self.settings.timeout)
                 began = self.clock.monotonic()
-                self._way.dial(self.target, self.settings.timeout)
+                self._probe.dial(self.target, self.settings.timeout)
             except (EmissaryError, TimeoutError) as exc:
                 self._problem = exc
             self._took = self.clock.monotonic() - began
         return self._problem
 
     @property
-    def _open(self) -> Way:
-        assert self._way is not None, "the rung of the allow-list comes first"
-        return self._way
+    def _open(self) -> Probe:
+        assert self._probe is not None, "the check allowed comes first"
+        return self._probe
 
     def close(self) -> None:
         """End the session. Idempotent."""
-        if self._way is not None:
-            self._way.close()
+        if self._probe is not None:
+            self._probe.close()
 
     def allowed(self) -> Finding:
         """Is the target on the allow-list?"""
         problem = self._dial()
         if not isinstance(problem, TargetNotAllowedError):
             known = problem is None or self._open.relay_spoke
-            return ok(f"{self.target} is on the allow-list" if known else f"nobody refuses {self.target}")
+            return ok(f"{self.target} is on the allow-list" if known else f"{self.target} was not refused")
         if self._open.relay_spoke:
             return failed(
                 Exit.NOT_ALLOWED,
@@ -116,7 +152,7 @@ class Vpc:
         """Does a relay start, and dial back?"""
         problem, took = self._dial(), self._took
         if problem is None or self._open.relay_spoke:
-            start = "warm" if took <= WARM else "cold or far away: see the rung warm"
+            start = "warm" if took <= WARM else "cold or far away: see the check warm"
             return ok(f"a relay started and reported ({start})", took)
         errors = self._open.gateway_errors
         said = f"; the gateway reported {errors} errors" if errors else ""
@@ -125,10 +161,10 @@ class Vpc:
                 Exit.KEY, str(problem), "deploy again, so that all functions have the same keys", took
             )
         if isinstance(problem, SessionLimitError):
-            remedy = (
+            hint = (
                 "end sessions (emissary sessions), or raise MaxSessions, RelayConcurrency, MaxSessionsPerKey"
             )
-            return failed(Exit.LIMIT, str(problem), remedy, took)
+            return failed(Exit.LIMIT, str(problem), hint, took)
         if isinstance(problem, DialError) and problem.code not in _NO_RELAY:
             return failed(
                 Exit.RELAY, f"{problem}{said}", "see the log groups of DefaultFunction and RelayFunction"
@@ -140,7 +176,7 @@ class Vpc:
         return failed(
             Exit.RELAY,
             fact,
-            NO_RELAY_REMEDY,
+            _NO_RELAY_HINT,
             took,
         )
 
@@ -161,8 +197,8 @@ class Vpc:
         problem = self._dial()
         if problem is None:
             return ok(f"the relay is connected to {self.target}")
-        status, fact, remedy = TARGET_PROBLEMS.get(type(problem), OTHER_PROBLEM)
-        return failed(status, f"{self.target} {fact}", remedy)
+        status, fact, hint = _TARGET_PROBLEMS.get(type(problem), _OTHER_PROBLEM)
+        return failed(status, f"{self.target} {fact}", hint)
 
     def round_trip(self) -> Finding:
         """How long do a message there and its answer take?"""
@@ -173,37 +209,37 @@ class Vpc:
                 self._open.ping(self.settings.timeout)
                 samples.append(self.clock.monotonic() - began)
         except (EmissaryError, TimeoutError) as exc:
-            return broke("no answer in time" if isinstance(exc, TimeoutError) else str(exc))
+            return _broken_tunnel("no answer in time" if isinstance(exc, TimeoutError) else str(exc))
         errors = self._open.gateway_errors
         typical = statistics.median(samples)
         fact = f"to the relay and back, median of {SAMPLES}; slowest {max(samples) * 1000:.0f} ms"
         if errors:
-            remedy = "$default is throttled or fails now and then: see its log and the account's concurrency"
-            return warning(f"{fact}; the gateway reported {errors} errors", remedy, typical)
+            hint = "$default is throttled or fails now and then: see its log and the account's concurrency"
+            return warning(f"{fact}; the gateway reported {errors} errors", hint, typical)
         return ok(fact, typical)
 
-    def greet(self) -> Finding:
+    def service(self) -> Finding:
         """Does what answers there speak as it should?"""
-        if self.greeting is None:
-            return skipped(f"port {self.target.port} tells no protocol: say --greet, or --greet none")
-        patience = min(GREETING_TIMEOUT, self.settings.timeout)
+        if self.service_probe is None:
+            return skipped(f"port {self.target.port} tells no protocol: give --service")
+        patience = min(SERVICE_TIMEOUT, self.settings.timeout)
         began = self.clock.monotonic()
         try:
-            found = self._open.converse(self.greeting.request, self.greeting.judge, patience)
+            found = self._open.request(self.service_probe.request, self.service_probe.judge, patience)
         except TimeoutError:
-            if (cause := self._broken_tunnel()) is not None:  # a relay that does not answer explains it too
-                return broke(cause)
-            fact = f"connected, but silent for {patience:g} s: {self.greeting.title} would have answered"
-            return failed(Exit.GREETING, fact, self.greeting.silence)
+            if (cause := self._tunnel_fault()) is not None:  # a relay that does not answer explains it too
+                return _broken_tunnel(cause)
+            fact = f"connected, but silent for {patience:g} s: {self.service_probe.title} would have answered"
+            return failed(Exit.SERVICE, fact, self.service_probe.silence)
         except TransportError as exc:
-            return broke(str(exc))
+            return _broken_tunnel(str(exc))
         except EmissaryError as exc:
-            fact = f"the connection broke before {self.greeting.title} greeted: {exc}"
-            return failed(Exit.GREETING, fact, self.greeting.silence)
+            fact = f"the connection broke before {self.service_probe.title} answered: {exc}"
+            return failed(Exit.SERVICE, fact, self.service_probe.silence)
         took = self.clock.monotonic() - began
-        return Finding(found.status, found.fact, found.remedy, took, found.exit)
+        return Finding(found.status, found.fact, found.hint, took, found.exit)
 
-    def _broken_tunnel(self) -> str | None:
+    def _tunnel_fault(self) -> str | None:
         """Why the tunnel itself is broken; ``None`` if the relay answers."""
         try:
             self._open.ping(min(PING_TIMEOUT, self.settings.timeout))
@@ -219,19 +255,28 @@ class Vpc:
         self._open.close()  # its relay is free for the second one
         if first <= WARM:
             return skipped("the first start was a warm one")
-        way = self.make_way()
+        probe = self.make_probe()
         try:
-            way.enter(self.settings.timeout)
+            probe.connect_with_retry(self.settings.timeout)
             began = self.clock.monotonic()
-            way.dial(self.target, self.settings.timeout)
+            probe.dial(self.target, self.settings.timeout)
             took = self.clock.monotonic() - began
         except (EmissaryError, TimeoutError) as exc:
             return warning(f"a second dial failed: {exc}", "try again: something fails now and then")
         finally:
-            way.close()
+            probe.close()
         if took < first * COLD_SHARE:
             return ok(f"the first start was cold; a warm one saves {(first - took) * 1000:.0f} ms", took)
-        return ok("a second start takes as long: the way is long, or each start is a cold one", took)
+        return ok("a second start takes as long: the target is far away, or each start is a cold one", took)
+
+
+def _broken_tunnel(cause: str) -> Finding:
+    """The tunnel broke after the dial."""
+    return failed(
+        Exit.CUT_OFF,
+        f"the tunnel broke: {cause}",
+        "try again; if it stays so, see the session in the logs of DefaultFunction and RelayFunction",
+    )
 
 
 def _is_address(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the doctor's rungs stand on in unit tests: a network, clocks and a session, as a test makes them."""
+"""What the doctor's checks stand on in unit tests: a network, clocks and a session, as a test makes them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TypeVar
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.health import Health
 from emissary_lib.doctor.configuration import Settings
-from emissary_lib.doctor.ports import Connection, HttpAnswer, Tls, Way
-from emissary_lib.doctor.run import World
+from emissary_lib.doctor.ports import Connection, HttpAnswer, Probe, Tls
+from emissary_lib.doctor.run import Dependencies
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key, format_keys
 from emissary_lib.protocol.opening.banner import Banner
@@ -115,7 +115,7 @@ class FakeConnection:
 
 
 @dataclass
-class FakeWay:
+class FakeProbe:
     """A session whose steps take the time, and raise the errors, that a test wants.
 
     Attributes:
@@ -126,8 +126,8 @@ class FakeWay:
         target_ends: Whether the target then ends its stream.
         heard: What the target was sent.
         steps: The steps that were taken.
-        gateway_errors: See :class:`Way`.
-        relay_spoke: See :class:`Way`.
+        gateway_errors: See :class:`Probe`.
+        relay_spoke: See :class:`Probe`.
     """
 
     clock: FakeClock
@@ -149,8 +149,8 @@ class FakeWay:
     def connect_once(self, timeout: float) -> None:
         self._step("connect_once")
 
-    def enter(self, timeout: float) -> None:
-        self._step("enter")
+    def connect_with_retry(self, timeout: float) -> None:
+        self._step("connect_with_retry")
 
     def prove(self, timeout: float) -> Banner:
         self._step("prove")
@@ -163,9 +163,9 @@ class FakeWay:
     def ping(self, timeout: float) -> None:
         self._step("ping")
 
-    def converse(self, request: bytes, read: Callable[[bytes, bool], T | None], timeout: float) -> T:
+    def request(self, request: bytes, read: Callable[[bytes, bool], T | None], timeout: float) -> T:
         self.heard += request
-        self._step("converse")
+        self._step("request")
         received = b""
         for piece in self.target_says:
             received += piece
@@ -180,7 +180,7 @@ class FakeWay:
 
 
 def settings(environ: dict[str, str] | None = None, **changes: object) -> Settings:
-    """Settings as after the rung of the configuration."""
+    """Settings as after the check of the configuration."""
     made = Settings(ENVIRON if environ is None else environ, pathlib.Path("no.env"), None, no_proxy, 20.0)
     made.endpoint, made.key = Endpoint(URL), KEY
     for name, value in changes.items():
@@ -196,14 +196,14 @@ def no_proxy(url: str) -> tuple[str, int] | None:
 HEALTH = Health("1.2.3", 2, (7, 8), Usage(3, 50), Usage())
 
 
-def world(network: FakeNetwork, *ways: FakeWay, health: Health = HEALTH) -> World:
-    """A world with this network, whose sessions are these, in this order."""
-    left = list(ways)
+def dependencies(network: FakeNetwork, *probes: FakeProbe, health: Health = HEALTH) -> Dependencies:
+    """What the checks need: this network, whose sessions are these, in this order."""
+    left = list(probes)
 
-    def make(settings: Settings, clock: object) -> Way:
+    def make(settings: Settings, clock: object) -> Probe:
         return left.pop(0)
 
-    return World(
+    return Dependencies(
         network.resolve, network.connect, network.clock, make, network.clock.pass_, lambda settings: health
     )
 

@@ -1,4 +1,4 @@
-"""The doctor sent out on the local cloud, and what he told."""
+"""The doctor run against the local cloud, and what it reported."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from emissary_lib.client.health import Health, check_health
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.network import TcpConnection
 from emissary_lib.doctor.ports import Clock, HttpAnswer, Tls
-from emissary_lib.doctor.probe import SessionWay
-from emissary_lib.doctor.run import World
+from emissary_lib.doctor.probe import SessionProbe
+from emissary_lib.doctor.run import Dependencies
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.targets.allow_list import Target
@@ -29,13 +29,13 @@ from tests.helpers.patience import HANG
 T = TypeVar("T")
 
 
-class UnevenWay(SessionWay):
+class UnevenProbe(SessionProbe):
     """Has all the time that it takes for each step, but for those that a test lets run out.
 
     Args:
         settings, clock: As the doctor gives them.
         short: Seconds for some steps, by their names.
-        before_greeting: Called before the target is asked; from then on a PING is not waited for.
+        before_request: Called before the target is asked; from then on a PING is not waited for.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class UnevenWay(SessionWay):
         settings: Settings,
         clock: Clock,
         short: Mapping[str, float],
-        before_greeting: Callable[[], object] | None,
+        before_request: Callable[[], object] | None,
     ) -> None:
         super().__init__(settings.known_endpoint, settings.known_key, clock.monotonic)
         self._short = dict(short)
-        self._before_greeting = before_greeting
+        self._before_request = before_request
 
     def _time_for(self, step: str) -> float:
         return self._short.get(step, HANG)
@@ -55,8 +55,8 @@ class UnevenWay(SessionWay):
     def connect_once(self, timeout: float) -> None:
         super().connect_once(self._time_for("connect_once"))
 
-    def enter(self, timeout: float) -> None:
-        super().enter(self._time_for("enter"))
+    def connect_with_retry(self, timeout: float) -> None:
+        super().connect_with_retry(self._time_for("connect_with_retry"))
 
     def prove(self, timeout: float) -> Banner:
         return super().prove(self._time_for("prove"))
@@ -67,11 +67,11 @@ class UnevenWay(SessionWay):
     def ping(self, timeout: float) -> None:
         super().ping(self._time_for("ping"))
 
-    def converse(self, request: bytes, read: Callable[[bytes, bool], T | None], timeout: float) -> T:
-        if self._before_greeting is not None:
-            self._before_greeting()
+    def request(self, data: bytes, read: Callable[[bytes, bool], T | None], timeout: float) -> T:
+        if self._before_request is not None:
+            self._before_request()
             self._short["ping"] = 1.0
-        return super().converse(request, read, self._time_for("converse"))
+        return super().request(data, read, self._time_for("request"))
 
 
 class UnevenConnection(TcpConnection):
@@ -88,25 +88,25 @@ class UnevenConnection(TcpConnection):
         return super().ask(host, path, HANG)
 
 
-class Told:
-    """What the doctor said, as its JSON has it."""
+class Diagnosis:
+    """The doctor's report, as its JSON has it."""
 
     def __init__(self, status: int, text: str) -> None:
         self.status = status
         self.report: dict[str, Any] = json.loads(text)
-        self.rungs: dict[str, dict[str, Any]] = {each["rung"]: each for each in self.report["rungs"]}
+        self.checks: dict[str, dict[str, Any]] = {each["name"]: each for each in self.report["checks"]}
 
-    def broke(self) -> tuple[str | None, int]:
-        return self.report["broken_at"], self.status
+    def outcome(self) -> tuple[str | None, int]:
+        return self.report["failed_check"], self.status
 
-    def __getitem__(self, rung: str) -> str:
-        return str(self.rungs[rung]["status"])
+    def __getitem__(self, check: str) -> str:
+        return str(self.checks[check]["status"])
 
-    def fact(self, rung: str) -> str:
-        return str(self.rungs[rung]["fact"])
+    def fact(self, check: str) -> str:
+        return str(self.checks[check]["fact"])
 
-    def remedy(self, rung: str) -> str:
-        return str(self.rungs[rung]["remedy"])
+    def hint(self, check: str) -> str:
+        return str(self.checks[check]["hint"])
 
 
 def ask(
@@ -114,17 +114,17 @@ def ask(
     key: Key,
     target: tuple[str, int] | None = None,
     *,
-    greet: str = "auto",
+    service: str = "auto",
     short: Mapping[str, float] | None = None,
-    before_greeting: Callable[[], object] | None = None,
-) -> Told:
-    """Send the doctor out.
+    before_request: Callable[[], object] | None = None,
+) -> Diagnosis:
+    """Run the doctor.
 
     Args:
-        url, key, target, greet: As the command takes them.
+        url, key, target, service: As the command takes them.
         short: Seconds for what the test lets run out: ``connect``, ``secure``, ``health``, or a step
-            of :class:`UnevenWay`. Everything else has :data:`HANG`, and the report says so.
-        before_greeting: Called before the target is asked.
+            of :class:`UnevenProbe`. Everything else has :data:`HANG`, and the report says so.
+        before_request: Called before the target is asked.
     """
     seconds = short or {}
 
@@ -136,8 +136,8 @@ def ask(
         timeout = seconds.get("health", settings.timeout)
         return check_health(settings.known_endpoint, settings.known_key, Deadline(timeout))
 
-    def way(settings: Settings, clock: Clock) -> UnevenWay:
-        return UnevenWay(settings, clock, seconds, before_greeting)
+    def make_probe(settings: Settings, clock: Clock) -> UnevenProbe:
+        return UnevenProbe(settings, clock, seconds, before_request)
 
     out = io.StringIO()
     environ = {"EMISSARY_URL": url, "EMISSARY_AUTH_KEYS": format_keys([key])}
@@ -145,13 +145,13 @@ def ask(
         Target(*target) if target else None,
         environ=environ,
         out=out,
-        greet=greet,
+        service=service,
         timeout=HANG,
         json_line=True,
         env_file="no.env",
-        world=World(connector=connect, way=way, health=health),
+        dependencies=Dependencies(connector=connect, probe=make_probe, health=health),
     )
-    return Told(status, out.getvalue())
+    return Diagnosis(status, out.getvalue())
 
 
 @contextmanager

@@ -3,52 +3,40 @@
 from __future__ import annotations
 
 import json
-import pathlib
 import re
 
-from emissary_lib.cli.doctor import GREET, TIMEOUT
+from emissary_lib.cli.doctor import SERVICES, TIMEOUT
 from emissary_lib.doctor import render, run
-from emissary_lib.doctor.report import Report, Result, Status, ok
-from emissary_lib.doctor.service_probes import GREETINGS
+from emissary_lib.doctor.checks import Report, Result, Status, ok
+from emissary_lib.doctor.service_probes import SERVICE_PROBES
 from emissary_lib.exit_status import Exit
+from tests.infra.documents import read, tables
 
-TEXT = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "doctor.md").read_text()
-
-
-def section(title: str) -> str:
-    return TEXT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+TEXT = read("docs/doctor.md")
 
 
-def rows(title: str) -> list[list[str]]:
-    lines = [line for line in section(title).splitlines() if line.startswith("|")][2:]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def test_every_rung_is_explained_in_order() -> None:
-    assert [row[0].strip("`") for row in rows("Rungs")] == list(run.RUNGS)
-
-
-def test_every_status_of_the_doctor_s_own_stands_at_a_rung_and_none_that_is_not() -> None:
-    named = {int(number) for row in rows("Rungs") for number in re.findall(r"\d+", row[2])}
+def test_every_status_of_the_doctor_s_own_stands_at_a_check_and_none_that_is_not() -> None:
+    named = {
+        int(number) for row in tables("docs/doctor.md", "Checks")[0] for number in re.findall(r"\d+", row[2])
+    }
     assert named <= set(Exit)
     assert {status for status in Exit if 20 <= status < 100} <= named
 
 
 def test_every_hop_is_explained() -> None:
-    results = tuple(Result(rung, ok("x", 1.0)) for rung in run.RUNGS)
-    named = {name for row in rows("Latency") for name in re.findall(r"`(\w+)`", row[0])}
+    results = tuple(Result(name, ok("x", 1.0)) for name in run.CHECKS)
+    named = {name for row in tables("docs/doctor.md", "Latency")[0] for name in row[0].split(", ")}
     assert named == set(run.latencies(results))
 
 
-def test_every_member_of_the_json_is_explained() -> None:
-    told = json.loads(render.as_json(Report(None, None, (Result("dns", ok("x")),))))
-    explained = {row[0].strip("`"): row[1] for row in rows("JSON")}
-    assert set(explained) == set(told)
-    assert explained["version"] == str(told["version"])
-    assert all(f"`{name}`" in explained["rungs"] for name in (*told["rungs"][0], *Status))
+def test_every_member_of_a_check_in_the_json_is_explained() -> None:
+    found = json.loads(render.as_json(Report(None, None, (Result("dns", ok("x")),))))
+    explained = dict(tables("docs/doctor.md", "JSON")[0])
+    assert explained["version"] == str(found["version"])
+    assert all(name in explained["checks"] for name in (*found["checks"][0], *Status))
 
 
-def test_every_greeting_and_default_is_explained() -> None:
-    assert all(f"`{each.name}` ({each.port}" in TEXT for each in GREETINGS.values())
-    assert set(GREET) == {"auto", "none", *GREETINGS}
+def test_every_service_and_default_is_explained() -> None:
+    assert all(f"`{each.name}` ({each.port}" in TEXT for each in SERVICE_PROBES.values())
+    assert set(SERVICES) == {"auto", "none", *SERVICE_PROBES}
     assert f"({TIMEOUT:g} s;" in TEXT

@@ -1,4 +1,4 @@
-"""``emissary doctor`` on the real path: each fault breaks its own rung, with its own exit status."""
+"""``emissary doctor`` on the real path: each fault breaks its own check, with its own exit status."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ pytestmark = LINUX_ONLY
 # -- all is well --------------------------------------------------------------------------------
 
 
-def test_a_real_postgres_holds_on_every_rung(cloud: LocalCloud, postgres: Postgres) -> None:
-    told = ask(cloud.url, cloud.key, (postgres.host, postgres.port), greet="postgres")
-    assert told.broke() == (None, 0)
-    assert "PostgreSQL answers, without TLS" in told.fact("greeting")
-    skipped = {rung for rung, each in told.rungs.items() if each["status"] == "skipped"} - {"warm"}
+def test_a_real_postgres_passes_every_check(cloud: LocalCloud, postgres: Postgres) -> None:
+    diagnosis = ask(cloud.url, cloud.key, (postgres.host, postgres.port), service="postgres")
+    assert diagnosis.outcome() == (None, 0)
+    assert "PostgreSQL answers, without TLS" in diagnosis.fact("service")
+    skipped = {check for check, each in diagnosis.checks.items() if each["status"] == "skipped"} - {"warm"}
     assert skipped == {"tls", "name"}  # ws://, and an address
-    hops = {"dns", "tcp", "upgrade", "opening", "relay", "round_trip", "greeting", "target"}
-    assert hops <= set(told.report["latency_ms"])
+    hops = {"dns", "tcp", "upgrade", "opening", "relay", "round_trip", "service", "target"}
+    assert hops <= set(diagnosis.report["latency_ms"])
 
 
 def test_without_a_target_no_relay_starts_and_the_session_ends(cloud: LocalCloud) -> None:
     before = cloud.logs("RelayFunction").count("claimed")
     lines = cloud.logs("DefaultFunction").count("session ended")
-    told = ask(cloud.url, cloud.key)
-    assert told.broke() == (None, 0)
-    assert told["proof"] == "ok"
-    assert f"valid key ids: {cloud.key.key_id}; sessions in all: not limited" in told.fact("health")
-    assert told["relay"] == "skipped"
+    diagnosis = ask(cloud.url, cloud.key)
+    assert diagnosis.outcome() == (None, 0)
+    assert diagnosis["proof"] == "ok"
+    assert f"valid key ids: {cloud.key.key_id}; sessions in all: not limited" in diagnosis.fact("health")
+    assert diagnosis["relay"] == "skipped"
 
     wait_until(lambda: cloud.logs("DefaultFunction").count("session ended") > lines, "the end of the session")
     assert cloud.logs("RelayFunction").count("claimed") == before
@@ -57,7 +57,7 @@ def test_without_a_target_no_relay_starts_and_the_session_ends(cloud: LocalCloud
 
 def test_a_session_that_the_doctor_opened_ends_clean(cloud: LocalCloud) -> None:
     with Server(echo) as target:
-        assert ask(cloud.url, cloud.key, target).broke() == (None, 0)
+        assert ask(cloud.url, cloud.key, target).outcome() == (None, 0)
         lines = [json.loads(line) for line in cloud.logs("DefaultFunction").splitlines() if line[:1] == "{"]
         session = next(
             str(line["session"]) for line in lines if line.get("target") == f"{target[0]}:{target[1]}"
@@ -69,13 +69,13 @@ def test_a_first_cold_start_is_told_from_a_warm_one(sick: LocalCloud) -> None:
     with Server(echo) as target:
         ask(sick.url, sick.key, target)  # every other function is warm from here on
         sick.retire("RelayFunction")
-        told = ask(sick.url, sick.key, target)
-    assert told.broke() == (None, 0)
-    if "cold" in told.fact("relay"):
-        assert told["warm"] == "ok"
-        assert told.report["latency_ms"]["relay_warm"] > 0
+        diagnosis = ask(sick.url, sick.key, target)
+    assert diagnosis.outcome() == (None, 0)
+    if "cold" in diagnosis.fact("relay"):
+        assert diagnosis["warm"] == "ok"
+        assert diagnosis.report["latency_ms"]["relay_warm"] > 0
     else:  # a fast machine starts one in less than what counts as warm
-        assert told.report["latency_ms"]["relay"] <= 300
+        assert diagnosis.report["latency_ms"]["relay"] <= 300
 
 
 def test_the_command_itself_says_so_and_ends_with_zero(cloud: LocalCloud, tmp_path: pathlib.Path) -> None:
@@ -92,86 +92,86 @@ def test_the_command_itself_says_so_and_ends_with_zero(cloud: LocalCloud, tmp_pa
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.rstrip().endswith("It holds.")
+    assert done.stdout.rstrip().endswith("All checks passed.")
 
 
 # -- before the bridge --------------------------------------------------------------------------
 
 
 def test_a_gateway_name_that_does_not_exist() -> None:
-    told = ask("wss://no-such-name.invalid/emissary", Key(1, bytes(32)))
-    assert told.broke() == ("dns", Exit.GATEWAY_NAME)
+    diagnosis = ask("wss://no-such-name.invalid/emissary", Key(1, bytes(32)))
+    assert diagnosis.outcome() == ("dns", Exit.GATEWAY_NAME)
 
 
 def test_a_dead_gateway_port() -> None:
     with unused_port() as (host, port):
-        told = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)))
-    assert told.broke() == ("tcp", Exit.GATEWAY)
-    assert "connection refused" in told.fact("tcp")
+        diagnosis = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)))
+    assert diagnosis.outcome() == ("tcp", Exit.GATEWAY)
+    assert "connection refused" in diagnosis.fact("tcp")
 
 
 def test_a_gateway_that_swallows_connections() -> None:
     with BlackHole() as (host, port):
-        told = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)), short={"connect": 0.5})
-    assert told.broke() == ("tcp", Exit.GATEWAY)
-    assert "no answer in time" in told.fact("tcp")
+        diagnosis = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)), short={"connect": 0.5})
+    assert diagnosis.outcome() == ("tcp", Exit.GATEWAY)
+    assert "no answer in time" in diagnosis.fact("tcp")
 
 
 def test_tls_with_an_unknown_authority_and_with_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, tls=True) as cloud:
-        told = ask(cloud.url, cloud.key)
-        assert told.broke() == ("tls", Exit.GATEWAY_TLS)
-        assert "SSL_CERT_FILE" in told.remedy("tls")
+        diagnosis = ask(cloud.url, cloud.key)
+        assert diagnosis.outcome() == ("tls", Exit.GATEWAY_TLS)
+        assert "SSL_CERT_FILE" in diagnosis.hint("tls")
         assert cloud.meter.connects == 0
 
         assert cloud.ca_file is not None
-        monkeypatch.setenv("SSL_CERT_FILE", cloud.ca_file)  # as the remedy says
-        told = ask(cloud.url, cloud.key)
-        assert told.report["broken_at"] is None
-        assert told["tls"] == "warning"  # made for a day
-        assert "Emissary local cloud" in told.fact("tls")
-        assert "tls" in told.report["latency_ms"]
+        monkeypatch.setenv("SSL_CERT_FILE", cloud.ca_file)  # as the hint says
+        diagnosis = ask(cloud.url, cloud.key)
+        assert diagnosis.report["failed_check"] is None
+        assert diagnosis["tls"] == "warning"  # made for a day
+        assert "Emissary local cloud" in diagnosis.fact("tls")
+        assert "tls" in diagnosis.report["latency_ms"]
 
 
 def test_a_gateway_without_tls_at_a_wss_url(cloud: LocalCloud) -> None:
-    told = ask(cloud.url.replace("ws://", "wss://"), cloud.key, short={"secure": 1.0})
-    assert told.broke() == ("tls", Exit.GATEWAY_TLS)
+    diagnosis = ask(cloud.url.replace("ws://", "wss://"), cloud.key, short={"secure": 1.0})
+    assert diagnosis.outcome() == ("tls", Exit.GATEWAY_TLS)
 
 
 @pytest.mark.parametrize("ahead", [1200.0, -1200.0])
 def test_a_skewed_clock(ahead: float) -> None:
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, faults=Faults(skew_seconds=ahead)) as cloud:
-        told = ask(cloud.url, cloud.key)
-        assert told.broke() == ("clock", Exit.CLOCK)
-        assert ("behind" if ahead > 0 else "ahead of") in told.fact("clock")  # this machine's, that is
+        diagnosis = ask(cloud.url, cloud.key)
+        assert diagnosis.outcome() == ("clock", Exit.CLOCK)
+        assert ("behind" if ahead > 0 else "ahead of") in diagnosis.fact("clock")  # this machine's, that is
 
 
 def test_a_clock_that_is_a_little_off_is_a_warning() -> None:
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, faults=Faults(skew_seconds=200.0)) as cloud:
-        told = ask(cloud.url, cloud.key)
-        assert told.broke() == (None, 0)
-        assert told["clock"] == "warning"
+        diagnosis = ask(cloud.url, cloud.key)
+        assert diagnosis.outcome() == (None, 0)
+        assert diagnosis["clock"] == "warning"
 
 
 # -- the bridge ---------------------------------------------------------------------------------
 
 
 def test_a_wrong_key(cloud: LocalCloud) -> None:
-    told = ask(cloud.url, Key(cloud.key.key_id, bytes(32)))
-    assert told.broke() == ("connect", Exit.KEY)
-    assert "EMISSARY_AUTH_KEYS" in told.remedy("connect")
+    diagnosis = ask(cloud.url, Key(cloud.key.key_id, bytes(32)))
+    assert diagnosis.outcome() == ("connect", Exit.KEY)
+    assert "EMISSARY_AUTH_KEYS" in diagnosis.hint("connect")
 
 
 def test_an_unknown_key_id(cloud: LocalCloud) -> None:
-    told = ask(cloud.url, Key(77, cloud.key.secret))
-    assert told.broke() == ("connect", Exit.KEY)
-    assert "key id 77" in told.remedy("connect")
+    diagnosis = ask(cloud.url, Key(77, cloud.key.secret))
+    assert diagnosis.outcome() == ("connect", Exit.KEY)
+    assert "key id 77" in diagnosis.hint("connect")
 
 
 def test_a_wrong_stage(cloud: LocalCloud) -> None:
-    told = ask(cloud.url + "x", cloud.key)
-    assert told.broke() == ("connect", Exit.KEY)
-    assert "stage" in told.remedy("connect")
+    diagnosis = ask(cloud.url + "x", cloud.key)
+    assert diagnosis.outcome() == ("connect", Exit.KEY)
+    assert "stage" in diagnosis.hint("connect")
 
 
 def test_a_server_that_speaks_another_subprotocol() -> None:
@@ -179,16 +179,16 @@ def test_a_server_that_speaks_another_subprotocol() -> None:
         return None if "upgrade" in request.headers else error_from_status(426)
 
     with WsServer(subprotocol="chat", answer=upgrades_only) as server:
-        told = ask(server.url, Key(1, bytes(32)))
-    assert told.broke() == ("connect", Exit.DOOR)
-    assert "something else answers" in told.remedy("connect")
+        diagnosis = ask(server.url, Key(1, bytes(32)))
+    assert diagnosis.outcome() == ("connect", Exit.CONNECT)
+    assert "something else answers" in diagnosis.hint("connect")
 
 
 def test_a_server_of_another_kind_altogether() -> None:
     with Server(source(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")) as (host, port):
-        told = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)))
-    assert told.broke() == ("connect", Exit.DOOR)
-    assert "does not speak HTTP" in told.fact("clock")
+        diagnosis = ask(f"ws://{host}:{port}/emissary", Key(1, bytes(32)))
+    assert diagnosis.outcome() == ("connect", Exit.CONNECT)
+    assert "does not speak HTTP" in diagnosis.fact("clock")
 
 
 @pytest.mark.parametrize(
@@ -200,35 +200,35 @@ def test_a_server_of_another_kind_altogether() -> None:
         ({"crash": 1.0, "functions": ("ConnectFunction",)}, "HTTP status 502: $connect fails"),
     ],
 )
-def test_a_door_that_does_not_open(sick: LocalCloud, faults: dict[str, Any], says: str) -> None:
+def test_an_upgrade_that_is_refused(sick: LocalCloud, faults: dict[str, Any], says: str) -> None:
     with faulty(sick, **faults):
-        told = ask(sick.url, sick.key)
-    assert told.broke() == ("connect", Exit.DOOR)
-    assert says in told.fact("connect")
+        diagnosis = ask(sick.url, sick.key)
+    assert diagnosis.outcome() == ("connect", Exit.CONNECT)
+    assert says in diagnosis.fact("connect")
 
 
-def test_a_door_that_hangs(sick: LocalCloud) -> None:
+def test_an_upgrade_that_hangs(sick: LocalCloud) -> None:
     with faulty(sick, invoke_hang=1.0, functions=("ConnectFunction",)):
-        told = ask(sick.url, sick.key, short={"connect_once": 1.0})
-    assert told.broke() == ("connect", Exit.DOOR)
-    assert f"no answer to the upgrade within {HANG:g} s" in told.fact("connect")
+        diagnosis = ask(sick.url, sick.key, short={"connect_once": 1.0})
+    assert diagnosis.outcome() == ("connect", Exit.CONNECT)
+    assert f"no answer to the upgrade within {HANG:g} s" in diagnosis.fact("connect")
 
 
 def test_a_server_that_does_not_hold_the_key() -> None:
     with Bridge(Behaviour(false_proof=True)) as bridge:
-        told = ask(bridge.url, BRIDGE_KEY)
-    assert (told["answer"], told["version"]) == ("ok", "ok")
-    assert told.broke() == ("proof", Exit.PROOF)
+        diagnosis = ask(bridge.url, BRIDGE_KEY)
+    assert (diagnosis["answer"], diagnosis["version"]) == ("ok", "ok")
+    assert diagnosis.outcome() == ("proof", Exit.PROOF)
 
 
 def test_a_bridge_of_another_version() -> None:
     banner = Banner("emissary-lambda", "9.0.0", 3, bytes(32), bytes(36)).encode()
     frame = Frame(FrameType.DATA, generation=1, window=65_536, ack=3, payload=banner)
     with Bridge(Behaviour(answer=encode(frame))) as bridge:
-        told = ask(bridge.url, BRIDGE_KEY)
-    assert told["answer"] == "ok"
-    assert told.broke() == ("version", Exit.VERSION)
-    assert "version 3" in told.fact("version")
+        diagnosis = ask(bridge.url, BRIDGE_KEY)
+    assert diagnosis["answer"] == "ok"
+    assert diagnosis.outcome() == ("version", Exit.VERSION)
+    assert "version 3" in diagnosis.fact("version")
 
 
 @pytest.mark.parametrize(
@@ -243,18 +243,18 @@ def test_a_bridge_of_another_version() -> None:
 )
 def test_a_bridge_that_does_not_answer(sick: LocalCloud, faults: dict[str, Any]) -> None:
     with faulty(sick, **faults):
-        told = ask(sick.url, sick.key, short={"prove": 1.0})
-    assert told.broke() == ("answer", Exit.BRIDGE)
+        diagnosis = ask(sick.url, sick.key, short={"prove": 1.0})
+    assert diagnosis.outcome() == ("answer", Exit.BRIDGE)
 
 
 def test_a_gateway_that_fails_now_and_then_is_a_warning(sick: LocalCloud) -> None:
     with faulty(sick, message_500=0.5), Server(echo) as target:
         for _ in range(10):
-            told = ask(sick.url, sick.key, target)
-            if "warning" in (told["answer"], told["round_trip"]):
+            diagnosis = ask(sick.url, sick.key, target)
+            if "warning" in (diagnosis["answer"], diagnosis["round_trip"]):
                 break
-    assert told.broke() == (None, 0)
-    assert "warning" in (told["answer"], told["round_trip"])
+    assert diagnosis.outcome() == (None, 0)
+    assert "warning" in (diagnosis["answer"], diagnosis["round_trip"])
 
 
 @pytest.mark.parametrize(
@@ -282,13 +282,15 @@ def test_a_gateway_that_fails_now_and_then_is_a_warning(sick: LocalCloud) -> Non
 )
 def test_what_a_dial_survives_the_doctor_survives(sick: LocalCloud, faults: dict[str, Any]) -> None:
     with faulty(sick, **faults), Server(echo) as target:
-        assert ask(sick.url, sick.key, target).broke() == (None, 0)
+        assert ask(sick.url, sick.key, target).outcome() == (None, 0)
 
 
 def test_a_relay_that_the_bridge_loses_sight_of_is_never_blamed_on_the_target(sick: LocalCloud) -> None:
     # A 410 makes the bridge forget a connection that is there. Its owner finds out within a minute; whoever
     # does not wait for that long finds a tunnel that does not answer.
     with faulty(sick, post_410=0.3), Server(echo) as target:
-        told = ask(sick.url, sick.key, target, short=dict.fromkeys(("prove", "health", "dial", "ping"), 4.0))
-    assert told.report["broken_at"] in (None, "answer", "relay", "round_trip")
-    assert told["target"] != "failed"
+        diagnosis = ask(
+            sick.url, sick.key, target, short=dict.fromkeys(("prove", "health", "dial", "ping"), 4.0)
+        )
+    assert diagnosis.report["failed_check"] in (None, "answer", "relay", "round_trip")
+    assert diagnosis["target"] != "failed"

@@ -1,4 +1,4 @@
-"""``emissary doctor`` behind the bridge: relay, target and greeting, each fault at its own rung."""
+"""``emissary doctor`` behind the bridge: relay, target and service, each fault at its own check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from emissary_lib import LocalCloud
-from emissary_lib.doctor.vpc import GREETING_TIMEOUT
+from emissary_lib.doctor.vpc import SERVICE_TIMEOUT
 from emissary_lib.exit_status import Exit
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, eventually
 from tests.helpers.doctor_cloud import ask, faulty
@@ -31,94 +31,94 @@ pytestmark = LINUX_ONLY
 
 def test_a_relay_that_cannot_be_invoked(sick: LocalCloud) -> None:
     with faulty(sick, invoke_429=1.0), Server(sink) as target:
-        told = ask(sick.url, sick.key, target, short={"dial": 2.0})
-    assert told.broke() == ("relay", Exit.RELAY)
+        diagnosis = ask(sick.url, sick.key, target, short={"dial": 2.0})
+    assert diagnosis.outcome() == ("relay", Exit.RELAY)
 
 
 def test_a_relay_that_finds_no_way_out_of_its_vpc() -> None:
     with BlackHole() as (host, port), Server(sink) as target:
         away = {"RelayFunction": {"http_proxy": f"http://{host}:{port}"}}  # nothing comes back from there
         with LocalCloud(TEMPLATE, parameters=PARAMETERS, variables=away) as cloud:
-            told = ask(cloud.url, cloud.key, target, short={"dial": 2.0})
-    assert told.broke() == ("relay", Exit.RELAY)
-    assert f"no relay reported within {HANG:g} s" in told.fact("relay")
-    assert "the VPC lets nothing out" in told.remedy("relay")
+            diagnosis = ask(cloud.url, cloud.key, target, short={"dial": 2.0})
+    assert diagnosis.outcome() == ("relay", Exit.RELAY)
+    assert f"no relay reported within {HANG:g} s" in diagnosis.fact("relay")
+    assert "the VPC lets nothing out" in diagnosis.hint("relay")
 
 
 def test_a_limit_of_sessions_that_is_reached() -> None:
     limits = {name: {"EMISSARY_MAX_SESSIONS": "1"} for name in ("ConnectFunction", "DefaultFunction")}
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, variables=limits) as cloud, Server(echo) as target:
         with dialer_of(cloud) as dialer, dialer.dial(target, DIAL):
-            told = ask(cloud.url, cloud.key, target)
-    assert told["health"] == "warning"
-    assert "sessions in all: 1 of 1" in told.fact("health")
-    assert told.broke() == ("relay", Exit.LIMIT)
+            diagnosis = ask(cloud.url, cloud.key, target)
+    assert diagnosis["health"] == "warning"
+    assert "sessions in all: 1 of 1" in diagnosis.fact("health")
+    assert diagnosis.outcome() == ("relay", Exit.LIMIT)
 
 
 def test_a_target_that_is_not_allowed(cloud: LocalCloud) -> None:
-    told = ask(cloud.url, cloud.key, ("db.internal", 5432))
-    assert told.broke() == ("allowed", Exit.NOT_ALLOWED)
-    assert "AllowedTargets" in told.remedy("allowed")
+    diagnosis = ask(cloud.url, cloud.key, ("db.internal", 5432))
+    assert diagnosis.outcome() == ("allowed", Exit.NOT_ALLOWED)
+    assert "AllowedTargets" in diagnosis.hint("allowed")
 
 
 def test_a_name_that_does_not_resolve(cloud: LocalCloud) -> None:
-    told = ask(cloud.url, cloud.key, ("no-such-name.invalid", 5432))
-    assert told.broke() == ("name", Exit.NAME_NOT_FOUND)
-    assert told["relay"] == "ok"
+    diagnosis = ask(cloud.url, cloud.key, ("no-such-name.invalid", 5432))
+    assert diagnosis.outcome() == ("name", Exit.NAME_NOT_FOUND)
+    assert diagnosis["relay"] == "ok"
 
 
 def test_a_target_that_refuses(cloud: LocalCloud) -> None:
     with unused_port() as target:
-        told = ask(cloud.url, cloud.key, target)
-    assert told.broke() == ("target", Exit.REFUSED)
+        diagnosis = ask(cloud.url, cloud.key, target)
+    assert diagnosis.outcome() == ("target", Exit.REFUSED)
 
 
 @pytest.mark.slow  # the relay waits for ten seconds
 def test_a_target_that_swallows_connections(cloud: LocalCloud) -> None:
     with BlackHole() as target:
-        told = ask(cloud.url, cloud.key, target)
-    assert told.broke() == ("target", Exit.TIMED_OUT)
-    assert "security group" in told.remedy("target")
+        diagnosis = ask(cloud.url, cloud.key, target)
+    assert diagnosis.outcome() == ("target", Exit.TIMED_OUT)
+    assert "security group" in diagnosis.hint("target")
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "mid-frame", "silent"])
 def test_a_tunnel_that_is_cut_while_the_target_is_asked(sick: LocalCloud, how: str) -> None:
     with Server(sink) as target:
-        told = ask(
+        diagnosis = ask(
             sick.url,
             sick.key,
             target,
-            greet="postgres",
-            short={"converse": 1.0},
-            before_greeting=lambda: sick.cut("dialer", how),
+            service="postgres",
+            short={"request": 1.0},
+            before_request=lambda: sick.cut("dialer", how),
         )
-    assert told.broke() == ("greeting", Exit.CUT_OFF)
-    assert "the tunnel broke" in told.fact("greeting")
+    assert diagnosis.outcome() == ("service", Exit.CUT_OFF)
+    assert "the tunnel broke" in diagnosis.fact("service")
 
 
-# -- greetings ----------------------------------------------------------------------------------
+# -- services -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("greet", ["postgres", "mysql", "redis"])
-def test_a_target_that_does_not_speak(cloud: LocalCloud, greet: str) -> None:
+@pytest.mark.parametrize("service", ["postgres", "mysql", "redis"])
+def test_a_target_that_does_not_speak(cloud: LocalCloud, service: str) -> None:
     with Server(sink) as target:
-        told = ask(cloud.url, cloud.key, target, greet=greet, short={"converse": 1.0})
-    assert told.broke() == ("greeting", Exit.GREETING)
-    assert f"silent for {GREETING_TIMEOUT:g} s" in told.fact("greeting")
+        diagnosis = ask(cloud.url, cloud.key, target, service=service, short={"request": 1.0})
+    assert diagnosis.outcome() == ("service", Exit.SERVICE)
+    assert f"silent for {SERVICE_TIMEOUT:g} s" in diagnosis.fact("service")
 
 
 def test_a_target_that_hangs_up(cloud: LocalCloud) -> None:
     with Server(source(b"")) as target:
-        told = ask(cloud.url, cloud.key, target, greet="redis")
-    assert told.broke() == ("greeting", Exit.GREETING)
-    assert "hung up without a word of Redis" in told.fact("greeting")
+        diagnosis = ask(cloud.url, cloud.key, target, service="redis")
+    assert diagnosis.outcome() == ("service", Exit.SERVICE)
+    assert "closed the connection without an answer of Redis" in diagnosis.fact("service")
 
 
 def test_a_target_that_is_somebody_else(cloud: LocalCloud) -> None:
     with Server(greeter(b"SSH-2.0-OpenSSH_9.6\r\n")) as target:
-        told = ask(cloud.url, cloud.key, target, greet="mysql")
-    assert told.broke() == ("greeting", Exit.GREETING)
-    assert "an SSH server answers" in told.fact("greeting")
+        diagnosis = ask(cloud.url, cloud.key, target, service="mysql")
+    assert diagnosis.outcome() == ("service", Exit.SERVICE)
+    assert "an SSH server answers" in diagnosis.fact("service")
 
 
 def test_a_recorded_mariadb_and_a_recorded_redis_are_recognised(cloud: LocalCloud) -> None:
@@ -128,12 +128,12 @@ def test_a_recorded_mariadb_and_a_recorded_redis_are_recognised(cloud: LocalClou
             sink(connection)
 
     with Server(greeter(MARIADB_SAYS)) as target:
-        told = ask(cloud.url, cloud.key, target, greet="mysql")
-        assert "MariaDB 10.11.18" in told.fact("greeting")
+        diagnosis = ask(cloud.url, cloud.key, target, service="mysql")
+        assert "MariaDB 10.11.18" in diagnosis.fact("service")
     with Server(redis) as target:
-        told = ask(cloud.url, cloud.key, target, greet="redis")
-        assert "asks for a password" in told.fact("greeting")
-    assert told.broke() == (None, 0)
+        diagnosis = ask(cloud.url, cloud.key, target, service="redis")
+        assert "asks for a password" in diagnosis.fact("service")
+    assert diagnosis.outcome() == (None, 0)
 
 
 @contextmanager
@@ -167,9 +167,9 @@ def behind(*words: str, directory: pathlib.Path) -> Iterator[tuple[str, int]]:
 def test_a_real_redis(cloud: LocalCloud, tmp_path: pathlib.Path, options: list[str], says: str) -> None:
     words = ["redis-server", "--port", "0", "--unixsocket", "s", "--save", "", *options]
     with behind(*words, directory=tmp_path) as target:
-        told = ask(cloud.url, cloud.key, target, greet="redis")
-    assert told.broke() == (None, 0)
-    assert f"asks for {says}" in told.fact("greeting")
+        diagnosis = ask(cloud.url, cloud.key, target, service="redis")
+    assert diagnosis.outcome() == (None, 0)
+    assert f"asks for {says}" in diagnosis.fact("service")
 
 
 @pytest.mark.skipif(shutil.which("mariadbd") is None, reason="no mariadbd is installed")
@@ -179,6 +179,6 @@ def test_a_real_mariadb(cloud: LocalCloud, tmp_path: pathlib.Path) -> None:
     words = ["mariadbd", "--no-defaults", f"--datadir={data}", f"--socket={tmp_path / 's'}"]
     words += ["--skip-networking", "--skip-grant-tables", *(["--user=root"] if os.getuid() == 0 else [])]
     with behind(*words, directory=tmp_path) as target:
-        told = ask(cloud.url, cloud.key, target, greet="mysql")
-    assert told.broke() == (None, 0)
-    assert re.match(r"MariaDB \d+\.\d+", told.fact("greeting"))
+        diagnosis = ask(cloud.url, cloud.key, target, service="mysql")
+    assert diagnosis.outcome() == (None, 0)
+    assert re.match(r"MariaDB \d+\.\d+", diagnosis.fact("service"))

@@ -6,6 +6,7 @@ columns are written by hand: they are kept, row by row, as they stand in the doc
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ import yaml
 
 from emissary_lib import exceptions
 from emissary_lib.bridge import session as stored
+from emissary_lib.doctor import render, run
+from emissary_lib.doctor.checks import Report
 from emissary_lib.exit_status import MEANINGS, STATUSES, Exit, exit_status
 from emissary_lib.protocol import codes, constants
 from emissary_lib.protocol.codes import Code
@@ -139,10 +142,25 @@ def _template(section: str) -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
         """Reads the template without resolving its functions."""
 
-    Loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[no-untyped-call]
+    Loader.add_multi_constructor("!", lambda *_: None)
     text = (ROOT / "template.yaml").read_text(encoding="utf-8")
     found: dict[str, Any] = yaml.load(text, Loader)[section]
     return found
+
+
+def check_table(former: str) -> str:
+    """The doctor's checks."""
+    return table(
+        ["check", "what it looks at", "exit status if it fails"],
+        [[f"`{name}`"] for name in run.CHECKS],
+        former,
+    )
+
+
+def json_table(former: str) -> str:
+    """The members of the doctor's JSON."""
+    members = json.loads(render.as_json(Report(None, None, ())))
+    return table(["member", "what it is"], [[f"`{name}`"] for name in members], former)
 
 
 def session_diagram(_former: str) -> str:
@@ -182,4 +200,6 @@ PARTS: Final[dict[str, Callable[[str], str]]] = {
     "parameters": parameter_table,
     "outputs": output_table,
     "metrics": metric_table,
+    "doctor-checks": check_table,
+    "doctor-json": json_table,
 }

@@ -12,15 +12,26 @@ from emissary_lib.cli import main as cli
 from emissary_lib.cli.doctor import run_doctor
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.targets.allow_list import Target
-from tests.helpers.doctor import ENVIRON, KEY, TARGET, FakeClock, FakeNetwork, FakeWay, name_error, world
+from tests.helpers.doctor import (
+    ENVIRON,
+    KEY,
+    TARGET,
+    FakeClock,
+    FakeNetwork,
+    FakeProbe,
+    dependencies,
+    name_error,
+)
 
 
-def run(network: FakeNetwork, *ways: FakeWay, **options: object) -> tuple[Exit, str]:
+def run(network: FakeNetwork, *probes: FakeProbe, **options: object) -> tuple[Exit, str]:
     out = io.StringIO()
     given = {"target": TARGET, "environ": ENVIRON, **options}
     target = given.pop("target")
     assert target is None or isinstance(target, Target)
-    status = run_doctor(target, out=out, env_file="no.env", world=world(network, *ways), **given)  # type: ignore[arg-type]
+    status = run_doctor(
+        target, out=out, env_file="no.env", dependencies=dependencies(network, *probes), **given
+    )  # type: ignore[arg-type]
     return status, out.getvalue()
 
 
@@ -29,11 +40,11 @@ def network() -> FakeNetwork:
     return FakeNetwork(FakeClock())
 
 
-def test_text_has_a_line_for_each_rung_and_a_verdict(network: FakeNetwork) -> None:
-    status, said = run(network, FakeWay(network.clock), FakeWay(network.clock, target_says=(b"S",)))
+def test_text_has_a_line_for_each_check_and_a_verdict(network: FakeNetwork) -> None:
+    status, said = run(network, FakeProbe(network.clock), FakeProbe(network.clock, target_says=(b"S",)))
     assert status is Exit.OK
     assert "PostgreSQL answers, and offers TLS" in said
-    assert said.rstrip().endswith("It holds.")
+    assert said.rstrip().endswith("All checks passed.")
 
 
 def test_a_failure_gives_its_status_and_what_to_do(network: FakeNetwork) -> None:
@@ -42,17 +53,17 @@ def test_a_failure_gives_its_status_and_what_to_do(network: FakeNetwork) -> None
     assert status is Exit.GATEWAY_NAME
     assert "FAILED    dns" in said
     assert "-> check the URL's spelling" in said
-    assert said.rstrip().endswith("It breaks at dns; exit status 20.")
+    assert said.rstrip().endswith("The check dns failed; exit status 20.")
 
 
 def test_json_is_one_line_and_nothing_else(network: FakeNetwork) -> None:
-    _status, said = run(network, FakeWay(network.clock), json_line=True, target=None)
+    _status, said = run(network, FakeProbe(network.clock), json_line=True, target=None)
     assert said.count("\n") == 1
     assert json.loads(said)["ok"] is True
 
 
 @pytest.mark.parametrize(
-    ("port", "greet", "heard"),
+    ("port", "service", "heard"),
     [
         (5432, "auto", bytes.fromhex("0000000804d2162f")),
         (6379, "auto", b"PING\r\n"),
@@ -61,18 +72,18 @@ def test_json_is_one_line_and_nothing_else(network: FakeNetwork) -> None:
         (7000, "auto", b""),
     ],
 )
-def test_the_greeting_follows_the_option_or_the_port(
-    network: FakeNetwork, port: int, greet: str, heard: bytes
+def test_the_service_probe_follows_the_option_or_the_port(
+    network: FakeNetwork, port: int, service: str, heard: bytes
 ) -> None:
-    way = FakeWay(network.clock)
-    run(network, FakeWay(network.clock), way, target=Target("db.internal", port), greet=greet)
-    assert way.heard == heard
+    probe = FakeProbe(network.clock)
+    run(network, FakeProbe(network.clock), probe, target=Target("db.internal", port), service=service)
+    assert probe.heard == heard
 
 
 @pytest.mark.parametrize("json_line", [False, True])
 def test_no_secret_is_printed(network: FakeNetwork, json_line: bool) -> None:
-    ways = FakeWay(network.clock), FakeWay(network.clock)
-    _status, said = run(network, *ways, json_line=json_line)
+    probes = FakeProbe(network.clock), FakeProbe(network.clock)
+    _status, said = run(network, *probes, json_line=json_line)
     assert json.loads(ENVIRON["EMISSARY_AUTH_KEYS"])[0]["data"] not in said
     assert KEY.secret.hex() not in said
 
@@ -83,13 +94,17 @@ def test_the_command_line_reaches_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EMISSARY_URL", raising=False)
     monkeypatch.delenv("EMISSARY_AUTH_KEYS", raising=False)
-    assert cli.main(["doctor", "db.internal:5432", "--json", "--greet", "none", "--timeout", "3"]) == 3
-    told = json.loads(capsys.readouterr().out)
-    assert (told["broken_at"], told["target"], told["url"]) == ("configuration", "db.internal:5432", None)
+    assert cli.main(["doctor", "db.internal:5432", "--json", "--service", "none", "--timeout", "3"]) == 3
+    diagnosis = json.loads(capsys.readouterr().out)
+    assert (diagnosis["failed_check"], diagnosis["target"], diagnosis["url"]) == (
+        "configuration",
+        "db.internal:5432",
+        None,
+    )
 
 
-def test_a_greeting_that_is_not_known_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_service_that_is_not_known_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["doctor", "--greet", "oracle"])
+        cli.main(["doctor", "--service", "oracle"])
     assert ended.value.code == Exit.USAGE
     assert "postgres" in capsys.readouterr().err

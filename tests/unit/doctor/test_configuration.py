@@ -1,4 +1,4 @@
-"""The first rung: each way in which a setting is missing, wrong, or odd."""
+"""The first check: each probe in which a setting is missing, wrong, or odd."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pathlib
 import pytest
 
 from emissary_lib.doctor import configuration
+from emissary_lib.doctor.checks import Status
 from emissary_lib.doctor.configuration import Settings
-from emissary_lib.doctor.report import Status
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import Key, format_keys
@@ -46,14 +46,14 @@ def test_configuration_is_read_from_the_env_file_too(tmp_path: pathlib.Path) -> 
         ({"EMISSARY_AUTH_KEYS": '[{"kid": 1, "data": "c2hvcnQ="}]'}, "key 1 has 5 secret bytes"),
     ],
 )
-def test_a_setting_that_is_missing_or_wrong_breaks_the_first_rung(change: dict[str, str], says: str) -> None:
+def test_a_setting_that_is_missing_or_wrong_breaks_the_first_check(change: dict[str, str], says: str) -> None:
     found = configuration.configuration(fresh({**ENVIRON, **change}))
     assert (found.status, found.exit) == (Status.FAILED, Exit.SETTINGS)
     assert says in found.fact
-    assert "EMISSARY_URL and EMISSARY_AUTH_KEYS" in found.remedy
+    assert "EMISSARY_URL and EMISSARY_AUTH_KEYS" in found.hint
 
 
-def test_an_env_file_that_cannot_be_read_breaks_the_first_rung(tmp_path: pathlib.Path) -> None:
+def test_an_env_file_that_cannot_be_read_breaks_the_first_check(tmp_path: pathlib.Path) -> None:
     path = tmp_path / ".env"
     path.write_text("no setting\n")
     found = configuration.configuration(fresh({}, path))
@@ -61,7 +61,7 @@ def test_an_env_file_that_cannot_be_read_breaks_the_first_rung(tmp_path: pathlib
     assert "line 1" in found.fact
 
 
-def test_a_proxy_that_is_none_breaks_the_first_rung() -> None:
+def test_a_proxy_that_is_none_breaks_the_first_check() -> None:
     def broken(url: str) -> tuple[str, int] | None:
         raise ConfigError("the proxy in the environment is no URL")
 
@@ -77,7 +77,7 @@ def test_a_proxy_that_is_none_breaks_the_first_rung() -> None:
 def test_a_url_that_is_odd_but_may_work_is_a_warning(url: str, says: str) -> None:
     found = configuration.configuration(fresh({**ENVIRON, "EMISSARY_URL": url}))
     assert found.status is Status.WARNING
-    assert says in found.remedy
+    assert says in found.hint
 
 
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:8080/emissary", "ws://localhost:1/x", "wss://db.example"])

@@ -61,10 +61,10 @@ def test_a_get_tells_status_and_date() -> None:
     answer = b"HTTP/1.1 426 Upgrade Required\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nX: y\r\n\r\nbody"
     with answering(answer, asked) as (host, port):
         connection = network.connect(host, port, HANG)
-        told = connection.ask("gateway.example", "/emissary", HANG)
+        seen = connection.ask("gateway.example", "/emissary", HANG)
         connection.close()
         connection.close()
-    assert (told.status, told.date) == (426, "Sun, 06 Nov 1994 08:49:37 GMT")
+    assert (seen.status, seen.date) == (426, "Sun, 06 Nov 1994 08:49:37 GMT")
     assert asked[0].startswith(b"GET /emissary HTTP/1.1\r\nHost: gateway.example\r\n")
     assert b"Emissary-" not in asked[0]
 
@@ -112,12 +112,12 @@ def serving_tls(certificates: Certificates) -> Server:
 def test_a_handshake_tells_version_authority_and_end(certificates: Certificates) -> None:
     with serving_tls(certificates) as (host, port):
         connection = network.connect(host, port, HANG)
-        told = connection.secure("localhost", certificates.client_context(), HANG)
+        seen = connection.secure("localhost", certificates.client_context(), HANG)
         connection.close()
-    assert told.version == "TLSv1.3"
-    assert told.issuer == "Emissary local cloud (test authority)"
-    assert told.expires is not None
-    assert 0.9 * 86_400 < told.expires - time.time() < 86_400
+    assert seen.version == "TLSv1.3"
+    assert seen.issuer == "Emissary local cloud (test authority)"
+    assert seen.expires is not None
+    assert 0.9 * 86_400 < seen.expires - time.time() < 86_400
 
 
 @pytest.mark.parametrize(("name", "trusts", "number"), [("localhost", False, 20), ("db.example", True, 62)])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib.client.endpoint import Endpoint
-from emissary_lib.doctor.probe import SessionWay
+from emissary_lib.doctor.probe import SessionProbe
 from emissary_lib.exceptions import (
     ClosedError,
     GatewayRefusedError,
@@ -37,154 +37,154 @@ def bridge(behaviour: Behaviour) -> Iterator[Bridge]:
 
 
 @pytest.fixture
-def way(bridge: Bridge) -> Iterator[SessionWay]:
-    walked = SessionWay(Endpoint(bridge.url), KEY, time.monotonic)
+def probe(bridge: Bridge) -> Iterator[SessionProbe]:
+    walked = SessionProbe(Endpoint(bridge.url), KEY, time.monotonic)
     yield walked
     walked.close()
 
 
-def dialled(way: SessionWay) -> SessionWay:
-    way.connect_once(HANG)
-    way.prove(HANG)
-    way.dial(Target.parse(TARGET), HANG)
-    return way
+def dialled(probe: SessionProbe) -> SessionProbe:
+    probe.connect_once(HANG)
+    probe.prove(HANG)
+    probe.dial(Target.parse(TARGET), HANG)
+    return probe
 
 
 def sent(bridge: Bridge, kind: FrameType) -> list[bytes]:
     return [frame.payload for frame in map(decode, bridge.messages) if frame.type is kind]
 
 
-def test_the_server_proves_itself_before_a_target_is_named(bridge: Bridge, way: SessionWay) -> None:
-    way.connect_once(HANG)
-    banner = way.prove(HANG)
+def test_the_server_proves_itself_before_a_target_is_named(bridge: Bridge, probe: SessionProbe) -> None:
+    probe.connect_once(HANG)
+    banner = probe.prove(HANG)
     assert (banner.server_software, banner.protocol_version) == ("emissary-lambda", 2)
     assert sent(bridge, FrameType.OPENING) == [b"\x05\x01\x02"]
-    assert not way.relay_spoke
+    assert not probe.relay_spoke
 
 
-def test_the_same_session_goes_on_to_the_target(bridge: Bridge, way: SessionWay) -> None:
-    dialled(way)
-    assert way.relay_spoke
+def test_the_same_session_goes_on_to_the_target(bridge: Bridge, probe: SessionProbe) -> None:
+    dialled(probe)
+    assert probe.relay_spoke
     assert bridge.relay().target == Target.parse(TARGET)
     assert len(bridge.server.requests) == 1
 
 
 def test_a_dial_at_once_is_one_message_as_every_dial_s(
-    bridge: Bridge, behaviour: Behaviour, way: SessionWay
+    bridge: Bridge, behaviour: Behaviour, probe: SessionProbe
 ) -> None:
     behaviour.door = (429, 502)  # which a dial does not mind
-    way.enter(HANG)
-    way.dial(Target.parse(TARGET), HANG)
-    assert way.relay_spoke
+    probe.connect_with_retry(HANG)
+    probe.dial(Target.parse(TARGET), HANG)
+    assert probe.relay_spoke
     (opening,) = sent(bridge, FrameType.OPENING)
     assert opening.startswith(b"\x05\x01\x02") and b"db.internal" in opening
 
 
-def test_bytes_go_there_and_come_back_in_pieces(way: SessionWay) -> None:
-    dialled(way)
-    assert way.converse(b"hello", lambda data, ended: data if len(data) == 5 else None, HANG) == b"hello"
+def test_bytes_go_there_and_come_back_in_pieces(probe: SessionProbe) -> None:
+    dialled(probe)
+    assert probe.request(b"hello", lambda data, ended: data if len(data) == 5 else None, HANG) == b"hello"
 
 
 def test_the_end_of_the_target_s_stream_is_told(
-    bridge: Bridge, behaviour: Behaviour, way: SessionWay
+    bridge: Bridge, behaviour: Behaviour, probe: SessionProbe
 ) -> None:
     behaviour.script = lambda relay: None
-    dialled(way)
+    dialled(probe)
     bridge.relay().write(b"bye")
     bridge.relay().write_eof()
-    assert way.converse(b"", lambda data, ended: data if ended else None, HANG) == b"bye"
+    assert probe.request(b"", lambda data, ended: data if ended else None, HANG) == b"bye"
 
 
-def test_a_target_that_says_nothing_runs_into_the_timeout(behaviour: Behaviour, way: SessionWay) -> None:
+def test_a_target_that_says_nothing_runs_into_the_timeout(behaviour: Behaviour, probe: SessionProbe) -> None:
     behaviour.script = lambda relay: None
-    dialled(way)
+    dialled(probe)
     with pytest.raises(TimeoutError):
-        way.converse(b"", lambda data, ended: None, 0.05)
+        probe.request(b"", lambda data, ended: None, 0.05)
 
 
-def test_the_relay_answers_pings(bridge: Bridge, way: SessionWay) -> None:
-    dialled(way)
-    way.ping(HANG)
-    way.ping(HANG)
+def test_the_relay_answers_pings(bridge: Bridge, probe: SessionProbe) -> None:
+    dialled(probe)
+    probe.ping(HANG)
+    probe.ping(HANG)
     assert len(sent(bridge, FrameType.PING)) == 2
 
 
 def test_a_target_that_holds_its_side_open_ends_in_a_report_to_the_bridge(
-    bridge: Bridge, behaviour: Behaviour, way: SessionWay
+    bridge: Bridge, behaviour: Behaviour, probe: SessionProbe
 ) -> None:
     behaviour.script = lambda relay: None
-    dialled(way).close()
+    dialled(probe).close()
     assert [End.decode(payload).code for payload in sent(bridge, FrameType.END)] == [Code.DIALER_RESET]
 
 
-def test_a_target_that_ends_its_side_too_ends_clean(bridge: Bridge, way: SessionWay) -> None:
-    dialled(way).close()
+def test_a_target_that_ends_its_side_too_ends_clean(bridge: Bridge, probe: SessionProbe) -> None:
+    dialled(probe).close()
     assert {End.decode(payload).code for payload in sent(bridge, FrameType.END)} == {Code.OK}
     assert bridge.relay().aborted is None
 
 
 def test_closing_is_harmless_at_every_step(bridge: Bridge) -> None:
-    way = SessionWay(Endpoint(bridge.url), KEY, time.monotonic)
-    way.close()
-    way.connect_once(HANG)
-    way.close()
-    way.close()
+    probe = SessionProbe(Endpoint(bridge.url), KEY, time.monotonic)
+    probe.close()
+    probe.connect_once(HANG)
+    probe.close()
+    probe.close()
     with pytest.raises(ClosedError):
-        way.prove(HANG)
+        probe.prove(HANG)
 
 
-def test_a_refusal_is_raised_as_the_gateway_said_it(behaviour: Behaviour, way: SessionWay) -> None:
+def test_a_refusal_is_raised_as_the_gateway_said_it(behaviour: Behaviour, probe: SessionProbe) -> None:
     behaviour.door = (429,)
     with pytest.raises(GatewayRefusedError) as caught:
-        way.connect_once(HANG)
+        probe.connect_once(HANG)
     assert caught.value.http_status == 429
 
 
 def test_a_false_proof_is_found_out_before_anything_else_is_sent(
-    bridge: Bridge, behaviour: Behaviour, way: SessionWay
+    bridge: Bridge, behaviour: Behaviour, probe: SessionProbe
 ) -> None:
     behaviour.false_proof = True
-    way.connect_once(HANG)
+    probe.connect_once(HANG)
     with pytest.raises(ServerProofError):
-        way.prove(HANG)
+        probe.prove(HANG)
     assert sent(bridge, FrameType.OPENING) == [b"\x05\x01\x02"]
 
 
-def test_a_bridge_that_says_nothing_runs_into_the_timeout(behaviour: Behaviour, way: SessionWay) -> None:
+def test_a_bridge_that_says_nothing_runs_into_the_timeout(behaviour: Behaviour, probe: SessionProbe) -> None:
     behaviour.silent = True
-    way.connect_once(HANG)
+    probe.connect_once(HANG)
     with pytest.raises(TimeoutError):
-        way.prove(0.05)
+        probe.prove(0.05)
 
 
-def test_errors_of_the_gateway_are_counted(behaviour: Behaviour, way: SessionWay) -> None:
+def test_errors_of_the_gateway_are_counted(behaviour: Behaviour, probe: SessionProbe) -> None:
     behaviour.stumbles = ['{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}']
-    assert way.gateway_errors == 0
-    way.connect_once(HANG)
+    assert probe.gateway_errors == 0
+    probe.connect_once(HANG)
     with pytest.raises(LinkClosedError):
-        way.prove(HANG)
-    assert way.gateway_errors == 1
+        probe.prove(HANG)
+    assert probe.gateway_errors == 1
 
 
-def test_a_hang_up_is_a_closed_link(behaviour: Behaviour, way: SessionWay) -> None:
+def test_a_hang_up_is_a_closed_link(behaviour: Behaviour, probe: SessionProbe) -> None:
     behaviour.stumbles = [None]
-    way.connect_once(HANG)
+    probe.connect_once(HANG)
     with pytest.raises(LinkClosedError):
-        way.prove(HANG)
+        probe.prove(HANG)
 
 
-def test_a_target_that_is_not_allowed_is_refused_by_the_bridge_alone(way: SessionWay) -> None:
-    way.connect_once(HANG)
-    way.prove(HANG)
+def test_a_target_that_is_not_allowed_is_refused_by_the_bridge_alone(probe: SessionProbe) -> None:
+    probe.connect_once(HANG)
+    probe.prove(HANG)
     with pytest.raises(TargetNotAllowedError, match=r"other\.internal"):
-        way.dial(Target("other.internal", 5432), HANG)
-    assert not way.relay_spoke
+        probe.dial(Target("other.internal", 5432), HANG)
+    assert not probe.relay_spoke
 
 
-def test_a_relay_that_does_not_find_the_target_has_spoken(behaviour: Behaviour, way: SessionWay) -> None:
+def test_a_relay_that_does_not_find_the_target_has_spoken(behaviour: Behaviour, probe: SessionProbe) -> None:
     behaviour.dial_code = Code.NAME_NOT_FOUND
-    way.connect_once(HANG)
-    way.prove(HANG)
+    probe.connect_once(HANG)
+    probe.prove(HANG)
     with pytest.raises(NameNotFoundError):
-        way.dial(Target.parse(TARGET), HANG)
-    assert way.relay_spoke
+        probe.dial(Target.parse(TARGET), HANG)
+    assert probe.relay_spoke

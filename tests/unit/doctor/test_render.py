@@ -6,7 +6,7 @@ import json
 
 from emissary_lib import __version__
 from emissary_lib.doctor import render
-from emissary_lib.doctor.report import Report, Result, failed, ok, skipped, warning
+from emissary_lib.doctor.checks import Report, Result, failed, ok, skipped, warning
 from emissary_lib.exit_status import Exit
 
 BROKEN = Report(
@@ -21,7 +21,7 @@ BROKEN = Report(
 )
 
 
-def test_a_rung_is_a_line_with_status_name_time_and_fact() -> None:
+def test_a_check_is_a_line_with_status_name_time_and_fact() -> None:
     assert render.line(BROKEN.results[0]).split() == ["ok", "dns", "12", "ms", "it", "resolves"]
     assert render.line(BROKEN.results[2]).split()[:2] == ["skipped", "connect"]
 
@@ -32,15 +32,15 @@ def test_what_to_do_stands_on_a_line_of_its_own() -> None:
     assert second.strip() == "-> look at the certificate"
 
 
-def test_the_summary_names_the_broken_rung_and_the_exit_status() -> None:
+def test_the_summary_names_the_failed_check_and_the_exit_status() -> None:
     assert "dns 12" in render.summary(BROKEN)
-    assert render.summary(BROKEN).endswith("It breaks at tls; exit status 21.")
+    assert render.summary(BROKEN).endswith("The check tls failed; exit status 21.")
 
 
-def test_the_summary_names_the_warnings_of_a_ladder_that_holds() -> None:
+def test_the_summary_names_the_warnings_of_a_report_without_failures() -> None:
     report = Report("u", None, (Result("clock", warning("off", "set it")), Result("tls", ok("fine"))))
-    assert render.summary(report).endswith("It holds, with warnings at clock.")
-    assert render.summary(Report("u", None, ())).endswith("It holds.")
+    assert render.summary(report).endswith("All checks passed, with warnings at clock.")
+    assert render.summary(Report("u", None, ())).endswith("All checks passed.")
 
 
 def test_the_json_has_its_documented_shape() -> None:
@@ -53,28 +53,28 @@ def test_the_json_has_its_documented_shape() -> None:
         "target": "db.internal:5432",
         "ok": False,
         "exit_status": 21,
-        "broken_at": "tls",
-        "rungs": [
-            {"rung": "dns", "status": "ok", "milliseconds": 12.3, "fact": "it resolves", "remedy": None},
+        "failed_check": "tls",
+        "checks": [
+            {"name": "dns", "status": "ok", "milliseconds": 12.3, "fact": "it resolves", "hint": None},
             {
-                "rung": "tls",
+                "name": "tls",
                 "status": "failed",
                 "milliseconds": 500.0,
                 "fact": "not trusted",
-                "remedy": "look at the certificate",
+                "hint": "look at the certificate",
             },
             {
-                "rung": "connect",
+                "name": "connect",
                 "status": "skipped",
                 "milliseconds": None,
                 "fact": "not reached: tls failed",
-                "remedy": None,
+                "hint": None,
             },
         ],
         "latency_ms": {"dns": 12.3},
     }
 
 
-def test_the_json_of_a_ladder_that_holds_says_so() -> None:
-    told = json.loads(render.as_json(Report("u", None, (Result("dns", ok("fine")),))))
-    assert (told["ok"], told["exit_status"], told["broken_at"], told["target"]) == (True, 0, None, None)
+def test_the_json_of_a_report_without_failures_says_so() -> None:
+    seen = json.loads(render.as_json(Report("u", None, (Result("dns", ok("fine")),))))
+    assert (seen["ok"], seen["exit_status"], seen["failed_check"], seen["target"]) == (True, 0, None, None)

@@ -1,4 +1,4 @@
-"""The whole ladder over a world of the test's making."""
+"""All checks over a network of the test's making."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pathlib
 
 import pytest
 
+from emissary_lib.doctor.checks import Result, Status, failed, ok
 from emissary_lib.doctor.configuration import Settings
-from emissary_lib.doctor.report import Result, Status, failed, ok
-from emissary_lib.doctor.run import RUNGS, examine, latencies
+from emissary_lib.doctor.run import CHECKS, examine, latencies
 from emissary_lib.doctor.service_probes import POSTGRES
 from emissary_lib.exceptions import dial_error
 from emissary_lib.exit_status import Exit
@@ -19,10 +19,10 @@ from tests.helpers.doctor import (
     URL,
     FakeClock,
     FakeNetwork,
-    FakeWay,
+    FakeProbe,
     certificate_error,
+    dependencies,
     no_proxy,
-    world,
 )
 
 
@@ -35,13 +35,13 @@ def network() -> FakeNetwork:
     return FakeNetwork(FakeClock())
 
 
-def test_a_whole_ladder_holds_and_tells_every_hop(network: FakeNetwork) -> None:
-    bridge = FakeWay(network.clock, {"connect_once": 0.2, "prove": 0.05})
-    takes = {"enter": 0.3, "dial": 0.9, "ping": 0.04, "converse": 0.06}
-    first = FakeWay(network.clock, takes, target_says=(b"N",))
-    second = FakeWay(network.clock, {"dial": 0.2})
-    report = examine(fresh(), TARGET, POSTGRES, world=world(network, bridge, first, second))
-    assert [each.rung for each in report.results] == list(RUNGS)
+def test_all_checks_pass_and_every_hop_is_timed(network: FakeNetwork) -> None:
+    bridge = FakeProbe(network.clock, {"connect_once": 0.2, "prove": 0.05})
+    takes = {"connect_with_retry": 0.3, "dial": 0.9, "ping": 0.04, "request": 0.06}
+    first = FakeProbe(network.clock, takes, target_says=(b"N",))
+    second = FakeProbe(network.clock, {"dial": 0.2})
+    report = examine(fresh(), TARGET, POSTGRES, dependencies=dependencies(network, bridge, first, second))
+    assert [each.name for each in report.results] == list(CHECKS)
     assert {each.finding.status for each in report.results} == {Status.OK}
     assert (report.url, report.target, report.exit) == (URL, "db.internal:5432", Exit.OK)
     assert report.latency == pytest.approx(
@@ -54,51 +54,53 @@ def test_a_whole_ladder_holds_and_tells_every_hop(network: FakeNetwork) -> None:
             "relay": 0.9,
             "relay_warm": 0.2,
             "round_trip": 0.04,
-            "greeting": 0.06,
+            "service": 0.06,
             "target": 0.02,
         }
     )
-    for way in (bridge, first, second):
-        assert way.steps[-1] == "close"
+    for probe in (bridge, first, second):
+        assert probe.steps[-1] == "close"
     assert network.closed == 1
 
 
-def test_without_a_target_the_ladder_ends_at_the_proof(network: FakeNetwork) -> None:
-    way = FakeWay(network.clock)
-    told: list[Result] = []
-    report = examine(fresh(), None, None, world=world(network, way), told=told.append)
-    assert [each.rung for each in report.results] == list(RUNGS)
-    assert tuple(told) == report.results
-    behind = report.results[RUNGS.index("allowed") :]
+def test_without_a_target_the_checks_end_at_the_proof(network: FakeNetwork) -> None:
+    probe = FakeProbe(network.clock)
+    seen: list[Result] = []
+    report = examine(fresh(), None, None, dependencies=dependencies(network, probe), on_result=seen.append)
+    assert [each.name for each in report.results] == list(CHECKS)
+    assert tuple(seen) == report.results
+    behind = report.results[CHECKS.index("allowed") :]
     assert {each.finding.fact for each in behind} == {"no target was named"}
     assert (report.exit, report.target) == (Exit.OK, None)
-    assert way.steps == ["connect_once", "prove", "close", "close"]
+    assert probe.steps == ["connect_once", "prove", "close", "close"]
 
 
 def test_without_settings_nothing_is_asked(network: FakeNetwork) -> None:
-    report = examine(fresh({}), TARGET, POSTGRES, world=world(network))
+    report = examine(fresh({}), TARGET, POSTGRES, dependencies=dependencies(network))
     assert report.exit is Exit.SETTINGS
     assert report.url is None
     assert network.asked == []
 
 
-def test_a_broken_rung_keeps_the_rest_from_being_tried(network: FakeNetwork) -> None:
+def test_a_failed_check_keeps_the_rest_from_being_tried(network: FakeNetwork) -> None:
     network.tls_error = certificate_error(20, "unable to get local issuer certificate")
-    report = examine(fresh(), TARGET, POSTGRES, world=world(network))  # no session may begin
-    assert report.broken is not None
-    assert (report.broken.rung, report.exit) == ("tls", Exit.GATEWAY_TLS)
+    report = examine(fresh(), TARGET, POSTGRES, dependencies=dependencies(network))  # no session may begin
+    assert report.failed_check is not None
+    assert (report.failed_check.name, report.exit) == ("tls", Exit.GATEWAY_TLS)
     assert network.closed == 1
 
 
 def test_a_target_that_refuses_breaks_at_the_target(network: FakeNetwork) -> None:
     error = dial_error(TARGET, Code.TARGET_REFUSED)
-    way = FakeWay(network.clock, raises={"dial": error}, relay_spoke=True)
-    report = examine(fresh(), TARGET, POSTGRES, world=world(network, FakeWay(network.clock), way))
-    assert report.broken is not None
-    assert (report.broken.rung, report.exit) == ("target", Exit.REFUSED)
+    probe = FakeProbe(network.clock, raises={"dial": error}, relay_spoke=True)
+    report = examine(
+        fresh(), TARGET, POSTGRES, dependencies=dependencies(network, FakeProbe(network.clock), probe)
+    )
+    assert report.failed_check is not None
+    assert (report.failed_check.name, report.exit) == ("target", Exit.REFUSED)
 
 
-def test_each_rung_that_can_break_has_an_exit_status_of_its_own() -> None:
+def test_each_check_that_can_break_has_an_exit_status_of_its_own() -> None:
     own = [status for status in Exit if 20 <= status < 100]
     assert len(own) == len(set(own)) == 9
 

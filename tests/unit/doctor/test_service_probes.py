@@ -1,6 +1,6 @@
-"""How servers greet: whole, a byte at a time, refusing, and being somebody else.
+"""How servers service: whole, a byte at a time, refusing, and being somebody else.
 
-The greetings of MariaDB and Redis were recorded from Debian's mariadb-server 10.11.18 and redis-server
+The answers of MariaDB and Redis were recorded from Debian's mariadb-server 10.11.18 and redis-server
 7.0.15, the one of PostgreSQL from its documentation ("Message Formats", ErrorResponse).
 """
 
@@ -10,15 +10,15 @@ import struct
 
 import pytest
 
-from emissary_lib.doctor.report import Finding, Status
+from emissary_lib.doctor.checks import Finding, Status
 from emissary_lib.doctor.service_probes import (
-    GREETINGS,
     MYSQL,
     POSTGRES,
     REDIS,
-    Greeting,
-    greeting_for,
-    guess,
+    SERVICE_PROBES,
+    ServiceProbe,
+    guess_server,
+    service_probe_for,
 )
 from emissary_lib.exit_status import Exit
 
@@ -41,21 +41,21 @@ def postgres_error(text: bytes) -> bytes:
     return b"E" + struct.pack(">I", 4 + len(fields)) + fields
 
 
-def judged(greeting: Greeting, data: bytes) -> Finding:
+def judged(probe: ServiceProbe, data: bytes) -> Finding:
     """The verdict, which is the same whole, a byte at a time, and with more behind it."""
-    whole = greeting.judge(data, False)
+    whole = probe.judge(data, False)
     assert whole is not None
     for cut in range(len(data)):
-        early = greeting.judge(data[:cut], False)
+        early = probe.judge(data[:cut], False)
         if early is not None:
             assert early == whole  # may know sooner, never otherwise
             break
-    assert greeting.judge(data + b"trailing", False) == whole
+    assert probe.judge(data + b"trailing", False) == whole
     return whole
 
 
 @pytest.mark.parametrize(
-    ("greeting", "data", "fact"),
+    ("probe", "data", "fact"),
     [
         (POSTGRES, b"S", "PostgreSQL answers, and offers TLS"),
         (POSTGRES, b"N", "PostgreSQL answers, without TLS"),
@@ -65,13 +65,13 @@ def judged(greeting: Greeting, data: bytes) -> Finding:
         (REDIS, b"-NOAUTH Authentication required.\r\n", "Redis answers, and asks for a password"),
     ],
 )
-def test_the_right_server_is_recognised(greeting: Greeting, data: bytes, fact: str) -> None:
-    found = judged(greeting, data)
+def test_the_right_server_is_recognised(probe: ServiceProbe, data: bytes, fact: str) -> None:
+    found = judged(probe, data)
     assert (found.status, found.fact) == (Status.OK, fact)
 
 
 @pytest.mark.parametrize(
-    ("greeting", "data", "fact"),
+    ("probe", "data", "fact"),
     [
         (POSTGRES, postgres_error(b"sorry, too many clients already"), "PostgreSQL refuses: sorry, too many"),
         (MYSQL, mysql_error(1040, b"Too many connections"), "Too many connections (error 1040)"),
@@ -79,15 +79,15 @@ def test_the_right_server_is_recognised(greeting: Greeting, data: bytes, fact: s
         (REDIS, b"-DENIED Redis is running in protected mode\r\n", "Redis refuses: DENIED Redis is running"),
     ],
 )
-def test_a_server_that_turns_us_away_is_quoted(greeting: Greeting, data: bytes, fact: str) -> None:
-    found = judged(greeting, data)
-    assert (found.status, found.exit) == (Status.FAILED, Exit.GREETING)
+def test_a_server_that_turns_us_away_is_quoted(probe: ServiceProbe, data: bytes, fact: str) -> None:
+    found = judged(probe, data)
+    assert (found.status, found.exit) == (Status.FAILED, Exit.SERVICE)
     assert fact in found.fact
-    assert "turns us away" in found.remedy
+    assert "but refuses" in found.hint
 
 
 @pytest.mark.parametrize(
-    ("greeting", "data", "who"),
+    ("probe", "data", "who"),
     [
         (POSTGRES, b"HTTP/1.1 400 Bad Request\r\n\r\n", "a web server answers, not PostgreSQL"),
         (POSTGRES, MARIADB_SAYS, "MySQL or MariaDB answers, not PostgreSQL"),
@@ -102,23 +102,23 @@ def test_a_server_that_turns_us_away_is_quoted(greeting: Greeting, data: bytes, 
         (MYSQL, b"hello", "something else answers, not MySQL"),
     ],
 )
-def test_another_server_is_named_if_it_is_known(greeting: Greeting, data: bytes, who: str) -> None:
-    found = greeting.judge(data, False)
+def test_another_server_is_named_if_it_is_known(probe: ServiceProbe, data: bytes, who: str) -> None:
+    found = probe.judge(data, False)
     assert found is not None
-    assert found.exit is Exit.GREETING
+    assert found.exit is Exit.SERVICE
     assert who in found.fact
-    assert "--greet" in found.remedy
+    assert "--service" in found.hint
 
 
-@pytest.mark.parametrize("greeting", GREETINGS.values(), ids=lambda each: each.name)
-def test_a_hang_up_before_the_first_byte_and_in_the_middle_are_told_apart(greeting: Greeting) -> None:
-    at_once = greeting.judge(b"", True)
+@pytest.mark.parametrize("probe", SERVICE_PROBES.values(), ids=lambda each: each.name)
+def test_a_hang_up_before_the_first_byte_and_in_the_middle_are_told_apart(probe: ServiceProbe) -> None:
+    at_once = probe.judge(b"", True)
     assert at_once is not None
-    assert "hung up without a word" in at_once.fact
-    assert at_once.remedy == greeting.silence
-    part = {"postgres": b"E\x00", "mysql": b"\x10\x00\x00\x00\x0a8", "redis": b"+PO"}[greeting.name]
-    assert greeting.judge(part, False) is None
-    later = greeting.judge(part, True)
+    assert "closed the connection without an answer" in at_once.fact
+    assert at_once.hint == probe.silence
+    part = {"postgres": b"E\x00", "mysql": b"\x10\x00\x00\x00\x0a8", "redis": b"+PO"}[probe.name]
+    assert probe.judge(part, False) is None
+    later = probe.judge(part, True)
     assert later is not None
     assert "in the middle" in later.fact
 
@@ -132,9 +132,9 @@ def test_what_a_server_says_is_shown_short_and_printable() -> None:
 
 @pytest.mark.parametrize(("port", "name"), [(5432, "postgres"), (3306, "mysql"), (6379, "redis")])
 def test_the_usual_port_tells_the_protocol(port: int, name: str) -> None:
-    assert greeting_for(port) is GREETINGS[name]
+    assert service_probe_for(port) is SERVICE_PROBES[name]
 
 
 def test_another_port_tells_nothing() -> None:
-    assert greeting_for(1433) is None
-    assert guess(b"") is None
+    assert service_probe_for(1433) is None
+    assert guess_server(b"") is None
