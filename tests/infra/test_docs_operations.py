@@ -214,7 +214,7 @@ def test_records_are_kept_as_long_as_the_manual_says() -> None:
 def test_keys_are_remembered_as_long_as_the_manual_says() -> None:
     rotation = prose(section(MANUAL, "Rotate the keys"))
     assert keys.MAX_AGE == 300
-    assert "Within 5 minutes no function takes it" in rotation
+    assert "Functions cache the secret for up to 5 minutes" in rotation
     assert keys.MAX_STALE == 3600
     assert "for an hour at most" in rotation
 

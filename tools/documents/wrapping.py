@@ -26,10 +26,12 @@ def wrap(text: str) -> str:
 
 def _lines(lines: list[str]) -> Iterator[str]:
     paragraph: list[str] = []
-    fence = False
+    fence = in_list = False
     for line in lines:
         begins_fence = line.lstrip().startswith("```")
-        if fence or begins_fence or _FIXED.match(line):
+        in_list = bool(_ITEM.match(line)) or (in_list and line[:1] in ("", " "))
+        code = not (in_list or paragraph) and line.startswith("    ")
+        if fence or begins_fence or code or _FIXED.match(line):
             yield from _wrapped(paragraph)
             paragraph = []
             fence ^= begins_fence

@@ -37,7 +37,14 @@ def test_items_are_not_joined() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [f"```\n{LONG}{LONG}\n```", f"| {LONG} |\n| - |", f"# {LONG}", f"<!-- {LONG} -->"]
+    "text",
+    [
+        f"```\n{LONG}{LONG}\n```",
+        f"    {LONG}\n    {LONG}",
+        f"| {LONG} |\n| - |",
+        f"# {LONG}",
+        f"<!-- {LONG} -->",
+    ],
 )
 def test_tables_code_headings_and_comments_stay(text: str) -> None:
     assert wrap(text) == text
