@@ -14,6 +14,7 @@
 # make lowest  the suite with the lowest versions that pyproject.toml allows; make newest: with the newest there are
 # make dist    the source distribution and the wheel of a release in dist/, when version, changelog and tag agree
 # make format  lay the code out, as `make layout` checks it
+# make documents  generate the tables of the documents that repeat code, and wrap their prose; the suite checks it
 # make clean   remove what these made
 #
 # Each makes its own virtual environment in .venv first. PYTHON chooses the interpreter: make PYTHON=python3.13 test
@@ -23,7 +24,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
 .PHONY: demo test slow check layout lint types template doctests slowtests core bench soak build replay coldstart lock \
-  lowest newest dist format clean
+  lowest newest dist format documents clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -141,6 +142,9 @@ dist: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+documents: $(VENV)/.dev
+	@$(BIN)/python -m tools.documents write
 
 clean:
 	rm -rf $(VENV) .venv-* .check dist .aws-sam .databases .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

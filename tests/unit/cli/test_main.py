@@ -187,6 +187,26 @@ def test_missing_settings_have_a_status_and_a_text_of_their_own(
     assert "EMISSARY_URL is not set" in said and "EMISSARY_AUTH_KEYS is not set" in said
 
 
+def test_a_command_of_a_package_that_is_not_installed_is_not_offered() -> None:
+    program = (
+        "import sys; sys.modules['emissary_local'] = None\n"
+        "from emissary_lib.cli.main import main; main(['--help'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "\n    forward " in ended.stdout and "\n    local " not in ended.stdout
+
+
+def test_a_command_s_module_that_lacks_something_itself_is_a_fault(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lacking_command.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(cli.OPTIONAL, "local", "lacking_command")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        cli.parser()
+
+
 def test_the_library_and_the_command_s_help_need_no_extra() -> None:
     blocked = [
         "boto3",
