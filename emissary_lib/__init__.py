@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from emissary_lib.exceptions import TunnelResetError as TunnelResetError
     from emissary_lib.protocol.auth.keys import Key as Key
     from emissary_lib.protocol.targets.allow_list import Target as Target
-    from emissary_local import LocalCloud as LocalCloud
 
 _HOMES: Final = {
     "AuthenticationError": "emissary_lib.exceptions",
@@ -38,7 +37,6 @@ _HOMES: Final = {
     "Dialer": "emissary_lib.client.dialer",
     "EmissaryError": "emissary_lib.exceptions",
     "Key": "emissary_lib.protocol.auth.keys",
-    "LocalCloud": "emissary_local",
     "RelayDeadlineError": "emissary_lib.exceptions",
     "Target": "emissary_lib.protocol.targets.allow_list",
     "TransportError": "emissary_lib.exceptions",

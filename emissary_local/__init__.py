@@ -6,28 +6,41 @@ so that a module of this package can be imported without the others' dependencie
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from emissary_local.cloud import LocalCloud
-    from emissary_local.errors import LocalCloudError, TemplateError
+    from emissary_local.application import Application
+    from emissary_local.cloud import Cloud
+    from emissary_local.emissary import LocalCloud
+    from emissary_local.errors import LocalCloudError, SettingsError, TemplateError
     from emissary_local.faults import Faults
-    from emissary_local.gateway.limits import Limits
+    from emissary_local.limits import Limits
 
-__all__ = ["Faults", "Limits", "LocalCloud", "LocalCloudError", "TemplateError"]
-
-_HOMES = {
+_HOMES: Final = {
+    "Application": "application",
+    "Cloud": "cloud",
     "Faults": "faults",
-    "Limits": "gateway.limits",
-    "LocalCloud": "cloud",
+    "Limits": "limits",
+    "LocalCloud": "emissary",
     "LocalCloudError": "errors",
+    "SettingsError": "errors",
     "TemplateError": "errors",
 }
+
+__all__ = [
+    "Application",
+    "Cloud",
+    "Faults",
+    "Limits",
+    "LocalCloud",
+    "LocalCloudError",
+    "SettingsError",
+    "TemplateError",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,53 +1,43 @@
-"""The local cloud's front door: run a SAM template on this machine."""
+"""Runs a template on this machine: what starts a local cloud, asks it and ends it."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import os
-import signal
 import ssl
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Final, TextIO
+from types import TracebackType
+from typing import Any, Final, Self
 
-from emissary_lib.protocol.auth.keys import Key
-from emissary_local.aws.secrets.spec import drawn
+from emissary_local.application import Application
+from emissary_local.aws.iam.report import Denial, Permission
 from emissary_local.billing.meter import MeterSnapshot
 from emissary_local.errors import LocalCloudError
 from emissary_local.faults import Faults
-from emissary_local.gateway.limits import Limits
-from emissary_local.operations import Operations
-from emissary_local.operations import key_json as key_json
-from emissary_local.pipe import CloudProcess
-from emissary_local.processes import check_requirements
+from emissary_local.limits import Limits
+from emissary_local.process import CloudProcess, check_requirements
 
 #: How long the start may take, and an answer of the cloud process, in seconds.
 START_TIMEOUT: Final = 60.0
 ANSWER_TIMEOUT: Final = 10.0
-
-#: How often :func:`run_foreground` looks whether the cloud process is alive, in seconds.
-LOOK_EVERY: Final = 0.5
 
 #: With a time scale, functions may still run for this long, in seconds, or for their timeout if that is
 #: shorter: a cold start and a database call on a busy machine, several times over.
 SHORTEST_RUN: Final = 5.0
 
 
-class LocalCloud(Operations):
+class Cloud:
     """Runs a SAM template: API Gateway, Lambda, DynamoDB, Secrets Manager, each as strict as AWS. Linux only.
 
     A context manager: entering starts it and returns when everything answers, leaving ends every process,
-    socket and temporary file. A secret in which the template has a shared key made gets a fresh random one.
-    The template parameters ``AllowedTargets``, ``AuthKeys`` (that key) and ``MaxSessions`` (no limit) are
-    set, if the template has them.
+    socket and temporary file. For Emissary's own template, :class:`emissary_local.LocalCloud` knows the rest.
 
     Args:
         template: The SAM template; the functions' code is looked for beside it.
-        targets: Hosts and ports that may be reached.
+        application: What the template's application needs beside the template.
         artifacts: What ``sam build`` made of the template (``.aws-sam/build``): run the functions from there,
             with nothing but what Lambda's runtime brings beside; None: from the source.
         faults: What to do wrong on purpose; can be replaced while it runs.
@@ -55,19 +45,19 @@ class LocalCloud(Operations):
         tls: Serve ``wss://`` under an authority made for this run; see ``ssl_context``.
         latency: ``none``, or ``aws`` for delays as measured there.
         fresh_environments: Give every invocation a new process: every start is a cold start.
-        parameters: More template parameters; they win over those above.
+        parameters: Template parameters; they win over the application's.
         variables: By logical id, environment variables that a function gets besides those of the template,
             as if set by hand after the deployment.
         limits: API Gateway's numbers, for tests that want to meet one sooner.
         time_scale: Factor on AWS's times, so that a limit of hours is met in seconds: the gateway's idle
             limit, life and 29 seconds, the functions' timeouts (and so the remaining time they are told),
             the pauses and ages of asynchronous events, and ``silence_seconds``. A function may still run for
-            :data:`SHORTEST_RUN` seconds. Not scaled: the SDK's timeouts, the protocol's own timers (they are
-            settings of the dialer and the relay), latency, the init phase, signatures' age, the stage's
-            throttles, what is billed. Wins over the one in ``limits``.
+            :data:`SHORTEST_RUN` seconds. Not scaled: the SDK's timeouts, the application's own timers,
+            latency, the init phase, signatures' age, the stage's throttles, what is billed. Wins over the one
+            in ``limits``.
 
     Attributes:
-        key: The shared key that dialers use.
+        application: As given.
 
     Thread safety: all methods may be called from any thread.
     """
@@ -76,7 +66,7 @@ class LocalCloud(Operations):
         self,
         template: str | os.PathLike[str] = "template.yaml",
         *,
-        targets: Sequence[tuple[str, int]] = (),
+        application: Application | None = None,
         artifacts: str | os.PathLike[str] | None = None,
         faults: Faults | None = None,
         account_concurrency: int = 1000,
@@ -91,16 +81,9 @@ class LocalCloud(Operations):
         limits = limits or Limits()
         if time_scale is not None:
             limits = dataclasses.replace(limits, time_scale=time_scale, shortest_run_seconds=SHORTEST_RUN)
-        key_data = drawn()  # in the form in which the template makes one: letters and digits, as base64
-        self.key = Key(1, base64.b64decode(key_data))
+        self.application = application or Application()
         self._template = Path(template).resolve()
         self._given = dict(parameters or {})
-        self._ours = {
-            "AuthKeys": json.dumps([key_json(self.key)]),
-            "AllowedTargets": json.dumps([{"host": host, "port": port} for host, port in targets]),
-            # Its default is for a new account, with ten units of concurrency.
-            "MaxSessions": "0",
-        }
         self._settings: dict[str, Any] = {
             "template": str(self._template),
             "artifacts": None if artifacts is None else str(Path(artifacts).resolve()),
@@ -110,7 +93,8 @@ class LocalCloud(Operations):
             "account_concurrency": account_concurrency,
             "fresh_environments": fresh_environments,
             "tls": tls,
-            "key": {"key_id": self.key.key_id, "key_data": key_data},
+            "url_variables": list(self.application.url_variables),
+            "classify": self.application.classify,
             "variables": {name: dict(given) for name, given in (variables or {}).items()},
         }
         self._lock = threading.Lock()
@@ -133,18 +117,20 @@ class LocalCloud(Operations):
             if self._process is not None:
                 raise LocalCloudError("this local cloud runs already")
             declared = declared_parameters(self._template)
-            ours = {name: value for name, value in self._ours.items() if name in declared}
-            parameters = {**ours, **self._given}
+            ours = self.application.parameters.items()
+            parameters = {**{name: value for name, value in ours if name in declared}, **self._given}
             read = read_template(self._template, parameters)  # its faults are raised here, as they are
             Privileges(read.functions.values())  # those of its policies too
             if unknown := sorted(set(self._settings["variables"]) - set(read.functions)):
                 raise LocalCloudError(f"variables are given for {', '.join(unknown)}: no such function")
             self._check_artifacts(read.functions)
+            passwords = self.application.passwords(read.secrets)
             process = self._process = CloudProcess()
             try:
                 settings = {
                     **self._settings,
                     "parameters": parameters,
+                    "passwords": passwords,
                     "directory": str(process.directory),
                 }
                 answer = process.ask(settings, START_TIMEOUT)
@@ -158,11 +144,11 @@ class LocalCloud(Operations):
                 raise
 
     def close(self) -> None:
-        """End every process, and remove the logs. Idempotent; at most :data:`pipe.CLOSE_TIMEOUT` seconds."""
+        """End every process, and remove the logs, within :data:`process.CLOSE_TIMEOUT`. Idempotent."""
         with self._lock:
             self._stop()
 
-    def __enter__(self) -> LocalCloud:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -173,7 +159,7 @@ class LocalCloud(Operations):
 
     @property
     def url(self) -> str:
-        """The WebSocket API's URL, for dialers."""
+        """The WebSocket API's URL, for clients."""
         return str(self._known("url"))
 
     @property
@@ -226,7 +212,7 @@ class LocalCloud(Operations):
         return MeterSnapshot.from_json(json.dumps(self._command("meter")["meter"]))
 
     @property
-    def faults_met(self) -> dict[str, int]:
+    def fault_counts(self) -> dict[str, int]:
         """How often each fault has happened so far, those of :meth:`cut` and :meth:`crash` too.
 
         Keys are the names of :class:`Faults`, of shares and rates that have happened (``cut_close``,
@@ -281,6 +267,45 @@ class LocalCloud(Operations):
         """
         return int(self._command("retire", function=function)["count"])
 
+    def permissions(self) -> list[Permission]:
+        """Every statement of the functions' policies, and how many calls it has decided on so far."""
+        return [Permission(**each) for each in self._command("permissions")["permissions"]]
+
+    def denials(self) -> list[Denial]:
+        """The calls of functions that were refused because no policy allows them, the latest thousand."""
+        return [Denial(**each) for each in self._command("denials")["denials"]]
+
+    def withdraw(self, function: str, statement: str) -> None:
+        """Take one statement out of a function's policies, until :meth:`restore`.
+
+        What a function has already been given it keeps: ``retire`` ends the environments that remember, for
+        example, the keys.
+
+        Args:
+            function: The function's logical id.
+            statement: Its ``name`` in :meth:`permissions`: its Sid.
+
+        Raises:
+            LocalCloudError: If there is no such statement.
+        """
+        self._command("withdraw", function=function, statement=statement)
+
+    def restore(self) -> None:
+        """Put every withdrawn statement back."""
+        self._command("restore")
+
+    def put_secret(self, value: str, secret: str | None = None) -> None:
+        """Make ``value`` the current one of a secret.
+
+        Args:
+            value: The text.
+            secret: Logical id, name or ARN; not needed if the template has one secret.
+
+        Raises:
+            LocalCloudError: If there is no such secret, or the value is empty or too long.
+        """
+        self._command("put_secret", value=value, secret=self._secret(secret))
+
     def logs(self, function: str | None = None) -> str:
         """What the functions wrote to their logs so far; of one function (its logical id), or of all."""
         known = self._known("functions")
@@ -325,68 +350,3 @@ class LocalCloud(Operations):
         process, self._process = self._process, None
         if process is not None:
             process.stop()
-
-
-def run_foreground(
-    template: str, targets: Sequence[tuple[str, int]], *, json_line: bool, out: TextIO, **options: Any
-) -> int:
-    """Run ``template`` until SIGINT or SIGTERM; then print what it would have cost.
-
-    Args:
-        template: Path of the SAM template.
-        targets: Hosts and ports that may be reached.
-        json_line: Print one JSON object a line instead of text: ``url``, ``key``, ``pid`` (and ``ca_file``
-            with TLS) when ready, ``cost``, ``meter``, ``faults`` and ``denials`` (messages) at the end.
-        out: Where to print.
-        options: Passed on to :class:`LocalCloud`.
-
-    Returns:
-        The exit status: 0.
-
-    Raises:
-        LocalCloudError: If it cannot start, or its process dies.
-        ValueError: If called outside the main thread; it handles signals.
-    """
-    stop = threading.Event()
-
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with LocalCloud(template, targets=targets, **options) as cloud:
-            print(_greeting(cloud, targets, json_line), file=out, flush=True)
-            while not stop.wait(LOOK_EVERY):
-                if not cloud.alive:
-                    raise LocalCloudError("the cloud process has died")
-            meter, met = cloud.meter, cloud.faults_met
-            denied = list(dict.fromkeys(each.message for each in cloud.denials()))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    farewell = {"cost": meter.cost(), "meter": json.loads(meter.to_json()), "faults": met, "denials": denied}
-    counted = "".join(f"\n  {name}: {count}" for name, count in sorted(met.items()))
-    bill = f"\n{meter.bill()}" + (f"\nWhat went wrong on purpose:{counted}" if met else "")
-    bill += "".join(f"\nRefused: {message}" for message in denied)
-    print(json.dumps(farewell) if json_line else bill, file=out, flush=True)
-    return 0
-
-
-def _greeting(cloud: LocalCloud, targets: Sequence[tuple[str, int]], json_line: bool) -> str:
-    key = key_json(cloud.key)
-    if json_line:
-        ready: dict[str, Any] = {"url": cloud.url, "key": key, "pid": cloud.pid}
-        if cloud.ca_file is not None:
-            ready["ca_file"] = cloud.ca_file
-        return json.dumps(ready)
-    lines = [
-        "The local cloud is ready. Ctrl-C ends it.",
-        "",
-        f"  export EMISSARY_URL={cloud.url}",
-        f"  export EMISSARY_AUTH_KEYS='{json.dumps([key])}'",
-    ]
-    if cloud.ca_file is not None:
-        lines.append(f"  export SSL_CERT_FILE={cloud.ca_file}")
-    lines += ["", "Targets that may be reached:"]
-    lines += [f"  {host}:{port}" for host, port in targets] or ["  none (name some with --target)"]
-    return "\n".join(lines)

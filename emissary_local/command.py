@@ -1,18 +1,25 @@
-"""``emissary local``: the stack of a SAM template on this machine, until Ctrl-C."""
+"""``emissary local``: the stack of a template on this machine, until Ctrl-C."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import shlex
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from types import FrameType
+from typing import Any, Final, TextIO
 
-from emissary_lib.exceptions import ConfigError
-from emissary_lib.protocol.targets.allow_list import Target
+from emissary_local.cloud import Cloud
+from emissary_local.emissary import application_of, error_for_command, parse_target
+from emissary_local.errors import LocalCloudError, SettingsError
 from emissary_local.faults.settings import Faults
+from emissary_local.process import check_requirements
 
 SUMMARY: Final = "run the stack on this machine"
 DESCRIPTION: Final = """\
@@ -25,6 +32,9 @@ examples:
   emissary local --target 127.0.0.1:5432 --seed 7 --fault reorder=0.3 --fault cut_every=30
   emissary local --target 127.0.0.1:5432 --time-scale 0.01 --json
 """
+
+#: How often :func:`run_foreground` looks whether the cloud process is alive, in seconds.
+LOOK_EVERY: Final = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,22 +87,85 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the stack until a signal comes; returns the exit status."""
-    from emissary_local.cloud import run_foreground
+    """Run the stack until a signal comes; returns the exit status.
 
-    drawn = dict(args.fault)
+    Raises:
+        EmissaryError: If it cannot start, or its process dies.
+    """
+    faults = dict(args.fault)
     if args.reorder is not None:
-        drawn["reorder"] = args.reorder
-    return run_foreground(
-        args.template,
-        [(target.host, target.port) for target in args.target],
-        json_line=args.json,
-        out=sys.stdout,
-        faults=Faults(seed=args.seed, **drawn),
-        account_concurrency=args.account_concurrency,
-        time_scale=args.time_scale,
-        tls=args.tls,
-    )
+        faults["reorder"] = args.reorder
+    try:
+        check_requirements()
+        from emissary_local.template.template import declared_parameters  # needs the local extra
+
+        cloud = Cloud(
+            args.template,
+            application=application_of(declared_parameters(args.template), args.target),
+            faults=Faults(seed=args.seed, **faults),
+            account_concurrency=args.account_concurrency,
+            time_scale=args.time_scale,
+            tls=args.tls,
+        )
+        return run_foreground(cloud, json_line=args.json, out=sys.stdout)
+    except LocalCloudError as error:
+        raise error_for_command(error) from error
+
+
+def run_foreground(cloud: Cloud, *, json_line: bool, out: TextIO) -> int:
+    """Run ``cloud`` until SIGINT or SIGTERM; then print what it would have cost.
+
+    Args:
+        cloud: Not yet started.
+        json_line: Print one JSON object a line instead of text: ``url``, ``pid``, the application's facts
+            (and ``ca_file`` with TLS) when ready, ``cost``, ``meter``, ``faults`` and ``denials`` (messages)
+            at the end.
+        out: Where to print.
+
+    Returns:
+        The exit status: 0.
+
+    Raises:
+        LocalCloudError: If it cannot start, or its process dies.
+        ValueError: If called outside the main thread; it handles signals.
+    """
+    stop = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with cloud:
+            print(_greeting(cloud, json_line), file=out, flush=True)
+            while not stop.wait(LOOK_EVERY):
+                if not cloud.alive:
+                    raise LocalCloudError("the cloud process has died")
+            meter, met = cloud.meter, cloud.fault_counts
+            denied = list(dict.fromkeys(each.message for each in cloud.denials()))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    farewell = {"cost": meter.cost(), "meter": json.loads(meter.to_json()), "faults": met, "denials": denied}
+    counted = "".join(f"\n  {name}: {count}" for name, count in sorted(met.items()))
+    bill = f"\n{meter.bill()}" + (f"\nWhat went wrong on purpose:{counted}" if met else "")
+    bill += "".join(f"\nRefused: {message}" for message in denied)
+    print(json.dumps(farewell) if json_line else bill, file=out, flush=True)
+    return 0
+
+
+def _greeting(cloud: Cloud, json_line: bool) -> str:
+    application, trust = cloud.application, cloud.ca_file
+    if json_line:
+        ready = {"url": cloud.url, **application.facts(), "pid": cloud.pid}
+        return json.dumps(ready if trust is None else {**ready, "ca_file": trust})
+    variables = application.client_variables(cloud.url) or {"WEBSOCKET_URL": cloud.url}
+    if trust is not None:
+        variables["SSL_CERT_FILE"] = trust
+    lines = ["The local cloud is ready. Ctrl-C ends it.", ""]
+    lines += [f"  export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    notes = application.notes()
+    return "\n".join([*lines, "", *notes] if notes else lines)
 
 
 def _template(text: str) -> str:
@@ -104,11 +177,11 @@ def _template(text: str) -> str:
     return text
 
 
-def _target(text: str) -> Target:
+def _target(text: str) -> tuple[str, int]:
     """``HOST:PORT``."""
     try:
-        return Target.parse(text)
-    except ConfigError as error:
+        return parse_target(text)
+    except SettingsError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
@@ -147,7 +220,7 @@ def _fault(text: str) -> tuple[str, Any]:
         read: float | Sequence[str]
         read = tuple(filter(None, value.split(","))) if isinstance(known[name], tuple) else float(value)
         Faults(**{name: read})  # type: ignore[arg-type]
-    except ConfigError as error:
+    except SettingsError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     except ValueError:
         raise argparse.ArgumentTypeError(f"{name}: {value!r} is no number") from None

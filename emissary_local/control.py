@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from emissary_lib.protocol.errors import EmissaryError
 from emissary_local.aws.iam.privileges import Privileges, as_json
-from emissary_local.aws.secrets.store import SecretStore
+from emissary_local.aws.secrets import SecretStore
 from emissary_local.billing.meter import Meter
+from emissary_local.errors import LocalCloudError
 from emissary_local.faults import FaultEngine, Faults
 from emissary_local.gateway.api import Gateway
 from emissary_local.lambda_.service import LambdaService
@@ -61,9 +61,12 @@ def answer(cloud: Commanded, command: Mapping[str, Any]) -> dict[str, Any]:
     try:
         name = command.get("command")
         if name == "meter":
-            return {"meter": json.loads(cloud.meter.snapshot().to_json()), "faults": dict(cloud.faults.met)}
+            return {
+                "meter": json.loads(cloud.meter.snapshot().to_json()),
+                "faults": dict(cloud.faults.counts),
+            }
         if name == "cut":
-            return {"count": cloud.gateway.cutter.cut(command["side"], command["how"], command["which"])}
+            return {"count": cloud.gateway.disconnects.cut(command["side"], command["how"], command["which"])}
         if name == "faults":
             cloud.faults.replace(Faults.from_json(command["faults"]))
             return {}
@@ -85,5 +88,5 @@ def answer(cloud: Commanded, command: Mapping[str, Any]) -> dict[str, Any]:
             cloud.secrets.put(command["secret"], command["value"])
             return {}
         return {"error": f"there is no command {name!r}"}
-    except EmissaryError as exc:
+    except LocalCloudError as exc:
         return {"error": str(exc)}

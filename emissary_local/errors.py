@@ -1,12 +1,14 @@
-"""Errors of the local cloud; all derive from :class:`emissary_lib.protocol.errors.EmissaryError`."""
+"""Errors of the local cloud; all derive from :class:`LocalCloudError`."""
 
 from __future__ import annotations
 
-from emissary_lib.protocol.errors import EmissaryError
 
-
-class LocalCloudError(EmissaryError):
+class LocalCloudError(Exception):
     """The local cloud could not start, or one of its processes died; the text names the cause."""
+
+
+class SettingsError(LocalCloudError, ValueError):
+    """A setting of the local cloud is wrong; the text names it."""
 
 
 class TemplateError(LocalCloudError, ValueError):

@@ -1,4 +1,4 @@
-"""The cloud process: gateway, Lambda service and AWS front on one event loop. Run with ``-m``.
+"""The cloud process: gateway, Lambda service and AWS endpoint on one event loop. Run with ``-m``.
 
 A process of its own, so that it does not share an interpreter lock with its user. It reads one JSON line
 of settings from standard input, answers with one line when everything is up, then answers one line per
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -20,40 +21,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emissary_lib.protocol.errors import EmissaryError
-from emissary_local.aws.dynamodb.stale_reads import EarlierItems
+from emissary_local.aws.dynamodb.stale_reads import StaleReads
 from emissary_local.aws.dynamodb.tables import Tables
-from emissary_local.aws.endpoint import AwsFront
+from emissary_local.aws.endpoint import AwsEndpoint
 from emissary_local.aws.iam.privileges import Privileges
-from emissary_local.aws.secrets.spec import first_value
-from emissary_local.aws.secrets.store import SecretStore
+from emissary_local.aws.secrets import SecretStore
 from emissary_local.billing.meter import Meter
 from emissary_local.control import answer
+from emissary_local.errors import LocalCloudError
 from emissary_local.faults import FaultEngine, Faults
-from emissary_local.faults.idle_connections import KeptConnections
+from emissary_local.faults.idle_connections import IdleConnectionFaults
 from emissary_local.faults.latency import Latency
-from emissary_local.faults.schedule import Weather
+from emissary_local.faults.schedule import FaultSchedule
 from emissary_local.gateway.api import Gateway
 from emissary_local.gateway.callbacks import ApiName
-from emissary_local.gateway.limits import Limits
+from emissary_local.gateway.client_role import Classify, any_client
 from emissary_local.gateway.throttle import Throttles
 from emissary_local.lambda_.async_queue import AsyncQueue
-from emissary_local.lambda_.forkserver import Forker
+from emissary_local.lambda_.forkserver import ForkServer
 from emissary_local.lambda_.runtime_site import make_runtime_site
 from emissary_local.lambda_.service import LambdaService
 from emissary_local.lambda_.variables import Endpoints, Identities, operator_variables
+from emissary_local.limits import Limits
 from emissary_local.net.certificates import create_certificates
 from emissary_local.template import names
+from emissary_local.template.secrets import first_value
 from emissary_local.template.template import read_template
 
 
-class Cloud:
+class CloudServer:
     """Everything that runs in the cloud process, put together from the settings.
 
     Args:
-        settings: What :class:`emissary_local.cloud.LocalCloud` sends: ``template``, ``parameters``,
+        settings: What :class:`emissary_local.cloud.Cloud` sends: ``template``, ``parameters``,
             ``directory``, ``artifacts``, ``faults``, ``limits``, ``latency``, ``account_concurrency``,
-            ``fresh_environments``, ``tls``, ``key``.
+            ``fresh_environments``, ``tls``, ``variables``, ``passwords``, ``url_variables``, ``classify``.
 
     Attributes:
         meter: Counts what AWS would bill.
@@ -76,7 +78,7 @@ class Cloud:
         """Start everything; returns what the user must know, when all of it answers.
 
         Raises:
-            EmissaryError: If something cannot start.
+            LocalCloudError: If something cannot start.
             OSError: If a process, port or file cannot be had.
         """
         settings, stack = self._settings, self._stack
@@ -96,9 +98,12 @@ class Cloud:
             for name, spec in template.functions.items()
         }
         self.privileges = Privileges(template.functions.values(), template.path.name, _log)
-        key = settings["key"]
+        passwords: Mapping[str, str] = settings["passwords"]
         self.secrets = SecretStore(
-            [(each.name, each.arn, first_value(each, **key)) for each in template.secrets.values()],
+            [
+                (each.name, each.arn, first_value(each, passwords.get(name)))
+                for name, each in template.secrets.items()
+            ],
             self.faults.now,
         )
         identities = Identities.draw(template.functions)
@@ -106,15 +111,15 @@ class Cloud:
         log = stack.enter_context((directory / "cloud.log").open("ab"))
 
         site = None if artifacts is None else make_runtime_site(directory / "runtime")
-        forker, tables = Forker(log, site), Tables(log)
-        stack.push_async_callback(forker.close)
+        fork_server, tables = ForkServer(log, site), Tables(log)
+        stack.push_async_callback(fork_server.close)
         stack.push_async_callback(tables.close)
-        await asyncio.gather(forker.start(), tables.start(template.tables.values()))
+        await asyncio.gather(fork_server.start(), tables.start(template.tables.values()))
 
         endpoints: list[Endpoints] = []
         service = self.service = LambdaService(
             functions,
-            forker=forker,
+            fork_server=fork_server,
             meter=self.meter,
             identities=identities,
             endpoints=lambda: endpoints[0],
@@ -122,12 +127,12 @@ class Cloud:
             account_concurrency=settings["account_concurrency"],
             fresh_environments=settings["fresh_environments"],
             faults=faults,
-            frozen=lambda function, pid: kept.frozen(function, pid),
+            on_freeze=lambda function, pid: idle.on_freeze(function, pid),
         )
         stack.push_async_callback(service.close)
         queue = AsyncQueue(functions, service, latency=latency, time_scale=limits.time_scale, faults=faults)
         stack.push_async_callback(queue.close)
-        front = AwsFront(
+        endpoint = AwsEndpoint(
             functions,
             invoker=queue,
             tables=tables,
@@ -136,11 +141,11 @@ class Cloud:
             authorize=self.privileges.refusal,
             latency=latency,
             faults=faults,
-            earlier=EarlierItems(template.tables.values(), tables),
+            earlier=StaleReads(template.tables.values(), tables),
             secrets=self.secrets,
         )
-        stack.push_async_callback(front.close)
-        front_url = await front.start()
+        stack.push_async_callback(endpoint.close)
+        endpoint_url = await endpoint.start()
         api = template.api
         gateway = self.gateway = Gateway(
             stage=api.stage,
@@ -155,23 +160,30 @@ class Cloud:
             latency=latency,
             name=ApiName(api.stage, api.api_id, names.REGION, names.ACCOUNT_ID),
             throttles=Throttles(api.default_throttle, api.route_throttles),
+            classify=_import(settings["classify"]),
         )
         stack.push_async_callback(gateway.close)
-        kept = KeptConnections(faults, [front.transports, gateway.transports])
-        weather = Weather(faults, gateway.cutter, service.retire)
-        stack.push_async_callback(weather.close)
+        idle = IdleConnectionFaults(faults, [endpoint.transports, gateway.transports])
+        schedule = FaultSchedule(faults, gateway.disconnects, service.retire)
+        stack.push_async_callback(schedule.close)
         address = f"127.0.0.1:{await gateway.start()}/{api.stage}"
         secure = "s" if certificates else ""
         ca_file = certificates.ca_file if certificates else None
         endpoints.append(
-            Endpoints(front_url, f"http{secure}://{address}", f"ws{secure}://{address}", ca_file)
+            Endpoints(
+                endpoint_url,
+                f"http{secure}://{address}",
+                f"ws{secure}://{address}",
+                ca_file,
+                tuple(settings["url_variables"]),
+            )
         )
-        weather.start()
+        schedule.start()
         return {
             "url": f"ws{secure}://{address}",
             "ca_file": ca_file,
             "functions": list(template.functions),
-            "front": front_url,
+            "endpoint": endpoint_url,
             "operator": operator_variables(identities.operator, endpoints[0]),
             "tables": {name: table.name for name, table in template.tables.items()},
             "secrets": {name: secret.arn for name, secret in template.secrets.items()},
@@ -188,11 +200,11 @@ async def serve(settings: Mapping[str, Any], output: int) -> None:
     over = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, over.set)
     parent = os.getppid()
-    cloud = Cloud(settings)
+    cloud = CloudServer(settings)
     try:
         try:
             ready = await cloud.start()
-        except (EmissaryError, OSError) as exc:
+        except (LocalCloudError, OSError) as exc:
             _write(output, {"error": str(exc) or repr(exc)})
             return
         _write(output, {"ready": ready})
@@ -221,6 +233,13 @@ async def serve(settings: Mapping[str, Any], output: int) -> None:
         await cloud.close()
         if os.getppid() != parent:
             shutil.rmtree(settings["directory"], ignore_errors=True)  # nobody is left to do it
+
+
+def _import(classify: str) -> Classify:
+    """The function that ``module:function`` names; the neutral one if it names none."""
+    module, _, name = classify.partition(":")
+    found: Classify = getattr(importlib.import_module(module), name) if module else any_client
+    return found
 
 
 def _log(text: str) -> None:

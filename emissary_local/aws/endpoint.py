@@ -8,6 +8,7 @@ answered by the Lambda service.
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import json
 import re
 import uuid
@@ -17,17 +18,16 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from emissary_local.aws.dynamodb.stale_reads import EarlierItems
+from emissary_local.aws.dynamodb.stale_reads import StaleReads
 from emissary_local.aws.dynamodb.tables import Tables
 from emissary_local.aws.iam import dynamodb
-from emissary_local.aws.secrets.store import SecretError, SecretStore, secret_id_of
+from emissary_local.aws.secrets import SecretError, SecretStore, secret_id_of
 from emissary_local.aws.sigv4 import CredentialsLookup, SignatureError, verify
 from emissary_local.billing.meter import Meter
 from emissary_local.errors import LocalCloudError
 from emissary_local.faults import FaultEngine, Site
 from emissary_local.faults.idle_connections import transports_of
 from emissary_local.faults.latency import Latency, Leg
-from emissary_local.net.httpdate import with_date
 from emissary_local.net.tcp import reset
 from emissary_local.ports import Authorize, FunctionInvoker, InvocationResult, InvocationStatus, allow_all
 from emissary_local.template import names
@@ -54,7 +54,7 @@ class _Refusal(Exception):
         self.status, self.kind, self.body = status, kind, {"message": message, **extra}
 
 
-class AwsFront:
+class AwsEndpoint:
     """One HTTP listener for DynamoDB, Lambda and Secrets Manager.
 
     Args:
@@ -83,7 +83,7 @@ class AwsFront:
         latency: Latency | None = None,
         authorize: Authorize = allow_all,
         faults: FaultEngine | None = None,
-        earlier: EarlierItems | None = None,
+        earlier: StaleReads | None = None,
         secrets: SecretStore | None = None,
     ) -> None:
         self._by_name = {spec.name: spec for spec in functions.values()}
@@ -96,8 +96,8 @@ class AwsFront:
         self._faults = faults or FaultEngine()
         self._earlier = earlier
         self._secrets = secrets or SecretStore([])
-        self._dice = self._faults.dice(Site.DATABASE)
-        self._invoke_dice = {name: self._faults.dice(Site.INVOKE, name) for name in self._by_name}
+        self._rng = self._faults.rng(Site.DATABASE)
+        self._invoke_rng = {name: self._faults.rng(Site.INVOKE, name) for name in self._by_name}
         self._http: web.Server | None = None
         self._server: asyncio.Server | None = None
 
@@ -144,11 +144,12 @@ class AwsFront:
             else:
                 response = await self._dynamodb(identity, request, body)
         except _Refusal as exc:
-            response = web.Response(status=exc.status, body=json.dumps(_typed(exc, service)))
+            response = web.Response(status=exc.status, body=json.dumps(_add_type(exc, service)))
             response.headers["x-amzn-ErrorType"] = exc.kind
             response.content_type = "application/json"
         response.headers["x-amzn-RequestId"] = request_id
-        return with_date(response, self._faults)
+        response.headers["Date"] = email.utils.formatdate(self._faults.now(), usegmt=True)
+        return response
 
     async def _dynamodb(self, identity: str, request: web.BaseRequest, body: bytes) -> web.Response:
         target = request.headers.get("X-Amz-Target", "")
@@ -166,15 +167,15 @@ class AwsFront:
         delay = self._latency.delay(Leg.DYNAMODB)
         if delay:
             await asyncio.sleep(delay)
-        if self._dice.strikes("database_500"):
+        if self._rng.triggers("database_500"):
             raise _Refusal(500, "InternalServerError", "Internal server error")
         try:
             status, answer = await self._forward(operation, target, body)
         except LocalCloudError as exc:
             raise _Refusal(500, "InternalServerError", str(exc)) from exc
         self._meter.dynamodb(operation, body, answer)
-        if status == 200 and operation in _WRITES and self._dice.strikes("lost_write"):
-            if self._dice.coin("lost_write"):
+        if status == 200 and operation in _WRITES and self._rng.triggers("lost_write"):
+            if self._rng.coin("lost_write"):
                 reset(request.transport)
             raise _Refusal(500, "InternalServerError", "Internal server error")
         return web.Response(status=status, body=answer, content_type="application/x-amz-json-1.0")
@@ -191,7 +192,7 @@ class AwsFront:
                 earlier.remember(images)
             return status, answer
         old = earlier.of(operation, body, self._faults.faults.stale_seconds)
-        if old is not None and self._dice.strikes("stale_read"):
+        if old is not None and self._rng.triggers("stale_read"):
             return 200, old
         return await self._tables.forward(target, body)
 
@@ -238,11 +239,11 @@ class AwsFront:
         except ValueError as exc:
             text = f"Could not parse request body into json: {exc}"
             raise _Refusal(400, "InvalidRequestContentException", text, Type="User") from exc
-        dice = self._invoke_dice[spec.name]
-        if dice.strikes("invoke_429"):
-            raise _throttled()
-        fails = dice.strikes("invoke_500")
-        if not fails or dice.coin("invoke_500"):
+        rng = self._invoke_rng[spec.name]
+        if rng.triggers("invoke_429"):
+            raise _throttling()
+        fails = rng.triggers("invoke_500")
+        if not fails or rng.coin("invoke_500"):
             if kind == "Event":
                 await self._invoker.enqueue(spec.logical_id, payload)
                 response = web.Response(status=202)
@@ -263,19 +264,19 @@ def function_name(given: str) -> str:
 
 def _answer(result: InvocationResult) -> web.Response:
     if result.status is InvocationStatus.THROTTLED:
-        raise _throttled()
+        raise _throttling()
     headers = {"X-Amz-Executed-Version": "$LATEST"}
     if result.status is not InvocationStatus.OK:
         headers["X-Amz-Function-Error"] = "Unhandled"
     return web.Response(body=result.payload, headers=headers, content_type="application/json")
 
 
-def _throttled() -> _Refusal:
+def _throttling() -> _Refusal:
     reason = "ConcurrentInvocationLimitExceeded"
     return _Refusal(429, "TooManyRequestsException", "Rate Exceeded.", Type="User", Reason=reason)
 
 
-def _typed(refusal: _Refusal, service: str) -> dict[str, str]:
+def _add_type(refusal: _Refusal, service: str) -> dict[str, str]:
     if service == "lambda":
         return refusal.body
     return {"__type": f"com.amazon.coral.service#{refusal.kind}", **refusal.body}

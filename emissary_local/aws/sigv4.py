@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
-from emissary_lib.protocol.errors import EmissaryError
+from emissary_local.errors import LocalCloudError
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
@@ -53,7 +53,7 @@ class Credentials:
 CredentialsLookup = Callable[[str], Credentials | None]
 
 
-class SignatureError(EmissaryError):
+class SignatureError(LocalCloudError):
     """A request is unsigned, wrongly signed, or signed too long ago.
 
     Attributes:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from emissary_lib.protocol.errors import ConfigError
+from emissary_local.errors import SettingsError
 from emissary_local.faults.settings import SHARES, Faults
 
 
@@ -36,7 +36,7 @@ class Site(enum.Enum):
     #: Frozen environments (functions).
     FREEZE = "freeze"
     #: What happens by itself from time to time (one for each kind).
-    WEATHER = "weather"
+    SCHEDULE = "schedule"
 
 
 class FaultEngine:
@@ -53,7 +53,7 @@ class FaultEngine:
         self._clock = clock
         self._faults = faults or Faults()
         self._changed: list[Callable[[], None]] = []
-        self.met: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         #: Goes up whenever the seed changes: random streams then begin anew.
         self.era = 0
         #: Whether nothing can happen to a message or call: the one thing that a hot path looks at.
@@ -68,11 +68,11 @@ class FaultEngine:
         """Put other settings in force. Random streams run on, unless the seed is another one.
 
         Raises:
-            ConfigError: If the clock would be shifted by another amount: running functions keep theirs.
+            SettingsError: If the clock would be shifted by another amount: running functions keep theirs.
         """
         before = self._faults
         if (faults.skew_seconds, faults.skew_spread) != (before.skew_seconds, before.skew_spread):
-            raise ConfigError("the clock skew is fixed when the local cloud starts; give it to LocalCloud")
+            raise SettingsError("the clock skew is fixed when the local cloud starts; give it to LocalCloud")
         if faults.seed != before.seed:
             self.era += 1
         self._faults = faults
@@ -84,19 +84,19 @@ class FaultEngine:
         """Call ``changed`` after every replacement."""
         self._changed.append(changed)
 
-    def dice(self, site: Site, instance: int | str = 0) -> Dice:
+    def rng(self, site: Site, instance: int | str = 0) -> FaultRng:
         """The decisions of one place.
 
         Args:
             site: Where.
             instance: Which of several like it; the gateway numbers its connections from 0 as they come.
         """
-        return Dice(self, site, instance)
+        return FaultRng(self, site, instance)
 
     def count(self, kind: str, number: int = 1) -> None:
         """Something has happened."""
         if number:
-            self.met[kind] += number
+            self.counts[kind] += number
 
     def now(self) -> float:
         """The cloud's clock, seconds since 1970: this machine's, shifted by ``skew_seconds``."""
@@ -110,7 +110,7 @@ class FaultEngine:
         return not any(getattr(self._faults, name) for name in SHARES)
 
 
-class Dice:
+class FaultRng:
     """The decisions of one place, in the order in which it asks.
 
     A kind that is off draws nothing, so switching one on does not change what the others do.
@@ -124,14 +124,14 @@ class Dice:
         self._era = engine.era
         self._streams: dict[str, random.Random] = {}
 
-    def strikes(self, kind: str) -> bool:
+    def triggers(self, kind: str) -> bool:
         """Whether the fault of this name (a share in :class:`Faults`) happens this time; counted if so."""
-        if not self.falls(kind):
+        if not self.draw(kind):
             return False
         self._engine.count(kind)
         return True
 
-    def falls(self, kind: str) -> bool:
+    def draw(self, kind: str) -> bool:
         """The same, not counted: for a caller who has yet to see whom it happens to."""
         if self._engine.quiet:
             return False

@@ -51,7 +51,7 @@ class DecisionStream:
 
     def __init__(self, engine: FaultEngine, site: Site, instance: int) -> None:
         self._engine = engine
-        self._dice = engine.dice(site, instance)
+        self._rng = engine.rng(site, instance)
 
     @property
     def quiet(self) -> bool:
@@ -62,16 +62,16 @@ class DecisionStream:
         """Decide for the next message, and count what will happen to it."""
         if self.quiet:
             return _NOTHING
-        dice, faults = self._dice, self._engine.faults
-        if dice.strikes("drop"):
+        rng, faults = self._rng, self._engine.faults
+        if rng.triggers("drop"):
             return Decision(dropped=True)
         overtakers, again, delay = 0, 0.0, 0.0
-        if dice.strikes("reorder"):
-            overtakers = dice.stream("reorder").randint(1, MAX_OVERTAKERS)
-        if dice.strikes("duplicate"):
-            again = dice.up_to("duplicate", DUPLICATE_SECONDS)
-        if dice.strikes("delay"):
-            delay = dice.up_to("delay", faults.delay_seconds)
+        if rng.triggers("reorder"):
+            overtakers = rng.stream("reorder").randint(1, MAX_OVERTAKERS)
+        if rng.triggers("duplicate"):
+            again = rng.up_to("duplicate", DUPLICATE_SECONDS)
+        if rng.triggers("delay"):
+            delay = rng.up_to("delay", faults.delay_seconds)
         return Decision(overtakers, False, again, delay)
 
 

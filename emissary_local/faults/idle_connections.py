@@ -18,7 +18,7 @@ from emissary_local.faults import FaultEngine, Site
 _ESTABLISHED: Final = "01"
 
 
-class KeptConnections:
+class IdleConnectionFaults:
     """Lets kept connections die, as ``kept_dead`` of :class:`~emissary_local.faults.Faults` says.
 
     Args:
@@ -33,15 +33,15 @@ class KeptConnections:
     ) -> None:
         self._faults = faults
         self._sources = list(sources)
-        self._dice = faults.dice(Site.FREEZE)
+        self._rng = faults.rng(Site.FREEZE)
 
-    def frozen(self, function: str, pid: int) -> None:
+    def on_freeze(self, function: str, pid: int) -> None:
         """An environment of ``function`` has been stopped; its connections may die now.
 
         Drawn before the kernel is asked whose connections they are: that takes a millisecond for every few
         hundred sockets of this machine, and an environment is stopped after every message.
         """
-        if not self._dice.falls("kept_dead"):
+        if not self._rng.draw("kept_dead"):
             return
         ports = ports_of(pid)
         for source in self._sources:
@@ -50,7 +50,7 @@ class KeptConnections:
                 if peer is None or peer[1] not in ports:
                     continue
                 self._faults.count("kept_dead")
-                if self._dice.coin("kept_dead"):
+                if self._rng.coin("kept_dead"):
                     transport.close()
                 else:
                     transport.pause_reading()  # whatever is sent to us now, nobody answers

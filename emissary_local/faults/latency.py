@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from emissary_lib.protocol.errors import ConfigError
+from emissary_local.errors import SettingsError
 
 #: The 95th percentile of the standard normal distribution.
 _Z95: Final = 1.6448536269514722
@@ -77,12 +77,12 @@ class Latency:
         seed: Where the delays come from.
 
     Raises:
-        ConfigError: If there is no such profile.
+        SettingsError: If there is no such profile.
     """
 
     def __init__(self, profile: str = "none", seed: int = 0) -> None:
         if profile not in PROFILES:
-            raise ConfigError(f"unknown latency profile {profile!r}; want one of: {', '.join(PROFILES)}")
+            raise SettingsError(f"unknown latency profile {profile!r}; want one of: {', '.join(PROFILES)}")
         self._laws = {
             leg: (math.log(spread.median), math.log(spread.p95 / spread.median) / _Z95)
             for leg, spread in PROFILES[profile].items()

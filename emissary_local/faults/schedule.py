@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sized
+from typing import Protocol
 
 from emissary_local.faults import FaultEngine, Site
-from emissary_local.faults.disconnects import Cutter
 
 
-class Weather:
-    """Draws when, and does it.
+class Disconnects(Protocol):
+    """What cuts connections: :class:`emissary_local.gateway.disconnects.Disconnects`."""
+
+    def of_side(self, side: str) -> Sized:
+        """The open connections of ``dialer`` or ``relay``."""
+
+    def cut(self, side: str, how: str, which: str | int | None = None) -> int:
+        """Cut connections now."""
+
+
+class FaultSchedule:
+    """Draws when a fault happens by itself, and makes it happen.
 
     Args:
         faults: How often.
-        cutter: Cuts connections.
+        disconnects: Cuts connections.
         retire: Makes every idle environment go; returns how many there were.
 
     Thread safety: none; use it on one event loop.
     """
 
-    def __init__(self, faults: FaultEngine, cutter: Cutter, retire: Callable[[], int]) -> None:
+    def __init__(self, faults: FaultEngine, disconnects: Disconnects, retire: Callable[[], int]) -> None:
         self._faults = faults
-        self._cutter = cutter
+        self._disconnects = disconnects
         self._retire = retire
-        self._dice = faults.dice(Site.WEATHER)
+        self._rng = faults.rng(Site.SCHEDULE)
         self._tasks: list[asyncio.Task[None]] = []
         self._open = False
         faults.on_change(self._begin)
@@ -57,7 +67,7 @@ class Weather:
 
     async def _repeat(self, kind: str, mean: float, act: Callable[[random.Random], None]) -> None:
         while True:
-            stream = self._dice.stream(kind)
+            stream = self._rng.stream(kind)
             await asyncio.sleep(stream.expovariate(1.0 / mean))
             act(stream)
 
@@ -71,9 +81,9 @@ class Weather:
     def _one(self, stream: random.Random, side: str, how: str) -> None:
         # Drawn whether or not somebody is there, so that the next draws are the same.
         share = stream.random()
-        open_ones = len(self._cutter.of_side("relay" if side == "relay" else "dialer"))
+        open_ones = len(self._disconnects.of_side("relay" if side == "relay" else "dialer"))
         if open_ones:
-            self._cutter.cut(side, how, int(share * open_ones))
+            self._disconnects.cut(side, how, int(share * open_ones))
 
     def _storm(self, stream: random.Random) -> None:
         if self._retire():

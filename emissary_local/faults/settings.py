@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from emissary_lib.protocol.errors import ConfigError
+from emissary_local.errors import SettingsError
 
 #: Whose connection is cut. ``both``: the dialer's and the relay's of one session, at the same moment.
 SIDES: Final = ("dialer", "relay", "both")
@@ -112,7 +112,7 @@ class Faults:
             ``MAX_SPREAD``.
 
     Raises:
-        ConfigError: If a value is out of range; the text names it.
+        SettingsError: If a value is out of range; the text names it.
     """
 
     seed: int = 0
@@ -171,13 +171,15 @@ class Faults:
         for each in fields(self):
             value, unit = getattr(self, each.name), each.metadata.get("unit")
             if unit == "share" and not 0.0 <= value <= 1.0:
-                raise ConfigError(f"Faults.{each.name} is a probability and must be from 0 to 1, not {value}")
+                raise SettingsError(
+                    f"Faults.{each.name} is a probability and must be from 0 to 1, not {value}"
+                )
             if unit == "seconds" and not 0.0 <= value < float("inf"):
-                raise ConfigError(f"Faults.{each.name} is a time in seconds, 0 or more, not {value}")
+                raise SettingsError(f"Faults.{each.name} is a time in seconds, 0 or more, not {value}")
         _check_names("cut_sides", self.cut_sides, SIDES)
         _check_names("cut_hows", self.cut_hows, HOWS[:3])
         if self.skew_spread > MAX_SPREAD:
-            raise ConfigError(
+            raise SettingsError(
                 f"Faults.skew_spread must be at most {MAX_SPREAD:.0f} s, not {self.skew_spread}"
             )
 
@@ -186,11 +188,11 @@ class Faults:
         """The faults that ``dataclasses.asdict`` and a way through JSON have made ``values`` of.
 
         Raises:
-            ConfigError: If there is no such fault, or a value is out of range.
+            SettingsError: If there is no such fault, or a value is out of range.
         """
         unknown = set(values) - {each.name for each in fields(cls)}
         if unknown:
-            raise ConfigError(f"there is no fault named {', '.join(sorted(unknown))}")
+            raise SettingsError(f"there is no fault named {', '.join(sorted(unknown))}")
         return cls(**values)
 
 
@@ -200,4 +202,4 @@ SHARES: Final = tuple(each.name for each in fields(Faults) if each.metadata.get(
 
 def _check_names(name: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
     if not given or not set(given) <= set(known):
-        raise ConfigError(f"Faults.{name} must name some of {', '.join(known)}, not {given!r}")
+        raise SettingsError(f"Faults.{name} must name some of {', '.join(known)}, not {given!r}")

@@ -1,7 +1,7 @@
 """A local API Gateway WebSocket API: upgrades, messages, ``@connections``, all on one port.
 
 Strict on purpose: text only, 32 KB frames, 128 KB messages, 29 s, 10 minutes idle, 2 hours, every message an
-invocation of its own in no promised order. :mod:`emissary_local.gateway.limits` names each number's source.
+invocation of its own in no promised order. :mod:`emissary_local.limits` names each number's source.
 Where AWS documents nothing, this is our reading, on the strict side:
 
 * Only data messages, either way, keep a connection from its idle limit; ping frames do not.
@@ -27,18 +27,18 @@ from websockets.http11 import Request
 from emissary_local.aws.sigv4 import CredentialsLookup
 from emissary_local.billing.meter import Meter
 from emissary_local.faults import DecisionStream, FaultEngine, Hop, Site
-from emissary_local.faults.disconnects import Cutter
 from emissary_local.faults.idle_connections import transports_of
 from emissary_local.faults.latency import Latency, Leg
 from emissary_local.gateway.callbacks import ApiName, Callbacks
-from emissary_local.gateway.client_role import caller
+from emissary_local.gateway.client_role import Classify, any_client
 from emissary_local.gateway.connections import Connection, Connections
+from emissary_local.gateway.disconnects import Disconnects
 from emissary_local.gateway.error_frames import INTERNAL_SERVER_ERROR, error_frame, refusal
 from emissary_local.gateway.events import Client, EventWriter, new_id
 from emissary_local.gateway.integration import IntegrationError, Integrations
-from emissary_local.gateway.limits import Limits
 from emissary_local.gateway.throttle import Throttles
-from emissary_local.net.protocol_switch import FirstRequest
+from emissary_local.limits import Limits
+from emissary_local.net.protocol_switch import ProtocolSwitch
 from emissary_local.net.wsserver import ABNORMAL, GOING_AWAY, ClientSocket
 from emissary_local.ports import Authorize, FunctionInvoker, allow_all
 
@@ -60,9 +60,10 @@ class Gateway:
         authorize: Why an identity may not call ``@connections`` on a resource, if so.
         name: API id, region and account; made from ``stage`` when None.
         throttles: The stage's; none when None.
+        classify: Which role a client plays, for faults that happen to one.
 
     Attributes:
-        cutter: Ends connections on purpose.
+        disconnects: Ends connections on purpose.
 
     Thread safety: none; use it on one event loop. No method blocks it.
     """
@@ -82,6 +83,7 @@ class Gateway:
         authorize: Authorize = allow_all,
         name: ApiName | None = None,
         throttles: Throttles | None = None,
+        classify: Classify = any_client,
     ) -> None:
         self._name = name or ApiName(stage)
         self._limits = limits
@@ -92,10 +94,11 @@ class Gateway:
         self._integrations = Integrations(routes, invoker, limits)
         self._connections = Connections(limits)
         self._throttles = throttles or Throttles()
+        self._classify = classify
         self._callbacks = Callbacks(
             self._name, self._connections, credentials, authorize, meter, self._latency, limits, faults
         )
-        self.cutter = Cutter(self._connections, faults, limits)
+        self.disconnects = Disconnects(self._connections, faults, limits)
         self._tasks: set[asyncio.Task[None]] = set()
         self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
         self._count = 0
@@ -118,7 +121,7 @@ class Gateway:
             keepalive_timeout=self._limits.http_keepalive_seconds,
         )
         self._server = await loop.create_server(
-            lambda: FirstRequest(
+            lambda: ProtocolSwitch(
                 lambda: ClientSocket(self, self._limits, self._faults.now),
                 http,
                 self._limits,
@@ -140,7 +143,7 @@ class Gateway:
             return
         server, self._server = self._server, None
         server.close()
-        self.cutter.close()
+        self.disconnects.close()
         for connection in self._connections:
             self._connections.remove(connection)
             connection.socket.close(GOING_AWAY, "Going away")
@@ -183,9 +186,9 @@ class Gateway:
             EventWriter(client),
             Hop(DecisionStream(self._faults, Site.MESSAGE_IN, self._count), loop),
             Hop(DecisionStream(self._faults, Site.POST_OUT, self._count), loop),
-            self._faults.dice(Site.GATEWAY, self._count),
-            self._faults.dice(Site.POST, self._count),
-            caller(request.headers),
+            self._faults.rng(Site.GATEWAY, self._count),
+            self._faults.rng(Site.POST, self._count),
+            self._classify(request.headers),
         )
         self._count += 1
         self._run(self._connect(connection, list(request.headers.raw_items()), query))
@@ -233,7 +236,7 @@ class Gateway:
             return
         self._connections.open(connection)
         self._meter.opened(connection_id)
-        if connection.dice.strikes("connect_lost"):
+        if connection.rng.triggers("connect_lost"):
             socket.lose_answer()
             self.closed(socket, ABNORMAL, "Connection closed abnormally")
             return
@@ -255,11 +258,11 @@ class Gateway:
     async def _disconnect(self, connection: Connection, code: int, reason: str) -> None:
         if not self._integrations.has("$disconnect"):
             return
-        dice, faults = connection.dice, self._faults.faults
-        if dice.strikes("disconnect_missing"):
+        rng, faults = connection.rng, self._faults.faults
+        if rng.triggers("disconnect_missing"):
             return
-        if dice.strikes("disconnect_late"):
-            await asyncio.sleep(dice.up_to("disconnect_late", faults.disconnect_seconds))
+        if rng.triggers("disconnect_late"):
+            await asyncio.sleep(rng.up_to("disconnect_late", faults.disconnect_seconds))
         event = connection.events.disconnect(new_id(), code, reason, self._faults.now())
         try:
             await self._travel()
@@ -272,9 +275,9 @@ class Gateway:
         if not self._throttles.allows("$connect"):
             self._faults.count("throttled")
             return 429
-        if connection.dice.strikes("connect_429"):
+        if connection.rng.triggers("connect_429"):
             return 429
-        return 502 if connection.dice.strikes("connect_500") else None
+        return 502 if connection.rng.triggers("connect_500") else None
 
     def _let_in(self, connection: Connection) -> None:
         """Raise IntegrationError for a message that must not reach its function."""
@@ -283,9 +286,9 @@ class Gateway:
             raise IntegrationError(429, INTERNAL_SERVER_ERROR, "the stage's throttle")
         if self._faults.quiet:
             return
-        if connection.dice.strikes("message_429"):
+        if connection.rng.triggers("message_429"):
             raise IntegrationError(429, INTERNAL_SERVER_ERROR, "throttled on purpose")
-        if connection.dice.strikes("message_500"):
+        if connection.rng.triggers("message_500"):
             raise IntegrationError(502, INTERNAL_SERVER_ERROR, "failed on purpose")
 
     async def _travel(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import email.utils
 import json
 from dataclasses import dataclass
 from typing import Final
@@ -15,15 +16,14 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from emissary_lib.protocol.errors import EmissaryError
 from emissary_local.aws.sigv4 import CredentialsLookup, SignatureError, verify
 from emissary_local.billing.meter import Meter
+from emissary_local.errors import LocalCloudError
 from emissary_local.faults import FaultEngine
 from emissary_local.faults.latency import Latency, Leg
 from emissary_local.gateway.connections import Connection, Connections
 from emissary_local.gateway.events import new_id
-from emissary_local.gateway.limits import Limits
-from emissary_local.net.httpdate import with_date
+from emissary_local.limits import Limits
 from emissary_local.net.wsserver import NORMAL
 from emissary_local.ports import Authorize
 
@@ -52,7 +52,7 @@ class ApiName:
         return f"arn:aws:execute-api:{self.region}:{self.account}:{self.api_id}/{resource}"
 
 
-class _CallbackError(EmissaryError):
+class _CallbackError(LocalCloudError):
     def __init__(self, status: int, kind: str, message: str) -> None:
         super().__init__(message)
         self.status = status
@@ -120,7 +120,8 @@ class Callbacks:
                 headers={"x-amzn-ErrorType": exc.kind, "Content-Type": "application/json"},
             )
         response.headers["x-amzn-RequestId"] = new_id()
-        return with_date(response, self._faults)
+        response.headers["Date"] = email.utils.formatdate(self._faults.now(), usegmt=True)
+        return response
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         path, _, query = request.raw_path.partition("?")
@@ -195,17 +196,17 @@ class Callbacks:
 
     def _fault(self, connection: Connection) -> _Fault | None:
         """What goes wrong with this post, if anything."""
-        dice = connection.post_dice
-        if dice.strikes("post_429"):
+        rng = connection.post_rng
+        if rng.triggers("post_429"):
             return _Fault(False, _CallbackError(429, "LimitExceededException", "Rate exceeded"))
-        if dice.strikes("post_410"):
+        if rng.triggers("post_410"):
             # Both have been seen: a spurious 410, and one for a message that had arrived.
-            return _Fault(dice.coin("post_410"), _CallbackError(410, "GoneException", "Gone"))
-        if dice.strikes("post_500"):
+            return _Fault(rng.coin("post_410"), _CallbackError(410, "GoneException", "Gone"))
+        if rng.triggers("post_500"):
             error = _CallbackError(500, "InternalServerErrorException", "Internal server error")
-            return _Fault(dice.coin("post_500"), error)
-        if dice.strikes("post_hang"):
-            return _Fault(dice.coin("post_hang"), None, self._faults.faults.hang_seconds)
+            return _Fault(rng.coin("post_500"), error)
+        if rng.triggers("post_hang"):
+            return _Fault(rng.coin("post_hang"), None, self._faults.faults.hang_seconds)
         return None
 
     def _get(self, connection_id: str) -> web.Response:

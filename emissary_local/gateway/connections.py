@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from emissary_local.faults import Dice, Hop
-from emissary_local.gateway.client_role import Caller
+from emissary_local.faults import FaultRng, Hop
+from emissary_local.gateway.client_role import ClientRole
 from emissary_local.gateway.events import Client, EventWriter
-from emissary_local.gateway.limits import Limits
+from emissary_local.limits import Limits
 from emissary_local.net.wsserver import GOING_AWAY, ClientSocket
 
 
@@ -63,9 +63,9 @@ class Connection:
         events: Writes its events.
         inbound: The hop of its messages to the function.
         outbound: The hop of posts to it.
-        dice: Faults of the gateway's own steps.
-        post_dice: Faults of calls of ``@connections`` about it.
-        caller: Who connected.
+        rng: Faults of the gateway's own steps.
+        post_rng: Faults of calls of ``@connections`` about it.
+        role: Who connected.
         last_active: When a data message last passed, seconds since 1970.
         lifetime: Its limits' timers, once open.
     """
@@ -75,9 +75,9 @@ class Connection:
     events: EventWriter
     inbound: Hop
     outbound: Hop
-    dice: Dice
-    post_dice: Dice
-    caller: Caller
+    rng: FaultRng
+    post_rng: FaultRng
+    role: ClientRole
     last_active: float = field(default_factory=time.time)
     lifetime: Lifetime | None = None
 

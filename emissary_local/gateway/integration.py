@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emissary_lib.protocol.errors import EmissaryError
+from emissary_local.errors import LocalCloudError
 from emissary_local.gateway.error_frames import ENDPOINT_TIMED_OUT, FORBIDDEN, INTERNAL_SERVER_ERROR
-from emissary_local.gateway.limits import Limits
+from emissary_local.limits import Limits
 from emissary_local.ports import FunctionInvoker, InvocationResult, InvocationStatus
 
 _log = logging.getLogger(__name__)
 
 
-class IntegrationError(EmissaryError):
+class IntegrationError(LocalCloudError):
     """A route has no function, or the function gave no usable answer in time.
 
     Attributes:

@@ -61,7 +61,7 @@ class AsyncQueue:
         self._latency = latency or Latency()
         self._scale = time_scale
         self._faults = faults or FaultEngine()
-        self._dice = {name: self._faults.dice(Site.INVOKE, name) for name in functions}
+        self._rng = {name: self._faults.rng(Site.INVOKE, name) for name in functions}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def invoke(self, function: str, payload: bytes) -> InvocationResult:
@@ -78,9 +78,9 @@ class AsyncQueue:
         if spec is None:
             raise UnknownFunctionError(f"the template has no function {function!r}")
         self._begin(self._work(spec, payload))
-        dice = self._dice[function]
-        if self._faults.touches(function) and dice.strikes("duplicate_invoke"):
-            pause = dice.up_to("duplicate_invoke", self._faults.faults.duplicate_invoke_seconds)
+        rng = self._rng[function]
+        if self._faults.touches(function) and rng.triggers("duplicate_invoke"):
+            pause = rng.up_to("duplicate_invoke", self._faults.faults.duplicate_invoke_seconds)
             self._begin(self._work(spec, payload, pause))
         return _QUEUED
 

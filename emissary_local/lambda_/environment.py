@@ -54,7 +54,7 @@ class EnvironmentOwner(Protocol):
         """Its init phase took this long, from fork to the first request for an event."""
 
 
-class Mishap(enum.Enum):
+class InvocationFault(enum.Enum):
     """What happens to one invocation on purpose."""
 
     DIES_BEFORE = "dies before the handler is given the event"
@@ -77,7 +77,7 @@ class Invocation:
         started: Loop time from which it is billed, or 0.0 before it was handed to the handler. The init
             phase is billed too (AWS Compute Blog, "AWS Lambda standardizes billing for INIT Phase", 2025).
         seconds: Billed run time, once it has ended.
-        mishap: What goes wrong with it on purpose.
+        fault: What goes wrong with it on purpose.
         dies_in: Seconds after the event was given, for ``DIES_DURING``.
     """
 
@@ -87,7 +87,7 @@ class Invocation:
     future: asyncio.Future[InvocationResult | None]
     started: float = 0.0
     seconds: float = 0.0
-    mishap: Mishap | None = None
+    fault: InvocationFault | None = None
     dies_in: float = 0.0
 
 
@@ -236,12 +236,12 @@ class Environment:
         invocation.started = self._created if self.state is State.STARTING else self._loop.time()
         self.state = State.BUSY
         self._arm(self.spec.timeout)
-        if invocation.mishap is Mishap.DIES_BEFORE:
+        if invocation.fault is InvocationFault.DIES_BEFORE:
             self.kill()
             return
-        if invocation.mishap is Mishap.DIES_DURING:
+        if invocation.fault is InvocationFault.DIES_DURING:
             self._doom = self._loop.call_later(invocation.dies_in, self.kill)
-        elif invocation.mishap is Mishap.HANGS_BEFORE:
+        elif invocation.fault is InvocationFault.HANGS_BEFORE:
             return  # its timer runs
         deadline = int((self._clock() + self.spec.timeout) * 1000)
         connection.send_event(
@@ -252,9 +252,9 @@ class Environment:
         invocation = self._invocation
         if invocation is None or invocation.request_id != request_id or self.state is not State.BUSY:
             return False
-        if invocation.mishap is Mishap.HANGS_AFTER:
+        if invocation.fault is InvocationFault.HANGS_AFTER:
             return True  # until its timeout
-        if invocation.mishap in (Mishap.DIES_DURING, Mishap.DIES_AFTER):
+        if invocation.fault in (InvocationFault.DIES_DURING, InvocationFault.DIES_AFTER):
             self.kill()  # no later than this: it was to die
             return True
         self.state = State.RETURNING

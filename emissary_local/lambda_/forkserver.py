@@ -1,4 +1,4 @@
-"""The cloud process's end of the spawner: starts it, asks it for forks, hears of their ends."""
+"""The cloud process's end of the fork server: starts it, asks it for forks, hears of their ends."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Fork(Protocol):
         """It has ended, or could not be started."""
 
 
-class Forker:
-    """One spawner process.
+class ForkServer:
+    """One fork server.
 
     Args:
-        log: File that gets what the spawner itself writes (nothing, unless it breaks).
+        log: File that gets what the fork server itself writes (nothing, unless it breaks).
         site: Folder with the only packages there are beside a function's own; None: this environment's.
 
     Thread safety: none; it belongs to the event loop it was started on.
@@ -49,7 +49,7 @@ class Forker:
         self._ready: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
-        """Start the spawner and wait until it has imported what it preloads.
+        """Start the fork server and wait until it has imported what it preloads.
 
         Raises:
             LocalCloudError: If it ends instead.
@@ -71,7 +71,7 @@ class Forker:
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
-                start_new_session=True,  # one for all environments; see spawner._set_up
+                start_new_session=True,  # one for all environments; see forkserver_child._set_up
             )
         loop.add_reader(mine.fileno(), self._receive)
         await self._ready
@@ -105,10 +105,10 @@ class Forker:
             # At most a few hundred small datagrams are ever on their way; the buffer holds them.
             self._control.send(encoded)
         except OSError as exc:
-            self._exited(fork.id, f"the spawner process does not answer ({exc})")
+            self._exited(fork.id, f"the fork server does not answer ({exc})")
 
     async def close(self) -> None:
-        """Kill every environment and the spawner; returns when they are gone."""
+        """Kill every environment and the fork server; returns when they are gone."""
         control, self._control = self._control, None
         if control is not None:
             asyncio.get_running_loop().remove_reader(control.fileno())
@@ -151,9 +151,9 @@ class Forker:
         assert self._control is not None and self._ready is not None
         asyncio.get_running_loop().remove_reader(self._control.fileno())
         if not self._ready.done():
-            self._ready.set_exception(LocalCloudError("the spawner process ended while it started"))
+            self._ready.set_exception(LocalCloudError("the fork server ended while it started"))
         for identifier in list(self._forks):
-            self._exited(identifier, "the spawner process has died")
+            self._exited(identifier, "the fork server has died")
 
     def _exited(self, identifier: str, reason: str) -> None:
         fork = self._forks.pop(identifier, None)

@@ -3,7 +3,7 @@
 Importing boto3 and its like takes longer than all else a cold start does. This process does it once; each
 execution environment is then a fork of it, in which only the function's own modules are still to be
 imported. To keep that honest it imports third-party packages only: it runs as a bare script
-(``python -P spawner.py FD``), so that not even ``emissary_lib`` itself is in ``sys.modules``, and neither
+(``python -P forkserver_child.py FD``), so that none of our own packages is in ``sys.modules``, and neither
 AWS's runtime client (it reads the environment when imported) nor any function code is imported before
 the fork.
 
@@ -164,7 +164,7 @@ def _become_environment(command: dict[str, object]) -> None:
 
 
 def _set_up(command: dict[str, object]) -> None:
-    _die_with_parent(_spawner_pid)
+    _die_with_parent(_fork_server_pid)
     # A group, so that all it leaves behind can be killed. Not a session of its own, though: where the kernel
     # shares the processors out by session (sched(7), "The autogroup feature"), every environment would count
     # for as much as the whole local cloud, its table and the dialers together, and starve them.
@@ -261,7 +261,7 @@ def _run_bootstrap() -> None:
     bootstrap.run(os.environ["_HANDLER"], client)
 
 
-_spawner_pid = os.getpid()
+_fork_server_pid = os.getpid()
 
 if __name__ == "__main__":
     main(int(sys.argv[1]))

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Final
 
-#: Starts at once for each processor. Two, because one of them waits now and then.
+#: InitSlots at once for each processor. Two, because one of them waits now and then.
 PER_PROCESSOR: Final = 2
 
 
-class Starts:
+class InitSlots:
     """Places for starting environments, given in the order in which they were asked for.
 
     Args:

@@ -18,15 +18,15 @@ from typing import Final
 
 from emissary_local.billing.meter import Meter
 from emissary_local.errors import LocalCloudError, UnknownFunctionError
-from emissary_local.faults import Dice, FaultEngine, Site
-from emissary_local.lambda_.environment import Environment, Invocation, Mishap, State
-from emissary_local.lambda_.forkserver import Forker
-from emissary_local.lambda_.init_slots import Starts
+from emissary_local.faults import FaultEngine, FaultRng, Site
+from emissary_local.lambda_.environment import Environment, Invocation, InvocationFault, State
+from emissary_local.lambda_.forkserver import ForkServer
+from emissary_local.lambda_.init_slots import InitSlots
 from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
 from emissary_local.ports import InvocationResult, InvocationStatus
 from emissary_local.template.template import FunctionSpec
 
-_CRASHES: Final = (Mishap.DIES_BEFORE, Mishap.DIES_DURING, Mishap.DIES_AFTER)
+_CRASHES: Final = (InvocationFault.DIES_BEFORE, InvocationFault.DIES_DURING, InvocationFault.DIES_AFTER)
 
 _THROTTLED: Final = InvocationResult(InvocationStatus.THROTTLED)
 
@@ -46,7 +46,7 @@ class LambdaService:
 
     Args:
         functions: By logical id.
-        forker: Makes the processes; the caller starts and closes it.
+        fork_server: Makes the processes; the caller starts and closes it.
         meter: Told of each invocation's run time.
         identities: The functions' credentials.
         endpoints: Where the functions find the other services; asked when an environment is started.
@@ -54,7 +54,7 @@ class LambdaService:
         account_concurrency: Executions at once in the whole account, reserved ones included.
         fresh_environments: Give every invocation a new process and kill it afterwards.
         faults: What to do wrong on purpose, and the clock.
-        frozen: Told the function and the process id of each environment that has been stopped.
+        on_freeze: Told the function and the process id of each environment that has been stopped.
 
     Raises:
         LocalCloudError: If the reserved concurrency leaves nothing for the other functions.
@@ -66,7 +66,7 @@ class LambdaService:
         self,
         functions: Mapping[str, FunctionSpec],
         *,
-        forker: Forker,
+        fork_server: ForkServer,
         meter: Meter,
         identities: Identities,
         endpoints: Callable[[], Endpoints],
@@ -74,7 +74,7 @@ class LambdaService:
         account_concurrency: int = 1000,
         fresh_environments: bool = False,
         faults: FaultEngine | None = None,
-        frozen: Callable[[str, int], None] | None = None,
+        on_freeze: Callable[[str, int], None] | None = None,
     ) -> None:
         reserved = sum(spec.reserved_concurrency or 0 for spec in functions.values())
         shared = [spec for spec in functions.values() if spec.reserved_concurrency is None]
@@ -85,18 +85,18 @@ class LambdaService:
             )
         self._pools = {name: _Pool(spec) for name, spec in functions.items()}
         self._shared_free = account_concurrency - reserved
-        self._forker = forker
+        self._forker = fork_server
         self._meter = meter
         self._identities = identities
         self._endpoints = endpoints
         self._logs = logs
         self._fresh = fresh_environments
         self._faults = faults or FaultEngine()
-        self._dice = {name: self._faults.dice(Site.INVOCATION, name) for name in functions}
-        self._skews = self._faults.dice(Site.INVOCATION, "skew")
-        self._frozen = frozen
+        self._rng = {name: self._faults.rng(Site.INVOCATION, name) for name in functions}
+        self._skews = self._faults.rng(Site.INVOCATION, "skew")
+        self._on_freeze = on_freeze
         self._numbers = itertools.count(1)
-        self._starts = Starts()
+        self._starts = InitSlots()
         self._alive: set[Environment] = set()
 
     async def invoke(self, function: str, payload: bytes) -> InvocationResult:
@@ -116,16 +116,16 @@ class LambdaService:
         try:
             request_id = str(uuid.uuid4())
             head = _event_head(request_id, pool.spec)
-            mishap, dies_in, cold = None, 0.0, False
+            fault, dies_in, cold = None, 0.0, False
             if not self._faults.quiet and self._faults.touches(function):
-                dice = self._dice[function]
-                mishap, dies_in = self._mishap(dice)
-                cold = dice.strikes("cold_start")
+                rng = self._rng[function]
+                fault, dies_in = self._draw_fault(rng)
+                cold = rng.triggers("cold_start")
                 if cold:
-                    await asyncio.sleep(dice.up_to("cold_start", self._faults.faults.cold_start_seconds))
+                    await asyncio.sleep(rng.up_to("cold_start", self._faults.faults.cold_start_seconds))
             while True:
                 future: asyncio.Future[InvocationResult | None] = asyncio.get_running_loop().create_future()
-                invocation = Invocation(request_id, head, payload, future, mishap=mishap, dies_in=dies_in)
+                invocation = Invocation(request_id, head, payload, future, fault=fault, dies_in=dies_in)
                 environment = (None if cold else self._free(pool)) or await self._start(pool, cold)
                 environment.start(invocation)
                 result = await future
@@ -177,10 +177,10 @@ class LambdaService:
             environment.kill()
         else:
             pool.idle.append(environment)
-            if self._frozen is not None and self._faults.faults.kept_dead:
+            if self._on_freeze is not None and self._faults.faults.kept_dead:
                 pid = environment.pid
                 if pid is not None:
-                    self._frozen(pool.spec.logical_id, pid)
+                    self._on_freeze(pool.spec.logical_id, pid)
 
     def environment_returning(self, environment: Environment) -> None:
         """See :class:`~emissary_local.lambda_.environment.EnvironmentOwner`."""
@@ -205,13 +205,15 @@ class LambdaService:
             raise UnknownFunctionError(f"the template has no function {function!r}")
         return [each for each in self._alive if each.spec.logical_id == function]
 
-    def _mishap(self, dice: Dice) -> tuple[Mishap | None, float]:
+    def _draw_fault(self, rng: FaultRng) -> tuple[InvocationFault | None, float]:
         """What goes wrong with the next invocation, and for ``DIES_DURING`` when."""
-        if dice.strikes("crash"):
-            mishap = dice.stream("crash").choice(_CRASHES)
-            return mishap, dice.up_to("crash", self._faults.faults.crash_seconds)
-        if dice.strikes("invoke_hang"):
-            return (Mishap.HANGS_BEFORE if dice.coin("invoke_hang") else Mishap.HANGS_AFTER), 0.0
+        if rng.triggers("crash"):
+            fault = rng.stream("crash").choice(_CRASHES)
+            return fault, rng.up_to("crash", self._faults.faults.crash_seconds)
+        if rng.triggers("invoke_hang"):
+            return (
+                InvocationFault.HANGS_BEFORE if rng.coin("invoke_hang") else InvocationFault.HANGS_AFTER
+            ), 0.0
         return None, 0.0
 
     def _take(self, pool: _Pool) -> bool:

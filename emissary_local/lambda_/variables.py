@@ -21,25 +21,27 @@ class Endpoints:
     """Where the functions find the local services.
 
     Attributes:
-        front: Base URL of DynamoDB, Lambda and Secrets Manager.
+        endpoint: Base URL of DynamoDB, Lambda and Secrets Manager.
         callback: Base URL of ``@connections``, with the stage.
         websocket: URL of the WebSocket API, with the stage.
         ca_file: PEM file with the local authority, or None without TLS.
+        url_variables: Names of the variables that are to hold ``websocket``.
     """
 
-    front: str
+    endpoint: str
     callback: str
     websocket: str
     ca_file: str | None = None
+    url_variables: tuple[str, ...] = ()
 
     def variables(self) -> dict[str, str]:
-        """The variables that lead the AWS SDK and the relay to the local services."""
+        """The variables that lead the AWS SDK and the functions to the local services."""
         variables = {
-            "AWS_ENDPOINT_URL_DYNAMODB": self.front,
-            "AWS_ENDPOINT_URL_LAMBDA": self.front,
-            "AWS_ENDPOINT_URL_SECRETS_MANAGER": self.front,
+            "AWS_ENDPOINT_URL_DYNAMODB": self.endpoint,
+            "AWS_ENDPOINT_URL_LAMBDA": self.endpoint,
+            "AWS_ENDPOINT_URL_SECRETS_MANAGER": self.endpoint,
             "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": self.callback,
-            "EMISSARY_WEBSOCKET_URL": self.websocket,
+            **dict.fromkeys(self.url_variables, self.websocket),
         }
         if self.ca_file is not None:
             variables |= {"AWS_CA_BUNDLE": self.ca_file, "SSL_CERT_FILE": self.ca_file}

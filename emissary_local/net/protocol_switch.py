@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
-from emissary_local.gateway.limits import Limits
+from emissary_local.limits import Limits
 from emissary_local.net.wsserver import ClientSocket
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
 
-class FirstRequest(asyncio.Protocol):
+class ProtocolSwitch(asyncio.Protocol):
     """Reads the first request head of a TCP connection, then hands the connection on.
 
     Args:

@@ -20,7 +20,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from emissary_local.gateway.limits import Limits
+from emissary_local.limits import Limits
 from emissary_local.net.tcp import reset
 
 #: Close codes used here. Source: RFC 6455 section 7.4.1, and API Gateway's behaviour for each.

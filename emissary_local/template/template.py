@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from emissary_local.aws.secrets.spec import SECRET, SecretSpec, read_secret
 from emissary_local.errors import TemplateError
 from emissary_local.template import names
 from emissary_local.template.intrinsics import Resolver, load_yaml
 from emissary_local.template.rules import check_rules
+from emissary_local.template.secrets import SECRET, SecretSpec, read_secret
 
 _FUNCTION: Final = "AWS::Serverless::Function"
 _API: Final = "AWS::Serverless::WebSocketApi"

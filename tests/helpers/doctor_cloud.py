@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from emissary_lib import Key, LocalCloud
+from emissary_lib import Key
 from emissary_lib.cli.doctor import run_doctor
 from emissary_lib.client.health import Health, check_health
 from emissary_lib.doctor.configuration import Settings
@@ -23,7 +23,7 @@ from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import Deadline
-from emissary_local import Faults
+from emissary_local import Faults, LocalCloud
 from tests.helpers.patience import HANG
 
 T = TypeVar("T")

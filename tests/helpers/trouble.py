@@ -11,7 +11,7 @@ import socket
 import threading
 from typing import Final
 
-from emissary_lib import LocalCloud
+from emissary_local import LocalCloud
 from tests.helpers.cloudside import ROOT, TEMPLATE
 from tests.helpers.patience import wait_until
 

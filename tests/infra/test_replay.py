@@ -21,6 +21,7 @@ from emissary_lib.protocol.auth.macs import (
 )
 from emissary_lib.protocol.errors import AuthenticationError
 from emissary_lib.protocol.wire.frames import decode
+from emissary_local.emissary import Emissary
 from emissary_local.lambda_.variables import Endpoints
 from emissary_local.template.template import read_template
 from tests.helpers.cloudside import LINUX_ONLY, ROOT
@@ -217,7 +218,9 @@ def test_the_template_for_sam_has_values_and_leads_nowhere_but_to_the_stand_ins(
     spec = read_template(ROOT / "template.yaml", {"AllowedTargets": "[]"}).functions[name]
     variables = {
         **spec.environment,
-        **Endpoints("http://127.0.0.1:1", "http://127.0.0.1:1/s", "ws://x/s").variables(),
+        **Endpoints(
+            "http://127.0.0.1:1", "http://127.0.0.1:1/s", "ws://x/s", url_variables=Emissary.url_variables
+        ).variables(),
     }
     document = template(spec, tmp_path, variables)
     ((logical_id, function),) = document["Resources"].items()

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from emissary_lib import Dialer, LocalCloud
+from emissary_lib import Dialer
+from emissary_local import LocalCloud
 from tests.helpers.cloudside import PARAMETERS, TEMPLATE, dialer_of
 from tools.demo.postgres import Postgres, embedded_postgres
 

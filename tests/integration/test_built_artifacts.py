@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from emissary_lib import LocalCloud
 from emissary_lib.protocol.wire.frames import FrameType
+from emissary_local import LocalCloud
 from emissary_local.errors import LocalCloudError
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
 from tests.helpers.patience import HANG, wait_until

@@ -9,8 +9,7 @@ import threading
 
 import pytest
 
-from emissary_lib import LocalCloud
-from emissary_local import Faults
+from emissary_local import Faults, LocalCloud
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from emissary_lib import Dialer, LocalCloud
+from emissary_lib import Dialer
+from emissary_local import LocalCloud
 from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from emissary_lib import Dialer, LocalCloud
+from emissary_lib import Dialer
+from emissary_local import LocalCloud
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, audit_record
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server

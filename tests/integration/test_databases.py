@@ -13,7 +13,8 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from emissary_lib import Dialer, LocalCloud
+from emissary_lib import Dialer
+from emissary_local import LocalCloud
 from emissary_local.net.certificates import Certificates, create_certificates
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, eventually, relay_returned
 from tests.helpers.patience import HANG

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from emissary_lib import LocalCloud, RelayDeadlineError
+from emissary_lib import RelayDeadlineError
 from emissary_lib.client.socket import SessionInfo, TunnelSocket
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.protocol.wire.payloads import GoAway, Reset
-from emissary_local import Faults
+from emissary_local import Faults, LocalCloud
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, audit_record, dialer_of, relay_returned
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.raw_dialer import RawDialer

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from emissary_lib import Dialer, Key, LocalCloud
+from emissary_lib import Dialer, Key
 from emissary_lib.client import drain
 from emissary_lib.protocol.auth.keys import format_keys, parse_keys
+from emissary_local import LocalCloud
 from tests.helpers import cloudside
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, ROOT, all_tunnels_over
 from tests.helpers.patience import HANG

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from emissary_lib import Key, LocalCloud
+from emissary_lib import Key
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
-from emissary_local import Faults
+from emissary_local import Faults, LocalCloud
 from tests.helpers.bridge import KEY as BRIDGE_KEY
 from tests.helpers.bridge import Behaviour, Bridge
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, ROOT, TEMPLATE, audit_record

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from emissary_lib import LocalCloud
 from emissary_lib.doctor.vpc import SERVICE_TIMEOUT
 from emissary_lib.exit_status import Exit
+from emissary_local import LocalCloud
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, eventually
 from tests.helpers.doctor_cloud import ask, faulty
 from tests.helpers.patience import HANG

@@ -9,8 +9,9 @@ import socket
 
 import pytest
 
-from emissary_lib import Dialer, DialError, LocalCloud, TunnelResetError
+from emissary_lib import Dialer, DialError, TunnelResetError
 from emissary_lib.protocol.codes import Code
+from emissary_local import LocalCloud
 from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,

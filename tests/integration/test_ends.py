@@ -16,10 +16,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from emissary_lib import LocalCloud, TunnelResetError
+from emissary_lib import TunnelResetError
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.tunnel.suspend import LATE, LOOK
+from emissary_local import LocalCloud
 from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,

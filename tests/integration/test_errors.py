@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from emissary_lib import AuthenticationError, ConfigError, Dialer, DialTimeoutError, Key, LocalCloud
+from emissary_lib import AuthenticationError, ConfigError, Dialer, DialTimeoutError, Key
 from emissary_lib.exceptions import (
     ClockSkewError,
     ClosedError,
@@ -26,6 +26,7 @@ from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.base64 import encode_unpadded
 from emissary_lib.protocol.wire.frames import FrameType
+from emissary_local import LocalCloud
 from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,

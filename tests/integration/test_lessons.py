@@ -41,9 +41,10 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from emissary_lib import Dialer, LocalCloud
+from emissary_lib import Dialer
+from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.wire.frames import FrameType
-from emissary_local.cloud import key_json
+from emissary_local import LocalCloud
 from tests.helpers import trouble
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, ROOT, eventually, relay_returned
 from tests.helpers.patience import HANG
@@ -183,7 +184,7 @@ def test_program_run_by_exec_has_its_own_exit_status_and_ends_with_its_pipe(clou
             env={
                 **os.environ,
                 "EMISSARY_URL": cloud.url,
-                "EMISSARY_AUTH_KEYS": json.dumps([key_json(cloud.key)]),
+                "EMISSARY_AUTH_KEYS": format_keys([cloud.key]),
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

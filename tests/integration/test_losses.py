@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from emissary_lib import LocalCloud
 from emissary_lib.exceptions import AnswerLostError
-from emissary_local import Faults
+from emissary_local import Faults, LocalCloud
 from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo
@@ -45,8 +44,8 @@ def session_id_of(sock: object) -> str:
 
 
 def happened(cloud: LocalCloud, kinds: list[str], before: Mapping[str, int]) -> bool:
-    """Whether each kind of fault has been met since ``faults_met`` was ``before``."""
-    return all(cloud.faults_met.get(kind, 0) > before.get(kind, 0) for kind in kinds)
+    """Whether each kind of fault has been met since ``fault_counts`` was ``before``."""
+    return all(cloud.fault_counts.get(kind, 0) > before.get(kind, 0) for kind in kinds)
 
 
 def lives_through(
@@ -66,7 +65,7 @@ def lives_through(
         least: There are no fewer rounds, and as many more as it takes until all kinds have happened.
         one_round: Given the user's socket and the round's number, from 0 on.
     """
-    before = cloud.faults_met
+    before = cloud.fault_counts
     with Server(echo) as target, dialer_of(cloud) as dialer:
         with dialer.dial(target, PATIENCE) as sock:
             sock.settimeout(PATIENCE)
@@ -131,7 +130,7 @@ WHILE_DIALLING = {
 @pytest.mark.parametrize("name", list(WHILE_DIALLING))
 def test_dial_and_first_bytes_work_though(sick: LocalCloud, name: str) -> None:
     faults, kinds = WHILE_DIALLING[name]
-    before = sick.faults_met
+    before = sick.fault_counts
     sick.set_faults(faults)
     outcomes: list[BaseException | bool] = []
 
@@ -161,12 +160,12 @@ def test_dial_and_first_bytes_work_though(sick: LocalCloud, name: str) -> None:
 
 
 def test_door_whose_answer_is_lost_each_time_is_a_clear_error_when_the_time_is_up(sick: LocalCloud) -> None:
-    before = sick.faults_met.get("connect_lost", 0)
+    before = sick.fault_counts.get("connect_lost", 0)
     sick.set_faults(Faults(connect_lost=1.0))
     try:
         with dialer_of(sick) as dialer, pytest.raises(AnswerLostError, match="check the URL"):
             dialer.dial(("127.0.0.1", 5432), 8.0)
-        assert sick.faults_met["connect_lost"] - before > 1
+        assert sick.fault_counts["connect_lost"] - before > 1
     finally:
         sick.set_faults(Faults())
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from emissary_lib import LocalCloud
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.frames import FrameType, decode
+from emissary_local import LocalCloud
 from tests.helpers.cloudside import (
     LINUX_ONLY,
     audit_record,

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from emissary_lib import AuthenticationError, Dialer, LocalCloud
+from emissary_lib import AuthenticationError, Dialer
 from emissary_lib.cli import main as cli
 from emissary_lib.exceptions import SessionLimitError
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import parse_keys
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.health import Usage
+from emissary_local import LocalCloud
 from tests.helpers.cloudside import (
     DIAL,
     LINUX_ONLY,

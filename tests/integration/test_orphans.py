@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from emissary_lib import LocalCloud
 from emissary_lib.protocol.auth.keys import format_keys
+from emissary_local import LocalCloud
 from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, ROOT
 from tests.helpers.patience import wait_until
 from tests.helpers.trouble import edited_template

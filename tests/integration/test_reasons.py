@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from emissary_lib import LocalCloud, TunnelResetError
+from emissary_lib import TunnelResetError
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
 from emissary_lib.tunnel.loopback import reset
-from emissary_local import Faults, Limits
+from emissary_local import Faults, Limits, LocalCloud
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo

@@ -11,10 +11,11 @@ from typing import Final
 import pg8000.dbapi
 import pytest
 
-from emissary_lib import Dialer, LocalCloud
+from emissary_lib import Dialer
 from emissary_lib.protocol.constants import PING_INTERVAL
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-from emissary_local.gateway.limits import Limits
+from emissary_local import LocalCloud
+from emissary_local.limits import Limits
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, eventually
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, greeter

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from emissary_lib import Dialer, LocalCloud
+from emissary_lib import Dialer
 from emissary_lib.exceptions import GatewayUnreachableError
+from emissary_local import LocalCloud
 from emissary_local.net.certificates import Certificates, create_certificates
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, relay_returned
 from tests.helpers.patience import HANG

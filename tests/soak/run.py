@@ -73,7 +73,8 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
         What is printed as JSON; ``failed`` lists what is wrong, and is empty if all is well.
 
     Raises:
-        EmissaryError: The local cloud or PostgreSQL did not start.
+        LocalCloudError: The local cloud did not start.
+        DemoError: PostgreSQL did not start.
 
     Blocking: at most ``seconds`` and :data:`REST`, and some seconds for the end.
     """
@@ -103,7 +104,7 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
                 _say(progress, "looking for what is left")
                 left = _settle(held, cloud, target, ports, deadline)
             items, evidence = _aftermath(cloud, deadline)
-            met, lost = cloud.faults_met, lost_items(items, evidence)
+            met, lost = cloud.fault_counts, lost_items(items, evidence)
             strange = [*reasons.unexplained(tally, evidence), *too_many(lost, met, evidence)]
             doubts = reasons.doubtful(tally, met, evidence)
             if tally.mismatches or strange or any(left.values()):
@@ -123,7 +124,7 @@ def _let_it_storm(world: World, cloud: LocalCloud, seconds: float, seed: int, pr
     while (left := ends - time.monotonic()) > 0:
         time.sleep(min(_WEATHER, left))
         left = max(0.0, ends - time.monotonic())
-        if left < seconds / 2 and (worse := weather.worse(weather.storm(seed), cloud.faults_met)) != faults:
+        if left < seconds / 2 and (worse := weather.worse(weather.storm(seed), cloud.fault_counts)) != faults:
             faults = worse
             cloud.set_faults(faults)
         if told - left < _PROGRESS and left:

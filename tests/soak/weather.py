@@ -9,7 +9,7 @@ from typing import Final
 from emissary_local.faults import Faults
 from emissary_local.faults.settings import SHARES
 
-#: Names under which :attr:`LocalCloud.faults_met` counts, all of which a soak must meet. No function ever
+#: Names under which :attr:`LocalCloud.fault_counts` counts, all of which a soak must meet. No function ever
 #: makes a read that can be stale; the soak's onlooker does.
 KINDS: Final = (*sorted(SHARES), "cut_close", "cut_reset", "cut_mid_frame", "silence", "storm")
 

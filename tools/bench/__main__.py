@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
+from emissary_lib.exceptions import EmissaryError
+from emissary_local import LocalCloudError
 from tools.bench.run import run_bench
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--template", default="template.yaml", metavar="FILE", help="the SAM template")
-    print(run_bench(parser.parse_args().template, progress=sys.stderr), flush=True)
+    try:
+        print(run_bench(parser.parse_args().template, progress=sys.stderr), flush=True)
+    except (EmissaryError, LocalCloudError) as error:
+        sys.exit(f"bench: {error}")

@@ -10,7 +10,7 @@ from typing import Any, Final, TextIO
 
 from emissary_lib._version import __version__
 from emissary_lib.client.dialer import Dialer
-from emissary_local.cloud import LocalCloud
+from emissary_local import LocalCloud
 from tools.bench import cuts, measure
 from tools.bench.measure import Dial, Sizes
 from tools.bench.target import target_process
@@ -35,7 +35,8 @@ def run_bench(template: str, *, progress: TextIO, sizes: Sizes | None = None) ->
         each way, while its WebSockets are closed and reset, the dialer's, the relay's, and both at once.
 
     Raises:
-        EmissaryError: The local cloud did not start, or a dial failed.
+        LocalCloudError: The local cloud did not start.
+        EmissaryError: A dial failed.
         OSError: A connection was cut off.
 
     Blocking: about two minutes.

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from emissary_lib.protocol.errors import EmissaryError
+from emissary_local.errors import LocalCloudError
 from emissary_local.template.template import read_template
 from tools.coldstart.measure import measure
 from tools.replay.errors import ReplayError
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     except subprocess.CalledProcessError as exc:
         print(f"coldstart: a function does not start:\n{exc.stderr}", file=sys.stderr)
         return 1
-    except (EmissaryError, ReplayError, OSError) as exc:
+    except (LocalCloudError, ReplayError, OSError) as exc:
         print(f"coldstart: {exc}", file=sys.stderr)
         return 1
     return 0

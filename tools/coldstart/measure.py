@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from emissary_local.emissary import Emissary
 from emissary_local.lambda_.runtime_site import make_runtime_site
 from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
 from emissary_local.template.template import FunctionSpec, Template
@@ -35,7 +36,12 @@ _INIT: Final = re.compile(r"INIT REPORT\(durationMs: ([\d.]+)\)")
 _HEAVIEST: Final = 8
 
 #: Nothing listens there, and nothing asks: a start makes no request.
-_NOBODY: Final = Endpoints("http://127.0.0.1:1", "http://127.0.0.1:1/stage", "ws://127.0.0.1:1/stage")
+_NOBODY: Final = Endpoints(
+    "http://127.0.0.1:1",
+    "http://127.0.0.1:1/stage",
+    "ws://127.0.0.1:1/stage",
+    url_variables=Emissary.url_variables,
+)
 
 
 def measure(template: Template, artifacts: Path, runs: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from emissary_lib.exceptions import EmissaryError
+from emissary_local import LocalCloudError
 from tools.demo.run import run_demo
 
 if __name__ == "__main__":
@@ -13,5 +14,5 @@ if __name__ == "__main__":
     parser.add_argument("--template", default="template.yaml", metavar="FILE", help="the SAM template")
     try:
         sys.exit(run_demo(parser.parse_args().template, out=sys.stdout))
-    except EmissaryError as error:
+    except (EmissaryError, LocalCloudError) as error:
         sys.exit(f"demo: {error}")

@@ -10,8 +10,8 @@ import psycopg
 import sqlalchemy.exc
 
 from emissary_lib.client.dialer import Dialer
+from emissary_local import LocalCloud
 from emissary_local.billing.meter import MeterSnapshot
-from emissary_local.cloud import LocalCloud
 from tools.demo import bulk, migrate, verify
 from tools.demo.errors import DemoError
 from tools.demo.postgres import Postgres, embedded_postgres

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from emissary_lib.protocol.errors import EmissaryError
+from emissary_local.errors import LocalCloudError
 from tools.replay import cases
 from tools.replay.errors import ReplayError
 from tools.replay.moment import Moment
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return replay(given.names or cases.names(), replayer)
         with Replayer(ROOT / "template.yaml", given.artifacts) as replayer:
             return replay(given.names or cases.names(), replayer, record=given.record)
-    except (ReplayError, EmissaryError) as exc:
+    except (ReplayError, EmissaryError, LocalCloudError) as exc:
         print(f"replay: {exc}", file=sys.stderr)
         return 2
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol
 
 from emissary_lib.protocol.auth.macs import encode_unpadded, format_keys
+from emissary_local.emissary import Emissary
 from emissary_local.lambda_.runtime_site import make_runtime_site
 from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
 from emissary_local.template.template import read_template
@@ -126,7 +127,9 @@ class Replayer:
         return response
 
     def _endpoints(self, services: str, websocket: str) -> Endpoints:
-        return Endpoints(services, f"{services}/{example.STAGE}", websocket)
+        return Endpoints(
+            services, f"{services}/{example.STAGE}", websocket, url_variables=Emissary.url_variables
+        )
 
     @contextlib.contextmanager
     def environment(self, function: str, services: str, websocket: str) -> Iterator[Environment]:

@@ -26,7 +26,7 @@ class _Forgetful(list[Any]):
         """Forget it."""
 
 
-def make_thrifty() -> None:
+def patch_moto() -> None:
     """Change moto in this process. Idempotent.
 
     Thread safety: none; afterwards the backend must be asked one request at a time.
@@ -36,7 +36,7 @@ def make_thrifty() -> None:
         model.instances_tracked = _Forgetful()
     backend: Any = DynamoDBBackend
     tables: Any = Table
-    if getattr(backend, "is_thrifty", False):
+    if getattr(backend, "is_patched", False):
         return
     whole = backend.transact_write_items
 
@@ -48,7 +48,7 @@ def make_thrifty() -> None:
             _touched.clear()
 
     backend.transact_write_items = transact_write_items
-    backend.is_thrifty = True
+    backend.is_patched = True
     tables.__deepcopy__ = _snapshot
 
 

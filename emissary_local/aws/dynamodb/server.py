@@ -7,18 +7,22 @@ argument. Prints its port as one JSON line, then serves until its standard input
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
+import os
+import signal
 import sys
 import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from emissary_local.aws.dynamodb.moto_patches import make_thrifty
-from emissary_local.processes import die_with_parent
+from emissary_local.aws.dynamodb.moto_patches import patch_moto
+
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class _Handler(MotoRequestHandler):
@@ -41,8 +45,8 @@ class _OneAtATime:
 
 def main() -> None:
     """Serve until standard input ends."""
-    die_with_parent()
-    make_thrifty()
+    _die_with_parent()
+    patch_moto()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = _OneAtATime(DomainDispatcherApplication(create_backend_app))
     host = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1"
@@ -51,6 +55,17 @@ def main() -> None:
     sys.stdout.write(json.dumps({"port": server.server_port}) + "\n")
     sys.stdout.flush()
     sys.stdin.read()
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends (prctl(2)).
+
+    The one thread of the cloud process does. That process itself must not use it: its user may start it from
+    a thread that ends earlier. It watches a pipe instead.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() == 1:
+        os._exit(1)  # the parent ended before the call
 
 
 if __name__ == "__main__":

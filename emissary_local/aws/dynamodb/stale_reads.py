@@ -22,7 +22,7 @@ class Forward(Protocol):
         """Pass one request on; HTTP status and answer."""
 
 
-class EarlierItems:
+class StaleReads:
     """Remembers items as they were before their last write. Only ``GetItem`` without a projection is ever
     stale, and an item's first such read is not: from then on it is watched. So nobody pays for a second read
     with each write while all reads are consistent.

@@ -90,10 +90,10 @@ def read_statements(
         for name, document in documents
         for statement in _document(function, name, document, f"{where}.{name}")
     ]
-    return _told_apart(statements)
+    return _tell_apart(statements)
 
 
-def _told_apart(statements: Iterable[Statement]) -> tuple[Statement, ...]:
+def _tell_apart(statements: Iterable[Statement]) -> tuple[Statement, ...]:
     statements = tuple(statements)
     counted = Counter(each.name for each in statements)
     return tuple(

@@ -14,10 +14,11 @@ from botocore.config import Config
 
 from emissary_local.aws.sigv4 import Credentials
 from emissary_local.billing.meter import Meter
+from emissary_local.emissary import classify
 from emissary_local.faults import FaultEngine, Faults
 from emissary_local.gateway.api import Gateway
-from emissary_local.gateway.limits import Limits
 from emissary_local.gateway.throttle import Throttles
+from emissary_local.limits import Limits
 from emissary_local.net.certificates import Certificates
 from emissary_local.ports import InvocationResult, InvocationStatus
 from tests.helpers.patience import HANG
@@ -147,6 +148,7 @@ async def running(
         limits=limits or Limits(),
         ssl=tls.server_context() if tls else None,
         throttles=throttles,
+        classify=classify,
     )
     port = await gateway.start()
     try:

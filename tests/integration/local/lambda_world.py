@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emissary_local.billing.meter import Meter
-from emissary_local.lambda_.forkserver import Forker
+from emissary_local.lambda_.forkserver import ForkServer
 from emissary_local.lambda_.service import LambdaService
 from emissary_local.lambda_.variables import Endpoints, Identities
 from emissary_local.template.template import FunctionSpec
@@ -112,19 +112,21 @@ async def world(directory: Path, *specs: FunctionSpec, **options: Any) -> AsyncI
     (directory / "app.py").write_text(HANDLERS)
     functions = {each.logical_id: each for each in specs}
     meter = Meter()
-    endpoints = Endpoints("http://127.0.0.1:1", "http://127.0.0.1:2/dev", "ws://127.0.0.1:2/dev")
-    with (directory / "spawner.log").open("wb") as log:
-        forker = Forker(log)
+    endpoints = Endpoints(
+        "http://127.0.0.1:1", "http://127.0.0.1:2/dev", "ws://127.0.0.1:2/dev", url_variables=("SOCKET_URL",)
+    )
+    with (directory / "fork_server.log").open("wb") as log:
+        fork_server = ForkServer(log)
         service = LambdaService(
-            functions, forker=forker, meter=meter, identities=Identities.draw(functions),
+            functions, fork_server=fork_server, meter=meter, identities=Identities.draw(functions),
             endpoints=lambda: endpoints, logs=directory, **options,
         )  # fmt: skip
-        await forker.start()
+        await fork_server.start()
         try:
             yield World(service, meter, directory)
         finally:
             await service.close()
-            await forker.close()
+            await fork_server.close()
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:

@@ -11,12 +11,12 @@ from typing import Final, TypeVar
 
 import pytest
 
-from emissary_lib import Dialer, EmissaryError, LocalCloud
+from emissary_lib import Dialer, EmissaryError
 from emissary_lib.cli import main as cli
 from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-from emissary_local import Faults
+from emissary_local import Faults, LocalCloud
 from emissary_local.aws.iam.report import Denial
 from tests.helpers.cloudside import audit_records, eventually
 from tests.helpers.patience import HANG, wait_until

@@ -14,7 +14,7 @@ import pytest
 import websocket
 
 from emissary_local import Faults, LocalCloud, LocalCloudError
-from emissary_local.cloud import run_foreground
+from emissary_local.command import run_foreground
 from tests.helpers.cloudside import eventually
 from tests.helpers.patience import HANG, wait_until
 
@@ -43,13 +43,14 @@ def ask(client: websocket.WebSocket, question: str) -> Any:
 
 def since(cloud: LocalCloud, before: dict[str, int]) -> dict[str, int]:
     """What has happened since, by kind."""
-    return {kind: n - before.get(kind, 0) for kind, n in cloud.faults_met.items() if n != before.get(kind, 0)}
+    counts = cloud.fault_counts
+    return {kind: n - before.get(kind, 0) for kind, n in counts.items() if n != before.get(kind, 0)}
 
 
 def test_faults_are_replaced_and_counted_while_it_runs(
     cloud: LocalCloud, client: websocket.WebSocket
 ) -> None:
-    before = cloud.faults_met
+    before = cloud.fault_counts
     ask(client, "count")
     assert since(cloud, before) == {}
     cloud.set_faults(Faults(message_500=1.0))
@@ -75,7 +76,7 @@ def test_the_clock_skew_cannot_be_changed_while_it_runs(cloud: LocalCloud) -> No
 def test_connections_are_cut_on_demand(
     cloud: LocalCloud, client: websocket.WebSocket, how: str, kind: str, error: type[Exception]
 ) -> None:
-    before = cloud.faults_met
+    before = cloud.fault_counts
     assert cloud.cut("dialer", how) == 1
     with pytest.raises(error):
         while client.recv_data(control_frame=True)[0] == websocket.ABNF.OPCODE_CLOSE:
@@ -114,7 +115,7 @@ def test_retired_environments_start_cold(cloud: LocalCloud, client: websocket.We
 
 
 def test_kept_connections_of_frozen_functions_die(cloud: LocalCloud, client: websocket.WebSocket) -> None:
-    before = cloud.faults_met
+    before = cloud.fault_counts
     cloud.set_faults(Faults(kept_dead=1.0))
     ask(client, "count")  # opens one to DynamoDB and one to @connections
     wait_until(lambda: since(cloud, before).get("kept_dead", 0) >= 2, "two dead connections")
@@ -177,5 +178,5 @@ def test_a_foreground_run_tells_what_went_wrong() -> None:
 
     output: Any = Output()
     faults = Faults(connect_429=1.0)
-    assert run_foreground(str(TEMPLATE), [], json_line=True, out=output, faults=faults) == 0
+    assert run_foreground(LocalCloud(TEMPLATE, faults=faults), json_line=True, out=output) == 0
     assert json.loads(output.text.splitlines()[-1])["faults"] == {"connect_429": 1}

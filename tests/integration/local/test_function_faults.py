@@ -66,7 +66,7 @@ def test_a_crash_comes_before_or_after_the_work_and_is_an_exit_error(tmp_path: P
                 assert b"signal: killed" in result.payload
                 done.add(count)
             assert done == {0, 1}
-            assert engine.met == {"crash": 12}
+            assert engine.counts == {"crash": 12}
             engine.replace(Faults())
             assert (await work(w, tmp_path))[0].status is InvocationStatus.OK
 
@@ -78,8 +78,8 @@ def test_an_invocation_hangs_until_its_timeout_with_its_work_done_or_not(tmp_pat
 
     async def body(advance: Advance) -> None:
         faults = Faults(seed=2, invoke_hang=1.0)
-        dice = FaultEngine(faults).dice(Site.INVOCATION, "F")
-        before = [dice.strikes("invoke_hang") and dice.coin("invoke_hang") for _ in range(6)]
+        rng = FaultEngine(faults).rng(Site.INVOCATION, "F")
+        before = [rng.triggers("invoke_hang") and rng.coin("invoke_hang") for _ in range(6)]
         assert set(before) == {True, False}
         engine, log = FaultEngine(faults), tmp_path / "F.log"
         log.touch()
@@ -98,7 +98,7 @@ def test_an_invocation_hangs_until_its_timeout_with_its_work_done_or_not(tmp_pat
                 result, count = await ended
                 assert result.status is InvocationStatus.TIMEOUT
                 assert count == (0 if hangs_before_its_work else 1)
-            assert engine.met == {"invoke_hang": 6}
+            assert engine.counts == {"invoke_hang": 6}
 
     run_stepped(body)
 
@@ -123,7 +123,7 @@ def test_a_cold_start_passes_over_the_warm_environment(tmp_path: Path) -> None:
             engine.replace(Faults(cold_start=1.0, cold_start_seconds=0.01))
             cold = await w.call({})
             assert cold["pid"] != warm and cold["count"] == 1
-            assert engine.met == {"cold_start": 1}
+            assert engine.counts == {"cold_start": 1}
 
     run(body)
 
@@ -161,7 +161,7 @@ def test_running_invocations_are_killed_on_demand(tmp_path: Path) -> None:
                 while not w.service.crash("F"):
                     await asyncio.sleep(0.002)
             assert (await running).status is InvocationStatus.FUNCTION_ERROR
-            assert engine.met == {"crash": 1}
+            assert engine.counts == {"crash": 1}
             with pytest.raises(UnknownFunctionError, match="no function 'Nobody'"):
                 w.service.crash("Nobody")
 

@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection
 
 from emissary_local.faults import Faults
 from emissary_local.faults.hop import HOLD_SECONDS
-from emissary_local.gateway.limits import Limits
+from emissary_local.limits import Limits
 from tests.helpers.patience import HANG
 from tests.helpers.virtual_time import Advance, run_stepped
 from tests.integration.local.gateway_harness import KEY, STAGE, Running, connect, running

@@ -13,7 +13,7 @@ import websocket
 from botocore.exceptions import ClientError
 from websockets.exceptions import InvalidStatus
 
-from emissary_local.gateway.limits import Limits
+from emissary_local.limits import Limits
 from emissary_local.net.certificates import create_certificates
 from emissary_local.ports import InvocationStatus
 from tests.helpers.patience import HANG

@@ -16,8 +16,8 @@ from emissary_lib.protocol.auth.macs import session_id
 from emissary_lib.protocol.wire.base64 import encode_unpadded
 from emissary_local.errors import LocalCloudError
 from emissary_local.faults import Faults
-from emissary_local.faults.schedule import Weather
-from emissary_local.gateway.limits import Limits
+from emissary_local.faults.schedule import FaultSchedule
+from emissary_local.limits import Limits
 from tests.helpers.patience import HANG
 from tests.helpers.virtual_time import Advance, run_ahead, run_stepped
 from tests.integration.local.gateway_harness import Running, connect, running
@@ -64,15 +64,15 @@ def test_each_cut_is_seen_by_the_client_and_told_to_the_function(
 ) -> None:
     async def scenario() -> None:
         async with connected() as (cloud, client, connection_id):
-            assert cloud.gateway.cutter.cut("dialer", how, connection_id) == 1
+            assert cloud.gateway.disconnects.cut("dialer", how, connection_id) == 1
             seen = await end_of(client)
             assert seen[0] == code
             if cause is not None:
                 assert seen[1] == cause
             (event,) = await cloud.invoker.wait_for("Disconnect")
             assert event["requestContext"]["disconnectStatusCode"] == told
-            assert cloud.faults.met == {kind: 1}
-            assert cloud.gateway.cutter.cut("dialer", how) == 0  # nobody is left
+            assert cloud.faults.counts == {kind: 1}
+            assert cloud.gateway.disconnects.cut("dialer", how) == 0  # nobody is left
 
     asyncio.run(scenario())
 
@@ -99,7 +99,7 @@ def test_a_cut_takes_the_side_and_the_session_that_it_names(
         async with sessions(2) as (cloud, clients):
             events = await cloud.invoker.wait_for("Connect", 4)
             ids = [event["requestContext"]["connectionId"] for event in events]
-            assert cloud.gateway.cutter.cut(side, "reset", which(ids)) == len(expected)
+            assert cloud.gateway.disconnects.cut(side, "reset", which(ids)) == len(expected)
             for number in expected:
                 await end_of(clients[number])
             for number in set(range(4)) - set(expected):
@@ -112,9 +112,9 @@ def test_an_unknown_side_or_way_is_refused() -> None:
     async def scenario() -> None:
         async with running() as cloud:
             with pytest.raises(LocalCloudError, match="cannot cut 'client' by 'reset'; want one of dialer"):
-                cloud.gateway.cutter.cut("client", "reset")
+                cloud.gateway.disconnects.cut("client", "reset")
             with pytest.raises(LocalCloudError, match="cannot cut 'relay' by 'axe'"):
-                cloud.gateway.cutter.cut("relay", "axe")
+                cloud.gateway.disconnects.cut("relay", "axe")
 
     asyncio.run(scenario())
 
@@ -123,7 +123,7 @@ def test_a_silent_connection_takes_posts_hears_nothing_and_is_noticed_late() -> 
     async def scenario(advance: Advance) -> None:
         limits, faults = Limits(idle_seconds=1e6, life_seconds=1e6), Faults(silence_seconds=2000.0)
         async with connected(limits=limits, faults=faults) as (cloud, client, connection_id):
-            assert cloud.gateway.cutter.cut("dialer", "silent") == 1
+            assert cloud.gateway.disconnects.cut("dialer", "silent") == 1
             await cloud.call("post_to_connection", ConnectionId=connection_id, Data=b"into the void")
             await client.send("unheard")
             pong = await client.ping()
@@ -141,7 +141,7 @@ def test_a_silent_connection_takes_posts_hears_nothing_and_is_noticed_late() -> 
             assert not heard.done() and not pong.done() and client.state.name == "OPEN"
             heard.cancel()
             assert [name for name, _ in cloud.invoker.events] == ["Connect", "Disconnect"]
-            assert cloud.faults.met == {"silence": 1}
+            assert cloud.faults.counts == {"silence": 1}
             client.transport.abort()
 
     run_stepped(scenario)
@@ -158,15 +158,15 @@ def test_a_silent_connection_takes_posts_hears_nothing_and_is_noticed_late() -> 
 def test_connections_are_cut_from_time_to_time(faults: Faults, kinds: set[str]) -> None:
     async def scenario() -> None:
         async with sessions(2, faults=faults) as (cloud, clients):
-            weather = Weather(cloud.faults, cloud.gateway.cutter, lambda: 0)
-            weather.start()
+            schedule = FaultSchedule(cloud.faults, cloud.gateway.disconnects, lambda: 0)
+            schedule.start()
             try:
                 async with asyncio.timeout(HANG):
-                    while cloud.faults.met.total() < 4:
+                    while cloud.faults.counts.total() < 4:
                         await asyncio.sleep(0.005)
             finally:
-                await weather.close()
-            assert set(cloud.faults.met) <= kinds
+                await schedule.close()
+            assert set(cloud.faults.counts) <= kinds
             for client in clients:
                 client.transport.abort()
 
@@ -177,20 +177,20 @@ def test_rates_can_be_switched_on_and_off_while_it_runs() -> None:
     async def scenario() -> None:
         async with running() as cloud:
             storms: list[int] = []
-            weather = Weather(
-                cloud.faults, cloud.gateway.cutter, lambda: len(storms) or storms.append(1) or 1
+            schedule = FaultSchedule(
+                cloud.faults, cloud.gateway.disconnects, lambda: len(storms) or storms.append(1) or 1
             )
-            weather.start()
+            schedule.start()
             try:
                 cloud.faults.replace(Faults(storm_every=60.0))
-                while cloud.faults.met["storm"] < 3:
+                while cloud.faults.counts["storm"] < 3:
                     await asyncio.sleep(1)
                 cloud.faults.replace(Faults())
                 await asyncio.sleep(0)  # the cancelled one ends
-                so_far = cloud.faults.met["storm"]
+                so_far = cloud.faults.counts["storm"]
                 await asyncio.sleep(3600)  # sixty storms, were it still on
-                assert cloud.faults.met["storm"] == so_far
+                assert cloud.faults.counts["storm"] == so_far
             finally:
-                await weather.close()
+                await schedule.close()
 
     run_ahead(scenario())

@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
 from emissary_local.faults import Faults
-from emissary_local.gateway.limits import Limits
 from emissary_local.gateway.throttle import Throttles
+from emissary_local.limits import Limits
 from emissary_local.template.template import Throttle
 from tests.helpers.patience import HANG
 from tests.helpers.virtual_time import Advance, run_stepped
@@ -32,7 +32,7 @@ async def echo_count(faults: Faults, sent: int) -> tuple[Running, list[str]]:
             return [event["body"] for name, event in cloud.invoker.events if name == "Default"]
 
         def missing() -> int:
-            met = cloud.faults.met
+            met = cloud.faults.counts
             return sent - met["drop"] + met["duplicate"] - len(given())
 
         async with connect(cloud.url) as client:
@@ -45,14 +45,14 @@ async def echo_count(faults: Faults, sent: int) -> tuple[Running, list[str]]:
 
 def test_dropped_messages_reach_no_function() -> None:
     cloud, bodies = asyncio.run(asyncio.wait_for(echo_count(Faults(seed=1, drop=0.5), 40), HANG))
-    assert len(bodies) == 40 - cloud.faults.met["drop"] < 40
+    assert len(bodies) == 40 - cloud.faults.counts["drop"] < 40
     assert len(set(bodies)) == len(bodies)
 
 
 def test_duplicated_messages_are_two_invocations() -> None:
     cloud, bodies = asyncio.run(asyncio.wait_for(echo_count(Faults(duplicate=1.0), 10), HANG))
     assert sorted(bodies, key=int) == [str(number) for number in range(10) for _ in range(2)]
-    assert cloud.faults.met == {"duplicate": 10}
+    assert cloud.faults.counts == {"duplicate": 10}
 
 
 @pytest.mark.parametrize("kind", ["message_429", "message_500"])
@@ -64,7 +64,7 @@ def test_a_refused_message_is_answered_with_an_error_frame_and_runs_nothing(kind
                 frame = json.loads(await asyncio.wait_for(client.recv(), HANG))
                 assert frame["message"] == FRAME
                 assert [name for name, _ in cloud.invoker.events] == ["Connect"]
-                assert cloud.faults.met == {kind: 1}
+                assert cloud.faults.counts == {kind: 1}
 
     asyncio.run(scenario())
 
@@ -77,7 +77,7 @@ def test_a_refused_upgrade_has_its_status_and_runs_nothing(kind: str, status: in
                 await connect(cloud.url)
             assert caught.value.response.status_code == status
             assert cloud.invoker.events == []
-            assert cloud.faults.met == {kind: 1}
+            assert cloud.faults.counts == {kind: 1}
 
     asyncio.run(scenario())
 
@@ -90,7 +90,7 @@ def test_a_lost_101_leaves_a_client_with_nothing_though_the_function_ran() -> No
             assert len(await cloud.invoker.wait_for("Connect")) == 1
             (event,) = await cloud.invoker.wait_for("Disconnect")
             assert event["requestContext"]["disconnectStatusCode"] == 1006
-            assert cloud.faults.met == {"connect_lost": 1}
+            assert cloud.faults.counts == {"connect_lost": 1}
 
     asyncio.run(scenario())
 
@@ -101,7 +101,7 @@ def test_a_missing_disconnect_event_never_comes() -> None:
             async with connect(cloud.url):
                 pass
             async with asyncio.timeout(HANG):
-                while not cloud.faults.met["disconnect_missing"]:
+                while not cloud.faults.counts["disconnect_missing"]:
                     await asyncio.sleep(0.002)
             assert [name for name, _ in cloud.invoker.events] == ["Connect"]
 
@@ -115,7 +115,7 @@ def test_a_late_disconnect_event_comes_after_the_connection_is_gone() -> None:
             await client.close()
             with pytest.raises(ClientError, match="Gone"):
                 await cloud.call("get_connection", ConnectionId=connection_id)
-            assert cloud.faults.met == {"disconnect_late": 1}
+            assert cloud.faults.counts == {"disconnect_late": 1}
             assert [name for name, _ in cloud.invoker.events] == ["Connect"]
             await advance(30)
             await cloud.invoker.wait_for("Disconnect")
@@ -146,7 +146,7 @@ def test_a_failed_post_may_have_been_delivered_unless_it_was_refused(
                 response = caught.value.response
                 assert response["ResponseMetadata"]["HTTPStatusCode"] == status
                 assert response["Error"]["Code"] in (code, str(status))
-            assert cloud.faults.met == {kind: 12}
+            assert cloud.faults.counts == {kind: 12}
             cloud.faults.replace(Faults(seed=3))
             await cloud.call("post_to_connection", ConnectionId=connection_id, Data=b"last")
             heard = []
@@ -170,7 +170,7 @@ def test_a_hung_post_is_not_answered_before_its_time_and_half_of_them_are_delive
 
             for number in range(8):
                 hung = post(str(number))
-                while cloud.faults.met["post_hang"] <= number:
+                while cloud.faults.counts["post_hang"] <= number:
                     await asyncio.sleep(0)
                 await advance(299)
                 await cloud.call("get_connection", ConnectionId=connection_id)  # is answered meanwhile
@@ -200,7 +200,7 @@ def test_the_stages_throttle_refuses_upgrades_with_429_and_messages_with_an_erro
                 frame = json.loads(await asyncio.wait_for(client.recv(), HANG))
                 assert frame["message"] == FRAME
                 assert len(await cloud.invoker.wait_for("Default", 2)) == 2
-                assert cloud.faults.met == {"throttled": 2}
+                assert cloud.faults.counts == {"throttled": 2}
 
     asyncio.run(scenario())
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from emissary_local.gateway.limits import Limits
+from emissary_local.limits import Limits
 from tests.helpers.patience import HANG
 from tests.integration.local.gateway_harness import STAGE, running
 

@@ -18,7 +18,7 @@ import pytest
 import websocket
 
 from emissary_local import LocalCloud, LocalCloudError, TemplateError
-from emissary_local.cloud import run_foreground
+from emissary_local.command import run_foreground
 from tests.helpers.patience import HANG, wait_until
 
 TEMPLATE = Path(__file__).parent / "stack" / "template.yaml"
@@ -150,7 +150,7 @@ def test_close_leaves_no_process_and_no_file() -> None:
     try:
         ask(client, "count")
         pids = [cloud.pid, *_descendants(cloud.pid)]
-        assert len(pids) >= 5  # cloud, tables, spawner, two environments
+        assert len(pids) >= 5  # cloud, tables, fork server, two environments
     finally:
         client.close()
         cloud.close()
@@ -224,7 +224,7 @@ def test_foreground_run_prints_one_json_line_and_the_cost_at_the_end() -> None:
 
     output = Output()
     threads, handler = threading.active_count(), signal.getsignal(signal.SIGINT)
-    assert run_foreground(str(TEMPLATE), TARGETS, json_line=True, out=output) == 0  # type: ignore[arg-type]
+    assert run_foreground(LocalCloud(TEMPLATE, targets=TARGETS), json_line=True, out=output) == 0  # type: ignore[arg-type]
     ready, goaway = (json.loads(line) for line in output.text.splitlines())
     assert set(ready) == {"url", "key", "pid"}
     assert ready["key"]["kid"] == 1

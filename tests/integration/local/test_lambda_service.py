@@ -201,7 +201,7 @@ def test_environment_has_what_lambda_gives_and_nothing_else(
             assert environ["AWS_ACCESS_KEY_ID"].startswith("ASIA")
             assert environ["AWS_SESSION_TOKEN"]
             assert environ["AWS_ENDPOINT_URL_DYNAMODB"] == "http://127.0.0.1:1"
-            assert environ["EMISSARY_WEBSOCKET_URL"] == "ws://127.0.0.1:2/dev"
+            assert environ["SOCKET_URL"] == "ws://127.0.0.1:2/dev"
             assert seen["cwd"] == seen["path"] == environ["LAMBDA_TASK_ROOT"] == str(tmp_path)
             assert seen["loaded"] == [], "a module of ours was imported before the handler's"
             assert 0 < seen["left"] <= 700_000

@@ -15,9 +15,10 @@ import botocore.session
 import pytest
 import websocket
 
-from emissary_lib import AuthenticationError, Dialer, LocalCloud
+from emissary_lib import AuthenticationError, Dialer
 from emissary_lib.operate.keys import KeySecret
 from emissary_lib.protocol.auth.keys import Key
+from emissary_local import LocalCloud
 from emissary_local.aws.iam.privileges import Privileges
 from emissary_local.template.template import read_template
 from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually

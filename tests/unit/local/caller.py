@@ -9,12 +9,12 @@ from botocore.config import Config
 
 from emissary_local.lambda_.variables import Identities
 
-IDENTITIES = Identities.draw(["Caller"])
+IDENTITIES = Identities.draw(["ClientRole"])
 
 
 def client_of(url: str, service: str, *, attempts: int = 1, **config: Any) -> Any:
-    """A client of ``service`` at ``url`` that signs as ``Caller``; the rest is botocore's ``Config``."""
-    credentials = IDENTITIES.by_function["Caller"]
+    """A client of ``service`` at ``url`` that signs as ``ClientRole``; the rest is botocore's ``Config``."""
+    credentials = IDENTITIES.by_function["ClientRole"]
     return cast(Any, boto3).client(
         service,
         endpoint_url=url,

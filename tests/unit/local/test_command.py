@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
+from typing import Any
 
 import pytest
 
 from emissary_lib.cli import main as cli
 from emissary_lib.exit_status import Exit
-from emissary_lib.protocol.targets.allow_list import Target
-from emissary_local import Faults
+from emissary_local import Faults, command
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_a_bad_value_is_a_usage_error_that_names_it(
 
 def test_targets_are_collected_in_their_order(template: str) -> None:
     given = ["local", "--template", template, "--target", "127.0.0.1:5432", "--target", "[::1]:80"]
-    assert cli.parse(given).target == [Target("127.0.0.1", 5432), Target("::1", 80)]
+    assert cli.parse(given).target == [("127.0.0.1", 5432), ("::1", 80)]
 
 
 def test_faults_are_collected_and_read_as_what_they_are(template: str) -> None:
@@ -71,19 +72,30 @@ def test_faults_are_collected_and_read_as_what_they_are(template: str) -> None:
 
 
 def test_local_runs_with_the_faults_and_the_time_scale(
-    template: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, object] = {}
+    asked: dict[str, Any] = {}
 
-    def run_foreground(template: str, targets: object, **options: object) -> int:
-        asked.update(options, targets=targets)
-        return 0
+    def cloud(template: str, **options: object) -> None:
+        asked.update(options, template=template)
 
-    monkeypatch.setattr("emissary_local.cloud.run_foreground", run_foreground)
+    monkeypatch.setattr(command, "Cloud", cloud)
+    monkeypatch.setattr(command, "run_foreground", lambda cloud, **_: 0)
+    ours = tmp_path / "ours.yaml"
+    ours.write_text("Parameters: {AllowedTargets: {Type: String}}\n")
     options = ["--seed", "7", "--reorder", "0.2", "--fault", "drop=0.1", "--time-scale", "0.01"]
-    assert cli.main(["local", "--template", template, *options, "--target", "db.internal:1"]) == Exit.OK
+    assert cli.main(["local", "--template", str(ours), *options, "--target", "db.internal:1"]) == Exit.OK
     assert asked["faults"] == Faults(seed=7, reorder=0.2, drop=0.1)
-    assert (asked["time_scale"], asked["targets"]) == (0.01, [("db.internal", 1)])
+    assert (asked["template"], asked["time_scale"]) == (str(ours), 0.01)
+    targets = json.loads(asked["application"].parameters["AllowedTargets"])
+    assert targets == [{"host": "db.internal", "port": 1}]
+
+
+def test_a_setting_that_is_wrong_has_the_status_of_settings(
+    template: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["local", "--template", template, "--target", "db.internal:1"]) == Exit.SETTINGS
+    assert "targets are for Emissary's own template" in capsys.readouterr().err
 
 
 def test_a_bad_template_fails_with_its_cause_and_no_traceback(

@@ -14,8 +14,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from emissary_local.aws.dynamodb.tables import Tables
-from emissary_local.aws.endpoint import AwsFront, function_name
-from emissary_local.aws.secrets.store import SecretStore
+from emissary_local.aws.endpoint import AwsEndpoint, function_name
+from emissary_local.aws.secrets import SecretStore
 from emissary_local.billing.meter import Meter
 from emissary_local.ports import InvocationResult, InvocationStatus
 from emissary_local.template.template import FunctionSpec
@@ -73,23 +73,23 @@ class World:
         return self._clients[-1]
 
     def run(self, calls: Callable[[World], Any]) -> Any:
-        """Start a front, make ``calls`` in a thread, stop it; returns what they return."""
+        """Start a endpoint, make ``calls`` in a thread, stop it; returns what they return."""
 
         async def body() -> Any:
             spec = FunctionSpec("Worker", "worker", ARN, "a.b", "python3.13", Path(), 3.0, 128, {})
-            front = AwsFront(
+            endpoint = AwsEndpoint(
                 {"Worker": spec}, invoker=self.invoker, tables=cast(Tables, self.tables), meter=self.meter,
                 credentials=IDENTITIES.by_key.get, authorize=self.authorize,
                 secrets=SecretStore([("keys", SECRET, "first")]),
             )  # fmt: skip
-            self.url = await front.start()
+            self.url = await endpoint.start()
             work: Awaitable[Any] = asyncio.to_thread(calls, self)
             try:
                 return await asyncio.wait_for(work, HANG)
             finally:
                 for client in self._clients:
                     client.close()
-                await front.close()
+                await endpoint.close()
 
         return asyncio.run(body())
 
@@ -161,8 +161,8 @@ def test_every_part_of_a_transaction_is_authorised() -> None:
     ]
     world.run(lambda w: w.client("dynamodb").transact_write_items(TransactItems=parts))
     assert world.decisions == [
-        ("Caller", "dynamodb:PutItem", f"{TABLE}a"),
-        ("Caller", "dynamodb:DeleteItem", f"{TABLE}b"),
+        ("ClientRole", "dynamodb:PutItem", f"{TABLE}a"),
+        ("ClientRole", "dynamodb:DeleteItem", f"{TABLE}b"),
     ]
 
 
@@ -191,7 +191,7 @@ def test_call_that_is_not_allowed_goes_nowhere(service: str, call: str, status: 
     answer = world.run(denied)
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == status
     assert answer["Error"]["Code"] == "AccessDeniedException"
-    assert answer["Error"]["Message"] == f"Caller may not {refused}"
+    assert answer["Error"]["Message"] == f"ClientRole may not {refused}"
     assert (world.invoker.asked, world.tables.asked) == ([], [])
 
 
@@ -222,7 +222,7 @@ def test_secret_is_read_and_replaced() -> None:
 
     world = World()
     assert world.run(calls) == ["first", "second", "first", "ResourceNotFoundException"]
-    assert world.decisions[0] == ("Caller", "secretsmanager:GetSecretValue", SECRET)
+    assert world.decisions[0] == ("ClientRole", "secretsmanager:GetSecretValue", SECRET)
 
 
 def test_unsigned_call_is_refused() -> None:

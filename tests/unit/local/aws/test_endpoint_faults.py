@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
-from emissary_local.aws.dynamodb.stale_reads import EarlierItems
+from emissary_local.aws.dynamodb.stale_reads import StaleReads
 from emissary_local.aws.dynamodb.tables import Tables
-from emissary_local.aws.endpoint import AwsFront
+from emissary_local.aws.endpoint import AwsEndpoint
 from emissary_local.billing.meter import Meter
 from emissary_local.faults import FaultEngine, Faults, Site
 from emissary_local.ports import InvocationResult, InvocationStatus
@@ -79,16 +79,16 @@ class World:
     def run(self, calls: Callable[[World], None]) -> None:
         async def body() -> None:
             spec = FunctionSpec("Worker", "worker", "arn", "a.b", "python3.13", Path(), 3.0, 128, {})
-            front = AwsFront(
+            endpoint = AwsEndpoint(
                 {"Worker": spec}, invoker=self.invoker, tables=cast(Tables, self.store), meter=Meter(),
                 credentials=IDENTITIES.by_key.get, faults=self.faults,
-                earlier=EarlierItems([TABLE], self.store),
+                earlier=StaleReads([TABLE], self.store),
             )  # fmt: skip
-            self.url = await front.start()
+            self.url = await endpoint.start()
             try:
                 await asyncio.wait_for(asyncio.to_thread(calls, self), HANG)
             finally:
-                await front.close()
+                await endpoint.close()
 
         asyncio.run(body())
 
@@ -100,7 +100,7 @@ def test_a_lost_write_is_done_and_its_answer_is_an_error_or_a_reset() -> None:
         database.close()
         assert seen == {"InternalServerError", "reset"}
         assert w.store.writes == 10
-        assert w.faults.met == {"lost_write": 10}
+        assert w.faults.counts == {"lost_write": 10}
 
     World(Faults(seed=1, lost_write=1.0)).run(calls)
 
@@ -110,12 +110,12 @@ def test_the_sdk_repeats_a_lost_write() -> None:
         database = w.client("dynamodb", attempts=6)
         assert w.put(database, 1) == "done"
         database.close()
-        assert w.store.writes == 1 + w.faults.met["lost_write"] > 1
+        assert w.store.writes == 1 + w.faults.counts["lost_write"] > 1
 
     seed = next(  # the first one whose first decision is a lost write
         seed
         for seed in range(20)
-        if FaultEngine(Faults(seed, lost_write=0.5)).dice(Site.DATABASE).strikes("lost_write")
+        if FaultEngine(Faults(seed, lost_write=0.5)).rng(Site.DATABASE).triggers("lost_write")
     )
     World(Faults(seed=seed, lost_write=0.5)).run(calls)
 
@@ -126,7 +126,7 @@ def test_a_write_that_was_refused_loses_no_answer() -> None:
         database = w.client("dynamodb")
         assert w.put(database, 1) == "ConditionalCheckFailedException"
         database.close()
-        assert w.faults.met == {}
+        assert w.faults.counts == {}
 
     World(Faults(lost_write=1.0)).run(calls)
 
@@ -137,7 +137,7 @@ def test_a_failed_call_does_nothing() -> None:
         assert w.put(database, 1) == "InternalServerError"
         database.close()
         assert w.store.writes == 0
-        assert w.faults.met == {"database_500": 1}
+        assert w.faults.counts == {"database_500": 1}
 
     World(Faults(database_500=1.0)).run(calls)
 
@@ -148,13 +148,13 @@ def test_only_a_read_that_is_not_consistent_is_stale() -> None:
         try:
             assert w.put(database, 1) == "done"
             assert database.get_item(TableName="t", Key=KEY)["Item"]["n"] == {"N": "1"}
-            assert w.faults.met == {}
+            assert w.faults.counts == {}
             assert w.put(database, 2) == "done"
             assert database.get_item(TableName="t", Key=KEY)["Item"]["n"] == {"N": "1"}
-            assert w.faults.met == {"stale_read": 1}
+            assert w.faults.counts == {"stale_read": 1}
             fresh = database.get_item(TableName="t", Key=KEY, ConsistentRead=True)
             assert fresh["Item"]["n"] == {"N": "2"}
-            assert w.faults.met == {"stale_read": 1}
+            assert w.faults.counts == {"stale_read": 1}
         finally:
             database.close()
 
@@ -175,7 +175,7 @@ def test_a_failed_invoke_may_have_taken_effect_unless_it_was_refused(
                 service.invoke(FunctionName="worker", InvocationType=kind, Payload=b"{}")
             assert caught.value.response["Error"]["Code"] == code
         service.close()
-        assert w.faults.met == {fault: 12}
+        assert w.faults.counts == {fault: 12}
         assert w.invoker.ran == 0 if fault == "invoke_429" else 0 < w.invoker.ran < 12
 
     World(Faults(**{fault: 1.0})).run(calls)

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from emissary_lib.protocol.errors import ConfigError
+from emissary_local.errors import SettingsError
 from emissary_local.faults.latency import AWS, Latency, Leg
 
 
@@ -30,5 +30,5 @@ def test_the_same_seed_gives_the_same_delays_whatever_the_other_legs_draw() -> N
 
 
 def test_an_unknown_profile_is_refused_with_the_list() -> None:
-    with pytest.raises(ConfigError, match="want one of: none, aws"):
+    with pytest.raises(SettingsError, match="want one of: none, aws"):
         Latency("mars")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from emissary_lib.protocol.errors import ConfigError
+from emissary_local.errors import SettingsError
 from emissary_local.faults import MAX_OVERTAKERS, Decision, DecisionStream, FaultEngine, Faults, Hop, Site
 from tests.helpers.virtual_time import run_ahead
 
@@ -47,7 +47,7 @@ def test_the_probability_is_the_share_of_messages_held() -> None:
 
 @pytest.mark.parametrize("reorder", [-0.1, 1.1])
 def test_a_probability_outside_zero_to_one_is_refused(reorder: float) -> None:
-    with pytest.raises(ConfigError, match=r"Faults\.reorder is a probability"):
+    with pytest.raises(SettingsError, match=r"Faults\.reorder is a probability"):
         Faults(reorder=reorder)
 
 
@@ -139,7 +139,7 @@ def test_every_decision_is_counted() -> None:
     engine = FaultEngine(Faults(seed=2, reorder=0.2, duplicate=0.2, drop=0.2, delay=0.2))
     stream = DecisionStream(engine, Site.MESSAGE_IN, 0)
     made = [stream.next() for _ in range(200)]
-    assert engine.met == {
+    assert engine.counts == {
         "reorder": sum(each.overtakers > 0 for each in made),
         "duplicate": sum(each.again > 0 for each in made),
         "drop": sum(each.dropped for each in made),

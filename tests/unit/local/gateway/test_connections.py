@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from emissary_local.gateway.connections import Lifetime
-from emissary_local.gateway.limits import Limits
+from emissary_local.limits import Limits
 from tests.helpers.virtual_time import run_ahead
 
 

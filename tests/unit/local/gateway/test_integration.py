@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emissary_local.gateway.integration import Answer, IntegrationError, Integrations
-from emissary_local.gateway.limits import Limits
+from emissary_local.limits import Limits
 from emissary_local.ports import InvocationResult, InvocationStatus
 from tests.helpers.virtual_time import run_ahead
 
@@ -109,6 +109,6 @@ def test_past_the_integration_timeout_the_function_runs_on_until_close() -> None
 
 def test_a_broken_invoker_is_logged_and_answered_502(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR), pytest.raises(IntegrationError) as caught:
-        call(RuntimeError("spawner died"))
+        call(RuntimeError("fork server died"))
     assert caught.value.status == 502
-    assert "spawner died" in caplog.text
+    assert "fork server died" in caplog.text

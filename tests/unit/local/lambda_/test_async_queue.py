@@ -115,7 +115,7 @@ def test_a_duplicated_event_runs_twice_the_second_time_later() -> None:
         await queue.enqueue("F", b"{}")
         await asyncio.gather(*queue._tasks)
         await queue.close()
-        assert faults.met == {"duplicate_invoke": 1}
+        assert faults.counts == {"duplicate_invoke": 1}
         return runner.times
 
     first, second = run_ahead(body())

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from emissary_local.lambda_.init_slots import Starts
+from emissary_local.lambda_.init_slots import InitSlots
 from tests.helpers.patience import HANG
 
 
@@ -18,7 +18,7 @@ async def _turns() -> None:
 
 def test_only_so_many_at_once_and_the_rest_in_the_order_of_asking() -> None:
     async def body() -> None:
-        starts, began = Starts(2), list[int]()
+        starts, began = InitSlots(2), list[int]()
 
         async def start(number: int) -> None:
             await starts.turn()
@@ -44,7 +44,7 @@ def test_only_so_many_at_once_and_the_rest_in_the_order_of_asking() -> None:
 
 def test_place_that_nobody_started_in_goes_to_the_next() -> None:
     async def body() -> None:
-        starts = Starts(1)
+        starts = InitSlots(1)
         await starts.turn()
         following = asyncio.ensure_future(starts.turn())
         await _turns()
@@ -58,7 +58,7 @@ def test_place_that_nobody_started_in_goes_to_the_next() -> None:
 @pytest.mark.parametrize("given", [False, True])
 def test_place_of_one_who_gave_up_waiting_is_not_lost(given: bool) -> None:
     async def body() -> None:
-        starts = Starts(1)
+        starts = InitSlots(1)
         await starts.turn()
         gone, following = asyncio.ensure_future(starts.turn()), asyncio.ensure_future(starts.turn())
         await _turns()

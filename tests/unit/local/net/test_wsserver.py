@@ -6,7 +6,7 @@ import asyncio
 import errno
 from typing import Any
 
-from emissary_local.gateway.limits import Limits
+from emissary_local.limits import Limits
 from emissary_local.net.wsserver import ClientSocket
 
 UPGRADE = (

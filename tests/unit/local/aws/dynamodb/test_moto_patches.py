@@ -9,13 +9,13 @@ from moto.dynamodb.exceptions import TransactionCanceledException
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import Item
 
-from emissary_local.aws.dynamodb.moto_patches import make_thrifty
+from emissary_local.aws.dynamodb.moto_patches import patch_moto
 
 
 @pytest.fixture
 def backend() -> Any:
-    """A table with a hundred items, in a moto that has been made thrifty."""
-    make_thrifty()
+    """A table with a hundred items, in a patched moto."""
+    patch_moto()
     backend = DynamoDBBackend("us-east-1", "123456789012")
     backend.create_table(
         "T",

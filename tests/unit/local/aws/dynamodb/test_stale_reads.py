@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from emissary_local.aws.dynamodb.stale_reads import EarlierItems
+from emissary_local.aws.dynamodb.stale_reads import StaleReads
 from emissary_local.template.template import TableSpec
 
 TABLE = TableSpec("T", "t", {"KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}]}, None)
@@ -45,16 +45,16 @@ WRITES = {
 }
 
 
-def written(operation: str) -> tuple[EarlierItems, Clock]:
+def written(operation: str) -> tuple[StaleReads, Clock]:
     clock, store = Clock(), Store()
-    earlier = EarlierItems([TABLE], store, clock)
+    earlier = StaleReads([TABLE], store, clock)
     assert read(earlier) is None, "the first read of an item is fresh, and makes it a watched one"
     earlier.remember(asyncio.run(earlier.images(operation, json.dumps(WRITES[operation]).encode())))
     assert store.asked == [{"TableName": "t", "Key": KEY, "ConsistentRead": True}]
     return earlier, clock
 
 
-def read(earlier: EarlierItems, **asked: Any) -> Any:
+def read(earlier: StaleReads, **asked: Any) -> Any:
     body = json.dumps({"TableName": "t", "Key": KEY, **asked}).encode()
     answer = earlier.of("GetItem", body, 1.0)
     return None if answer is None else json.loads(answer)
@@ -70,7 +70,7 @@ def test_every_write_leaves_the_state_before_it(operation: str) -> None:
 
 def test_write_of_an_item_that_nobody_reads_so_costs_nothing() -> None:
     store = Store()
-    earlier = EarlierItems([TABLE], store, Clock())
+    earlier = StaleReads([TABLE], store, Clock())
     assert read(earlier, ConsistentRead=True) is None
     assert read(earlier, Key={"pk": {"S": "b"}}) is None
     assert asyncio.run(earlier.images("PutItem", json.dumps(WRITES["PutItem"]).encode())) == {}

@@ -33,7 +33,7 @@ def test_statements_are_named_by_sid_or_place() -> None:
     ]
 
 
-def test_statements_of_one_name_are_told_apart_by_their_policies() -> None:
+def test_statements_of_one_name_are_tell_apart_by_their_policies() -> None:
     named = {"Statement": {**GOOD, "Sid": "Read"}}
     assert [each.name for each in read(named, Other=named)] == ["Policies[0].Read", "Other.Read"]
 

@@ -1,7 +1,8 @@
-"""The cloud process, as its user sees it: started, asked over a pipe, ended."""
+"""The cloud process, as its user sees it: what it needs, started, asked over a pipe, ended."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import selectors
@@ -18,6 +19,27 @@ from emissary_local.errors import LocalCloudError
 
 #: How long the cloud process may take to end all it started before it is killed, in seconds.
 CLOSE_TIMEOUT: Final = 10.0
+
+#: Modules of the ``local`` extra that the local cloud cannot start without.
+REQUIRED_MODULES: Final = ("aiohttp", "awslambdaric", "boto3", "cryptography", "moto", "websockets", "yaml")
+
+
+def check_requirements(platform: str = sys.platform, modules: tuple[str, ...] = REQUIRED_MODULES) -> None:
+    """Check the operating system and the installed packages.
+
+    Raises:
+        LocalCloudError: If this is not Linux, or a package is missing; names it.
+    """
+    if platform != "linux":
+        raise LocalCloudError(
+            f"the local cloud runs on Linux only, not on {platform}: AWS's Lambda runtime client does too. "
+            "Use a container or a virtual machine"
+        )
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise LocalCloudError(
+            f"the local cloud needs {', '.join(missing)}; install it with: pip install 'emissary-lib[local]'"
+        )
 
 
 class CloudProcess:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.protocol.errors import ConfigError
+from emissary_local.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.time_scale < float("inf"):
-            raise ConfigError(f"a time scale must be more than 0, not {self.time_scale}")
+            raise SettingsError(f"a time scale must be more than 0, not {self.time_scale}")
 
     def run(self, seconds: float) -> float:
         """A limit on how long a function runs, scaled."""

@@ -16,9 +16,6 @@ from emissary_local.errors import TemplateError
 
 SECRET: Final = "AWS::SecretsManager::Secret"
 
-#: How many letters and digits the data of a generated key has: the base64 of 48 bytes.
-KEY_CHARACTERS: Final = 64
-
 _LETTERS: Final = string.ascii_letters + string.digits
 _DEFAULT_LENGTH: Final = 32
 _KNOWN: Final = frozenset(
@@ -47,11 +44,6 @@ class SecretSpec:
     object: Mapping[str, Any] | None = None
     object_key: str = ""
     length: int = _DEFAULT_LENGTH
-
-    @property
-    def is_key(self) -> bool:
-        """Whether what is generated is a shared key, ``{"kid": ..., "data": ...}``."""
-        return self.object is not None and set(self.object) == {"kid"} and self.object_key == "data"
 
 
 def read_secret(
@@ -89,33 +81,22 @@ def read_secret(
     return SecretSpec(logical_id, name, arn, None, object_, str(wanted.get("GenerateStringKey", "")), length)
 
 
-def drawn(length: int = KEY_CHARACTERS) -> str:
+def draw_password(length: int) -> str:
     """A password of ``length`` letters and digits."""
     return "".join(secrets.choice(_LETTERS) for _ in range(length))
 
 
-def first_value(spec: SecretSpec, key_id: int, key_data: str) -> str:
+def first_value(spec: SecretSpec, password: str | None = None) -> str:
     """The secret's first value.
 
     Args:
         spec: The secret.
-        key_id: Id of the shared key that the cloud's user knows.
-        key_data: Its data, which a secret that generates a key gets in place of a password drawn here.
-
-    Raises:
-        TemplateError: If the template would generate a key of another id or length than that.
+        password: What a generated secret gets; None: a random one.
     """
     if spec.value is not None:
         return spec.value
-    password = drawn(spec.length)
-    if spec.is_key:
-        made, known = ((spec.object or {}).get("kid"), spec.length), (key_id, len(key_data))
-        if made != known:
-            raise TemplateError(
-                f"generates a key with id and length {made}; the local cloud's key has {known}",
-                where=f"Resources.{spec.logical_id}.Properties.GenerateSecretString",
-            )
-        password = key_data
+    if password is None:
+        password = draw_password(spec.length)
     if spec.object is None:
         return password
     return json.dumps({**spec.object, spec.object_key: password}, separators=(",", ":"))

@@ -6,7 +6,7 @@ import pytest
 
 from emissary_local.errors import LocalCloudError
 from emissary_local.lambda_.forkserver import exit_reason
-from emissary_local.processes import check_requirements
+from emissary_local.process import check_requirements
 
 
 def test_this_machine_meets_the_requirements() -> None:

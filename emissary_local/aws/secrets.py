@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from emissary_local.aws.secrets.spec import SECRET
 from emissary_local.errors import LocalCloudError
 from emissary_local.template import names
+from emissary_local.template.secrets import SECRET
 
 CURRENT: Final = "AWSCURRENT"
 PREVIOUS: Final = "AWSPREVIOUS"

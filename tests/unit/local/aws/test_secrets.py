@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from emissary_local.aws.secrets.store import MAX_BYTES, SecretError, SecretStore
+from emissary_local.aws.secrets import MAX_BYTES, SecretError, SecretStore
 
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:keys-AbCdEf"
 

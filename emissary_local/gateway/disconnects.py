@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from emissary_local.errors import LocalCloudError
 from emissary_local.faults import HOWS, SIDES, FaultEngine
 from emissary_local.gateway.connections import Connection, Connections
-from emissary_local.gateway.limits import Limits
+from emissary_local.limits import Limits
 from emissary_local.net.wsserver import GOING_AWAY, ClientSocket
 
 
-class Cutter:
+class Disconnects:
     """Cuts open connections.
 
     Args:
@@ -58,7 +58,7 @@ class Cutter:
     def of_side(self, side: str) -> list[Connection]:
         """The open connections of ``dialer`` or ``relay`` that still speak, in the order in which they
         came."""
-        return [each for each in self._connections if each.caller.side == side and not each.socket.is_silent]
+        return [each for each in self._connections if each.role.side == side and not each.socket.is_silent]
 
     def close(self) -> None:
         """Give up waiting for silent connections to be noticed."""
@@ -81,9 +81,9 @@ class Cutter:
         return [*firsts, *(other for first in firsts for other in self._others(first))]
 
     def _others(self, connection: Connection) -> Iterable[Connection]:
-        caller = connection.caller
-        other = self.of_side("dialer" if caller.side == "relay" else "relay")
-        return [each for each in other if caller.session and each.caller.session == caller.session]
+        role = connection.role
+        other = self.of_side("dialer" if role.side == "relay" else "relay")
+        return [each for each in other if role.session and each.role.session == role.session]
 
     def _end(self, connection: Connection, how: str) -> None:
         socket = connection.socket

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable
 
 from emissary_local.faults import FaultEngine, Faults
-from emissary_local.faults.idle_connections import KeptConnections, ports_of
+from emissary_local.faults.idle_connections import IdleConnectionFaults, ports_of
 from tests.helpers.patience import HANG
 from tests.integration.local.gateway_harness import Running, running
 
@@ -42,7 +42,8 @@ def fates(faults: Faults, links: int, environment: int | None = None) -> tuple[l
     async def scenario(cloud: Running) -> list[str]:
         opened = [await asyncio.to_thread(kept_link, cloud.host) for _ in range(links)]
         ends = {each.get_extra_info("peername"): each for each in cloud.gateway.transports()}
-        KeptConnections(cloud.faults, [cloud.gateway.transports]).frozen("F", environment or os.getpid())
+        idle = IdleConnectionFaults(cloud.faults, [cloud.gateway.transports])
+        idle.on_freeze("F", environment or os.getpid())
         try:
             return [
                 await asyncio.to_thread(fate, cloud.host, link, ends[link.sock.getsockname()])
@@ -62,7 +63,7 @@ def fates(faults: Faults, links: int, environment: int | None = None) -> tuple[l
 def test_some_are_closed_and_some_swallow_requests_for_ever() -> None:
     found, engine = fates(Faults(seed=1, kept_dead=1.0), 6)
     assert set(found) == {"closed", "silent"}
-    assert engine.met == {"kept_dead": 6}
+    assert engine.counts == {"kept_dead": 6}
 
 
 def test_in_the_other_freezes_all_of_them_stay_alive() -> None:
@@ -71,7 +72,7 @@ def test_in_the_other_freezes_all_of_them_stay_alive() -> None:
     assert 0 < survived.count(True) < 8
     for (found, engine), all_alive in zip(rounds, survived, strict=True):
         assert ("alive" in found) == all_alive
-        assert engine.met["kept_dead"] == (0 if all_alive else 2)
+        assert engine.counts["kept_dead"] == (0 if all_alive else 2)
     assert fates(Faults(), 2)[0] == ["alive", "alive"]
 
 
@@ -83,9 +84,9 @@ def test_freeze_without_the_fault_does_not_look_at_the_sockets_of_the_machine() 
         asked.append("asked")
         return []
 
-    kept = KeptConnections(FaultEngine(Faults(seed=1, kept_dead=0.003)), [source])
+    idle = IdleConnectionFaults(FaultEngine(Faults(seed=1, kept_dead=0.003)), [source])
     for _ in range(1000):
-        kept.frozen("F", os.getpid())
+        idle.on_freeze("F", os.getpid())
     assert 0 < len(asked) < 20
 
 
