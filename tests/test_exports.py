@@ -57,3 +57,18 @@ def test_importing_the_core_loads_no_socket_module() -> None:
         f"import sys, emissary_lib.protocol.wire.frames; print([n for n in {names} if n in sys.modules])"
     )
     assert run(program) == "[]\n"
+
+
+def test_the_dialer_loads_neither_the_local_cloud_nor_the_sdk_nor_the_command() -> None:
+    strangers = [
+        "emissary_local",
+        "boto3",
+        "botocore",
+        "argparse",
+        "emissary_lib.cli",
+        "emissary_lib.operate",
+    ]
+    program = (
+        f"import sys; from emissary_lib import Dialer; print([n for n in {strangers} if n in sys.modules])"
+    )
+    assert run(program) == "[]\n"

