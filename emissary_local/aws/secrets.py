@@ -1,5 +1,8 @@
 """Secrets Manager's answers: GetSecretValue, PutSecretValue and DescribeSecret, and nothing else.
 
+Not moto's, though it has the stages right: it makes up ARNs of its own, where the policies name the
+template's, takes values of any size, reads this machine's clock, and would answer behind DynamoDB's lock.
+
 Source: Secrets Manager API Reference; versions and their stages as in the User Guide, "What's in a secret".
 """
 

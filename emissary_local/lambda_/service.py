@@ -2,13 +2,14 @@
 
 As on AWS an invocation that finds no free environment gets a new one and waits for it, even if another
 becomes free meanwhile; that is what reorders messages by as much as a cold start. Only one that has had to
-wait for its turn to start one (:mod:`.init_slots`) takes what has become free until then.
+wait for its turn to start one (:data:`INITS_PER_PROCESSOR`) takes what has become free until then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import secrets
 import time
 import uuid
@@ -21,10 +22,16 @@ from emissary_local.errors import LocalCloudError, UnknownFunctionError
 from emissary_local.faults import FaultEngine, FaultRng, Site
 from emissary_local.lambda_.environment import Environment, Invocation, InvocationFault, State
 from emissary_local.lambda_.forkserver import ForkServer
-from emissary_local.lambda_.init_slots import InitSlots
 from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
 from emissary_local.ports import InvocationResult, InvocationStatus
 from emissary_local.template.template import FunctionSpec
+
+#: How many environments of each processor may be in their init phase at once.
+#:
+#: On AWS every environment has a processor of its own while it starts. Here they share this machine's, and a
+#: start is nothing but work for the processor: a hundred at once, as after a storm, would take as long as one
+#: after the other, and nothing else would get its turn meanwhile. Two, because one waits now and then.
+INITS_PER_PROCESSOR: Final = 2
 
 _CRASHES: Final = (InvocationFault.DIES_BEFORE, InvocationFault.DIES_DURING, InvocationFault.DIES_AFTER)
 
@@ -55,6 +62,8 @@ class LambdaService:
         fresh_environments: Give every invocation a new process and kill it afterwards.
         faults: What to do wrong on purpose, and the clock.
         on_freeze: Told the function and the process id of each environment that has been stopped.
+        init_slots: How many environments may be in their init phase at once; None: as this machine's
+            processors allow.
 
     Raises:
         LocalCloudError: If the reserved concurrency leaves nothing for the other functions.
@@ -75,6 +84,7 @@ class LambdaService:
         fresh_environments: bool = False,
         faults: FaultEngine | None = None,
         on_freeze: Callable[[str, int], None] | None = None,
+        init_slots: int | None = None,
     ) -> None:
         reserved = sum(spec.reserved_concurrency or 0 for spec in functions.values())
         shared = [spec for spec in functions.values() if spec.reserved_concurrency is None]
@@ -96,7 +106,8 @@ class LambdaService:
         self._skews = self._faults.rng(Site.INVOCATION, "skew")
         self._on_freeze = on_freeze
         self._numbers = itertools.count(1)
-        self._starts = InitSlots()
+        self._init_slots = asyncio.Semaphore(init_slots or INITS_PER_PROCESSOR * len(os.sched_getaffinity(0)))
+        self._starting: set[Environment] = set()
         self._alive: set[Environment] = set()
 
     async def invoke(self, function: str, payload: bytes) -> InvocationResult:
@@ -189,7 +200,7 @@ class LambdaService:
 
     def environment_dead(self, environment: Environment) -> None:
         """See :class:`~emissary_local.lambda_.environment.EnvironmentOwner`."""
-        self._starts.over(environment)
+        self._end_init(environment)
         pool = self._pools[environment.spec.logical_id]
         for free in (pool.idle, pool.returning):
             if environment in free:
@@ -197,7 +208,7 @@ class LambdaService:
 
     def environment_measured(self, environment: Environment, init_seconds: float) -> None:
         """See :class:`~emissary_local.lambda_.environment.EnvironmentOwner`."""
-        self._starts.over(environment)
+        self._end_init(environment)
         self._log(environment.spec, f"INIT_REPORT Init Duration: {init_seconds * 1000:.2f} ms")
 
     def _of(self, function: str) -> list[Environment]:
@@ -240,18 +251,23 @@ class LambdaService:
 
     async def _start(self, pool: _Pool, cold: bool) -> Environment:
         """A new environment, in its turn; or, unless it must be a new one, any that is free by then."""
-        await self._starts.turn()
+        await self._init_slots.acquire()
         try:
-            environment = None if cold else self._free(pool)
-            if environment is None:
+            free = None if cold else self._free(pool)
+            if free is None:
                 environment = await self._create(pool)
-                self._starts.began(environment)
+                self._starting.add(environment)  # it holds the slot until its init phase ends
                 return environment
         except BaseException:
-            self._starts.give_back()
+            self._init_slots.release()
             raise
-        self._starts.give_back()
-        return environment
+        self._init_slots.release()
+        return free
+
+    def _end_init(self, environment: Environment) -> None:
+        if environment in self._starting:
+            self._starting.discard(environment)
+            self._init_slots.release()
 
     async def _create(self, pool: _Pool) -> Environment:
         spec = pool.spec

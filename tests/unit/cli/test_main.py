@@ -213,7 +213,7 @@ def test_the_library_and_the_command_s_help_need_no_extra() -> None:
         "aiohttp",
         "moto",
         "yaml",
-        "cryptography",
+        "trustme",
         "psycopg",
         "pg8000",
         "sqlalchemy",
