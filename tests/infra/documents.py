@@ -15,6 +15,7 @@ DOCUMENTS: Final = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "emissary_local/README.md",
     *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
 )
 

@@ -26,7 +26,7 @@ def build(function: str, into: Path, *, root: Path, packages: Path) -> None:
     """Build one function's artifact.
 
     No ``.pyc`` is in it: those that help on Lambda can only be made by Lambda's own Python, which the machine
-    that builds need not have. docs/design.md says what that costs.
+    that builds need not have. docs/testing.md says what that costs.
 
     Args:
         function: Its logical id in template.yaml, such as ``RelayFunction``.
