@@ -108,7 +108,9 @@ def test_a_demo_ends_with_failure_if_aws_would_refuse_a_call_that_no_client_miss
 @pytest.mark.slow
 @pytest.mark.usefixtures("patient_dialers")
 def test_the_bench_measures_tunnel_and_direct_connection_alike() -> None:
-    sizes = Sizes(2, 5, stream=500_000, warm=100_000, idle_tunnels=2, idle_seconds=0.2, cut_seconds=0.5)
+    sizes = Sizes(
+        2, 5, stream=500_000, warm=100_000, idle_tunnels=2, idle_seconds=0.2, cut_seconds=0.5, imports=1
+    )
     progress = io.StringIO()
     line = run_bench(TEMPLATE, progress=progress, sizes=sizes)
     assert "\n" not in line
@@ -117,6 +119,7 @@ def test_the_bench_measures_tunnel_and_direct_connection_alike() -> None:
     pauses = found["tunnel"].pop("cut")
     assert set(pauses) == {"round_trip_ms", "from_target_ms", "to_target_ms"}
     assert all(pauses.values())
+    assert all(found[name] > 0 for name in ("import_ms", "bare_import_ms", "import_ratio"))
     assert set(found["tunnel"]) == set(found["direct"]) == figures
     for which in ("tunnel", "direct"):
         assert all(found[which][name] > 0 for name in figures - {"idle_cpu_s"})

@@ -32,6 +32,7 @@ class Sizes:
         idle_tunnels: Tunnels that do nothing.
         idle_seconds: For so long.
         cut_seconds: For so long a tunnel is watched after each cut.
+        imports: Interpreters that import the library, and that import what it needs.
     """
 
     dials: int = 20
@@ -41,6 +42,7 @@ class Sizes:
     idle_tunnels: int = 10
     idle_seconds: float = 10.0
     cut_seconds: float = 1.5
+    imports: int = 15
 
 
 def dial_milliseconds(dial: Dial, count: int) -> float:

@@ -12,6 +12,7 @@ from emissary_lib._version import __version__
 from emissary_lib.client.dialer import Dialer
 from emissary_local import LocalCloud
 from tools.bench import cuts, measure
+from tools.bench.imports import import_milliseconds
 from tools.bench.measure import Dial, Sizes
 from tools.bench.target import target_process
 
@@ -33,6 +34,8 @@ def run_bench(template: str, *, progress: TextIO, sizes: Sizes | None = None) ->
         seconds of all processes together while ``idle_tunnels`` tunnels do nothing for ``idle_seconds``).
         Of the tunnel also ``cut``: the longest pause, in milliseconds, of small round trips and of a stream
         each way, while its WebSockets are closed and reset, the dialer's, the relay's, and both at once.
+        Beside them ``import_ms`` of the library, ``bare_import_ms`` of what it cannot do without, and their
+        ``import_ratio``.
 
     Raises:
         LocalCloudError: The local cloud did not start.
@@ -61,6 +64,7 @@ def run_bench(template: str, *, progress: TextIO, sizes: Sizes | None = None) ->
             "stream_bytes": chosen.stream,
             "idle_tunnels": chosen.idle_tunnels,
             "idle_seconds": chosen.idle_seconds,
+            **import_milliseconds(chosen.imports),
             "tunnel": tunnel,
             "direct": direct,
         }
