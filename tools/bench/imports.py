@@ -15,7 +15,7 @@ _TIMED: Final = "import time; at = time.process_time(); {}; print(time.process_t
 
 
 def import_milliseconds(runs: int) -> dict[str, float]:
-    """CPU time to import the dialer, and its bare needs, each ``runs`` times in a fresh interpreter, in turns.
+    """CPU time to import the dialer, and its bare needs, in fresh interpreters in turns.
 
     Returns:
         The medians ``import_ms`` and ``bare_import_ms``, and ``import_ratio`` of the first to the second.
