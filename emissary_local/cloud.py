@@ -127,23 +127,30 @@ class LocalCloud(Operations):
         check_requirements()
         # They need the local extra.
         from emissary_local.aws.iam.privileges import Privileges
-        from emissary_local.template.template import declared_parameters, read_template
+        from emissary_local.template.sam import load_translated
+        from emissary_local.template.template import read_document
 
         with self._lock:
             if self._process is not None:
                 raise LocalCloudError("this local cloud runs already")
-            declared = declared_parameters(self._template)
+            document = load_translated(self._template)
+            declared = document.get("Parameters") or {}
             ours = {name: value for name, value in self._ours.items() if name in declared}
             parameters = {**ours, **self._given}
-            read = read_template(self._template, parameters)  # its faults are raised here, as they are
+            read = read_document(
+                self._template, document, parameters
+            )  # its faults are raised here, as they are
             Privileges(read.functions.values())  # those of its policies too
             if unknown := sorted(set(self._settings["variables"]) - set(read.functions)):
                 raise LocalCloudError(f"variables are given for {', '.join(unknown)}: no such function")
             self._check_artifacts(read.functions)
             process = self._process = CloudProcess()
             try:
+                translation = process.directory / "translated.json"
+                translation.write_text(json.dumps(document), encoding="utf-8")
                 settings = {
                     **self._settings,
+                    "document": str(translation),
                     "parameters": parameters,
                     "directory": str(process.directory),
                 }

@@ -44,16 +44,17 @@ from emissary_local.lambda_.service import LambdaService
 from emissary_local.lambda_.variables import Endpoints, Identities, operator_variables
 from emissary_local.net.certificates import create_certificates
 from emissary_local.template import names
-from emissary_local.template.template import read_template
+from emissary_local.template.specs import FunctionSpec
+from emissary_local.template.template import read_document
 
 
 class Cloud:
     """Everything that runs in the cloud process, put together from the settings.
 
     Args:
-        settings: What :class:`emissary_local.cloud.LocalCloud` sends: ``template``, ``parameters``,
-            ``directory``, ``artifacts``, ``faults``, ``limits``, ``latency``, ``account_concurrency``,
-            ``fresh_environments``, ``tls``, ``key``.
+        settings: What :class:`emissary_local.cloud.LocalCloud` sends: ``template``, ``document`` (a
+            file with its translation), ``parameters``, ``directory``, ``artifacts``, ``faults``, ``limits``,
+            ``latency``, ``account_concurrency``, ``fresh_environments``, ``tls``, ``key``.
 
     Attributes:
         meter: Counts what AWS would bill.
@@ -81,7 +82,8 @@ class Cloud:
         """
         settings, stack = self._settings, self._stack
         directory = Path(settings["directory"])
-        template = read_template(settings["template"], settings["parameters"])
+        document = json.loads(Path(settings["document"]).read_text(encoding="utf-8"))
+        template = read_document(settings["template"], document, settings["parameters"])
         artifacts = None if settings["artifacts"] is None else Path(settings["artifacts"])
         faults, limits = self.faults, Limits(**settings["limits"])
         latency = Latency(settings["latency"], faults.faults.seed)
@@ -90,7 +92,7 @@ class Cloud:
             name: dataclasses.replace(
                 spec,
                 timeout=limits.run(spec.timeout),
-                task_root=spec.task_root if artifacts is None else artifacts / name,
+                task_root=_task_root(spec, artifacts, directory),
                 environment={**spec.environment, **more.get(name, {})},
             )
             for name, spec in template.functions.items()
@@ -145,6 +147,8 @@ class Cloud:
         gateway = self.gateway = Gateway(
             stage=api.stage,
             routes=api.routes,
+            selection=api.route_selection,
+            authorizer=api.authorizer,
             invoker=queue,
             faults=faults,
             meter=self.meter,
@@ -221,6 +225,18 @@ async def serve(settings: Mapping[str, Any], output: int) -> None:
         await cloud.close()
         if os.getppid() != parent:
             shutil.rmtree(settings["directory"], ignore_errors=True)  # nobody is left to do it
+
+
+def _task_root(spec: FunctionSpec, artifacts: Path | None, directory: Path) -> Path:
+    """The folder with a function's code; code that is in the template is written to one."""
+    if artifacts is not None:
+        return artifacts / spec.logical_id
+    if spec.inline_code is None:
+        return spec.task_root
+    folder = directory / "code" / spec.logical_id
+    folder.mkdir(parents=True)
+    (folder / "index.py").write_text(spec.inline_code, encoding="utf-8")
+    return folder
 
 
 def _log(text: str) -> None:

@@ -31,7 +31,7 @@ from emissary_local.net.httpdate import with_date
 from emissary_local.net.tcp import reset
 from emissary_local.ports import Authorize, FunctionInvoker, InvocationResult, InvocationStatus, allow_all
 from emissary_local.template import names
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 
 #: Largest payload of an invocation, in bytes, by X-Amz-Invocation-Type. Source: AWS Lambda quotas.
 MAX_PAYLOAD: Final[Mapping[str, int]] = {"RequestResponse": 6_291_556, "Event": 1_048_576}
@@ -41,7 +41,7 @@ _INVOKE: Final = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 #: DynamoDB operations whose answer can be lost after they are done.
 _WRITES: Final = frozenset({"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"})
 
-_FUNCTION: Final = "AWS::Serverless::Function"
+_FUNCTION: Final = "AWS::Lambda::Function"
 _DYNAMODB: Final = "DynamoDB_20120810."
 _SECRETS_MANAGER: Final = "secretsmanager."
 

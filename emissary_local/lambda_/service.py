@@ -24,7 +24,7 @@ from emissary_local.lambda_.forkserver import Forker
 from emissary_local.lambda_.init_slots import Starts
 from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
 from emissary_local.ports import InvocationResult, InvocationStatus
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 
 _CRASHES: Final = (Mishap.DIES_BEFORE, Mishap.DIES_DURING, Mishap.DIES_AFTER)
 

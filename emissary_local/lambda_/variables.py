@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from emissary_local.aws.iam.privileges import OPERATOR
 from emissary_local.aws.sigv4 import Credentials
 from emissary_local.template import names
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 
 _LETTERS = string.ascii_uppercase + string.digits
 

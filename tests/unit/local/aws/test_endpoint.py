@@ -18,7 +18,7 @@ from emissary_local.aws.endpoint import AwsFront, function_name
 from emissary_local.aws.secrets.store import SecretStore
 from emissary_local.billing.meter import Meter
 from emissary_local.ports import InvocationResult, InvocationStatus
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 from tests.helpers.patience import HANG
 from tests.unit.local.caller import IDENTITIES, client_of
 
