@@ -12,7 +12,16 @@ from typing import Final
 from emissary_local.errors import LocalCloudError
 
 #: Modules of the ``local`` extra that the local cloud cannot start without.
-REQUIRED_MODULES: Final = ("aiohttp", "awslambdaric", "boto3", "cryptography", "moto", "websockets", "yaml")
+REQUIRED_MODULES: Final = (
+    "aiohttp",
+    "awslambdaric",
+    "boto3",
+    "cryptography",
+    "moto",
+    "samtranslator",
+    "websockets",
+    "yaml",
+)
 
 _PR_SET_PDEATHSIG: Final = 1
 

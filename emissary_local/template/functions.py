@@ -91,9 +91,10 @@ def _code(folder: Path, code: Any, where: str) -> tuple[Path, str | None]:
     if isinstance(code, dict) and code.get("S3Bucket") == LOCAL_CODE:
         place = code.get("S3Key")
     if not isinstance(place, str):
+        shown = ", ".join(place) if isinstance(place, dict) else place
         raise TemplateError(
             "only a folder beside the template (CodeUri, or Code as text) and ZipFile can run locally, not "
-            f"{', '.join(place) if isinstance(place, dict) else place!r}",
+            f"{shown}",
             where=where,
         )
     task_root = (folder / place).resolve()
@@ -107,9 +108,7 @@ def _handler(properties: Mapping[str, Any], inline: bool, where: str) -> str:
     if not isinstance(handler, str) or "." not in handler:
         raise TemplateError(f"Handler must be module.function, not {handler!r}", where=where)
     if inline and handler.partition(".")[0] != _INLINE_MODULE:
-        raise TemplateError(
-            f"Handler of code in the template is index.function, not {handler!r}", where=where
-        )
+        raise TemplateError(f"Handler of ZipFile must be index.function, not {handler!r}", where=where)
     return handler
 
 
