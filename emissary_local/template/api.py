@@ -64,13 +64,18 @@ class _Reader:
         except ValueError as exc:
             raise TemplateError(str(exc), where=f"{where}.RouteSelectionExpression") from exc
         stage, place = self._properties(self._only(STAGE))
-        if "DeploymentId" not in stage and str(stage.get("AutoDeploy")).lower() != "true":
+        self._stage = str(stage.get("StageName"))
+        for other in stack.of_type(INTEGRATION_RESPONSE):
+            self._properties(other)
+        deployments = [self._properties(name)[0] for name in stack.of_type(DEPLOYMENT)]
+        if (
+            "DeploymentId" not in stage
+            and str(stage.get("AutoDeploy")).lower() != "true"
+            and all(each.get("StageName") != self._stage for each in deployments)
+        ):
             raise TemplateError(
                 "nothing is deployed to this stage: it needs DeploymentId or AutoDeploy", where=place
             )
-        for other in (*stack.of_type(DEPLOYMENT), *stack.of_type(INTEGRATION_RESPONSE)):
-            self._properties(other)
-        self._stage = str(stage.get("StageName"))
         routes, authorizer = self._routes()
         per_route = (stage.get("RouteSettings") or {}).items()
         return WebSocketApi(

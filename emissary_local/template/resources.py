@@ -61,7 +61,7 @@ READ: Final[Mapping[str, Properties]] = {
         "ApiId AuthorizerUri IdentitySource", "Name",
         AuthorizerType="REQUEST", AuthorizerResultTtlInSeconds="0", EnableSimpleResponses="false",
     ),
-    DEPLOYMENT: _of("ApiId", "Description StageName"),
+    DEPLOYMENT: _of("ApiId StageName", "Description"),
     INTEGRATION: _of(
         "ApiId IntegrationType IntegrationUri RequestTemplates TimeoutInMillis",
         "Description PassthroughBehavior TemplateSelectionExpression",

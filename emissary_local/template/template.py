@@ -18,13 +18,15 @@ from emissary_local.template.functions import read_functions
 from emissary_local.template.resources import SECRET, TABLE
 from emissary_local.template.sam import load_translated
 from emissary_local.template.specs import TableSpec, Template
-from emissary_local.template.stack import Stack
+from emissary_local.template.stack import Stack, number
 
 #: Properties of a table that are arguments of CreateTable.
 _CREATE_TABLE: Final = (
     "KeySchema", "AttributeDefinitions", "BillingMode", "ProvisionedThroughput", "GlobalSecondaryIndexes",
     "LocalSecondaryIndexes",
 )  # fmt: skip
+
+_CAPACITIES: Final = frozenset({"ReadCapacityUnits", "WriteCapacityUnits"})
 
 
 def read_template(path: str | Path, parameters: Mapping[str, str] | None = None) -> Template:
@@ -66,10 +68,22 @@ def _table(stack: Stack, logical_id: str) -> TableSpec:
         raise TemplateError("a table needs KeySchema and AttributeDefinitions", where=where)
     name = stack.name(logical_id)
     ttl = properties.get("TimeToLiveSpecification") or {}
-    definition = {key: properties[key] for key in _CREATE_TABLE if key in properties}
+    definition = _with_numbers({key: properties[key] for key in _CREATE_TABLE if key in properties})
     if "ProvisionedThroughput" not in definition:
         definition.setdefault("BillingMode", "PAY_PER_REQUEST")
     return TableSpec(
         logical_id, name, {"TableName": name, **definition},
         ttl.get("AttributeName") if ttl.get("Enabled") in (True, "true") else None,
     )  # fmt: skip
+
+
+def _with_numbers(value: Any) -> Any:
+    """The same with capacities as numbers, which are text where they come from parameters."""
+    if isinstance(value, list):
+        return [_with_numbers(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: int(number(each, key)) if key in _CAPACITIES else _with_numbers(each)
+        for key, each in value.items()
+    }

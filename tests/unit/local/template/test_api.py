@@ -47,10 +47,15 @@ def test_an_api_has_its_stage_routes_and_throttles(tmp_path: Path) -> None:
     assert api.authorizer is None
 
 
-def test_a_deployed_stage_is_as_good_as_one_that_deploys_itself(tmp_path: Path) -> None:
-    deployment = "  D:\n    Type: AWS::ApiGatewayV2::Deployment\n    Properties: {ApiId: !Ref Api}\n"
-    text = STACK.replace("AutoDeploy: true", "DeploymentId: !Ref D") + deployment
-    assert read(tmp_path, text).api.stage == "dev"
+@pytest.mark.parametrize(
+    ("stage", "deployment"),
+    [("DeploymentId: !Ref D", "ApiId: !Ref Api"), ("Description: x", "ApiId: !Ref Api, StageName: dev")],
+)
+def test_a_deployed_stage_is_as_good_as_one_that_deploys_itself(
+    tmp_path: Path, stage: str, deployment: str
+) -> None:
+    more = f"  D:\n    Type: AWS::ApiGatewayV2::Deployment\n    Properties: {{{deployment}}}\n"
+    assert read(tmp_path, STACK.replace("AutoDeploy: true", stage) + more).api.stage == "dev"
 
 
 def test_an_integration_may_wait_less_than_29_seconds(tmp_path: Path) -> None:

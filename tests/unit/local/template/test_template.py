@@ -55,6 +55,18 @@ def test_table_becomes_the_arguments_of_create_table(tmp_path: Path) -> None:
     assert table.ttl_attribute == "gone"
 
 
+def test_capacities_of_a_table_that_are_text_become_numbers(tmp_path: Path) -> None:
+    text = (
+        "Parameters: {Units: {Type: Number, Default: 5}}\n"
+        + STACK + "  T:\n    Type: AWS::DynamoDB::Table\n    Properties:\n"
+        "      AttributeDefinitions: [{AttributeName: pk, AttributeType: S}]\n"
+        "      KeySchema: [{AttributeName: pk, KeyType: HASH}]\n"
+        "      ProvisionedThroughput: {ReadCapacityUnits: !Ref Units, WriteCapacityUnits: '7'}\n"
+    )  # fmt: skip
+    given = read(tmp_path, text).tables["T"].definition["ProvisionedThroughput"]
+    assert given == {"ReadCapacityUnits": 5, "WriteCapacityUnits": 7}
+
+
 def test_secrets_are_read(tmp_path: Path) -> None:
     text = """
   Keys:
