@@ -10,7 +10,7 @@ class LocalCloudError(EmissaryError):
 
 
 class TemplateError(LocalCloudError, ValueError):
-    """The SAM template cannot be read or uses something the local cloud does not know.
+    """The template cannot be read or uses something the local cloud does not know.
 
     Attributes:
         where: Path inside the template, such as ``Resources.RelayFunction.Properties.Handler``; empty

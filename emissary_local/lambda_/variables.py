@@ -35,6 +35,7 @@ class Endpoints:
     def variables(self) -> dict[str, str]:
         """The variables that lead the AWS SDK and the relay to the local services."""
         variables = {
+            "AWS_ENDPOINT_URL": self.front,  # which refuses what it does not have
             "AWS_ENDPOINT_URL_DYNAMODB": self.front,
             "AWS_ENDPOINT_URL_LAMBDA": self.front,
             "AWS_ENDPOINT_URL_SECRETS_MANAGER": self.front,

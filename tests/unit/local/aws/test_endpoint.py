@@ -225,6 +225,15 @@ def test_secret_is_read_and_replaced() -> None:
     assert world.decisions[0] == ("Caller", "secretsmanager:GetSecretValue", SECRET)
 
 
+def test_service_that_is_not_there_is_refused_by_name() -> None:
+    def call(world: World) -> str:
+        with pytest.raises(ClientError, match="the local cloud has no sqs") as caught:
+            world.client("sqs").list_queues()
+        return str(caught.value.response["Error"]["Code"])
+
+    assert World().run(call) == "UnknownOperationException"
+
+
 def test_unsigned_call_is_refused() -> None:
     def calls(w: World) -> int:
         connection = http.client.HTTPConnection(urlsplit(w.url).netloc, timeout=HANG)
