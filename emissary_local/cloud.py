@@ -38,7 +38,7 @@ SHORTEST_RUN: Final = 5.0
 
 
 class LocalCloud(Operations):
-    """Runs a template, SAM's or CloudFormation's: API Gateway, Lambda, DynamoDB, Secrets Manager, each as strict as AWS. Linux only.
+    """Runs a template: API Gateway, Lambda, DynamoDB, Secrets Manager, each as strict as AWS. Linux only.
 
     A context manager: entering starts it and returns when everything answers, leaving ends every process,
     socket and temporary file. A secret in which the template has a shared key made gets a fresh random one.
@@ -46,8 +46,7 @@ class LocalCloud(Operations):
     set, if the template has them.
 
     Args:
-        template: The template; the functions' code is looked for beside it. docs/local-cloud-templates.md says
-            what it may have.
+        template: The template, SAM's or CloudFormation's; the functions' code is looked for beside it.
         targets: Hosts and ports that may be reached.
         artifacts: What ``sam build`` made of the template (``.aws-sam/build``): run the functions from there,
             with nothing but what Lambda's runtime brings beside; None: from the source.
