@@ -30,13 +30,13 @@ SHORTEST_RUN: Final = 5.0
 
 
 class Cloud:
-    """Runs a SAM template: API Gateway, Lambda, DynamoDB, Secrets Manager, each as strict as AWS. Linux only.
+    """Runs a template: API Gateway, Lambda, DynamoDB, Secrets Manager, each as strict as AWS. Linux only.
 
     A context manager: entering starts it and returns when everything answers, leaving ends every process,
     socket and temporary file. For Emissary's own template, :class:`emissary_local.LocalCloud` knows the rest.
 
     Args:
-        template: The SAM template; the functions' code is looked for beside it.
+        template: The template, SAM's or CloudFormation's; the functions' code is looked for beside it.
         application: What the template's application needs beside the template.
         artifacts: What ``sam build`` made of the template (``.aws-sam/build``): run the functions from there,
             with nothing but what Lambda's runtime brings beside; None: from the source.
@@ -111,15 +111,18 @@ class Cloud:
         check_requirements()
         # They need the local extra.
         from emissary_local.aws.iam.privileges import Privileges
-        from emissary_local.template.template import declared_parameters, read_template
+        from emissary_local.template.sam import load_translated
+        from emissary_local.template.template import read_document
 
         with self._lock:
             if self._process is not None:
                 raise LocalCloudError("this local cloud runs already")
-            declared = declared_parameters(self._template)
+            document = load_translated(self._template)
+            declared = document.get("Parameters") or {}
             ours = self.application.parameters.items()
             parameters = {**{name: value for name, value in ours if name in declared}, **self._given}
-            read = read_template(self._template, parameters)  # its faults are raised here, as they are
+            # The template's faults are raised here, as they are.
+            read = read_document(self._template, document, parameters)
             Privileges(read.functions.values())  # those of its policies too
             if unknown := sorted(set(self._settings["variables"]) - set(read.functions)):
                 raise LocalCloudError(f"variables are given for {', '.join(unknown)}: no such function")
@@ -127,8 +130,11 @@ class Cloud:
             passwords = self.application.passwords(read.secrets)
             process = self._process = CloudProcess()
             try:
+                translation = process.directory / "translated.json"
+                translation.write_text(json.dumps(document), encoding="utf-8")
                 settings = {
                     **self._settings,
+                    "document": str(translation),
                     "parameters": parameters,
                     "passwords": passwords,
                     "directory": str(process.directory),

@@ -97,11 +97,12 @@ def run(args: argparse.Namespace) -> int:
         faults["reorder"] = args.reorder
     try:
         check_requirements()
-        from emissary_local.template.template import declared_parameters  # needs the local extra
+        from emissary_local.template.intrinsics import load_yaml  # needs the local extra
 
+        document = load_yaml(Path(args.template).read_text(encoding="utf-8"), args.template)
         cloud = Cloud(
             args.template,
-            application=application_of(declared_parameters(args.template), args.target),
+            application=application_of(frozenset(document.get("Parameters") or {}), args.target),
             faults=Faults(seed=args.seed, **faults),
             account_concurrency=args.account_concurrency,
             time_scale=args.time_scale,

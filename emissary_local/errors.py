@@ -12,7 +12,7 @@ class SettingsError(LocalCloudError, ValueError):
 
 
 class TemplateError(LocalCloudError, ValueError):
-    """The SAM template cannot be read or uses something the local cloud does not know.
+    """The template cannot be read or uses something the local cloud does not know.
 
     Attributes:
         where: Path inside the template, such as ``Resources.RelayFunction.Properties.Handler``; empty

@@ -21,7 +21,9 @@ from emissary_local.errors import LocalCloudError
 CLOSE_TIMEOUT: Final = 10.0
 
 #: Modules of the ``local`` extra that the local cloud cannot start without.
-REQUIRED_MODULES: Final = ("aiohttp", "awslambdaric", "boto3", "moto", "trustme", "websockets", "yaml")
+REQUIRED_MODULES: Final = (
+    "aiohttp", "awslambdaric", "boto3", "moto", "samtranslator", "trustme", "websockets", "yaml",
+)  # fmt: skip
 
 
 def check_requirements(platform: str = sys.platform, modules: tuple[str, ...] = REQUIRED_MODULES) -> None:

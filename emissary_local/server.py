@@ -46,16 +46,18 @@ from emissary_local.limits import Limits
 from emissary_local.net.certificates import create_certificates
 from emissary_local.template import names
 from emissary_local.template.secrets import first_value
-from emissary_local.template.template import read_template
+from emissary_local.template.specs import FunctionSpec
+from emissary_local.template.template import read_document
 
 
 class CloudServer:
     """Everything that runs in the cloud process, put together from the settings.
 
     Args:
-        settings: What :class:`emissary_local.cloud.Cloud` sends: ``template``, ``parameters``,
-            ``directory``, ``artifacts``, ``faults``, ``limits``, ``latency``, ``account_concurrency``,
-            ``fresh_environments``, ``tls``, ``variables``, ``passwords``, ``url_variables``, ``classify``.
+        settings: What :class:`emissary_local.cloud.Cloud` sends: ``template``, ``document`` (a file with its
+            translation), ``parameters``, ``directory``, ``artifacts``, ``faults``, ``limits``, ``latency``,
+            ``account_concurrency``, ``fresh_environments``, ``tls``, ``variables``, ``passwords``,
+            ``url_variables``, ``classify``.
 
     Attributes:
         meter: Counts what AWS would bill.
@@ -83,7 +85,8 @@ class CloudServer:
         """
         settings, stack = self._settings, self._stack
         directory = Path(settings["directory"])
-        template = read_template(settings["template"], settings["parameters"])
+        document = json.loads(Path(settings["document"]).read_text(encoding="utf-8"))
+        template = read_document(settings["template"], document, settings["parameters"])
         artifacts = None if settings["artifacts"] is None else Path(settings["artifacts"])
         faults, limits = self.faults, Limits(**settings["limits"])
         latency = Latency(settings["latency"], faults.faults.seed)
@@ -92,7 +95,7 @@ class CloudServer:
             name: dataclasses.replace(
                 spec,
                 timeout=limits.run(spec.timeout),
-                task_root=spec.task_root if artifacts is None else artifacts / name,
+                task_root=_task_root(spec, artifacts, directory),
                 environment={**spec.environment, **more.get(name, {})},
             )
             for name, spec in template.functions.items()
@@ -150,6 +153,8 @@ class CloudServer:
         gateway = self.gateway = Gateway(
             stage=api.stage,
             routes=api.routes,
+            selection=api.route_selection,
+            authorizer=api.authorizer,
             invoker=queue,
             faults=faults,
             meter=self.meter,
@@ -240,6 +245,18 @@ def _import(classify: str) -> Classify:
     module, _, name = classify.partition(":")
     found: Classify = getattr(importlib.import_module(module), name) if module else any_client
     return found
+
+
+def _task_root(spec: FunctionSpec, artifacts: Path | None, directory: Path) -> Path:
+    """The folder with a function's code; code that is in the template is written to one."""
+    if artifacts is not None:
+        return artifacts / spec.logical_id
+    if spec.inline_code is None:
+        return spec.task_root
+    folder = directory / "code" / spec.logical_id
+    folder.mkdir(parents=True)
+    (folder / "index.py").write_text(spec.inline_code, encoding="utf-8")
+    return folder
 
 
 def _log(text: str) -> None:

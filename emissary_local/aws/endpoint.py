@@ -2,7 +2,7 @@
 
 Every call's signature is checked here and ascribed to the function whose credentials signed it, and what that
 function may not do is refused. DynamoDB calls are metered and passed on to the tables; Lambda's Invoke is
-answered by the Lambda service.
+answered by the Lambda service. Calls of other services lead here too, and are refused.
 """
 
 from __future__ import annotations
@@ -31,17 +31,22 @@ from emissary_local.faults.latency import Latency, Leg
 from emissary_local.net.tcp import reset
 from emissary_local.ports import Authorize, FunctionInvoker, InvocationResult, InvocationStatus, allow_all
 from emissary_local.template import names
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 
 #: Largest payload of an invocation, in bytes, by X-Amz-Invocation-Type. Source: AWS Lambda quotas.
 MAX_PAYLOAD: Final[Mapping[str, int]] = {"RequestResponse": 6_291_556, "Event": 1_048_576}
+
+#: The service in the Authorization header's credential scope.
+_SCOPE: Final = re.compile(r"Credential=[^/,]*/[^/,]*/[^/,]*/([^/,]+)/")
+
+_SERVICES: Final = frozenset({"dynamodb", "lambda", "secretsmanager"})
 
 _INVOKE: Final = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 
 #: DynamoDB operations whose answer can be lost after they are done.
 _WRITES: Final = frozenset({"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"})
 
-_FUNCTION: Final = "AWS::Serverless::Function"
+_FUNCTION: Final = "AWS::Lambda::Function"
 _DYNAMODB: Final = "DynamoDB_20120810."
 _SECRETS_MANAGER: Final = "secretsmanager."
 
@@ -130,6 +135,9 @@ class AwsEndpoint:
         service = "lambda" if invoked else "secretsmanager" if secret else "dynamodb"
         request_id = str(uuid.uuid4())
         try:
+            named = _SCOPE.search(request.headers.get("Authorization", ""))
+            if named and named.group(1) not in _SERVICES:
+                raise _Refusal(400, "UnknownOperationException", f"the local cloud has no {named.group(1)}")
             try:
                 identity = verify(
                     request.method, path, query, request.headers, body, self._credentials, self._faults.now(),

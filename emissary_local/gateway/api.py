@@ -11,6 +11,9 @@ Where AWS documents nothing, this is our reading, on the strict side:
 * A lost TCP connection is noticed at once when the network says so (1006), and never when it says nothing.
 * A message to a connection that ends while it is under way is lost, though its post was answered 200.
 * A throttled message is answered with the same error frame; a throttled upgrade with 429.
+* With a route response a text ``body`` reaches the client whatever the ``statusCode``, and no body nothing;
+  one over the message limit is an error frame. Of ``$connect`` and ``$disconnect`` no body goes anywhere.
+* No message reaches ``$connect`` or ``$disconnect``: one that chooses them goes to ``$default``.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from urllib.parse import unquote
 
 from aiohttp import web
+from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 from emissary_local.aws.sigv4 import CredentialsLookup
@@ -29,18 +33,21 @@ from emissary_local.billing.meter import Meter
 from emissary_local.faults import DecisionStream, FaultEngine, Hop, Site
 from emissary_local.faults.idle_connections import transports_of
 from emissary_local.faults.latency import Latency, Leg
+from emissary_local.gateway.authorizer import ConnectAuthorizer
 from emissary_local.gateway.callbacks import ApiName, Callbacks
 from emissary_local.gateway.client_role import Classify, any_client
 from emissary_local.gateway.connections import Connection, Connections
 from emissary_local.gateway.disconnects import Disconnects
-from emissary_local.gateway.error_frames import INTERNAL_SERVER_ERROR, error_frame, refusal
+from emissary_local.gateway.error_frames import INTERNAL_SERVER_ERROR, UNAUTHORIZED, error_frame, refusal
 from emissary_local.gateway.events import Client, EventWriter, new_id
 from emissary_local.gateway.integration import IntegrationError, Integrations
+from emissary_local.gateway.selection import DEFAULT, RESERVED, RouteSelection
 from emissary_local.gateway.throttle import Throttles
 from emissary_local.limits import Limits
 from emissary_local.net.protocol_switch import ProtocolSwitch
 from emissary_local.net.wsserver import ABNORMAL, GOING_AWAY, ClientSocket
 from emissary_local.ports import Authorize, FunctionInvoker, allow_all
+from emissary_local.template.specs import Authorizer, Route
 
 
 class Gateway:
@@ -48,8 +55,10 @@ class Gateway:
 
     Args:
         stage: The stage; clients connect to ``/{stage}``.
-        routes: Route key to function: ``$connect``, ``$default``, ``$disconnect``. Without ``$connect``
-            everybody is let in; without ``$default`` a message is answered with a Forbidden frame.
+        routes: Route key to what is behind it. Without ``$connect`` everybody is let in; a message without a
+            route of its own goes to ``$default``, and without that is answered with a Forbidden frame.
+        selection: The route selection expression.
+        authorizer: Who is asked before ``$connect``; nobody when None.
         invoker: Runs the functions.
         faults: What to do wrong on purpose, and the clock.
         meter: Counts what AWS would bill.
@@ -72,7 +81,9 @@ class Gateway:
         self,
         *,
         stage: str,
-        routes: Mapping[str, str],
+        routes: Mapping[str, Route],
+        selection: str = "\\$default",
+        authorizer: Authorizer | None = None,
         invoker: FunctionInvoker,
         faults: FaultEngine,
         meter: Meter,
@@ -92,6 +103,11 @@ class Gateway:
         self._meter = meter
         self._latency = latency or Latency()
         self._integrations = Integrations(routes, invoker, limits)
+        self._selection = RouteSelection(selection)
+        self._authorizer: ConnectAuthorizer | None = None
+        if authorizer is not None:
+            arn = self._name.route_arn("$connect")
+            self._authorizer = ConnectAuthorizer(authorizer, self._integrations, arn)
         self._connections = Connections(limits)
         self._throttles = throttles or Throttles()
         self._classify = classify
@@ -191,7 +207,7 @@ class Gateway:
             self._classify(request.headers),
         )
         self._count += 1
-        self._run(self._connect(connection, list(request.headers.raw_items()), query))
+        self._run(self._connect(connection, request.headers, query))
 
     def message_received(self, socket: ClientSocket, text: bytes) -> None:
         connection = self._connections.of(socket)
@@ -213,20 +229,23 @@ class Gateway:
 
     # One invocation each.
 
-    async def _connect(self, connection: Connection, headers: list[tuple[str, str]], query: str) -> None:
+    async def _connect(self, connection: Connection, headers: Headers, query: str) -> None:
         socket, connection_id, request_id = connection.socket, connection.client.connection_id, new_id()
         status, subprotocol = 200, None
         early = self._refused_early(connection)
         if early is not None:
             status = early
-        elif self._integrations.has("$connect"):
-            event = connection.events.connect(
-                request_id, headers, query, self._faults.now(), secure=socket.secure
-            )
+        else:
             try:
-                await self._travel()
-                answer = await self._integrations.call("$connect", event)
-                status, subprotocol = answer.status, answer.subprotocol
+                if self._authorizer is not None:
+                    await self._authorize_upgrade(connection, self._authorizer, request_id, headers, query)
+                if self._integrations.has("$connect"):
+                    event = connection.events.connect(
+                        request_id, headers.raw_items(), query, self._faults.now(), secure=socket.secure
+                    )
+                    await self._travel()
+                    answer = await self._integrations.call("$connect", event)
+                    status, subprotocol = answer.status, answer.subprotocol
             except IntegrationError as exc:
                 status = exc.status
         accepted = 200 <= status < 300
@@ -243,17 +262,50 @@ class Gateway:
         if not socket.accept(subprotocol):
             self.closed(socket, ABNORMAL, "Connection closed abnormally")
 
+    async def _authorize_upgrade(
+        self,
+        connection: Connection,
+        authorizer: ConnectAuthorizer,
+        request_id: str,
+        headers: Headers,
+        query: str,
+    ) -> None:
+        """Raise IntegrationError for an upgrade that the authorizer refuses."""
+        if not authorizer.has_identity(headers, query):
+            raise IntegrationError(401, UNAUTHORIZED, "an identity source is missing")
+        event = connection.events.authorization(
+            authorizer.method_arn, request_id, headers.raw_items(), query, self._faults.now(),
+            secure=connection.socket.secure,
+        )  # fmt: skip
+        await self._travel()
+        connection.events.authorized(await authorizer.ask(event))
+
+    def _route(self, text: bytes) -> str:
+        """The key of the route that a message takes."""
+        key = self._selection.key(text)
+        return DEFAULT if key is None or key in RESERVED or not self._integrations.has(key) else key
+
     async def _message(self, connection: Connection, text: bytes) -> None:
         request_id = new_id()
         try:
-            self._let_in(connection)
-            event = connection.events.message(request_id, new_id(), text, self._faults.now())
-            await self._integrations.call("$default", event)
+            route = self._route(text)
+            self._let_in(connection, route)
+            event = connection.events.message(route, request_id, new_id(), text, self._faults.now())
+            body = (await self._integrations.call(route, event)).body
+            if body is not None and connection.socket.is_open:
+                self._reply(connection, body)
         except IntegrationError as exc:
             if connection.socket.is_open:
                 frame = error_frame(exc.frame_message, connection.client.connection_id, request_id)
                 self._meter.message_out(len(frame))
                 connection.socket.send(frame)
+
+    def _reply(self, connection: Connection, body: bytes) -> None:
+        if len(body) > self._limits.message_bytes:
+            raise IntegrationError(502, INTERNAL_SERVER_ERROR, "the answer is over the message limit")
+        self._meter.message_out(len(body))
+        connection.touch()
+        connection.outbound.send(lambda: connection.socket.send(body))
 
     async def _disconnect(self, connection: Connection, code: int, reason: str) -> None:
         if not self._integrations.has("$disconnect"):
@@ -279,9 +331,9 @@ class Gateway:
             return 429
         return 502 if connection.rng.triggers("connect_500") else None
 
-    def _let_in(self, connection: Connection) -> None:
+    def _let_in(self, connection: Connection, route: str) -> None:
         """Raise IntegrationError for a message that must not reach its function."""
-        if not self._throttles.allows("$default"):
+        if not self._throttles.allows(route):
             self._faults.count("throttled")
             raise IntegrationError(429, INTERNAL_SERVER_ERROR, "the stage's throttle")
         if self._faults.quiet:

@@ -48,8 +48,11 @@ class ApiName:
 
     def arn(self, method: str, connection_id: str) -> str:
         """The resource of an ``@connections`` call."""
-        resource = f"{self.stage}/{method}/@connections/{connection_id}"
-        return f"arn:aws:execute-api:{self.region}:{self.account}:{self.api_id}/{resource}"
+        return self.route_arn(f"{method}/@connections/{connection_id}")
+
+    def route_arn(self, route: str) -> str:
+        """A route's ARN."""
+        return f"arn:aws:execute-api:{self.region}:{self.account}:{self.api_id}/{self.stage}/{route}"
 
 
 class _CallbackError(LocalCloudError):

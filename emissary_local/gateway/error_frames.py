@@ -11,11 +11,12 @@ from typing import Final
 INTERNAL_SERVER_ERROR: Final = "Internal server error"
 ENDPOINT_TIMED_OUT: Final = "Endpoint request timed out"
 FORBIDDEN: Final = "Forbidden"
+UNAUTHORIZED: Final = "Unauthorized"
 
 #: HTTP status -> (message, ``x-amzn-ErrorType``), for refusals.
 _REFUSALS: Final = {
     400: ("Bad Request", "BadRequestException"),
-    401: ("Unauthorized", "UnauthorizedException"),
+    401: (UNAUTHORIZED, "UnauthorizedException"),
     403: (FORBIDDEN, "ForbiddenException"),
     404: ("Not Found", "NotFoundException"),
     409: ("Conflict", "ConflictException"),

@@ -10,7 +10,7 @@ import base64
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -86,11 +86,12 @@ class EventWriter:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        fixed = json.dumps(self._constant())[1:-1]
-        # Everything that is the same in every MESSAGE event is written once: the hot path fills holes.
-        self._message_head = (
-            '{"requestContext":{"routeKey":"$default","eventType":"MESSAGE","messageDirection":"IN",' + fixed
-        ).encode()
+        self._authorizer: Mapping[str, Any] | None = None
+        self._message_heads: dict[str, bytes] = {}
+
+    def authorized(self, context: Mapping[str, Any]) -> None:
+        """Put an authorizer's answer into every event from now on; before the first message."""
+        self._authorizer = context
 
     def connect(
         self, request_id: str, headers: Iterable[tuple[str, str]], query: str, now: float, *, secure: bool
@@ -104,10 +105,30 @@ class EventWriter:
             now: Seconds since 1970.
             secure: Whether the client came over TLS.
         """
+        end_to_end = [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
+        event = self._upgrade(request_id, end_to_end, query, now, secure=secure)
+        return _dump({**event, "isBase64Encoded": False})
+
+    def authorization(
+        self,
+        method_arn: str,
+        request_id: str,
+        headers: Iterable[tuple[str, str]],
+        query: str,
+        now: float,
+        *,
+        secure: bool,
+    ) -> bytes:
+        """The event of a REQUEST authorizer, asked about the ARN ``method_arn``; else as :meth:`connect`."""
+        event = self._upgrade(request_id, headers, query, now, secure=secure)
+        return _dump({"type": "REQUEST", "methodArn": method_arn, **event, "stageVariables": {}})
+
+    def _upgrade(
+        self, request_id: str, headers: Iterable[tuple[str, str]], query: str, now: float, *, secure: bool
+    ) -> dict[str, Any]:
         several: dict[str, list[str]] = {}
         for name, value in headers:
-            if name.lower() not in _HOP_BY_HOP:
-                several.setdefault(name, []).append(value)
+            several.setdefault(name, []).append(value)
         for name, value in self._added_headers(now, secure=secure):
             several.setdefault(name, []).append(value)
         event: dict[str, Any] = {
@@ -121,13 +142,13 @@ class EventWriter:
             event["queryStringParameters"] = {name: values[-1] for name, values in asked.items()}
             event["multiValueQueryStringParameters"] = asked
         event["requestContext"] = self._context("$connect", "CONNECT", request_id, now)
-        event["isBase64Encoded"] = False
-        return _dump(event)
+        return event
 
-    def message(self, request_id: str, message_id: str, body: bytes, now: float) -> bytes:
-        """The ``$default`` event of one text message.
+    def message(self, route: str, request_id: str, message_id: str, body: bytes, now: float) -> bytes:
+        """The event of one text message.
 
         Args:
+            route: The key of the route that it takes.
             request_id: Id of this request.
             message_id: Id of this message.
             body: The message; valid UTF-8.
@@ -137,7 +158,14 @@ class EventWriter:
             f',"requestId":"{request_id}","extendedRequestId":"{request_id}","messageId":"{message_id}",'
             f'"requestTime":"{request_time(now)}","requestTimeEpoch":{int(now * 1000)}}},"body":'
         ).encode()
-        return b'%b%b%b,"isBase64Encoded":false}' % (self._message_head, variable, json_string(body))
+        head = self._message_heads.get(route) or self._message_head(route)
+        return b'%b%b%b,"isBase64Encoded":false}' % (head, variable, json_string(body))
+
+    def _message_head(self, route: str) -> bytes:
+        # What is the same in all MESSAGE events of a route is written once: the hot path fills holes.
+        fixed = {"routeKey": route, "eventType": "MESSAGE", "messageDirection": "IN", **self._constant()}
+        head = self._message_heads[route] = b'{"requestContext":' + _dump(fixed)[:-1]
+        return head
 
     def disconnect(self, request_id: str, code: int, reason: str, now: float) -> bytes:
         """The ``$disconnect`` event.
@@ -181,6 +209,7 @@ class EventWriter:
             "domainName": self._client.domain_name,
             "connectionId": self._client.connection_id,
             "apiId": self._client.api_id,
+            **({} if self._authorizer is None else {"authorizer": self._authorizer}),
         }
 
     def _added_headers(self, now: float, *, secure: bool) -> list[tuple[str, str]]:

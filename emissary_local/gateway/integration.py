@@ -13,6 +13,7 @@ from emissary_local.errors import LocalCloudError
 from emissary_local.gateway.error_frames import ENDPOINT_TIMED_OUT, FORBIDDEN, INTERNAL_SERVER_ERROR
 from emissary_local.limits import Limits
 from emissary_local.ports import FunctionInvoker, InvocationResult, InvocationStatus
+from emissary_local.template.specs import Route
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class IntegrationError(LocalCloudError):
     """A route has no function, or the function gave no usable answer in time.
 
     Attributes:
-        status: HTTP status for a refused upgrade: 403, 429, 502 or 504.
+        status: HTTP status for a refused upgrade: 401, 403, 429, 500, 502 or 504.
         frame_message: The ``message`` of the error frame for a client's message.
     """
 
@@ -33,34 +34,36 @@ class IntegrationError(LocalCloudError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A Lambda proxy response, as far as a WebSocket API without route responses looks at it.
+    """A Lambda proxy response, as far as a WebSocket API looks at it.
 
     Attributes:
         status: ``statusCode``.
         subprotocol: The response's ``Sec-WebSocket-Protocol``: the one header that reaches the client.
+        body: What reaches the client, if the route has a route response: ``body``.
     """
 
     status: int
     subprotocol: str | None = None
+    body: bytes | None = None
 
 
 class Integrations:
     """Calls the functions of an API's routes.
 
     Args:
-        routes: Route key to function: ``$connect``, ``$default``, ``$disconnect``.
-        invoker: Runs them.
+        routes: Route key (``$connect``, ``$default``, ``sendmessage``...) to what is behind it.
+        invoker: Runs the functions.
         limits: The integration timeout.
     """
 
-    def __init__(self, routes: Mapping[str, str], invoker: FunctionInvoker, limits: Limits) -> None:
+    def __init__(self, routes: Mapping[str, Route], invoker: FunctionInvoker, limits: Limits) -> None:
         self._routes = dict(routes)
         self._invoker = invoker
         self._limits = limits
         self._running: set[asyncio.Task[InvocationResult]] = set()
 
     def has(self, route: str) -> bool:
-        """Whether ``route`` has a function."""
+        """Whether there is such a route."""
         return route in self._routes
 
     async def call(self, route: str, event: bytes) -> Answer:
@@ -73,18 +76,36 @@ class Integrations:
                 failed, was killed at its own timeout or answered no response object (502), or the
                 integration timeout passed (504).
         """
-        function = self._routes.get(route)
-        if function is None:
+        found = self._routes.get(route)
+        if found is None:
             raise IntegrationError(403, FORBIDDEN, f"no route {route}")
+        if found.function is None:
+            return Answer(found.status)
+        return _read(found, found.function, await self.run(found.function, event, found.timeout))
+
+    async def run(self, function: str, event: bytes, timeout: float | None = None) -> InvocationResult:
+        """Invoke a function once.
+
+        Args:
+            function: Its logical id.
+            event: The event.
+            timeout: Longest wait, in seconds, if that is shorter than the integration timeout.
+
+        Raises:
+            IntegrationError: If it could not be invoked (502), or the timeout passed (504).
+        """
         task = asyncio.ensure_future(self._invoker.invoke(function, event))
         self._running.add(task)
         task.add_done_callback(self._ended)
-        done, _ = await asyncio.wait({task}, timeout=self._limits.integration)
+        longest = self._limits.integration
+        if timeout is not None:
+            longest = min(longest, self._limits.run(timeout))
+        done, _ = await asyncio.wait({task}, timeout=longest)
         if not done:
             raise IntegrationError(504, ENDPOINT_TIMED_OUT, f"{function} ran past the integration timeout")
         if task.cancelled() or task.exception() is not None:
             raise IntegrationError(502, INTERNAL_SERVER_ERROR, f"{function} could not be invoked")
-        return _read(function, task.result())
+        return task.result()
 
     def _ended(self, task: asyncio.Task[InvocationResult]) -> None:
         self._running.discard(task)
@@ -100,7 +121,7 @@ class Integrations:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _read(function: str, result: InvocationResult) -> Answer:
+def _read(route: Route, function: str, result: InvocationResult) -> Answer:
     if result.status is InvocationStatus.THROTTLED:
         # For a message this ends as "Internal server error" too: Lambda's 429 is an integration failure
         # to the gateway, and only an upgrade has an HTTP status to show it in.
@@ -110,12 +131,14 @@ def _read(function: str, result: InvocationResult) -> Answer:
     try:
         answer: Any = json.loads(result.payload)
         status = int(answer["statusCode"])
-    except (ValueError, TypeError, KeyError) as exc:
+        body = answer.get("body") if route.replies else None
+        body = None if body is None else str.encode(body)
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise IntegrationError(
             502, INTERNAL_SERVER_ERROR, f"{function} answered no response object with a statusCode"
         ) from exc
     headers = answer.get("headers")
     for name, value in headers.items() if isinstance(headers, dict) else ():
         if name.lower() == "sec-websocket-protocol":
-            return Answer(status, str(value))
-    return Answer(status)
+            return Answer(status, str(value), body)
+    return Answer(status, None, body)

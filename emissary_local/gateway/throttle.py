@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from emissary_local.template.template import Throttle
+from emissary_local.template.specs import Throttle
 
 
 class TokenBucket:

@@ -15,7 +15,7 @@ from emissary_local.errors import UnknownFunctionError
 from emissary_local.faults import FaultEngine, Site
 from emissary_local.faults.latency import Latency, Leg
 from emissary_local.ports import InvocationResult, InvocationStatus
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 
 #: Pause before the first and the second retry after an error, in seconds.
 RETRY_PAUSES: Final = (60.0, 120.0)

@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 from emissary_local.lambda_.runtime_api import MAX_RESPONSE, RuntimeConnection
 from emissary_local.ports import InvocationResult, InvocationStatus
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 
 #: Longest init phase, in seconds. Source: AWS Lambda Developer Guide, "Lambda execution environment
 #: lifecycle": "The Init phase is limited to 10 seconds." What takes longer is begun again as part of the

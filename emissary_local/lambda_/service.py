@@ -24,7 +24,7 @@ from emissary_local.lambda_.environment import Environment, Invocation, Invocati
 from emissary_local.lambda_.forkserver import ForkServer
 from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
 from emissary_local.ports import InvocationResult, InvocationStatus
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 
 #: How many environments of each processor may be in their init phase at once.
 #:

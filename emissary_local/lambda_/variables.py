@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from emissary_local.aws.iam.privileges import OPERATOR
 from emissary_local.aws.sigv4 import Credentials
 from emissary_local.template import names
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 
 _LETTERS = string.ascii_uppercase + string.digits
 
@@ -37,6 +37,7 @@ class Endpoints:
     def variables(self) -> dict[str, str]:
         """The variables that lead the AWS SDK and the functions to the local services."""
         variables = {
+            "AWS_ENDPOINT_URL": self.endpoint,  # which refuses what it does not have
             "AWS_ENDPOINT_URL_DYNAMODB": self.endpoint,
             "AWS_ENDPOINT_URL_LAMBDA": self.endpoint,
             "AWS_ENDPOINT_URL_SECRETS_MANAGER": self.endpoint,

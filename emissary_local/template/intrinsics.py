@@ -87,7 +87,7 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
     except TemplateError as exc:
         raise TemplateError(f"{name}: {exc}") from exc
     if not isinstance(document, dict):
-        raise TemplateError(f"{name} holds no mapping; a SAM template has Resources at its top")
+        raise TemplateError(f"{name} holds no mapping; a template has Resources at its top")
     return document
 
 
@@ -124,7 +124,7 @@ class Resolver:
             items = (self.resolve(item, f"{where}[{index}]") for index, item in enumerate(value))
             return [item for item in items if item is not NO_VALUE]
         if not isinstance(value, dict):
-            return value
+            return _not_dynamic(value, where)
         if len(value) == 1:
             (name, argument), *_ = value.items()
             # A ``Condition`` key also occurs in IAM statements; there its value is a mapping.
@@ -157,7 +157,7 @@ class Resolver:
             known = ", ".join(sorted(_FUNCTIONS))
             raise TemplateError(f"the local cloud does not know {name} (it knows: {known})", where=where)
         try:
-            return function(self, argument, where)
+            return _not_dynamic(function(self, argument, where), where)
         except TemplateError:
             raise
         except (TypeError, ValueError, LookupError, AttributeError) as exc:
@@ -270,6 +270,13 @@ _FUNCTIONS: Final[Mapping[str, Callable[[Resolver, Any, str], Any]]] = {
     "Fn::Base64": Resolver._do_base64,
     "Fn::GetAZs": Resolver._do_azs,
 }
+
+
+def _not_dynamic(value: Any, where: str) -> Any:
+    """The value, unless it is a text in which CloudFormation would look up another."""
+    if isinstance(value, str) and "{{resolve:" in value:
+        raise TemplateError(f"the local cloud looks nothing up in an account: {value}", where=where)
+    return value
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from emissary_local.errors import TemplateError
+from emissary_local.template.intrinsics import NO_VALUE
 
 REGION: Final = "us-east-1"
 #: The account id AWS uses in its own documentation; it is nobody's.
@@ -27,7 +28,9 @@ PSEUDO_PARAMETERS: Final[Mapping[str, Any]] = {
 
 #: Property of a resource that holds the name its author chose, by type.
 _NAME_PROPERTIES: Final[Mapping[str, str]] = {
-    "AWS::Serverless::Function": "FunctionName",
+    "AWS::Lambda::Function": "FunctionName",
+    "AWS::ApiGatewayV2::DomainName": "DomainName",
+    "AWS::ApiGatewayV2::Stage": "StageName",
     "AWS::DynamoDB::Table": "TableName",
     "AWS::SecretsManager::Secret": "Name",
     "AWS::Logs::LogGroup": "LogGroupName",
@@ -39,7 +42,7 @@ _NAME_PROPERTIES: Final[Mapping[str, str]] = {
 
 #: Form of a resource's ARN, by type; what follows the account id.
 _ARNS: Final[Mapping[str, str]] = {
-    "AWS::Serverless::Function": "lambda:{region}:{account}:function:{name}",
+    "AWS::Lambda::Function": "lambda:{region}:{account}:function:{name}",
     "AWS::DynamoDB::Table": "dynamodb:{region}:{account}:table/{name}",
     "AWS::SecretsManager::Secret": "secretsmanager:{region}:{account}:secret:{name}-AbCdEf",
     "AWS::Logs::LogGroup": "logs:{region}:{account}:log-group:{name}:*",
@@ -49,6 +52,9 @@ _ARNS: Final[Mapping[str, str]] = {
     "AWS::IAM::ManagedPolicy": "iam::{account}:policy/{name}",
     "AWS::KMS::Key": "kms:{region}:{account}:key/{name}",
 }
+
+#: The types of API Gateway's parts: their ``!Ref`` is an id, and so is an attribute such as ``ApiId``.
+_API: Final = "AWS::ApiGatewayV2::"
 
 #: Types whose ``!Ref`` is the ARN, not the name.
 _REF_IS_ARN: Final = frozenset({"AWS::IAM::ManagedPolicy", "AWS::SecretsManager::Secret", "AWS::SNS::Topic"})
@@ -72,15 +78,11 @@ def api_id(logical_id: str) -> str:
     return hashlib.sha256(logical_id.encode()).hexdigest()[:10]
 
 
-def physical_name(logical_id: str, resource_type: str, properties: Mapping[str, Any]) -> str:
-    """The resource's own name: the one its author chose, else one built as CloudFormation builds it.
-
-    ``properties`` must be resolved as far as the name property is concerned.
-    """
-    chosen = properties.get(_NAME_PROPERTIES.get(resource_type, ""))
-    if chosen is not None:
+def physical_name(logical_id: str, resource_type: str, chosen: Any) -> str:
+    """The resource's own name: the one its author has chosen, else one built as CloudFormation builds it."""
+    if chosen is not None and chosen is not NO_VALUE:
         return str(chosen)
-    if resource_type == "AWS::Serverless::WebSocketApi":
+    if resource_type.startswith(_API):
         return api_id(logical_id)
     kind = resource_type.rsplit("::", 1)[-1]
     if kind in _ID_PREFIXES:
@@ -89,9 +91,9 @@ def physical_name(logical_id: str, resource_type: str, properties: Mapping[str, 
     return f"{STACK_NAME}-{logical_id}-{suffix}"
 
 
-def name_property(resource_type: str) -> str | None:
-    """The property in which an author may choose the name of a resource of this type."""
-    return _NAME_PROPERTIES.get(resource_type)
+def name_property(resource_type: str) -> str:
+    """The property in which an author may choose the name of a resource of this type; or empty."""
+    return _NAME_PROPERTIES.get(resource_type, "")
 
 
 def reference(resource_type: str, name: str) -> str:
@@ -109,11 +111,13 @@ def attribute(resource_type: str, name: str, wanted: str) -> str:
         return "arn:aws:" + _ARNS[resource_type].format(region=REGION, account=ACCOUNT_ID, name=name)
     if resource_type == "AWS::SecretsManager::Secret" and wanted == "Id":
         return attribute(resource_type, name, "Arn")
+    if resource_type == "AWS::IAM::ManagedPolicy" and wanted == "PolicyArn":
+        return attribute(resource_type, name, "Arn")
     if resource_type == "AWS::EC2::SecurityGroup" and wanted in ("GroupId", "Id"):
         return name
-    if resource_type == "AWS::Serverless::WebSocketApi" and wanted in ("ApiEndpoint",):
+    if resource_type == "AWS::ApiGatewayV2::Api" and wanted == "ApiEndpoint":
         return f"wss://{name}.execute-api.{REGION}.amazonaws.com"
-    if resource_type == "AWS::Serverless::WebSocketApi" and wanted == "ApiId":
+    if resource_type.startswith(_API) and wanted == resource_type.removeprefix(_API) + "Id":
         return name
     raise KeyError(wanted)
 
@@ -136,6 +140,9 @@ def parameter_values(declared: Mapping[str, Any], given: Mapping[str, str]) -> d
     values: dict[str, Any] = {}
     for name, spec in declared.items():
         kind = str(spec.get("Type", "String"))
+        if kind.startswith("AWS::SSM::"):
+            faults.append(f"the parameter {name!r} would be looked up in an account; make it a String")
+            continue
         if name in given:
             text = str(given[name])
         elif "Default" in spec:

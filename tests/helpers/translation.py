@@ -10,14 +10,12 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from emissary_local.template.intrinsics import Resolver, load_yaml
 from emissary_local.template.names import PSEUDO_PARAMETERS, parameter_values
+from emissary_local.template.sam import load_translated
 
 ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
 TEMPLATE: Final = ROOT / "template.yaml"
@@ -26,17 +24,6 @@ SNAPSHOT: Final = ROOT / "tests" / "infra" / "snapshots" / "template.json"
 #: Parameters without a default, beside the network's, which the local cloud makes up.
 REQUIRED: Final = {"AllowedTargets": "[]"}
 
-#: In a process of its own: SAM's packages warn, and take memory. `sam deploy` names the code's place.
-_TRANSLATE: Final = """
-import json, sys
-from samtranslator.parser.parser import Parser
-from samtranslator.translator.translator import Translator
-from samtranslator.yaml_helper import yaml_parse
-document = yaml_parse(open(sys.argv[1]).read())
-document["Globals"]["Function"]["CodeUri"] = {"Bucket": "example-bucket", "Key": "code.zip"}
-json.dump(Translator({}, Parser()).translate(document, {}), open(sys.argv[2], "w"))
-"""
-
 
 @functools.cache
 def source() -> dict[str, Any]:
@@ -44,17 +31,9 @@ def source() -> dict[str, Any]:
     return load_yaml(TEMPLATE.read_text(encoding="utf-8"), "template.yaml")
 
 
-@functools.cache
 def translated() -> dict[str, Any]:
     """The whole translated template; not to be changed."""
-    with tempfile.TemporaryDirectory() as directory:
-        target = pathlib.Path(directory) / "translated.json"
-        subprocess.run(
-            [sys.executable, "-c", _TRANSLATE, str(TEMPLATE), str(target)],
-            env={"AWS_DEFAULT_REGION": "us-east-1"}, check=True, timeout=60,
-        )  # fmt: skip
-        document: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
-    return document
+    return load_translated(TEMPLATE)
 
 
 def as_text(document: Mapping[str, Any]) -> str:

@@ -12,7 +12,8 @@ from emissary_lib.bridge import items
 from emissary_lib.bridge.session import CONNECT_TIME, OPENING_TIME, RELAY_TIME
 from emissary_lib.client.config import PING_RANGE, PONG_RANGE
 from emissary_lib.protocol.constants import GRACE, PING_INTERVAL, PONG_DEADLINE
-from emissary_local.template.template import Template, read_template
+from emissary_local.template.specs import Route, Template
+from emissary_local.template.template import read_template
 from functions.common import audit, config
 from tests.helpers.translation import REQUIRED, TEMPLATE, source, strings
 
@@ -82,9 +83,9 @@ def statements(template: Template, function: str) -> list[dict[str, Any]]:
 
 def test_each_route_has_its_function(template: Template) -> None:
     assert template.api.routes == {
-        "$connect": "ConnectFunction",
-        "$default": "DefaultFunction",
-        "$disconnect": "DisconnectFunction",
+        "$connect": Route("ConnectFunction"),
+        "$default": Route("DefaultFunction"),
+        "$disconnect": Route("DisconnectFunction"),
     }
     assert template.api.route_selection == "\\$default", "no message is parsed to be routed"
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from emissary_local.emissary import Emissary
 from emissary_local.lambda_.runtime_site import make_runtime_site
 from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
-from emissary_local.template.template import FunctionSpec, Template
+from emissary_local.template.specs import FunctionSpec, Template
 from tools.artifacts.artifact import size
 from tools.replay.emulator import Emulator, emulator_binary
 from tools.replay.errors import ReplayError

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emissary_local.template import names
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 from tools.replay.emulator import ARCHITECTURES
 from tools.replay.errors import ReplayError
 from tools.replay.run import Environment, Replayer

@@ -13,7 +13,7 @@ from typing import Any
 from botocore.session import Session
 
 from emissary_local.template import names
-from emissary_local.template.template import TableSpec
+from emissary_local.template.specs import TableSpec
 from tools.replay.errors import ReplayError
 from tools.replay.items import readable, typed
 

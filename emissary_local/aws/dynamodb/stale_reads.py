@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
-from emissary_local.template.template import TableSpec
+from emissary_local.template.specs import TableSpec
 
 _GET_ITEM: Final = "DynamoDB_20120810.GetItem"
 

@@ -14,7 +14,7 @@ import aiohttp
 
 from emissary_local.errors import LocalCloudError
 from emissary_local.template import names
-from emissary_local.template.template import TableSpec
+from emissary_local.template.specs import TableSpec
 
 #: How long the process may take to start, in seconds.
 START_TIMEOUT: Final = 30.0

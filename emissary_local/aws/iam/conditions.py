@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from emissary_local.aws.iam.patterns import ArnPattern, Wildcard
 from emissary_local.errors import TemplateError
+from emissary_local.template.patterns import ArnPattern, Wildcard
 
 #: In each call that a function's code makes; not in those that Lambda itself makes with the function's role.
 SOURCE_FUNCTION: Final = "lambda:SourceFunctionArn"

@@ -16,7 +16,7 @@ from emissary_local.aws.iam.statements import Statement, read_statements
 from emissary_local.errors import LocalCloudError
 
 if TYPE_CHECKING:
-    from emissary_local.template.template import FunctionSpec
+    from emissary_local.template.specs import FunctionSpec
 
 #: Identity of whoever looks on from outside, as the account's administrator: may do everything. It cannot be
 #: the logical id of a function.

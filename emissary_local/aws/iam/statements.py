@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from emissary_local.aws.iam.conditions import Condition, read_conditions
-from emissary_local.aws.iam.patterns import ArnPattern, Wildcard
 from emissary_local.errors import TemplateError
+from emissary_local.template.patterns import ArnPattern, Wildcard
 
 _KNOWN: Final = frozenset({"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"})
 _SID: Final = re.compile(r"[A-Za-z0-9]*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import boto3
@@ -21,10 +21,11 @@ from emissary_local.gateway.throttle import Throttles
 from emissary_local.limits import Limits
 from emissary_local.net.certificates import Certificates
 from emissary_local.ports import InvocationResult, InvocationStatus
+from emissary_local.template.specs import Authorizer, Route
 from tests.helpers.patience import HANG
 
 STAGE = "prod"
-ROUTES = {"$connect": "Connect", "$default": "Default", "$disconnect": "Disconnect"}
+ROUTES = {key: Route(key[1:].capitalize()) for key in ("$connect", "$default", "$disconnect")}
 KEY = Credentials("AKIDLOCAL", "secret/of+the=function", "session==token", "Default")
 
 Event = dict[str, Any]
@@ -132,7 +133,9 @@ async def running(
     faults: Faults | None = None,
     limits: Limits | None = None,
     tls: Certificates | None = None,
-    routes: dict[str, str] | None = None,
+    routes: Mapping[str, Route] = ROUTES,
+    selection: str = "\\$default",
+    authorizer: Authorizer | None = None,
     throttles: Throttles | None = None,
     **functions: Function,
 ) -> AsyncIterator[Running]:
@@ -140,7 +143,9 @@ async def running(
     invoker, meter, engine = FakeInvoker(**functions), Meter(), FaultEngine(faults)
     gateway = Gateway(
         stage=STAGE,
-        routes=ROUTES if routes is None else routes,
+        routes=routes,
+        selection=selection,
+        authorizer=authorizer,
         invoker=invoker,
         faults=engine,
         meter=meter,

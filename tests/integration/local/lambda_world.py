@@ -13,7 +13,7 @@ from emissary_local.billing.meter import Meter
 from emissary_local.lambda_.forkserver import ForkServer
 from emissary_local.lambda_.service import LambdaService
 from emissary_local.lambda_.variables import Endpoints, Identities
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 from tests.helpers.patience import HANG
 
 HANDLERS = '''

@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus
 from emissary_local.faults import Faults
 from emissary_local.gateway.throttle import Throttles
 from emissary_local.limits import Limits
-from emissary_local.template.template import Throttle
+from emissary_local.template.specs import Throttle
 from tests.helpers.patience import HANG
 from tests.helpers.virtual_time import Advance, run_stepped
 from tests.integration.local.gateway_harness import Event, Running, answer, connect, running

@@ -18,7 +18,7 @@ from emissary_local.aws.endpoint import AwsEndpoint, function_name
 from emissary_local.aws.secrets import SecretStore
 from emissary_local.billing.meter import Meter
 from emissary_local.ports import InvocationResult, InvocationStatus
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 from tests.helpers.patience import HANG
 from tests.unit.local.caller import IDENTITIES, client_of
 
@@ -223,6 +223,15 @@ def test_secret_is_read_and_replaced() -> None:
     world = World()
     assert world.run(calls) == ["first", "second", "first", "ResourceNotFoundException"]
     assert world.decisions[0] == ("ClientRole", "secretsmanager:GetSecretValue", SECRET)
+
+
+def test_service_that_is_not_there_is_refused_by_name() -> None:
+    def call(world: World) -> str:
+        with pytest.raises(ClientError, match="the local cloud has no sqs") as caught:
+            world.client("sqs").list_queues()
+        return str(caught.value.response["Error"]["Code"])
+
+    assert World().run(call) == "UnknownOperationException"
 
 
 def test_unsigned_call_is_refused() -> None:

@@ -17,7 +17,7 @@ from emissary_local.aws.endpoint import AwsEndpoint
 from emissary_local.billing.meter import Meter
 from emissary_local.faults import FaultEngine, Faults, Site
 from emissary_local.ports import InvocationResult, InvocationStatus
-from emissary_local.template.template import FunctionSpec, TableSpec
+from emissary_local.template.specs import FunctionSpec, TableSpec
 from tests.helpers.patience import HANG
 from tests.unit.local.caller import IDENTITIES, client_of
 

@@ -48,7 +48,7 @@ def test_request_time_is_common_log_format_in_utc_whatever_the_locale() -> None:
 
 
 def test_a_message_event_is_complete() -> None:
-    event = json.loads(EventWriter(CLIENT).message("REQ=", "MSG=", b'say "hi"', NOW))
+    event = json.loads(EventWriter(CLIENT).message("$default", "REQ=", "MSG=", b'say "hi"', NOW))
     assert event == {
         "requestContext": {
             "routeKey": "$default",

@@ -11,6 +11,7 @@ import pytest
 from emissary_local.gateway.integration import Answer, IntegrationError, Integrations
 from emissary_local.limits import Limits
 from emissary_local.ports import InvocationResult, InvocationStatus
+from emissary_local.template.specs import Route
 from tests.helpers.virtual_time import run_ahead
 
 
@@ -37,7 +38,7 @@ class Scripted:
 
 def call(result: InvocationResult | Exception | None, route: str = "$default", **limits: Any) -> Answer:
     async def run() -> Answer:
-        integrations = Integrations({"$default": "Default"}, Scripted(result), Limits(**limits))
+        integrations = Integrations({"$default": Route("Default")}, Scripted(result), Limits(**limits))
         try:
             return await integrations.call(route, b"{}")
         finally:
@@ -96,7 +97,7 @@ def test_a_route_without_a_function_is_forbidden() -> None:
 def test_past_the_integration_timeout_the_function_runs_on_until_close() -> None:
     async def run() -> bool:
         scripted = Scripted(None)
-        integrations = Integrations({"$default": "Default"}, scripted, Limits())
+        integrations = Integrations({"$default": Route("Default")}, scripted, Limits())
         with pytest.raises(IntegrationError) as caught:
             await integrations.call("$default", b"{}")
         assert (caught.value.status, caught.value.frame_message) == (504, "Endpoint request timed out")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emissary_local.gateway.throttle import Throttles
-from emissary_local.template.template import Throttle
+from emissary_local.template.specs import Throttle
 
 
 class Clock:

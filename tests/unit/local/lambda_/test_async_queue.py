@@ -13,7 +13,7 @@ from emissary_local.errors import UnknownFunctionError
 from emissary_local.faults import FaultEngine, Faults
 from emissary_local.lambda_.async_queue import AsyncQueue
 from emissary_local.ports import InvocationResult, InvocationStatus
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 from tests.helpers.virtual_time import run_ahead
 
 OK, FAILED = InvocationStatus.OK, InvocationStatus.FUNCTION_ERROR

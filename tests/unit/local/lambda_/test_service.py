@@ -11,7 +11,7 @@ from emissary_local.lambda_.environment import Environment
 from emissary_local.lambda_.service import LambdaService
 from emissary_local.lambda_.variables import Endpoints, Identities
 from emissary_local.ports import InvocationStatus
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 
 SPEC = FunctionSpec(
     "F", "f", "arn:aws:lambda:us-east-1:123456789012:function:f", "app.handler", "python3.13",

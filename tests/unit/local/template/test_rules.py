@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from emissary_local.errors import TemplateError
-from emissary_local.template.template import read_template
+from emissary_local.template.intrinsics import load_yaml
+from emissary_local.template.stack import Stack
 
 TEMPLATE = """
 Parameters:
@@ -15,10 +16,6 @@ Parameters:
   Certificate: {Type: String, Default: ""}
   Subnets: {Type: 'List<AWS::EC2::Subnet::Id>'}
 Rules: %s
-Resources:
-  Api:
-    Type: AWS::Serverless::WebSocketApi
-    Properties: {RouteSelectionExpression: x, Routes: {}}
 """
 RULES = """
   DomainHasCertificate:
@@ -28,25 +25,23 @@ RULES = """
 """
 
 
-def read(tmp_path: Path, rules: str, **parameters: str) -> None:
-    file = tmp_path / "template.yaml"
-    file.write_text(TEMPLATE % rules)
-    read_template(file, parameters)
+def read(rules: str, **parameters: str) -> None:
+    Stack(Path("template.yaml"), load_yaml(TEMPLATE % rules, "template.yaml"), parameters)
 
 
 @pytest.mark.parametrize("given", [{}, {"Certificate": "c"}, {"Domain": "d", "Certificate": "c"}])
-def test_values_that_go_together_are_taken(tmp_path: Path, given: dict[str, str]) -> None:
-    read(tmp_path, RULES, **given)
+def test_values_that_go_together_are_taken(given: dict[str, str]) -> None:
+    read(RULES, **given)
 
 
-def test_values_that_do_not_are_refused_with_the_rules_own_words(tmp_path: Path) -> None:
+def test_values_that_do_not_are_refused_with_the_rules_own_words() -> None:
     with pytest.raises(TemplateError, match=r"Rules.DomainHasCertificate.*: a domain needs a certificate"):
-        read(tmp_path, RULES, Domain="d")
+        read(RULES, Domain="d")
 
 
-def test_what_only_an_account_can_tell_is_left_to_aws(tmp_path: Path) -> None:
+def test_what_only_an_account_can_tell_is_left_to_aws() -> None:
     asks = "!EachMemberEquals [!ValueOf [Subnets, VpcId], vpc-1]"
-    read(tmp_path, f"{{R: {{Assertions: [{{Assert: {asks}}}]}}}}")
+    read(f"{{R: {{Assertions: [{{Assert: {asks}}}]}}}}")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +53,6 @@ def test_what_only_an_account_can_tell_is_left_to_aws(tmp_path: Path) -> None:
         ("{R: {Assertions: [{Assert: !Equals [a, b]}]}}", "does not hold"),
     ],
 )
-def test_malformed_rule_is_refused_with_its_place(tmp_path: Path, rules: str, message: str) -> None:
+def test_malformed_rule_is_refused_with_its_place(rules: str, message: str) -> None:
     with pytest.raises(TemplateError, match=message):
-        read(tmp_path, rules)
+        read(rules)

@@ -1,4 +1,4 @@
-"""The reader of SAM templates."""
+"""What is read of a template, and how a bad one is refused."""
 
 from __future__ import annotations
 
@@ -7,66 +7,44 @@ from pathlib import Path
 import pytest
 
 from emissary_local.errors import TemplateError
-from emissary_local.template.template import Template, declared_parameters, read_template
-
-BASE = """
-Resources:
-  Api:
-    Type: AWS::Serverless::WebSocketApi
-    Properties:
-      StageName: dev
-      RouteSelectionExpression: \\$default
-      DefaultRouteSettings: {ThrottlingBurstLimit: 20, ThrottlingRateLimit: 10}
-      Routes: {$default: {FunctionArn: !GetAtt F.Arn}}
-"""
-FUNCTION = """
-  F:
-    Type: AWS::Serverless::Function
-    Properties:
-      Handler: app.handler
-"""
-
-
-def read(tmp_path: Path, text: str, **parameters: str) -> Template:
-    file = tmp_path / "template.yaml"
-    file.write_text(text)
-    return read_template(file, parameters)
+from emissary_local.template.specs import Route
+from emissary_local.template.template import read_template
+from tests.unit.local.template.stacks import STACK, read
 
 
 def test_function_without_settings_has_lambdas_defaults(tmp_path: Path) -> None:
-    spec = read(tmp_path, BASE + FUNCTION).functions["F"]
+    spec = read(tmp_path, STACK).functions["F"]
     assert (spec.timeout, spec.memory, spec.reserved_concurrency) == (3.0, 128, None)
     assert (spec.retry_attempts, spec.event_age) == (2, 21_600.0)
     assert spec.task_root == tmp_path
     assert spec.arn == f"arn:aws:lambda:us-east-1:123456789012:function:{spec.name}"
 
 
-def test_own_settings_win_over_globals_and_variables_are_merged(tmp_path: Path) -> None:
-    top = "Globals: {Function: {Timeout: 20, MemorySize: 512, Environment: {Variables: {A: 1, B: yes}}}}\n"
-    own = FUNCTION + "      Timeout: 7\n      Environment: {Variables: {B: two, C: !Ref AWS::Region}}\n"
-    spec = read(tmp_path, top + BASE + own).functions["F"]
-    assert (spec.timeout, spec.memory) == (7.0, 512)
-    assert spec.environment == {"A": "1", "B": "two", "C": "us-east-1"}
-
-
-def test_asynchronous_settings_are_read(tmp_path: Path) -> None:
-    own = FUNCTION + (
-        "      EventInvokeConfig: {MaximumRetryAttempts: 0, MaximumEventAgeInSeconds: 60}\n"
-        "      ReservedConcurrentExecutions: 5\n"
+def test_settings_and_variables_of_a_function_are_read(tmp_path: Path) -> None:
+    own = (
+        "      Timeout: 7\n      MemorySize: '512'\n"
+        "      Environment: {Variables: {A: 1, B: yes, C: !Ref AWS::Region}}\n"
     )
-    spec = read(tmp_path, BASE + own).functions["F"]
+    spec = read(tmp_path, STACK + own).functions["F"]
+    assert (spec.timeout, spec.memory) == (7.0, 512)
+    assert spec.environment == {"A": "1", "B": "true", "C": "us-east-1"}
+
+
+@pytest.mark.parametrize("name", ["!Ref F", "!GetAtt F.Arn"])
+def test_asynchronous_settings_are_read(tmp_path: Path, name: str) -> None:
+    text = STACK + (
+        "      ReservedConcurrentExecutions: 5\n"
+        "  Config:\n    Type: AWS::Lambda::EventInvokeConfig\n    Properties:\n"
+        f"      FunctionName: {name}\n      Qualifier: $LATEST\n      DestinationConfig: {{}}\n"
+        "      MaximumRetryAttempts: 0\n      MaximumEventAgeInSeconds: 60\n"
+    )
+    spec = read(tmp_path, text).functions["F"]
     assert (spec.retry_attempts, spec.event_age, spec.reserved_concurrency) == (0, 60.0, 5)
-
-
-def test_api_has_its_stage_routes_and_throttles(tmp_path: Path) -> None:
-    api = read(tmp_path, BASE + FUNCTION).api
-    assert (api.stage, api.route_selection, dict(api.routes)) == ("dev", "\\$default", {"$default": "F"})
-    assert (api.default_throttle.burst, api.default_throttle.rate) == (20, 10.0)
 
 
 def test_table_becomes_the_arguments_of_create_table(tmp_path: Path) -> None:
     text = (
-        BASE + FUNCTION + "  T:\n    Type: AWS::DynamoDB::Table\n    Properties:\n      TableName: sessions\n"
+        STACK + "  T:\n    Type: AWS::DynamoDB::Table\n    Properties:\n      TableName: sessions\n"
         "      AttributeDefinitions: [{AttributeName: pk, AttributeType: S}]\n"
         "      KeySchema: [{AttributeName: pk, KeyType: HASH}]\n"
         "      TimeToLiveSpecification: {AttributeName: gone, Enabled: true}\n"
@@ -77,66 +55,16 @@ def test_table_becomes_the_arguments_of_create_table(tmp_path: Path) -> None:
     assert table.ttl_attribute == "gone"
 
 
-def test_policies_are_resolved_and_sam_policy_templates_left_raw(tmp_path: Path) -> None:
-    own = FUNCTION + (
-        "      Policies:\n"
-        "        - DynamoDBReadPolicy: {TableName: !Ref AWS::StackName}\n"
-        "        - Version: 2012-10-17\n"
-        "          Statement: [{Effect: Allow, Action: x, Resource: !Sub 'arn:${AWS::Partition}:s3:::x'}]\n"
-    )
-    raw, document = read(tmp_path, BASE + own).functions["F"].policies
-    assert raw == {"DynamoDBReadPolicy": {"TableName": "emissary-local"}}
-    assert document["Statement"][0]["Resource"] == "arn:aws:s3:::x"
-    assert document["Version"] == "2012-10-17", "a date must stay text"
-
-
-ROLE = """
-  R:
-    Type: AWS::IAM::Role
-    Properties:
-      ManagedPolicyArns: [!Ref Elsewhere]
-      Policies:
-        - PolicyName: Code
-          PolicyDocument: {Statement: [{Sid: One, Effect: Allow, Action: x, Resource: !Sub "${AWS::Region}"}]}
-  Elsewhere:
-    Type: AWS::IAM::ManagedPolicy
-    Properties: {PolicyDocument: {Statement: []}}
-"""
-
-
-def test_policies_of_a_functions_role_are_its_policies(tmp_path: Path) -> None:
-    own = FUNCTION + "      Role: !GetAtt R.Arn\n      Policies: [AdministratorAccess]\n" + ROLE
-    (document,) = read(tmp_path, BASE + own).functions["F"].policies
-    assert document["Statement"] == [
-        {"Sid": "One", "Effect": "Allow", "Action": "x", "Resource": "us-east-1"}
-    ]
-
-
-def test_managed_policies_of_a_functions_role_are_kept_apart(tmp_path: Path) -> None:
-    own = FUNCTION + "      Role: !GetAtt R.Arn\n" + ROLE
-    assert read(tmp_path, BASE + own).functions["F"].managed_policies == {"Elsewhere": {"Statement": []}}
-
-
-def test_managed_policies_of_aws_are_left_as_arns(tmp_path: Path) -> None:
-    arn = "arn:aws:iam::aws:policy/ReadOnlyAccess"
-    own = FUNCTION + "      Role: !GetAtt R.Arn\n" + ROLE.replace("!Ref Elsewhere", arn)
-    spec = read(tmp_path, BASE + own).functions["F"]
-    assert (spec.policies[1:], spec.managed_policies) == ((arn,), {})
-
-
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ("      PermissionsBoundary: x\n", "PermissionsBoundary"),
-        ("  P:\n    Type: AWS::IAM::Policy\n", "does not evaluate AWS::IAM::Policy"),
-        (ROLE.replace("{PolicyDocument", "{Roles: [!Ref R], PolicyDocument"), "not the role in it"),
-        ("      Role: !GetAtt R.Arn\n" + ROLE.replace("Policies:", "PermissionsBoundary: x\n      Policies:"),
-         "PermissionsBoundary"),
-    ],
-)  # fmt: skip
-def test_what_would_change_what_policies_mean_is_refused(tmp_path: Path, more: str, words: str) -> None:
-    with pytest.raises(TemplateError, match=words):
-        read(tmp_path, BASE + FUNCTION + more)
+def test_capacities_of_a_table_that_are_text_become_numbers(tmp_path: Path) -> None:
+    text = (
+        "Parameters: {Units: {Type: Number, Default: 5}}\n"
+        + STACK + "  T:\n    Type: AWS::DynamoDB::Table\n    Properties:\n"
+        "      AttributeDefinitions: [{AttributeName: pk, AttributeType: S}]\n"
+        "      KeySchema: [{AttributeName: pk, KeyType: HASH}]\n"
+        "      ProvisionedThroughput: {ReadCapacityUnits: !Ref Units, WriteCapacityUnits: '7'}\n"
+    )  # fmt: skip
+    given = read(tmp_path, text).tables["T"].definition["ProvisionedThroughput"]
+    assert given == {"ReadCapacityUnits": 5, "WriteCapacityUnits": 7}
 
 
 def test_secrets_are_read(tmp_path: Path) -> None:
@@ -145,21 +73,24 @@ def test_secrets_are_read(tmp_path: Path) -> None:
     Type: AWS::SecretsManager::Secret
     Properties: {Name: keys, SecretString: !Sub "in ${AWS::Region}"}
 """
-    secret = read(tmp_path, BASE + FUNCTION + text).secrets["Keys"]
+    secret = read(tmp_path, STACK + text).secrets["Keys"]
     assert secret.arn == "arn:aws:secretsmanager:us-east-1:123456789012:secret:keys-AbCdEf"
     assert (secret.name, secret.value) == ("keys", "in us-east-1")
 
 
-def test_role_of_somewhere_else_is_refused(tmp_path: Path) -> None:
-    own = FUNCTION + "      Role: arn:aws:iam::aws:role/other\n" + ROLE
-    with pytest.raises(TemplateError, match="'arn:aws:iam::aws:role/other' is no role of this template"):
-        read(tmp_path, BASE + own)
+def test_what_changes_nothing_for_a_run_is_passed_over_unresolved(tmp_path: Path) -> None:
+    text = """
+  Alarm: {Type: AWS::CloudWatch::Alarm, Properties: {Threshold: !GetAtt Nobody.Knows}}
+  Group: {Type: AWS::Logs::LogGroup}
+  Net: {Type: AWS::EC2::VPC}
+"""
+    assert set(read(tmp_path, STACK + text).functions) == {"F"}
 
 
 def test_resource_with_a_false_condition_is_left_out(tmp_path: Path) -> None:
     text = (
-        "Conditions: {Never: !Equals [a, b]}\n" + BASE + FUNCTION
-        + "  G:\n    Type: AWS::Serverless::Function\n    Condition: Never\n"
+        "Conditions: {Never: !Equals [a, b]}\n" + STACK
+        + "  G:\n    Type: AWS::Lambda::Function\n    Condition: Never\n"
         "    Properties: {Handler: app.handler}\n"
     )  # fmt: skip
     assert set(read(tmp_path, text).functions) == {"F"}
@@ -169,7 +100,7 @@ def test_network_parameters_without_a_default_are_made_up(tmp_path: Path) -> Non
     text = (
         "Parameters:\n  Nets: {Type: 'List<AWS::EC2::Subnet::Id>'}\n"
         "  Group: {Type: 'AWS::EC2::SecurityGroup::Id'}\n"
-        + BASE + FUNCTION
+        + STACK
         + "      Environment: {Variables: {N: !Join ['+', !Ref Nets], G: !Ref Group}}\n"
     )  # fmt: skip
     environment = read(tmp_path, text).functions["F"].environment
@@ -195,12 +126,17 @@ def test_network_parameters_without_a_default_are_made_up(tmp_path: Path) -> Non
             r"MinLength of 2 \(want two letters\)",
         ),
         ("P: {Type: String, AllowedPattern: '[0-9]+'}", {"P": "c"}, r"'P': 'c' does not match \[0-9\]\+"),
+        (
+            "P: {Type: 'AWS::SSM::Parameter::Value<String>', Default: /p}",
+            {},
+            "would be looked up in an account",
+        ),
         ("P: {Type: String, NoEcho: true, AllowedPattern: '[0-9]+'}", {"P": "c"}, "its value does not match"),
     ],
 )
 def test_bad_parameter_is_refused(tmp_path: Path, top: str, given: dict[str, str], message: str) -> None:
     with pytest.raises(TemplateError, match=message):
-        read(tmp_path, f"Parameters: {{{top}}}\n" + BASE + FUNCTION, **given)
+        read(tmp_path, f"Parameters: {{{top}}}\n" + STACK, **given)
 
 
 @pytest.mark.parametrize(
@@ -208,21 +144,25 @@ def test_bad_parameter_is_refused(tmp_path: Path, top: str, given: dict[str, str
     [
         ("a: [", "is not valid YAML"),
         ("- a", "holds no mapping"),
-        ("Resources: {}", "has 0 resources of type AWS::Serverless::WebSocketApi"),
+        ("Resources: {}", "has 0 resources of type AWS::ApiGatewayV2::Api"),
         ("Resources: {A: {}}", "Resources.A: a resource needs a Type"),
-        (BASE, "names F.Arn, which the local cloud does not know"),
-        (BASE + FUNCTION.replace("app.handler", "app"), "Handler must be module.function, not 'app'"),
-        (BASE + FUNCTION + "      CodeUri: absent\n", "CodeUri 'absent' is no directory"),
-        (BASE + FUNCTION + "      InlineCode: x\n", "only functions with a CodeUri directory"),
-        (BASE + FUNCTION + "      Timeout: soon\n", "Resources.F.Properties.Timeout: 'soon' is no number"),
-        (BASE + FUNCTION + "      Timeout: 1\n      Timeout: 2\n", "the key 'Timeout' is there twice"),
+        (STACK + "      Timeout: soon\n", "Resources.F.Properties.Timeout: 'soon' is no number"),
+        (STACK + "      Timeout: 1\n      Timeout: 2\n", "the key 'Timeout' is there twice"),
         (
-            BASE + FUNCTION + "      Environment: {Variables: {V: !ImportValue x}}\n",
+            STACK + "      Environment: {Variables: {V: !ImportValue x}}\n",
             r"Resources.F.Properties.Environment.Variables.V: the local cloud does not know Fn::ImportValue",
         ),
         (
-            BASE + FUNCTION + "      Environment: {Variables: {V: !Ref Nobody}}\n",
+            STACK + "      Environment: {Variables: {V: !Ref Nobody}}\n",
             r"Resources.F.Properties.Environment.Variables.V: !Ref names 'Nobody'",
+        ),
+        (
+            STACK + "      Environment: {Variables: {V: !Sub '{{resolve:ssm:/${AWS::Region}}}'}}\n",
+            r"Resources.F.Properties.Environment.Variables.V: the local cloud looks nothing up in an account",
+        ),
+        (
+            STACK + "  Q: {Type: AWS::SQS::Queue}\n",
+            "Resources.Q: the local cloud does not know AWS::SQS::Queue; it",
         ),
     ],
 )
@@ -233,17 +173,16 @@ def test_bad_template_is_refused_with_cause_and_place(tmp_path: Path, text: str,
 
 def test_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match=r"cannot read the template .*nothing\.yaml"):
-        declared_parameters(tmp_path / "nothing.yaml")
+        read_template(tmp_path / "nothing.yaml")
 
 
 def test_secret_variables_are_not_shown_in_a_repr(tmp_path: Path) -> None:
-    own = FUNCTION + "      Environment: {Variables: {KEY: hush}}\n"
-    assert "hush" not in repr(read(tmp_path, BASE + own))
+    assert "hush" not in repr(read(tmp_path, STACK + "      Environment: {Variables: {KEY: hush}}\n"))
 
 
 def test_the_projects_own_template_can_be_read() -> None:
     path = Path(__file__).resolve().parents[4] / "template.yaml"
     template = read_template(path, {"AllowedTargets": "[]"})
-    assert set(template.api.routes) == {"$connect", "$default", "$disconnect"}
+    assert template.api.routes["$connect"] == Route("ConnectFunction")
     assert template.functions["RelayFunction"].retry_attempts == 0
     assert template.functions["RelayFunction"].timeout == 900.0

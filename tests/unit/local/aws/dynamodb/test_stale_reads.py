@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emissary_local.aws.dynamodb.stale_reads import StaleReads
-from emissary_local.template.template import TableSpec
+from emissary_local.template.specs import TableSpec
 
 TABLE = TableSpec("T", "t", {"KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}]}, None)
 KEY = {"pk": {"S": "a"}}

@@ -9,7 +9,7 @@ import pytest
 
 from emissary_local.aws.iam.privileges import DENIALS_KEPT, OPERATOR, Privileges
 from emissary_local.errors import LocalCloudError
-from emissary_local.template.template import FunctionSpec
+from emissary_local.template.specs import FunctionSpec
 
 TABLE = "arn:aws:dynamodb:us-east-1:123456789012:table/t"
 OTHER = TABLE + "2"

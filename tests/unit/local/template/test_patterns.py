@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_local.aws.iam.patterns import ArnPattern, Wildcard
+from emissary_local.template.patterns import ArnPattern, Wildcard
 
 TABLE = "arn:aws:dynamodb:us-east-1:123456789012:table/sessions"
 
