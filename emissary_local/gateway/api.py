@@ -41,12 +41,12 @@ from emissary_local.gateway.disconnects import Disconnects
 from emissary_local.gateway.error_frames import INTERNAL_SERVER_ERROR, UNAUTHORIZED, error_frame, refusal
 from emissary_local.gateway.events import Client, EventWriter, new_id
 from emissary_local.gateway.integration import IntegrationError, Integrations
-from emissary_local.gateway.selection import DEFAULT, RESERVED, RouteSelection
 from emissary_local.gateway.throttle import Throttles
 from emissary_local.limits import Limits
 from emissary_local.net.protocol_switch import ProtocolSwitch
 from emissary_local.net.wsserver import ABNORMAL, GOING_AWAY, ClientSocket
 from emissary_local.ports import Authorize, FunctionInvoker, allow_all
+from emissary_local.template.selection import DEFAULT, RESERVED, RouteSelection
 from emissary_local.template.specs import Authorizer, Route
 
 

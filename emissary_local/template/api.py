@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from emissary_local.errors import TemplateError
-from emissary_local.gateway.selection import RouteSelection
 from emissary_local.template import names
 from emissary_local.template.functions import function_name
 from emissary_local.template.patterns import ArnPattern, Wildcard
@@ -23,6 +22,7 @@ from emissary_local.template.resources import (
     ROUTE_RESPONSE,
     STAGE,
 )
+from emissary_local.template.selection import RouteSelection
 from emissary_local.template.specs import Authorizer, FunctionSpec, Route, Throttle, WebSocketApi
 from emissary_local.template.stack import Stack, number
 

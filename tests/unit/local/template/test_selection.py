@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_local.gateway.selection import RouteSelection
+from emissary_local.template.selection import RouteSelection
 
 
 @pytest.mark.parametrize(
