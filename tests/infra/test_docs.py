@@ -35,6 +35,8 @@ NOT_SETTINGS = {
     "AWS_LAMBDA_LOG_STREAM_NAME",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    # A type of integration, no variable.
+    "AWS_PROXY",
     # What `emissary exec` sets for the program that it runs.
     "EMISSARY_HOST",
     "EMISSARY_PORT",
