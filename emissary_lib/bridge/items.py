@@ -10,7 +10,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
-from emissary_lib.bridge.session import Connection, Ending, Fragment, Session, Side, State
+from emissary_lib.bridge.session import Connection, EndRecord, Fragment, SessionRecord, Side, State
 from emissary_lib.protocol.codes import code_of
 from emissary_lib.protocol.role import Role
 
@@ -52,7 +52,7 @@ def _fragment(member: str) -> Fragment:
     return Fragment(int(offset), base64.b64decode(payload))
 
 
-def new_session(session: Session) -> dict[str, Attribute]:
+def new_session(session: SessionRecord) -> dict[str, Attribute]:
     """The item of a session that has just been let in: no fragment, no relay, no ending."""
     item = {
         **session_key(session.id),
@@ -93,8 +93,8 @@ def read_connection(item: Item) -> Connection:
     )
 
 
-def read_session(item: Item) -> Session:
-    return Session(
+def read_session(item: Item) -> SessionRecord:
+    return SessionRecord(
         id=item[KEY]["S"].removeprefix("S#"),
         version=_int(item, "version"),
         state=State(item["state"]["S"]),
@@ -129,8 +129,8 @@ def _side(item: Item, role: str) -> Side:
     return Side(_text(item, f"{role}_connection"), _int(item, f"{role}_epoch"), previous, left)
 
 
-def _ending(item: Item) -> Ending:
-    return Ending(
+def _ending(item: Item) -> EndRecord:
+    return EndRecord(
         code_of(_int(item, "code")),
         _int(item, "dialer_final"),
         _int(item, "relay_final"),

@@ -8,14 +8,14 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from emissary_lib.bridge.session import Session
+from emissary_lib.bridge.session import SessionRecord
 from emissary_lib.protocol.constants import VERSION
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.base64 import encode_unpadded
 
 
 def launch_event(
-    session: Session,
+    session: SessionRecord,
     *,
     target: Target,
     relay_token: bytes,

@@ -136,7 +136,7 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LaunchRecord:
     """What a launch writes; ``relay_token_hash`` tells whose launch it is.
 
     Attributes:
@@ -187,7 +187,7 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EndRecord:
     """Why and where a session ended.
 
     Attributes:
@@ -222,7 +222,7 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SessionRecord:
     """One session as stored.
 
     Attributes:
@@ -258,7 +258,7 @@ class Session:
     fragments: frozenset[Fragment] = field(default=frozenset(), repr=False)
     target: str | None = None
     invoked_at: float | None = None
-    ending: Ending | None = None
+    ending: EndRecord | None = None
     slots: frozenset[str] = frozenset()
     source: str = ""
 
@@ -316,7 +316,7 @@ def purge_time(*, date: float, now: float) -> int:
     return int(max(date + CLOCK_SKEW, now + OPENING_TIME + RELAY_TIME) + PURGE_MARGIN)
 
 
-def may_add_fragment(session: Session, fragment: Fragment, now: float) -> bool:
+def may_add_fragment(session: SessionRecord, fragment: Fragment, now: float) -> bool:
     """Whether the set takes another fragment (one that it holds already is no other)."""
     return (
         session.state in TRANSITIONS[Step.ADD_FRAGMENT].sources
@@ -325,14 +325,14 @@ def may_add_fragment(session: Session, fragment: Fragment, now: float) -> bool:
     )
 
 
-def may_launch(session: Session, now: float) -> bool:
+def may_launch(session: SessionRecord, now: float) -> bool:
     """Whether a relay is to be launched: the first, or another because the last one did not claim."""
     if session.state not in TRANSITIONS[Step.LAUNCH].sources or now >= session.expires:
         return False
     return session.invoked_at is None or session.invoked_at < now - RELAUNCH_AFTER
 
 
-def claim_refusal(session: Session | None, claim: Claim) -> str | None:
+def claim_refusal(session: SessionRecord | None, claim: Claim) -> str | None:
     """Why a claim is refused, for our log; None if it is granted."""
     if session is None:
         return "no such session"
@@ -347,7 +347,7 @@ def claim_refusal(session: Session | None, claim: Claim) -> str | None:
     return _expiry(session, claim.at)
 
 
-def resume_refusal(session: Session | None, resume: Resume) -> str | None:
+def resume_refusal(session: SessionRecord | None, resume: Resume) -> str | None:
     """Why a dialer's resume is refused, for our log; None if it is granted."""
     if session is None:
         return "no such session"
@@ -362,18 +362,18 @@ def resume_refusal(session: Session | None, resume: Resume) -> str | None:
     return _expiry(session, resume.at)
 
 
-def _may_come(session: Session, step: Step) -> bool:
+def _may_come(session: SessionRecord, step: Step) -> bool:
     """Whether a client may connect by this step or, where the session has ended, only hear that."""
     return any(session.state in TRANSITIONS[each].sources for each in (step, Step.REVISIT))
 
 
-def _expiry(session: Session, at: float) -> str | None:
+def _expiry(session: SessionRecord, at: float) -> str | None:
     # Of a session that has ended, its own client may ask as long as the item is there.
     expired = session.state is not State.ENDED and at >= session.expires
     return "the session has expired" if expired else None
 
 
-def may_restore(session: Session, connection: Connection) -> bool:
+def may_restore(session: SessionRecord, connection: Connection) -> bool:
     """Whether a connection that was forgotten is its side's newest, and none has taken its place."""
     side = session.side(connection.role)
     return (

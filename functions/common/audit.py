@@ -9,7 +9,7 @@ purged, a week after the end (``emissary sessions list``). What an operator has 
 A session that both clients left without a word stays OPEN until somebody reads it past its time, which may be
 never: then the warning "both connections gone" stands for the record, and has its ``code`` and times. Where
 API Gateway does not deliver ``$disconnect`` either, the log has the line "relay launched", with who and to
-where, and the item stays as long as that of any other session (``Launch.purge_at``).
+where, and the item stays as long as that of any other session (``LaunchRecord.purge_at``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from emissary_lib.bridge.session import Session
+from emissary_lib.bridge.session import SessionRecord
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import HEADER_CHARS, MAX_MESSAGE, MAX_PAYLOAD
 from functions.common import logs, metrics
@@ -102,7 +102,7 @@ def estimated_cost(*, seconds: float, dialer_bytes: int, relay_bytes: int, slots
     )
 
 
-def record(session: Session) -> None:
+def record(session: SessionRecord) -> None:
     """Write the record of a session that has just been ended."""
     ending = session.ending
     if ending is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import OPENING_TIME, RECORD_TIME, RELAY_TIME, Launch
+from emissary_lib.bridge.session import OPENING_TIME, RECORD_TIME, RELAY_TIME, LaunchRecord
 from emissary_lib.client.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
 from emissary_lib.protocol import constants
 from functions.common import audit, logs
@@ -270,7 +270,7 @@ def test_a_crashed_relay_s_place_is_free_when_the_manual_says_whatever_the_timeo
     (row,) = [row for row in tables(MANUAL, "Parameters")[0] if row[0] == "RelayTimeout"]
     allowed = source()["Parameters"]["RelayTimeout"]
     assert allowed["MinValue"] < RELAY_TIME == allowed["MaxValue"], "the lease knows nothing of the parameter"
-    launch = Launch("db.internal:5432", "hash", "hash", at=0.0)
+    launch = LaunchRecord("db.internal:5432", "hash", "hash", at=0.0)
     assert f"free {launch.lease / 60:g} minutes after its launch at the latest" in row[2]
     assert f"leased for Lambda's {RELAY_TIME / 60:g} minutes" in row[2]
 

@@ -13,7 +13,7 @@ from typing import Final
 from emissary_lib.bridge import items
 from emissary_lib.bridge.items import Item, number, text
 from emissary_lib.bridge.limits import Limit
-from emissary_lib.bridge.session import PURGE_MARGIN, Launch, Session
+from emissary_lib.bridge.session import PURGE_MARGIN, LaunchRecord, SessionRecord
 from functions.common import logs
 from functions.common.adapters.dynamo import ConditionFailed, Table, Write
 from functions.common.errors import LimitReachedError, StoreError
@@ -53,7 +53,7 @@ class Slots:
                 return free[0]
         raise LimitReachedError(f"{limit} reached")
 
-    def take(self, name: str, session_id: str, launch: Launch) -> Write:
+    def take(self, name: str, session_id: str, launch: LaunchRecord) -> Write:
         """The write that takes a slot, for the launch's transaction; it fails if another session holds it."""
         return Write.update(
             items.slot_key(name),
@@ -71,7 +71,7 @@ class Slots:
         """See :meth:`ports.SessionStore.in_use`."""
         return sum(len(self._taken(chunk, now)) for chunk in _chunks(limit.slots))
 
-    def release(self, session: Session) -> None:
+    def release(self, session: SessionRecord) -> None:
         """See :meth:`ports.SessionStore.release`. What cannot be given back runs out by itself."""
         for name in sorted(session.slots):
             write = Write.update(

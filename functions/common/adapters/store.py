@@ -22,11 +22,11 @@ from emissary_lib.bridge.session import (
     TRANSITIONS,
     Claim,
     Connection,
-    Ending,
+    EndRecord,
     Fragment,
-    Launch,
+    LaunchRecord,
     Resume,
-    Session,
+    SessionRecord,
     State,
     Step,
     claim_refusal,
@@ -66,7 +66,7 @@ class DynamoSessionStore:
         self._table = Table(client, table, sleep, rng)
         self._slots = Slots(self._table, rng)
 
-    def create(self, session: Session) -> None:
+    def create(self, session: SessionRecord) -> None:
         """See :meth:`ports.SessionStore.create`."""
         dialer = Connection(str(session.dialer.connection), session.id, Role.DIALER, session.dialer.epoch)
         try:
@@ -85,7 +85,7 @@ class DynamoSessionStore:
         item = self._table.get(items.connection_key(connection_id))
         return None if item is None else items.read_connection(item)
 
-    def session(self, session_id: str) -> Session | None:
+    def session(self, session_id: str) -> SessionRecord | None:
         """See :meth:`ports.SessionStore.session`."""
         return _session(self._table.get(items.session_key(session_id)))
 
@@ -108,13 +108,13 @@ class DynamoSessionStore:
             lambda old: fragment in old.fragments,
         )
 
-    def launch(self, session_id: str, launch: Launch) -> Outcome:
+    def launch(self, session_id: str, launch: LaunchRecord) -> Outcome:
         """See :meth:`ports.SessionStore.launch`."""
         if launch.limits:
             return self._launch_limited(session_id, launch)
         return self._write(_launching(session_id, launch, ()), lambda old: _is_of(launch, old))
 
-    def _launch_limited(self, session_id: str, launch: Launch) -> Outcome:
+    def _launch_limited(self, session_id: str, launch: LaunchRecord) -> Outcome:
         held: Iterable[str] = launch.held
         for _try in range(_TRIES):
             slots = [self._slots.choose(limit, session_id, held, launch.at) for limit in launch.limits]
@@ -136,7 +136,7 @@ class DynamoSessionStore:
         """See :meth:`ports.SessionStore.in_use`."""
         return self._slots.in_use(limit, now)
 
-    def release(self, session: Session) -> None:
+    def release(self, session: SessionRecord) -> None:
         """See :meth:`ports.SessionStore.release`."""
         self._slots.release(session)
 
@@ -163,7 +163,7 @@ class DynamoSessionStore:
             },
         )
 
-        def is_own(old: Session) -> bool:
+        def is_own(old: SessionRecord) -> bool:
             return (old.instance, old.relay_token_hash) == (claim.instance, claim.token_hash)
 
         purge_at = int(expires + PURGE_MARGIN)
@@ -194,8 +194,8 @@ class DynamoSessionStore:
         update: Write,
         own: Connection,
         purge_at: int,
-        refusal: Callable[[Session | None], str | None],
-        is_own: Callable[[Session], bool] = lambda old: True,
+        refusal: Callable[[SessionRecord | None], str | None],
+        is_own: Callable[[SessionRecord], bool] = lambda old: True,
     ) -> State:
         """Do the update and write the connection; where the session has ended, do so without the update."""
         states, values = _state_in(Step.REVISIT)
@@ -244,7 +244,7 @@ class DynamoSessionStore:
             lambda old: old.side(role).connection is None and old.side(role).epoch == epoch,
         )
 
-    def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
+    def end(self, session_id: str, ending: EndRecord, step: Step) -> Outcome:
         """See :meth:`ports.SessionStore.end`."""
         states, values = _state_in(step)
         recorded = "" if step is Step.CHECK else ", #purge_at = :purge"
@@ -292,11 +292,11 @@ class DynamoSessionStore:
         update: str,
         condition: str,
         values: Mapping[str, items.Attribute],
-        is_mine: Callable[[Session], bool],
+        is_mine: Callable[[SessionRecord], bool],
     ) -> Outcome:
         return self._write(Write.update(items.session_key(session_id), update, condition, values), is_mine)
 
-    def _write(self, write: Write, is_mine: Callable[[Session], bool]) -> Outcome:
+    def _write(self, write: Write, is_mine: Callable[[SessionRecord], bool]) -> Outcome:
         try:
             return Outcome(_session(self._table.update(write)), True)
         except ConditionFailed as failed:
@@ -304,11 +304,11 @@ class DynamoSessionStore:
             return Outcome(old, old is not None and is_mine(old))
 
 
-def _session(item: items.Item | None) -> Session | None:
+def _session(item: items.Item | None) -> SessionRecord | None:
     return None if item is None else items.read_session(item)
 
 
-def _launching(session_id: str, launch: Launch, slots: Sequence[str]) -> Write:
+def _launching(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -> Write:
     states, values = _state_in(Step.LAUNCH)
     taken = ", #slots = :slots" if slots else ""
     if slots:
@@ -331,7 +331,7 @@ def _launching(session_id: str, launch: Launch, slots: Sequence[str]) -> Write:
     )
 
 
-def _is_of(launch: Launch, session: Session) -> bool:
+def _is_of(launch: LaunchRecord, session: SessionRecord) -> bool:
     return session.relay_token_hash == launch.relay_token_hash
 
 

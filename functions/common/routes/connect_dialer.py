@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge.session import OPENING_TIME, Session, Side, purge_time
+from emissary_lib.bridge.session import OPENING_TIME, SessionRecord, Side, purge_time
 from emissary_lib.protocol.auth.macs import (
     ConnectHeaders,
     normalise_host,
@@ -41,7 +41,7 @@ class ConnectDialer:
         shown = ConnectHeaders.from_headers(event.headers)
         host = normalise_host(event.domain, scheme_default_port=HTTPS_PORT)
         key = verify_connect(shown, self.keys.keys(shown.key_id), host=host, unix_now=now)
-        session = Session(
+        session = SessionRecord(
             id=session_id(shown.nonce),
             key_id=key.key_id,
             nonce=shown.nonce,

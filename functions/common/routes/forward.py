@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies as answers
-from emissary_lib.bridge.session import Connection, Session, State
+from emissary_lib.bridge.session import Connection, SessionRecord, State
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.absence import reach
 from functions.common.routes.ending import EndSession
@@ -76,7 +76,7 @@ class Forward:
         else:
             self.peers.remember(sender.id, generation, peer)
 
-    def _away(self, sender: Connection, session: Session | None, request_id: str) -> bool:
+    def _away(self, sender: Connection, session: SessionRecord | None, request_id: str) -> bool:
         """Whether the peer has no connection; then the sender has been told what there is to tell."""
         if session is None or session.state is State.ENDED:
             answer(self.link, sender.id, answers.ended(session))

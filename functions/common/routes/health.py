@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from emissary_lib.bridge import replies as answers
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import Connection, Session, State
+from emissary_lib.bridge.session import Connection, SessionRecord, State
 from emissary_lib.protocol.auth.macs import server_mac
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import VERSION
@@ -47,7 +47,7 @@ class OnHealth:
             self.end.checked(session.id, request_id)
         answer(self.link, sender.id, self._text(session, frame))
 
-    def _text(self, session: Session, frame: Frame) -> str:
+    def _text(self, session: SessionRecord, frame: Frame) -> str:
         keys = self.keys.keys(session.key_id)
         key = keys.get(session.key_id)
         if key is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from emissary_lib.bridge import replies as answers
 from emissary_lib.bridge.launch import launch_event
 from emissary_lib.bridge.limits import NO_LIMITS, Limits
-from emissary_lib.bridge.session import Connection, Fragment, Launch, Session, State, may_launch
+from emissary_lib.bridge.session import Connection, Fragment, LaunchRecord, SessionRecord, State, may_launch
 from emissary_lib.protocol.auth.macs import token_hash
 from emissary_lib.protocol.codes import MEANINGS
 from emissary_lib.protocol.opening.exchange import OpeningAnswer, OpeningState, evaluate, within_limit
@@ -74,14 +74,14 @@ class Opening:
         if session.state is State.OPENING:
             self._reply(sender, session, result)
 
-    def _keep(self, sender: Connection, frame: Frame) -> Session | None:
+    def _keep(self, sender: Connection, frame: Frame) -> SessionRecord | None:
         # What lies beyond the limit is left to retransmission, by when the relay has the stream.
         kept = within_limit(frame.offset, frame.payload)
         if kept is None:
             return self.store.session(sender.session)
         return self.store.add_fragment(sender.session, Fragment(*kept), self.clock()).session
 
-    def _reply(self, sender: Connection, session: Session, result: OpeningAnswer) -> None:
+    def _reply(self, sender: Connection, session: SessionRecord, result: OpeningAnswer) -> None:
         if result.server_bytes:
             answer(self.link, sender.id, answers.opening(result.server_bytes, result.client_offset))
         if result.state is OpeningState.GARBAGE:
@@ -97,13 +97,13 @@ class Opening:
                 reason=MEANINGS[result.code],
             )
 
-    def _launch(self, session: Session, result: OpeningAnswer, window: int, request_id: str) -> None:
+    def _launch(self, session: SessionRecord, result: OpeningAnswer, window: int, request_id: str) -> None:
         now = self.clock()
         target = result.target
         if target is None or not may_launch(session, now):
             return
         relay_token, resume_token = self.entropy(_TOKEN_BYTES), self.entropy(_TOKEN_BYTES)
-        launch = Launch(
+        launch = LaunchRecord(
             str(target),
             token_hash(relay_token),
             token_hash(resume_token),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies as answers
-from emissary_lib.bridge.session import Connection, Session, State, may_restore
+from emissary_lib.bridge.session import Connection, SessionRecord, State, may_restore
 from functions.common import logs
 from functions.common.errors import PeerError
 from functions.common.ports import PeerLink, SessionStore
@@ -43,7 +43,7 @@ class OnResume:
         posted(self.link, sender.id, answers.resumed(told))
         close(self.link, told.side(sender.role).previous, session=session.id)
 
-    def _current(self, sender: Connection) -> Session | None:
+    def _current(self, sender: Connection) -> SessionRecord | None:
         """The session; a sender that was forgotten, and is here, is its side's connection again."""
         session = self.store.session(sender.session)
         if session is None or not may_restore(session, sender):
@@ -53,7 +53,7 @@ class OnResume:
             logs.info("connection restored", session=session.id, role=sender.role.value, epoch=sender.epoch)
         return session
 
-    def _told(self, session: Session, peer: str) -> bool:
+    def _told(self, session: SessionRecord, peer: str) -> bool:
         """Tell the sender's peer, best effort: the sender asks again until it hears it. Whether it exists."""
         try:
             return posted(self.link, peer, answers.resumed(session))

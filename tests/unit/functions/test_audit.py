@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import Session
+from emissary_lib.bridge.session import SessionRecord
 from functions.common import audit
 from tests.helpers.events import DATE, HOST, NONCE, NOW, SESSION
 
@@ -52,5 +52,5 @@ def test_a_small_message_is_one_unit() -> None:
 
 def test_a_session_without_an_ending_has_no_record(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="emissary"):
-        audit.record(Session(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0))
+        audit.record(SessionRecord(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0))
     assert caplog.records == []

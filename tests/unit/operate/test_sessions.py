@@ -10,7 +10,7 @@ import pytest
 
 from emissary_lib.bridge import session as stored
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import Ending, State, Step
+from emissary_lib.bridge.session import EndRecord, State, Step
 from emissary_lib.exceptions import OperationError
 from emissary_lib.operate import sessions
 from emissary_lib.operate.sessions import SessionTable
@@ -162,7 +162,7 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
     session = real.session(SESSION)
     assert session is not None and session.ending is not None
     assert session.state is State.ENDED
-    assert session.ending == Ending(Code.KILLED, 0, 0, session.ending.by, clock.now)
+    assert session.ending == EndRecord(Code.KILLED, 0, 0, session.ending.by, clock.now)
     assert session.ending.by_operator
     assert session.purge_at == int(clock.now + stored.RECORD_TIME)
     assert [real.in_use(limit, NOW) for limit in Limits(5, 5).of(1)] == [0, 0]
