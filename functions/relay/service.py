@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from emissary_lib.bridge.launch import Launch
 from emissary_lib.bridge.session import OPENING_TIME
 from emissary_lib.exceptions import GatewayRefusedError, GatewayUnreachableError
 from emissary_lib.protocol.auth.macs import RelayHeaders
@@ -34,7 +35,6 @@ from functions.common.metrics import Metric
 from functions.common.ports import PeerLink
 from functions.relay.claim import Claimed, claim
 from functions.relay.connector import Connected
-from functions.relay.launch import Launch
 from functions.relay.link import RelayLink
 
 #: Seconds that connecting to the target may take: less than a dial's default timeout.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies as answers
-from emissary_lib.bridge.launch import launch_event
+from emissary_lib.bridge.launch import Launch
 from emissary_lib.bridge.limits import NO_LIMITS, Limits
 from emissary_lib.bridge.session import Connection, Fragment, LaunchRecord, SessionRecord, State, may_launch
 from emissary_lib.protocol.auth.macs import token_hash
@@ -118,18 +118,22 @@ class Opening:
             return
         if launched is None or not done:
             return  # another invocation was quicker; the relay is on its way
-        self.launcher.launch(
-            launch_event(
-                launched,
-                target=target,
-                relay_token=relay_token,
-                resume_token=resume_token,
-                server_bytes=result.server_bytes,
-                client_offset=result.client_offset,
-                early=result.early,
-                window=window,
-            )
+        event = Launch(
+            session=launched.id,
+            target=target,
+            relay_token=relay_token,
+            resume_token=resume_token,
+            server_bytes=result.server_bytes,
+            client_offset=result.client_offset,
+            early=result.early,
+            window=window,
+            # Empty if the dialer has left meanwhile: the relay takes no such event.
+            dialer_connection=launched.dialer.connection or "",
+            dialer_epoch=launched.dialer.epoch,
+            expires=launched.expires,
+            host=launched.host,
         )
+        self.launcher.launch(event.to_event())
         # Who and to where: all that the log has of a session whose end nobody reports.
         logs.info(
             "relay launched",
