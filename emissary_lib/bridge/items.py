@@ -21,6 +21,31 @@ Item = Mapping[str, Attribute]
 #: The table's only key. Sessions begin with ``S#``, connections with ``C#``, slots with ``L#`` and ``K#``.
 KEY: Final = "pk"
 
+#: What an operator reads of a session's item: neither nonce, hashes of tokens, nor the opening's bytes.
+FACTS: Final = (
+    KEY,
+    "state",
+    "key_id",
+    "source",
+    "target",
+    "started",
+    "expires",
+    "relay_expires",
+    "ended_at",
+    "ended_by",
+    "code",
+    "reason",
+    "dialer_final",
+    "relay_final",
+    "dialer_messages",
+    "relay_messages",
+    "dialer_connection",
+    "relay_connection",
+    "dialer_epoch",
+    "relay_epoch",
+    "slots",
+)
+
 
 def session_key(session_id: str) -> dict[str, Attribute]:
     return {KEY: text("S#" + session_id)}
@@ -94,14 +119,15 @@ def read_connection(item: Item) -> Connection:
 
 
 def read_session(item: Item) -> SessionRecord:
+    """A session's item; one of which only :data:`FACTS` were read has no nonce and no token's hash."""
     return SessionRecord(
         id=item[KEY]["S"].removeprefix("S#"),
         version=_int(item, "version"),
         state=State(item["state"]["S"]),
         key_id=_int(item, "key_id"),
-        nonce=bytes(item["nonce"]["B"]),
-        date=item["date"]["S"],
-        host=item["host"]["S"],
+        nonce=bytes(item.get("nonce", {"B": b""})["B"]),
+        date=_text(item, "date") or "",
+        host=_text(item, "host") or "",
         started=float(item["started"]["N"]),
         # The relay's deadline replaces the opening's. It is an attribute of its own, so that only the first
         # claim sets it.

@@ -55,6 +55,13 @@ class Endpoint:
         return urlsplit(self.url).path or "/"
 
     @property
+    def callback_url(self) -> str:
+        """Where ``@connections`` is of this stage, for an operator's own calls."""
+        parts = urlsplit(self.url)
+        scheme = "https" if self.secure else "http"
+        return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+    @property
     def secure(self) -> bool:
         """Whether TLS is spoken."""
         return urlsplit(self.url).scheme == "wss"

@@ -6,14 +6,13 @@ Source: DynamoDB API reference, UpdateItem, TransactWriteItems, GetItem and Batc
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emissary_lib.bridge.items import Item
+from emissary_lib.bridge.writes import Write
 from functions.common.errors import StoreError
 
 #: Tries of a write that meets another transaction on the same item, and the first pause between them in
@@ -35,36 +34,6 @@ class ConditionFailed(Exception):
     def __init__(self, items: Sequence[Item | None]) -> None:
         super().__init__("a condition did not hold")
         self.items = items
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One conditional Put or Update. Every attribute in an expression is written ``#name``."""
-
-    kind: str
-    arguments: Mapping[str, Any] = field(repr=False)
-
-    @classmethod
-    def put(cls, item: Item, condition: str) -> Write:
-        return cls("Put", {"Item": item, "ConditionExpression": condition, **_names(condition)})
-
-    @classmethod
-    def update(cls, key: Item, update: str, condition: str, values: Item) -> Write:
-        return cls(
-            "Update",
-            {
-                "Key": key,
-                "UpdateExpression": update,
-                "ConditionExpression": condition,
-                "ExpressionAttributeValues": values,
-                **_names(update + condition),
-            },
-        )
-
-
-def _names(expressions: str) -> dict[str, Any]:
-    # Always by placeholder: "state", "date" and some 570 other words are reserved.
-    return {"ExpressionAttributeNames": {name: name[1:] for name in re.findall(r"#\w+", expressions)}}
 
 
 class Table:

@@ -14,8 +14,9 @@ from emissary_lib.bridge import items
 from emissary_lib.bridge.items import Item, number, text
 from emissary_lib.bridge.limits import Limit
 from emissary_lib.bridge.session import PURGE_MARGIN, LaunchRecord, SessionRecord
+from emissary_lib.bridge.writes import Write, release_slot
 from functions.common import logs
-from functions.common.adapters.dynamo import ConditionFailed, Table, Write
+from functions.common.adapters.dynamo import ConditionFailed, Table
 from functions.common.errors import LimitReachedError, StoreError
 
 #: Slots read at once: where there are many, one of so few is almost always free.
@@ -74,14 +75,8 @@ class Slots:
     def release(self, session: SessionRecord) -> None:
         """See :meth:`ports.SessionStore.release`. What cannot be given back runs out by itself."""
         for name in sorted(session.slots):
-            write = Write.update(
-                items.slot_key(name),
-                "SET #expires = :never",
-                "#session = :session",
-                {":never": number(0), ":session": text(session.id)},
-            )
             try:
-                self._table.update(write)
+                self._table.update(release_slot(name, session.id))
             except ConditionFailed:
                 continue  # its lease had run out, and another session has it
             except StoreError as exc:

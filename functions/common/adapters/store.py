@@ -17,9 +17,7 @@ from emissary_lib.bridge.items import number, text
 from emissary_lib.bridge.limits import Limit
 from emissary_lib.bridge.session import (
     PURGE_MARGIN,
-    RECORD_TIME,
     RELAY_TIME,
-    TRANSITIONS,
     Claim,
     Connection,
     EndRecord,
@@ -32,9 +30,10 @@ from emissary_lib.bridge.session import (
     claim_refusal,
     resume_refusal,
 )
+from emissary_lib.bridge.writes import Write, end_session, state_in
 from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER
 from emissary_lib.protocol.role import Role
-from functions.common.adapters.dynamo import ConditionFailed, Table, Write
+from functions.common.adapters.dynamo import ConditionFailed, Table
 from functions.common.adapters.slots import Slots
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
 from functions.common.ports import Outcome
@@ -92,7 +91,7 @@ class DynamoSessionStore:
     def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
         """See :meth:`ports.SessionStore.add_fragment`."""
         member = items.fragment_text(fragment)
-        states, values = _state_in(Step.ADD_FRAGMENT)
+        states, values = state_in(Step.ADD_FRAGMENT)
         return self._update(
             session_id,
             "ADD #fragments :members",
@@ -142,7 +141,7 @@ class DynamoSessionStore:
 
     def claim(self, claim: Claim) -> State:
         """See :meth:`ports.SessionStore.claim`."""
-        states, values = _state_in(Step.CLAIM)
+        states, values = state_in(Step.CLAIM)
         expires = claim.at + RELAY_TIME
         relay = Connection(claim.connection, claim.session, Role.RELAY, claim.epoch)
         update = Write.update(
@@ -171,7 +170,7 @@ class DynamoSessionStore:
 
     def resume(self, resume: Resume) -> State:
         """See :meth:`ports.SessionStore.resume`."""
-        states, values = _state_in(Step.RESUME)
+        states, values = state_in(Step.RESUME)
         dialer = Connection(resume.connection, resume.session, Role.DIALER, resume.epoch)
         update = Write.update(
             items.session_key(resume.session),
@@ -198,7 +197,7 @@ class DynamoSessionStore:
         is_own: Callable[[SessionRecord], bool] = lambda old: True,
     ) -> State:
         """Do the update and write the connection; where the session has ended, do so without the update."""
-        states, values = _state_in(Step.REVISIT)
+        states, values = state_in(Step.REVISIT)
         # Who may ask is read from the old item: nothing of it but its connections changes after the end.
         visit = Write.update(
             items.session_key(own.session),
@@ -223,7 +222,7 @@ class DynamoSessionStore:
 
     def restore(self, connection: Connection) -> Outcome:
         """See :meth:`ports.SessionStore.restore`."""
-        states, values = _state_in(Step.RESTORE)
+        states, values = state_in(Step.RESTORE)
         role = connection.role.value
         return self._update(
             connection.session,
@@ -246,30 +245,8 @@ class DynamoSessionStore:
 
     def end(self, session_id: str, ending: EndRecord, step: Step) -> Outcome:
         """See :meth:`ports.SessionStore.end`."""
-        states, values = _state_in(step)
-        recorded = "" if step is Step.CHECK else ", #purge_at = :purge"
-        if recorded:
-            values |= {":purge": number(int(ending.at + RECORD_TIME))}
-        return self._update(
-            session_id,
-            "SET #state = :to, #code = :code, #dialer_final = :dialer, #relay_final = :relay,"
-            " #dialer_messages = :from_dialer, #relay_messages = :from_relay,"
-            f" #ended_by = :by, #ended_at = :at, #reason = :reason{recorded} REMOVE #fragments",
-            states,
-            values
-            | {
-                ":reason": text(ending.reason),
-                ":to": text(State.ENDED.value),
-                ":code": number(int(ending.code)),
-                ":dialer": number(ending.dialer_final),
-                ":relay": number(ending.relay_final),
-                ":from_dialer": number(ending.dialer_messages),
-                ":from_relay": number(ending.relay_messages),
-                ":by": text(ending.by),
-                ":at": number(ending.at),
-            },
-            lambda old: old.ending is not None and old.ending.by == ending.by,
-        )
+        write = end_session(session_id, ending, step)
+        return self._write(write, lambda old: old.ending is not None and old.ending.by == ending.by)
 
     def note_record(self, session_id: str, by: str) -> bool:
         """See :meth:`ports.SessionStore.note_record`."""
@@ -309,7 +286,7 @@ def _session(item: items.Item | None) -> SessionRecord | None:
 
 
 def _launching(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -> Write:
-    states, values = _state_in(Step.LAUNCH)
+    states, values = state_in(Step.LAUNCH)
     taken = ", #slots = :slots" if slots else ""
     if slots:
         values |= {":slots": {"SS": list(slots)}}
@@ -365,10 +342,3 @@ def _take_over(role: Role) -> str:
 def _taking_over(own: Connection) -> dict[str, items.Attribute]:
     """The values for :func:`_take_over`."""
     return {":connection": text(own.id), ":epoch": number(own.epoch), ":none": text("")}
-
-
-def _state_in(step: Step) -> tuple[str, dict[str, items.Attribute]]:
-    """A condition that the state is one from which the step is allowed, and its values."""
-    states: Sequence[str] = sorted(state.value for state in TRANSITIONS[step].sources)
-    values = {f":s{index}": text(state) for index, state in enumerate(states)}
-    return f"#state IN ({', '.join(values)})", values
