@@ -1,7 +1,12 @@
 """The session item: its fields, its states, and which step is allowed when.
 
-Everything that decides about a session's state stands here, as data and pure predicates; the store turns it
-into conditional writes. Times are wall-clock seconds since 1970 UTC (containers share no other clock).
+The store decides, by conditional writes. From which states a step is allowed is data here, of which its
+conditions are made; what they ask beside the state stands there, in DynamoDB's expressions. The predicates
+below decide nothing: ``may_launch`` and ``may_restore`` save a write that would fail, and ``claim_refusal``
+and ``resume_refusal`` say in words why one did. (One form for both would need a language of conditions, with
+an interpreter, between the code and the writes that everything rests on.)
+
+Times are wall-clock seconds since 1970 UTC (containers share no other clock).
 
 Source: docs/protocol.md sections 3 to 6.
 """
@@ -15,14 +20,8 @@ from typing import Final, NamedTuple
 
 from emissary_lib.bridge.limits import Limit
 from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.constants import CLOCK_SKEW, MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER, VERSION
+from emissary_lib.protocol.constants import CLOCK_SKEW, OPENING_TIME, RELAUNCH_AFTER, VERSION
 from emissary_lib.protocol.role import Role
-
-#: How long a dialer may take from its upgrade until a relay has claimed the session, in seconds.
-#:
-#: As long as an asynchronous invocation may wait in Lambda's queue (template.yaml, MaximumEventAgeInSeconds):
-#: a relay that starts later finds the session expired.
-OPENING_TIME: Final = 60.0
 
 #: How long a relay can live after its claim, in seconds: Lambda's longest invocation. It started before it
 #: claimed, so this is never too short. Source: AWS Lambda developer guide, "Lambda quotas".
@@ -78,7 +77,7 @@ class Transition:
 
 _BEFORE_CLAIM: Final = frozenset({State.OPENING, State.INVOKED})
 
-#: Every change of state there is. The conditions beside the state stand in the predicates below.
+#: Every change of state there is.
 TRANSITIONS: Final[Mapping[Step, Transition]] = {
     Step.ADD_FRAGMENT: Transition(_BEFORE_CLAIM, None),
     Step.LAUNCH: Transition(_BEFORE_CLAIM, State.INVOKED),
@@ -314,15 +313,6 @@ def purge_time(*, date: float, now: float) -> int:
         now: The time at the door.
     """
     return int(max(date + CLOCK_SKEW, now + OPENING_TIME + RELAY_TIME) + PURGE_MARGIN)
-
-
-def may_add_fragment(session: SessionRecord, fragment: Fragment, now: float) -> bool:
-    """Whether the set takes another fragment (one that it holds already is no other)."""
-    return (
-        session.state in TRANSITIONS[Step.ADD_FRAGMENT].sources
-        and now < session.expires
-        and (fragment in session.fragments or len(session.fragments) < MAX_OPENING_FRAGMENTS)
-    )
 
 
 def may_launch(session: SessionRecord, now: float) -> bool:

@@ -25,7 +25,8 @@ from emissary_lib.exceptions import (
     UnsupportedVersionError,
 )
 from emissary_lib.exit_status import Exit
-from emissary_lib.protocol.opening.banner import PROTOCOL_VERSION, Banner
+from emissary_lib.protocol.constants import VERSION
+from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.wire.health import Usage
 from emissary_lib.transport.backoff import jitter
 
@@ -143,7 +144,7 @@ class Bridge:
                 "upgrade whichever is older: emissary-lib here, or the stack",
             )
         if self._banner is None:
-            return ok(f"protocol {PROTOCOL_VERSION}")
+            return ok(f"protocol {VERSION}")
         banner = self._banner
         return ok(f"protocol {banner.protocol_version}, {banner.server_software} {banner.server_version}")
 

@@ -81,7 +81,6 @@ class WebSocketApi:
         api_id: Its id, the first label of its domain name on AWS.
         stage: The stage's name, the path of its URL.
         routes: Route key (``$connect``...) -> logical id of the function behind it.
-        route_selection: The RouteSelectionExpression.
         default_throttle: Throttle of routes without one of their own.
         route_throttles: Route key -> throttle.
     """
@@ -90,7 +89,6 @@ class WebSocketApi:
     api_id: str
     stage: str
     routes: Mapping[str, str]
-    route_selection: str
     default_throttle: Throttle
     route_throttles: Mapping[str, Throttle] = field(default_factory=dict)
 
@@ -309,7 +307,6 @@ class _Reader:
             api_id=self._physical_name(logical_id),
             stage=str(properties.get("StageName", "default")),
             routes=routes,
-            route_selection=str(properties.get("RouteSelectionExpression", "")),
             default_throttle=_throttle(properties.get("DefaultRouteSettings") or {}, where),
             route_throttles={key: _throttle(settings, where) for key, settings in per_route},
         )

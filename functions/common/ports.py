@@ -59,7 +59,7 @@ class SessionStore(Protocol):
         """The session as it is now."""
 
     def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
-        """Put one fragment into the opening's set, under :func:`session.may_add_fragment`."""
+        """Put one fragment into the opening's set, unless that is full or the opening over."""
 
     def launch(self, session_id: str, launch: LaunchRecord) -> Outcome:
         """Go to INVOKED with fresh token hashes, under :func:`session.may_launch`, and take a slot of each

@@ -1,4 +1,4 @@
-"""In-memory stand-ins for the functions' ports. The store decides by the same predicates as the real one."""
+"""In-memory stand-ins for the functions' ports. The store keeps the contract of the real one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from emissary_lib.bridge.session import (
     State,
     Step,
     claim_refusal,
-    may_add_fragment,
     may_launch,
     may_restore,
     resume_refusal,
 )
+from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, decode
 from functions.common.errors import (
@@ -103,7 +103,9 @@ class FakeStore:
 
     def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
         old = self._old(session_id)
-        if old is None or not may_add_fragment(old, fragment, now):
+        fits = old is not None and (fragment in old.fragments or len(old.fragments) < MAX_OPENING_FRAGMENTS)
+        sources = TRANSITIONS[Step.ADD_FRAGMENT].sources
+        if old is None or old.state not in sources or now >= old.expires or not fits:
             return Outcome(old, False)
         return self._put(old, fragments=old.fragments | {fragment})
 

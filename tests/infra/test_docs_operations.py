@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import OPENING_TIME, RECORD_TIME, RELAY_TIME, LaunchRecord
+from emissary_lib.bridge.session import RECORD_TIME, RELAY_TIME, LaunchRecord
 from emissary_lib.client.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
 from emissary_lib.protocol import constants
+from emissary_lib.protocol.constants import OPENING_TIME
 from functions.common import audit, logs
 from functions.common.adapters import keys
 from functions.common.metrics import NAMESPACE, Metric

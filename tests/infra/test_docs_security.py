@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import OPENING_TIME
 from emissary_lib.operate.keys import SECRET_BYTES
 from emissary_lib.protocol import constants
+from emissary_lib.protocol.constants import OPENING_TIME
 from emissary_lib.protocol.targets.addresses import normalise_host
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from functions.common import audit, logs

@@ -21,7 +21,6 @@ from emissary_lib.protocol.errors import AuthenticationError, LocalProtocolError
 from emissary_lib.protocol.wire.base64 import EncodingError, decode_unpadded, encode_unpadded
 
 __all__ = [
-    "MAX_CLOCK_SKEW",
     "ClockSkewError",
     "ConnectHeaders",
     "EncodingError",
@@ -50,11 +49,6 @@ __all__ = [
     "verify_socks_password",
 ]
 
-#: How far a dialer's date may be from the bridge's clock, in seconds, either way.
-#:
-#: Source: docs/protocol.md section 3.1; the original Emissary's threshold.
-MAX_CLOCK_SKEW: Final = CLOCK_SKEW
-
 _DOOR: Final = b"emissary.v2 door"
 _SERVER: Final = b"emissary.v2 server"
 _RESUME: Final = b"emissary.v2 resume"
@@ -72,7 +66,7 @@ class ClockSkewError(AuthenticationError):
     def __init__(self, skew: float) -> None:
         way = "ahead of" if skew > 0 else "behind"
         super().__init__(
-            f"the dialer's clock is {abs(skew):.0f} s {way} the server's, at most {MAX_CLOCK_SKEW:.0f} s is "
+            f"the dialer's clock is {abs(skew):.0f} s {way} the server's, at most {CLOCK_SKEW:.0f} s is "
             "accepted; set the dialer's clock"
         )
         self.skew = skew
@@ -176,7 +170,7 @@ def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_no
         )
     skew = parse_http_date(headers.date) - unix_now
     # "not <=": a NaN must not get in.
-    if not abs(skew) <= MAX_CLOCK_SKEW:
+    if not abs(skew) <= CLOCK_SKEW:
         raise ClockSkewError(skew)
     return key
 

@@ -149,7 +149,7 @@ class AllowList:
             ConfigError: Lists every fault at once.
 
         Example:
-            >>> print(AllowList.parse('[{"host": "DB.internal", "port": [3306, "5432-5440"]}]').describe())
+            >>> print(*AllowList.parse('[{"host": "DB.internal", "port": [3306, "5432-5440"]}]').rules)
             db.internal:3306,5432-5440
         """
         try:
@@ -204,10 +204,6 @@ class AllowList:
             return True
         is_localhost = target.host == _LOCALHOST or target.host.endswith("." + _LOCALHOST)
         return is_localhost and resolved.is_loopback and self._lists(target.host, target.port)
-
-    def describe(self) -> str:
-        """The rules in one line, for logs and error messages."""
-        return " ".join(str(rule) for rule in self.rules) or "nothing"
 
     def _lists(self, host: str, port: int) -> bool:
         return any(rule.lists(host, port) for rule in self.rules)

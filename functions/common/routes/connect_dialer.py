@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge.session import OPENING_TIME, SessionRecord, Side, purge_time
+from emissary_lib.bridge.session import SessionRecord, Side, purge_time
 from emissary_lib.protocol.auth.macs import (
     ConnectHeaders,
     normalise_host,
@@ -12,6 +12,7 @@ from emissary_lib.protocol.auth.macs import (
     session_id,
     verify_connect,
 )
+from emissary_lib.protocol.constants import OPENING_TIME
 from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from emissary_lib.bridge.session import Resume, State
 from emissary_lib.protocol.auth.macs import (
-    MAX_CLOCK_SKEW,
     ClockSkewError,
     ConnectHeaders,
     ResumeHeaders,
@@ -15,6 +14,7 @@ from emissary_lib.protocol.auth.macs import (
     token_hash,
     verify_resume_mac,
 )
+from emissary_lib.protocol.constants import CLOCK_SKEW
 from emissary_lib.protocol.errors import AuthenticationError
 from functions.common import logs
 from functions.common.events import GatewayEvent
@@ -76,5 +76,5 @@ class ConnectResume:
             epoch=shown.epoch,
         )
         skew = parse_http_date(signed.date) - now
-        if abs(skew) > MAX_CLOCK_SKEW:
+        if abs(skew) > CLOCK_SKEW:
             raise ClockSkewError(skew)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import OPENING_TIME, OPERATOR, EndRecord, Step
+from emissary_lib.bridge.session import OPERATOR, EndRecord, Step
 from emissary_lib.protocol.auth.macs import encode_unpadded
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import CLOCK_SKEW
+from emissary_lib.protocol.constants import CLOCK_SKEW, OPENING_TIME
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import End
 from functions.common import metrics

@@ -8,7 +8,8 @@ import random
 import pytest
 
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import OPENING_TIME, RELAY_TIME, LaunchRecord, SessionRecord, State, Step
+from emissary_lib.bridge.session import RELAY_TIME, LaunchRecord, SessionRecord, State, Step
+from emissary_lib.protocol.constants import OPENING_TIME
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import LimitReachedError, StoreError
 from functions.common.ports import SessionStore

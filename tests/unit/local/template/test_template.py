@@ -60,7 +60,7 @@ def test_asynchronous_settings_are_read(tmp_path: Path) -> None:
 
 def test_api_has_its_stage_routes_and_throttles(tmp_path: Path) -> None:
     api = read(tmp_path, BASE + FUNCTION).api
-    assert (api.stage, api.route_selection, dict(api.routes)) == ("dev", "\\$default", {"$default": "F"})
+    assert (api.stage, dict(api.routes)) == ("dev", {"$default": "F"})
     assert (api.default_throttle.burst, api.default_throttle.rate) == (20, 10.0)
 
 
