@@ -114,13 +114,16 @@ def test_a_sessions_price_is_what_the_audit_record_would_say() -> None:
             dialer_bytes=int(number(to_target)),
             relay_bytes=int(number(from_target)),
             slots=1,  # MaxSessions is set, unless somebody sets it to 0
+            architecture="arm64",  # the template's default
         )
         assert float(dollars) == float(f"{cost:.2g}"), name
 
 
 def test_a_querys_price_is_three_messages_and_an_invocation() -> None:
     memory = source()["Parameters"]["DefaultMemory"]["Default"] / 1024
-    each = 3 * audit.MESSAGE_UNIT + audit.INVOCATION + memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND
+    each = (
+        3 * audit.MESSAGE_UNIT + audit.INVOCATION + memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND["arm64"]
+    )
     assert f"${each * 1e6:.2f} for a million" in TEXT
 
 
