@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import math
 
-from emissary_lib.protocol.auth.headers import MissingCredentials as MissingCredentialsError
+from emissary_lib.protocol.auth.headers import MissingCredentialsError
 from emissary_lib.protocol.auth.macs import ClockSkewError, ServerProofError
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.errors import (

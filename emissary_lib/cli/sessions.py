@@ -17,7 +17,7 @@ from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.exceptions import ConfigError, OperationError
 from emissary_lib.exit_status import Exit
 from emissary_lib.operate.clients import client
-from emissary_lib.operate.keys import shown_time
+from emissary_lib.operate.keys import format_time
 from emissary_lib.operate.kill import KillResult, Outcome, kill_all, select_sessions
 from emissary_lib.operate.sessions import SESSION_ID, ListedSession, SessionTable
 from emissary_lib.protocol.codes import Code
@@ -246,8 +246,8 @@ def _session_json(each: ListedSession) -> Mapping[str, object]:
         "key_id": session.key_id,
         "source": session.source,
         "target": session.target,
-        "started": shown_time(session.started),
-        "ended": None if each.ended is None else shown_time(each.ended),
+        "started": format_time(session.started),
+        "ended": None if each.ended is None else format_time(each.ended),
         "code": None if session.ending is None else end.code.name,
         "reason": "" if session.ending is None else end.text,
         "dialer_bytes": end.dialer_final,
@@ -264,6 +264,6 @@ def _session_line(each: ListedSession) -> str:
     why = "" if session.ending is None else f", {end.code.name}"
     return (
         f"{session.id[:_DIGITS]:<18}{each.state:<10}{session.key_id:<6}{session.source or '-':<17}"
-        f"{shown_time(session.started):<22}{seconds:>8}  {end.dialer_final:>12}{end.relay_final:>12}  "
+        f"{format_time(session.started):<22}{seconds:>8}  {end.dialer_final:>12}{end.relay_final:>12}  "
         f"{session.target or '-'}{why}"
     )

@@ -160,7 +160,7 @@ class Relay:
 
         def on_event(event: Event) -> None:
             if isinstance(event, PeerMoved):
-                link.dialer_moved(event.connection)
+                link.redirect(event.connection)
             elif isinstance(event, Aborted | Finished):
                 ended.append(event.code)
 

@@ -14,7 +14,7 @@ import pytest
 from emissary_lib.operate.keys import SECRET_BYTES
 from emissary_lib.protocol import constants
 from emissary_lib.protocol.constants import OPENING_TIME
-from emissary_lib.protocol.targets.addresses import normalise_host
+from emissary_lib.protocol.targets.addresses import canonical_host
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from functions.common import audit, logs
 from functions.common.adapters import keys
@@ -133,7 +133,7 @@ def test_a_spelling_that_the_document_has_is_brought_to_its_form(spelling: str, 
     words = section(DOCUMENT, "The allow-list")
     assert f"`{spelling}`" in words
     assert meant in words
-    assert normalise_host(spelling) == meant
+    assert canonical_host(spelling) == meant
 
 
 @pytest.mark.parametrize(

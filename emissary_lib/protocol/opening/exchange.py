@@ -266,7 +266,7 @@ class OpeningReader:
         key: The key of the door.
         date: The door's date.
         nonce: The door's nonce.
-        host: The host the dialer connected to, from :func:`~emissary_lib.protocol.auth.macs.normalise_host`.
+        host: The API's host, from :func:`~emissary_lib.protocol.auth.macs.canonical_authority`.
 
     Thread safety:
         None; one owner.

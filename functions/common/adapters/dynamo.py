@@ -24,7 +24,7 @@ _CONFLICTS: Final = frozenset({"TransactionConflict", "TransactionConflictExcept
 _FAILED: Final = "ConditionalCheckFailed"
 
 
-class ConditionFailed(Exception):
+class ConditionFailedError(Exception):
     """A condition did not hold. Never leaves the adapters.
 
     Attributes:
@@ -86,7 +86,7 @@ class Table:
         """Update one item; returns it as it is now.
 
         Raises:
-            ConditionFailed: With the old item, or None if there is none.
+            ConditionFailedError: With the old item, or None if there is none.
             StoreError: If nothing is known of the outcome.
         """
         item: Item = self._try(
@@ -104,7 +104,7 @@ class Table:
         """Do all writes or none.
 
         Raises:
-            ConditionFailed: With the old items.
+            ConditionFailedError: With the old items.
             StoreError: If nothing is known of the outcome.
         """
         actions = [
@@ -132,7 +132,7 @@ class Table:
                 return result
             except ClientError as exc:
                 if not _is_conflict(exc):
-                    raise _translated(exc) from exc
+                    raise _translate(exc) from exc
             except BotoCoreError as exc:
                 raise StoreError(f"the session table did not answer: {exc}") from exc
         raise StoreError(f"the session table was busy with another transaction {_TRIES} times")
@@ -149,11 +149,11 @@ def _is_conflict(exc: ClientError) -> bool:
     return bool(codes & _CONFLICTS) and _FAILED not in codes
 
 
-def _translated(exc: ClientError) -> Exception:
+def _translate(exc: ClientError) -> Exception:
     error = exc.response["Error"]
     if error["Code"] == "ConditionalCheckFailedException":
         response: Any = exc.response
-        return ConditionFailed([response.get("Item")])
+        return ConditionFailedError([response.get("Item")])
     if any(reason.get("Code") == _FAILED for reason in _reasons(exc)):
-        return ConditionFailed([reason.get("Item") for reason in _reasons(exc)])
+        return ConditionFailedError([reason.get("Item") for reason in _reasons(exc)])
     return StoreError(f"the session table refused: {error['Code']}")

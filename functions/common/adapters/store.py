@@ -33,7 +33,7 @@ from emissary_lib.bridge.session import (
 from emissary_lib.bridge.writes import Write, end_session, state_in
 from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER
 from emissary_lib.protocol.role import Role
-from functions.common.adapters.dynamo import ConditionFailed, Table
+from functions.common.adapters.dynamo import ConditionFailedError, Table
 from functions.common.adapters.slots import Slots
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
 from functions.common.ports import Outcome
@@ -73,7 +73,7 @@ class DynamoSessionStore:
                 Write.put(items.new_session(session), _NEW),
                 Write.put(items.connection(dialer, session.purge_at), _NEW),
             )
-        except ConditionFailed as failed:
+        except ConditionFailedError as failed:
             old = _session(failed.items[0])
             if old is not None and old.dialer == session.dialer:
                 return
@@ -111,7 +111,7 @@ class DynamoSessionStore:
         """See :meth:`ports.SessionStore.launch`."""
         if launch.limits:
             return self._launch_limited(session_id, launch)
-        return self._write(_launching(session_id, launch, ()), lambda old: _is_of(launch, old))
+        return self._write(_launch_write(session_id, launch, ()), lambda old: _is_of(launch, old))
 
     def _launch_limited(self, session_id: str, launch: LaunchRecord) -> Outcome:
         held: Iterable[str] = launch.held
@@ -119,10 +119,10 @@ class DynamoSessionStore:
             slots = [self._slots.choose(limit, session_id, held, launch.at) for limit in launch.limits]
             try:
                 self._table.transact(
-                    _launching(session_id, launch, slots),
+                    _launch_write(session_id, launch, slots),
                     *(self._slots.take(name, session_id, launch) for name in slots),
                 )
-            except ConditionFailed as failed:
+            except ConditionFailedError as failed:
                 old = _session(failed.items[0])
                 if old is not None or not any(failed.items):
                     return Outcome(old, old is not None and _is_of(launch, old))
@@ -152,7 +152,7 @@ class DynamoSessionStore:
             " AND (attribute_not_exists(#instance) OR #instance = :instance)"
             " AND (#relay_expires > :now OR (attribute_not_exists(#relay_expires) AND #expires > :now))",
             values
-            | _taking_over(relay)
+            | _take_over_values(relay)
             | {
                 ":to": text(State.OPEN.value),
                 ":instance": text(claim.instance),
@@ -178,7 +178,7 @@ class DynamoSessionStore:
             f"{states} AND #key_id = :key AND #resume_token_hash = :token AND #dialer_epoch < :epoch"
             " AND #relay_expires > :now",
             values
-            | _taking_over(dialer)
+            | _take_over_values(dialer)
             | {
                 ":key": number(resume.key_id),
                 ":token": text(resume.token_hash),
@@ -203,13 +203,13 @@ class DynamoSessionStore:
             items.session_key(own.session),
             f"SET {_take_over(own.role)}",
             f"{states} AND #{own.role.value}_epoch < :epoch",
-            values | _taking_over(own),
+            values | _take_over_values(own),
         )
         put = Write.put(items.connection(own, purge_at), _NEW)
         for write, state in ((update, State.OPEN), (visit, State.ENDED)):
             try:
                 self._table.transact(write, put)
-            except ConditionFailed as failed:
+            except ConditionFailedError as failed:
                 old = _session(failed.items[0])
                 if old is not None and is_own(old) and _is_done(failed, own):
                     return old.state
@@ -258,7 +258,7 @@ class DynamoSessionStore:
         )
         try:
             self._table.update(write)
-        except ConditionFailed as failed:
+        except ConditionFailedError as failed:
             old = failed.items[0]
             return old is not None and old.get("recorded_by") == text(by)
         return True
@@ -276,7 +276,7 @@ class DynamoSessionStore:
     def _write(self, write: Write, is_mine: Callable[[SessionRecord], bool]) -> Outcome:
         try:
             return Outcome(_session(self._table.update(write)), True)
-        except ConditionFailed as failed:
+        except ConditionFailedError as failed:
             old = _session(failed.items[0])
             return Outcome(old, old is not None and is_mine(old))
 
@@ -285,7 +285,7 @@ def _session(item: items.Item | None) -> SessionRecord | None:
     return None if item is None else items.read_session(item)
 
 
-def _launching(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -> Write:
+def _launch_write(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -> Write:
     states, values = state_in(Step.LAUNCH)
     taken = ", #slots = :slots" if slots else ""
     if slots:
@@ -312,7 +312,7 @@ def _is_of(launch: LaunchRecord, session: SessionRecord) -> bool:
     return session.relay_token_hash == launch.relay_token_hash
 
 
-def _is_done(failed: ConditionFailed, own: Connection) -> bool:
+def _is_done(failed: ConditionFailedError, own: Connection) -> bool:
     """Whether an earlier try of this very request has given its side the connection.
 
     It may have been forgotten since: until ``$connect`` has answered, a post to it is answered 410. Then the
@@ -339,6 +339,6 @@ def _take_over(role: Role) -> str:
     )
 
 
-def _taking_over(own: Connection) -> dict[str, items.Attribute]:
+def _take_over_values(own: Connection) -> dict[str, items.Attribute]:
     """The values for :func:`_take_over`."""
     return {":connection": text(own.id), ":epoch": number(own.epoch), ":none": text("")}

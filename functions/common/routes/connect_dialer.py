@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from emissary_lib.bridge.session import SessionRecord, Side, purge_time
 from emissary_lib.protocol.auth.macs import (
     ConnectHeaders,
-    normalise_host,
+    canonical_authority,
     parse_http_date,
     session_id,
     verify_connect,
@@ -40,7 +40,7 @@ class ConnectDialer:
         """
         now = self.clock()
         shown = ConnectHeaders.from_headers(event.headers)
-        host = normalise_host(event.domain, scheme_default_port=HTTPS_PORT)
+        host = canonical_authority(event.domain, scheme_default_port=HTTPS_PORT)
         key = verify_connect(shown, self.keys.keys(shown.key_id), host=host, unix_now=now)
         session = SessionRecord(
             id=session_id(shown.nonce),

@@ -9,7 +9,7 @@ from emissary_lib.protocol.auth.macs import (
     ClockSkewError,
     ConnectHeaders,
     ResumeHeaders,
-    normalise_host,
+    canonical_authority,
     parse_http_date,
     token_hash,
     verify_resume_mac,
@@ -71,7 +71,7 @@ class ConnectResume:
             key,
             date=signed.date,
             nonce=signed.nonce,
-            host=normalise_host(domain, scheme_default_port=HTTPS_PORT),
+            host=canonical_authority(domain, scheme_default_port=HTTPS_PORT),
             session=shown.session,
             epoch=shown.epoch,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge import replies as answers
+from emissary_lib.bridge import replies
 from emissary_lib.bridge.session import Loss, SessionRecord, State, Step
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
@@ -51,11 +51,11 @@ class OnDisconnect:
         )
         if role is Role.DIALER and session.state is not State.OPEN:
             loss = Loss(Code.DIALER_GONE, now)
-            after = self.end.lost(session.id, loss, event.request_id, Step.ABANDON).session
+            after = self.end.declare_lost(session.id, loss, event.request_id, Step.ABANDON).session
             if after is None or after.state is State.ENDED:
                 return
             session = after  # a relay has claimed it in the meantime: it is told, like any other
-        if not self.end.overdue(session, event.request_id):
+        if not self.end.expire(session, event.request_id):
             self._tell_peer(session, role, connection.epoch)
 
     def _record_if_killed(self, session: SessionRecord) -> None:
@@ -88,5 +88,5 @@ class OnDisconnect:
                 dialer_epoch=session.dialer.epoch,
                 relay_epoch=session.relay.epoch,
             )
-        text = answers.disconnected(role, epoch, session.generation)
+        text = replies.disconnected(role, epoch, session.generation)
         notify(self.link, peer, text, session=session.id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge import replies as answers
+from emissary_lib.bridge import replies
 from emissary_lib.bridge.launch import Launch
 from emissary_lib.bridge.limits import NO_LIMITS, Limits
 from emissary_lib.bridge.session import Connection, Fragment, LaunchRecord, SessionRecord, State, may_launch
@@ -22,7 +22,7 @@ from functions.common.errors import LimitReachedError
 from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
 from functions.common.routes.forward import Forward
 from functions.common.routes.lookup import Found
-from functions.common.routes.posting import answer
+from functions.common.routes.posting import reply_to_sender
 
 _TOKEN_BYTES = 32
 
@@ -53,7 +53,7 @@ class Opening:
         """
         session = self._keep(sender, frame)
         if session is None:
-            return answer(self.link, sender.id, answers.ended(None))
+            return reply_to_sender(self.link, sender.id, replies.ended(None))
         before_claim = session.state in (State.OPENING, State.INVOKED)
         if not before_claim or session.loss(self.clock()) is not None:
             # OPEN: the relay reads it as DATA. Otherwise the dialer is told that it is over.
@@ -83,10 +83,10 @@ class Opening:
 
     def _reply(self, sender: Connection, session: SessionRecord, result: OpeningAnswer) -> None:
         if result.server_bytes:
-            answer(self.link, sender.id, answers.opening(result.server_bytes, result.client_offset))
+            reply_to_sender(self.link, sender.id, replies.opening(result.server_bytes, result.client_offset))
         if result.state is OpeningState.GARBAGE:
-            text = answers.reset(result.code, MEANINGS[result.code], session.generation)
-            answer(self.link, sender.id, text)
+            text = replies.reset(result.code, MEANINGS[result.code], session.generation)
+            reply_to_sender(self.link, sender.id, text)
         if result.state is not OpeningState.WAITING:
             logs.warning(
                 "opening refused",
@@ -114,7 +114,7 @@ class Opening:
         try:
             launched, done = self.store.launch(session.id, launch)
         except LimitReachedError as exc:
-            self.forward.end.refused(session.id, str(exc), request_id)
+            self.forward.end.refuse(session.id, str(exc), request_id)
             return
         if launched is None or not done:
             return  # another invocation was quicker; the relay is on its way

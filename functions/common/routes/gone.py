@@ -11,7 +11,7 @@ from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.posting import close
 
 
-def reach(
+def post_or_forget(
     store: SessionStore,
     link: PeerLink,
     session: SessionRecord,
