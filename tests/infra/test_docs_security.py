@@ -190,7 +190,7 @@ def test_the_price_of_a_flood_is_its_parts() -> None:
     memory = of_type(deployed(), "AWS::Lambda::Function")["ConnectFunction"]["MemorySize"] / 1024
     invocations, time, log, gateway, total = rows.values()
     assert number(invocations) == pytest.approx(audit.INVOCATION * 1e6)
-    assert number(time) == round(memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND * 1e6, 2)
+    assert number(time) == round(memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND["arm64"] * 1e6, 2)
     assert f"their time: {memory:g} GB x {HANDLER_SECONDS} s x 1,000,000 x $0.0000133334" in rows
     assert gateway == f"0 to {audit.MESSAGE_UNIT * 1e6:.2f}"
     least = number(invocations) + number(time) + number(log)
