@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import math
 
-from emissary_lib.protocol.auth.headers import MissingCredentials as MissingCredentialsError
+from emissary_lib.protocol.auth.headers import MissingCredentialsError
 from emissary_lib.protocol.auth.macs import ClockSkewError, ServerProofError
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.errors import (
@@ -153,12 +153,16 @@ class DialError(EmissaryError, ConnectionError):
     Attributes:
         target: What was dialled.
         code: Why not (docs/protocol.md section 8).
+        reason: The same in words; empty if the message has more to say.
+        hint: What to do about it; empty if nothing is known that would help.
     """
 
-    def __init__(self, message: str, *, target: Target, code: Code) -> None:
+    def __init__(self, message: str, *, target: Target, code: Code, reason: str = "", hint: str = "") -> None:
         super().__init__(message)
         self.target = target
         self.code = code
+        self.reason = reason
+        self.hint = hint
 
 
 class TargetNotAllowedError(DialError, PermissionError):
@@ -231,26 +235,34 @@ class ClosedError(EmissaryError):
     """Used after ``close()``."""
 
 
-_DIAL_ERRORS: dict[Code, tuple[type[DialError], str]] = {
+#: What is known of a target that was not reached: the error, what it means, and what to do about it.
+_DIAL_ERRORS: dict[Code, tuple[type[DialError], str, str]] = {
     Code.TARGET_NOT_ALLOWED: (
         TargetNotAllowedError,
-        "it is not on the bridge's allow-list; add it there (template parameter AllowedTargets)",
+        "it is not on the bridge's allow-list",
+        "add it there (template parameter AllowedTargets), by the very name or address that is dialled",
     ),
     Code.NAME_NOT_FOUND: (
         NameNotFoundError,
-        "the name does not resolve inside the VPC; check its spelling and the VPC's DNS",
+        "the name does not resolve inside the VPC",
+        "check its spelling, the VPC's DNS (a private hosted zone must have this VPC), and the template "
+        "parameter DnsServers",
     ),
     Code.TARGET_REFUSED: (
         TargetRefusedError,
-        "the host refused the connection; check that the service runs and listens on that port",
+        "the host refused the connection",
+        "check that the service runs and listens on that port, not on loopback alone",
     ),
     Code.TARGET_UNREACHABLE: (
         TargetUnreachableError,
-        "there is no route from the relay's subnets; check route tables and network ACLs",
+        "there is no route from the relay's subnets",
+        "check their route tables, peering and network ACLs",
     ),
     Code.TARGET_TIMED_OUT: (
         TargetTimedOutError,
-        "it did not answer the relay; check the security groups between the relay and the target",
+        "it did not answer the relay",
+        "check the target's security groups (they must admit the relay's, output RelaySecurityGroupId), "
+        "network ACLs, and the template parameter TargetPorts",
     ),
 }
 
@@ -275,8 +287,9 @@ def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
             target=target,
             code=code,
         )
-    kind, hint = _DIAL_ERRORS.get(code, (DialError, MEANINGS[code]))
-    return kind(f"cannot reach {target}: {hint}", target=target, code=code)
+    kind, why, hint = _DIAL_ERRORS.get(code, (DialError, MEANINGS[code], ""))
+    text = f"cannot reach {target}: {why}" + (f"; {hint}" if hint else "")
+    return kind(text, target=target, code=code, reason=why, hint=hint)
 
 
 _BUG = "a bug, unless dialer and stack are of different releases: compare those, and report it"

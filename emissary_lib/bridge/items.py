@@ -10,7 +10,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
-from emissary_lib.bridge.session import Connection, Ending, Fragment, Session, Side, State
+from emissary_lib.bridge.session import Connection, EndRecord, Fragment, SessionRecord, Side, State
 from emissary_lib.protocol.codes import code_of
 from emissary_lib.protocol.role import Role
 
@@ -20,6 +20,31 @@ Item = Mapping[str, Attribute]
 
 #: The table's only key. Sessions begin with ``S#``, connections with ``C#``, slots with ``L#`` and ``K#``.
 KEY: Final = "pk"
+
+#: What an operator reads of a session's item: neither nonce, hashes of tokens, nor the opening's bytes.
+FACTS: Final = (
+    KEY,
+    "state",
+    "key_id",
+    "source",
+    "target",
+    "started",
+    "expires",
+    "relay_expires",
+    "ended_at",
+    "ended_by",
+    "code",
+    "reason",
+    "dialer_final",
+    "relay_final",
+    "dialer_messages",
+    "relay_messages",
+    "dialer_connection",
+    "relay_connection",
+    "dialer_epoch",
+    "relay_epoch",
+    "slots",
+)
 
 
 def session_key(session_id: str) -> dict[str, Attribute]:
@@ -52,7 +77,7 @@ def _fragment(member: str) -> Fragment:
     return Fragment(int(offset), base64.b64decode(payload))
 
 
-def new_session(session: Session) -> dict[str, Attribute]:
+def new_session(session: SessionRecord) -> dict[str, Attribute]:
     """The item of a session that has just been let in: no fragment, no relay, no ending."""
     item = {
         **session_key(session.id),
@@ -93,15 +118,16 @@ def read_connection(item: Item) -> Connection:
     )
 
 
-def read_session(item: Item) -> Session:
-    return Session(
+def read_session(item: Item) -> SessionRecord:
+    """A session's item; one of which only :data:`FACTS` were read has no nonce and no token's hash."""
+    return SessionRecord(
         id=item[KEY]["S"].removeprefix("S#"),
         version=_int(item, "version"),
         state=State(item["state"]["S"]),
         key_id=_int(item, "key_id"),
-        nonce=bytes(item["nonce"]["B"]),
-        date=item["date"]["S"],
-        host=item["host"]["S"],
+        nonce=bytes(item.get("nonce", {"B": b""})["B"]),
+        date=_text(item, "date") or "",
+        host=_text(item, "host") or "",
         started=float(item["started"]["N"]),
         # The relay's deadline replaces the opening's. It is an attribute of its own, so that only the first
         # claim sets it.
@@ -129,8 +155,8 @@ def _side(item: Item, role: str) -> Side:
     return Side(_text(item, f"{role}_connection"), _int(item, f"{role}_epoch"), previous, left)
 
 
-def _ending(item: Item) -> Ending:
-    return Ending(
+def _ending(item: Item) -> EndRecord:
+    return EndRecord(
         code_of(_int(item, "code")),
         _int(item, "dialer_final"),
         _int(item, "relay_final"),

@@ -1,4 +1,4 @@
-"""The event that starts a relay (docs/protocol.md section 3.4).
+"""The event that starts a relay: written by ``$default``, read by the relay (docs/protocol.md section 3.4).
 
 It holds two tokens in the clear. So it is never logged, and the function has no failure destination.
 """
@@ -6,49 +6,117 @@ It holds two tokens in the clear. So it is never logged, and the function has no
 from __future__ import annotations
 
 import base64
-from typing import Any
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from emissary_lib.bridge.session import Session
 from emissary_lib.protocol.constants import VERSION
+from emissary_lib.protocol.errors import EmissaryError, RemoteProtocolError, UnsupportedVersionError
 from emissary_lib.protocol.targets.allow_list import Target
-from emissary_lib.protocol.wire.base64 import encode_unpadded
+from emissary_lib.protocol.wire.base64 import decode_unpadded, encode_unpadded
+
+_SESSION_ID: Final = re.compile("[0-9a-f]{64}")
+_TOKEN_BYTES: Final = 32
 
 
-def launch_event(
-    session: Session,
-    *,
-    target: Target,
-    relay_token: bytes,
-    resume_token: bytes,
-    server_bytes: bytes,
-    client_offset: int,
-    early: bytes,
-    window: int,
-) -> dict[str, Any]:
-    """The relay's event, ready for JSON.
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What ``$default`` tells the relay of its session.
 
-    Args:
-        session: The session as launched.
+    Attributes:
+        session: The session id.
         target: Where to connect; the relay checks it against its own allow-list.
-        relay_token: 32 bytes; what the relay claims with.
-        resume_token: 32 bytes; what the relay tells the dialer in OPENED.
+        relay_token: What the relay claims with, 32 bytes.
+        resume_token: What it tells the dialer in OPENED, 32 bytes.
         server_bytes: The server's stream so far, without the SOCKS5 reply.
         client_offset: Bytes of the dialer's stream that the SOCKS5 exchange used.
         early: Bytes of the dialer's stream behind them, as far as contiguous.
         window: The dialer's window, in bytes.
+        dialer_connection: Where to post what is for the dialer.
+        dialer_epoch: Which of the dialer's connections that is.
+        expires: When the opening expires, in seconds since 1970 UTC.
+        host: The API's host, as signed. No relay reads it.
     """
-    return {
-        "version": VERSION,
-        "session": session.id,
-        "target": {"host": target.host, "port": target.port},
-        "relay_token": encode_unpadded(relay_token),
-        "resume_token": encode_unpadded(resume_token),
-        "server_bytes": base64.b64encode(server_bytes).decode("ascii"),
-        "client_offset": client_offset,
-        "early": base64.b64encode(early).decode("ascii"),
-        "window": window,
-        "dialer_connection": session.dialer.connection,
-        "dialer_epoch": session.dialer.epoch,
-        "expires": session.expires,
-        "host": session.host,
-    }
+
+    session: str
+    target: Target
+    relay_token: bytes = field(repr=False)
+    resume_token: bytes = field(repr=False)
+    server_bytes: bytes = field(repr=False)
+    client_offset: int
+    early: bytes = field(repr=False)
+    window: int
+    dialer_connection: str
+    dialer_epoch: int
+    expires: float
+    host: str = ""
+
+    def to_event(self) -> dict[str, Any]:
+        """The event, ready for JSON."""
+        return {
+            "version": VERSION,
+            "session": self.session,
+            "target": {"host": self.target.host, "port": self.target.port},
+            "relay_token": encode_unpadded(self.relay_token),
+            "resume_token": encode_unpadded(self.resume_token),
+            "server_bytes": base64.b64encode(self.server_bytes).decode("ascii"),
+            "client_offset": self.client_offset,
+            "early": base64.b64encode(self.early).decode("ascii"),
+            "window": self.window,
+            "dialer_connection": self.dialer_connection,
+            "dialer_epoch": self.dialer_epoch,
+            "expires": self.expires,
+            "host": self.host,
+        }
+
+    @classmethod
+    def parse(cls, event: Mapping[str, Any]) -> Launch:
+        """Read an event.
+
+        Raises:
+            UnsupportedVersionError: Of another version, or no such event.
+            RemoteProtocolError: It is malformed; the text never shows a token.
+        """
+        if event.get("version") != VERSION:
+            raise UnsupportedVersionError(
+                f"the launch event is of version {event.get('version')!r}, not {VERSION}"
+            )
+        try:
+            return cls(
+                session=_session_id(event["session"]),
+                target=Target.parse((str(event["target"]["host"]), int(event["target"]["port"]))),
+                relay_token=_token(event["relay_token"]),
+                resume_token=_token(event["resume_token"]),
+                server_bytes=binascii.a2b_base64(event["server_bytes"], strict_mode=True),
+                client_offset=int(event["client_offset"]),
+                early=binascii.a2b_base64(event["early"], strict_mode=True),
+                window=int(event["window"]),
+                dialer_connection=_text(event["dialer_connection"]),
+                dialer_epoch=int(event["dialer_epoch"]),
+                expires=float(event["expires"]),
+                host=str(event.get("host", "")),
+            )
+        except (LookupError, TypeError, ValueError, ArithmeticError, EmissaryError) as exc:
+            raise RemoteProtocolError(f"the launch event is malformed: {type(exc).__name__}") from None
+
+
+def _session_id(text: str) -> str:
+    # It becomes a header of the dial-back: nothing else may slip in with it.
+    if not _SESSION_ID.fullmatch(text):
+        raise ValueError("no session id")
+    return text
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("no text")
+    return value
+
+
+def _token(text: str) -> bytes:
+    token = decode_unpadded(text)
+    if len(token) != _TOKEN_BYTES:
+        raise ValueError("a token of another length")
+    return token

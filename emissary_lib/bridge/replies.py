@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emissary_lib.bridge.session import Session
+from emissary_lib.bridge.session import SessionRecord
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import INITIAL_WINDOW
 from emissary_lib.protocol.role import Role
@@ -48,14 +48,14 @@ def disconnected(role: Role, epoch: int, generation: int) -> str:
     return encode(Frame(FrameType.DISCONNECTED, generation=generation, payload=payload))
 
 
-def resumed(session: Session) -> str:
+def resumed(session: SessionRecord) -> str:
     """Where both sides are now."""
     dialer, relay = session.dialer, session.relay
     payload = Resumed(dialer.epoch, relay.epoch, dialer.connection, relay.connection).encode()
     return encode(Frame(FrameType.RESUMED, generation=session.generation, payload=payload))
 
 
-def ended(session: Session | None) -> str:
+def ended(session: SessionRecord | None) -> str:
     """How the session ended; of one that does not exist, or has no ending, that it is unknown."""
     if session is None or session.ending is None:
         payload = Ended(Code.UNKNOWN_SESSION, 0, 0, MEANINGS[Code.UNKNOWN_SESSION])

@@ -1,7 +1,12 @@
 """The session item: its fields, its states, and which step is allowed when.
 
-Everything that decides about a session's state stands here, as data and pure predicates; the store turns it
-into conditional writes. Times are wall-clock seconds since 1970 UTC (containers share no other clock).
+The store decides, by conditional writes. From which states a step is allowed is data here, of which its
+conditions are made; what they ask beside the state stands there, in DynamoDB's expressions. The predicates
+below decide nothing: ``may_launch`` and ``may_restore`` save a write that would fail, and ``claim_refusal``
+and ``resume_refusal`` say in words why one did. (One form for both would need a language of conditions, with
+an interpreter, between the code and the writes that everything rests on.)
+
+Times are wall-clock seconds since 1970 UTC (containers share no other clock).
 
 Source: docs/protocol.md sections 3 to 6.
 """
@@ -15,14 +20,8 @@ from typing import Final, NamedTuple
 
 from emissary_lib.bridge.limits import Limit
 from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.constants import CLOCK_SKEW, MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER, VERSION
+from emissary_lib.protocol.constants import CLOCK_SKEW, OPENING_TIME, RELAUNCH_AFTER, VERSION
 from emissary_lib.protocol.role import Role
-
-#: How long a dialer may take from its upgrade until a relay has claimed the session, in seconds.
-#:
-#: As long as an asynchronous invocation may wait in Lambda's queue (template.yaml, MaximumEventAgeInSeconds):
-#: a relay that starts later finds the session expired.
-OPENING_TIME: Final = 60.0
 
 #: How long a relay can live after its claim, in seconds: Lambda's longest invocation. It started before it
 #: claimed, so this is never too short. Source: AWS Lambda developer guide, "Lambda quotas".
@@ -78,7 +77,7 @@ class Transition:
 
 _BEFORE_CLAIM: Final = frozenset({State.OPENING, State.INVOKED})
 
-#: Every change of state there is. The conditions beside the state stand in the predicates below.
+#: Every change of state there is.
 TRANSITIONS: Final[Mapping[Step, Transition]] = {
     Step.ADD_FRAGMENT: Transition(_BEFORE_CLAIM, None),
     Step.LAUNCH: Transition(_BEFORE_CLAIM, State.INVOKED),
@@ -136,7 +135,7 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LaunchRecord:
     """What a launch writes; ``relay_token_hash`` tells whose launch it is.
 
     Attributes:
@@ -187,7 +186,7 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EndRecord:
     """Why and where a session ended.
 
     Attributes:
@@ -222,7 +221,7 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SessionRecord:
     """One session as stored.
 
     Attributes:
@@ -258,7 +257,7 @@ class Session:
     fragments: frozenset[Fragment] = field(default=frozenset(), repr=False)
     target: str | None = None
     invoked_at: float | None = None
-    ending: Ending | None = None
+    ending: EndRecord | None = None
     slots: frozenset[str] = frozenset()
     source: str = ""
 
@@ -316,23 +315,14 @@ def purge_time(*, date: float, now: float) -> int:
     return int(max(date + CLOCK_SKEW, now + OPENING_TIME + RELAY_TIME) + PURGE_MARGIN)
 
 
-def may_add_fragment(session: Session, fragment: Fragment, now: float) -> bool:
-    """Whether the set takes another fragment (one that it holds already is no other)."""
-    return (
-        session.state in TRANSITIONS[Step.ADD_FRAGMENT].sources
-        and now < session.expires
-        and (fragment in session.fragments or len(session.fragments) < MAX_OPENING_FRAGMENTS)
-    )
-
-
-def may_launch(session: Session, now: float) -> bool:
+def may_launch(session: SessionRecord, now: float) -> bool:
     """Whether a relay is to be launched: the first, or another because the last one did not claim."""
     if session.state not in TRANSITIONS[Step.LAUNCH].sources or now >= session.expires:
         return False
     return session.invoked_at is None or session.invoked_at < now - RELAUNCH_AFTER
 
 
-def claim_refusal(session: Session | None, claim: Claim) -> str | None:
+def claim_refusal(session: SessionRecord | None, claim: Claim) -> str | None:
     """Why a claim is refused, for our log; None if it is granted."""
     if session is None:
         return "no such session"
@@ -347,7 +337,7 @@ def claim_refusal(session: Session | None, claim: Claim) -> str | None:
     return _expiry(session, claim.at)
 
 
-def resume_refusal(session: Session | None, resume: Resume) -> str | None:
+def resume_refusal(session: SessionRecord | None, resume: Resume) -> str | None:
     """Why a dialer's resume is refused, for our log; None if it is granted."""
     if session is None:
         return "no such session"
@@ -362,18 +352,18 @@ def resume_refusal(session: Session | None, resume: Resume) -> str | None:
     return _expiry(session, resume.at)
 
 
-def _may_come(session: Session, step: Step) -> bool:
+def _may_come(session: SessionRecord, step: Step) -> bool:
     """Whether a client may connect by this step or, where the session has ended, only hear that."""
     return any(session.state in TRANSITIONS[each].sources for each in (step, Step.REVISIT))
 
 
-def _expiry(session: Session, at: float) -> str | None:
+def _expiry(session: SessionRecord, at: float) -> str | None:
     # Of a session that has ended, its own client may ask as long as the item is there.
     expired = session.state is not State.ENDED and at >= session.expires
     return "the session has expired" if expired else None
 
 
-def may_restore(session: Session, connection: Connection) -> bool:
+def may_restore(session: SessionRecord, connection: Connection) -> bool:
     """Whether a connection that was forgotten is its side's newest, and none has taken its place."""
     side = session.side(connection.role)
     return (

@@ -11,7 +11,7 @@ from typing import Final, TextIO
 from emissary_lib.cli.command import add_parser, key_id
 from emissary_lib.exit_status import Exit
 from emissary_lib.operate.clients import client
-from emissary_lib.operate.keys import KeySecret, StoredKey, settings_line, shown_time
+from emissary_lib.operate.keys import KeySecret, StoredKey, format_time, settings_line
 from emissary_lib.protocol.wire.base64 import encode_unpadded
 
 SUMMARY: Final = "the shared keys in Secrets Manager: new, list, retire"
@@ -169,7 +169,7 @@ def _facts(each: StoredKey) -> dict[str, int | str | None]:
     if each.created is None:
         return {"kid": each.key_id, "created": None, "age_s": None}
     age = max(0, int(time.time() - each.created))
-    return {"kid": each.key_id, "created": shown_time(each.created), "age_s": age}
+    return {"kid": each.key_id, "created": format_time(each.created), "age_s": age}
 
 
 def _age(seconds: object) -> str:

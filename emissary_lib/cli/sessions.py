@@ -10,15 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
+from emissary_lib.bridge.session import EndRecord
 from emissary_lib.cli.command import add_parser, key_id
 from emissary_lib.client.config import URL, read_env_file
+from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.exceptions import ConfigError, OperationError
 from emissary_lib.exit_status import Exit
 from emissary_lib.operate.clients import client
-from emissary_lib.operate.keys import shown_time
-from emissary_lib.operate.kill import Fate, Outcome, chosen, kill_all
-from emissary_lib.operate.notify import callback_endpoint
-from emissary_lib.operate.sessions import SESSION_ID, SessionFacts, SessionTable
+from emissary_lib.operate.keys import format_time
+from emissary_lib.operate.kill import KillResult, Outcome, kill_all, select_sessions
+from emissary_lib.operate.sessions import SESSION_ID, ListedSession, SessionTable
+from emissary_lib.protocol.codes import Code
 
 SUMMARY: Final = "list open and past sessions; end a session"
 DESCRIPTION: Final = """\
@@ -178,14 +180,14 @@ def kill(
         raise ConfigError(
             f"{URL} is not set; give --url (WebSocketUrl of the stack's outputs), or neither side can be told"
         )
-    endpoint = callback_endpoint(url)
+    endpoint = Endpoint(url).callback_url
     outcomes: list[Outcome] = []
     with (
         client("dynamodb", table) as dynamodb,
         client("apigatewaymanagementapi", table, endpoint=endpoint) as callbacks,
     ):
         store = SessionTable(dynamodb, table)
-        found = chosen(store, sessions, key_id)
+        found = select_sessions(store, sessions, key_id)
         try:
             for each in kill_all(store, callbacks, found):
                 outcomes.append(each)
@@ -202,14 +204,14 @@ def kill(
 
 def _outcome_line(each: Outcome) -> str:
     more = "; " + ", ".join(f"{side}: {what}" for side, what in each.told.items()) if each.told else ""
-    return f"{each.session.id[:_DIGITS]} {each.fate.value}{more}{each.cause and ': ' + each.cause}"
+    return f"{each.session.id[:_DIGITS]} {each.result.value}{more}{each.cause and ': ' + each.cause}"
 
 
 def _outcome_json(each: Outcome) -> Mapping[str, object]:
     return {
         "session": each.session.id,
         "target": each.session.target,
-        "outcome": each.fate.value,
+        "outcome": each.result.value,
         "relay": each.told.get("relay"),
         "dialer": each.told.get("dialer"),
         "cause": each.cause or None,
@@ -219,9 +221,9 @@ def _outcome_json(each: Outcome) -> Mapping[str, object]:
 def _faults(each: Outcome, named: Iterable[str]) -> Iterator[str]:
     """Why the command fails because of one session."""
     session = f"session {each.session.id[:_DIGITS]}"
-    if each.fate is Fate.FAILED:
+    if each.result is KillResult.FAILED:
         yield f"{session} was not killed: {each.cause}"
-    elif each.fate is Fate.ENDED and any(each.session.id.startswith(name) for name in named):
+    elif each.result is KillResult.ENDED and any(each.session.id.startswith(name) for name in named):
         yield f"{session} had ended already"
     elif each.unreached:
         sides = " and ".join(each.unreached)
@@ -231,29 +233,37 @@ def _faults(each: Outcome, named: Iterable[str]) -> Iterator[str]:
         )
 
 
-def _session_json(each: SessionFacts) -> Mapping[str, object]:
+#: Stands in where nobody has said how a session ended.
+_UNKNOWN_END = EndRecord(Code.OK, 0, 0, "", 0.0)
+
+
+def _session_json(each: ListedSession) -> Mapping[str, object]:
+    session = each.record
+    end = session.ending or _UNKNOWN_END
     return {
-        "session": each.id,
+        "session": session.id,
         "state": each.state,
-        "key_id": each.key_id,
-        "source": each.source,
-        "target": each.target,
-        "started": shown_time(each.started),
-        "ended": None if each.ended is None else shown_time(each.ended),
-        "code": None if each.code is None else each.code.name,
-        "reason": each.reason,
-        "dialer_bytes": each.dialer_bytes,
-        "relay_bytes": each.relay_bytes,
-        "dialer_messages": each.dialer_messages,
-        "relay_messages": each.relay_messages,
+        "key_id": session.key_id,
+        "source": session.source,
+        "target": session.target,
+        "started": format_time(session.started),
+        "ended": None if each.ended is None else format_time(each.ended),
+        "code": None if session.ending is None else end.code.name,
+        "reason": "" if session.ending is None else end.text,
+        "dialer_bytes": end.dialer_final,
+        "relay_bytes": end.relay_final,
+        "dialer_messages": end.dialer_messages,
+        "relay_messages": end.relay_messages,
     }
 
 
-def _session_line(each: SessionFacts) -> str:
-    seconds = "-" if each.ended is None else f"{max(0.0, each.ended - each.started):.0f}"
-    end = "" if each.code is None else f", {each.code.name}"
+def _session_line(each: ListedSession) -> str:
+    session = each.record
+    end = session.ending or _UNKNOWN_END
+    seconds = "-" if each.ended is None else f"{max(0.0, each.ended - session.started):.0f}"
+    why = "" if session.ending is None else f", {end.code.name}"
     return (
-        f"{each.id[:_DIGITS]:<18}{each.state:<10}{each.key_id:<6}{each.source or '-':<17}"
-        f"{shown_time(each.started):<22}{seconds:>8}  {each.dialer_bytes:>12}{each.relay_bytes:>12}  "
-        f"{each.target or '-'}{end}"
+        f"{session.id[:_DIGITS]:<18}{each.state:<10}{session.key_id:<6}{session.source or '-':<17}"
+        f"{format_time(session.started):<22}{seconds:>8}  {end.dialer_final:>12}{end.relay_final:>12}  "
+        f"{session.target or '-'}{why}"
     )

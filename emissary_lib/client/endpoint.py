@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from emissary_lib.exceptions import ConfigError
-from emissary_lib.protocol.auth.macs import normalise_host
+from emissary_lib.protocol.auth.macs import canonical_authority
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
@@ -40,7 +40,7 @@ class Endpoint:
                 f"the gateway's URL {self.url!r} is not of the form wss://host/stage; "
                 "take WebSocketUrl from the stack's outputs"
             )
-        host = normalise_host(parts.netloc, scheme_default_port=_DEFAULT_PORTS[parts.scheme])
+        host = canonical_authority(parts.netloc, scheme_default_port=_DEFAULT_PORTS[parts.scheme])
         object.__setattr__(self, "host", host)
 
     @property
@@ -53,6 +53,13 @@ class Endpoint:
     def path(self) -> str:
         """The stage, as a path; with a custom domain it may be empty."""
         return urlsplit(self.url).path or "/"
+
+    @property
+    def callback_url(self) -> str:
+        """Where ``@connections`` is of this stage, for an operator's own calls."""
+        parts = urlsplit(self.url)
+        scheme = "https" if self.secure else "http"
+        return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
     @property
     def secure(self) -> bool:

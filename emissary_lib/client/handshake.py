@@ -36,7 +36,7 @@ from emissary_lib.protocol.session.session import Session, SessionConfig
 from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.payloads import Opened
-from emissary_lib.transport.backoff import back_off
+from emissary_lib.transport.backoff import back_off, may_pass, wait
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import WebSocketTransport, connect
@@ -97,7 +97,7 @@ def open_session(
             # Cut off before a relay had reached the target: there is nothing to lose, so start over.
             if isinstance(exc, DialError) and exc.code not in _START_OVER:
                 raise
-            _pause(next(waits), deadline, exc)
+            wait(next(waits), deadline, exc)
         except TimeoutError as exc:
             raise _timed_out(target, deadline, progress.step) from exc
 
@@ -148,14 +148,6 @@ def _timed_out(target: Target, deadline: Deadline, step: str) -> DialTimeoutErro
     )
 
 
-def _pause(seconds: float, deadline: Deadline, cause: EmissaryError) -> None:
-    """Wait before the next attempt. Raises ``cause`` if there is no time."""
-    remaining = deadline.remaining()
-    if remaining is not None and remaining <= seconds:
-        raise cause
-    time.sleep(seconds)
-
-
 @dataclass(frozen=True)
 class Upgrade:
     """A WebSocket that the bridge has let in; what it was asked with belongs to the session.
@@ -199,11 +191,11 @@ def connect_with_retry(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgr
         try:
             return connect_once(endpoint, key, deadline)
         except AnswerLostError as exc:
-            _pause(next(waits), deadline, exc)
+            wait(next(waits), deadline, exc)
         except GatewayRefusedError as exc:
-            if exc.http_status != 429 and exc.http_status < 500:
+            if not may_pass(exc.http_status):
                 raise error_from_status(exc, key) from exc
-            _pause(next(waits), deadline, exc)
+            wait(next(waits), deadline, exc)
 
 
 def error_from_status(refused: GatewayRefusedError, key: Key) -> EmissaryError:

@@ -25,14 +25,14 @@ from emissary_lib.exceptions import (
     UnsupportedVersionError,
 )
 from emissary_lib.exit_status import Exit
-from emissary_lib.protocol.opening.banner import PROTOCOL_VERSION, Banner
+from emissary_lib.protocol.constants import VERSION
+from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.wire.health import Usage
-from emissary_lib.transport.backoff import jitter
+from emissary_lib.transport.backoff import back_off, jitter, may_pass
 
-#: How often an upgrade that is throttled or fails is tried, and the waits between, in seconds. A dial goes on
-#: for as long as it may; here it is enough to tell what passes from what stays.
-ATTEMPTS: Final = 3
-PAUSES: Final = (0.2, 0.6)
+#: How often an upgrade that is throttled or fails is tried. A dial goes on for as long as it may; here it is
+#: enough to tell what passes from what stays.
+ATTEMPTS: Final = 4
 
 _LOGS: Final = "see the log group of {function} in CloudWatch"
 
@@ -61,6 +61,7 @@ class Bridge:
     def connect(self) -> Finding:
         """Does ``$connect`` accept the upgrade?"""
         misses: list[str] = []
+        waits = back_off(self.draw)
         while True:
             probe = self.make_probe()
             began = self.clock.monotonic()
@@ -73,9 +74,10 @@ class Bridge:
                     f"the gateway waits for $connect: {_LOGS.format(function='ConnectFunction')}",
                 )
             except (AnswerLostError, GatewayRefusedError) as exc:
-                if len(misses) + 1 == ATTEMPTS or not _is_temporary(exc):
+                lasting = isinstance(exc, GatewayRefusedError) and not may_pass(exc.http_status)
+                if lasting or len(misses) + 1 == ATTEMPTS:
                     return self._not_connected(exc, self.clock.monotonic() - began)
-                self.sleep(PAUSES[len(misses)] * (0.5 + self.draw()))
+                self.sleep(next(waits))
                 misses.append(_short_cause(exc))
             except EmissaryError as exc:
                 return self._not_connected(exc, self.clock.monotonic() - began)
@@ -143,7 +145,7 @@ class Bridge:
                 "upgrade whichever is older: emissary-lib here, or the stack",
             )
         if self._banner is None:
-            return ok(f"protocol {PROTOCOL_VERSION}")
+            return ok(f"protocol {VERSION}")
         banner = self._banner
         return ok(f"protocol {banner.protocol_version}, {banner.server_software} {banner.server_version}")
 
@@ -274,10 +276,6 @@ def _no_answer(problem: EmissaryError | TimeoutError, errors: int, timeout: floa
     if isinstance(problem, RemoteProtocolError):
         return failed(Exit.BRIDGE, str(problem), "something else than Emissary answers: check the URL", took)
     return failed(Exit.BRIDGE, f"{problem}{said}", logs, took)
-
-
-def _is_temporary(exc: EmissaryError) -> bool:
-    return not isinstance(exc, GatewayRefusedError) or exc.http_status == 429 or exc.http_status >= 500
 
 
 def _short_cause(exc: EmissaryError) -> str:

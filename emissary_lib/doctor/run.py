@@ -104,7 +104,7 @@ def examine(
     Returns:
         The report. A failure is in it, never raised.
 
-    Blocking: each check waits at most for the settings' timeout, ``connect`` three times as long.
+    Blocking: each check waits at most for the settings' timeout, ``connect`` four times as long.
     """
     dependencies = dependencies or Dependencies()
     with contextlib.ExitStack() as stack:

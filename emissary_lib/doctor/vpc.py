@@ -19,12 +19,9 @@ from emissary_lib.exceptions import (
     NameNotFoundError,
     SessionLimitError,
     TargetNotAllowedError,
-    TargetRefusedError,
-    TargetTimedOutError,
-    TargetUnreachableError,
     TransportError,
 )
-from emissary_lib.exit_status import Exit
+from emissary_lib.exit_status import Exit, exit_status
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.targets.allow_list import Target
 
@@ -46,39 +43,11 @@ COLD_SHARE: Final = 0.6
 #: Ends of a dial that say that no relay came, and not how the target fares.
 _NO_RELAY: Final = frozenset({Code.OPENING_EXPIRED, Code.RELAY_GONE, Code.RELAY_DEADLINE, Code.LINK_DEAD})
 
-
 _NO_RELAY_HINT: Final = (
     "see RelayFunction's log: no line means that it did not start (concurrency, or inactive after two idle "
     "weeks: try again in a minute), 'could not dial back' that the VPC lets nothing out to the gateway (NAT "
     "or egress-only gateway, port 443, private DNS of an execute-api endpoint)"
 )
-
-#: For a reason of no kind below: exit status, fact, hint.
-_OTHER_PROBLEM: Final = (
-    Exit.NOT_REACHED,
-    "was not reached: connecting failed",
-    "see RelayFunction's log for the cause",
-)
-
-#: By the error of the dial: exit status, fact, hint.
-_TARGET_PROBLEMS: Final[dict[type[BaseException], tuple[Exit, str, str]]] = {
-    TargetRefusedError: (
-        Exit.REFUSED,
-        "refuses connections",
-        "its host is reached: see that the service runs, and listens there, not on loopback alone",
-    ),
-    TargetUnreachableError: (
-        Exit.UNREACHABLE,
-        "has no route from the relay's subnets",
-        "check their route tables, peering and network ACLs",
-    ),
-    TargetTimedOutError: (
-        Exit.TIMED_OUT,
-        "does not answer the relay",
-        "check the target's security group (it must admit the relay's, output RelaySecurityGroupId), network "
-        "ACLs, and the stack's parameter TargetPorts",
-    ),
-}
 
 
 @dataclass
@@ -142,11 +111,7 @@ class Vpc:
                 f"{self.target.host} is on the allow-list, but not the address it has in the VPC",
                 "loopback, link-local and metadata addresses must be listed literally; check its DNS record",
             )
-        return failed(
-            Exit.NOT_ALLOWED,
-            f"{self.target} is not on the allow-list",
-            "add it to the stack's parameter AllowedTargets, by the very name or address that is dialled",
-        )
+        return failed(Exit.NOT_ALLOWED, f"{self.target} is not on the allow-list", problem.hint)
 
     def relay(self) -> Finding:
         """Does a relay start, and dial back?"""
@@ -184,12 +149,10 @@ class Vpc:
         """Does the target's name resolve in the VPC?"""
         if _is_address(self.target.host):
             return skipped(f"{self.target.host} is an address")
-        if isinstance(self._dial(), NameNotFoundError):
-            return failed(
-                Exit.NAME_NOT_FOUND,
-                f"{self.target.host} does not resolve inside the VPC",
-                "check its spelling, the private hosted zone's VPCs, and the stack's parameter DnsServers",
-            )
+        problem = self._dial()
+        if isinstance(problem, NameNotFoundError):
+            fact = f"{self.target.host} does not resolve inside the VPC"
+            return failed(Exit.NAME_NOT_FOUND, fact, problem.hint)
         return ok(f"{self.target.host} resolves in the VPC")
 
     def tcp(self) -> Finding:
@@ -197,8 +160,10 @@ class Vpc:
         problem = self._dial()
         if problem is None:
             return ok(f"the relay is connected to {self.target}")
-        status, fact, hint = _TARGET_PROBLEMS.get(type(problem), _OTHER_PROBLEM)
-        return failed(status, f"{self.target} {fact}", hint)
+        if isinstance(problem, DialError) and problem.hint:
+            return failed(exit_status(problem), f"{self.target}: {problem.reason}", problem.hint)
+        fact = f"{self.target} was not reached: connecting failed"
+        return failed(Exit.NOT_REACHED, fact, "see RelayFunction's log for the cause")
 
     def round_trip(self) -> Finding:
         """How long do a message there and its answer take?"""

@@ -144,7 +144,7 @@ class KeySecret:
         if text is None:
             raise OperationError(f"the secret {self._secret} holds bytes, not the text of keys")
         try:
-            return _Version(answer["VersionId"], _stored(text, answer["CreatedDate"].timestamp()))
+            return _Version(answer["VersionId"], _parse_stored(text, answer["CreatedDate"].timestamp()))
         except ConfigError as exc:
             raise OperationError(f"the secret {self._secret} holds no keys: {exc}") from None
 
@@ -187,16 +187,16 @@ def _key(key_id: int, secret: bytes) -> Key:
         raise OperationError(str(exc)) from None
 
 
-def _stored(text: str, version_created: float) -> tuple[StoredKey, ...]:
+def _parse_stored(text: str, version_created: float) -> tuple[StoredKey, ...]:
     keys = parse_keys(text)
     document = json.loads(text)
     if isinstance(document, dict):
         # As the stack made it: there has been no other version, so the key is as old as this one.
-        return (StoredKey(keys[0], _created(document) or version_created),)
-    return tuple(StoredKey(key, _created(item)) for key, item in zip(keys, document, strict=True))
+        return (StoredKey(keys[0], _creation_time(document) or version_created),)
+    return tuple(StoredKey(key, _creation_time(item)) for key, item in zip(keys, document, strict=True))
 
 
-def _created(item: dict[str, Any]) -> float | None:
+def _creation_time(item: dict[str, Any]) -> float | None:
     try:
         return datetime.strptime(item[_CREATED], _FORM).replace(tzinfo=UTC).timestamp()
     except (KeyError, TypeError, ValueError):
@@ -208,11 +208,11 @@ def _text(keys: Iterable[StoredKey]) -> str:
     for each in keys:
         item = {"kid": each.key_id, "data": encode_unpadded(each.key.secret)}
         if each.created is not None:
-            item[_CREATED] = shown_time(each.created)
+            item[_CREATED] = format_time(each.created)
         document.append(item)
     return json.dumps(document)
 
 
-def shown_time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """A moment as ``2026-11-22T10:15:00Z``."""
     return datetime.fromtimestamp(seconds, UTC).strftime(_FORM)

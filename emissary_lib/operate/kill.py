@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from emissary_lib.bridge.session import SessionRecord
 from emissary_lib.exceptions import OperationError
 from emissary_lib.operate.clients import aws_errors
 from emissary_lib.operate.notify import NOT_REACHED, tell_ended
-from emissary_lib.operate.sessions import SessionFacts, SessionTable
+from emissary_lib.operate.sessions import SessionTable
 
 
-class Fate(enum.Enum):
+class KillResult(enum.Enum):
     """What has become of a session that was to be killed."""
 
     KILLED = "killed"
@@ -27,13 +28,13 @@ class Outcome:
 
     Attributes:
         session: The session.
-        fate: What has become of it.
+        result: What has become of it.
         told: Side -> what :func:`tell_ended` says of it; empty unless it was killed.
         cause: Why it was not killed.
     """
 
-    session: SessionFacts
-    fate: Fate
+    session: SessionRecord
+    result: KillResult
     told: Mapping[str, str] = field(default_factory=dict)
     cause: str = ""
 
@@ -43,7 +44,7 @@ class Outcome:
         return [side for side, what in self.told.items() if what == NOT_REACHED]
 
 
-def chosen(table: SessionTable, named: Iterable[str], key_id: int | None) -> list[SessionFacts]:
+def select_sessions(table: SessionTable, named: Iterable[str], key_id: int | None) -> list[SessionRecord]:
     """The sessions that are meant, each once.
 
     Args:
@@ -54,16 +55,16 @@ def chosen(table: SessionTable, named: Iterable[str], key_id: int | None) -> lis
     Raises:
         OperationError: One of ``named`` is not there or could be several, or there is nobody to kill.
     """
-    found = {each.id: each for each in map(table.find, named)}
+    found = {each.record.id: each.record for each in map(table.find, named)}
     if key_id is not None:
-        living = table.list(alive=True, everything=True)
+        living = [each.record for each in table.list(alive=True, everything=True)]
         found |= {each.id: each for each in living if each.key_id == key_id}
         if not found:
             raise OperationError(f"no session of key {key_id} is alive")
     return list(found.values())
 
 
-def kill_all(table: SessionTable, callbacks: Any, sessions: Iterable[SessionFacts]) -> Iterator[Outcome]:
+def kill_all(table: SessionTable, callbacks: Any, sessions: Iterable[SessionRecord]) -> Iterator[Outcome]:
     """End each session and tell both its sides, as the outcomes are asked for.
 
     Args:
@@ -74,11 +75,11 @@ def kill_all(table: SessionTable, callbacks: Any, sessions: Iterable[SessionFact
     for each in sessions:
         try:
             with aws_errors():
-                killed = table.kill(each)
+                killed = table.kill(each.id)
         except OperationError as exc:
-            yield Outcome(each, Fate.FAILED, cause=str(exc))
+            yield Outcome(each, KillResult.FAILED, cause=str(exc))
             continue
         if killed is None:
-            yield Outcome(each, Fate.ENDED)
+            yield Outcome(each, KillResult.ENDED)
         else:
-            yield Outcome(killed, Fate.KILLED, tell_ended(callbacks, killed))
+            yield Outcome(killed, KillResult.KILLED, tell_ended(callbacks, killed))

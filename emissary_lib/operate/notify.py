@@ -7,46 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from emissary_lib.client.endpoint import Endpoint
-from emissary_lib.operate.sessions import SessionFacts
-from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
-from emissary_lib.protocol.wire.payloads import Ended
+from emissary_lib.bridge import replies
+from emissary_lib.bridge.session import SessionRecord
+from emissary_lib.protocol.role import Role
 
 #: Of a side that could be neither told nor cut off.
 NOT_REACHED: Final = "not reached"
 
-_SCHEMES = {"wss": "https", "ws": "http"}
 
-
-def callback_endpoint(url: str) -> str:
-    """Where ``@connections`` is of the API with this WebSocket URL.
-
-    Raises:
-        ConfigError: It is no WebSocket's URL.
-    """
-    parts = urlsplit(Endpoint(url).url)
-    return f"{_SCHEMES[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}"
-
-
-def tell_ended(client: Any, session: SessionFacts) -> dict[str, str]:
+def tell_ended(client: Any, session: SessionRecord) -> dict[str, str]:
     """Post ENDED to the relay and the dialer; cut the connection of a side that cannot be told.
 
     Args:
-        client: A boto3 client of ``apigatewaymanagementapi`` at the API's :func:`callback_endpoint`.
+        client: A boto3 client of ``apigatewaymanagementapi`` at the API's ``Endpoint.callback_url``.
         session: A session that has been killed.
 
     Returns:
         Side -> ``told``, ``gone``, ``cut off`` (it hears of the end when it comes back), or
         :data:`NOT_REACHED`.
     """
-    payload = Ended(Code.KILLED, 0, 0, MEANINGS[Code.KILLED]).encode()
-    text = encode(Frame(FrameType.ENDED, generation=session.generation, payload=payload))
+    text = replies.ended(session)
     # The relay first: it is the one that has the target.
-    sides = {side: session.connections.get(side) for side in ("relay", "dialer")}
-    return {side: _tell(client, connection, text) for side, connection in sides.items()}
+    sides = (Role.RELAY, Role.DIALER)
+    return {role.value: _tell(client, session.side(role).connection, text) for role in sides}
 
 
 def _tell(client: Any, connection: str | None, text: str) -> str:

@@ -1,12 +1,20 @@
-"""How long to wait between two attempts at something that is expected back (docs/protocol.md section 5.2)."""
+"""What is worth another attempt, and how long to wait before it (docs/protocol.md sections 3.1 and 5.2)."""
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from emissary_lib.protocol.constants import BACK_OFF
+from emissary_lib.transport.deadline import Deadline
+
+
+def may_pass(http_status: int) -> bool:
+    """Whether an upgrade that was answered so may be granted the next time: throttled, or broken."""
+    return http_status == 429 or http_status >= 500
+
 
 #: Gives a random number from 0 to 1. It comes from the system: a state of ours would give each forked child
 #: the same numbers, and the state of the ``random`` module belongs to the program that uses us.
@@ -23,7 +31,17 @@ def back_off(draw: Callable[[], float] = jitter) -> Iterator[float]:
     Args:
         draw: Gives a random number from 0 to 1.
     """
-    wait, longest = BACK_OFF
+    middle, longest = BACK_OFF
     while True:
-        yield wait * (0.5 + draw())
-        wait = min(longest, wait * 2)
+        yield middle * (0.5 + draw())
+        middle = min(longest, middle * 2)
+
+
+def wait(
+    seconds: float, deadline: Deadline, cause: Exception, *, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Wait before the next attempt. Raises ``cause``, why the last one failed, if there is no time for it."""
+    remaining = deadline.remaining()
+    if remaining is not None and remaining <= seconds:
+        raise cause
+    sleep(seconds)

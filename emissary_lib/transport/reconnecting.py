@@ -13,12 +13,11 @@ from emissary_lib.exceptions import (
     LinkRefusedError,
 )
 from emissary_lib.protocol.codes import Code
+from emissary_lib.transport.backoff import may_pass
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import AbortableDeadline, Deadline
 
 _UNAUTHENTICATED: Final = (401, 403)
-_THROTTLED: Final = 429
-_SERVER_ERRORS: Final = 500
 
 
 class ReconnectingTransport:
@@ -55,7 +54,7 @@ class ReconnectingTransport:
         try:
             fresh = self._connect(epoch, self._begin_attempt(deadline))
         except GatewayRefusedError as exc:
-            if exc.http_status == _THROTTLED or exc.http_status >= _SERVER_ERRORS:
+            if may_pass(exc.http_status):
                 raise
             code = Code.AUTHENTICATION_FAILED if exc.http_status in _UNAUTHENTICATED else Code.UNKNOWN_SESSION
             raise LinkRefusedError(f"the session is over: {exc}", code=code) from exc

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
-from emissary_local.billing.prices import US_EAST_1, Prices
+from emissary_local.billing.prices import HERE, Prices
 
 #: Bytes in one billed WebSocket message unit.
 #:
@@ -92,7 +92,7 @@ class MeterSnapshot:
                 changed[each.name] = now - then
         return MeterSnapshot(**changed)
 
-    def lines(self, prices: Prices = US_EAST_1) -> list[tuple[str, float, str, float]]:
+    def lines(self, prices: Prices = HERE) -> list[tuple[str, float, str, float]]:
         """The bill's lines: what, how much, in which unit, dollars."""
         units = self.message_units_in + self.message_units_out + self.callback_units + self.connects
         minutes = self.connection_seconds / 60
@@ -112,13 +112,13 @@ class MeterSnapshot:
             ("DynamoDB reads", self.read_units, "read units", self.read_units * prices.dynamodb_read_unit),
         ]
 
-    def cost(self, prices: Prices = US_EAST_1) -> float:
+    def cost(self, prices: Prices = HERE) -> float:
         """Dollars that the run would have cost on AWS."""
         return sum(dollars for *_, dollars in self.lines(prices))
 
-    def bill(self, prices: Prices = US_EAST_1) -> str:
+    def bill(self, prices: Prices = HERE) -> str:
         """The bill as a table in plain text, functions listed one by one, ending without a newline."""
-        rows = [f"What this run would have cost ({prices.region}, prices of {prices.as_of}, no free tier):"]
+        rows = [f"What this run would have cost ({prices}):"]
         for what, amount, unit, dollars in self.lines(prices):
             rows.append(f"  {what:<26}{_number(amount):>14} {unit:<12} ${dollars:>12.8f}")
             if what == "Lambda run time":

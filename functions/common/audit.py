@@ -9,29 +9,34 @@ purged, a week after the end (``emissary sessions list``). What an operator has 
 A session that both clients left without a word stays OPEN until somebody reads it past its time, which may be
 never: then the warning "both connections gone" stands for the record, and has its ``code`` and times. Where
 API Gateway does not deliver ``$disconnect`` either, the log has the line "relay launched", with who and to
-where, and the item stays as long as that of any other session (``Launch.purge_at``).
+where, and the item stays as long as that of any other session (``LaunchRecord.purge_at``).
 """
 
 from __future__ import annotations
 
 import math
+import platform
 from typing import Final
 
-from emissary_lib.bridge.session import Session
+from emissary_lib.bridge.session import SessionRecord
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import HEADER_CHARS, MAX_MESSAGE, MAX_PAYLOAD
 from functions.common import logs, metrics
 from functions.common.metrics import Metric
 
 #: us-east-1, November 2026, dollars, without free tiers. Source: the price pages of API Gateway (WebSocket
-#: APIs), Lambda (arm64) and DynamoDB (on demand).
+#: APIs), Lambda and DynamoDB (on demand). The local cloud's bill has a general table of its own, since
+#: neither is installed with the other; a test holds the two to the same figures.
 PRICES: Final = "us-east-1 2026-11"
 MESSAGE_UNIT: Final = 1.00e-6
 CONNECTION_MINUTE: Final = 0.25e-6
-GIGABYTE_SECOND: Final = 13.3334e-6
+GIGABYTE_SECOND: Final = {"arm64": 13.3334e-6, "x86_64": 16.6667e-6}
 INVOCATION: Final = 0.20e-6
 WRITE_UNIT: Final = 0.625e-6
 READ_UNIT: Final = 0.125e-6
+
+#: What the functions run on (template parameter ``Architecture``): this function, and so the others too.
+ARCHITECTURE: Final = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
 
 #: Bytes of one metered message unit. Source: API Gateway pricing, "metered in 32 KB increments".
 _UNIT_BYTES: Final = 32 * 1024
@@ -42,10 +47,11 @@ _RELAY_MEMORY: Final = 0.25
 _DEFAULT_MEMORY: Final = 0.5
 _DEFAULT_SECONDS: Final = 0.025
 
-#: What each session has beside its bytes, when all goes well: invocations ($connect twice, the opening,
-#: END, $disconnect twice, the relay); message units (opening, END and ENDED twice).
-_FIXED_INVOCATIONS: Final = 7
-_FIXED_UNITS: Final = 4
+#: What each session has beside its bytes, when all goes well: invocations ($connect twice, the opening, END,
+#: $disconnect twice; the relay's comes on top); message units (opening, END, ENDED twice, and both upgrades,
+#: of which AWS does not say that they are none).
+_FIXED_INVOCATIONS: Final = 6
+_FIXED_UNITS: Final = 6
 
 #: Write units likewise, of items below 1 KB: the dialer's and the relay's $connect (two items each, and
 #: transactions count double), the opening, its launch, the end, $disconnect twice. Read units: one where a
@@ -80,7 +86,9 @@ def read_units(slots: int) -> int:
     return _FIXED_READS + (_LIMITED_READS + slots * _SLOT_READS if slots else 0)
 
 
-def estimated_cost(*, seconds: float, dialer_bytes: int, relay_bytes: int, slots: int) -> float:
+def estimated_cost(
+    *, seconds: float, dialer_bytes: int, relay_bytes: int, slots: int, architecture: str = ARCHITECTURE
+) -> float:
     """About what a session costs on AWS, in dollars; a lower bound for sessions of many small messages.
 
     Args:
@@ -89,20 +97,22 @@ def estimated_cost(*, seconds: float, dialer_bytes: int, relay_bytes: int, slots
             invocation of ``$default``.
         relay_bytes: Bytes of the relay's stream; each message is metered once.
         slots: How many the session has taken, one of each limit there is.
+        architecture: Of the functions.
     """
+    run_time = _RELAY_MEMORY * seconds
     invocations = _FIXED_INVOCATIONS + math.ceil(dialer_bytes / MAX_PAYLOAD)
     units = _FIXED_UNITS + 2 * _units(dialer_bytes) + _units(relay_bytes)
     return (
         units * MESSAGE_UNIT
-        + 2 * math.ceil(seconds / 60) * CONNECTION_MINUTE
-        + (_RELAY_MEMORY * seconds + _DEFAULT_MEMORY * _DEFAULT_SECONDS * invocations) * GIGABYTE_SECOND
-        + invocations * INVOCATION
+        + 2 * seconds / 60 * CONNECTION_MINUTE
+        + (run_time + _DEFAULT_MEMORY * _DEFAULT_SECONDS * invocations) * GIGABYTE_SECOND[architecture]
+        + (invocations + 1) * INVOCATION
         + write_units(slots) * WRITE_UNIT
         + read_units(slots) * READ_UNIT
     )
 
 
-def record(session: Session) -> None:
+def record(session: SessionRecord) -> None:
     """Write the record of a session that has just been ended."""
     ending = session.ending
     if ending is None:
@@ -132,7 +142,7 @@ def record(session: Session) -> None:
         dialer_epoch=session.dialer.epoch,
         relay_epoch=session.relay.epoch,
         estimated_cost_usd=round(cost, 9),
-        prices=PRICES,
+        prices=f"{PRICES} {ARCHITECTURE}",
     )
     metrics.put(
         {

@@ -107,7 +107,7 @@ def default_settings(environ: Mapping[str, str]) -> DefaultSettings:
     reader = _Reader(environ)
     table, region, relay = reader.text(TABLE), reader.text(REGION), reader.text(RELAY_FUNCTION)
     keys = reader.keys()
-    allow = reader.parsed(ALLOWED_TARGETS, AllowList.parse, AllowList())
+    allow = reader.parse(ALLOWED_TARGETS, AllowList.parse, AllowList())
     most = smallest(reader.limit(MAX_SESSIONS), reader.limit(RELAY_CONCURRENCY))
     most_per_key = reader.limit(MAX_SESSIONS_PER_KEY)
     reader.finish()
@@ -149,7 +149,7 @@ class _Reader:
         secret = self._environ.get(AUTH_KEYS_SECRET, "").strip()
         if secret:
             return KeySettings(secret, KeyRing())
-        ring = self.parsed(AUTH_KEYS, lambda text: KeyRing(parse_keys(text)), KeyRing())
+        ring = self.parse(AUTH_KEYS, lambda text: KeyRing(parse_keys(text)), KeyRing())
         return KeySettings("", ring)
 
     def limit(self, name: str) -> int:
@@ -159,7 +159,7 @@ class _Reader:
             return 0
         return int(text)
 
-    def parsed(self, name: str, parse: Callable[[str], T], instead: T) -> T:
+    def parse(self, name: str, parse: Callable[[str], T], instead: T) -> T:
         text = self.text(name)
         if not text:
             return instead

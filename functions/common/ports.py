@@ -9,11 +9,11 @@ from emissary_lib.bridge.limits import Limit
 from emissary_lib.bridge.session import (
     Claim,
     Connection,
-    Ending,
+    EndRecord,
     Fragment,
-    Launch,
+    LaunchRecord,
     Resume,
-    Session,
+    SessionRecord,
     State,
     Step,
 )
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
         done: Whether the write took place. A repeated write that finds its own work counts as done.
     """
 
-    session: Session | None
+    session: SessionRecord | None
     done: bool
 
 
@@ -45,7 +45,7 @@ class SessionStore(Protocol):
     Every method may block for some seconds and raises :class:`StoreError` if the table cannot be reached.
     """
 
-    def create(self, session: Session) -> None:
+    def create(self, session: SessionRecord) -> None:
         """Write a new session and its dialer's connection; this burns the nonce.
 
         Raises:
@@ -55,13 +55,13 @@ class SessionStore(Protocol):
     def connection(self, connection_id: str) -> Connection | None:
         """Whose connection it is."""
 
-    def session(self, session_id: str) -> Session | None:
+    def session(self, session_id: str) -> SessionRecord | None:
         """The session as it is now."""
 
     def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
-        """Put one fragment into the opening's set, under :func:`session.may_add_fragment`."""
+        """Put one fragment into the opening's set, unless that is full or the opening over."""
 
-    def launch(self, session_id: str, launch: Launch) -> Outcome:
+    def launch(self, session_id: str, launch: LaunchRecord) -> Outcome:
         """Go to INVOKED with fresh token hashes, under :func:`session.may_launch`, and take a slot of each
         of the launch's limits.
 
@@ -72,7 +72,7 @@ class SessionStore(Protocol):
     def in_use(self, limit: Limit, now: float) -> int:
         """How many slots of a limit are taken."""
 
-    def release(self, session: Session) -> None:
+    def release(self, session: SessionRecord) -> None:
         """Give back the slots that a session has taken. Those it does not hold any more are let alone."""
 
     def claim(self, claim: Claim) -> State:
@@ -102,7 +102,7 @@ class SessionStore(Protocol):
     def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         """Forget one side's connection, if it is still the current one, and note when that was."""
 
-    def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
+    def end(self, session_id: str, ending: EndRecord, step: Step) -> Outcome:
         """Go to ENDED from the states that ``step`` (END, ABANDON, REFUSE or CHECK) allows.
 
         Forgets the opening's fragments, and keeps the rest for :data:`session.RECORD_TIME`, but after a

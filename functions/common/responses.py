@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from emissary_lib.protocol.auth.headers import MissingCredentials
+from emissary_lib.protocol.auth.headers import MissingCredentialsError
 from emissary_lib.protocol.errors import AuthenticationError, ConfigError, EmissaryError, RemoteProtocolError
 from functions.common import logs, metrics
 from functions.common.errors import (
@@ -38,7 +38,7 @@ STATUS: Final[Mapping[type[Exception], int]] = {
     SubprotocolError: 400,
     EventError: 400,
     RemoteProtocolError: 400,
-    MissingCredentials: 401,
+    MissingCredentialsError: 401,
     AuthenticationError: 403,
     NonceBurntError: 409,
     ClaimRefusedError: 409,

@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from emissary_lib.bridge.launch import Launch
 from emissary_lib.protocol.errors import EmissaryError
 from functions.common import logs, metrics
 from functions.common.metrics import Metric
 from functions.relay import wiring
-from functions.relay.launch import Launch
 
 #: The event of template.yaml's schedule. That it arrives is all it is for: Lambda takes the network interface
 #: from a VPC function that was idle for two weeks. Source: Lambda developer guide, "Lambda function states".

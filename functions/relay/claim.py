@@ -7,12 +7,10 @@ from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from emissary_lib.exceptions import GatewayRefusedError, GatewayUnreachableError
+from emissary_lib.transport.backoff import back_off, may_pass, wait
 from emissary_lib.transport.deadline import Deadline
 
 T = TypeVar("T")
-
-#: Pauses between attempts, in seconds; the last one is repeated.
-_PAUSES: Final = (0.1, 0.2, 0.5, 1.0)
 
 _NOT_OURS: Final = 409
 
@@ -45,6 +43,7 @@ def claim(
     Raises:
         GatewayRefusedError, GatewayUnreachableError, TimeoutError: It did not work in time.
     """
+    waits = back_off()
     epoch = 0
     while True:
         epoch += 1
@@ -53,18 +52,8 @@ def claim(
         except GatewayRefusedError as exc:
             if exc.http_status == _NOT_OURS:
                 return None
-            if exc.http_status != 429 and exc.http_status < 500:
+            if not may_pass(exc.http_status):
                 raise
-            _pause_or_raise(exc, deadline, epoch, sleep)
+            wait(next(waits), deadline, exc, sleep=sleep)
         except GatewayUnreachableError as exc:
-            _pause_or_raise(exc, deadline, epoch, sleep)
-
-
-def _pause_or_raise(
-    cause: Exception, deadline: Deadline, attempt: int, sleep: Callable[[float], None]
-) -> None:
-    seconds = _PAUSES[min(attempt, len(_PAUSES)) - 1]
-    left = deadline.remaining()
-    if left is not None and left <= seconds:
-        raise cause
-    sleep(seconds)
+            wait(next(waits), deadline, exc, sleep=sleep)

@@ -97,7 +97,7 @@ class RelayLink:
     def drop(self) -> None:
         self._transport.abort()
 
-    def dialer_moved(self, connection: str) -> None:
+    def redirect(self, connection: str) -> None:
         """The dialer has a new connection: what is posted from now on goes there."""
         self._dialer = connection
 

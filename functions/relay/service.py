@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.bridge.session import OPENING_TIME
+from emissary_lib.bridge.launch import Launch
 from emissary_lib.exceptions import GatewayRefusedError, GatewayUnreachableError
 from emissary_lib.protocol.auth.macs import RelayHeaders
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import CLAIM_DEADLINE, GRACE
+from emissary_lib.protocol.constants import CLAIM_DEADLINE, END_MARGIN, GRACE, OPENING_TIME
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event, Finished, PeerMoved
@@ -34,7 +34,6 @@ from functions.common.metrics import Metric
 from functions.common.ports import PeerLink
 from functions.relay.claim import Claimed, claim
 from functions.relay.connector import Connected
-from functions.relay.launch import Launch
 from functions.relay.link import RelayLink
 
 #: Seconds that connecting to the target may take: less than a dial's default timeout.
@@ -44,10 +43,6 @@ TARGET_TIMEOUT: Final = 10.0
 #: configuring and running a WebSocket API in API Gateway", integration timeout). A relay that left earlier
 #: could be granted the session afterwards: the dialer would find it claimed, and nobody there.
 UPGRADE_TIMEOUT: Final = 30.0
-
-#: Seconds before Lambda's own limit at which a session is ended in good order; a tenth of what is left
-#: where that is less. Its target is let go of at once.
-END_MARGIN: Final = 5.0
 
 #: Shares of the margin after which the bridge is no longer waited for, and then no post under way any more:
 #: who is killed at the limit leaves neither a log line nor, to a database, the end of a connection.
@@ -88,6 +83,7 @@ class Relay:
         Blocking: for the life of the session. When it returns, no socket is open and no thread is left but
         one that may still wait for a name server.
         """
+        # In the margin the session is ended in good order; its target is let go of at once.
         margin = min(END_MARGIN, remaining / 10)
         ends_at = time.monotonic() + remaining - margin
         if time.time() >= launch.expires:
@@ -164,7 +160,7 @@ class Relay:
 
         def on_event(event: Event) -> None:
             if isinstance(event, PeerMoved):
-                link.dialer_moved(event.connection)
+                link.redirect(event.connection)
             elif isinstance(event, Aborted | Finished):
                 ended.append(event.code)
 

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Final
 
+from emissary_lib.bridge.launch import Launch
 from emissary_lib.protocol.errors import ConfigError
 from emissary_lib.transport import happy_eyeballs
 from emissary_lib.transport.deadline import Deadline
@@ -17,7 +18,6 @@ from functions.common.adapters.clients import Sdk
 from functions.common.adapters.emf import use_emf
 from functions.common.adapters.json_logging import use_json
 from functions.relay.connector import Connected, connect_target
-from functions.relay.launch import Launch
 from functions.relay.resolver import resolver
 from functions.relay.service import Relay
 from functions.relay.settings import RelaySettings

@@ -15,7 +15,7 @@ from typing import Final
 
 from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import KeyRing, http_date, normalise_host, verify_connect
+from emissary_lib.protocol.auth.macs import KeyRing, canonical_authority, http_date, verify_connect
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import AuthenticationError
 from emissary_lib.protocol.opening.exchange import OpeningState, evaluate
@@ -264,7 +264,7 @@ class Bridge:
         if self._refused < len(self.behaviour.door):
             self._refused += 1
             return error_from_status(self.behaviour.door[self._refused - 1], date)
-        host = normalise_host(request.headers["host"], scheme_default_port=80)
+        host = canonical_authority(request.headers["host"], scheme_default_port=80)
         try:
             door = ConnectHeaders.from_headers(request.headers)
             verify_connect(door, KeyRing([self.behaviour.key]), host=host, unix_now=now)
@@ -300,7 +300,7 @@ class Bridge:
     def _open(self, peer: Peer) -> Relay | None:
         """Play ``$default`` until the opening is decided."""
         door = ConnectHeaders.from_headers(peer.request.headers)
-        host = normalise_host(peer.request.headers["host"], scheme_default_port=80)
+        host = canonical_authority(peer.request.headers["host"], scheme_default_port=80)
         key = Key(KEY.key_id, bytes(32)) if self.behaviour.false_proof else self.behaviour.key
         fragments: set[tuple[int, bytes]] = set()
         while (text := peer.read_message()) is not None:

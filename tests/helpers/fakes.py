@@ -1,4 +1,4 @@
-"""In-memory stand-ins for the functions' ports. The store decides by the same predicates as the real one."""
+"""In-memory stand-ins for the functions' ports. The store keeps the contract of the real one."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from emissary_lib.bridge.session import (
     TRANSITIONS,
     Claim,
     Connection,
-    Ending,
+    EndRecord,
     Fragment,
-    Launch,
+    LaunchRecord,
     Resume,
-    Session,
+    SessionRecord,
     Side,
     State,
     Step,
     claim_refusal,
-    may_add_fragment,
     may_launch,
     may_restore,
     resume_refusal,
 )
+from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, decode
 from functions.common.errors import (
@@ -74,7 +74,7 @@ class FakeStore:
     """
 
     def __init__(self) -> None:
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, SessionRecord] = {}
         self.connections: dict[str, Connection] = {}
         self.leases: dict[str, tuple[str, float]] = {}
         self.recorded: dict[str, str] = {}
@@ -82,7 +82,7 @@ class FakeStore:
         self.writes = 0
         self.down = False
 
-    def create(self, session: Session) -> None:
+    def create(self, session: SessionRecord) -> None:
         self._write()
         connection = str(session.dialer.connection)
         old = self.sessions.get(session.id)
@@ -97,17 +97,19 @@ class FakeStore:
         self._read()
         return self.connections.get(connection_id)
 
-    def session(self, session_id: str) -> Session | None:
+    def session(self, session_id: str) -> SessionRecord | None:
         self._read()
         return self.sessions.get(session_id)
 
     def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
         old = self._old(session_id)
-        if old is None or not may_add_fragment(old, fragment, now):
+        fits = old is not None and (fragment in old.fragments or len(old.fragments) < MAX_OPENING_FRAGMENTS)
+        sources = TRANSITIONS[Step.ADD_FRAGMENT].sources
+        if old is None or old.state not in sources or now >= old.expires or not fits:
             return Outcome(old, False)
         return self._put(old, fragments=old.fragments | {fragment})
 
-    def launch(self, session_id: str, launch: Launch) -> Outcome:
+    def launch(self, session_id: str, launch: LaunchRecord) -> Outcome:
         old = self._old(session_id)
         if old is None or not may_launch(old, launch.at):
             return Outcome(old, old is not None and old.relay_token_hash == launch.relay_token_hash)
@@ -159,7 +161,7 @@ class FakeStore:
         )
         return old.state
 
-    def _is_done(self, old: Session, own: Connection) -> bool:
+    def _is_done(self, old: SessionRecord, own: Connection) -> bool:
         side = old.side(own.role)
         forgotten = side.connection is None and self.connections.get(own.id) == own
         return side.epoch == own.epoch and (side.connection == own.id or forgotten)
@@ -181,7 +183,7 @@ class FakeStore:
             return Outcome(old, side.connection is None and side.epoch == epoch)
         return self._put(old, **{role.value: replace(side, connection=None, left=at)})
 
-    def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
+    def end(self, session_id: str, ending: EndRecord, step: Step) -> Outcome:
         old = self._old(session_id)
         if old is None or old.state not in TRANSITIONS[step].sources:
             return Outcome(old, old is not None and old.ending is not None and old.ending.by == ending.by)
@@ -195,12 +197,12 @@ class FakeStore:
         self._read()
         return len([name for name in limit.slots if self._taken(name, now)])
 
-    def release(self, session: Session) -> None:
+    def release(self, session: SessionRecord) -> None:
         for name in session.slots:
             if self.leases[name][0] == session.id:
                 self.leases[name] = (session.id, 0)
 
-    def _slot(self, limit: Limit, session_id: str, launch: Launch) -> str:
+    def _slot(self, limit: Limit, session_id: str, launch: LaunchRecord) -> str:
         for name in [*sorted(launch.held), *limit.slots]:
             if name in limit.slots and not self._taken(name, launch.at, session_id):
                 return name
@@ -210,12 +212,12 @@ class FakeStore:
         holder, expires = self.leases.get(name, ("", 0.0))
         return expires > now and holder != session_id
 
-    def _put(self, old: Session, **changes: Any) -> Outcome:
+    def _put(self, old: SessionRecord, **changes: Any) -> Outcome:
         new = replace(old, **changes)
         self.sessions[old.id] = new
         return Outcome(new, True)
 
-    def _old(self, session_id: str) -> Session | None:
+    def _old(self, session_id: str) -> SessionRecord | None:
         self._write()
         return self.sessions.get(session_id)
 

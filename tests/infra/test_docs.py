@@ -103,7 +103,8 @@ def test_example_env_s_commented_values_are_valid(tmp_path: pathlib.Path) -> Non
     (tmp_path / ".env").write_text(bare)
     values = read_env_file(tmp_path / ".env")
     assert set(values) == set(paragraphs())
-    assert AllowList.parse(values["EMISSARY_ALLOWED_PROXY_TARGETS"]).describe() == "db.internal:5432"
+    (rule,) = AllowList.parse(values["EMISSARY_ALLOWED_PROXY_TARGETS"]).rules
+    assert str(rule) == "db.internal:5432"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

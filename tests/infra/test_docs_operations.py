@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import OPENING_TIME, RECORD_TIME, RELAY_TIME, Launch
+from emissary_lib.bridge.session import RECORD_TIME, RELAY_TIME, LaunchRecord
 from emissary_lib.client.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
 from emissary_lib.protocol import constants
+from emissary_lib.protocol.constants import OPENING_TIME
 from functions.common import audit, logs
 from functions.common.adapters import keys
 from functions.common.metrics import NAMESPACE, Metric
@@ -113,13 +114,16 @@ def test_a_sessions_price_is_what_the_audit_record_would_say() -> None:
             dialer_bytes=int(number(to_target)),
             relay_bytes=int(number(from_target)),
             slots=1,  # MaxSessions is set, unless somebody sets it to 0
+            architecture="arm64",  # the template's default
         )
         assert float(dollars) == float(f"{cost:.2g}"), name
 
 
 def test_a_querys_price_is_three_messages_and_an_invocation() -> None:
     memory = source()["Parameters"]["DefaultMemory"]["Default"] / 1024
-    each = 3 * audit.MESSAGE_UNIT + audit.INVOCATION + memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND
+    each = (
+        3 * audit.MESSAGE_UNIT + audit.INVOCATION + memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND["arm64"]
+    )
     assert f"${each * 1e6:.2f} for a million" in TEXT
 
 
@@ -270,7 +274,7 @@ def test_a_crashed_relay_s_place_is_free_when_the_manual_says_whatever_the_timeo
     (row,) = [row for row in tables(MANUAL, "Parameters")[0] if row[0] == "RelayTimeout"]
     allowed = source()["Parameters"]["RelayTimeout"]
     assert allowed["MinValue"] < RELAY_TIME == allowed["MaxValue"], "the lease knows nothing of the parameter"
-    launch = Launch("db.internal:5432", "hash", "hash", at=0.0)
+    launch = LaunchRecord("db.internal:5432", "hash", "hash", at=0.0)
     assert f"free {launch.lease / 60:g} minutes after its launch at the latest" in row[2]
     assert f"leased for Lambda's {RELAY_TIME / 60:g} minutes" in row[2]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import OPENING_TIME
 from emissary_lib.operate.keys import SECRET_BYTES
 from emissary_lib.protocol import constants
-from emissary_lib.protocol.targets.addresses import normalise_host
+from emissary_lib.protocol.constants import OPENING_TIME
+from emissary_lib.protocol.targets.addresses import canonical_host
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from functions.common import audit, logs
 from functions.common.adapters import keys
@@ -133,7 +133,7 @@ def test_a_spelling_that_the_document_has_is_brought_to_its_form(spelling: str, 
     words = section(DOCUMENT, "The allow-list")
     assert f"`{spelling}`" in words
     assert meant in words
-    assert normalise_host(spelling) == meant
+    assert canonical_host(spelling) == meant
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_the_price_of_a_flood_is_its_parts() -> None:
     memory = of_type(deployed(), "AWS::Lambda::Function")["ConnectFunction"]["MemorySize"] / 1024
     invocations, time, log, gateway, total = rows.values()
     assert number(invocations) == pytest.approx(audit.INVOCATION * 1e6)
-    assert number(time) == round(memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND * 1e6, 2)
+    assert number(time) == round(memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND["arm64"] * 1e6, 2)
     assert f"their time: {memory:g} GB x {HANDLER_SECONDS} s x 1,000,000 x $0.0000133334" in rows
     assert gateway == f"0 to {audit.MESSAGE_UNIT * 1e6:.2f}"
     least = number(invocations) + number(time) + number(log)

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import CONNECT_TIME, OPENING_TIME, RELAY_TIME
+from emissary_lib.bridge.session import CONNECT_TIME, RELAY_TIME
 from emissary_lib.client.config import PING_RANGE, PONG_RANGE
-from emissary_lib.protocol.constants import GRACE, PING_INTERVAL, PONG_DEADLINE
+from emissary_lib.protocol.constants import GRACE, OPENING_TIME, PING_INTERVAL, PONG_DEADLINE
 from emissary_local.template.specs import Route, Template
 from emissary_local.template.template import read_template
 from functions.common import audit, config
-from tests.helpers.translation import REQUIRED, TEMPLATE, source, strings
+from tests.helpers.translation import REQUIRED, TEMPLATE, of_type, source, strings
 
 #: API Gateway's longest integration, in seconds (API Gateway WebSocket quotas).
 INTEGRATION_TIMEOUT = 29
@@ -87,7 +87,8 @@ def test_each_route_has_its_function(template: Template) -> None:
         "$default": Route("DefaultFunction"),
         "$disconnect": Route("DisconnectFunction"),
     }
-    assert template.api.route_selection == "\\$default", "no message is parsed to be routed"
+    (api,) = of_type(source()["Resources"], "AWS::Serverless::WebSocketApi").values()
+    assert api["RouteSelectionExpression"] == "\\$default", "no message is parsed to be routed"
 
 
 @pytest.mark.parametrize("name", ["ConnectFunction", "DefaultFunction", "DisconnectFunction"])

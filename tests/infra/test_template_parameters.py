@@ -298,7 +298,7 @@ def test_without_one_there_is_no_domain() -> None:
 
 def test_the_examples_in_the_descriptions_are_valid() -> None:
     (example,) = re.findall(r"\[\{.*?\}\]", PARAMETERS["AllowedTargets"]["ConstraintDescription"])
-    assert AllowList.parse(example).describe() == "db.internal:5432"
+    assert " ".join(map(str, AllowList.parse(example).rules)) == "db.internal:5432"
     assert json.loads(example)[0]["port"] == int(PARAMETERS["TargetPorts"]["Default"])
 
 

@@ -118,7 +118,7 @@ def ends(items: list[dict[str, Any]]) -> Counter[str]:
 
     ``ENDED`` ones by their recorded code. One that neither client came back to, and whose end no message
     could report, stays as it is, and whoever reads it past its time takes it for lost: ``lost`` and the code
-    that he will find (:meth:`emissary_lib.bridge.session.Session.loss`).
+    that he will find (:meth:`emissary_lib.bridge.session.SessionRecord.loss`).
     """
     found: Counter[str] = Counter()
     for item in items:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from emissary_lib.bridge.items import read_session
-from emissary_lib.bridge.session import Session, State
+from emissary_lib.bridge.session import SessionRecord, State
 from tests.soak import weather
 from tests.soak.evidence import Evidence
 
@@ -44,7 +44,7 @@ def lost_items(items: Iterable[dict[str, Any]], evidence: Evidence) -> dict[str,
     return dict(found)
 
 
-def _kind(session: Session, evidence: Evidence) -> str:
+def _kind(session: SessionRecord, evidence: Evidence) -> str:
     if session.state is not State.OPEN:
         return UNCLAIMED
     if session.id not in evidence.returned:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import PURGE_MARGIN, Session, Side
+from emissary_lib.bridge.session import PURGE_MARGIN, SessionRecord, Side
 from emissary_lib.protocol.stream.counters import Counters
 from tests.soak import evidence, lost, reasons
 from tests.soak.evidence import Evidence
@@ -24,7 +24,9 @@ def named(number: int) -> str:
 
 def item(number: int, state: str) -> dict[str, Any]:
     purge = int(1960 + PURGE_MARGIN)
-    session = Session(named(number), 1, b"n" * 32, "date", "host", 1000.0, 1060.0, purge, dialer=Side("d", 1))
+    session = SessionRecord(
+        named(number), 1, b"n" * 32, "date", "host", 1000.0, 1060.0, purge, dialer=Side("d", 1)
+    )
     claimed = {"relay_epoch": items.number(2), "relay_expires": items.number(1900.0)}
     return items.new_session(session) | {"state": items.text(state)} | (claimed if state == "OPEN" else {})
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import PURGE_MARGIN, Connection, Session, Side
+from emissary_lib.bridge.session import PURGE_MARGIN, Connection, SessionRecord, Side
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from tests.soak import leaks, onlooker, run, verdict, weather
@@ -94,7 +94,7 @@ def test_every_kind_is_on_in_the_storm_and_none_when_it_is_over() -> None:
 
 
 def session_item() -> dict[str, Any]:
-    session = Session(
+    session = SessionRecord(
         "5e" * 32, 1, b"n" * 32, "date", "host", 1000.0, 1060.0, int(1960 + PURGE_MARGIN), dialer=Side("d", 1)
     )
     return items.new_session(session)

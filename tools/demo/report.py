@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final, TextIO
 
 from emissary_local.billing.meter import MeterSnapshot
-from emissary_local.billing.prices import US_EAST_1
+from emissary_local.billing.prices import HERE
 from tools.demo.bulk import Transfer
 from tools.demo.verify import Check
 
@@ -102,7 +102,7 @@ class Report:
             ("messages", f"{self.meter.messages_in:,} from clients, {self.meter.messages_out:,} to clients"),
             (
                 "AWS would bill",
-                f"${self.meter.cost():.6f} ({US_EAST_1.region}, prices of {US_EAST_1.as_of}, no free tier)",
+                f"${self.meter.cost():.6f} ({HERE})",
             ),
             (
                 "verified",

@@ -30,7 +30,7 @@ SECRET_LENGTH: Final = 32
 _U32_MAX: Final = 0xFFFF_FFFF
 
 
-class MissingCredentials(AuthenticationError):
+class MissingCredentialsError(AuthenticationError):
     """A header of the upgrade request is absent or malformed: status 401.
 
     Attributes:
@@ -50,13 +50,13 @@ class _Reader:
         for name, value in headers.items():
             lower = name.lower()
             if lower in self._values and lower.startswith("x-emissary-"):
-                raise MissingCredentials(name, "is given twice")
+                raise MissingCredentialsError(name, "is given twice")
             self._values[lower] = value
 
     def text(self, name: str) -> str:
         value = self._values.get(name.lower())
         if value is None:
-            raise MissingCredentials(name, "is absent")
+            raise MissingCredentialsError(name, "is absent")
         return value.strip(" \t")
 
     def number(self, name: str, *, least: int = 0) -> int:
@@ -64,29 +64,29 @@ class _Reader:
         # str() of the number gives it back: no sign, no leading zero, no digit of another script.
         if len(text) <= 10 and text.isdecimal() and least <= int(text) <= _U32_MAX and str(int(text)) == text:
             return int(text)
-        raise MissingCredentials(name, f"is not a decimal number from {least} to {_U32_MAX}")
+        raise MissingCredentialsError(name, f"is not a decimal number from {least} to {_U32_MAX}")
 
     def date(self, name: str) -> str:
         text = self.text(name)
         try:
             parse_http_date(text)
         except AuthenticationError as error:
-            raise MissingCredentials(name, "is not an HTTP date (IMF-fixdate)") from error
+            raise MissingCredentialsError(name, "is not an HTTP date (IMF-fixdate)") from error
         return text
 
     def secret(self, name: str) -> bytes:
         try:
             data = decode_unpadded(self.text(name))
         except EncodingError:
-            raise MissingCredentials(name, "is not unpadded base64") from None
+            raise MissingCredentialsError(name, "is not unpadded base64") from None
         if len(data) != SECRET_LENGTH:
-            raise MissingCredentials(name, f"holds {len(data)} bytes instead of {SECRET_LENGTH}")
+            raise MissingCredentialsError(name, f"holds {len(data)} bytes instead of {SECRET_LENGTH}")
         return data
 
     def hexadecimal(self, name: str, digits: int) -> str:
         text = self.text(name)
         if len(text) != digits or text.strip("0123456789abcdef"):
-            raise MissingCredentials(name, f"is not {digits} lower-case hexadecimal digits")
+            raise MissingCredentialsError(name, f"is not {digits} lower-case hexadecimal digits")
         return text
 
 
@@ -120,7 +120,7 @@ class ConnectHeaders:
         """Read the headers; names in any case.
 
         Raises:
-            MissingCredentials: If one is absent, given twice or malformed.
+            MissingCredentialsError: If one is absent, given twice or malformed.
         """
         reader = _Reader(headers)
         return cls(reader.number(KEY_ID), reader.date(DATE), reader.secret(NONCE), reader.secret(MAC))
@@ -156,7 +156,7 @@ class RelayHeaders:
         """Read the headers; names in any case.
 
         Raises:
-            MissingCredentials: If one is absent, given twice or malformed.
+            MissingCredentialsError: If one is absent, given twice or malformed.
         """
         reader = _Reader(headers)
         return cls(
@@ -194,7 +194,7 @@ class ResumeHeaders:
         """Read the headers; names in any case.
 
         Raises:
-            MissingCredentials: If one is absent, given twice or malformed.
+            MissingCredentialsError: If one is absent, given twice or malformed.
         """
         reader = _Reader(headers)
         return cls(

@@ -13,7 +13,12 @@ import hmac
 import struct
 from typing import Final
 
-from emissary_lib.protocol.auth.headers import ConnectHeaders, MissingCredentials, RelayHeaders, ResumeHeaders
+from emissary_lib.protocol.auth.headers import (
+    ConnectHeaders,
+    MissingCredentialsError,
+    RelayHeaders,
+    ResumeHeaders,
+)
 from emissary_lib.protocol.auth.httpdate import http_date, parse_http_date
 from emissary_lib.protocol.auth.keys import Key, KeyRing, format_keys, parse_keys
 from emissary_lib.protocol.constants import CLOCK_SKEW
@@ -21,13 +26,12 @@ from emissary_lib.protocol.errors import AuthenticationError, LocalProtocolError
 from emissary_lib.protocol.wire.base64 import EncodingError, decode_unpadded, encode_unpadded
 
 __all__ = [
-    "MAX_CLOCK_SKEW",
     "ClockSkewError",
     "ConnectHeaders",
     "EncodingError",
     "Key",
     "KeyRing",
-    "MissingCredentials",
+    "MissingCredentialsError",
     "RelayHeaders",
     "ResumeHeaders",
     "ServerProofError",
@@ -35,7 +39,7 @@ __all__ = [
     "encode_unpadded",
     "format_keys",
     "http_date",
-    "normalise_host",
+    "canonical_authority",
     "parse_http_date",
     "parse_keys",
     "resume_mac",
@@ -49,11 +53,6 @@ __all__ = [
     "verify_server_mac",
     "verify_socks_password",
 ]
-
-#: How far a dialer's date may be from the bridge's clock, in seconds, either way.
-#:
-#: Source: docs/protocol.md section 3.1; the original Emissary's threshold.
-MAX_CLOCK_SKEW: Final = CLOCK_SKEW
 
 _DOOR: Final = b"emissary.v2 door"
 _SERVER: Final = b"emissary.v2 server"
@@ -72,7 +71,7 @@ class ClockSkewError(AuthenticationError):
     def __init__(self, skew: float) -> None:
         way = "ahead of" if skew > 0 else "behind"
         super().__init__(
-            f"the dialer's clock is {abs(skew):.0f} s {way} the server's, at most {MAX_CLOCK_SKEW:.0f} s is "
+            f"the dialer's clock is {abs(skew):.0f} s {way} the server's, at most {CLOCK_SKEW:.0f} s is "
             "accepted; set the dialer's clock"
         )
         self.skew = skew
@@ -82,7 +81,7 @@ class ServerProofError(AuthenticationError):
     """The server did not prove that it knows the key: it is not the bridge, or has another key."""
 
 
-def normalise_host(host: str, *, scheme_default_port: int) -> str:
+def canonical_authority(host: str, *, scheme_default_port: int) -> str:
     """Bring a ``Host`` to the form that the MACs cover.
 
     Args:
@@ -96,7 +95,7 @@ def normalise_host(host: str, *, scheme_default_port: int) -> str:
         docs/protocol.md section 7.2.
 
     Example:
-        >>> normalise_host("API.Example.COM:443", scheme_default_port=443)
+        >>> canonical_authority("API.Example.COM:443", scheme_default_port=443)
         'api.example.com'
     """
     text = host.strip(" \t").lower()
@@ -144,7 +143,7 @@ def sign_connect(key: Key, *, date: str, nonce: bytes, host: str) -> ConnectHead
         key: The shared key.
         date: :func:`http_date` of now.
         nonce: 32 fresh random bytes; never used twice.
-        host: From :func:`normalise_host`.
+        host: From :func:`canonical_authority`.
     """
     return ConnectHeaders(key.key_id, date, nonce, _mac(key, _DOOR, *_common(key, date, nonce, host)))
 
@@ -155,7 +154,7 @@ def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_no
     Args:
         headers: From :meth:`ConnectHeaders.from_headers`.
         keys: The valid keys.
-        host: The API's own host, from :func:`normalise_host`.
+        host: The API's own host, from :func:`canonical_authority`.
         unix_now: Wall clock, in seconds since 1970-01-01 UTC.
 
     Returns:
@@ -176,7 +175,7 @@ def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_no
         )
     skew = parse_http_date(headers.date) - unix_now
     # "not <=": a NaN must not get in.
-    if not abs(skew) <= MAX_CLOCK_SKEW:
+    if not abs(skew) <= CLOCK_SKEW:
         raise ClockSkewError(skew)
     return key
 
@@ -205,7 +204,7 @@ def resume_mac(key: Key, *, date: str, nonce: bytes, host: str, session: str, ep
         key: The key of the session's door.
         date: :func:`http_date` of now.
         nonce: 32 fresh random bytes.
-        host: From :func:`normalise_host`.
+        host: From :func:`canonical_authority`.
         session: Session id.
         epoch: Which attempt to connect this is, 1 to 4294967295.
 

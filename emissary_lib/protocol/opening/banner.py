@@ -17,9 +17,8 @@ from emissary_lib.protocol.wire.varint import decode_varint, encode_varint
 #: Largest banner, length prefix included, in bytes.
 MAX_BANNER: Final = 512
 
-#: What ``emissary.v2`` bridges call themselves, and the version of the protocol they speak.
+#: What ``emissary.v2`` bridges call themselves.
 SERVER_SOFTWARE: Final = "emissary-lambda"
-PROTOCOL_VERSION: Final = 2
 
 # Protobuf wire types. Groups (3 and 4) are long gone, and refused.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

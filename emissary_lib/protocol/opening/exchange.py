@@ -11,7 +11,6 @@ import enum
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
 
 from emissary_lib.protocol.auth.macs import (
     Key,
@@ -23,7 +22,7 @@ from emissary_lib.protocol.auth.macs import (
     verify_socks_password,
 )
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import MAX_OPENING_BYTES, MAX_OPENING_FRAGMENTS
+from emissary_lib.protocol.constants import MAX_OPENING_BYTES, VERSION
 from emissary_lib.protocol.errors import (
     AuthenticationError,
     LocalProtocolError,
@@ -31,12 +30,10 @@ from emissary_lib.protocol.errors import (
     UnsupportedVersionError,
 )
 from emissary_lib.protocol.opening import socks5
-from emissary_lib.protocol.opening.banner import PROTOCOL_VERSION, SERVER_SOFTWARE, Banner, parse_banner
+from emissary_lib.protocol.opening.banner import SERVER_SOFTWARE, Banner, parse_banner
 from emissary_lib.protocol.targets.allow_list import AllowList, Target, TargetError
 
 __all__ = [
-    "MAX_FRAGMENTS",
-    "OPENING_LIMIT",
     "OpeningAnswer",
     "OpeningReader",
     "OpeningState",
@@ -46,13 +43,6 @@ __all__ = [
     "opening_bytes",
     "within_limit",
 ]
-
-#: Most fragments the bridge keeps for one opening. Source: docs/protocol.md section 3.2.
-MAX_FRAGMENTS: Final = MAX_OPENING_FRAGMENTS
-
-#: The bridge keeps only bytes below this offset of the dialer's stream. The longest SOCKS5 exchange has
-#: 1,032 bytes. Source: docs/protocol.md section 3.2.
-OPENING_LIMIT: Final = MAX_OPENING_BYTES
 
 
 class OpeningState(enum.Enum):
@@ -102,8 +92,8 @@ def opening_bytes(*, key: Key, date: str, nonce: bytes, target: Target) -> bytes
 
 
 def within_limit(offset: int, data: bytes) -> tuple[int, bytes] | None:
-    """The part of a fragment that the bridge keeps; None if nothing of it is below ``OPENING_LIMIT``."""
-    kept = data[: max(0, OPENING_LIMIT - offset)]
+    """The part of a fragment that the bridge keeps; None if nothing of it is below ``MAX_OPENING_BYTES``."""
+    kept = data[: max(0, MAX_OPENING_BYTES - offset)]
     return (offset, kept) if kept else None
 
 
@@ -144,7 +134,7 @@ def evaluate(
 
     Args:
         fragments: Everything the session's OPENING messages have brought, in any order. What is beyond
-            ``OPENING_LIMIT`` is left out of account.
+            ``MAX_OPENING_BYTES`` is left out of account.
         nonce: The session's nonce, as the door saw it.
         date: The session's date, which the username must be.
         host: The session's host, for the banner's MAC.
@@ -218,7 +208,7 @@ class _Judge:
 
     def _greet(self, greeting: socks5.Greeting) -> None:
         mac = server_mac(self._door_key, date=self._date, nonce=self._nonce, host=self._host)
-        banner = Banner(SERVER_SOFTWARE, self._server_version, PROTOCOL_VERSION, self._nonce, mac)
+        banner = Banner(SERVER_SOFTWARE, self._server_version, VERSION, self._nonce, mac)
         self.server_bytes = banner.encode()
         if socks5.Method.USERNAME_PASSWORD in greeting.methods:
             self.server_bytes += socks5.method_choice(socks5.Method.USERNAME_PASSWORD)
@@ -276,7 +266,7 @@ class OpeningReader:
         key: The key of the door.
         date: The door's date.
         nonce: The door's nonce.
-        host: The host the dialer connected to, from :func:`~emissary_lib.protocol.auth.macs.normalise_host`.
+        host: The API's host, from :func:`~emissary_lib.protocol.auth.macs.canonical_authority`.
 
     Thread safety:
         None; one owner.
@@ -292,18 +282,13 @@ class OpeningReader:
         self._negotiation = socks5.ClientNegotiation()
 
     @property
-    def proved(self) -> bool:
-        """Whether the server has proved itself. Until then no byte of the user's may be sent."""
-        return self._banner is not None
-
-    @property
     def done(self) -> bool:
         """Whether the exchange is over, well or not."""
         return self._negotiation.state is socks5.ClientState.DONE
 
     @property
     def banner(self) -> Banner | None:
-        """The server's banner, once proved."""
+        """The server's banner, once it has proved itself. Until then no byte of the user's may be sent."""
         return self._banner
 
     @property
@@ -348,10 +333,10 @@ class OpeningReader:
         return data[self._negotiation.receive(data) :]
 
     def _check(self, banner: Banner) -> None:
-        if banner.protocol_version != PROTOCOL_VERSION:
+        if banner.protocol_version != VERSION:
             raise UnsupportedVersionError(
                 f"the server speaks version {banner.protocol_version} of the protocol, this side "
-                f"{PROTOCOL_VERSION}; use a dialer and a bridge of the same release"
+                f"{VERSION}; use a dialer and a bridge of the same release"
             )
         if not hmac.compare_digest(banner.nonce, self._nonce):
             raise ServerProofError(f"the server at {self._host!r} answers another session's nonce")

@@ -51,7 +51,7 @@ class TargetError(ConfigError):
     """A host, port or target is not well formed; the text says what is wrong and what would be right."""
 
 
-def normalise_host(host: str) -> str:
+def canonical_host(host: str) -> str:
     """Bring a host to its one canonical form.
 
     Names become lower case, without a trailing dot, in ASCII (IDNA 2003). IPv4 addresses become four
@@ -64,7 +64,7 @@ def normalise_host(host: str) -> str:
             IPv4 address: resolvers disagree about the rest.
 
     Example:
-        >>> normalise_host("DB.Internal."), normalise_host("2130706433"), normalise_host("[::FFFF:10.0.0.5]")
+        >>> canonical_host("DB.Internal."), canonical_host("2130706433"), canonical_host("[::FFFF:10.0.0.5]")
         ('db.internal', '127.0.0.1', '10.0.0.5')
     """
     if not host:

@@ -18,14 +18,14 @@ from emissary_lib.protocol.targets.addresses import (
     IPAddress,
     IPNetwork,
     TargetError,
+    canonical_host,
     literal,
     normalise_address,
-    normalise_host,
     unwrap_network,
     why_refused,
 )
 
-__all__ = ["AllowList", "Rule", "Target", "TargetError", "normalise_host"]
+__all__ = ["AllowList", "Rule", "Target", "TargetError", "canonical_host"]
 
 _PORT_MAX: Final = 65_535
 
@@ -38,7 +38,7 @@ class Target:
     """A host and port the relay is asked to connect to; always in canonical form, so ``==`` can be trusted.
 
     Attributes:
-        host: From :func:`normalise_host`: a name, or an address without brackets.
+        host: From :func:`canonical_host`: a name, or an address without brackets.
         port: 1 to 65535.
 
     Raises:
@@ -51,7 +51,7 @@ class Target:
     def __post_init__(self) -> None:
         if not isinstance(self.port, int) or not 1 <= self.port <= _PORT_MAX:
             raise TargetError(f"port {self.port!r} is not a number from 1 to {_PORT_MAX}")
-        object.__setattr__(self, "host", normalise_host(self.host))
+        object.__setattr__(self, "host", canonical_host(self.host))
 
     @classmethod
     def parse(cls, target: str | tuple[str, int]) -> Target:
@@ -149,7 +149,7 @@ class AllowList:
             ConfigError: Lists every fault at once.
 
         Example:
-            >>> print(AllowList.parse('[{"host": "DB.internal", "port": [3306, "5432-5440"]}]').describe())
+            >>> print(*AllowList.parse('[{"host": "DB.internal", "port": [3306, "5432-5440"]}]').rules)
             db.internal:3306,5432-5440
         """
         try:
@@ -205,10 +205,6 @@ class AllowList:
         is_localhost = target.host == _LOCALHOST or target.host.endswith("." + _LOCALHOST)
         return is_localhost and resolved.is_loopback and self._lists(target.host, target.port)
 
-    def describe(self) -> str:
-        """The rules in one line, for logs and error messages."""
-        return " ".join(str(rule) for rule in self.rules) or "nothing"
-
     def _lists(self, host: str, port: int) -> bool:
         return any(rule.lists(host, port) for rule in self.rules)
 
@@ -244,8 +240,8 @@ def _parse_host(host: Any) -> str:
         except ValueError as error:
             raise ConfigError(f"host {host!r} is not a network: {error}") from None
     if not host.startswith("*"):
-        return normalise_host(host)
-    suffix = normalise_host(host[2:]) if host.startswith("*.") and len(host) > 2 else None
+        return canonical_host(host)
+    suffix = canonical_host(host[2:]) if host.startswith("*.") and len(host) > 2 else None
     if suffix is None or literal(suffix) is not None:
         raise ConfigError(f'host {host!r} is not "*." and a name; for addresses write a CIDR, as 10.0.0.0/16')
     return "*." + suffix

@@ -53,19 +53,6 @@ class Flag(enum.IntFlag):
 #: What ``$default`` copies to the peer unread.
 COPIED: Final = frozenset({FrameType.DATA, FrameType.ACK, FrameType.PING, FrameType.PONG, FrameType.RESET})
 
-#: Frames whose offset, ack and window mean something.
-CARRIES_POSITION: Final = frozenset(
-    {
-        FrameType.DATA,
-        FrameType.ACK,
-        FrameType.PING,
-        FrameType.PONG,
-        FrameType.RESUME,
-        FrameType.OPENING,
-        FrameType.OPENED,
-    }
-)
-
 _TYPES: Final = {int(frame_type): frame_type for frame_type in FrameType}
 
 

@@ -21,7 +21,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
 from emissary_lib.protocol.errors import ConfigError
-from functions.common.adapters.kept import Connect, KeptConnections, Reply
+from functions.common.adapters.pool import Connect, ConnectionPool, Reply
 from functions.common.errors import (
     MessageTooLargeError,
     PeerBusyError,
@@ -89,7 +89,7 @@ class PostToConnection:
         self._origin = f"{url.scheme}://{url.netloc}"
         self._base = f"{url.path.rstrip('/')}/@connections/"
         self._auth = SigV4Auth(credentials, _SERVICE, region)
-        self._connections = KeptConnections(
+        self._connections = ConnectionPool(
             url.hostname,
             url.port or _DEFAULT_PORTS[url.scheme],
             tls=(tls or trust()) if secure else None,

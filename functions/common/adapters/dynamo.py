@@ -6,14 +6,13 @@ Source: DynamoDB API reference, UpdateItem, TransactWriteItems, GetItem and Batc
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emissary_lib.bridge.items import Item
+from emissary_lib.bridge.writes import Write
 from functions.common.errors import StoreError
 
 #: Tries of a write that meets another transaction on the same item, and the first pause between them in
@@ -25,7 +24,7 @@ _CONFLICTS: Final = frozenset({"TransactionConflict", "TransactionConflictExcept
 _FAILED: Final = "ConditionalCheckFailed"
 
 
-class ConditionFailed(Exception):
+class ConditionFailedError(Exception):
     """A condition did not hold. Never leaves the adapters.
 
     Attributes:
@@ -35,36 +34,6 @@ class ConditionFailed(Exception):
     def __init__(self, items: Sequence[Item | None]) -> None:
         super().__init__("a condition did not hold")
         self.items = items
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One conditional Put or Update. Every attribute in an expression is written ``#name``."""
-
-    kind: str
-    arguments: Mapping[str, Any] = field(repr=False)
-
-    @classmethod
-    def put(cls, item: Item, condition: str) -> Write:
-        return cls("Put", {"Item": item, "ConditionExpression": condition, **_names(condition)})
-
-    @classmethod
-    def update(cls, key: Item, update: str, condition: str, values: Item) -> Write:
-        return cls(
-            "Update",
-            {
-                "Key": key,
-                "UpdateExpression": update,
-                "ConditionExpression": condition,
-                "ExpressionAttributeValues": values,
-                **_names(update + condition),
-            },
-        )
-
-
-def _names(expressions: str) -> dict[str, Any]:
-    # Always by placeholder: "state", "date" and some 570 other words are reserved.
-    return {"ExpressionAttributeNames": {name: name[1:] for name in re.findall(r"#\w+", expressions)}}
 
 
 class Table:
@@ -117,7 +86,7 @@ class Table:
         """Update one item; returns it as it is now.
 
         Raises:
-            ConditionFailed: With the old item, or None if there is none.
+            ConditionFailedError: With the old item, or None if there is none.
             StoreError: If nothing is known of the outcome.
         """
         item: Item = self._try(
@@ -135,7 +104,7 @@ class Table:
         """Do all writes or none.
 
         Raises:
-            ConditionFailed: With the old items.
+            ConditionFailedError: With the old items.
             StoreError: If nothing is known of the outcome.
         """
         actions = [
@@ -163,7 +132,7 @@ class Table:
                 return result
             except ClientError as exc:
                 if not _is_conflict(exc):
-                    raise _translated(exc) from exc
+                    raise _translate(exc) from exc
             except BotoCoreError as exc:
                 raise StoreError(f"the session table did not answer: {exc}") from exc
         raise StoreError(f"the session table was busy with another transaction {_TRIES} times")
@@ -180,11 +149,11 @@ def _is_conflict(exc: ClientError) -> bool:
     return bool(codes & _CONFLICTS) and _FAILED not in codes
 
 
-def _translated(exc: ClientError) -> Exception:
+def _translate(exc: ClientError) -> Exception:
     error = exc.response["Error"]
     if error["Code"] == "ConditionalCheckFailedException":
         response: Any = exc.response
-        return ConditionFailed([response.get("Item")])
+        return ConditionFailedError([response.get("Item")])
     if any(reason.get("Code") == _FAILED for reason in _reasons(exc)):
-        return ConditionFailed([reason.get("Item") for reason in _reasons(exc)])
+        return ConditionFailedError([reason.get("Item") for reason in _reasons(exc)])
     return StoreError(f"the session table refused: {error['Code']}")

@@ -13,9 +13,10 @@ from typing import Final
 from emissary_lib.bridge import items
 from emissary_lib.bridge.items import Item, number, text
 from emissary_lib.bridge.limits import Limit
-from emissary_lib.bridge.session import PURGE_MARGIN, Launch, Session
+from emissary_lib.bridge.session import PURGE_MARGIN, LaunchRecord, SessionRecord
+from emissary_lib.bridge.writes import Write, release_slot
 from functions.common import logs
-from functions.common.adapters.dynamo import ConditionFailed, Table, Write
+from functions.common.adapters.dynamo import ConditionFailedError, Table
 from functions.common.errors import LimitReachedError, StoreError
 
 #: Slots read at once: where there are many, one of so few is almost always free.
@@ -47,13 +48,13 @@ class Slots:
             return own[0]
         self._rng.shuffle(names)
         for chunk in _chunks(names):
-            taken = self._taken(chunk, now, session_id)
+            taken = self._find_taken(chunk, now, session_id)
             free = [name for name in chunk if name not in taken]
             if free:
                 return free[0]
         raise LimitReachedError(f"{limit} reached")
 
-    def take(self, name: str, session_id: str, launch: Launch) -> Write:
+    def take(self, name: str, session_id: str, launch: LaunchRecord) -> Write:
         """The write that takes a slot, for the launch's transaction; it fails if another session holds it."""
         return Write.update(
             items.slot_key(name),
@@ -69,25 +70,19 @@ class Slots:
 
     def in_use(self, limit: Limit, now: float) -> int:
         """See :meth:`ports.SessionStore.in_use`."""
-        return sum(len(self._taken(chunk, now)) for chunk in _chunks(limit.slots))
+        return sum(len(self._find_taken(chunk, now)) for chunk in _chunks(limit.slots))
 
-    def release(self, session: Session) -> None:
+    def release(self, session: SessionRecord) -> None:
         """See :meth:`ports.SessionStore.release`. What cannot be given back runs out by itself."""
         for name in sorted(session.slots):
-            write = Write.update(
-                items.slot_key(name),
-                "SET #expires = :never",
-                "#session = :session",
-                {":never": number(0), ":session": text(session.id)},
-            )
             try:
-                self._table.update(write)
-            except ConditionFailed:
+                self._table.update(release_slot(name, session.id))
+            except ConditionFailedError:
                 continue  # its lease had run out, and another session has it
             except StoreError as exc:
                 logs.warning("slot not given back", session=session.id, cause=str(exc))
 
-    def _taken(self, names: list[str], now: float, session_id: str | None = None) -> set[str]:
+    def _find_taken(self, names: list[str], now: float, session_id: str | None = None) -> set[str]:
         found = self._table.get_many([items.slot_key(name) for name in names])
         return {str(item[items.KEY]["S"]) for item in found if _is_taken(item, now, session_id)}
 

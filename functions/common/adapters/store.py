@@ -17,24 +17,23 @@ from emissary_lib.bridge.items import number, text
 from emissary_lib.bridge.limits import Limit
 from emissary_lib.bridge.session import (
     PURGE_MARGIN,
-    RECORD_TIME,
     RELAY_TIME,
-    TRANSITIONS,
     Claim,
     Connection,
-    Ending,
+    EndRecord,
     Fragment,
-    Launch,
+    LaunchRecord,
     Resume,
-    Session,
+    SessionRecord,
     State,
     Step,
     claim_refusal,
     resume_refusal,
 )
+from emissary_lib.bridge.writes import Write, end_session, state_in
 from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER
 from emissary_lib.protocol.role import Role
-from functions.common.adapters.dynamo import ConditionFailed, Table, Write
+from functions.common.adapters.dynamo import ConditionFailedError, Table
 from functions.common.adapters.slots import Slots
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
 from functions.common.ports import Outcome
@@ -66,7 +65,7 @@ class DynamoSessionStore:
         self._table = Table(client, table, sleep, rng)
         self._slots = Slots(self._table, rng)
 
-    def create(self, session: Session) -> None:
+    def create(self, session: SessionRecord) -> None:
         """See :meth:`ports.SessionStore.create`."""
         dialer = Connection(str(session.dialer.connection), session.id, Role.DIALER, session.dialer.epoch)
         try:
@@ -74,7 +73,7 @@ class DynamoSessionStore:
                 Write.put(items.new_session(session), _NEW),
                 Write.put(items.connection(dialer, session.purge_at), _NEW),
             )
-        except ConditionFailed as failed:
+        except ConditionFailedError as failed:
             old = _session(failed.items[0])
             if old is not None and old.dialer == session.dialer:
                 return
@@ -85,14 +84,14 @@ class DynamoSessionStore:
         item = self._table.get(items.connection_key(connection_id))
         return None if item is None else items.read_connection(item)
 
-    def session(self, session_id: str) -> Session | None:
+    def session(self, session_id: str) -> SessionRecord | None:
         """See :meth:`ports.SessionStore.session`."""
         return _session(self._table.get(items.session_key(session_id)))
 
     def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
         """See :meth:`ports.SessionStore.add_fragment`."""
         member = items.fragment_text(fragment)
-        states, values = _state_in(Step.ADD_FRAGMENT)
+        states, values = state_in(Step.ADD_FRAGMENT)
         return self._update(
             session_id,
             "ADD #fragments :members",
@@ -108,22 +107,22 @@ class DynamoSessionStore:
             lambda old: fragment in old.fragments,
         )
 
-    def launch(self, session_id: str, launch: Launch) -> Outcome:
+    def launch(self, session_id: str, launch: LaunchRecord) -> Outcome:
         """See :meth:`ports.SessionStore.launch`."""
         if launch.limits:
             return self._launch_limited(session_id, launch)
-        return self._write(_launching(session_id, launch, ()), lambda old: _is_of(launch, old))
+        return self._write(_launch_write(session_id, launch, ()), lambda old: _is_of(launch, old))
 
-    def _launch_limited(self, session_id: str, launch: Launch) -> Outcome:
+    def _launch_limited(self, session_id: str, launch: LaunchRecord) -> Outcome:
         held: Iterable[str] = launch.held
         for _try in range(_TRIES):
             slots = [self._slots.choose(limit, session_id, held, launch.at) for limit in launch.limits]
             try:
                 self._table.transact(
-                    _launching(session_id, launch, slots),
+                    _launch_write(session_id, launch, slots),
                     *(self._slots.take(name, session_id, launch) for name in slots),
                 )
-            except ConditionFailed as failed:
+            except ConditionFailedError as failed:
                 old = _session(failed.items[0])
                 if old is not None or not any(failed.items):
                     return Outcome(old, old is not None and _is_of(launch, old))
@@ -136,13 +135,13 @@ class DynamoSessionStore:
         """See :meth:`ports.SessionStore.in_use`."""
         return self._slots.in_use(limit, now)
 
-    def release(self, session: Session) -> None:
+    def release(self, session: SessionRecord) -> None:
         """See :meth:`ports.SessionStore.release`."""
         self._slots.release(session)
 
     def claim(self, claim: Claim) -> State:
         """See :meth:`ports.SessionStore.claim`."""
-        states, values = _state_in(Step.CLAIM)
+        states, values = state_in(Step.CLAIM)
         expires = claim.at + RELAY_TIME
         relay = Connection(claim.connection, claim.session, Role.RELAY, claim.epoch)
         update = Write.update(
@@ -153,7 +152,7 @@ class DynamoSessionStore:
             " AND (attribute_not_exists(#instance) OR #instance = :instance)"
             " AND (#relay_expires > :now OR (attribute_not_exists(#relay_expires) AND #expires > :now))",
             values
-            | _taking_over(relay)
+            | _take_over_values(relay)
             | {
                 ":to": text(State.OPEN.value),
                 ":instance": text(claim.instance),
@@ -163,7 +162,7 @@ class DynamoSessionStore:
             },
         )
 
-        def is_own(old: Session) -> bool:
+        def is_own(old: SessionRecord) -> bool:
             return (old.instance, old.relay_token_hash) == (claim.instance, claim.token_hash)
 
         purge_at = int(expires + PURGE_MARGIN)
@@ -171,7 +170,7 @@ class DynamoSessionStore:
 
     def resume(self, resume: Resume) -> State:
         """See :meth:`ports.SessionStore.resume`."""
-        states, values = _state_in(Step.RESUME)
+        states, values = state_in(Step.RESUME)
         dialer = Connection(resume.connection, resume.session, Role.DIALER, resume.epoch)
         update = Write.update(
             items.session_key(resume.session),
@@ -179,7 +178,7 @@ class DynamoSessionStore:
             f"{states} AND #key_id = :key AND #resume_token_hash = :token AND #dialer_epoch < :epoch"
             " AND #relay_expires > :now",
             values
-            | _taking_over(dialer)
+            | _take_over_values(dialer)
             | {
                 ":key": number(resume.key_id),
                 ":token": text(resume.token_hash),
@@ -194,23 +193,23 @@ class DynamoSessionStore:
         update: Write,
         own: Connection,
         purge_at: int,
-        refusal: Callable[[Session | None], str | None],
-        is_own: Callable[[Session], bool] = lambda old: True,
+        refusal: Callable[[SessionRecord | None], str | None],
+        is_own: Callable[[SessionRecord], bool] = lambda old: True,
     ) -> State:
         """Do the update and write the connection; where the session has ended, do so without the update."""
-        states, values = _state_in(Step.REVISIT)
+        states, values = state_in(Step.REVISIT)
         # Who may ask is read from the old item: nothing of it but its connections changes after the end.
         visit = Write.update(
             items.session_key(own.session),
             f"SET {_take_over(own.role)}",
             f"{states} AND #{own.role.value}_epoch < :epoch",
-            values | _taking_over(own),
+            values | _take_over_values(own),
         )
         put = Write.put(items.connection(own, purge_at), _NEW)
         for write, state in ((update, State.OPEN), (visit, State.ENDED)):
             try:
                 self._table.transact(write, put)
-            except ConditionFailed as failed:
+            except ConditionFailedError as failed:
                 old = _session(failed.items[0])
                 if old is not None and is_own(old) and _is_done(failed, own):
                     return old.state
@@ -223,7 +222,7 @@ class DynamoSessionStore:
 
     def restore(self, connection: Connection) -> Outcome:
         """See :meth:`ports.SessionStore.restore`."""
-        states, values = _state_in(Step.RESTORE)
+        states, values = state_in(Step.RESTORE)
         role = connection.role.value
         return self._update(
             connection.session,
@@ -244,32 +243,10 @@ class DynamoSessionStore:
             lambda old: old.side(role).connection is None and old.side(role).epoch == epoch,
         )
 
-    def end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
+    def end(self, session_id: str, ending: EndRecord, step: Step) -> Outcome:
         """See :meth:`ports.SessionStore.end`."""
-        states, values = _state_in(step)
-        recorded = "" if step is Step.CHECK else ", #purge_at = :purge"
-        if recorded:
-            values |= {":purge": number(int(ending.at + RECORD_TIME))}
-        return self._update(
-            session_id,
-            "SET #state = :to, #code = :code, #dialer_final = :dialer, #relay_final = :relay,"
-            " #dialer_messages = :from_dialer, #relay_messages = :from_relay,"
-            f" #ended_by = :by, #ended_at = :at, #reason = :reason{recorded} REMOVE #fragments",
-            states,
-            values
-            | {
-                ":reason": text(ending.reason),
-                ":to": text(State.ENDED.value),
-                ":code": number(int(ending.code)),
-                ":dialer": number(ending.dialer_final),
-                ":relay": number(ending.relay_final),
-                ":from_dialer": number(ending.dialer_messages),
-                ":from_relay": number(ending.relay_messages),
-                ":by": text(ending.by),
-                ":at": number(ending.at),
-            },
-            lambda old: old.ending is not None and old.ending.by == ending.by,
-        )
+        write = end_session(session_id, ending, step)
+        return self._write(write, lambda old: old.ending is not None and old.ending.by == ending.by)
 
     def note_record(self, session_id: str, by: str) -> bool:
         """See :meth:`ports.SessionStore.note_record`."""
@@ -281,7 +258,7 @@ class DynamoSessionStore:
         )
         try:
             self._table.update(write)
-        except ConditionFailed as failed:
+        except ConditionFailedError as failed:
             old = failed.items[0]
             return old is not None and old.get("recorded_by") == text(by)
         return True
@@ -292,24 +269,24 @@ class DynamoSessionStore:
         update: str,
         condition: str,
         values: Mapping[str, items.Attribute],
-        is_mine: Callable[[Session], bool],
+        is_mine: Callable[[SessionRecord], bool],
     ) -> Outcome:
         return self._write(Write.update(items.session_key(session_id), update, condition, values), is_mine)
 
-    def _write(self, write: Write, is_mine: Callable[[Session], bool]) -> Outcome:
+    def _write(self, write: Write, is_mine: Callable[[SessionRecord], bool]) -> Outcome:
         try:
             return Outcome(_session(self._table.update(write)), True)
-        except ConditionFailed as failed:
+        except ConditionFailedError as failed:
             old = _session(failed.items[0])
             return Outcome(old, old is not None and is_mine(old))
 
 
-def _session(item: items.Item | None) -> Session | None:
+def _session(item: items.Item | None) -> SessionRecord | None:
     return None if item is None else items.read_session(item)
 
 
-def _launching(session_id: str, launch: Launch, slots: Sequence[str]) -> Write:
-    states, values = _state_in(Step.LAUNCH)
+def _launch_write(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -> Write:
+    states, values = state_in(Step.LAUNCH)
     taken = ", #slots = :slots" if slots else ""
     if slots:
         values |= {":slots": {"SS": list(slots)}}
@@ -331,11 +308,11 @@ def _launching(session_id: str, launch: Launch, slots: Sequence[str]) -> Write:
     )
 
 
-def _is_of(launch: Launch, session: Session) -> bool:
+def _is_of(launch: LaunchRecord, session: SessionRecord) -> bool:
     return session.relay_token_hash == launch.relay_token_hash
 
 
-def _is_done(failed: ConditionFailed, own: Connection) -> bool:
+def _is_done(failed: ConditionFailedError, own: Connection) -> bool:
     """Whether an earlier try of this very request has given its side the connection.
 
     It may have been forgotten since: until ``$connect`` has answered, a post to it is answered 410. Then the
@@ -362,13 +339,6 @@ def _take_over(role: Role) -> str:
     )
 
 
-def _taking_over(own: Connection) -> dict[str, items.Attribute]:
+def _take_over_values(own: Connection) -> dict[str, items.Attribute]:
     """The values for :func:`_take_over`."""
     return {":connection": text(own.id), ":epoch": number(own.epoch), ":none": text("")}
-
-
-def _state_in(step: Step) -> tuple[str, dict[str, items.Attribute]]:
-    """A condition that the state is one from which the step is allowed, and its values."""
-    states: Sequence[str] = sorted(state.value for state in TRANSITIONS[step].sources)
-    values = {f":s{index}": text(state) for index, state in enumerate(states)}
-    return f"#state IN ({', '.join(values)})", values

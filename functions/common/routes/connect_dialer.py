@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge.session import OPENING_TIME, Session, Side, purge_time
+from emissary_lib.bridge.session import SessionRecord, Side, purge_time
 from emissary_lib.protocol.auth.macs import (
     ConnectHeaders,
-    normalise_host,
+    canonical_authority,
     parse_http_date,
     session_id,
     verify_connect,
 )
+from emissary_lib.protocol.constants import OPENING_TIME
 from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore
@@ -39,9 +40,9 @@ class ConnectDialer:
         """
         now = self.clock()
         shown = ConnectHeaders.from_headers(event.headers)
-        host = normalise_host(event.domain, scheme_default_port=HTTPS_PORT)
+        host = canonical_authority(event.domain, scheme_default_port=HTTPS_PORT)
         key = verify_connect(shown, self.keys.keys(shown.key_id), host=host, unix_now=now)
-        session = Session(
+        session = SessionRecord(
             id=session_id(shown.nonce),
             key_id=key.key_id,
             nonce=shown.nonce,

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from emissary_lib.bridge.session import Resume, State
 from emissary_lib.protocol.auth.macs import (
-    MAX_CLOCK_SKEW,
     ClockSkewError,
     ConnectHeaders,
     ResumeHeaders,
-    normalise_host,
+    canonical_authority,
     parse_http_date,
     token_hash,
     verify_resume_mac,
 )
+from emissary_lib.protocol.constants import CLOCK_SKEW
 from emissary_lib.protocol.errors import AuthenticationError
 from functions.common import logs
 from functions.common.events import GatewayEvent
@@ -71,10 +71,10 @@ class ConnectResume:
             key,
             date=signed.date,
             nonce=signed.nonce,
-            host=normalise_host(domain, scheme_default_port=HTTPS_PORT),
+            host=canonical_authority(domain, scheme_default_port=HTTPS_PORT),
             session=shown.session,
             epoch=shown.epoch,
         )
         skew = parse_http_date(signed.date) - now
-        if abs(skew) > MAX_CLOCK_SKEW:
+        if abs(skew) > CLOCK_SKEW:
             raise ClockSkewError(skew)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge import replies as answers
-from emissary_lib.bridge.session import Loss, Session, State, Step
+from emissary_lib.bridge import replies
+from emissary_lib.bridge.session import Loss, SessionRecord, State, Step
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from functions.common import audit, logs
@@ -51,14 +51,14 @@ class OnDisconnect:
         )
         if role is Role.DIALER and session.state is not State.OPEN:
             loss = Loss(Code.DIALER_GONE, now)
-            after = self.end.lost(session.id, loss, event.request_id, Step.ABANDON).session
+            after = self.end.declare_lost(session.id, loss, event.request_id, Step.ABANDON).session
             if after is None or after.state is State.ENDED:
                 return
             session = after  # a relay has claimed it in the meantime: it is told, like any other
-        if not self.end.overdue(session, event.request_id):
+        if not self.end.expire(session, event.request_id):
             self._tell_peer(session, role, connection.epoch)
 
-    def _record_if_killed(self, session: Session) -> None:
+    def _record_if_killed(self, session: SessionRecord) -> None:
         """An operator's command writes no log: the last connection to go does.
 
         Several may find that they are that: ``$disconnect`` can be repeated, even as the very same event, and
@@ -70,11 +70,11 @@ class OnDisconnect:
         if self.store.note_record(session.id, self.entropy(16).hex()):
             audit.record(session)
 
-    def _tell_peer(self, session: Session, role: Role, epoch: int) -> None:
+    def _tell_peer(self, session: SessionRecord, role: Role, epoch: int) -> None:
         peer = session.side(role.other).connection
         if peer is None:
             # It stays OPEN, because both may come back. If neither does, nobody is left to report the end:
-            # this line then stands for the audit record, and its code is what Session.loss will say.
+            # this line then stands for the audit record, and its code is what SessionRecord.loss will say.
             deserted = session.deserted
             logs.warning(
                 "both connections gone",
@@ -88,5 +88,5 @@ class OnDisconnect:
                 dialer_epoch=session.dialer.epoch,
                 relay_epoch=session.relay.epoch,
             )
-        text = answers.disconnected(role, epoch, session.generation)
+        text = replies.disconnected(role, epoch, session.generation)
         notify(self.link, peer, text, session=session.id)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge import replies as answers
-from emissary_lib.bridge.session import Connection, Ending, Loss, Session, Step
+from emissary_lib.bridge import replies
+from emissary_lib.bridge.session import Connection, EndRecord, Loss, SessionRecord, Step
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import End
@@ -22,10 +22,10 @@ class EndSession:
     link: PeerLink
     clock: Clock
 
-    def reported(self, sender: Connection, end: End, request_id: str) -> Outcome:
+    def take_report(self, sender: Connection, end: End, request_id: str) -> Outcome:
         """A client has sent END."""
         mine = sender.role is Role.DIALER
-        ending = Ending(
+        ending = EndRecord(
             code=end.code,
             dialer_final=end.sent if mine else end.received,
             relay_final=end.received if mine else end.sent,
@@ -36,7 +36,7 @@ class EndSession:
         )
         return self._end(sender.session, ending, Step.END)
 
-    def lost(self, session_id: str, loss: Loss, request_id: str, step: Step = Step.END) -> Outcome:
+    def declare_lost(self, session_id: str, loss: Loss, request_id: str, step: Step = Step.END) -> Outcome:
         """The bridge has found out that the session cannot go on; how far the streams got is not known.
 
         Args:
@@ -45,26 +45,26 @@ class EndSession:
             request_id: API Gateway's id of the event in which it was found out.
             step: ABANDON to end it only while no relay has claimed it.
         """
-        return self._end(session_id, Ending(loss.code, 0, 0, request_id, loss.at), step)
+        return self._end(session_id, EndRecord(loss.code, 0, 0, request_id, loss.at), step)
 
-    def refused(self, session_id: str, reason: str, request_id: str) -> Outcome:
+    def refuse(self, session_id: str, reason: str, request_id: str) -> Outcome:
         """There is no place for the session; one that another invocation has launched meanwhile goes on."""
-        ending = Ending(Code.SESSION_LIMIT, 0, 0, request_id, self.clock(), reason=reason)
+        ending = EndRecord(Code.SESSION_LIMIT, 0, 0, request_id, self.clock(), reason=reason)
         return self._end(session_id, ending, Step.REFUSE)
 
-    def checked(self, session_id: str, request_id: str) -> None:
+    def finish_check(self, session_id: str, request_id: str) -> None:
         """The dialer only asks how the bridge is: its session ends, and there is nothing to tell of it."""
-        self.store.end(session_id, Ending(Code.OK, 0, 0, request_id, self.clock()), Step.CHECK)
+        self.store.end(session_id, EndRecord(Code.OK, 0, 0, request_id, self.clock()), Step.CHECK)
 
-    def overdue(self, session: Session, request_id: str) -> bool:
+    def expire(self, session: SessionRecord, request_id: str) -> bool:
         """End a session that is past its time though nobody has ended it; whether that is so."""
         loss = session.loss(self.clock())
         if loss is None:
             return False
-        self.lost(session.id, loss, request_id)
+        self.declare_lost(session.id, loss, request_id)
         return True
 
-    def _end(self, session_id: str, ending: Ending, step: Step) -> Outcome:
+    def _end(self, session_id: str, ending: EndRecord, step: Step) -> Outcome:
         outcome = self.store.end(session_id, ending, step)
         session = outcome.session
         if session is None or session.ending is None:
@@ -72,7 +72,7 @@ class EndSession:
         if outcome.done:
             audit.record(session)
             self.store.release(session)
-        text = answers.ended(session)
+        text = replies.ended(session)
         for side in (session.dialer, session.relay):
             notify(self.link, side.connection, text, session=session.id)
         return outcome

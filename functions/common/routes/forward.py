@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge import replies as answers
-from emissary_lib.bridge.session import Connection, Session, State
+from emissary_lib.bridge import replies
+from emissary_lib.bridge.session import Connection, SessionRecord, State
 from functions.common.ports import PeerLink, SessionStore
-from functions.common.routes.absence import reach
 from functions.common.routes.ending import EndSession
+from functions.common.routes.gone import post_or_forget
 from functions.common.routes.lookup import Found, find
 from functions.common.routes.peers import PeerCache
-from functions.common.routes.posting import answer, posted
+from functions.common.routes.posting import reply_to_sender, try_post
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Forward:
         """
         peer = self.peers.get(sender, generation)
         if peer is not None:
-            if posted(self.link, peer, text):
+            if try_post(self.link, peer, text):
                 return
             self.peers.forget(sender, generation)
         found = find(self.store, sender)
         if found is None:
-            return answer(self.link, sender, answers.ended(None))
+            return reply_to_sender(self.link, sender, replies.ended(None))
         self.to_peer(found, generation, text, request_id, gone=peer)
 
     def to_peer(
@@ -62,12 +62,12 @@ class Forward:
         if self._away(sender, session, request_id):
             return
         role, end = sender.role.other, self.end
-        after, peer = reach(
+        after, peer = post_or_forget(
             self.store,
             self.link,
             session,
             role,
-            lambda _, to: posted(self.link, to, text),
+            lambda _, to: try_post(self.link, to, text),
             end.clock,
             gone=gone,
         )
@@ -76,17 +76,17 @@ class Forward:
         else:
             self.peers.remember(sender.id, generation, peer)
 
-    def _away(self, sender: Connection, session: Session | None, request_id: str) -> bool:
+    def _away(self, sender: Connection, session: SessionRecord | None, request_id: str) -> bool:
         """Whether the peer has no connection; then the sender has been told what there is to tell."""
         if session is None or session.state is State.ENDED:
-            answer(self.link, sender.id, answers.ended(session))
+            reply_to_sender(self.link, sender.id, replies.ended(session))
             return True
-        if self.end.overdue(session, request_id):
+        if self.end.expire(session, request_id):
             return True
         role = sender.role.other
         side = session.side(role)
         if side.connection is None and session.state is State.OPEN:
             # Each time, because any message may be lost, and the sender falls silent once it has heard.
-            text = answers.disconnected(role, side.epoch, session.generation)
-            answer(self.link, sender.id, text)
+            text = replies.disconnected(role, side.epoch, session.generation)
+            reply_to_sender(self.link, sender.id, text)
         return side.connection is None

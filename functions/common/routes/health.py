@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge import replies as answers
+from emissary_lib.bridge import replies
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import Connection, Session, State
+from emissary_lib.bridge.session import Connection, SessionRecord, State
 from emissary_lib.protocol.auth.macs import server_mac
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import VERSION
@@ -15,7 +15,7 @@ from emissary_lib.protocol.wire.frames import Frame
 from emissary_lib.protocol.wire.health import QUESTION_BYTES, Healthy, Usage
 from functions.common.ports import KeySource, PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
-from functions.common.routes.posting import answer
+from functions.common.routes.posting import reply_to_sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +42,18 @@ class OnHealth:
             raise FrameError(f"HEALTH: {len(frame.payload)} bytes of payload, {QUESTION_BYTES} needed")
         session = self.store.session(sender.session)
         if session is None:
-            return answer(self.link, sender.id, answers.ended(None))
+            return reply_to_sender(self.link, sender.id, replies.ended(None))
         if session.state is State.OPENING:
-            self.end.checked(session.id, request_id)
-        answer(self.link, sender.id, self._text(session, frame))
+            self.end.finish_check(session.id, request_id)
+        reply_to_sender(self.link, sender.id, self._text(session, frame))
 
-    def _text(self, session: Session, frame: Frame) -> str:
+    def _text(self, session: SessionRecord, frame: Frame) -> str:
         keys = self.keys.keys(session.key_id)
         key = keys.get(session.key_id)
         if key is None:
             code = Code.AUTHENTICATION_FAILED
-            return answers.reset(code, f"{MEANINGS[code]}: the key was withdrawn", session.generation)
-        return answers.healthy(
+            return replies.reset(code, f"{MEANINGS[code]}: the key was withdrawn", session.generation)
+        return replies.healthy(
             Healthy(
                 question=frame.payload[:QUESTION_BYTES],
                 proof=server_mac(key, date=session.date, nonce=session.nonce, host=session.host),

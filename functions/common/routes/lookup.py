@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from emissary_lib.bridge.session import Connection, Session
+from emissary_lib.bridge.session import Connection, SessionRecord
 from functions.common.ports import SessionStore
 
 
@@ -12,7 +12,7 @@ class Found(NamedTuple):
     """A connection and the session it belongs to."""
 
     connection: Connection
-    session: Session
+    session: SessionRecord
 
 
 def find(store: SessionStore, connection_id: str) -> Found | None:

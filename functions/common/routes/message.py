@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from emissary_lib.bridge import replies as answers
+from emissary_lib.bridge import replies
 from emissary_lib.bridge.session import Connection
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import EmissaryError, RemoteProtocolError, UnsupportedVersionError
@@ -22,7 +22,7 @@ from functions.common.routes.forward import Forward
 from functions.common.routes.health import OnHealth
 from functions.common.routes.lookup import find
 from functions.common.routes.opening import Opening
-from functions.common.routes.posting import answer
+from functions.common.routes.posting import reply_to_sender
 from functions.common.routes.resume import OnResume
 
 #: Who may send what the bridge handles itself (docs/protocol.md section 2).
@@ -61,7 +61,7 @@ class OnMessage:
             frame = decode(text)
             if frame.type == FrameType.PROBE:
                 # A sign of life of this connection and of nothing else: no reason to ask the table.
-                return answer(self.link, sender, answers.probed(frame.payload, frame.generation))
+                return reply_to_sender(self.link, sender, replies.probed(frame.payload, frame.generation))
             self._handle(event, frame)
         except UnsupportedVersionError as exc:
             self._refuse(sender, Code.UNSUPPORTED_VERSION, exc)
@@ -73,7 +73,7 @@ class OnMessage:
     def _handle(self, event: GatewayEvent, frame: Frame) -> None:
         connection = self.store.connection(event.connection_id)
         if connection is None:
-            return answer(self.link, event.connection_id, answers.ended(None))
+            return reply_to_sender(self.link, event.connection_id, replies.ended(None))
         if not isinstance(frame.type, FrameType):
             return  # of a later version, and marked as one that may be skipped
         if connection.role not in _SENDERS.get(frame.type, ()):
@@ -87,15 +87,15 @@ class OnMessage:
         handlers[frame.type]()
 
     def _end(self, sender: Connection, frame: Frame, request_id: str) -> None:
-        session = self.end.reported(sender, End.decode(frame.payload), request_id).session
+        session = self.end.take_report(sender, End.decode(frame.payload), request_id).session
         if session is None or session.side(sender.role).connection != sender.id:
             # Forgotten, or replaced, yet here: it is not among those who have just been told.
-            answer(self.link, sender.id, answers.ended(session))
+            reply_to_sender(self.link, sender.id, replies.ended(session))
 
     def _refuse(self, sender: str, code: Code, exc: EmissaryError) -> None:
         found = find(self.store, sender)
         if found is None:
-            return answer(self.link, sender, answers.ended(None))
+            return reply_to_sender(self.link, sender, replies.ended(None))
         logs.warning(
             "message refused",
             session=found.session.id,
@@ -103,4 +103,4 @@ class OnMessage:
             code=code.name,
             cause=str(exc),
         )
-        answer(self.link, sender, answers.reset(code, str(exc), found.session.generation))
+        reply_to_sender(self.link, sender, replies.reset(code, str(exc), found.session.generation))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge import replies as answers
-from emissary_lib.bridge.launch import launch_event
+from emissary_lib.bridge import replies
+from emissary_lib.bridge.launch import Launch
 from emissary_lib.bridge.limits import NO_LIMITS, Limits
-from emissary_lib.bridge.session import Connection, Fragment, Launch, Session, State, may_launch
+from emissary_lib.bridge.session import Connection, Fragment, LaunchRecord, SessionRecord, State, may_launch
 from emissary_lib.protocol.auth.macs import token_hash
 from emissary_lib.protocol.codes import MEANINGS
 from emissary_lib.protocol.opening.exchange import OpeningAnswer, OpeningState, evaluate, within_limit
@@ -22,7 +22,7 @@ from functions.common.errors import LimitReachedError
 from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
 from functions.common.routes.forward import Forward
 from functions.common.routes.lookup import Found
-from functions.common.routes.posting import answer
+from functions.common.routes.posting import reply_to_sender
 
 _TOKEN_BYTES = 32
 
@@ -53,7 +53,7 @@ class Opening:
         """
         session = self._keep(sender, frame)
         if session is None:
-            return answer(self.link, sender.id, answers.ended(None))
+            return reply_to_sender(self.link, sender.id, replies.ended(None))
         before_claim = session.state in (State.OPENING, State.INVOKED)
         if not before_claim or session.loss(self.clock()) is not None:
             # OPEN: the relay reads it as DATA. Otherwise the dialer is told that it is over.
@@ -74,19 +74,19 @@ class Opening:
         if session.state is State.OPENING:
             self._reply(sender, session, result)
 
-    def _keep(self, sender: Connection, frame: Frame) -> Session | None:
+    def _keep(self, sender: Connection, frame: Frame) -> SessionRecord | None:
         # What lies beyond the limit is left to retransmission, by when the relay has the stream.
         kept = within_limit(frame.offset, frame.payload)
         if kept is None:
             return self.store.session(sender.session)
         return self.store.add_fragment(sender.session, Fragment(*kept), self.clock()).session
 
-    def _reply(self, sender: Connection, session: Session, result: OpeningAnswer) -> None:
+    def _reply(self, sender: Connection, session: SessionRecord, result: OpeningAnswer) -> None:
         if result.server_bytes:
-            answer(self.link, sender.id, answers.opening(result.server_bytes, result.client_offset))
+            reply_to_sender(self.link, sender.id, replies.opening(result.server_bytes, result.client_offset))
         if result.state is OpeningState.GARBAGE:
-            text = answers.reset(result.code, MEANINGS[result.code], session.generation)
-            answer(self.link, sender.id, text)
+            text = replies.reset(result.code, MEANINGS[result.code], session.generation)
+            reply_to_sender(self.link, sender.id, text)
         if result.state is not OpeningState.WAITING:
             logs.warning(
                 "opening refused",
@@ -97,13 +97,13 @@ class Opening:
                 reason=MEANINGS[result.code],
             )
 
-    def _launch(self, session: Session, result: OpeningAnswer, window: int, request_id: str) -> None:
+    def _launch(self, session: SessionRecord, result: OpeningAnswer, window: int, request_id: str) -> None:
         now = self.clock()
         target = result.target
         if target is None or not may_launch(session, now):
             return
         relay_token, resume_token = self.entropy(_TOKEN_BYTES), self.entropy(_TOKEN_BYTES)
-        launch = Launch(
+        launch = LaunchRecord(
             str(target),
             token_hash(relay_token),
             token_hash(resume_token),
@@ -114,22 +114,26 @@ class Opening:
         try:
             launched, done = self.store.launch(session.id, launch)
         except LimitReachedError as exc:
-            self.forward.end.refused(session.id, str(exc), request_id)
+            self.forward.end.refuse(session.id, str(exc), request_id)
             return
         if launched is None or not done:
             return  # another invocation was quicker; the relay is on its way
-        self.launcher.launch(
-            launch_event(
-                launched,
-                target=target,
-                relay_token=relay_token,
-                resume_token=resume_token,
-                server_bytes=result.server_bytes,
-                client_offset=result.client_offset,
-                early=result.early,
-                window=window,
-            )
+        event = Launch(
+            session=launched.id,
+            target=target,
+            relay_token=relay_token,
+            resume_token=resume_token,
+            server_bytes=result.server_bytes,
+            client_offset=result.client_offset,
+            early=result.early,
+            window=window,
+            # Empty if the dialer has left meanwhile: the relay takes no such event.
+            dialer_connection=launched.dialer.connection or "",
+            dialer_epoch=launched.dialer.epoch,
+            expires=launched.expires,
+            host=launched.host,
         )
+        self.launcher.launch(event.to_event())
         # Who and to where: all that the log has of a session whose end nobody reports.
         logs.info(
             "relay launched",

@@ -8,7 +8,7 @@ from functions.common.metrics import Metric
 from functions.common.ports import PeerLink
 
 
-def posted(link: PeerLink, connection: str, text: str) -> bool:
+def try_post(link: PeerLink, connection: str, text: str) -> bool:
     """Post a message; whether the connection exists.
 
     A connection that is gone is tried twice, because a single 410 may be untrue (docs/protocol.md
@@ -26,7 +26,7 @@ def posted(link: PeerLink, connection: str, text: str) -> bool:
     return False
 
 
-def answer(link: PeerLink, sender: str, text: str) -> None:
+def reply_to_sender(link: PeerLink, sender: str, text: str) -> None:
     """Answer the sender of a message; if it is gone by now, nobody needs the answer.
 
     Raises:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge import replies as answers
-from emissary_lib.bridge.session import Connection, Session, State, may_restore
+from emissary_lib.bridge import replies
+from emissary_lib.bridge.session import Connection, SessionRecord, State, may_restore
 from functions.common import logs
 from functions.common.errors import PeerError
 from functions.common.ports import PeerLink, SessionStore
-from functions.common.routes.absence import reach
 from functions.common.routes.ending import EndSession
-from functions.common.routes.posting import answer, close, posted
+from functions.common.routes.gone import post_or_forget
+from functions.common.routes.posting import close, reply_to_sender, try_post
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,19 @@ class OnResume:
         """
         session = self._current(sender)
         if session is None or session.state is State.ENDED:
-            return answer(self.link, sender.id, answers.ended(session))
-        if session.side(sender.role).connection != sender.id or self.end.overdue(session, request_id):
+            return reply_to_sender(self.link, sender.id, replies.ended(session))
+        if session.side(sender.role).connection != sender.id or self.end.expire(session, request_id):
             return
-        told, _ = reach(self.store, self.link, session, sender.role.other, self._told, self.end.clock)
+        told, _ = post_or_forget(
+            self.store, self.link, session, sender.role.other, self._tell, self.end.clock
+        )
         if told is None or told.state is State.ENDED:
-            return answer(self.link, sender.id, answers.ended(told))
+            return reply_to_sender(self.link, sender.id, replies.ended(told))
         # The sender last: what it hears is what has been found out about its peer.
-        posted(self.link, sender.id, answers.resumed(told))
+        try_post(self.link, sender.id, replies.resumed(told))
         close(self.link, told.side(sender.role).previous, session=session.id)
 
-    def _current(self, sender: Connection) -> Session | None:
+    def _current(self, sender: Connection) -> SessionRecord | None:
         """The session; a sender that was forgotten, and is here, is its side's connection again."""
         session = self.store.session(sender.session)
         if session is None or not may_restore(session, sender):
@@ -53,10 +55,10 @@ class OnResume:
             logs.info("connection restored", session=session.id, role=sender.role.value, epoch=sender.epoch)
         return session
 
-    def _told(self, session: Session, peer: str) -> bool:
+    def _tell(self, session: SessionRecord, peer: str) -> bool:
         """Tell the sender's peer, best effort: the sender asks again until it hears it. Whether it exists."""
         try:
-            return posted(self.link, peer, answers.resumed(session))
+            return try_post(self.link, peer, replies.resumed(session))
         except PeerError as exc:
             logs.warning("notice not delivered", session=session.id, connection_id=peer, cause=str(exc))
             return True

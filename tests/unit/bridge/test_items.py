@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import Connection, Fragment, Session, Side, State
+from emissary_lib.bridge.session import Connection, Fragment, SessionRecord, Side, State
 from emissary_lib.protocol.role import Role
 from tests.helpers.events import DATE, DIALER, HOST, NONCE, NOW, SESSION
 
-NEW = Session(
+NEW = SessionRecord(
     SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 1_795_348_000, dialer=Side(DIALER, 1), source="203.0.113.7"
 )
 

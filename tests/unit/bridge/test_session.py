@@ -6,14 +6,23 @@ import dataclasses
 
 import pytest
 
-from emissary_lib.bridge.session import TRANSITIONS, Loss, Session, Side, State, Step, Transition, purge_time
+from emissary_lib.bridge.session import (
+    TRANSITIONS,
+    Loss,
+    SessionRecord,
+    Side,
+    State,
+    Step,
+    Transition,
+    purge_time,
+)
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from tests.helpers.events import DATE, HOST, NONCE, NOW, SESSION
 
 O, I, P, E = State.OPENING, State.INVOKED, State.OPEN, State.ENDED  # noqa: E741
 
-SESSION_NOW = Session(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
+SESSION_NOW = SessionRecord(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from emissary_lib.bridge.session import Step
+from emissary_lib.bridge.session import SessionRecord, Step
 from emissary_lib.cli import main as cli
 from emissary_lib.exit_status import Exit
 from emissary_lib.operate import kill as killing
-from emissary_lib.operate.notify import callback_endpoint
-from emissary_lib.operate.sessions import SessionFacts
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.protocol.wire.payloads import Ended
@@ -196,7 +194,7 @@ def test_who_has_been_killed_is_said_even_if_the_command_is_interrupted(
     first, *_ = three(real)
     told: list[str] = []
 
-    def interrupted(_client: object, session: SessionFacts) -> dict[str, str]:
+    def interrupted(_client: object, session: SessionRecord) -> dict[str, str]:
         if told:
             raise KeyboardInterrupt
         told.append(session.id)
@@ -244,17 +242,3 @@ def test_neither_session_nor_key_is_wrong_usage(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         run("kill")
     assert "name a SESSION, or a --key" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("url", "endpoint"),
-    [
-        (
-            "wss://a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com/emissary",
-            "https://a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com/emissary",
-        ),
-        ("ws://127.0.0.1:4510/emissary/", "http://127.0.0.1:4510/emissary"),
-    ],
-)
-def test_callbacks_are_at_the_api_s_own_address(url: str, endpoint: str) -> None:
-    assert callback_endpoint(url) == endpoint

@@ -35,5 +35,19 @@ def test_what_is_no_gateway_is_refused_with_the_remedy(url: str) -> None:
         Endpoint(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [
+        (
+            "wss://a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com/emissary",
+            "https://a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com/emissary",
+        ),
+        ("ws://127.0.0.1:4510/emissary/", "http://127.0.0.1:4510/emissary"),
+    ],
+)
+def test_callbacks_are_at_the_api_s_own_address(url: str, endpoint: str) -> None:
+    assert Endpoint(url).callback_url == endpoint
+
+
 def test_a_tls_context_is_not_shown() -> None:
     assert "ssl_context" not in repr(Endpoint("wss://host/s"))

@@ -19,7 +19,7 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import normalise_host, server_mac
+from emissary_lib.protocol.auth.macs import canonical_authority, server_mac
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.health import Healthy, Usage
@@ -37,7 +37,7 @@ def healthy(peer: Peer, message: str, *, key: Key = KEY, question: bytes | None 
     frame = decode(message)
     assert (frame.type, frame.generation, len(frame.payload)) == (FrameType.HEALTH, 1, 8)
     door = ConnectHeaders.from_headers(peer.request.headers)
-    host = normalise_host(peer.request.headers["host"], scheme_default_port=80)
+    host = canonical_authority(peer.request.headers["host"], scheme_default_port=80)
     proof = server_mac(key, date=door.date, nonce=door.nonce, host=host)
     answer = Healthy(question or frame.payload, proof, 2, Usage(3, 20), Usage(1, 5), (7, 8), "0.2.0")
     return encode(Frame(FrameType.HEALTHY, generation=1, payload=answer.encode()))

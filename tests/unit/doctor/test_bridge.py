@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from emissary_lib.client.health import Health
-from emissary_lib.doctor.bridge import PAUSES, Bridge, health
+from emissary_lib.doctor.bridge import ATTEMPTS, Bridge, health
 from emissary_lib.doctor.checks import Finding, Status
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.exceptions import (
@@ -82,7 +82,7 @@ def test_an_accepted_upgrade_tells_the_key_and_the_time() -> None:
     ],
 )
 def test_each_refusal_is_explained(status: int, exit: Exit, fact: str, hint: str) -> None:
-    found, _bench = connected(*[refused(status)] * 3)
+    found, _bench = connected(*[refused(status)] * ATTEMPTS)
     assert (found.status, found.exit) == (Status.FAILED, exit)
     assert f"HTTP status {status}" in found.fact
     assert fact in found.fact
@@ -94,7 +94,7 @@ def test_an_upgrade_that_fails_at_first_is_a_warning(status: int) -> None:
     found, bench = connected(refused(status), AnswerLostError("cut"), None)
     assert found.status is Status.WARNING
     assert f"HTTP status {status} and a lost answer" in found.fact
-    assert bench.sleeps == [0.75 * each for each in PAUSES]
+    assert bench.sleeps == pytest.approx([0.075, 0.15])
     assert bench.bridge.open_probe is bench.probes[2]
 
 
@@ -119,11 +119,11 @@ def test_a_403_from_a_private_address_is_the_private_dns_trap_s() -> None:
 
 
 def test_answers_that_are_lost_each_time_blame_the_way() -> None:
-    found, bench = connected(*[AnswerLostError("cut")] * 3)
+    found, bench = connected(*[AnswerLostError("cut")] * ATTEMPTS)
     assert found.exit is Exit.CONNECT
     assert "does not" not in found.fact
     assert "WebSockets" in found.hint
-    assert len(bench.sleeps) == 2
+    assert len(bench.sleeps) == ATTEMPTS - 1
 
 
 def test_a_server_that_does_not_speak_the_protocol_is_something_else() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from emissary_lib.bridge.limits import NO_LIMITS
-from emissary_lib.bridge.session import Session
+from emissary_lib.bridge.session import SessionRecord
 from emissary_lib.protocol.auth.keys import KeyRing
 from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac
 from emissary_lib.protocol.opening.exchange import opening_bytes
@@ -134,7 +134,7 @@ class Bridge:
         return self.connect(load_event("connect_relay", connection_id=connection_id, headers=headers))
 
     @property
-    def session(self) -> Session:
+    def session(self) -> SessionRecord:
         return self.store.sessions[SESSION]
 
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import OPERATOR, Claim, Ending, Side, State, Step
+from emissary_lib.bridge.session import OPERATOR, Claim, EndRecord, Side, State, Step
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType
@@ -174,7 +174,7 @@ def test_a_disconnect_past_the_relays_end_ends_a_session_that_nobody_has_ended()
 
 def kill(bridge: Bridge) -> None:
     """End the session as ``emissary sessions kill`` does."""
-    bridge.store.end(SESSION, Ending(Code.KILLED, 0, 0, f"{OPERATOR}1", bridge.clock.now), Step.END)
+    bridge.store.end(SESSION, EndRecord(Code.KILLED, 0, 0, f"{OPERATOR}1", bridge.clock.now), Step.END)
 
 
 @pytest.mark.parametrize("request_id", [None, "another="])

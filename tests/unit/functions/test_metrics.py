@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import OPENING_TIME, OPERATOR, Ending, Step
+from emissary_lib.bridge.session import OPERATOR, EndRecord, Step
 from emissary_lib.protocol.auth.macs import encode_unpadded
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import CLOCK_SKEW
+from emissary_lib.protocol.constants import CLOCK_SKEW, OPENING_TIME
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import End
 from functions.common import metrics
@@ -174,7 +174,7 @@ def test_what_an_operator_ended_is_recorded_when_the_last_connection_has_gone(
 ) -> None:
     bridge = Bridge()
     bridge.open()
-    bridge.store.end(SESSION, Ending(Code.KILLED, 0, 0, f"{OPERATOR}1", bridge.clock.now), Step.END)
+    bridge.store.end(SESSION, EndRecord(Code.KILLED, 0, 0, f"{OPERATOR}1", bridge.clock.now), Step.END)
     figures.lines.clear()
     caplog.set_level("INFO", logger="emissary")
     caplog.clear()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.auth.macs import ClockSkewError, MissingCredentials
+from emissary_lib.protocol.auth.macs import ClockSkewError, MissingCredentialsError
 from emissary_lib.protocol.errors import AuthenticationError, ConfigError, EmissaryError, FrameError
 from functions.common import errors
 from functions.common.responses import MessageNotHandledError, Response, status_of, to_gateway
@@ -21,7 +21,7 @@ STATUSES = [
     (errors.SubprotocolError("x"), 400),
     (errors.EventError("x"), 400),
     (FrameError("x"), 400),
-    (MissingCredentials("X-Emissary-Mac", "is absent"), 401),
+    (MissingCredentialsError("X-Emissary-Mac", "is absent"), 401),
     (AuthenticationError("x"), 403),
     (ClockSkewError(1000.0), 403),
     (errors.NonceBurntError("x"), 409),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from emissary_lib.bridge.session import Session
+from emissary_lib.bridge.session import SessionRecord
 from functions.common.adapters.store import DynamoSessionStore
 from tests.unit.functions.adapters.steps import CLAIM, LAUNCH, NEW
 
 
-def alive(store: DynamoSessionStore, session: Session = NEW) -> Session:
+def alive(store: DynamoSessionStore, session: SessionRecord = NEW) -> SessionRecord:
     """Write an open session; its relay has a connection of its own unless it is that of the steps."""
     now = time.time()
     own = "" if session is NEW else session.id

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.bridge import items
 from emissary_lib.bridge import session as stored
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import Ending, State, Step
+from emissary_lib.bridge.session import EndRecord, State, Step
 from emissary_lib.exceptions import OperationError
-from emissary_lib.operate import sessions
 from emissary_lib.operate.sessions import SessionTable
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
@@ -47,21 +47,21 @@ def test_an_open_session_is_listed_with_who_where_and_since_when(
     real.launch(SESSION, LAUNCH)
     real.claim(CLAIM)
     (found,) = table.list()
-    assert (found.id, found.state, found.alive) == (SESSION, "open", True)
-    assert (found.key_id, found.source, found.target) == (1, "203.0.113.7", "db.internal:5432")
-    assert (found.started, found.ended, found.code) == (NEW.started, None, None)
-    assert found.connections == {"dialer": DIALER, "relay": RELAY}
-    assert found.generation == 2
+    record = found.record
+    assert (record.id, found.state, found.alive) == (SESSION, "open", True)
+    assert (record.key_id, record.source, record.target) == (1, "203.0.113.7", "db.internal:5432")
+    assert (record.started, found.ended, record.ending) == (NEW.started, None, None)
+    assert (record.dialer.connection, record.relay.connection) == (DIALER, RELAY)
+    assert record.generation == 2
 
 
 def test_an_ended_session_tells_why_and_how_much(real: DynamoSessionStore, table: SessionTable) -> None:
     opened(real)
-    real.end(SESSION, dataclasses.replace(ENDING, dialer_messages=3, relay_messages=4), Step.END)
+    ending = dataclasses.replace(ENDING, dialer_messages=3, relay_messages=4)
+    real.end(SESSION, ending, Step.END)
     (found,) = table.list()
-    assert (found.state, found.ended, found.code) == ("ended", ENDING.at, Code.TARGET_RESET)
-    assert found.reason == "the target reset its TCP connection"
-    assert (found.dialer_bytes, found.relay_bytes) == (ENDING.dialer_final, ENDING.relay_final)
-    assert (found.dialer_messages, found.relay_messages) == (3, 4)
+    assert (found.state, found.ended, found.record.ending) == ("ended", ENDING.at, ending)
+    assert ending.text == "the target reset its TCP connection"
     assert table.list(alive=True) == []
 
 
@@ -72,7 +72,7 @@ def test_a_session_past_its_time_is_lost(
     clock.now = CLAIM.at + stored.RELAY_TIME + 1
     (found,) = table.list()
     assert (found.state, found.ended, found.alive) == ("lost", CLAIM.at + stored.RELAY_TIME, False)
-    assert (found.key_id, found.target, found.code) == (1, "db.internal:5432", None)
+    assert (found.record.key_id, found.record.target, found.record.ending) == (1, "db.internal:5432", None)
     assert table.list(alive=True) == []
     session = real.session(SESSION)
     assert session is not None and found.ended is not None
@@ -95,7 +95,7 @@ def test_the_newest_is_first_and_many_pages_are_read(
     paginator = client.get_paginator
     small = Small(paginator("scan"))
     client.get_paginator = lambda name: small
-    assert [each.started - NOW for each in table.list(everything=True)] == [4, 3, 2, 1, 0]
+    assert [each.record.started - NOW for each in table.list(everything=True)] == [4, 3, 2, 1, 0]
     assert small.asked["ConsistentRead"] is True, "else whoever has just been let in may be missing"
 
 
@@ -115,7 +115,7 @@ def test_no_secret_and_no_bytes_are_read(client: Any, real: DynamoSessionStore, 
     opened(real)
     (page,) = client.get_paginator("scan").paginate(TableName=TABLE, FilterExpression="begins_with(pk, :p)",
         ExpressionAttributeValues={":p": {"S": "S#"}})  # fmt: skip
-    withheld = set(page["Items"][0]) - set(sessions._FACTS)
+    withheld = set(page["Items"][0]) - set(items.FACTS)
     assert {"nonce", "relay_token_hash", "resume_token_hash", "instance"} <= withheld
     assert withheld <= {
         "nonce", "relay_token_hash", "resume_token_hash", "instance", "date", "host", "version",
@@ -156,13 +156,12 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
         real.launch(SESSION, dataclasses.replace(LAUNCH, limits=Limits(5, 5).of(1)))
     if step == "open":
         real.claim(CLAIM)
-    killed = table.kill(table.find(SESSION))
-    assert killed is not None
-    assert (killed.state, killed.code, killed.ended) == ("ended", Code.KILLED, clock.now)
+    killed = table.kill(SESSION)
     session = real.session(SESSION)
     assert session is not None and session.ending is not None
+    assert session == killed
     assert session.state is State.ENDED
-    assert session.ending == Ending(Code.KILLED, 0, 0, session.ending.by, clock.now)
+    assert session.ending == EndRecord(Code.KILLED, 0, 0, session.ending.by, clock.now)
     assert session.ending.by_operator
     assert session.purge_at == int(clock.now + stored.RECORD_TIME)
     assert [real.in_use(limit, NOW) for limit in Limits(5, 5).of(1)] == [0, 0]
@@ -172,18 +171,17 @@ def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_ot
     real: DynamoSessionStore, table: SessionTable
 ) -> None:
     opened(real)
-    killed = table.kill(table.find(SESSION))
+    killed = table.kill(SESSION)
     assert real.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2)) is State.ENDED
     outcome = real.end(SESSION, ENDING, Step.END)
     assert not outcome.done
-    assert killed is not None and killed.code is Code.KILLED
+    assert killed is not None and killed.ending is not None and killed.ending.code is Code.KILLED
 
 
 def test_a_session_that_has_ended_cannot_be_killed(real: DynamoSessionStore, table: SessionTable) -> None:
     opened(real)
-    found = table.find(SESSION)
     real.end(SESSION, ENDING, Step.END)
-    assert table.kill(found) is None
+    assert table.kill(SESSION) is None
     session = real.session(SESSION)
     assert session is not None
     assert session.ending == ENDING
@@ -193,11 +191,11 @@ def test_a_kill_whose_answer_was_lost_is_done_all_the_same(
     dynamo: Dynamo, real: DynamoSessionStore, table: SessionTable
 ) -> None:
     opened(real)
-    found = table.find(SESSION)
     dynamo.lose_answers = 1
-    killed = table.kill(found)
-    assert killed is not None
-    assert (killed.code, killed.connections) == (Code.KILLED, {"dialer": DIALER, "relay": RELAY})
+    killed = table.kill(SESSION)
+    assert killed is not None and killed.ending is not None
+    assert killed.ending.code is Code.KILLED
+    assert (killed.dialer.connection, killed.relay.connection) == (DIALER, RELAY)
 
 
 def test_a_slot_that_cannot_be_given_back_does_not_hide_the_kill(
@@ -205,7 +203,6 @@ def test_a_slot_that_cannot_be_given_back_does_not_hide_the_kill(
 ) -> None:
     real.create(NEW)
     real.launch(SESSION, dataclasses.replace(LAUNCH, limits=(Limit(5),)))
-    found = table.find(SESSION)
     update = client.update_item
 
     def refused(**arguments: Any) -> Any:
@@ -214,8 +211,8 @@ def test_a_slot_that_cannot_be_given_back_does_not_hide_the_kill(
         return update(**arguments)
 
     client.update_item = refused
-    killed = table.kill(found)
-    assert killed is not None and killed.code is Code.KILLED
+    killed = table.kill(SESSION)
+    assert killed is not None and killed.ending is not None and killed.ending.code is Code.KILLED
     assert real.in_use(Limit(5), NOW + 2) == 1
 
 
@@ -230,18 +227,13 @@ def test_a_slot_that_another_session_has_is_let_alone(
     successor = dataclasses.replace(other(1), expires=later + 60)
     real.create(successor)
     assert real.launch(successor.id, dataclasses.replace(first, at=later)).done
-    table.kill(table.find(SESSION))
+    table.kill(SESSION)
     assert real.in_use(limit, later) == 1
 
 
 def test_a_side_that_has_left_is_none_to_tell(real: DynamoSessionStore, table: SessionTable) -> None:
     opened(real)
     real.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
-    killed = table.kill(table.find(SESSION))
-    assert killed is not None and killed.connections == {"relay": RELAY}
-
-
-def test_what_both_sides_call_by_name_is_the_same() -> None:
-    assert sessions.OPERATOR == stored.OPERATOR
-    assert sessions.RECORD_TIME == stored.RECORD_TIME
-    assert set(sessions._STATES) == {state.value for state in State}
+    killed = table.kill(SESSION)
+    assert killed is not None
+    assert (killed.dialer.connection, killed.relay.connection) == (None, RELAY)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import re
 
 import pytest
 
-from emissary_lib.bridge import session
 from emissary_lib.bridge.session import CONNECT_TIME
 from emissary_lib.protocol import constants
-from emissary_lib.protocol.wire.frames import CARRIES_POSITION, COPIED, Flag
-from functions.relay import service
+from emissary_lib.protocol.wire.frames import COPIED, Flag
 
 TEXT = (pathlib.Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
 DOCUMENT = " ".join(TEXT.split())
@@ -86,11 +83,6 @@ def test_a_relays_first_connection_is_kept_as_long_as_connect_may_take_to_answer
     assert CONNECT_TIME == 20
 
 
-def test_what_keeps_a_number_of_the_protocols_has_the_documents() -> None:
-    assert session.OPENING_TIME == constants.OPENING_TIME
-    assert service.END_MARGIN == constants.END_MARGIN
-
-
 def test_ping_is_repeated_within_the_deadline() -> None:
     assert constants.PING_REPEAT * 4 == constants.PONG_DEADLINE
 
@@ -103,10 +95,3 @@ def test_the_flags_are_the_documents() -> None:
 def test_the_copied_types_are_the_documents() -> None:
     assert "`$default` copies types 1 to 5, unchanged" in DOCUMENT
     assert sorted(COPIED) == [1, 2, 3, 4, 5]
-
-
-def test_the_types_with_a_position_are_the_documents() -> None:
-    found = re.search(r"`offset`, `ack` and `window` mean something in ([A-Z, ]+and [A-Z]+)\.", DOCUMENT)
-    assert found is not None
-    named = set(re.split(r", | and ", found[1]))
-    assert named == {kind.name for kind in CARRIES_POSITION}

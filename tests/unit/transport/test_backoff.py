@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from emissary_lib.transport.backoff import back_off
+from emissary_lib.transport.backoff import back_off, may_pass
 
 
 @pytest.mark.parametrize(("drawn", "factor"), [(0.0, 0.5), (0.5, 1.0), (1.0, 1.5)])
@@ -25,3 +25,8 @@ def test_a_draw_leaves_the_programs_own_random_numbers_alone() -> None:
     before = random.getstate()
     next(back_off())
     assert random.getstate() == before
+
+
+def test_only_what_is_throttled_or_broken_may_pass() -> None:
+    statuses = (400, 401, 403, 404, 409, 410, 429, 500, 502, 503, 504)
+    assert [status for status in statuses if may_pass(status)] == [429, 500, 502, 503, 504]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from emissary_lib.bridge.session import Claim, Ending, Launch, Resume, Session, Side
+from emissary_lib.bridge.session import Claim, EndRecord, LaunchRecord, Resume, SessionRecord, Side
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from functions.common.ports import SessionStore
 from tests.helpers.events import DATE, DIALER, DIALER_AGAIN, HOST, INSTANCE, NONCE, NOW, RELAY, SESSION
 
-NEW = Session(
+NEW = SessionRecord(
     id=SESSION,
     key_id=1,
     nonce=NONCE,
@@ -21,13 +21,13 @@ NEW = Session(
     purge_at=int(NOW) + 5400,
     dialer=Side(DIALER, 1),
 )
-LAUNCH = Launch("db.internal:5432", "relay hash", "resume hash", NOW + 1)
+LAUNCH = LaunchRecord("db.internal:5432", "relay hash", "resume hash", NOW + 1)
 CLAIM = Claim(SESSION, RELAY, "relay hash", INSTANCE, 1, NOW + 2.5)
 RESUME = Resume(SESSION, DIALER_AGAIN, 1, "resume hash", 2, NOW + 2.75)
-ENDING = Ending(Code.TARGET_RESET, 2**40, 7, "request=", NOW + 3)
+ENDING = EndRecord(Code.TARGET_RESET, 2**40, 7, "request=", NOW + 3)
 
 
-def other(number: int, key_id: int = 1) -> Session:
+def other(number: int, key_id: int = 1) -> SessionRecord:
     """Another session than that of these steps."""
     return dataclasses.replace(
         NEW, id=f"{number:064x}", key_id=key_id, nonce=bytes([number]) * 32, dialer=Side(f"d{number}=", 1)
@@ -50,7 +50,7 @@ def forgotten(store: SessionStore) -> None:
     assert store.clear(SESSION, Role.RELAY, RELAY, 1, NOW).done
 
 
-def now_stored(store: SessionStore) -> Session:
+def now_stored(store: SessionStore) -> SessionRecord:
     session = store.session(SESSION)
     assert session is not None
     return session

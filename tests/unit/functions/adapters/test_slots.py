@@ -8,7 +8,8 @@ import random
 import pytest
 
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import OPENING_TIME, RELAY_TIME, Launch, Session, State, Step
+from emissary_lib.bridge.session import RELAY_TIME, LaunchRecord, SessionRecord, State, Step
+from emissary_lib.protocol.constants import OPENING_TIME
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import LimitReachedError, StoreError
 from functions.common.ports import SessionStore
@@ -20,13 +21,13 @@ LIMITS = Limits(total=3, per_key=2)
 LEASE = OPENING_TIME + RELAY_TIME
 
 
-def launch_of(session: Session, at: float = LAUNCH.at, limits: Limits = LIMITS) -> Launch:
+def launch_of(session: SessionRecord, at: float = LAUNCH.at, limits: Limits = LIMITS) -> LaunchRecord:
     return dataclasses.replace(
         LAUNCH, at=at, relay_token_hash=f"relay {session.id} {at}", limits=limits.of(session.key_id)
     )
 
 
-def start(store: SessionStore, number: int, key_id: int = 1, at: float = LAUNCH.at) -> Session:
+def start(store: SessionStore, number: int, key_id: int = 1, at: float = LAUNCH.at) -> SessionRecord:
     session = dataclasses.replace(other(number, key_id), expires=at + OPENING_TIME)
     store.create(session)
     launched, done = store.launch(session.id, launch_of(session, at))

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import RECORD_TIME, Connection, Fragment, Launch, Loss, Side, State, Step
+from emissary_lib.bridge.session import (
+    RECORD_TIME,
+    Connection,
+    Fragment,
+    LaunchRecord,
+    Loss,
+    Side,
+    State,
+    Step,
+)
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
@@ -130,7 +139,7 @@ def test_a_second_launch_needs_five_seconds_and_an_opening_that_lives(
     store: SessionStore, after: float, done: bool
 ) -> None:
     launched(store)
-    again = Launch("db.internal:5432", "second", "second", LAUNCH.at + after)
+    again = LaunchRecord("db.internal:5432", "second", "second", LAUNCH.at + after)
     assert store.launch(SESSION, again).done is done
     assert now_stored(store).relay_token_hash == ("second" if done else "relay hash")
 
@@ -158,7 +167,7 @@ def test_no_launch_after_the_claim_or_the_end(store: SessionStore, step: str) ->
         store.claim(CLAIM)
     if step == "ended":
         store.end(SESSION, ENDING, Step.END)
-    late = Launch("db.internal:5432", "late", "late", NOW + 20)
+    late = LaunchRecord("db.internal:5432", "late", "late", NOW + 20)
     assert not store.launch(SESSION, late).done
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, Session, Side, State, Step
+from emissary_lib.bridge.session import Connection, SessionRecord, Side, State, Step
 from emissary_lib.protocol.role import Role
 from functions.common.errors import ClaimRefusedError
 from functions.common.ports import SessionStore
@@ -17,7 +17,7 @@ from tests.unit.functions.adapters.steps import CLAIM, ENDING, RESUME, launched,
 REDIAL = dataclasses.replace(CLAIM, connection="again=", epoch=2)
 
 
-def ended(store: SessionStore) -> Session:
+def ended(store: SessionStore) -> SessionRecord:
     opened(store)
     assert store.end(SESSION, ENDING, Step.END).done
     return now_stored(store)

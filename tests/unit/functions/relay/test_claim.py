@@ -69,5 +69,5 @@ def test_lasting_trouble_is_raised_within_the_deadline(error: EmissaryError) -> 
     start = gateway.clock.now
     with pytest.raises(type(error)):
         claim(gateway.dial_back, gateway.deadline(10), sleep=gateway.pause)
-    assert 9.0 <= gateway.clock.now - start < 10.0
+    assert 7.0 <= gateway.clock.now - start < 10.0  # the longest wait is one of 3 s
     assert len(gateway.epochs) > 5

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from emissary_lib.bridge.launch import Launch
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import ProbeTimes
 from emissary_lib.protocol.wire.frames import Flag, FrameType
@@ -16,7 +17,6 @@ from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.loopback import reset
 from functions.common.errors import PeerBusyError, PeerGoneError
 from functions.relay.connector import Connected
-from functions.relay.launch import Launch
 from tests.helpers.patience import HANG, wait_until
 from tests.unit.functions.relay.world import FakeTransport, World, example_launch
 

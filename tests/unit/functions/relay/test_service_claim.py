@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from emissary_lib.bridge.launch import Launch
 from emissary_lib.exceptions import AnswerLostError, GatewayRefusedError
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.frames import FrameType
@@ -16,7 +17,6 @@ from emissary_lib.protocol.wire.payloads import Resumed
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import Deadline
 from functions.relay.connector import Connected
-from functions.relay.launch import Launch
 from tests.helpers.patience import HANG
 from tests.unit.functions.relay.world import World, example_launch
 

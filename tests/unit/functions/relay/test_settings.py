@@ -21,7 +21,7 @@ def test_settings_are_read() -> None:
     assert settings.stage == "emissary"
     assert settings.region == "eu-central-1"
     assert settings.dns_servers == ("10.0.0.2", "1.1.1.1")
-    assert settings.allow.describe() == "db.internal:5432"
+    assert " ".join(map(str, settings.allow.rules)) == "db.internal:5432"
 
 
 def test_dns_servers_are_optional() -> None:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from emissary_lib.bridge.launch import Launch
 from emissary_lib.protocol.errors import ConfigError
 from emissary_lib.transport import happy_eyeballs
-from functions.relay.launch import Launch
 from functions.relay.wiring import RelayFunction
 from tests.helpers.events import load_event
 from tests.helpers.patience import HANG

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
+from emissary_lib.bridge.launch import Launch
 from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import ProbeTimes
@@ -23,7 +24,6 @@ from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.loopback import tcp_pair
 from functions.relay.connector import Connected
-from functions.relay.launch import Launch
 from functions.relay.service import Relay
 from tests.helpers.events import load_event
 from tests.helpers.patience import HANG

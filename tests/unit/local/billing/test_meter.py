@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import platform
 
 import pytest
 
 from emissary_local.billing.meter import Meter, MeterSnapshot, message_units
-from emissary_local.billing.prices import US_EAST_1
+from emissary_local.billing.prices import HERE, us_east_1
 
 
 class Clock:
@@ -101,10 +102,17 @@ def busy() -> MeterSnapshot:
     return meter.snapshot()
 
 
-def test_the_cost_is_the_sum_of_counts_times_prices() -> None:
+@pytest.mark.parametrize(
+    ("machine", "gb_second"), [("x86_64", 0.0000166667), ("aarch64", 0.0000133334), ("arm64", 0.0000133334)]
+)
+def test_the_cost_is_the_sum_of_counts_times_prices(machine: str, gb_second: float) -> None:
     # 2 connects + 4 units in + 1 out + 1 for the DELETE = 8 message units, one minute, one request, ...
-    expected = (8 * 1.00 + 1 * 0.25 + 1 * 0.20 + 1 * 0.625) / 1e6 + 0.0000166667
-    assert busy().cost() == pytest.approx(expected)
+    expected = (8 * 1.00 + 1 * 0.25 + 1 * 0.20 + 1 * 0.625) / 1e6 + gb_second
+    assert busy().cost(us_east_1(machine)) == pytest.approx(expected)
+
+
+def test_unless_told_otherwise_the_functions_run_on_this_machine() -> None:
+    assert busy().cost() == busy().cost(us_east_1(platform.machine()))
 
 
 def test_an_empty_run_costs_nothing() -> None:
@@ -123,7 +131,6 @@ def test_the_difference_of_two_snapshots_is_what_happened_between() -> None:
 
 def test_the_bill_names_its_date_and_ends_with_the_total() -> None:
     lines = busy().bill().splitlines()
-    assert US_EAST_1.as_of in lines[0]
-    assert "us-east-1" in lines[0]
+    assert f"us-east-1, {HERE.architecture}, prices of {HERE.as_of}" in lines[0]
     assert any("Default: 1 requests, 1.0000 GB-seconds" in line for line in lines)
     assert lines[-1].split() == ["total", "$", f"{busy().cost():.8f}"]

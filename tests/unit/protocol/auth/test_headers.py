@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_lib.protocol.auth.headers import ConnectHeaders, MissingCredentials, RelayHeaders, ResumeHeaders
+from emissary_lib.protocol.auth.headers import (
+    ConnectHeaders,
+    MissingCredentialsError,
+    RelayHeaders,
+    ResumeHeaders,
+)
 
 DOOR = ConnectHeaders(7, "Sun, 22 Nov 2026 12:00:00 GMT", b"n" * 32, b"m" * 32)
 CLAIM = RelayHeaders("ab" * 32, b"t" * 32, "0f" * 16, 1)
@@ -26,7 +31,7 @@ def test_an_absent_header_is_named(shown: Headers) -> None:
     for name in shown.to_headers():
         headers = shown.to_headers()
         del headers[name]
-        with pytest.raises(MissingCredentials, match=f"header {name} is absent") as caught:
+        with pytest.raises(MissingCredentialsError, match=f"header {name} is absent") as caught:
             type(shown).from_headers(headers)
         assert caught.value.header == name
 
@@ -34,7 +39,7 @@ def test_an_absent_header_is_named(shown: Headers) -> None:
 @pytest.mark.parametrize("shown", [DOOR, CLAIM, RESUME], ids=lambda shown: type(shown).__name__)
 def test_a_header_given_twice_is_refused(shown: Headers) -> None:
     for name, value in shown.to_headers().items():
-        with pytest.raises(MissingCredentials, match="given twice"):
+        with pytest.raises(MissingCredentialsError, match="given twice"):
             type(shown).from_headers(shown.to_headers() | {name.lower(): value})
 
 
@@ -61,7 +66,7 @@ def test_a_header_given_twice_is_refused(shown: Headers) -> None:
     ],
 )
 def test_a_malformed_header_is_named_but_not_shown(shown: Headers, name: str, value: str, fault: str) -> None:
-    with pytest.raises(MissingCredentials, match=fault) as caught:
+    with pytest.raises(MissingCredentialsError, match=fault) as caught:
         type(shown).from_headers(shown.to_headers() | {name: value})
     assert caught.value.header == name
     assert len(value) < 3 or value not in str(caught.value)

@@ -192,8 +192,8 @@ def test_a_password_is_good_for_one_date_and_nonce(change: dict[str, Any]) -> No
     ],
 )
 def test_host_is_lower_case_without_the_default_port(host: str, port: int, normal: str) -> None:
-    assert auth.normalise_host(host, scheme_default_port=port) == normal
-    assert auth.normalise_host(normal, scheme_default_port=port) == normal
+    assert auth.canonical_authority(host, scheme_default_port=port) == normal
+    assert auth.canonical_authority(normal, scheme_default_port=port) == normal
 
 
 def test_everything_promised_is_there() -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from emissary_lib.protocol.auth import macs as auth
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import MAX_OPENING_BYTES
 from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError, UnsupportedVersionError
 from emissary_lib.protocol.opening import banner, socks5
 from emissary_lib.protocol.opening.exchange import (
-    OPENING_LIMIT,
     OpeningAnswer,
     OpeningReader,
     OpeningState,
@@ -72,11 +72,11 @@ def test_fragments_are_put_together_up_to_the_first_gap(
 
 
 def test_bytes_beyond_the_limit_are_left_to_retransmission() -> None:
-    assert within_limit(OPENING_LIMIT - 2, b"abc") == (OPENING_LIMIT - 2, b"ab")
-    assert within_limit(OPENING_LIMIT, b"abc") is None
+    assert within_limit(MAX_OPENING_BYTES - 2, b"abc") == (MAX_OPENING_BYTES - 2, b"ab")
+    assert within_limit(MAX_OPENING_BYTES, b"abc") is None
     assert within_limit(0, b"") is None
     found = answer([(0, STREAM + b"x" * 10_000)])
-    assert len(STREAM) + len(found.early) == OPENING_LIMIT
+    assert len(STREAM) + len(found.early) == MAX_OPENING_BYTES
 
 
 def test_an_accepted_opening_names_key_and_target_and_keeps_early_bytes() -> None:
@@ -125,10 +125,10 @@ def test_reader_takes_the_servers_stream_in_any_cut(step: int, trailing: bytes) 
     banner_end = len(stream) - len(trailing) - 14
     side, user = reader(), b""
     for start in range(0, len(stream), step):
-        assert side.proved == (start >= banner_end)
+        assert (side.banner is not None) == (start >= banner_end)
         assert side.done == (start >= end)
         user += side.receive(stream[start : start + step])
-    assert (side.proved, side.done, user) == (True, True, trailing)
+    assert (side.banner is not None, side.done, user) == (True, True, trailing)
     assert (side.code, side.reply) == (Code.OK, socks5.ReplyCode.SUCCEEDED)
     assert side.receive(b"more") == b"more"
     assert side.banner is not None and side.banner.server_software == "emissary-lambda"
@@ -145,14 +145,14 @@ def test_reader_tells_a_refusal_of_the_key(refusal: str) -> None:
     proof = answer([(0, b"\x05\x01\x02")]).server_bytes[:-2]
     side = reader()
     side.receive(proof + bytes.fromhex(refusal))
-    assert (side.proved, side.done, side.code) == (True, True, Code.AUTHENTICATION_FAILED)
+    assert (side.banner is not None, side.done, side.code) == (True, True, Code.AUTHENTICATION_FAILED)
     assert side.reply is None
 
 
 def test_there_is_no_outcome_before_the_end() -> None:
     side = reader()
     side.receive(server_stream()[:-1])
-    assert side.proved and not side.done
+    assert side.banner is not None and not side.done
     with pytest.raises(LocalProtocolError, match="before it is done"):
         _ = side.code
 
@@ -181,4 +181,4 @@ def test_reader_trusts_no_server_that_did_not_prove_itself(
     side = reader()
     with pytest.raises(error, match=fault):
         side.receive(stream)
-    assert not side.proved
+    assert side.banner is None

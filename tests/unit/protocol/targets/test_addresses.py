@@ -8,9 +8,9 @@ import pytest
 
 from emissary_lib.protocol.targets.addresses import (
     TargetError,
+    canonical_host,
     literal,
     normalise_address,
-    normalise_host,
     unwrap_network,
     why_refused,
 )
@@ -50,8 +50,8 @@ from emissary_lib.protocol.targets.addresses import (
     ],
 )
 def test_every_spelling_has_one_form(host: str, normal: str) -> None:
-    assert normalise_host(host) == normal
-    assert normalise_host(normal) == normal
+    assert canonical_host(host) == normal
+    assert canonical_host(normal) == normal
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_every_spelling_has_one_form(host: str, normal: str) -> None:
 )
 def test_what_is_no_host_is_refused_with_the_reason(host: str, fault: str) -> None:
     with pytest.raises(TargetError, match=fault):
-        normalise_host(host)
+        canonical_host(host)
 
 
 @pytest.mark.parametrize(

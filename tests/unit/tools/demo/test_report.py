@@ -7,6 +7,7 @@ import io
 import pytest
 
 from emissary_local.billing.meter import MeterSnapshot
+from emissary_local.billing.prices import HERE
 from tools.demo.bulk import Transfer
 from tools.demo.report import Progress, Report
 from tools.demo.verify import Check
@@ -32,7 +33,7 @@ def test_the_table_says_what_was_measured() -> None:
         "  COPY in         20.0 MB in 2.00 s, 10.0 MB/s, checksummed at both ends\n"
         "  COPY out        20.0 MB in 0.50 s, 40.0 MB/s, checksummed at both ends\n"
         "  messages        1,234 from clients, 5 to clients\n"
-        "  AWS would bill  $1.000000 (us-east-1, prices of 2026-11, no free tier)\n"
+        f"  AWS would bill  $1.000000 (us-east-1, {HERE.architecture}, prices of 2026-11, no free tier)\n"
         "  verified        1 of 1 facts: the database's own, and that no AWS call was refused\n"
     )
 

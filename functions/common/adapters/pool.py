@@ -44,7 +44,7 @@ class _Kept(NamedTuple):
     since: float
 
 
-class KeptConnections:
+class ConnectionPool:
     """A pool. Safe to use from several threads: each request has a connection of its own.
 
     Args:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.bridge.launch import Launch
+from emissary_lib.protocol.errors import RemoteProtocolError, UnsupportedVersionError
 from emissary_lib.protocol.wire.base64 import encode_unpadded
-from functions.common.errors import EventError
-from functions.relay.launch import Launch
 from tests.helpers.events import RELAY_TOKEN, RESUME_TOKEN, SESSION, TARGET, load_event
 
 
@@ -21,6 +21,11 @@ def test_example_event_is_read() -> None:
     assert (launch.dialer_connection, launch.dialer_epoch) == ("Uv8abcE0FiACDIA=", 1)
 
 
+def test_what_is_written_is_the_example_and_reads_back() -> None:
+    event = load_event("relay_start")
+    assert Launch.parse(event).to_event() == event
+
+
 def test_repr_shows_no_secret() -> None:
     shown = repr(Launch.parse(load_event("relay_start")))
     assert SESSION in shown
@@ -30,7 +35,7 @@ def test_repr_shows_no_secret() -> None:
 
 @pytest.mark.parametrize("version", [None, 1, 3, "2"])
 def test_event_of_another_version_is_refused(version: object) -> None:
-    with pytest.raises(EventError, match="version"):
+    with pytest.raises(UnsupportedVersionError, match="version"):
         Launch.parse({**load_event("relay_start"), "version": version})
 
 
@@ -42,7 +47,7 @@ def test_malformed_field_is_refused(name: str, how: str) -> None:
         del event[name]
     else:
         event[name] = None if how == "null" else []
-    with pytest.raises(EventError, match="malformed") as caught:
+    with pytest.raises(RemoteProtocolError, match="malformed") as caught:
         Launch.parse(event)
     assert encode_unpadded(RELAY_TOKEN) not in str(caught.value)
 
@@ -64,7 +69,7 @@ def test_malformed_field_is_refused(name: str, how: str) -> None:
     ],
 )
 def test_value_out_of_range_is_refused_without_being_shown(name: str, value: object) -> None:
-    with pytest.raises(EventError) as caught:
+    with pytest.raises(RemoteProtocolError) as caught:
         Launch.parse({**load_event("relay_start"), name: value})
     assert caught.value.__cause__ is None
     assert str(value) not in str(caught.value)

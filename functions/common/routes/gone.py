@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emissary_lib.bridge.session import Session, State
+from emissary_lib.bridge.session import SessionRecord, State
 from emissary_lib.protocol.role import Role
 from functions.common import logs
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.posting import close
 
 
-def reach(
+def post_or_forget(
     store: SessionStore,
     link: PeerLink,
-    session: Session,
+    session: SessionRecord,
     role: Role,
-    post: Callable[[Session, str], bool],
+    post: Callable[[SessionRecord, str], bool],
     clock: Callable[[], float],
     *,
     gone: str | None = None,
-) -> tuple[Session | None, str | None]:
+) -> tuple[SessionRecord | None, str | None]:
     """Post to the connection of a side, and forget it if it is gone.
 
     Once more only if another connection has taken its place since the session was read.
@@ -41,7 +41,7 @@ def reach(
     Raises:
         StoreError: The table could not be reached.
     """
-    current: Session | None = session
+    current: SessionRecord | None = session
     while current and (peer := current.side(role).connection) and current.state is not State.ENDED:
         if peer != gone and post(current, peer):
             return current, peer
@@ -53,8 +53,8 @@ def reach(
 
 
 def _forget(
-    store: SessionStore, link: PeerLink, session: Session, role: Role, gone: str, now: float
-) -> Session | None:
+    store: SessionStore, link: PeerLink, session: SessionRecord, role: Role, gone: str, now: float
+) -> SessionRecord | None:
     """Forget that a side has the connection ``gone``, unless another has taken its place in the meantime.
 
     It is closed as well. If the 410 was untrue, nobody but its owner could put it right, and would not know

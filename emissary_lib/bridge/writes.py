@@ -1,0 +1,89 @@
+"""Conditional writes in DynamoDB's own terms, and those that both the functions and an operator do.
+
+Source: DynamoDB API reference, UpdateItem and TransactWriteItems.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from emissary_lib.bridge import items
+from emissary_lib.bridge.items import Attribute, Item, number, text
+from emissary_lib.bridge.session import RECORD_TIME, TRANSITIONS, EndRecord, State, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One conditional Put or Update. Every attribute in an expression is written ``#name``."""
+
+    kind: str
+    arguments: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def put(cls, item: Item, condition: str) -> Write:
+        return cls("Put", {"Item": item, "ConditionExpression": condition, **_names(condition)})
+
+    @classmethod
+    def update(cls, key: Item, update: str, condition: str, values: Item) -> Write:
+        return cls(
+            "Update",
+            {
+                "Key": key,
+                "UpdateExpression": update,
+                "ConditionExpression": condition,
+                "ExpressionAttributeValues": values,
+                **_names(update + condition),
+            },
+        )
+
+
+def _names(expressions: str) -> dict[str, Any]:
+    # Always by placeholder: "state", "date" and some 570 other words are reserved.
+    return {"ExpressionAttributeNames": {name: name[1:] for name in re.findall(r"#\w+", expressions)}}
+
+
+def state_in(step: Step) -> tuple[str, dict[str, Attribute]]:
+    """A condition that the state is one from which the step is allowed, and its values."""
+    states: Sequence[str] = sorted(state.value for state in TRANSITIONS[step].sources)
+    values = {f":s{index}": text(state) for index, state in enumerate(states)}
+    return f"#state IN ({', '.join(values)})", values
+
+
+def end_session(session_id: str, ending: EndRecord, step: Step) -> Write:
+    """Go to ENDED from the states that ``step`` allows; forgets the opening's fragments."""
+    states, values = state_in(step)
+    recorded = "" if step is Step.CHECK else ", #purge_at = :purge"
+    if recorded:
+        values |= {":purge": number(int(ending.at + RECORD_TIME))}
+    return Write.update(
+        items.session_key(session_id),
+        "SET #state = :to, #code = :code, #dialer_final = :dialer, #relay_final = :relay,"
+        " #dialer_messages = :from_dialer, #relay_messages = :from_relay,"
+        f" #ended_by = :by, #ended_at = :at, #reason = :reason{recorded} REMOVE #fragments",
+        states,
+        values
+        | {
+            ":reason": text(ending.reason),
+            ":to": text(State.ENDED.value),
+            ":code": number(int(ending.code)),
+            ":dialer": number(ending.dialer_final),
+            ":relay": number(ending.relay_final),
+            ":from_dialer": number(ending.dialer_messages),
+            ":from_relay": number(ending.relay_messages),
+            ":by": text(ending.by),
+            ":at": number(ending.at),
+        },
+    )
+
+
+def release_slot(name: str, session_id: str) -> Write:
+    """Give a slot back, unless another session has it by now."""
+    return Write.update(
+        items.slot_key(name),
+        "SET #expires = :never",
+        "#session = :session",
+        {":never": number(0), ":session": text(session_id)},
+    )
