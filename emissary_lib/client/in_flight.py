@@ -112,9 +112,11 @@ class InFlightSlots:
         self.wake = wake
 
     def acquire(self) -> bool:
+        """Take one place; ``False`` if none is free now, and then :attr:`wake` is called when one is kept."""
         return self._budget._acquire(self)
 
     def release(self, count: int) -> None:
+        """Give back ``count`` places that were taken; may wake other sessions."""
         self._budget._release(self, count)
 
     def decline(self) -> None:

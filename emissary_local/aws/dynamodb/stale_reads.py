@@ -23,9 +23,10 @@ class Forward(Protocol):
 
 
 class EarlierItems:
-    """Remembers items as they were before their last write. Only ``GetItem`` without a projection is ever
-    stale, and an item's first such read is not: from then on it is watched. So nobody pays for a second read
-    with each write while all reads are consistent.
+    """Remembers items as they were before their last write.
+
+    Only ``GetItem`` without a projection is ever stale, and an item's first such read is not: from then on it
+    is watched. So nobody pays for a second read with each write while all reads are consistent.
 
     Source: DynamoDB Developer Guide, "Read consistency": eventually consistent reads "might not reflect the
     results of a recently completed write operation".

@@ -152,15 +152,14 @@ def test_traces_are_the_only_other_thing_that_aws_does_with_the_roles() -> None:
 def test_the_relay_may_not_read_the_keys_or_the_table(cloud: LocalCloud) -> None:
     read = Privileges(read_template(TEMPLATE, PARAMETERS).functions.values())
     (secret,) = cloud.secrets.values()
-    assert read.error_from_status("ConnectFunction", "secretsmanager:GetSecretValue", secret) is None
+    assert read.refusal("ConnectFunction", "secretsmanager:GetSecretValue", secret) is None
     for function in ("RelayFunction", "DisconnectFunction"):
-        refusal = read.error_from_status(function, "secretsmanager:GetSecretValue", secret)
-        assert refusal is not None and refusal.startswith(
-            f"{function} may not secretsmanager:GetSecretValue on"
-        )
+        refusal = read.refusal(function, "secretsmanager:GetSecretValue", secret)
+        assert refusal is not None
+        assert refusal.startswith(f"{function} may not secretsmanager:GetSecretValue on")
     table = f"arn:aws:dynamodb:us-east-1:123456789012:table/{cloud.tables['SessionTable']}"
-    assert read.error_from_status("RelayFunction", "dynamodb:GetItem", table) is not None
-    assert read.error_from_status("RelayFunction", "ec2:DescribeSubnets", "*") is not None
+    assert read.refusal("RelayFunction", "dynamodb:GetItem", table) is not None
+    assert read.refusal("RelayFunction", "ec2:DescribeSubnets", "*") is not None
 
 
 def through(cloud: LocalCloud, key: Key, target: tuple[str, int]) -> bool:

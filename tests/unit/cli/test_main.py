@@ -62,7 +62,8 @@ def test_the_help_of_a_command_with_actions_names_each(
         cli.main([command, "--help"])
     text = capsys.readouterr().out
     actions = [each.removeprefix(f"{command} ") for each in ACTIONS if each.startswith(command)]
-    assert actions and all(f"\n    {action} " in text for action in actions)
+    assert actions
+    assert all(f"\n    {action} " in text for action in actions)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *ACTIONS])
@@ -184,7 +185,8 @@ def test_missing_settings_have_a_status_and_a_text_of_their_own(
         Exit.SETTINGS
     )
     said = capsys.readouterr().err
-    assert "EMISSARY_URL is not set" in said and "EMISSARY_AUTH_KEYS is not set" in said
+    assert "EMISSARY_URL is not set" in said
+    assert "EMISSARY_AUTH_KEYS is not set" in said
 
 
 def test_a_command_of_a_package_that_is_not_installed_is_not_offered() -> None:

@@ -75,7 +75,8 @@ def test_a_session_past_its_time_is_lost(
     assert (found.key_id, found.target, found.code) == (1, "db.internal:5432", None)
     assert table.list(alive=True) == []
     session = real.session(SESSION)
-    assert session is not None and found.ended is not None
+    assert session is not None
+    assert found.ended is not None
     assert session.purge_at >= found.ended + stored.RECORD_TIME, "it is listed for as long as any other"
 
 
@@ -160,7 +161,8 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
     assert killed is not None
     assert (killed.state, killed.code, killed.ended) == ("ended", Code.KILLED, clock.now)
     session = real.session(SESSION)
-    assert session is not None and session.ending is not None
+    assert session is not None
+    assert session.ending is not None
     assert session.state is State.ENDED
     assert session.ending == Ending(Code.KILLED, 0, 0, session.ending.by, clock.now)
     assert session.ending.by_operator
@@ -176,7 +178,8 @@ def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_ot
     assert real.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2)) is State.ENDED
     outcome = real.end(SESSION, ENDING, Step.END)
     assert not outcome.done
-    assert killed is not None and killed.code is Code.KILLED
+    assert killed is not None
+    assert killed.code is Code.KILLED
 
 
 def test_a_session_that_has_ended_cannot_be_killed(real: DynamoSessionStore, table: SessionTable) -> None:
@@ -215,7 +218,8 @@ def test_a_slot_that_cannot_be_given_back_does_not_hide_the_kill(
 
     client.update_item = refused
     killed = table.kill(found)
-    assert killed is not None and killed.code is Code.KILLED
+    assert killed is not None
+    assert killed.code is Code.KILLED
     assert real.in_use(Limit(5), NOW + 2) == 1
 
 
@@ -238,7 +242,8 @@ def test_a_side_that_has_left_is_none_to_tell(real: DynamoSessionStore, table: S
     opened(real)
     real.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
     killed = table.kill(table.find(SESSION))
-    assert killed is not None and killed.connections == {"relay": RELAY}
+    assert killed is not None
+    assert killed.connections == {"relay": RELAY}
 
 
 def test_what_both_sides_call_by_name_is_the_same() -> None:
