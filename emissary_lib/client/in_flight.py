@@ -86,6 +86,7 @@ class InFlightLimiter:
 
     def _keep_for_waiting(self) -> list[InFlightSlots]:
         """Keep free places for those who wait; the lock is held. Gives whom to wake without it."""
+        assert self._lock.locked()
         woken = []
         while self._waiting and self._free > len(self._kept):
             woken.append(self._waiting.popleft())

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
+import psycopg
 import pytest
 
 from emissary_lib import Dialer, Key, LocalCloud
@@ -64,8 +66,8 @@ def test_a_demo_whose_database_is_not_as_it_should_be_ends_with_failure(
     """Somebody meddles between the tunnel and the verification."""
     honest = verify.check_history
 
-    def meddled(connection: object) -> object:
-        connection.execute("UPDATE bulk_in SET body = reverse(body) WHERE id = 1")  # type: ignore[attr-defined]
+    def meddled(connection: psycopg.Connection[Any]) -> object:
+        connection.execute("UPDATE bulk_in SET body = reverse(body) WHERE id = 1")
         return honest(connection)
 
     monkeypatch.setattr(verify, "check_history", meddled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import resource
 import socket
@@ -161,7 +162,7 @@ def test_places_come_back_after_resets_failed_dials_and_timeouts() -> None:
                 bridge.relay(index).reads = False
                 bridge.relay(index).reset()
                 with pytest.raises(TunnelResetError):
-                    repeat_until_it_raises(lambda sock=sock: sock.sendall(b"x" * 1000))
+                    repeat_until_it_raises(functools.partial(sock.sendall, b"x" * 1000))
         bridge.behaviour.script = echo
         with dialer.dial(TARGET, HANG) as sock:
             sock.settimeout(HANG)

@@ -151,3 +151,11 @@ def test_many_threads_never_exceed_it_and_the_count_comes_back() -> None:
 def test_a_budget_that_could_never_send_is_refused(places: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         InFlightLimiter(places)
+
+
+def test_who_is_next_is_decided_only_with_the_lock_held() -> None:
+    budget = InFlightLimiter(1)
+    with pytest.raises(AssertionError):
+        budget._keep_for_waiting()
+    with budget._lock:
+        assert budget._keep_for_waiting() == []
