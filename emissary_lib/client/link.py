@@ -73,7 +73,7 @@ class SocketLink:
         return self._transport.recv(None)
 
     def reconnect(self, epoch: int, deadline: Deadline) -> None:
-        """Replace the WebSocket; what the last answer taught of clocks and keys is used."""
+        """Replace the WebSocket; the gateway's answers are as :meth:`ResumeUpgrade.connect` has them."""
         self._transport.reconnect(epoch, deadline)
 
     def drop(self) -> None:

@@ -48,7 +48,7 @@ class StoredKey:
 
     @property
     def key_id(self) -> int:
-        """The key's number, as the door sees it."""
+        """The key's number."""
         return self.key.key_id
 
 

@@ -82,7 +82,7 @@ class ReconnectingTransport:
         return attempt
 
     def send(self, text: str) -> None:
-        """Send over the newest connection. During a reconnection that is the old one, and the send fails."""
+        """Send over the newest connection; until a reconnection has succeeded, that is the old one."""
         self._current.send(text)
 
     def recv(self, timeout: float | None) -> str:

@@ -192,7 +192,7 @@ class Gateway:
         self._run(self._connect(connection, list(request.headers.raw_items()), query))
 
     def message_received(self, socket: ClientSocket, text: bytes) -> None:
-        """Run the message's route, in order with this connection's others."""
+        """Run the message's route, once it has come all the way in; later ones do not wait for that."""
         connection = self._connections.of(socket)
         if connection is None:
             return

@@ -109,13 +109,13 @@ def test_contradicting_fragments_give_one_answer_in_any_order(fragments: list[tu
 
 
 def read(parts: list[bytes]) -> tuple[bool, bool, Code | None, bytes] | type[Exception]:
-    role, user = OpeningReader(KEY, DATE, NONCE, HOST), b""
+    reader, user = OpeningReader(KEY, DATE, NONCE, HOST), b""
     try:
         for part in parts:
-            user += role.receive(part)
+            user += reader.receive(part)
     except (RemoteProtocolError, AuthenticationError) as error:
         return type(error)
-    return role.proved, role.done, role.code if role.done else None, user
+    return reader.proved, reader.done, reader.code if reader.done else None, user
 
 
 SERVED = answer([(0, GOOD)]).server_bytes + socks5.reply(socks5.ReplyCode.SUCCEEDED)
@@ -146,10 +146,10 @@ def test_a_banner_is_read_from_anything_or_refused_within_its_limit(data: bytes)
 
 @given(SERVER_STREAMS)
 def test_nothing_but_the_keys_holder_can_make_the_reader_trust(stream: bytes) -> None:
-    role = OpeningReader(KEY, DATE, NONCE, HOST)
+    reader = OpeningReader(KEY, DATE, NONCE, HOST)
     try:
-        role.receive(stream)
+        reader.receive(stream)
     except (RemoteProtocolError, AuthenticationError):
         pass
-    if role.proved:
+    if reader.proved:
         assert auth.server_mac(KEY, date=DATE, nonce=NONCE, host=HOST) in stream

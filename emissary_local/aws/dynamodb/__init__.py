@@ -1,1 +1,1 @@
-"""DynamoDB in front of moto's: the template's tables, errors and reads that are behind."""
+"""DynamoDB: moto's, with the template's tables, and with reads that may be stale."""
