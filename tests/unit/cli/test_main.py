@@ -75,7 +75,8 @@ def test_every_command_s_help_says_what_it_does_with_examples_and_exit_statuses(
     assert ended.value.code == 0
     text = capsys.readouterr().out
     description = PARSERS[command].description
-    assert description and description in text
+    assert description
+    assert description in text
     assert f"\nexamples:\n  emissary {command}" in text
     assert EXIT_STATUSES in text
 
@@ -196,7 +197,8 @@ def test_a_command_of_a_package_that_is_not_installed_is_not_offered() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "\n    forward " in ended.stdout and "\n    local " not in ended.stdout
+    assert "\n    forward " in ended.stdout
+    assert "\n    local " not in ended.stdout
 
 
 def test_a_command_s_module_that_lacks_something_itself_is_a_fault(
