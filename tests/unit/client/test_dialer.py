@@ -174,7 +174,7 @@ def test_places_come_back_after_resets_failed_dials_and_timeouts() -> None:
 def wait_for_free(dialer: Dialer) -> int:
     """Places that are free once every tunnel of the dialer is gone."""
     wait_until(lambda: all(each.name != "emissary-driver" for each in threading.enumerate()), "their ends")
-    return dialer._budget.free
+    return dialer._in_flight.free
 
 
 def test_a_dial_without_descriptors_fails_at_once_and_opens_nothing() -> None:
