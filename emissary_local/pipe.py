@@ -62,8 +62,7 @@ class CloudProcess:
         Raises:
             LocalCloudError: If the process has died, or does not answer within ``timeout`` seconds.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
@@ -92,8 +91,7 @@ class CloudProcess:
 
     def stop(self) -> None:
         """End it and all it started, and remove the directory; at most :data:`CLOSE_TIMEOUT` seconds."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.close()
         except OSError:

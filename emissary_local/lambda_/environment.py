@@ -167,8 +167,7 @@ class Environment:
 
     def start(self, invocation: Invocation) -> None:
         """Run ``invocation``: now if idle, else as soon as the runtime asks for an event."""
-        assert self._invocation is None
-        assert self.state is not State.DEAD
+        assert self._invocation is None and self.state is not State.DEAD
         self._invocation = invocation
         if self.state is State.IDLE:
             self._signal(signal.SIGCONT)
@@ -232,8 +231,7 @@ class Environment:
 
     def _deliver(self) -> None:
         invocation, connection = self._invocation, self._waiting
-        assert invocation is not None
-        assert connection is not None
+        assert invocation is not None and connection is not None
         self._waiting = None
         invocation.started = self._created if self.state is State.STARTING else self._loop.time()
         self.state = State.BUSY

@@ -148,8 +148,7 @@ class Forker:
             self._exited(answer["id"], answer["error"])
 
     def _ended(self) -> None:
-        assert self._control is not None
-        assert self._ready is not None
+        assert self._control is not None and self._ready is not None
         asyncio.get_running_loop().remove_reader(self._control.fileno())
         if not self._ready.done():
             self._ready.set_exception(LocalCloudError("the spawner process ended while it started"))

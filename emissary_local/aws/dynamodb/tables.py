@@ -113,8 +113,7 @@ class Tables:
                     pipe.close()
 
     def _first_line(self) -> bytes:
-        assert self._process is not None
-        assert self._process.stdout is not None
+        assert self._process is not None and self._process.stdout is not None
         return self._process.stdout.readline()
 
     async def _call(self, operation: str, arguments: Mapping[str, Any]) -> None:
