@@ -1,9 +1,10 @@
 # make demo    migrate and verify a real database through the local cloud
 # make test    run the suite but for what is slow, three files at a time: its tests wait more than they work
-# make check   the whole gate, step by step: layout, lint, types, template, doctests, test, and the slow tier
+# make check   the whole gate, step by step: layout, lint, types, template, doctests, test, coverage, and slow
 # make slow    the slow tier: slowtests, a soak of a minute, build, replay, and core
 #   make slowtests  the tests that take minutes: each fault alone, through the local cloud
-#   make core       the tests of protocol, transport and functions on Python 3.13, which is Lambda's
+#   make core       the tests of protocol, transport, bridge, tunnel, client and functions on 3.13, which is Lambda's
+# make coverage   what the unit tests leave out: of the protocol nothing, of the rest no more than pyproject.toml allows
 # make bench   measure, as one line of JSON
 # make soak    mixed traffic while everything goes wrong; SOAK_SECONDS (180) and SOAK_SEED (drawn) may be set
 # make build   the functions' artifacts, as they are deployed, in .aws-sam/build: no Docker, any Python from 3.11 on
@@ -23,8 +24,8 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
-.PHONY: demo test slow check layout lint types template doctests slowtests core bench soak build replay coldstart lock \
-  lowest newest dist format documents clean
+.PHONY: demo test slow check layout lint types template doctests coverage slowtests core bench soak build replay \
+  coldstart lock lowest newest dist format documents clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,7 +53,7 @@ test: $(VENV)/.dev
 	@$(BIN)/python $(PYTEST)
 
 # The step that a gate is in, its seconds, and what was skipped, are .ci/check's to say.
-STEPS := layout lint types template doctests test
+STEPS := layout lint types template doctests test coverage
 SLOW := slowtests soak build replay core
 
 check: $(VENV)/.dev
@@ -76,6 +77,12 @@ template: $(VENV)/.dev
 doctests: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q --doctest-modules --ignore=tools/demo/history emissary_lib emissary_local tools
 
+# The protocol's own tests first: nobody else's count for it.
+coverage: $(VENV)/.dev
+	@$(BIN)/python $(PYTEST) --cov --cov-report= --cov-fail-under=0 tests/unit/protocol
+	@$(BIN)/python -m coverage report --include='emissary_lib/protocol/*' --fail-under=100 --show-missing --skip-covered
+	@$(BIN)/python $(PYTEST) --cov --cov-append --cov-report= tests/unit --ignore=tests/unit/protocol
+
 slowtests: $(VENV)/.dev
 	@$(BIN)/python $(PYTEST) -m slow
 
@@ -91,7 +98,8 @@ core: $(VENV)/.dev
 	  echo "SKIPPED core: no python3.13 was found; name one: make core PYTHON313=..."; \
 	else \
 	  $(MAKE) VENV=.venv-3.13 PYTHON="$(PYTHON313)" .venv-3.13/.dev && .venv-3.13/bin/python $(PYTEST) \
-	    tests/unit/protocol tests/unit/transport tests/unit/functions tests/property; \
+	    tests/unit/protocol tests/unit/transport tests/unit/bridge tests/unit/tunnel tests/unit/client \
+	    tests/unit/functions tests/property; \
 	fi
 
 bench: $(VENV)/.demo

@@ -1,5 +1,4 @@
-"""With which status the ``emissary`` command ends: one table for the code, ``--help`` and docs/protocol.md
-section 8."""
+"""The ``emissary`` command's exit statuses: one table for code, ``--help`` and docs/protocol.md section 8."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Commands to a running local cloud. They come over the pipe from the process that started it, and from
-nowhere else: no function can reach them.
+"""Commands to a running local cloud.
+
+They come over the pipe from the process that started it, and from nowhere else: no function can reach them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The Lambda functions: one folder for each, and ``common`` for what they share."""

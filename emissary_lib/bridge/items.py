@@ -48,22 +48,27 @@ FACTS: Final = (
 
 
 def session_key(session_id: str) -> dict[str, Attribute]:
+    """The key of a session's item."""
     return {KEY: text("S#" + session_id)}
 
 
 def connection_key(connection_id: str) -> dict[str, Attribute]:
+    """The key of a connection's item."""
     return {KEY: text("C#" + connection_id)}
 
 
 def slot_key(name: str) -> dict[str, Attribute]:
+    """The key of a limit's slot; ``name`` has its prefix already."""
     return {KEY: text(name)}
 
 
 def text(value: str) -> Attribute:
+    """An attribute of type S."""
     return {"S": value}
 
 
 def number(value: float) -> Attribute:
+    """An attribute of type N, with every digit the float has."""
     return {"N": repr(value)}
 
 
@@ -100,6 +105,7 @@ def new_session(session: SessionRecord) -> dict[str, Attribute]:
 
 
 def connection(record: Connection, purge_at: int) -> dict[str, Attribute]:
+    """A connection's whole item; DynamoDB may delete it after ``purge_at``, in seconds since 1970 UTC."""
     return {
         **connection_key(record.id),
         "session": text(record.session),
@@ -110,6 +116,7 @@ def connection(record: Connection, purge_at: int) -> dict[str, Attribute]:
 
 
 def read_connection(item: Item) -> Connection:
+    """What :func:`connection` wrote. Raises KeyError or ValueError if it is no connection's item."""
     return Connection(
         item[KEY]["S"].removeprefix("C#"),
         item["session"]["S"],

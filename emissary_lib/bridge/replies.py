@@ -31,14 +31,17 @@ def opening(server_bytes: bytes, ack: int) -> str:
 
 
 def reset(code: Code, reason: str, generation: int = 0) -> str:
+    """A RESET; a reason that is too long is cut."""
     return encode(Frame(FrameType.RESET, generation=generation, payload=Reset(code, reason).encode()))
 
 
 def probed(payload: bytes, generation: int) -> str:
+    """The answer to a PROBE: the first bytes of its own payload."""
     return encode(Frame(FrameType.PROBED, generation=generation, payload=payload[:_PROBE_BYTES]))
 
 
 def healthy(payload: Healthy, generation: int) -> str:
+    """The answer to a HEALTH."""
     return encode(Frame(FrameType.HEALTHY, generation=generation, payload=payload.encode()))
 
 

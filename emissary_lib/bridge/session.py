@@ -267,6 +267,7 @@ class SessionRecord:
         return (self.dialer.epoch + self.relay.epoch) & 0xFFFF
 
     def side(self, role: Role) -> Side:
+        """The part of the record that is of one end's connections."""
         return self.dialer if role is Role.DIALER else self.relay
 
     def arriving(self, role: Role, now: float) -> bool:

@@ -24,10 +24,12 @@ class Write:
 
     @classmethod
     def put(cls, item: Item, condition: str) -> Write:
+        """Replace an item, under a condition."""
         return cls("Put", {"Item": item, "ConditionExpression": condition, **_names(condition)})
 
     @classmethod
     def update(cls, key: Item, update: str, condition: str, values: Item) -> Write:
+        """Change an item, or make one, under a condition."""
         return cls(
             "Update",
             {

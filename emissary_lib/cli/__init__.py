@@ -1,0 +1,1 @@
+"""The ``emissary`` command: arguments in, text and an exit status out."""

@@ -33,8 +33,7 @@ class Drainable(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether all that the user has written has reached the peer; after a cut, whether the bridge knows
-        of it."""
+        """Whether all that was written has reached the peer; after a cut, whether the bridge knows of it."""
 
     @property
     def unarrived(self) -> int:

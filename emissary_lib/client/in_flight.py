@@ -86,6 +86,7 @@ class InFlightLimiter:
 
     def _keep_for_waiting(self) -> list[InFlightSlots]:
         """Keep free places for those who wait; the lock is held. Gives whom to wake without it."""
+        assert self._lock.locked()
         woken = []
         while self._waiting and self._free > len(self._kept):
             woken.append(self._waiting.popleft())
@@ -112,9 +113,11 @@ class InFlightSlots:
         self.wake = wake
 
     def acquire(self) -> bool:
+        """Take one place; ``False`` if none is free now, and then :attr:`wake` is called when one is kept."""
         return self._budget._acquire(self)
 
     def release(self, count: int) -> None:
+        """Give back ``count`` places that were taken; may wake other sessions."""
         self._budget._release(self, count)
 
     def decline(self) -> None:

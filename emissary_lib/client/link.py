@@ -65,19 +65,25 @@ class SocketLink:
         self._transport = ReconnectingTransport(transport, upgrade.connect)
 
     def send(self, message: Outgoing) -> None:
+        """Send over the newest WebSocket, whomever the message is for."""
         self._transport.send(message.text)
 
     def recv(self) -> str:
+        """Wait for the next message on the newest WebSocket."""
         return self._transport.recv(None)
 
     def reconnect(self, epoch: int, deadline: Deadline) -> None:
+        """Replace the WebSocket; the gateway's answers are as :meth:`ResumeUpgrade.connect` has them."""
         self._transport.reconnect(epoch, deadline)
 
     def drop(self) -> None:
+        """End the WebSocket without a close frame; wakes :meth:`recv`."""
         self._transport.abort()
 
     def close(self) -> None:
+        """Say goodbye, for good; also ends an attempt to reconnect that is under way."""
         self._transport.close()
 
     def release(self) -> None:
+        """Give back the WebSocket's descriptor."""
         self._transport.release()

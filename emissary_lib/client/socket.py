@@ -99,6 +99,7 @@ class TunnelSocket(socket.socket):
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
     def recv(self, *args: Any) -> bytes:
+        """As :meth:`socket.socket.recv`; raises where the session failed, instead of an end."""
         with self._cause_named():
             data = super().recv(*args)
             if not data and args[0]:
@@ -106,6 +107,7 @@ class TunnelSocket(socket.socket):
             return data
 
     def recv_into(self, buffer: Any, *args: Any, **kwargs: Any) -> int:
+        """As :meth:`socket.socket.recv_into`; raises where the session failed, instead of an end."""
         with self._cause_named():
             count = super().recv_into(buffer, *args, **kwargs)
             if not count and memoryview(buffer).nbytes:
@@ -113,9 +115,11 @@ class TunnelSocket(socket.socket):
             return count
 
     def send(self, *args: Any) -> int:
+        """As :meth:`socket.socket.send`; a failure names the session's error as its cause."""
         with self._cause_named():
             return super().send(*args)
 
     def sendall(self, *args: Any) -> None:
+        """As :meth:`socket.socket.sendall`; a failure names the session's error as its cause."""
         with self._cause_named():
             super().sendall(*args)

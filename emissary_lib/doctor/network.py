@@ -21,9 +21,11 @@ class SystemClock:
     """The machine's clocks."""
 
     def monotonic(self) -> float:
+        """Seconds, for durations."""
         return time.monotonic()
 
     def unix(self) -> float:
+        """Seconds since 1970 UTC."""
         return time.time()
 
 
@@ -68,6 +70,7 @@ class TcpConnection:
         self._sock = sock
 
     def secure(self, host: str, context: ssl.SSLContext | None, timeout: float) -> Tls:
+        """Start TLS; without a context, with the system's certificates."""
         self._sock.settimeout(timeout)
         secure = (context or ssl.create_default_context()).wrap_socket(self._sock, server_hostname=host)
         self._sock = secure
@@ -80,6 +83,7 @@ class TcpConnection:
         )
 
     def ask(self, host: str, path: str, timeout: float) -> HttpAnswer:
+        """Send a plain GET, and read the head of its answer."""
         self._sock.settimeout(timeout)
         request = (
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: emissary-doctor\r\nConnection: close\r\n\r\n"
@@ -94,6 +98,7 @@ class TcpConnection:
         return _answer(head.partition(b"\r\n\r\n")[0].decode("latin-1"))
 
     def close(self) -> None:
+        """Close the socket. Idempotent."""
         with contextlib.suppress(OSError):
             self._sock.close()
 

@@ -47,16 +47,20 @@ class SessionProbe:
 
     @property
     def gateway_errors(self) -> int:
+        """Error messages of the gateway in this session; 0 before there is one."""
         return self._session.counters.gateway_errors if self._session else 0
 
     @property
     def relay_spoke(self) -> bool:
+        """Whether OPENED has come."""
         return self._handshake is not None and self._handshake.parameters is not None
 
     def connect_once(self, timeout: float) -> None:
+        """Pass the door, with one attempt."""
         self._begin(connect_once(self._endpoint, self._key, Deadline(timeout)))
 
     def connect_with_retry(self, timeout: float) -> None:
+        """Pass the door, with as many attempts as the time allows."""
         self._begin(connect_with_retry(self._endpoint, self._key, Deadline(timeout)))
 
     def _begin(self, upgrade: Upgrade) -> None:
@@ -67,12 +71,14 @@ class SessionProbe:
         self._handshake = Handshake(gateway, self._session, upgrade.transport, reader)
 
     def prove(self, timeout: float) -> Banner:
+        """Send a greeting alone: the bridge answers it, without a relay."""
         session, handshake = self._opened
         self._sent = socks5.greeting()
         session.send_data(self._sent)
         return handshake.prove(Deadline(timeout))
 
     def dial(self, target: Target, timeout: float) -> None:
+        """Send the rest of the opening, or all of it, and wait for the relay's outcome."""
         session, handshake = self._opened
         assert self._upgrade
         whole = opening_bytes(
@@ -83,6 +89,7 @@ class SessionProbe:
         handshake.run(Deadline(timeout))
 
     def ping(self, timeout: float) -> None:
+        """Wait for one more PONG; a PING that may be lost is repeated."""
         session, handshake = self._opened
         deadline, before = Deadline(timeout), session.counters.pongs
         while session.counters.pongs == before:
@@ -96,6 +103,7 @@ class SessionProbe:
                     raise
 
     def request(self, data: bytes, read: Callable[[bytes, bool], T | None], timeout: float) -> T:
+        """Send, and give ``read`` all that has come after each message."""
         session, handshake = self._opened
         deadline, received = Deadline(timeout), b""
         session.send_data(data)
@@ -110,6 +118,7 @@ class SessionProbe:
             handshake.turn(deadline)
 
     def close(self) -> None:
+        """End the session in good order, and give its WebSocket back. Idempotent."""
         upgrade, self._upgrade = self._upgrade, None
         if upgrade is None or self._session is None or self._handshake is None:
             return

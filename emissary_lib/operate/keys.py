@@ -48,6 +48,7 @@ class StoredKey:
 
     @property
     def key_id(self) -> int:
+        """The key's number."""
         return self.key.key_id
 
 

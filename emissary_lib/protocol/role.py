@@ -15,6 +15,7 @@ class Role(enum.Enum):
 
     @property
     def other(self) -> Role:
+        """The peer's role."""
         return Role.RELAY if self is Role.DIALER else Role.DIALER
 
     @property

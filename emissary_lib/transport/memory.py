@@ -75,16 +75,20 @@ class MemoryTransport:
         self.sent: list[str] = []
 
     def send(self, text: str) -> None:
+        """Send, or lose, double or hold back, as the faults want it. Never blocks."""
         self._outgoing.put(text)
         self.sent.append(text)
 
     def recv(self, timeout: float | None) -> str:
+        """The next message; one that is held back comes when there is no other."""
         return self._incoming.get(Deadline(timeout))
 
     def close(self) -> None:
+        """End both directions with 1000; the peer still gets what was sent before."""
         self._end(1000)
 
     def abort(self) -> None:
+        """End both directions with 1006; the peer still gets what was sent before."""
         self._end(1006)
 
     def release(self) -> None:

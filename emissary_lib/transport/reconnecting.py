@@ -81,12 +81,15 @@ class ReconnectingTransport:
         return attempt
 
     def send(self, text: str) -> None:
+        """Send over the newest connection; until a reconnection has succeeded, that is the old one."""
         self._current.send(text)
 
     def recv(self, timeout: float | None) -> str:
+        """The next message of the newest connection."""
         return self._current.recv(timeout)
 
     def close(self) -> None:
+        """Say goodbye, for good: :meth:`reconnect` fails from now on, also one that is under way."""
         with self._lock:
             self._closed = True
             current, attempt = self._current, self._attempt
@@ -95,7 +98,9 @@ class ReconnectingTransport:
         current.close()
 
     def abort(self) -> None:
+        """End the newest connection; it may be replaced."""
         self._current.abort()
 
     def release(self) -> None:
+        """Give back the newest connection; those before it were given back when they were replaced."""
         self._current.release()

@@ -255,6 +255,7 @@ class WebSocketTransport:
         self._send_lock = threading.Lock()
 
     def send(self, text: str) -> None:
+        """Send one message, in fragments of ``MAX_FRAGMENT`` bytes; nobody else's come in between."""
         data = text.encode("ascii")
         frames = []
         for start in range(0, len(data) or 1, MAX_FRAGMENT):
@@ -264,6 +265,7 @@ class WebSocketTransport:
         self._write(b"".join(frames))
 
     def recv(self, timeout: float | None) -> str:
+        """The next whole message; pings are answered on the way."""
         self._deadline = Deadline(timeout)
         while True:
             try:
@@ -298,6 +300,7 @@ class WebSocketTransport:
         return LinkClosedError(f"the server at {self._url} is no gateway of ours: {cause}")
 
     def close(self) -> None:
+        """Send a close frame if that does not block, then shut the connection down."""
         # Somebody else may be blocked in a send; then the goodbye is dropped rather than waited for.
         if self._send_lock.acquire(blocking=False):
             try:
@@ -309,6 +312,7 @@ class WebSocketTransport:
         self.abort()
 
     def abort(self) -> None:
+        """Shut the connection down; the descriptor stays until :meth:`release`."""
         self._stream.shutdown()
 
     def release(self) -> None:

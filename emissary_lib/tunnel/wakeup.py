@@ -15,6 +15,7 @@ class Wakeup:
         self._sender.setblocking(False)
 
     def fileno(self) -> int:
+        """For a selector to wait on."""
         return self._receiver.fileno()
 
     def wake(self) -> None:
@@ -30,5 +31,6 @@ class Wakeup:
                 pass
 
     def close(self) -> None:
+        """Give the sockets back; :meth:`wake` does nothing from now on."""
         self._receiver.close()
         self._sender.close()

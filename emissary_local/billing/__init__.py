@@ -1,0 +1,1 @@
+"""What the traffic that was seen would cost at AWS's prices."""

@@ -1,0 +1,1 @@
+"""API Gateway's WebSocket API: routes, events, limits, and the ``@connections`` API."""

@@ -182,6 +182,7 @@ class Gateway:
     # What a ClientSocket calls (wsserver.SocketOwner).
 
     def upgrade_requested(self, socket: ClientSocket, request: Request) -> None:
+        """Ask ``$connect``; its answer accepts or refuses the upgrade."""
         path, _, query = request.path.partition("?")
         if unquote(path).rstrip("/") != f"/{self._name.stage}":
             self._refuse(socket, 403, new_id(), new_id())
@@ -210,6 +211,7 @@ class Gateway:
         self._run(self._connect(connection, request.headers, query))
 
     def message_received(self, socket: ClientSocket, text: bytes) -> None:
+        """Run the message's route, once it has come all the way in; later ones do not wait for that."""
         connection = self._connections.of(socket)
         if connection is None:
             return
@@ -220,6 +222,7 @@ class Gateway:
         )
 
     def closed(self, socket: ClientSocket, code: int, reason: str) -> None:
+        """Forget the connection, and run ``$disconnect``."""
         connection = self._connections.of(socket)
         if connection is None:
             return

@@ -56,8 +56,7 @@ class Disconnects:
         return len(chosen)
 
     def of_side(self, side: str) -> list[Connection]:
-        """The open connections of ``dialer`` or ``relay`` that still speak, in the order in which they
-        came."""
+        """The open connections of ``dialer`` or ``relay`` that still speak, oldest first."""
         return [each for each in self._connections if each.role.side == side and not each.socket.is_silent]
 
     def close(self) -> None:

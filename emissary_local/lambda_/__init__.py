@@ -1,0 +1,1 @@
+"""Lambda: execution environments as processes of their own, frozen between invocations."""

@@ -53,10 +53,12 @@ class RuntimeConnection(asyncio.Protocol):
         self._request: tuple[str, str] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A runtime has connected."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Take a piece of a request; a whole one is acted upon."""
         if self._request is None:
             self._head = self._head + data if self._head else data
             end = self._head.find(b"\r\n\r\n")

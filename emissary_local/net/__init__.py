@@ -1,0 +1,1 @@
+"""Listening on this machine: ports, TLS, HTTP and WebSockets, below any AWS service."""

@@ -38,15 +38,18 @@ class ProtocolSwitch(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for a request's head, for as long as the limits allow."""
         self._transport = cast(asyncio.Transport, transport)
         self._track(self._transport)
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(self._limits.head_seconds, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer; there is nobody to hand over to."""
         self._stop()
 
     def data_received(self, data: bytes) -> None:
+        """Collect the head; once it is whole, hand the connection and all that was read over."""
         if self._transport is None:
             return
         self._buffer += data

@@ -229,13 +229,13 @@ class ClientSocket(asyncio.Protocol):
         return self._silent
 
     def give_up(self) -> None:
-        """Take a silent connection for lost: ``closed`` is called with 1006, its client still hears
-        nothing."""
+        """Take a silent connection for lost: ``closed`` is told 1006, and its client still hears nothing."""
         self._finish()
 
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
+        """Take bytes from the client, unless the connection is silent."""
         if self._silent:
             return
         self._ws.receive_data(data)
@@ -245,11 +245,13 @@ class ClientSocket(asyncio.Protocol):
         self._settle()
 
     def eof_received(self) -> bool:
+        """The client has ended its side: so does this one."""
         self._ws.receive_eof()
         self._settle()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """The TCP connection is gone: ``closed`` is told, if it was not before."""
         if self._closing is not None:
             self._closing.cancel()
         self._finish()

@@ -1,0 +1,1 @@
+"""Reads a SAM template: parameters, intrinsic functions, and the resources the local cloud runs."""

@@ -1,0 +1,1 @@
+"""What the functions share: settings, logs, figures, the ports, and the use cases behind them."""

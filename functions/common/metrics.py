@@ -49,10 +49,12 @@ class Metric(enum.Enum):
 
     @property
     def title(self) -> str:
+        """Its name in CloudWatch."""
         return self.value[0]
 
     @property
     def unit(self) -> str:
+        """Its unit, as CloudWatch spells it."""
         return self.value[1]
 
 

@@ -62,8 +62,9 @@ class SessionStore(Protocol):
         """Put one fragment into the opening's set, unless that is full or the opening over."""
 
     def launch(self, session_id: str, launch: LaunchRecord) -> Outcome:
-        """Go to INVOKED with fresh token hashes, under :func:`session.may_launch`, and take a slot of each
-        of the launch's limits.
+        """Go to INVOKED with fresh token hashes, under :func:`session.may_launch`.
+
+        A slot of each of the launch's limits is taken with it.
 
         Raises:
             LimitReachedError: One of them has none left; the session is as it was.

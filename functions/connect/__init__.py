@@ -1,0 +1,1 @@
+"""The function of ``$connect``: lets a client in, or not."""

@@ -1,0 +1,1 @@
+"""The function of ``$default``: passes each message on to the sender's peer."""

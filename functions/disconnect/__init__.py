@@ -1,0 +1,1 @@
+"""The function of ``$disconnect``: notes that a client's WebSocket is gone."""

@@ -20,7 +20,8 @@ KEEP_ALIVE: Final = {"emissary": "keep-alive"}
 class Context(Protocol):
     """What is used of Lambda's context object."""
 
-    def get_remaining_time_in_millis(self) -> int: ...
+    def get_remaining_time_in_millis(self) -> int:
+        """Until Lambda ends the invocation, in milliseconds."""
 
 
 _FUNCTION = wiring.RelayFunction(os.environ)

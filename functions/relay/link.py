@@ -75,6 +75,7 @@ class RelayLink:
         self.on_gone: Callable[[], None] = lambda: None
 
     def send(self, message: Outgoing) -> None:
+        """Send what is for the bridge over the WebSocket; queue the rest for a post, unless closed."""
         if message.to_bridge:
             self._transport.send(message.text)
             return
@@ -89,12 +90,15 @@ class RelayLink:
         self._queue.put(message.text)
 
     def recv(self) -> str:
+        """Wait for the next message on the relay's WebSocket: all that the dialer sends comes there."""
         return self._transport.recv(None)
 
     def reconnect(self, epoch: int, deadline: Deadline) -> None:
+        """Replace the relay's WebSocket; posts go on meanwhile."""
         self._transport.reconnect(epoch, deadline)
 
     def drop(self) -> None:
+        """End the relay's WebSocket without a word; posts go on."""
         self._transport.abort()
 
     def redirect(self, connection: str) -> None:
@@ -102,6 +106,7 @@ class RelayLink:
         self._dialer = connection
 
     def close(self) -> None:
+        """Say goodbye, for good; posts that wait are dropped."""
         with self._lock:
             self._closed = True
         self._transport.close()

@@ -33,13 +33,15 @@ _SECONDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """Attributes:
-    region: The API's region.
-    websocket_url: The only address the relay dials back to, whoever invokes it.
-    allow: Targets it may connect to.
-    dns_servers: Servers to ask for names, in order; empty for the VPC's resolver.
-    grace: How long a side without its WebSocket is waited for, in seconds.
-    probing: When to ask whether the dialer is still there.
+    """What a relay is told by its environment.
+
+    Attributes:
+        region: The API's region.
+        websocket_url: The only address the relay dials back to, whoever invokes it.
+        allow: Targets it may connect to.
+        dns_servers: Servers to ask for names, in order; empty for the VPC's resolver.
+        grace: How long a side without its WebSocket is waited for, in seconds.
+        probing: When to ask whether the dialer is still there.
     """
 
     region: str

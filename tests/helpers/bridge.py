@@ -28,7 +28,7 @@ from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened, Reset
 from tests.helpers.patience import HANG
-from tests.helpers.ws_server import Peer, Request, WsServer, error_from_status
+from tests.helpers.ws_server import Peer, Request, WsServer, refusal
 
 KEY: Final = Key(7, bytes(range(32)))
 TARGET: Final = "db.internal:5432"
@@ -263,13 +263,13 @@ class Bridge:
         date = f"Date: {http_date(now)}"
         if self._refused < len(self.behaviour.door):
             self._refused += 1
-            return error_from_status(self.behaviour.door[self._refused - 1], date)
+            return refusal(self.behaviour.door[self._refused - 1], date)
         host = canonical_authority(request.headers["host"], scheme_default_port=80)
         try:
             door = ConnectHeaders.from_headers(request.headers)
             verify_connect(door, KeyRing([self.behaviour.key]), host=host, unix_now=now)
         except AuthenticationError:
-            return error_from_status(403, date)
+            return refusal(403, date)
         return None
 
     def _serve(self, peer: Peer) -> None:

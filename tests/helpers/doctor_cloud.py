@@ -121,7 +121,10 @@ def ask(
     """Run the doctor.
 
     Args:
-        url, key, target, service: As the command takes them.
+        url: As the command takes it.
+        key: The only one it has.
+        target: As the command takes it; ``None`` for none.
+        service: As the command takes it.
         short: Seconds for what the test lets run out: ``connect``, ``secure``, ``health``, or a step
             of :class:`UnevenProbe`. Everything else has :data:`HANG`, and the report says so.
         before_request: Called before the target is asked.

@@ -244,7 +244,8 @@ class LinkedSessions:
 
     def _check_message(self, role: Role, message: Outgoing) -> None:
         text = message.text
-        assert len(text) <= MAX_MESSAGE and text.isascii()
+        assert len(text) <= MAX_MESSAGE
+        assert text.isascii()
         frame = decode(text)
         assert not frame.flags & ~(Flag.FIN | Flag.IGNORABLE | Flag.ACK_NOW)
         if frame.type in (FrameType.DATA, FrameType.ACK, FrameType.OPENING, FrameType.OPENED):

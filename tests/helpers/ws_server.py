@@ -134,7 +134,7 @@ def _unmask(mask: bytes, data: bytes) -> bytes:
     return (int.from_bytes(data, "big") ^ key).to_bytes(len(data), "big")
 
 
-def error_from_status(status: int, *headers: str, body: str = '{"message": "Forbidden"}') -> bytes:
+def refusal(status: int, *headers: str, body: str = '{"message": "Forbidden"}') -> bytes:
     """An answer to an upgrade request that is not 101."""
     lines = [f"HTTP/1.1 {status} No", f"Content-Length: {len(body)}", *headers, "", body]
     return "\r\n".join(lines).encode()

@@ -182,7 +182,7 @@ def test_the_gate_has_every_step() -> None:
     assert line.startswith("SOAK_SECONDS=60 ")
     steps = line.partition(".ci/check ")[2].split()
     assert steps == [
-        "layout", "lint", "types", "template", "doctests", "test",
+        "layout", "lint", "types", "template", "doctests", "test", "coverage",
         "slowtests", "soak", "build", "replay", "core",
     ]  # fmt: skip
     for step, part in (
@@ -192,6 +192,7 @@ def test_the_gate_has_every_step() -> None:
         ("template", "sam validate --lint"),
         ("doctests", "--doctest-modules"),
         ("test", "pytest -q -n "),
+        ("coverage", "coverage report --include='emissary_lib/protocol/*' --fail-under=100"),
         ("slowtests", " -m slow"),
         ("soak", "tests.soak"),
         ("build", "sam build"),
@@ -247,9 +248,8 @@ def test_a_workflow_may_read_and_runs_only_pinned_actions(name: str) -> None:
     assert "concurrency" in workflow
     for title, job in workflow["jobs"].items():
         assert job["timeout-minutes"] > 0
-        assert job.get("permissions", {}) in ({}, {"id-token": "write"}) and (
-            "permissions" not in job or title == "publish"
-        )
+        assert job.get("permissions", {}) in ({}, {"id-token": "write"})
+        assert "permissions" not in job or title == "publish"
     uses = re.findall(r"uses: (.+)", (ROOT / ".github" / "workflows" / name).read_text())
     assert uses
     for each in uses:
@@ -265,7 +265,9 @@ def test_public_ci_runs_the_whole_gate_on_each_python_and_both_lanes_of_versions
     ]
     assert jobs["linux"]["strategy"]["matrix"] == {"python": classified, "tier": ["test", "slow"]}
     static = " ".join(step.get("run", "") for step in jobs["static"]["steps"])
-    assert re.findall(r"(\w+)(?= make|$)", static) == ["layout", "lint", "types", "template", "doctests"]
+    assert re.findall(r"(\w+)(?= make|$)", static) == [
+        "layout", "lint", "types", "template", "doctests", "coverage",
+    ]  # fmt: skip
     assert {job for job, each in jobs.items() if each.get("continue-on-error")} == {"newest"}
     assert "may fail" in jobs["newest"]["name"]
     assert {"macos", "windows", "lowest"} <= set(jobs)

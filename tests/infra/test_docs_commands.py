@@ -114,9 +114,11 @@ def test_what_a_document_installs_is_in_this_source_tree() -> None:
     """The package is in no registry: its name alone installs nothing, or somebody else's."""
     project = tomllib.loads(documents.read("pyproject.toml"))["project"]
     installs = {name: documents.commands(name, "pip") for name in DOCUMENTS}
-    assert installs["README.md"] and installs["docs/operations.md"]
+    assert installs["README.md"]
+    assert installs["docs/operations.md"]
     for document, (command, *wanted) in ((name, words) for name, all_ in installs.items() for words in all_):
-        assert command == "install" and wanted
+        assert command == "install"
+        assert wanted
         for each in wanted:
             place = re.fullmatch(r"(\.)(?:\[([\w,]+)\])?", each)
             assert place is not None, f"{document}: pip install {each}: name the source tree ('.[aws]')"

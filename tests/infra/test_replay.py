@@ -55,9 +55,11 @@ def verify(event: dict[str, Any], unix_now: float) -> None:
 @pytest.mark.parametrize("name", cases.names())
 def test_every_event_has_an_expectation_and_everything_that_it_names(name: str) -> None:
     case = cases.load(name)
-    assert case.expected is not None and "response" in case.expected
+    assert case.expected is not None
+    assert "response" in case.expected
     assert "other_calls" not in case.expected
-    assert case.about and case.function.endswith("Function")
+    assert case.about
+    assert case.function.endswith("Function")
     assert isinstance(case.given, list)
     assert set(case.before) <= set(cases.names())
 
@@ -70,12 +72,14 @@ def test_what_the_opening_launches_is_the_event_that_starts_the_relay() -> None:
     (start,) = (cases.load("relay_start").event,)
     for name in ("default_opening", "default_opening_request"):
         expected = cases.load(name).expected
-        assert expected is not None and expected["launched"] == [start]
+        assert expected is not None
+        assert expected["launched"] == [start]
 
 
 def test_what_the_door_writes_is_what_an_opening_is_given() -> None:
     expected = cases.load("connect_dialer").expected
-    assert expected is not None and expected["items"] == cases.load("default_opening").given
+    assert expected is not None
+    assert expected["items"] == cases.load("default_opening").given
 
 
 # --- The moment
@@ -225,7 +229,8 @@ def test_the_template_for_sam_has_values_and_leads_nowhere_but_to_the_stand_ins(
     document = template(spec, tmp_path, variables)
     ((logical_id, function),) = document["Resources"].items()
     assert logical_id == name
-    assert "Fn::" not in json.dumps(document) and '"Ref"' not in json.dumps(document)
+    assert "Fn::" not in json.dumps(document)
+    assert '"Ref"' not in json.dumps(document)
     declared = function["Properties"]["Environment"]["Variables"]
     assert declared == variables
     for service in ("DYNAMODB", "LAMBDA", "SECRETS_MANAGER", "APIGATEWAYMANAGEMENTAPI"):

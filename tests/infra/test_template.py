@@ -105,7 +105,8 @@ def test_both_throttles_are_set_everywhere(template: Template) -> None:
     throttles = [template.api.default_throttle, *template.api.route_throttles.values()]
     assert set(template.api.route_throttles) == {"$connect"}
     for throttle in throttles:
-        assert throttle.burst and throttle.rate
+        assert throttle.burst
+        assert throttle.rate
 
 
 @pytest.mark.parametrize("name", RIGHTS)
@@ -146,7 +147,8 @@ def test_the_relay_has_no_key_and_no_table(template: Template) -> None:
     (table,) = template.tables.values()
     assert not {config.AUTH_KEYS, config.AUTH_KEYS_SECRET, config.TABLE} & set(relay.environment)
     said = " ".join(strings([dict(relay.environment), list(relay.policies)]))
-    assert table.name not in said and "secret" not in said
+    assert table.name not in said
+    assert "secret" not in said
 
 
 def test_only_the_relay_is_in_the_vpc() -> None:

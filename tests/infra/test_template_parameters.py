@@ -74,7 +74,8 @@ def egress(**parameters: str) -> set[tuple[str, int, str]]:
     (group,) = of_type(deployed(**parameters), "AWS::EC2::SecurityGroup").values()
     assert "SecurityGroupIngress" not in group
     for rule in group["SecurityGroupEgress"]:
-        assert int(rule["FromPort"]) == int(rule["ToPort"]) and rule["Description"]
+        assert int(rule["FromPort"]) == int(rule["ToPort"])
+        assert rule["Description"]
         assert len({"CidrIp", "CidrIpv6"} & set(rule)) == 1
     return {
         (rule["IpProtocol"], int(rule["FromPort"]), rule.get("CidrIp") or rule["CidrIpv6"])
@@ -184,7 +185,8 @@ def test_with_ipv6_it_gets_out_to_the_same_over_both(count: int) -> None:
     rules = egress(TargetPorts=",".join(ports), RelayIpv6="true")
     over_ipv4 = {each[:2] for each in rules if each[2] == "0.0.0.0/0"}
     assert over_ipv4 == {each[:2] for each in rules if each[2] == "::/0"}
-    assert {("tcp", int(port)) for port in ports} < over_ipv4 and len(over_ipv4) == count + 3
+    assert {("tcp", int(port)) for port in ports} < over_ipv4
+    assert len(over_ipv4) == count + 3
 
 
 def test_a_group_of_ones_own_is_used_and_none_is_made() -> None:
@@ -225,7 +227,8 @@ def test_the_bridge_counts_no_more_sessions_than_lambda_runs_relays(
 
 def test_a_secret_of_ones_own_is_the_one_that_is_read_and_none_is_made() -> None:
     made, own = deployed(), deployed(KeySecretArn=SECRET)
-    assert of_type(made, "AWS::SecretsManager::Secret") and not of_type(own, "AWS::SecretsManager::Secret")
+    assert of_type(made, "AWS::SecretsManager::Secret")
+    assert not of_type(own, "AWS::SecretsManager::Secret")
     for resources, arn in ((made, "<KeySecret>"), (own, SECRET)):
         for name in ("Connect", "Default"):
             function, role = resources[f"{name}Function"], resources[f"{name}Role"]
@@ -234,16 +237,16 @@ def test_a_secret_of_ones_own_is_the_one_that_is_read_and_none_is_made() -> None
             (policy,) = role["Properties"]["Policies"]
             (read,) = [s for s in policy["PolicyDocument"]["Statement"] if s["Sid"] == "ReadKeys"]
             assert (read["Action"], read["Resource"]) == ("secretsmanager:GetSecretValue", arn)
-    assert (
-        outputs()["KeySecretArn"] == "<KeySecret>" and outputs(KeySecretArn=SECRET)["KeySecretArn"] == SECRET
-    )
+    assert outputs()["KeySecretArn"] == "<KeySecret>"
+    assert outputs(KeySecretArn=SECRET)["KeySecretArn"] == SECRET
 
 
 def test_the_key_that_is_drawn_is_a_key() -> None:
     """Secrets Manager adds so many letters and digits to the object; whichever they are, they are base64."""
     (secret,) = of_type(deployed(), "AWS::SecretsManager::Secret").values()
     drawn = secret["GenerateSecretString"]
-    assert drawn["ExcludePunctuation"] is True and drawn["PasswordLength"] % 4 == 0
+    assert drawn["ExcludePunctuation"] is True
+    assert drawn["PasswordLength"] % 4 == 0
     alphabet = string.ascii_letters + string.digits
     text = (alphabet * 2)[: drawn["PasswordLength"]]
     key = {**json.loads(drawn["SecretStringTemplate"]), drawn["GenerateStringKey"]: text}
@@ -255,7 +258,8 @@ def test_the_doctors_command_has_the_address_and_fetches_the_key() -> None:
     command = outputs(KeySecretArn=SECRET)["DoctorCommand"]
     words = shlex.split(command)
     assert words[0] == "EMISSARY_URL=" + outputs()["WebSocketUrl"]
-    assert f"--secret-id {SECRET} " in words[1] and words[2:] == ["emissary", "doctor"]
+    assert f"--secret-id {SECRET} " in words[1]
+    assert words[2:] == ["emissary", "doctor"]
 
 
 def test_traces_are_sent_only_if_asked_for_and_allowed() -> None:
@@ -309,4 +313,5 @@ def test_the_schedules_event_is_the_one_the_relay_knows() -> None:
     (target,) = rule["Targets"]
     assert json.loads(target["Input"]) == KEEP_ALIVE
     days = re.fullmatch(r"rate\((\d+) days\)", rule["ScheduleExpression"])
-    assert days is not None and 2 * int(days[1]) < 14, "one that is missed may be made up for"
+    assert days is not None
+    assert 2 * int(days[1]) < 14, "one that is missed may be made up for"

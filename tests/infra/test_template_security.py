@@ -131,7 +131,8 @@ def test_an_access_log_line_is_json_with_the_request_and_without_what_was_said()
     line = json.loads(settings["Format"])
     assert settings["DestinationArn"] == "<AccessLogGroup.Arn>"
     assert line["requestId"] == "$context.requestId", "API Gateway demands it"
-    assert len(settings["Format"]) < 3_000 and "\n" not in settings["Format"]
+    assert len(settings["Format"]) < 3_000
+    assert "\n" not in settings["Format"]
     for value in line.values():
         assert re.fullmatch(r"\$context\.[A-Za-z.]+", value)
         assert not re.search("body|payload|header|query|authorizer", value, re.IGNORECASE)
@@ -153,7 +154,8 @@ def test_both_throttles_are_set_for_strangers_apart_from_everybody() -> None:
     (stage,) = of_type(deployed(), "AWS::ApiGatewayV2::Stage").values()
     assert set(stage["RouteSettings"]) == {"$connect"}
     for settings in (stage["DefaultRouteSettings"], stage["RouteSettings"]["$connect"]):
-        assert settings["ThrottlingBurstLimit"] > 0 and settings["ThrottlingRateLimit"] > 0
+        assert settings["ThrottlingBurstLimit"] > 0
+        assert settings["ThrottlingRateLimit"] > 0
     assert stage["RouteSettings"]["$connect"] != stage["DefaultRouteSettings"]
 
 

@@ -31,7 +31,8 @@ def check(namespace: str, metric: str, dimensions: dict[str, str]) -> None:
         assert dimensions == {"service": STACK_NAME}
     elif namespace == "AWS/Lambda":
         assert metric in LAMBDAS
-        assert set(dimensions) == {"FunctionName"} and dimensions["FunctionName"] in FUNCTIONS
+        assert set(dimensions) == {"FunctionName"}
+        assert dimensions["FunctionName"] in FUNCTIONS
     else:
         assert namespace == "AWS/ApiGateway"
         assert metric in GATEWAYS
@@ -106,7 +107,8 @@ def test_the_limit_of_sessions_is_watched_whichever_it_is(
     alarm = alarms(MaxSessions=str(sessions), RelayConcurrency=str(relays))["SessionLimitAlarm"]
     reached, running = alarm["Metrics"]
     condition = re.fullmatch(r"IF\(running >= (\d+) OR running >= (\d+), 1, 0\)", reached["Expression"])
-    assert condition is not None and set(map(int, condition.groups())) == limits
+    assert condition is not None
+    assert set(map(int, condition.groups())) == limits
     assert (reached["ReturnData"], running["ReturnData"], alarm["Threshold"]) == (True, False, 1)
     assert (running["Id"], running["MetricStat"]["Stat"]) == ("running", "Maximum")
 
@@ -146,13 +148,15 @@ def test_the_dashboard_shows_figures_that_are_written() -> None:
 def test_the_dashboards_widgets_lie_on_its_grid_and_not_on_each_other() -> None:
     taken: set[tuple[int, int]] = set()
     for widget in dashboard()["widgets"]:
-        assert widget["properties"]["region"] == REGION and widget["properties"]["title"]
+        assert widget["properties"]["region"] == REGION
+        assert widget["properties"]["title"]
         place = {
             (widget["x"] + column, widget["y"] + row)
             for column in range(widget["width"])
             for row in range(widget["height"])
         }
-        assert not place & taken and all(0 <= column < 24 for column, _ in place)
+        assert not place & taken
+        assert all(0 <= column < 24 for column, _ in place)
         taken |= place
 
 

@@ -119,6 +119,12 @@ def test_sqlalchemy_with_a_creator_pools_dialled_connections(dialer: Dialer, pos
         engine.dispose()
 
 
+def fail_halfway(engine: sqlalchemy.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("create table never (id int)"))
+        connection.execute(sqlalchemy.text("select no_such_column"))
+
+
 def test_sqlalchemy_over_a_forwarded_port_rolls_back(dialer: Dialer, postgres: Postgres) -> None:
     with dialer.forward(target(postgres), timeout=DIAL) as (host, port):
         url = sqlalchemy.URL.create(
@@ -132,9 +138,8 @@ def test_sqlalchemy_over_a_forwarded_port_rolls_back(dialer: Dialer, postgres: P
         )
         engine = sqlalchemy.create_engine(url)
         try:
-            with pytest.raises(sqlalchemy.exc.ProgrammingError), engine.begin() as connection:
-                connection.execute(sqlalchemy.text("create table never (id int)"))
-                connection.execute(sqlalchemy.text("select no_such_column"))
+            with pytest.raises(sqlalchemy.exc.ProgrammingError):
+                fail_halfway(engine)
             assert not sqlalchemy.inspect(engine).has_table("never")
         finally:
             engine.dispose()

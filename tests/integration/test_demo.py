@@ -13,7 +13,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
+import psycopg
 import pytest
 
 from emissary_lib import Dialer, Key
@@ -25,7 +27,7 @@ from tests.helpers.cloudside import DIAL, LINUX_ONLY, ROOT, all_tunnels_over
 from tests.helpers.patience import HANG
 from tools.bench.measure import Sizes
 from tools.bench.run import run_bench
-from tools.demo import run
+from tools.demo import run, verify
 from tools.demo.postgres import embedded_postgres
 
 TEMPLATE = str(cloudside.TEMPLATE)
@@ -63,13 +65,13 @@ def test_a_demo_whose_database_is_not_as_it_should_be_ends_with_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Somebody meddles between the tunnel and the verification."""
-    honest = run.verify.check_history
+    honest = verify.check_history
 
-    def meddled(connection: object) -> object:
-        connection.execute("UPDATE bulk_in SET body = reverse(body) WHERE id = 1")  # type: ignore[attr-defined]
-        return honest(connection)  # type: ignore[arg-type]
+    def meddled(connection: psycopg.Connection[Any]) -> object:
+        connection.execute("UPDATE bulk_in SET body = reverse(body) WHERE id = 1")
+        return honest(connection)
 
-    monkeypatch.setattr(run.verify, "check_history", meddled)
+    monkeypatch.setattr(verify, "check_history", meddled)
     out = io.StringIO()
     assert run.run_demo(TEMPLATE, out=out, copy_size=200_000) == 1
     assert "verified        11 of 12 facts" in out.getvalue()

@@ -23,7 +23,7 @@ from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, ROOT, TEMPLATE
 from tests.helpers.doctor_cloud import ask, faulty
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import BlackHole, Server, echo, source, unused_port
-from tests.helpers.ws_server import Request, WsServer, error_from_status
+from tests.helpers.ws_server import Request, WsServer, refusal
 from tools.demo.postgres import Postgres
 
 pytestmark = LINUX_ONLY
@@ -176,7 +176,7 @@ def test_a_wrong_stage(cloud: LocalCloud) -> None:
 
 def test_a_server_that_speaks_another_subprotocol() -> None:
     def upgrades_only(request: Request) -> bytes | None:
-        return None if "upgrade" in request.headers else error_from_status(426)
+        return None if "upgrade" in request.headers else refusal(426)
 
     with WsServer(subprotocol="chat", answer=upgrades_only) as server:
         diagnosis = ask(server.url, Key(1, bytes(32)))

@@ -86,16 +86,23 @@ def test_target_that_closes_first_is_read_to_its_end(dialer: Dialer) -> None:
 def test_target_that_resets_at_once_is_a_reset_and_not_an_empty_answer(
     dialer: Dialer, cloud: LocalCloud
 ) -> None:
-    with Server(resetter(0)) as target, pytest.raises((TunnelResetError, DialError)) as caught:
-        # A relay that is slow to look finds the connection reset before it has told of it.
+    sessions: list[str] = []
+
+    def read(target: tuple[str, int]) -> None:
         with dialer.dial(target, DIAL) as sock:
             sock.settimeout(HANG)
             assert sock.session is not None
-            session = sock.session.id
+            sessions.append(sock.session.id)
             sock.recv(1)
-    assert caught.value.code is Code.TARGET_RESET
-    if isinstance(caught.value, TunnelResetError):
-        assert audit_record(cloud, session)["code"] == "TARGET_RESET"
+
+    # A relay that is slow to look finds the connection reset before it has told of it.
+    with Server(resetter(0)) as target, pytest.raises((TunnelResetError, DialError)) as caught:
+        read(target)
+    error = caught.value
+    assert isinstance(error, TunnelResetError | DialError)
+    assert error.code is Code.TARGET_RESET
+    if isinstance(error, TunnelResetError):
+        assert audit_record(cloud, *sessions)["code"] == "TARGET_RESET"
 
 
 def test_reset_in_the_middle_names_the_target_as_its_cause(dialer: Dialer, cloud: LocalCloud) -> None:

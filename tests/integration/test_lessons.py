@@ -189,7 +189,8 @@ def test_program_run_by_exec_has_its_own_exit_status_and_ends_with_its_pipe(clou
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         ) as running:
-            assert running.stdin is not None and running.stdout is not None
+            assert running.stdin is not None
+            assert running.stdout is not None
             for line in (b"one\n", b"two\n"):
                 running.stdin.write(line)
                 running.stdin.flush()

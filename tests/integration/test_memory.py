@@ -105,7 +105,8 @@ class Deaf:
 
 
 def asked(client: subprocess.Popen[str]) -> Any:
-    assert client.stdin is not None and client.stdout is not None
+    assert client.stdin is not None
+    assert client.stdout is not None
     client.stdin.write("\n")
     client.stdin.flush()
     return json.loads(client.stdout.readline())

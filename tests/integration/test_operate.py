@@ -126,7 +126,8 @@ def test_a_dial_beyond_a_limit_names_it_and_a_place_that_is_free_is_taken(
         assert caught.value.code is Code.SESSION_LIMIT
         health = dialer.health(DIAL)
         assert (health.usage, health.key_usage) == (Usage(2, 3), Usage(2, 2))
-        assert answers(first) and answers(second)
+        assert answers(first)
+        assert answers(second)
         ended(cloud, first)
         with dialer.dial(target, DIAL) as third:
             assert answers(third)
@@ -157,6 +158,7 @@ def test_a_killed_session_is_reset_on_both_sides_and_recorded_once(
     (table,) = operator.tables.values()
     with dialer_of(operator) as dialer, dialer.dial(target, DIAL) as sock:
         assert answers(sock)
+        assert sock.session is not None
         (alive,) = run(capsys, "sessions", "list", "--alive", "--table", table)
         assert (alive["session"], alive["state"]) == (sock.session.id, "open")
         assert (alive["target"], alive["source"]) == (f"{target[0]}:{target[1]}", "127.0.0.1")

@@ -15,7 +15,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.tunnel.loopback import reset
 from emissary_local import Faults, Limits, LocalCloud
 from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
-from tests.helpers.patience import HANG, wait_until
+from tests.helpers.patience import HANG, read_until_it_raises, wait_until
 from tests.helpers.servers import Server, echo
 
 pytestmark = LINUX_ONLY
@@ -136,8 +136,7 @@ def test_message_that_the_gateway_will_never_take_ends_the_session_and_says_why(
     ):
         sock.settimeout(HANG)
         with pytest.raises(TunnelResetError) as caught:
-            while sock.recv(65_536):
-                pass
+            read_until_it_raises(lambda: sock.recv(65_536), bytearray())
         assert caught.value.code is Code.MESSAGE_REFUSED
         assert sock.session is not None
         assert audit_record(cloud, sock.session.id)["code"] == "MESSAGE_REFUSED"

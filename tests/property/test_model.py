@@ -283,7 +283,8 @@ class Model(RuleBasedStateMachine):
         self.check()
         for role, end in self.linked.ends.items():
             told = self.finishes(role)
-            assert len(told) == 1 and end.events[-1] == told[0]
+            assert len(told) == 1
+            assert end.events[-1] == told[0]
             if self.told is None and (self.gentle or (alive and self.life == LONG)):
                 assert told[0].code is Code.OK, self.linked.describe()
             if self.told is None and self.gentle and self.swift:

@@ -96,7 +96,9 @@ def test_answers_only_ever_grow_until_one_is_final(stream: bytes) -> None:
 def test_only_the_key_and_the_list_let_anyone_through(stream: bytes) -> None:
     found = answer([(0, stream)])
     if found.state is OpeningState.ACCEPTED:
-        assert found.key_id == 1 and found.target is not None and ALLOW.permits(found.target)
+        assert found.key_id == 1
+        assert found.target is not None
+        assert ALLOW.permits(found.target)
         assert stream[: found.client_offset] + found.early == stream
         assert auth.socks_password(KEY, date=DATE, nonce=NONCE).encode() in stream
 

@@ -128,7 +128,8 @@ def check_prefix(linked: LinkedSessions) -> None:
     for end, peer in ((client, relay), (relay, client)):
         assert bytes(peer.written).startswith(end.received)
         finished = [event for event in end.events if isinstance(event, Finished)]
-        assert len(finished) == 1 and end.events[-1] == finished[0]
+        assert len(finished) == 1
+        assert end.events[-1] == finished[0]
         aborted = [event for event in end.events if isinstance(event, Aborted)]
         assert len(aborted) == (finished[0].code is not Code.OK)
         if finished[0].code is Code.OK:
@@ -136,8 +137,7 @@ def check_prefix(linked: LinkedSessions) -> None:
 
 
 def check_whole(plan: Plan, linked: LinkedSessions) -> None:
-    """Everything arrived, and nobody had to hear of an error: whoever was cut off at the end is told of it
-    when it comes back."""
+    """Everything arrived, and nobody heard of an error: who was cut off at the end hears when back."""
     client, relay = linked.ends[Role.DIALER], linked.ends[Role.RELAY]
     assert [end.events[-1] for end in (client, relay)] == [Finished(Code.OK)] * 2, linked.describe()
     for end, peer in ((client, relay), (relay, client)):

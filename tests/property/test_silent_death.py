@@ -19,8 +19,10 @@ QUIET = User([], eof_at=700.0)
 def test_a_silent_death_costs_nobody_a_byte_whoever_speaks_next(
     dead: Role, speaker: Role, speaks_at: float
 ) -> None:
-    """Symptom: a relay with nothing to send found its dead WebSocket after 270 s. A dialer that sent a query
-    meanwhile resumed after 50 s, waited for the relay for the grace, and gave up."""
+    """Symptom: a relay with nothing to send found its dead WebSocket after 270 s.
+
+    A dialer that sent a query meanwhile resumed after 50 s, waited for the relay for the grace, and gave up.
+    """
     speaking = User([(speaks_at, b"select 1")], eof_at=700.0)
     client, relay = (speaking, QUIET) if speaker is Role.DIALER else (QUIET, speaking)
     plan = Plan(1, SLOW, client, relay, [Cut(3.0, dead, 0.0, silent=True)])

@@ -21,12 +21,14 @@ _DEATH: Final = re.compile(r"Runtime exited with error: signal|Task timed out af
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Attributes:
-    begun: Sessions that a relay has claimed.
-    returned: Sessions whose relay has returned, and with which code.
-    gave_up: Sessions of which a relay was not let in.
-    left: The epoch in which a session's relay has closed its WebSocket itself, while the session was open.
-    deaths: Invocations that died or were killed, by function.
+    """What the functions' logs say.
+
+    Attributes:
+        begun: Sessions that a relay has claimed.
+        returned: Sessions whose relay has returned, and with which code.
+        gave_up: Sessions of which a relay was not let in.
+        left: The epoch in which a session's relay itself closed its WebSocket, while the session was open.
+        deaths: Invocations that died or were killed, by function.
     """
 
     begun: frozenset[str] = frozenset()

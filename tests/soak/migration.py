@@ -11,7 +11,7 @@ import random
 import psycopg
 
 from tests.soak import child
-from tests.soak.tally import Mismatch
+from tests.soak.tally import MismatchError
 from tests.soak.work import World
 from tools.demo import migrate, verify
 from tools.demo.postgres import Postgres
@@ -36,7 +36,7 @@ def _migrate(world: World, chance: random.Random) -> None:
         with psycopg.connect(**own.direct, autocommit=True) as connection:
             wrong = [check for check in verify.check_history(connection) if not check.ok]
         if wrong:
-            raise Mismatch(f"a migration that went well left {wrong}")
+            raise MismatchError(f"a migration that went well left {wrong}")
         world.tally.moved(100_000)
     finally:
         _directly(world.postgres, f"DROP DATABASE {name} WITH (FORCE)")

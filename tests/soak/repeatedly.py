@@ -15,6 +15,7 @@ def repeatedly(act: Callable[[], None], *, pause: float, name: str) -> Iterator[
 
     Args:
         act: What to do; what it raises ends the thread.
+        pause: Seconds.
         name: The thread's.
     """
     over = threading.Event()

@@ -14,7 +14,7 @@ from emissary_lib.protocol.stream.counters import Counters
 TOLD: Final = 20
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """Bytes that are wrong or missing, delivered as if they were complete; or nothing, for too long."""
 
 

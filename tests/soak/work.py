@@ -18,7 +18,7 @@ from emissary_lib.client.dialer import DIAL_TIMEOUT
 from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.exceptions import EmissaryError
 from tests.soak.pattern import first_difference
-from tests.soak.tally import Mismatch, Tally
+from tests.soak.tally import MismatchError, Tally
 from tests.soak.target import DONE, PIECE, Transfer, give
 from tools.demo.postgres import Postgres
 
@@ -118,7 +118,7 @@ def ping_pong(world: World, chance: random.Random) -> None:
                 cursor.execute("SELECT %s::bigint + 1, md5(%s::text)", (number, str(number)))
                 found: Any = cursor.fetchall()[0]
                 if found[0] != number + 1 or len(found[1]) != 32:
-                    raise Mismatch(f"asked about {number}, got {found!r}")
+                    raise MismatchError(f"asked about {number}, got {found!r}")
                 world.tally.moved(100)
         except BaseException:
             with contextlib.suppress(Exception):
@@ -160,7 +160,7 @@ def exchange(
         wait: Called before the first read, while the bytes up are being written already.
 
     Raises:
-        Mismatch: Wrong, missing or surplus bytes.
+        MismatchError: Wrong, missing or surplus bytes.
         OSError: The tunnel was cut off, or nothing happened for :data:`HANG` seconds.
     """
     failed: list[BaseException] = []
@@ -181,14 +181,14 @@ def exchange(
         while data := sock.recv(PIECE):
             payload = data[: max(0, transfer.down - offset)]
             if (where := first_difference(transfer.number + 1, offset, payload)) is not None:
-                raise Mismatch(f"transfer {transfer.number}: wrong byte at {where} of {transfer.down}")
+                raise MismatchError(f"transfer {transfer.number}: wrong byte at {where} of {transfer.down}")
             rest = data[len(payload) :]
             offset += len(data)
             if rest and (rest != DONE or offset != transfer.down + 1):
-                raise Mismatch(f"transfer {transfer.number}: {rest[:20]!r} follows the last byte")
+                raise MismatchError(f"transfer {transfer.number}: {rest[:20]!r} follows the last byte")
             world.tally.moved(len(data))
         if offset != transfer.down + 1:
-            raise Mismatch(
+            raise MismatchError(
                 f"transfer {transfer.number}: a clean end after {offset} of {transfer.down + 1} bytes"
             )
     finally:
@@ -230,7 +230,7 @@ def attempt(world: World, kind: str, work: Any, chance: random.Random) -> bool:
     except BaseException as exc:
         cause: BaseException | None = exc
         while cause is not None:
-            if isinstance(cause, EmissaryError | ConnectionError) and not isinstance(cause, Mismatch):
+            if isinstance(cause, EmissaryError | ConnectionError) and not isinstance(cause, MismatchError):
                 world.tally.error(kind, name_of(cause), _told(cause), _session())
                 return False
             cause = cause.__cause__ or cause.__context__

@@ -63,8 +63,10 @@ def test_every_error_a_driver_may_meet_at_a_socket_is_an_os_error() -> None:
 @pytest.mark.parametrize("code", [code for code in Code if code is not Code.OK])
 def test_every_code_makes_errors_that_name_target_and_code(code: Code) -> None:
     cut = reset_error(TARGET, code, "because")
-    assert "db.internal:5432" in str(cut) and "unknown" in str(cut)
-    assert cut.code is code and isinstance(cut, ConnectionResetError)
+    assert "db.internal:5432" in str(cut)
+    assert "unknown" in str(cut)
+    assert cut.code is code
+    assert isinstance(cut, ConnectionResetError)
     missed = dial_error(TARGET, code)
     assert "db.internal:5432" in str(missed)
     if code is Code.AUTHENTICATION_FAILED:

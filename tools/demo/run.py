@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
 import psycopg
@@ -64,19 +66,13 @@ def run_demo(template: str, *, out: TextIO, copy_size: int = COPY_SIZE) -> int:
     return 0 if report.ok else 1
 
 
-class _started:
+@contextlib.contextmanager
+def _started(progress: Progress) -> Iterator[Postgres]:
     """The embedded PostgreSQL, with a line of progress for its start."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._server = embedded_postgres()
-
-    def __enter__(self) -> Postgres:
-        with self._progress.step("Starting PostgreSQL"):
-            return self._server.__enter__()
-
-    def __exit__(self, *exc: Any) -> None:
-        self._server.__exit__(*exc)
+    with contextlib.ExitStack() as stack:
+        with progress.step("Starting PostgreSQL"):
+            server = stack.enter_context(embedded_postgres())
+        yield server
 
 
 def _through_the_tunnel(

@@ -114,6 +114,7 @@ class SilentTarget:
 
     @property
     def port(self) -> int:
+        """Where it listens."""
         return int(self._socket.getsockname()[1])
 
     def __enter__(self) -> SilentTarget:

@@ -130,8 +130,7 @@ class ProbeTimes:
 
 
 class RelayKeepalive:
-    """Asks the bridge when the dialer is silent, so that two silences can be told apart: a dead link of
-    ours, and a dialer that is gone."""
+    """Asks the bridge when the dialer is silent: is our own link dead, or is the dialer gone?"""
 
     def __init__(self, times: ProbeTimes, now: float) -> None:
         self._times = times

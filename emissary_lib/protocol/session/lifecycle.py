@@ -61,6 +61,7 @@ class Ending:
 
     @property
     def next_timeout(self) -> float:
+        """When :meth:`due` has to be asked again, or the end given up."""
         return min(self.next_at, self.until)
 
     def due(self, now: float) -> bool:
@@ -130,8 +131,7 @@ class Lifecycle:
             self._begin_ending(Step.STREAMS_COMPLETE, Ending.begin(Code.OK, "", now, tell_peer=False))
 
     def end_if_left(self, now: float) -> None:
-        """The peer is away. A dialer that had all but our FIN, and has ended its own stream, is not waited
-        for."""
+        """The peer is away: do not wait for a dialer that had all but our FIN and has ended its stream."""
         if (
             self._role is Role.RELAY
             and self.alive

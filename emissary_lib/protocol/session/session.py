@@ -180,8 +180,11 @@ class Session:
         return self._resumption.flapping
 
     def link_lost(self, code: Code, reason: str, now: float) -> None:
-        """Our WebSocket is gone. Unless the session was still opening, ``link_deadline`` now tells how
-        long to try to reconnect; ``code`` and ``reason`` are for one that was."""
+        """Our WebSocket is gone.
+
+        ``code`` and ``reason`` are for a session that was still opening; for any other, ``link_deadline``
+        now tells how long to try to reconnect.
+        """
         ending = self._lifecycle.ending
         if self.state is State.OPENING:
             self._lifecycle.cut_off(code, reason)

@@ -1,0 +1,1 @@
+"""One session's two byte streams: offsets, acknowledgements, retransmission and congestion control."""

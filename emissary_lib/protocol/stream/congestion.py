@@ -76,6 +76,7 @@ class OpenGate:
     """A gate without a limit: for a session that shares nothing."""
 
     def acquire(self) -> bool:
+        """There is always room."""
         return True
 
     def release(self, count: int) -> None:

@@ -40,6 +40,7 @@ class Segment:
 
     @property
     def end(self) -> int:
+        """The position behind it; a FIN takes one, as in TCP."""
         return self.offset + len(self.data) + self.fin
 
 

@@ -59,6 +59,7 @@ class Healthy:
     server_version: str
 
     def encode(self) -> bytes:
+        """The payload; a server version that is too long is cut."""
         version = self.server_version.encode("utf-8")[:_VERSION_MAX]
         fixed = _FIXED.pack(
             self.question,

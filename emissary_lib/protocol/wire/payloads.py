@@ -51,10 +51,12 @@ class Reset:
     reason: str = ""
 
     def encode(self) -> bytes:
+        """The payload; what a reason has beyond ``MAX_REASON`` bytes is cut off."""
         return _CODE.pack(self.code) + _reason(self.reason)
 
     @classmethod
     def decode(cls, payload: bytes) -> Reset:
+        """Read it. Raises :class:`FrameError` if it is cut short."""
         (number,) = _unpack(_CODE, payload, "RESET")
         return cls(code_of(number), _text(payload[_CODE.size :]))
 
@@ -78,11 +80,13 @@ class End:
     messages_received: int = 0
 
     def encode(self) -> bytes:
+        """The payload; counts of messages that do not fit into 32 bits are given as the most that does."""
         counts = (min(count, _U32_MAX) for count in (self.messages_sent, self.messages_received))
         return _END.pack(self.code, self.sent, self.received, *counts)
 
     @classmethod
     def decode(cls, payload: bytes) -> End:
+        """Read it. Raises :class:`FrameError` if it is cut short."""
         number, *rest = _unpack(_END, payload, "END")
         return cls(code_of(number), *rest)
 
@@ -97,10 +101,12 @@ class Ended:
     reason: str = ""
 
     def encode(self) -> bytes:
+        """The payload; what a reason has beyond ``MAX_REASON`` bytes is cut off."""
         return _ENDED.pack(self.code, self.dialer, self.relay) + _reason(self.reason)
 
     @classmethod
     def decode(cls, payload: bytes) -> Ended:
+        """Read it. Raises :class:`FrameError` if it is cut short."""
         number, dialer, relay = _unpack(_ENDED, payload, "ENDED")
         return cls(code_of(number), dialer, relay, _text(payload[_ENDED.size :]))
 
@@ -118,10 +124,12 @@ class Disconnected:
     epoch: int
 
     def encode(self) -> bytes:
+        """The payload, of 3 bytes."""
         return _DISCONNECTED.pack(self.role, self.epoch)
 
     @classmethod
     def decode(cls, payload: bytes) -> Disconnected:
+        """Read it. Raises :class:`FrameError` if it is cut short."""
         role, epoch = _unpack(_DISCONNECTED, payload, "DISCONNECTED")
         return cls(role, epoch)
 
@@ -143,12 +151,14 @@ class Resumed:
     relay: str | None
 
     def encode(self) -> bytes:
+        """The payload; an id has at most 255 ASCII characters."""
         ids = [(connection or "").encode("ascii") for connection in (self.dialer, self.relay)]
         names = b"".join(bytes([len(connection)]) + connection for connection in ids)
         return _EPOCHS.pack(self.dialer_epoch, self.relay_epoch) + names
 
     @classmethod
     def decode(cls, payload: bytes) -> Resumed:
+        """Read it. Raises :class:`FrameError` if it is cut short."""
         dialer_epoch, relay_epoch = _unpack(_EPOCHS, payload, "RESUMED")
         ids: list[str | None] = []
         rest = payload[_EPOCHS.size :]
@@ -168,10 +178,12 @@ class GoAway:
     remaining: int
 
     def encode(self) -> bytes:
+        """The payload, of 6 bytes."""
         return _GOAWAY.pack(self.code, self.remaining)
 
     @classmethod
     def decode(cls, payload: bytes) -> GoAway:
+        """Read it. Raises :class:`FrameError` if it is cut short."""
         number, remaining = _unpack(_GOAWAY, payload, "GOAWAY")
         return cls(code_of(number), remaining)
 

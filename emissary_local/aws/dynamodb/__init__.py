@@ -1,0 +1,1 @@
+"""DynamoDB: moto's, with the template's tables, and with reads that may be stale."""

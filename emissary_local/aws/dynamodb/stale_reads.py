@@ -23,7 +23,9 @@ class Forward(Protocol):
 
 
 class StaleReads:
-    """Remembers items as they were before their last write. Only ``GetItem`` without a projection is ever
+    """Remembers items as they were before their last write.
+
+    Only ``GetItem`` without a projection is ever
     stale, and an item's first such read is not: from then on it is watched. So nobody pays for a second read
     with each write while all reads are consistent.
 

@@ -1,0 +1,1 @@
+"""The ports over AWS: the only modules here that import boto3."""

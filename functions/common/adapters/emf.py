@@ -33,6 +33,7 @@ class EmfFormatter(logging.Formatter):
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
+        """One line of JSON; ``record.figures`` has them by metric."""
         provider = AmazonCloudWatchEMFProvider(namespace=NAMESPACE, service=self._service)
         for metric, value in record.__dict__["figures"].items():
             provider.add_metric(name=metric.title, unit=metric.unit, value=value)

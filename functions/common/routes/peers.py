@@ -23,12 +23,15 @@ class PeerCache:
         return len(self._peers)
 
     def get(self, sender: str, generation: int) -> str | None:
+        """The peer, if it is remembered."""
         return self._peers.get((sender, generation))
 
     def remember(self, sender: str, generation: int, peer: str) -> None:
+        """Note a peer; the oldest entry makes room for it."""
         if len(self._peers) >= self._most:
             del self._peers[next(iter(self._peers))]
         self._peers[sender, generation] = peer
 
     def forget(self, sender: str, generation: int) -> None:
+        """Drop an entry, if there is one."""
         self._peers.pop((sender, generation), None)

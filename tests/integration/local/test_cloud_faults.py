@@ -33,7 +33,7 @@ def client(cloud: LocalCloud) -> Iterator[websocket.WebSocket]:
     socket = websocket.create_connection(cloud.url, timeout=HANG)
     yield socket
     cloud.set_faults(Faults())
-    socket.shutdown()  # close() would wait for an answer, or, once closed, leave the socket open
+    socket.shutdown()  # type: ignore[no-untyped-call]  # close() would wait for an answer, or, once closed, leave the socket open
 
 
 def ask(client: websocket.WebSocket, question: str) -> Any:
@@ -78,9 +78,13 @@ def test_connections_are_cut_on_demand(
 ) -> None:
     before = cloud.fault_counts
     assert cloud.cut("dialer", how) == 1
-    with pytest.raises(error):
-        while client.recv_data(control_frame=True)[0] == websocket.ABNF.OPCODE_CLOSE:
+
+    def read() -> None:
+        if client.recv_data(control_frame=True)[0] == websocket.ABNF.OPCODE_CLOSE:
             raise websocket.WebSocketConnectionClosedException
+
+    with pytest.raises(error):
+        read()
     assert since(cloud, before) == {kind: 1}
     assert cloud.cut("relay", how) == 0
 
@@ -135,13 +139,14 @@ def test_the_idle_limit_is_met_in_scaled_time() -> None:
             try:
                 return websocket.create_connection(cloud.url, timeout=HANG)
             except websocket.WebSocketBadStatusException as exc:
-                assert exc.status_code in (502, 504)
+                if exc.status_code not in (502, 504):
+                    raise
                 return None
 
         client = eventually(let_in, "a function that has started")
         code, data = client.recv_data(control_frame=True)
         assert (code, int.from_bytes(data[:2], "big")) == (websocket.ABNF.OPCODE_CLOSE, 1001)
-        client.shutdown()
+        client.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("skew", [-3600, 7 * 86_400])

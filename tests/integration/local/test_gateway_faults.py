@@ -16,6 +16,7 @@ from emissary_local.faults import Faults
 from emissary_local.gateway.throttle import Throttles
 from emissary_local.limits import Limits
 from emissary_local.template.specs import Throttle
+from tests.helpers.faults import faults_of
 from tests.helpers.patience import HANG
 from tests.helpers.virtual_time import Advance, run_stepped
 from tests.integration.local.gateway_harness import Event, Running, answer, connect, running
@@ -58,7 +59,7 @@ def test_duplicated_messages_are_two_invocations() -> None:
 @pytest.mark.parametrize("kind", ["message_429", "message_500"])
 def test_a_refused_message_is_answered_with_an_error_frame_and_runs_nothing(kind: str) -> None:
     async def scenario() -> None:
-        async with running(faults=Faults(**{kind: 1.0})) as cloud:
+        async with running(faults=faults_of(1.0, kind)) as cloud:
             async with connect(cloud.url) as client:
                 await client.send("x")
                 frame = json.loads(await asyncio.wait_for(client.recv(), HANG))
@@ -72,7 +73,7 @@ def test_a_refused_message_is_answered_with_an_error_frame_and_runs_nothing(kind
 @pytest.mark.parametrize(("kind", "status"), [("connect_429", 429), ("connect_500", 502)])
 def test_a_refused_upgrade_has_its_status_and_runs_nothing(kind: str, status: int) -> None:
     async def scenario() -> None:
-        async with running(faults=Faults(**{kind: 1.0})) as cloud:
+        async with running(faults=faults_of(1.0, kind)) as cloud:
             with pytest.raises(InvalidStatus) as caught:
                 await connect(cloud.url)
             assert caught.value.response.status_code == status
@@ -137,7 +138,7 @@ def test_a_failed_post_may_have_been_delivered_unless_it_was_refused(
     """The client hears exactly as many as the seed says: half of the ambiguous ones, no refused one."""
 
     async def scenario() -> int:
-        async with connected(faults=Faults(seed=3, **{kind: 1.0})) as (cloud, client, connection_id):
+        async with connected(faults=faults_of(1.0, kind, seed=3)) as (cloud, client, connection_id):
             for number in range(12):
                 with pytest.raises(ClientError) as caught:
                     await cloud.call(

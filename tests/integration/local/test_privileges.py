@@ -156,9 +156,8 @@ def test_the_relay_may_not_read_the_keys_or_the_table(cloud: LocalCloud) -> None
     assert read.refusal("ConnectFunction", "secretsmanager:GetSecretValue", secret) is None
     for function in ("RelayFunction", "DisconnectFunction"):
         refusal = read.refusal(function, "secretsmanager:GetSecretValue", secret)
-        assert refusal is not None and refusal.startswith(
-            f"{function} may not secretsmanager:GetSecretValue on"
-        )
+        assert refusal is not None
+        assert refusal.startswith(f"{function} may not secretsmanager:GetSecretValue on")
     table = f"arn:aws:dynamodb:us-east-1:123456789012:table/{cloud.tables['SessionTable']}"
     assert read.refusal("RelayFunction", "dynamodb:GetItem", table) is not None
     assert read.refusal("RelayFunction", "ec2:DescribeSubnets", "*") is not None

@@ -26,7 +26,7 @@ SESSION_NOW = SessionRecord(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
 
 
 @pytest.mark.parametrize(
-    "step, sources, to",
+    ("step", "sources", "to"),
     [
         (Step.ADD_FRAGMENT, {O, I}, None),
         (Step.LAUNCH, {O, I}, I),
@@ -49,7 +49,7 @@ def test_there_are_no_other_transitions_and_none_out_of_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    "state, code",
+    ("state", "code"),
     [(O, Code.OPENING_EXPIRED), (I, Code.OPENING_EXPIRED), (P, Code.RELAY_DEADLINE), (E, None)],
 )
 def test_lost_is_derived_from_the_deadline(state: State, code: Code | None) -> None:
@@ -59,7 +59,7 @@ def test_lost_is_derived_from_the_deadline(state: State, code: Code | None) -> N
 
 
 @pytest.mark.parametrize(
-    "dialer, relay, expected",
+    ("dialer", "relay", "expected"),
     [
         (Side(None, 1, left=NOW + 5), Side(None, 1, left=NOW + 9), Loss(Code.DIALER_GONE, NOW + 9)),
         (Side(None, 1, left=NOW + 9), Side(None, 1, left=NOW + 5), Loss(Code.RELAY_GONE, NOW + 9)),
@@ -80,8 +80,8 @@ def test_a_session_that_both_sides_left_is_lost_by_the_one_that_went_first(
 
 
 def test_who_leaves_after_the_relays_end_leaves_because_of_it() -> None:
-    gone = {"dialer": Side(None, 1, left=NOW + 5), "relay": Side(None, 1, left=NOW + 60.5)}
-    session = dataclasses.replace(SESSION_NOW, state=P, **gone)
+    dialer, relay = Side(None, 1, left=NOW + 5), Side(None, 1, left=NOW + 60.5)
+    session = dataclasses.replace(SESSION_NOW, state=P, dialer=dialer, relay=relay)
     assert session.loss(NOW + 61) == Loss(Code.RELAY_DEADLINE, NOW + 60)
 
 

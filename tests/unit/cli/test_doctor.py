@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pathlib
+from typing import Any
 
 import pytest
 
@@ -24,14 +25,10 @@ from tests.helpers.doctor import (
 )
 
 
-def run(network: FakeNetwork, *probes: FakeProbe, **options: object) -> tuple[Exit, str]:
+def run(network: FakeNetwork, *probes: FakeProbe, **options: Any) -> tuple[Exit, str]:
     out = io.StringIO()
     given = {"target": TARGET, "environ": ENVIRON, **options}
-    target = given.pop("target")
-    assert target is None or isinstance(target, Target)
-    status = run_doctor(
-        target, out=out, env_file="no.env", dependencies=dependencies(network, *probes), **given
-    )  # type: ignore[arg-type]
+    status = run_doctor(out=out, env_file="no.env", dependencies=dependencies(network, *probes), **given)
     return status, out.getvalue()
 
 

@@ -110,7 +110,8 @@ def test_signals_are_passed_on_and_the_program_decides(number: signal.Signals) -
         text=True,
         start_new_session=True,  # no terminal, as in a build system
     ) as running:
-        assert running.stdin is not None and running.stdout is not None
+        assert running.stdin is not None
+        assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
         for _ in range(2):
             running.send_signal(number)
@@ -140,7 +141,8 @@ def test_ctrl_c_at_a_terminal_reaches_the_program_once() -> None:
             text=True,
             start_new_session=True,
         ) as running:
-            assert running.stdout is not None and running.stderr is not None
+            assert running.stdout is not None
+            assert running.stderr is not None
             assert running.stdout.readline() == "ready\n"
             os.write(ours, b"\x03")
             assert running.stdout.readline() == "SIGINT\n"

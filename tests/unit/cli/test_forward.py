@@ -51,7 +51,8 @@ def emissary(url: str, *arguments: str) -> subprocess.Popen[str]:
 def test_one_line_of_json_tells_that_it_is_ready_and_a_signal_ends_it_well(number: signal.Signals) -> None:
     with Bridge(Behaviour(script=echo)) as bridge:
         with emissary(bridge.url, "forward", TARGET, "--json") as running:
-            assert running.stdout is not None and running.stderr is not None
+            assert running.stdout is not None
+            assert running.stderr is not None
             ready = json.loads(running.stdout.readline())
             assert set(ready) == {"host", "port", "target", "pid"}
             assert (ready["host"], ready["target"], ready["pid"]) == ("127.0.0.1", TARGET, running.pid)
@@ -109,7 +110,8 @@ def test_a_failed_dial_is_reported_on_standard_error_and_the_program_s_status_co
             _out, err = running.communicate(timeout=HANG)
     assert running.returncode == 7
     assert err.startswith("emissary: a forwarded connection failed: cannot reach db.internal:5432: ")
-    assert "does not resolve" in err and "Traceback" not in err
+    assert "does not resolve" in err
+    assert "Traceback" not in err
 
 
 def test_a_program_that_is_not_there_has_the_shells_status_and_nothing_is_dialled() -> None:

@@ -62,7 +62,8 @@ def test_the_help_of_a_command_with_actions_names_each(
         cli.main([command, "--help"])
     text = capsys.readouterr().out
     actions = [each.removeprefix(f"{command} ") for each in ACTIONS if each.startswith(command)]
-    assert actions and all(f"\n    {action} " in text for action in actions)
+    assert actions
+    assert all(f"\n    {action} " in text for action in actions)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *ACTIONS])
@@ -74,7 +75,8 @@ def test_every_command_s_help_says_what_it_does_with_examples_and_exit_statuses(
     assert ended.value.code == 0
     text = capsys.readouterr().out
     description = PARSERS[command].description
-    assert description and description in text
+    assert description
+    assert description in text
     assert f"\nexamples:\n  emissary {command}" in text
     assert EXIT_STATUSES in text
 
@@ -184,7 +186,8 @@ def test_missing_settings_have_a_status_and_a_text_of_their_own(
         Exit.SETTINGS
     )
     said = capsys.readouterr().err
-    assert "EMISSARY_URL is not set" in said and "EMISSARY_AUTH_KEYS is not set" in said
+    assert "EMISSARY_URL is not set" in said
+    assert "EMISSARY_AUTH_KEYS is not set" in said
 
 
 def test_a_command_of_a_package_that_is_not_installed_is_not_offered() -> None:
@@ -194,7 +197,8 @@ def test_a_command_of_a_package_that_is_not_installed_is_not_offered() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "\n    forward " in ended.stdout and "\n    local " not in ended.stdout
+    assert "\n    forward " in ended.stdout
+    assert "\n    local " not in ended.stdout
 
 
 def test_a_command_s_module_that_lacks_something_itself_is_a_fault(

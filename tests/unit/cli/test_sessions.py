@@ -87,7 +87,8 @@ def test_a_kill_tells_the_relay_and_then_the_dialer(
         assert (frame.type, frame.generation) == (FrameType.ENDED, 2)
         assert Ended.decode(frame.payload) == Ended(Code.KILLED, 0, 0, MEANINGS[Code.KILLED])
     session = real.session(SESSION)
-    assert session is not None and session.ending is not None
+    assert session is not None
+    assert session.ending is not None
     assert session.ending.code is Code.KILLED
 
 
@@ -147,7 +148,8 @@ def test_a_session_that_ends_meanwhile_keeps_no_other_of_its_key_alive(
     assert run("kill", "--key", "1", "--json") == Exit.OK
     assert outcomes(capsys) == [(first, "killed"), (second, "had ended already"), (third, "killed")]
     ended = real.session(second)
-    assert ended is not None and ended.ending == ENDING
+    assert ended is not None
+    assert ended.ending == ENDING
     assert len(gateway.asked) == 4, "nobody is told of a kill that was none"
 
 
@@ -219,7 +221,8 @@ def test_a_session_that_is_not_there_kills_nothing(
     assert "there is no session ffffffff" in capsys.readouterr().err
     assert gateway.asked == []
     session = real.session(SESSION)
-    assert session is not None and session.ending is None
+    assert session is not None
+    assert session.ending is None
 
 
 def test_without_a_url_nobody_is_killed(
@@ -235,7 +238,8 @@ def test_without_a_url_nobody_is_killed(
     assert run("kill", SESSION) == Exit.SETTINGS
     assert "EMISSARY_URL is not set; give --url" in capsys.readouterr().err
     session = real.session(SESSION)
-    assert session is not None and session.ending is None
+    assert session is not None
+    assert session.ending is None
 
 
 def test_neither_session_nor_key_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import resource
 import socket
@@ -17,7 +18,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from tests.helpers.bridge import KEY, LIFE, TARGET, Behaviour, Bridge, echo
-from tests.helpers.patience import HANG, wait_until
+from tests.helpers.patience import HANG, repeat_until_it_raises, wait_until
 from tests.helpers.ws_server import noise
 
 
@@ -115,7 +116,8 @@ def test_many_dials_at_once_each_get_their_own_tunnel() -> None:
             thread.start()
         for thread in threads:
             thread.join(HANG)
-        assert wrong == [] and len(bridge.server.requests) == 20
+        assert wrong == []
+        assert len(bridge.server.requests) == 20
 
 
 def test_tunnels_that_share_one_place_all_get_through() -> None:
@@ -160,8 +162,7 @@ def test_places_come_back_after_resets_failed_dials_and_timeouts() -> None:
                 bridge.relay(index).reads = False
                 bridge.relay(index).reset()
                 with pytest.raises(TunnelResetError):
-                    while True:
-                        sock.sendall(b"x" * 1000)
+                    repeat_until_it_raises(functools.partial(sock.sendall, b"x" * 1000))
         bridge.behaviour.script = echo
         with dialer.dial(TARGET, HANG) as sock:
             sock.settimeout(HANG)
@@ -173,7 +174,7 @@ def test_places_come_back_after_resets_failed_dials_and_timeouts() -> None:
 def wait_for_free(dialer: Dialer) -> int:
     """Places that are free once every tunnel of the dialer is gone."""
     wait_until(lambda: all(each.name != "emissary-driver" for each in threading.enumerate()), "their ends")
-    return dialer._budget.free
+    return dialer._in_flight.free
 
 
 def test_a_dial_without_descriptors_fails_at_once_and_opens_nothing() -> None:
@@ -201,7 +202,8 @@ def test_silence_is_asked_about_and_an_answer_keeps_the_tunnel() -> None:
 
         with dialer.dial(TARGET, HANG) as sock:
             wait_until(lambda: pings() > 1, "a PING, and another after its answer")
-            assert sock.session is not None and sock.session.error is None
+            assert sock.session is not None
+            assert sock.session.error is None
 
 
 @pytest.mark.parametrize(

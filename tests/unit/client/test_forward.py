@@ -25,7 +25,8 @@ def connect(address: tuple[str, int]) -> socket.socket:
 def test_connections_through_it_reach_the_target() -> None:
     with Bridge(Behaviour(script=echo)) as bridge:
         with Dialer(bridge.url, KEY).forward(TARGET) as address:
-            assert address[0] == "127.0.0.1" and address[1] > 0
+            assert address[0] == "127.0.0.1"
+            assert address[1] > 0
             socks = [connect(address) for _ in range(10)]
             for number, sock in enumerate(socks):
                 sock.sendall(str(number).encode())

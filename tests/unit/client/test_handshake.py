@@ -34,7 +34,7 @@ from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.patience import HANG
-from tests.helpers.ws_server import Peer, WsServer, error_from_status
+from tests.helpers.ws_server import Peer, WsServer, refusal
 
 #: A timeout that a test lets run out, in seconds: before anything has happened, if the machine is busy.
 SHORT = 0.3
@@ -238,7 +238,7 @@ def test_answers_that_are_lost_until_the_end_are_raised_as_such() -> None:
 
 def test_a_redirect_is_not_followed() -> None:
     with WsServer() as elsewhere:
-        answer = error_from_status(302, f"Location: {elsewhere.url}")
+        answer = refusal(302, f"Location: {elsewhere.url}")
         with WsServer(answer=lambda request: answer) as server, pytest.raises(GatewayRefusedError) as caught:
             Dialer(server.url, KEY).dial(TARGET, HANG)
         assert caught.value.http_status == 302
@@ -261,7 +261,8 @@ def test_a_bridge_that_never_answers_runs_into_the_timeout_and_is_told() -> None
         assert caught.value.__cause__ is not None
         assert caught.value.__cause__.__notes__[0].startswith("session "), "to be found in the logs"
         assert caught.value.step == "the relay to start and to reach the target"
-    assert isinstance(caught.value, TimeoutError) and isinstance(caught.value, OSError)
+    assert isinstance(caught.value, TimeoutError)
+    assert isinstance(caught.value, OSError)
     types = [decode(text).type for text in bridge.messages]
     assert types[0] is FrameType.OPENING
     assert FrameType.END in types

@@ -25,7 +25,7 @@ from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.health import Healthy, Usage
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from tests.helpers.patience import HANG
-from tests.helpers.ws_server import Peer, WsServer, error_from_status
+from tests.helpers.ws_server import Peer, WsServer, refusal
 
 KEY = Key(7, bytes(range(32)))
 EXPECTED = Health("0.2.0", 2, (7, 8), Usage(3, 20), Usage(1, 5))
@@ -139,13 +139,13 @@ def test_a_hang_up_is_a_closed_link() -> None:
 
 
 def test_a_wrong_key_is_told_as_when_dialling() -> None:
-    with WsServer(answer=lambda request: error_from_status(403)) as server:
+    with WsServer(answer=lambda request: refusal(403)) as server:
         with pytest.raises(AuthenticationError, match="key id 7 is unknown there"):
             Dialer(server.url, KEY).health(HANG)
 
 
 def test_a_throttled_gateway_is_asked_again() -> None:
-    busy = [error_from_status(429), error_from_status(503)]
+    busy = [refusal(429), refusal(503)]
 
     def serve(peer: Peer) -> None:
         message = peer.read_message()

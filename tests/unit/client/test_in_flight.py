@@ -143,10 +143,19 @@ def test_many_threads_never_exceed_it_and_the_count_comes_back() -> None:
     for thread in threads:
         thread.join(HANG)
     assert done == [300] * 8
-    assert most <= 5 and budget.free == 5
+    assert most <= 5
+    assert budget.free == 5
 
 
 @pytest.mark.parametrize("places", [0, -1])
 def test_a_budget_that_could_never_send_is_refused(places: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         InFlightLimiter(places)
+
+
+def test_who_is_next_is_decided_only_with_the_lock_held() -> None:
+    budget = InFlightLimiter(1)
+    with pytest.raises(AssertionError):
+        budget._keep_for_waiting()
+    with budget._lock:
+        assert budget._keep_for_waiting() == []

@@ -19,7 +19,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.transport.deadline import Deadline
 from tests.helpers.patience import HANG
-from tests.helpers.ws_server import Peer, Request, WsServer, error_from_status
+from tests.helpers.ws_server import Peer, Request, WsServer, refusal
 
 KEY = Key(7, b"0123456789abcdef0123456789abcdef")
 SESSION = "ab" * 32
@@ -33,7 +33,7 @@ class Gateway:
     statuses: list[int] = field(default_factory=list)
 
     def answer(self, _request: Request) -> bytes | None:
-        return error_from_status(self.statuses.pop(0)) if self.statuses else None
+        return refusal(self.statuses.pop(0)) if self.statuses else None
 
     def serve(self, peer: Peer) -> None:
         while (text := peer.read_message()) is not None:
@@ -120,7 +120,7 @@ def refused_with(status: int, *, date: str | None = None) -> LinkRefusedError:
     with WsServer(gateway.serve, answer=lambda request: answers.pop(0)) as server:
         answers: list[bytes | None] = [
             None,
-            error_from_status(status, *([] if date is None else [f"Date: {date}"])),
+            refusal(status, *([] if date is None else [f"Date: {date}"])),
         ]
         link = linked(server)
         with pytest.raises(LinkRefusedError) as caught:

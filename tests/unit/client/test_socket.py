@@ -22,7 +22,7 @@ from emissary_lib.protocol.wire.payloads import GoAway
 from emissary_lib.tunnel.loopback import reset, tcp_pair
 from emissary_local.net.certificates import create_certificates
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
-from tests.helpers.patience import HANG
+from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises
 from tests.helpers.ws_server import noise
 
 
@@ -53,8 +53,10 @@ def test_it_is_a_connected_blocking_tcp_socket(bridge: Bridge) -> None:
         assert sock.getpeername()[0] == "127.0.0.1"
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
-        assert sock.session is not None and sock.session.target.port == 5432
-        assert len(sock.session.id) == 64 and sock.session.error is None
+        assert sock.session is not None
+        assert sock.session.target.port == 5432
+        assert len(sock.session.id) == 64
+        assert sock.session.error is None
 
 
 def test_the_announced_end_is_a_warning_and_stands_in_the_session(
@@ -91,7 +93,8 @@ def test_an_end_that_is_announced_before_the_dial_is_over_is_not_lost() -> None:
 
     began = time.time()
     with Bridge(Behaviour(script=announce)) as bridge, Dialer(bridge.url, KEY).dial(TARGET, HANG) as sock:
-        assert sock.session is not None and sock.session.going_away
+        assert sock.session is not None
+        assert sock.session.going_away
         assert began + 9 < sock.session.expires_at < time.time() + 11
 
 
@@ -110,7 +113,8 @@ def test_a_half_close_is_kept_and_a_megabyte_comes_back(sock: TunnelSocket, brid
     relay.write(data)
     relay.write_eof()
     assert read_to_end(sock) == data
-    assert sock.session is not None and sock.session.error is None
+    assert sock.session is not None
+    assert sock.session.error is None
 
 
 def test_the_targets_end_of_stream_leaves_our_direction_open(sock: TunnelSocket, bridge: Bridge) -> None:
@@ -122,6 +126,20 @@ def test_the_targets_end_of_stream_leaves_our_direction_open(sock: TunnelSocket,
     assert relay.read(13) == b"still talking"
 
 
+def use(sock: TunnelSocket, how: str) -> None:
+    if how == "recv":
+        sock.recv(1)
+    elif how == "recv_into":
+        sock.recv_into(bytearray(1))
+    elif how == "makefile":
+        with sock.makefile("rb") as file:
+            file.read(1)
+    elif how == "send":
+        sock.send(b"x" * 1000)
+    else:
+        sock.sendall(b"x" * 1000)
+
+
 @pytest.mark.parametrize("how", ["recv", "recv_into"])
 def test_a_reader_sees_no_clean_end_though_a_writer_was_told_of_the_reset_first(
     sock: TunnelSocket, bridge: Bridge, how: str
@@ -131,14 +149,10 @@ def test_a_reader_sees_no_clean_end_though_a_writer_was_told_of_the_reset_first(
     assert info is not None
     bridge.relay().reset()
     with pytest.raises(TunnelResetError):
-        while True:
-            sock.sendall(b"x")
+        repeat_until_it_raises(lambda: sock.sendall(b"x"))
     for _ in range(2):
         with pytest.raises(TunnelResetError, match="TARGET_RESET"):
-            if how == "recv":
-                sock.recv(1)
-            else:
-                sock.recv_into(bytearray(1))
+            use(sock, how)
     assert sock.recv(0) == b""
 
 
@@ -243,7 +257,8 @@ def test_tls_meets_a_reset_as_a_plain_error_and_the_session_names_the_cause(tmp_
         bridge.relay().reset(Code.TARGET_RESET)
         with pytest.raises(OSError, match="reset"), sock:
             context.wrap_socket(sock, server_hostname="db.internal")
-        assert session is not None and isinstance(session.error, TunnelResetError)
+        assert session is not None
+        assert isinstance(session.error, TunnelResetError)
 
 
 # -- resets -------------------------------------------------------------------------------------
@@ -257,17 +272,16 @@ def test_a_reset_comes_after_every_byte_and_names_its_cause(sock: TunnelSocket, 
     relay.reset(Code.TARGET_RESET, "connection reset by the database")
     received = bytearray()
     with pytest.raises(TunnelResetError, match="connection reset by the database") as caught:
-        while True:
-            piece = sock.recv(10_000)
-            assert piece, "a reset must never look like an end of file"
-            received += piece
+        read_until_it_raises(lambda: sock.recv(10_000), received)
     assert received == data
     assert isinstance(caught.value, ConnectionResetError)
     assert caught.value.code is Code.TARGET_RESET
-    assert "db.internal:5432" in str(caught.value) and "outcome" in str(caught.value)
+    assert "db.internal:5432" in str(caught.value)
+    assert "outcome" in str(caught.value)
     assert sock.session is not None
     error = sock.session.error
-    assert error is not None and (type(error), str(error)) == (type(caught.value), str(caught.value))
+    assert error is not None
+    assert (type(error), str(error)) == (type(caught.value), str(caught.value))
     assert error.code is caught.value.code
     assert error.__traceback__ is None, "it would keep the frames that were at work, and their sockets"
 
@@ -282,18 +296,7 @@ def test_the_relays_time_limit_has_an_error_of_its_own(sock: TunnelSocket, bridg
 def test_every_way_to_read_or_write_names_the_cause(sock: TunnelSocket, bridge: Bridge, how: str) -> None:
     bridge.relay().reset(Code.KILLED, "an operator")
     with pytest.raises(TunnelResetError, match="an operator"):
-        while True:
-            if how == "recv":
-                sock.recv(1)
-            elif how == "recv_into":
-                sock.recv_into(bytearray(1))
-            elif how == "makefile":
-                with sock.makefile("rb") as file:
-                    file.read(1)
-            elif how == "send":
-                sock.send(b"x" * 1000)
-            else:
-                sock.sendall(b"x" * 1000)
+        repeat_until_it_raises(lambda: use(sock, how))
 
 
 def test_a_bare_descriptor_gets_the_plain_error_and_the_session_knows_why(
@@ -303,7 +306,8 @@ def test_a_bare_descriptor_gets_the_plain_error_and_the_session_knows_why(
     with sock.dup() as copy, pytest.raises(ConnectionResetError) as caught:
         copy.recv(1)
     assert not isinstance(caught.value, TunnelResetError)
-    assert sock.session is not None and sock.session.error is not None
+    assert sock.session is not None
+    assert sock.session.error is not None
     assert sock.session.error.code is Code.TARGET_RESET
 
 

@@ -77,7 +77,8 @@ def test_a_dial_at_once_is_one_message_as_every_dial_s(
     probe.dial(Target.parse(TARGET), HANG)
     assert probe.relay_spoke
     (opening,) = sent(bridge, FrameType.OPENING)
-    assert opening.startswith(b"\x05\x01\x02") and b"db.internal" in opening
+    assert opening.startswith(b"\x05\x01\x02")
+    assert b"db.internal" in opening
 
 
 def test_bytes_go_there_and_come_back_in_pieces(probe: SessionProbe) -> None:

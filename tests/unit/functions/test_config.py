@@ -56,7 +56,7 @@ def test_settings_show_no_secret() -> None:
     assert "ring" not in repr(config.default_settings(GOOD))
 
 
-@pytest.mark.parametrize("text, level", [("", "INFO"), ("debug", "DEBUG"), ("loud", "INFO")])
+@pytest.mark.parametrize(("text", "level"), [("", "INFO"), ("debug", "DEBUG"), ("loud", "INFO")])
 def test_a_wrong_log_level_reads_as_info(text: str, level: str) -> None:
     assert config.log_level({"EMISSARY_LOG_LEVEL": text}) == level
 

@@ -109,7 +109,7 @@ def test_the_host_header_cannot_stand_in_for_the_apis_own_name() -> None:
     assert Bridge().connect(event) == {"statusCode": 403}
 
 
-@pytest.mark.parametrize("offset, status", [(-900, 200), (900, 200), (-901, 403), (901, 403)])
+@pytest.mark.parametrize(("offset", "status"), [(-900, 200), (900, 200), (-901, 403), (901, 403)])
 def test_a_date_up_to_15_minutes_off_is_accepted(offset: int, status: int) -> None:
     bridge = Bridge()
     bridge.clock.now = NOW + offset
@@ -175,7 +175,7 @@ def test_a_second_instance_is_409() -> None:
     assert bridge.session.relay == Side(RELAY, 1)
 
 
-@pytest.mark.parametrize("epoch, status", [("1", 409), ("2", 200), ("7", 200)])
+@pytest.mark.parametrize(("epoch", "status"), [("1", 409), ("2", 200), ("7", 200)])
 def test_the_same_instance_comes_back_only_with_a_higher_epoch(epoch: str, status: int) -> None:
     bridge = Bridge()
     bridge.open()

@@ -65,7 +65,7 @@ HEADERS = ["Key-Id", "Date", "Nonce", "Mac", "Session", "Epoch"]
 
 
 @pytest.mark.parametrize(
-    "header, value",
+    ("header", "value"),
     [(header, value) for header in HEADERS for value in ("", "nonsense!", None)]
     + [("Resume-Token", ""), ("Resume-Token", "nonsense!")],
 )
@@ -100,7 +100,7 @@ def test_with_wrong_credentials_the_status_is_403_and_nothing_is_written(changes
     assert bridge.store.writes == writes
 
 
-@pytest.mark.parametrize("offset, status", [(-900, 200), (900, 200), (-901, 403), (901, 403)])
+@pytest.mark.parametrize(("offset", "status"), [(-900, 200), (900, 200), (-901, 403), (901, 403)])
 def test_a_date_up_to_15_minutes_off_is_accepted(offset: int, status: int) -> None:
     bridge = opened()
     date = http_date(NOW + offset)
@@ -108,7 +108,7 @@ def test_a_date_up_to_15_minutes_off_is_accepted(offset: int, status: int) -> No
     assert bridge.resume(headers=headers)["statusCode"] == status
 
 
-@pytest.mark.parametrize("epoch, status", [(1, 409), (2, 200), (70_000, 200)])
+@pytest.mark.parametrize(("epoch", "status"), [(1, 409), (2, 200), (70_000, 200)])
 def test_the_epoch_has_to_rise(epoch: int, status: int) -> None:
     bridge = opened()
     assert bridge.resume(epoch)["statusCode"] == status
@@ -188,7 +188,7 @@ def test_a_dialer_is_admitted_to_an_ended_session_and_it_stays_ended(
     assert [record.getMessage() for record in caplog.records] == ["dialer asks for the end"]
 
 
-@pytest.mark.parametrize("after, status", [(0, 200), (2000, 200)])
+@pytest.mark.parametrize(("after", "status"), [(0, 200), (2000, 200)])
 def test_how_a_session_ended_can_be_asked_as_long_as_its_item_is_there(after: float, status: int) -> None:
     bridge = opened()
     bridge.message(load_event("default_end"))
@@ -212,7 +212,7 @@ def test_only_its_own_dialer_may_ask_how_a_session_ended(headers: dict[str, str]
     assert bridge.session.dialer == Side(DIALER, 1)
 
 
-@pytest.mark.parametrize("after, status", [(899.9, 200), (900, 409)])
+@pytest.mark.parametrize(("after", "status"), [(899.9, 200), (900, 409)])
 def test_a_session_can_be_resumed_until_its_relays_end(after: float, status: int) -> None:
     bridge = opened()
     bridge.clock.now = NOW + after

@@ -121,7 +121,7 @@ def test_a_relay_that_leaves_an_ended_session_tells_nobody() -> None:
     assert bridge.link.take() == []
 
 
-@pytest.mark.parametrize("first, second", [("dialer", "relay"), ("relay", "dialer")])
+@pytest.mark.parametrize(("first", "second"), [("dialer", "relay"), ("relay", "dialer")])
 def test_when_both_sides_are_gone_the_session_stays_open_and_the_log_says_whose_it_was(
     first: str, second: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -157,7 +157,8 @@ def test_whoever_reads_a_deserted_session_past_its_time_records_why_and_since_wh
     with caplog.at_level(logging.INFO, logger="emissary"):
         bridge.send(DIALER, late)
     ending = bridge.session.ending
-    assert ending is not None and (ending.code, ending.at) == (Code.RELAY_GONE, NOW + 7)
+    assert ending is not None
+    assert (ending.code, ending.at) == (Code.RELAY_GONE, NOW + 7)
     (record,) = [each for each in caplog.records if each.getMessage() == "session ended"]
     assert (vars(record)["code"], vars(record)["ended"]) == ("RELAY_GONE", NOW + 7)
 

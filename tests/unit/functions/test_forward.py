@@ -138,7 +138,9 @@ def test_a_single_410_is_not_believed(warm: bool) -> None:
 
 
 @pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("sender, gone, role", [(DIALER, RELAY, Role.RELAY), (RELAY, DIALER, Role.DIALER)])
+@pytest.mark.parametrize(
+    ("sender", "gone", "role"), [(DIALER, RELAY, Role.RELAY), (RELAY, DIALER, Role.DIALER)]
+)
 def test_a_peer_that_answers_410_twice_is_forgotten_and_its_sender_told(
     warm: bool, sender: str, gone: str, role: Role, caplog: pytest.LogCaptureFixture
 ) -> None:

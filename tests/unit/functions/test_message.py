@@ -113,7 +113,7 @@ def test_a_probe_that_cannot_be_answered_fails_the_invocation() -> None:
 
 
 @pytest.mark.parametrize(
-    "sender, expected",
+    ("sender", "expected"),
     [(DIALER, Ended(Code.OK, 10, 20, "clean")), (RELAY, Ended(Code.OK, 20, 10, "clean"))],
 )
 def test_end_is_answered_to_both_with_each_streams_own_offset(sender: str, expected: Ended) -> None:
@@ -129,7 +129,7 @@ def test_end_is_answered_to_both_with_each_streams_own_offset(sender: str, expec
     assert bridge.session.state is State.ENDED
 
 
-@pytest.mark.parametrize("sender, counted", [(DIALER, (3, 4)), (RELAY, (4, 3))])
+@pytest.mark.parametrize(("sender", "counted"), [(DIALER, (3, 4)), (RELAY, (4, 3))])
 def test_end_puts_the_messages_each_way_on_record(sender: str, counted: tuple[int, int]) -> None:
     bridge = Bridge()
     bridge.open()
@@ -163,7 +163,9 @@ def test_an_end_reaches_the_one_side_though_the_other_is_gone_or_busy() -> None:
     assert [to for to, _ in bridge.link.take()] == [RELAY]
 
 
-@pytest.mark.parametrize("role, sender, peer", [(Role.DIALER, DIALER, RELAY), (Role.RELAY, RELAY, DIALER)])
+@pytest.mark.parametrize(
+    ("role", "sender", "peer"), [(Role.DIALER, DIALER, RELAY), (Role.RELAY, RELAY, DIALER)]
+)
 def test_an_end_from_a_connection_that_was_forgotten_is_answered_to_it_as_well(
     role: Role, sender: str, peer: str
 ) -> None:

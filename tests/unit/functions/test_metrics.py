@@ -7,7 +7,6 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -45,13 +44,13 @@ TITLES = {
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Standard output, with the figures set up as in Lambda."""
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     use_emf("my-stack")
     use_emf("my-stack")
-    yield out
+    return out
 
 
 def test_a_line_is_what_cloudwatch_reads(written: io.StringIO) -> None:

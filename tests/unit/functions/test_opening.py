@@ -137,7 +137,7 @@ def test_bytes_after_connect_travel_as_early_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    "target, reply", [("other.internal:5432", 2), ("db.internal:5433", 2), ("10.0.0.9:5432", 2)]
+    ("target", "reply"), [("other.internal:5432", 2), ("db.internal:5433", 2), ("10.0.0.9:5432", 2)]
 )
 def test_a_target_off_the_allow_list_is_refused_and_again_when_asked_again(target: str, reply: int) -> None:
     bridge = Bridge()

@@ -43,13 +43,13 @@ def failing(exc: Exception) -> Any:
     return route
 
 
-@pytest.mark.parametrize("exc, status", STATUSES, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(("exc", "status"), STATUSES, ids=lambda value: type(value).__name__)
 def test_every_exception_has_its_status(exc: Exception, status: int) -> None:
     assert status_of(exc) == status
     assert to_gateway(failing(exc))({}, None) == {"statusCode": status}
 
 
-@pytest.mark.parametrize("exc, status", STATUSES, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(("exc", "status"), STATUSES, ids=lambda value: type(value).__name__)
 def test_on_default_what_sending_again_may_heal_fails_the_invocation(exc: Exception, status: int) -> None:
     handler = to_gateway(failing(exc), tell_sender=True)
     if status < 429:

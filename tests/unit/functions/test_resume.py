@@ -112,7 +112,7 @@ def test_the_resume_of_a_replaced_connection_changes_nothing_and_is_not_answered
     assert bridge.session == before
 
 
-@pytest.mark.parametrize("role, sender", [(Role.DIALER, DIALER), (Role.RELAY, RELAY)])
+@pytest.mark.parametrize(("role", "sender"), [(Role.DIALER, DIALER), (Role.RELAY, RELAY)])
 def test_a_connection_that_was_forgotten_but_is_there_is_restored(role: Role, sender: str) -> None:
     bridge = opened()
     bridge.store.clear(SESSION, role, sender, 1, NOW)

@@ -25,7 +25,7 @@ FUNCTIONS = [
 ]
 
 
-@pytest.mark.parametrize("function, event", FUNCTIONS)
+@pytest.mark.parametrize(("function", "event"), FUNCTIONS)
 def test_wrong_settings_are_told_at_each_event(function: Any, event: str) -> None:
     built = function({"AWS_REGION": "eu-central-1"})
     for _ in range(2):
@@ -33,7 +33,7 @@ def test_wrong_settings_are_told_at_each_event(function: Any, event: str) -> Non
             built(GatewayEvent.parse(load_event(event)))
 
 
-@pytest.mark.parametrize("function, event", FUNCTIONS)
+@pytest.mark.parametrize(("function", "event"), FUNCTIONS)
 def test_outside_lambda_nothing_is_built_ahead(function: Any, event: str) -> None:
     built = function({"AWS_REGION": "eu-central-1"})
     wiring.warm(built, {})  # not in Lambda: nothing is built, hence nothing is wrong yet

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.unit.functions.adapters.conftest import Dynamo, dynamo, dynamo_server, real
@@ -12,7 +10,7 @@ __all__ = ["aws", "dynamo", "dynamo_server", "real"]
 
 
 @pytest.fixture
-def aws(dynamo: Dynamo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dynamo]:
+def aws(dynamo: Dynamo, monkeypatch: pytest.MonkeyPatch) -> Dynamo:
     """An account that boto3 finds by itself, with an empty table of sessions."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "example",
@@ -22,4 +20,4 @@ def aws(dynamo: Dynamo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dynamo]:
         "AWS_ENDPOINT_URL": dynamo.url,
     }.items():
         monkeypatch.setenv(name, value)
-    yield dynamo
+    return dynamo

@@ -61,7 +61,8 @@ def test_the_age_of_the_first_key_is_kept_when_another_is_added(secret: KeySecre
     (before,) = secret.list()
     secret.new()
     after = secret.list()[0].created
-    assert after is not None and before.created is not None
+    assert after is not None
+    assert before.created is not None
     assert abs(after - before.created) < 1
 
 

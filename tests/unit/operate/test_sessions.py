@@ -75,7 +75,8 @@ def test_a_session_past_its_time_is_lost(
     assert (found.record.key_id, found.record.target, found.record.ending) == (1, "db.internal:5432", None)
     assert table.list(alive=True) == []
     session = real.session(SESSION)
-    assert session is not None and found.ended is not None
+    assert session is not None
+    assert found.ended is not None
     assert session.purge_at >= found.ended + stored.RECORD_TIME, "it is listed for as long as any other"
 
 
@@ -158,7 +159,8 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
         real.claim(CLAIM)
     killed = table.kill(SESSION)
     session = real.session(SESSION)
-    assert session is not None and session.ending is not None
+    assert session is not None
+    assert session.ending is not None
     assert session == killed
     assert session.state is State.ENDED
     assert session.ending == EndRecord(Code.KILLED, 0, 0, session.ending.by, clock.now)
@@ -175,7 +177,9 @@ def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_ot
     assert real.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2)) is State.ENDED
     outcome = real.end(SESSION, ENDING, Step.END)
     assert not outcome.done
-    assert killed is not None and killed.ending is not None and killed.ending.code is Code.KILLED
+    assert killed is not None
+    assert killed.ending is not None
+    assert killed.ending.code is Code.KILLED
 
 
 def test_a_session_that_has_ended_cannot_be_killed(real: DynamoSessionStore, table: SessionTable) -> None:
@@ -193,7 +197,8 @@ def test_a_kill_whose_answer_was_lost_is_done_all_the_same(
     opened(real)
     dynamo.lose_answers = 1
     killed = table.kill(SESSION)
-    assert killed is not None and killed.ending is not None
+    assert killed is not None
+    assert killed.ending is not None
     assert killed.ending.code is Code.KILLED
     assert (killed.dialer.connection, killed.relay.connection) == (DIALER, RELAY)
 
@@ -212,7 +217,9 @@ def test_a_slot_that_cannot_be_given_back_does_not_hide_the_kill(
 
     client.update_item = refused
     killed = table.kill(SESSION)
-    assert killed is not None and killed.ending is not None and killed.ending.code is Code.KILLED
+    assert killed is not None
+    assert killed.ending is not None
+    assert killed.ending.code is Code.KILLED
     assert real.in_use(Limit(5), NOW + 2) == 1
 
 

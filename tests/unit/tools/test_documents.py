@@ -28,7 +28,8 @@ def test_short_lines_are_joined_and_paragraphs_stay_apart() -> None:
 @pytest.mark.parametrize(("mark", "indent"), [("- ", "  "), ("10. ", "    "), ("  * ", "    ")])
 def test_a_list_item_hangs_below_its_text(mark: str, indent: str) -> None:
     first, *rest = wrap(f"{mark}{LONG}").split("\n")
-    assert first.startswith(f"{mark}word") and len(rest) > 1
+    assert first.startswith(f"{mark}word")
+    assert len(rest) > 1
     assert all(line.startswith(f"{indent}word") for line in rest)
 
 
@@ -60,7 +61,8 @@ def test_code_is_not_cut_and_no_line_begins_a_list_or_a_heading() -> None:
 def test_a_generated_part_is_made_anew_and_the_rest_stays() -> None:
     text = "before\n<!-- generated: codes -->\nold\n<!-- end -->\nafter\n"
     filled = documents.fill(text)
-    assert filled.startswith("before\n<!-- generated: codes -->\n| code |") and filled.endswith("\nafter\n")
+    assert filled.startswith("before\n<!-- generated: codes -->\n| code |")
+    assert filled.endswith("\nafter\n")
     assert all(f"| {code.value} | {code.name} |" in filled for code in Code)
     assert documents.fill(filled) == filled
 

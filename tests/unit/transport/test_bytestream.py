@@ -86,7 +86,8 @@ def test_both_directions_run_at_once(pair: Pair) -> None:
         received += stream.read(100_000, Deadline(HANG))
     writer.join(HANG)
     server.join(HANG)
-    assert received == down and got == up
+    assert received == down
+    assert got == up
 
 
 def test_shutdown_wakes_a_reader(pair: Pair) -> None:

@@ -37,7 +37,8 @@ def test_cap_is_the_shorter_of_both() -> None:
 
 def test_a_negative_timeout_has_passed_already() -> None:
     deadline = Deadline(-1.0, lambda: 5.0)
-    assert deadline.passed() and deadline.remaining() == 0.0
+    assert deadline.passed()
+    assert deadline.remaining() == 0.0
 
 
 def test_waiting_ends_when_the_event_is_set_or_the_time_is_up() -> None:

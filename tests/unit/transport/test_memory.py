@@ -9,15 +9,14 @@ import pytest
 from emissary_lib.exceptions import LinkClosedError, TransportError
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.memory import Faults, MemoryTransport, linked_pair
-from tests.helpers.patience import HANG
+from tests.helpers.patience import HANG, repeat_until_it_raises
 
 
 def drain(transport: MemoryTransport) -> list[str]:
     """Everything up to the close."""
-    found = []
+    found: list[str] = []
     with pytest.raises(LinkClosedError):
-        while True:
-            found.append(transport.recv(HANG))
+        repeat_until_it_raises(lambda: found.append(transport.recv(HANG)))
     return found
 
 

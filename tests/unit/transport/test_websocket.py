@@ -21,7 +21,7 @@ from emissary_lib.protocol.constants import MAX_FRAGMENT, MAX_MESSAGE, SUBPROTOC
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import WebSocketTransport, connect
 from emissary_local.net.certificates import Certificates, create_certificates
-from tests.helpers.patience import HANG
+from tests.helpers.patience import HANG, repeat_until_it_raises
 from tests.helpers.servers import BlackHole
 from tests.helpers.ws_server import (
     BINARY,
@@ -237,8 +237,7 @@ def test_close_says_goodbye_once(joined: Joined) -> None:
 def test_close_does_not_wait_for_a_sender_that_is_stuck(joined: Joined) -> None:
     def send() -> None:
         with pytest.raises(LinkClosedError):
-            while True:
-                joined.transport.send("x" * MAX_MESSAGE)  # nobody reads
+            repeat_until_it_raises(lambda: joined.transport.send("x" * MAX_MESSAGE))  # nobody reads
 
     thread = threading.Thread(target=send)
     thread.start()

@@ -22,7 +22,7 @@ from emissary_lib.transport.memory import Faults
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import reset, tcp_pair
 from emissary_lib.tunnel.shutdown import ShutdownPolicy
-from tests.helpers.patience import HANG, wait_until
+from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises, wait_until
 from tests.helpers.tunnels import (
     CAPACITY,
     USERS,
@@ -63,7 +63,8 @@ def test_bytes_cross_both_ways_at_once_and_each_direction_ends_on_its_own() -> N
         dialer.join()
         relay.join()
         assert dialer.events == relay.events == [Finished(Code.OK)] or isinstance(dialer.events[-1], Finished)
-        assert dialer.aborted is None and relay.aborted is None
+        assert dialer.aborted is None
+        assert relay.aborted is None
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -80,10 +81,9 @@ def test_a_reader_that_stops_shuts_the_window_and_a_blocked_tunnel_is_idle() -> 
     with back_to_back() as (dialer, relay):
         dialer.user.settimeout(0.2)
         data = bytes(65_536)
-        sent = 0
+        pieces: list[int] = []
         with pytest.raises(TimeoutError):
-            while True:
-                sent += dialer.user.send(data)
+            repeat_until_it_raises(lambda: pieces.append(dialer.user.send(data)))
         wait_until(lambda: not dialer.session.send_room, "the window is shut")
         for running in (dialer, relay):
             assert all(size <= CAPACITY for size in running.session.buffered)
@@ -92,9 +92,9 @@ def test_a_reader_that_stops_shuts_the_window_and_a_blocked_tunnel_is_idle() -> 
         burnt = time.process_time_ns() - before
         assert burnt < 0.15e9, f"a blocked tunnel burns the processor: {burnt / 1e9:.2f} s in 0.3 s"
         received = 0
-        while received < sent:
+        while received < sum(pieces):
             received += len(relay.user.recv(65_536))
-        assert received == sent
+        assert received == sum(pieces)
 
 
 # -- the end ------------------------------------------------------------------------------------
@@ -108,7 +108,8 @@ def test_a_reset_socket_resets_the_other_end_and_is_never_an_end_of_file() -> No
         with pytest.raises(ConnectionResetError):
             dialer.user.recv(100)
         dialer.join()
-        assert dialer.aborted and dialer.aborted.code is Code.TARGET_RESET
+        assert dialer.aborted
+        assert dialer.aborted.code is Code.TARGET_RESET
 
 
 def test_a_reset_comes_after_every_byte_though_the_reader_is_slow() -> None:
@@ -121,10 +122,13 @@ def test_a_reset_comes_after_every_byte_though_the_reader_is_slow() -> None:
     link.give(FrameType.ENDED, Ended(Code.TARGET_RESET, 0, len(data)).encode())
     wait_until(lambda: dialer.aborted is not None, "the reset arrives")
     received = bytearray()
+
+    def read_slowly() -> bytes:
+        threading.Event().wait(0.002)  # slow enough for the tunnel to be far ahead
+        return dialer.user.recv(16_384)
+
     with pytest.raises(ConnectionResetError):
-        while piece := dialer.user.recv(16_384):
-            received += piece
-            threading.Event().wait(0.002)  # slow enough for the tunnel to be far ahead
+        read_until_it_raises(read_slowly, received)
     assert bytes(received) == data
     dialer.user.close()
     dialer.join()
@@ -199,7 +203,8 @@ def test_a_user_who_resets_is_noticed_though_nothing_more_fits_into_the_tunnel()
     wait_until(lambda: not dialer.session.send_room, "nothing more fits")
     reset(dialer.user)
     wait_until(lambda: dialer.aborted is not None, "the reset is noticed")
-    assert dialer.aborted and dialer.aborted.code is Code.DIALER_RESET
+    assert dialer.aborted
+    assert dialer.aborted.code is Code.DIALER_RESET
     dialer.join()
 
 
@@ -236,7 +241,8 @@ def test_a_link_that_fails_in_an_unforeseen_way_is_a_reset_too() -> None:
         dialer.join()
     finally:
         threading.excepthook = hook
-    assert dialer.aborted and "ZeroDivisionError" in dialer.aborted.reason
+    assert dialer.aborted
+    assert "ZeroDivisionError" in dialer.aborted.reason
     assert reported  # and the bug is not hidden
 
 
@@ -256,7 +262,8 @@ def test_a_driver_that_fails_resets_its_socket() -> None:
         dialer.join()
     finally:
         threading.excepthook = hook
-    assert reported and link.released
+    assert reported
+    assert link.released
 
 
 def test_a_socket_that_the_user_closes_half_way_is_a_reset_for_the_peer() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.loopback import recv_queue_bytes, reset, reset_after_drain, tcp_pair
-from tests.helpers.patience import HANG
+from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises
 
 
 def test_a_pair_is_connected_with_no_delay_and_blocking() -> None:
@@ -36,18 +36,16 @@ def test_reset_is_seen_as_one_and_never_raises() -> None:
 def test_a_reset_when_taken_loses_no_byte() -> None:
     near, far = tcp_pair()
     near.settimeout(0.2)
-    sent = 0
+    sent: list[int] = []
     with pytest.raises(TimeoutError):
-        while True:
-            sent += near.send(bytes(65_536))
+        repeat_until_it_raises(lambda: sent.append(near.send(bytes(65_536))))
     thread = threading.Thread(target=reset_after_drain, args=(near, Deadline(HANG)))
     thread.start()
-    received = 0
+    received = bytearray()
     with far, pytest.raises(ConnectionResetError):
-        while data := far.recv(65_536):
-            received += len(data)
+        read_until_it_raises(lambda: far.recv(65_536), received)
     thread.join(HANG)
-    assert received == sent
+    assert len(received) == sum(sent)
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -55,8 +53,7 @@ def test_it_waits_for_a_reader_no_longer_than_the_deadline_or_the_readers_life(c
     near, far = tcp_pair()
     near.settimeout(0.1)
     with pytest.raises(TimeoutError):
-        while True:
-            near.send(bytes(65_536))
+        repeat_until_it_raises(lambda: near.send(bytes(65_536)))
     if closed:
         far.close()
     deadline = Deadline(HANG if closed else 0.2)

@@ -76,7 +76,7 @@ def test_connections_are_kept(server: CallbackServer, link: PostToConnection) ->
 
 
 @pytest.mark.parametrize(
-    "status, error",
+    ("status", "error"),
     [
         (410, PeerGoneError),
         (429, PeerBusyError),

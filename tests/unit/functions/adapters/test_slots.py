@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,8 @@ def start(store: SessionStore, number: int, key_id: int = 1, at: float = LAUNCH.
     session = dataclasses.replace(other(number, key_id), expires=at + OPENING_TIME)
     store.create(session)
     launched, done = store.launch(session.id, launch_of(session, at))
-    assert done and launched is not None
+    assert done
+    assert launched is not None
     return launched
 
 
@@ -53,7 +55,8 @@ def test_without_a_limit_there_are_no_slots(store: SessionStore) -> None:
     session = other(1)
     store.create(session)
     launched, done = store.launch(session.id, launch_of(session, limits=Limits()))
-    assert done and launched is not None
+    assert done
+    assert launched is not None
     assert launched.slots == frozenset()
 
 
@@ -111,7 +114,8 @@ def test_a_second_launch_of_a_session_keeps_its_slots(store: SessionStore) -> No
     start(store, 2)
     again = dataclasses.replace(launch_of(first, LAUNCH.at + 6), held=first.slots)
     launched, done = store.launch(first.id, again)
-    assert done and launched is not None
+    assert done
+    assert launched is not None
     assert launched.slots == first.slots
     assert in_use(store) == (2, 2)
     assert in_use(store, LAUNCH.at + LEASE + 5) == (1, 1), "its lease begins anew"
@@ -196,12 +200,13 @@ class Unready:
     def __init__(self, times: int) -> None:
         self.times = times
 
-    def batch_get_item(self, RequestItems: dict[str, dict[str, list[object]]]) -> dict[str, object]:
-        keys = RequestItems[TABLE]["Keys"]
-        assert RequestItems[TABLE]["ConsistentRead"]
+    def batch_get_item(self, **request: dict[str, dict[str, Any]]) -> dict[str, object]:
+        asked = request["RequestItems"][TABLE]
+        keys = asked["Keys"]
+        assert asked["ConsistentRead"]
         self.times -= 1
         done = len(keys) if self.times < 0 else 1
-        found = [{**key, "session": {"S": "x"}, "expires": {"N": "9e9"}} for key in keys[:done]]  # type: ignore[dict-item]
+        found = [{**key, "session": {"S": "x"}, "expires": {"N": "9e9"}} for key in keys[:done]]
         rest = {TABLE: {"Keys": keys[done:], "ConsistentRead": True}} if keys[done:] else {}
         return {"Responses": {TABLE: found}, "UnprocessedKeys": rest}
 

@@ -105,7 +105,7 @@ def test_a_fragment_of_an_expired_opening_is_not_kept(store: SessionStore) -> No
     assert outcome == (NEW, False)
 
 
-@pytest.mark.parametrize("until, kept", [(launched, True), (opened, False)])
+@pytest.mark.parametrize(("until", "kept"), [(launched, True), (opened, False)])
 def test_fragments_are_kept_until_the_claim(
     store: SessionStore, until: Callable[[SessionStore], None], kept: bool
 ) -> None:
@@ -134,7 +134,7 @@ def test_a_launch_goes_to_invoked(store: SessionStore) -> None:
     )
 
 
-@pytest.mark.parametrize("after, done", [(0, False), (5, False), (5.01, True), (70, False)])
+@pytest.mark.parametrize(("after", "done"), [(0, False), (5, False), (5.01, True), (70, False)])
 def test_a_second_launch_needs_five_seconds_and_an_opening_that_lives(
     store: SessionStore, after: float, done: bool
 ) -> None:
@@ -150,7 +150,8 @@ def test_a_session_whose_end_nobody_notes_is_kept_as_long_as_any_other(store: Se
     store.claim(late)
     session = now_stored(store)
     lost = session.loss(session.expires + 1)
-    assert lost is not None and lost.at == late.at + 900
+    assert lost is not None
+    assert lost.at == late.at + 900
     assert session.purge_at >= int(lost.at + RECORD_TIME)
 
 
@@ -180,7 +181,7 @@ def test_a_claim_opens_the_session(store: SessionStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "change, cause",
+    ("change", "cause"),
     [
         ({"token_hash": "other"}, "token"),
         ({"session": "0" * 64}, "no such session"),
@@ -206,7 +207,7 @@ def test_a_claim_before_the_launch_is_refused(store: SessionStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "change, cause",
+    ("change", "cause"),
     [
         ({"instance": "f" * 32, "epoch": 2}, "another instance"),
         ({"epoch": 1}, "epoch 1 is not above 1"),
@@ -240,7 +241,7 @@ def test_a_claim_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None
     assert now_stored(store).relay == Side(RELAY, 1)
 
 
-@pytest.mark.parametrize("role, connection", [(Role.DIALER, DIALER), (Role.RELAY, RELAY)])
+@pytest.mark.parametrize(("role", "connection"), [(Role.DIALER, DIALER), (Role.RELAY, RELAY)])
 def test_clearing_forgets_only_that_connection(store: SessionStore, role: Role, connection: str) -> None:
     opened(store)
     before = now_stored(store)

@@ -33,7 +33,6 @@ from tests.unit.functions.adapters.steps import (
 
 def races(dynamo: Dynamo, act: Callable[[DynamoSessionStore, int], bool], racers: int = 8) -> int:
     """How many of so many simultaneous callers, each with a client of its own, had success."""
-
     clients = [dynamo.client() for _ in range(racers)]
     stores = [DynamoSessionStore(client, TABLE, sleep=lambda _seconds: None) for client in clients]
     with ThreadPoolExecutor(racers) as pool:

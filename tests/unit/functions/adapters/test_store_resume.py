@@ -49,7 +49,7 @@ def test_a_clear_keeps_the_previous_connection_to_be_closed(store: SessionStore)
 
 
 @pytest.mark.parametrize(
-    "change, cause",
+    ("change", "cause"),
     [
         ({"session": "0" * 64}, "no such session"),
         ({"key_id": 2}, "another key"),
@@ -70,7 +70,7 @@ def test_a_wrong_resume_is_refused_and_writes_nothing(
     assert store.connection(DIALER_AGAIN) is None
 
 
-@pytest.mark.parametrize("step, cause", [("new", "OPENING"), ("launched", "INVOKED")])
+@pytest.mark.parametrize(("step", "cause"), [("new", "OPENING"), ("launched", "INVOKED")])
 def test_a_session_that_was_never_open_is_not_resumed(store: SessionStore, step: str, cause: str) -> None:
     if step == "new":
         store.create(NEW)
@@ -202,7 +202,8 @@ def test_a_resume_that_races_an_end_leaves_an_ended_session_that_knows_who_to_te
     def act(store: DynamoSessionStore, number: int) -> bool:
         if number:
             ended, done = store.end(SESSION, ENDING, Step.END)
-            assert done and ended is not None
+            assert done
+            assert ended is not None
             seen.append(ended.dialer)
             return False
         store.resume(RESUME)

@@ -49,7 +49,7 @@ def test_of_an_open_session_it_is_told_that_it_is_open(store: SessionStore) -> N
 
 
 @pytest.mark.parametrize(
-    "change, cause",
+    ("change", "cause"),
     [
         ({"key_id": 2}, "another key"),
         ({"token_hash": "relay hash"}, "token"),
@@ -66,7 +66,7 @@ def test_a_wrong_dialer_does_not_hear_the_end(
 
 
 @pytest.mark.parametrize(
-    "change, cause",
+    ("change", "cause"),
     [
         ({"token_hash": "resume hash"}, "token"),
         ({"instance": "f" * 32}, "another instance"),

@@ -6,12 +6,14 @@ import logging
 import queue
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
 from emissary_lib.protocol.constants import REFUSED_FOR
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
+from emissary_lib.transport.reconnecting import ReconnectingTransport
 from functions.common.errors import (
     MessageTooLargeError,
     PeerBusyError,
@@ -45,7 +47,9 @@ class Harness:
     def __init__(self, poster: FakePoster) -> None:
         self.transport = FakeTransport()
         self.now = 0.0
-        self.link = RelayLink(self.transport, poster, "dialer=", clock=lambda: self.now)
+        self.link = RelayLink(
+            cast(ReconnectingTransport, self.transport), poster, "dialer=", clock=lambda: self.now
+        )
         self.hopeless: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.link.on_hopeless = self.hopeless.put
         self.refused: queue.SimpleQueue[None] = queue.SimpleQueue()

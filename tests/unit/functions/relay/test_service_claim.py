@@ -130,7 +130,8 @@ def test_dial_back_is_waited_for_until_the_gateway_must_have_answered(left: floa
     with World(launch=launch) as world:
         world.opened()
         (waited,) = world.patience
-        assert waited is not None and patience / 2 < waited <= patience
+        assert waited is not None
+        assert patience / 2 < waited <= patience
 
 
 def test_each_invocation_claims_as_another_instance() -> None:

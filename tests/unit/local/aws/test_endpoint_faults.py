@@ -18,6 +18,7 @@ from emissary_local.billing.meter import Meter
 from emissary_local.faults import FaultEngine, Faults, Site
 from emissary_local.ports import InvocationResult, InvocationStatus
 from emissary_local.template.specs import FunctionSpec, TableSpec
+from tests.helpers.faults import faults_of
 from tests.helpers.patience import HANG
 from tests.unit.local.caller import IDENTITIES, client_of
 
@@ -178,4 +179,4 @@ def test_a_failed_invoke_may_have_taken_effect_unless_it_was_refused(
         assert w.faults.counts == {fault: 12}
         assert w.invoker.ran == 0 if fault == "invoke_429" else 0 < w.invoker.ran < 12
 
-    World(Faults(**{fault: 1.0})).run(calls)
+    World(faults_of(1.0, fault)).run(calls)

@@ -10,8 +10,9 @@ import pytest
 from emissary_local.errors import SettingsError
 from emissary_local.faults import FaultEngine, Faults, Site
 from emissary_local.faults.settings import SHARES
+from tests.helpers.faults import faults_of
 
-EVERYTHING = Faults(seed=5, **dict.fromkeys(SHARES, 0.3))
+EVERYTHING = faults_of(0.3, *SHARES, seed=5)
 
 
 def triggered(faults: Faults, kinds: tuple[str, ...] = SHARES, instance: int = 0) -> dict[str, list[bool]]:
@@ -31,7 +32,7 @@ def test_another_seed_or_instance_decides_otherwise() -> None:
 
 @pytest.mark.parametrize("kind", SHARES)
 def test_a_kind_decides_the_same_whether_or_not_others_are_on(kind: str) -> None:
-    assert triggered(Faults(seed=5, **{kind: 0.3}), (kind,))[kind] == triggered(EVERYTHING)[kind]
+    assert triggered(faults_of(0.3, kind, seed=5), (kind,))[kind] == triggered(EVERYTHING)[kind]
 
 
 def test_decisions_are_fixed_across_python_versions() -> None:
@@ -69,7 +70,8 @@ def test_replaced_faults_hold_from_then_on_and_decisions_run_on() -> None:
     engine.replace(EVERYTHING)
     first = [rng.triggers("drop") for _ in range(50)]
     engine.replace(Faults(seed=5))
-    assert engine.quiet and not rng.triggers("drop")
+    assert engine.quiet
+    assert not rng.triggers("drop")
     engine.replace(EVERYTHING)
     assert first + [rng.triggers("drop") for _ in range(50)] == triggered(EVERYTHING)["drop"]
     assert heard == [0.3, 0.0, 0.3]

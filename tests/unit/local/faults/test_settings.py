@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 
@@ -65,7 +66,7 @@ def travel(faults: Faults, count: int) -> list[int]:
 
         hop = Hop(DecisionStream(FaultEngine(faults), Site.MESSAGE_IN, 0), asyncio.get_running_loop())
         for number in range(count):
-            hop.send(lambda number=number: deliver(number))
+            hop.send(functools.partial(deliver, number))
         await done.wait()
         return arrived
 
@@ -104,7 +105,7 @@ def copies(faults: Faults, count: int, expected: int) -> list[int]:
 
         hop = Hop(DecisionStream(FaultEngine(faults), Site.POST_OUT, 0), asyncio.get_running_loop())
         for number in range(count):
-            hop.send(lambda number=number: deliver(number))
+            hop.send(functools.partial(deliver, number))
         await done.wait()
         return arrived
 

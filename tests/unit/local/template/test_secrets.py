@@ -29,7 +29,8 @@ def test_another_generated_secret_is_drawn_each_time() -> None:
     spec = read(GenerateSecretString={"ExcludePunctuation": "true"})
     one, two = (first_value(spec) for _ in range(2))
     assert one != two
-    assert len(one) == len(two) == 32 and one.isalnum()
+    assert len(one) == len(two) == 32
+    assert one.isalnum()
 
 
 def test_a_value_in_the_template_is_the_value_and_is_not_shown() -> None:

@@ -105,7 +105,9 @@ def test_network_parameters_without_a_default_are_made_up(tmp_path: Path) -> Non
     )  # fmt: skip
     environment = read(tmp_path, text).functions["F"].environment
     first, second = environment["N"].split("+")
-    assert first.startswith("subnet-0") and len(first) == len("subnet-") + 17 and first != second
+    assert first.startswith("subnet-0")
+    assert len(first) == len("subnet-") + 17
+    assert first != second
     assert environment["G"].startswith("sg-0")
 
 

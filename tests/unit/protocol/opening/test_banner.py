@@ -35,4 +35,5 @@ def test_empty_fields_are_not_written() -> None:
 
 
 def test_no_repr_shows_nonce_or_mac() -> None:
-    assert "nnn" not in repr(banner("1")) and "mmm" not in repr(banner("1"))
+    assert "nnn" not in repr(banner("1"))
+    assert "mmm" not in repr(banner("1"))

@@ -131,7 +131,8 @@ def test_reader_takes_the_servers_stream_in_any_cut(step: int, trailing: bytes) 
     assert (side.banner is not None, side.done, user) == (True, True, trailing)
     assert (side.code, side.reply) == (Code.OK, socks5.ReplyCode.SUCCEEDED)
     assert side.receive(b"more") == b"more"
-    assert side.banner is not None and side.banner.server_software == "emissary-lambda"
+    assert side.banner is not None
+    assert side.banner.server_software == "emissary-lambda"
 
 
 def test_reader_tells_a_refusal_of_the_target() -> None:
@@ -152,7 +153,8 @@ def test_reader_tells_a_refusal_of_the_key(refusal: str) -> None:
 def test_there_is_no_outcome_before_the_end() -> None:
     side = reader()
     side.receive(server_stream()[:-1])
-    assert side.banner is not None and not side.done
+    assert side.banner is not None
+    assert not side.done
     with pytest.raises(LocalProtocolError, match="before it is done"):
         _ = side.code
 

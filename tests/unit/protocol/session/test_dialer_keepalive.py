@@ -23,7 +23,9 @@ def test_a_question_is_repeated_and_given_up_on_after_twenty_seconds() -> None:
         beats.append((now, watch.handle_timeout(now, None)))
         if beats[-1][1] is KeepaliveAction.LINK_DEAD:
             break
-        now = watch.next_timeout(None)
+        following = watch.next_timeout(None)
+        assert following is not None
+        now = following
     assert beats == [
         (240.0, KeepaliveAction.PING),
         (245.0, KeepaliveAction.PING),
@@ -62,8 +64,10 @@ def test_data_sent_just_before_the_four_minutes_are_over_does_not_put_the_questi
 
 
 def test_our_own_silence_is_broken_though_the_peer_is_heard() -> None:
-    """Symptom: a relay whose target was slow told of its window, which needs no answer, and so put off the
-    dialer's PING; then it took the dialer, silent for 320 s, to be gone."""
+    """Symptom: a relay told of its window, which needs no answer, and so put off the dialer's PING.
+
+    Then it took the dialer, silent for 320 s, to be gone; its target was only slow.
+    """
     watch = DialerKeepalive(KeepaliveTimes(), 0.0)
     watch.on_received(90.0)
     assert watch.next_timeout(None) == 240.0

@@ -92,9 +92,9 @@ def test_nothing_is_sent_before_it_is_known_where_the_peer_is(role: Role) -> Non
     """Symptom: everything in flight went out twice after a reconnect, for the timer and for RESUMED."""
     view = fresh(role)
     cut_and_back(view, NOW)
-    assert not view.may_send
+    before = view.may_send
     assert view.resumed(told(role, 2, 1), NOW)
-    assert view.may_send
+    assert (before, view.may_send) == (False, True)
     assert not view.resumed(told(role, 2, 1), NOW)  # once
 
 
@@ -249,8 +249,10 @@ def test_a_relay_waits_for_resumed_because_only_that_says_where_to_post() -> Non
 
 @BOTH
 def test_our_own_reconnects_do_not_prolong_the_peers_silence(role: Role) -> None:
-    """Symptom: a relay whose network had gone kept its dialer busy for hours: the dialer took its own link
-    for dead after 50 s of silence, connected anew, and gave the relay another 60."""
+    """Symptom: a relay whose network had gone kept its dialer busy for hours.
+
+    The dialer took its own link for dead after 50 s of silence, came anew, and gave the relay another 60.
+    """
     view = fresh(role)
     cut_and_back(view, NOW)
     view.resumed(told(role, 2, 1), NOW)
@@ -295,8 +297,7 @@ def test_a_relay_that_hears_the_dialers_new_generation_asks_where_it_is() -> Non
 
 
 def test_equal_sums_of_different_epochs_do_not_stop_a_relay_from_asking() -> None:
-    """Symptom: both had reconnected, dialer 2 + relay 1 is 1 + 2, and the relay went on posting to a
-    connection that was gone."""
+    """Symptom: both had reconnected, 2 + 1 is 1 + 2, and the relay went on posting to a dead connection."""
     view = fresh(Role.RELAY)
     cut_and_back(view, NOW)
     assert view.ask_due(NOW)

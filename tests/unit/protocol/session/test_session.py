@@ -397,3 +397,57 @@ def test_the_dialer_waits_as_long_as_the_relay_says_it_does() -> None:
     session.established()
     session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
     assert session.link_deadline == NOW + 5
+
+
+@BOTH
+def test_a_sign_of_life_is_asked_for_once_and_counted(role: Role) -> None:
+    session = session_of(role, NOW)
+    session.ping()
+    (ping,) = [frame for frame in frames(session, NOW) if frame.type == FrameType.PING]
+    assert FrameType.PING not in types(session)
+    give(session, Frame(FrameType.PONG, payload=ping.payload), NOW)
+    assert session.counters.pongs == 1
+    session.abort(Code.KILLED, "an operator", NOW)
+    session.ping()
+    assert FrameType.PING not in types(session)
+
+
+@BOTH
+def test_a_message_the_carrier_did_not_take_is_sent_again(role: Role) -> None:
+    session = session_of(role, NOW)
+    session.send_data(b"rows")
+    (first,) = frames(session, NOW)
+    session.message_refused(NOW)
+    due = session.next_timeout()
+    assert due is not None
+    session.handle_timeout(due)
+    (again,) = frames(session, due)
+    assert (first.payload[-4:], again.payload[-4:]) == (b"rows", b"rows")
+
+
+@BOTH
+def test_a_link_that_is_lost_already_cannot_be_lost_again(role: Role) -> None:
+    session = session_of(role, NOW)
+    session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
+    deadline = session.link_deadline
+    session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW + 5)
+    assert (session.link_deadline, session.counters.link_losses) == (deadline, 1)
+
+
+def test_a_dialer_that_slept_asks_at_once_and_one_without_keepalive_does_not() -> None:
+    watching = client_session(NOW, keepalive=KeepaliveTimes())
+    watching.established()
+    watching.on_suspend()
+    watching.handle_timeout(NOW)
+    assert FrameType.PING in types(watching)
+    plain = session_of(Role.DIALER, NOW)
+    plain.on_suspend()
+    assert (types(plain), plain.next_timeout()) == ([], None)
+
+
+@BOTH
+def test_an_answer_to_nobody_s_question_changes_nothing(role: Role) -> None:
+    session = session_of(role, NOW)
+    before = session.next_timeout()
+    give(session, Frame(FrameType.PROBED, generation=session.generation), NOW)
+    assert (events(session), types(session), session.next_timeout()) == ([], [], before)

@@ -206,12 +206,12 @@ def test_our_own_lost_websocket_ends_when_the_grace_is_over(role: Role) -> None:
     session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
     assert (events(session), session.alive) == ([], True)
     assert (session.messages_to_send(NOW), session.next_timeout()) == ([], NOW + 60)
-    assert session.link_deadline == NOW + 60
+    deadline = session.link_deadline
     session.handle_timeout(NOW + 60)
     code = Code.DIALER_GONE if role is Role.DIALER else Code.RELAY_GONE
     assert events(session) == [Aborted(code, MEANINGS[code]), Finished(code)]
     assert (session.messages_to_send(NOW + 60), session.next_timeout()) == ([], None)
-    assert session.link_deadline is None
+    assert (deadline, session.link_deadline) == (NOW + 60, None)
     assert read_all(session, NOW + 60) == b"rows"
 
 

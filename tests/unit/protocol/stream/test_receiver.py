@@ -244,3 +244,13 @@ def test_a_dropped_stream_holds_nothing_and_forgives_a_late_reader() -> None:
     assert (stream.buffered, stream.ack, stream.gap, bytes(stream.peek())) == (0, 3, False, b"")
     stream.consume(3)
     assert stream.edge == 3 + 65_536
+
+
+def test_bytes_that_bridge_pieces_side_by_side_are_stored_once() -> None:
+    stream = receiver()
+    assert stream.receive(5, b"fg", False)
+    assert stream.receive(7, b"hi", False)
+    assert stream.receive(6, b"ghijkl", False)
+    assert stream.buffered == 7
+    assert stream.receive(0, b"abcde", False)
+    assert take(stream) == b"abcdefghijkl"

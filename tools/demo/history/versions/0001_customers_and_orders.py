@@ -1,4 +1,4 @@
-"""customers and orders"""
+"""Customers and orders."""
 
 from __future__ import annotations
 

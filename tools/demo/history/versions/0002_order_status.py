@@ -1,4 +1,4 @@
-"""order status, an enum"""
+"""Order status, an enum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""first customers and their orders"""
+"""First customers and their orders."""
 
 from __future__ import annotations
 

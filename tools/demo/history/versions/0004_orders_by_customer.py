@@ -1,4 +1,4 @@
-"""index of orders by customer, built concurrently"""
+"""Index of orders by customer, built concurrently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""order totals: column, backfill, constraint"""
+"""Order totals: column, backfill, constraint."""
 
 from __future__ import annotations
 

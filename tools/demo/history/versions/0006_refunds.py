@@ -1,4 +1,4 @@
-"""refunds: one more status, and the orders that have it"""
+"""Refunds: one more status, and the orders that have it."""
 
 from __future__ import annotations
 

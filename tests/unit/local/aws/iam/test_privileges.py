@@ -45,7 +45,8 @@ def test_refusal_names_the_statement_that_allows_it_elsewhere() -> None:
 def test_a_deny_wins_over_every_allow() -> None:
     deny = {"Sid": "Never", "Effect": "Deny", "Action": "*", "Resource": "*"}
     refusal = privileges(READ, deny).refusal("Reader", "dynamodb:GetItem", TABLE)
-    assert refusal is not None and "the statement Never of its policies in template.yaml denies it" in refusal
+    assert refusal is not None
+    assert "the statement Never of its policies in template.yaml denies it" in refusal
 
 
 def test_statements_of_managed_policies_count_too() -> None:
@@ -64,7 +65,8 @@ def test_a_withdrawn_statement_is_named_until_it_is_restored() -> None:
     changed = privileges(READ)
     changed.withdraw("Reader", "Read")
     refusal = changed.refusal("Reader", "dynamodb:GetItem", TABLE)
-    assert refusal is not None and refusal.endswith("allows it; Read would, but is withdrawn")
+    assert refusal is not None
+    assert refusal.endswith("allows it; Read would, but is withdrawn")
     changed.restore()
     assert changed.refusal("Reader", "dynamodb:GetItem", TABLE) is None
 
@@ -96,4 +98,5 @@ def test_refused_calls_are_kept_and_the_first_of_a_kind_is_reported() -> None:
     assert (denials[-1].function, denials[-1].action, denials[-1].resource) == (
         "Reader", "dynamodb:PutItem", f"{TABLE}{DENIALS_KEPT}"
     )  # fmt: skip
-    assert len(reported) == 1 and reported[0].startswith(f"Reader may not dynamodb:PutItem on {TABLE}0:")
+    assert len(reported) == 1
+    assert reported[0].startswith(f"Reader may not dynamodb:PutItem on {TABLE}0:")
