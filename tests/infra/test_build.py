@@ -12,8 +12,8 @@ import sys
 import pytest
 
 from emissary_local.template.template import read_template
-from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS
-from tests.helpers.translation import source
+from tests.helpers.local_cloud import LINUX_ONLY, PARAMETERS
+from tests.helpers.sam_template import source
 from tests.infra.documents import tables
 from tools.artifacts import artifact, packages
 from tools.artifacts.__main__ import CACHE, LOCK, ROOT, WANTED, main

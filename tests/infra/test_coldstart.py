@@ -9,7 +9,7 @@ import pathlib
 import pytest
 
 from emissary_local.template.template import read_template
-from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, ROOT
+from tests.helpers.local_cloud import LINUX_ONLY, PARAMETERS, ROOT
 from tools.coldstart.measure import heaviest, init_ms, measure
 from tools.replay.errors import ReplayError
 

@@ -19,7 +19,7 @@ from emissary_lib.cli import main as cli
 from emissary_lib.protocol.targets.allow_list import AllowList
 from emissary_local.template.names import parameter_values
 from tests.helpers.patience import HANG
-from tests.helpers.translation import source
+from tests.helpers.sam_template import source
 from tests.infra import documents
 from tests.infra.documents import DOCUMENTS, ROOT
 from tests.infra.test_docs import NOT_SETTINGS, makefile_targets, paragraphs

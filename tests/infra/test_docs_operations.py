@@ -19,7 +19,7 @@ from functions.common.adapters import keys
 from functions.common.metrics import NAMESPACE, Metric
 from functions.relay.link import MAX_POSTS
 from functions.relay.service import TARGET_TIMEOUT
-from tests.helpers.translation import deployed, of_type, source, strings
+from tests.helpers.sam_template import deployed, of_type, source, strings
 from tests.infra.documents import ROOT, fenced, prose, read, section, tables
 
 MANUAL = "docs/operations.md"

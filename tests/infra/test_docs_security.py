@@ -18,7 +18,7 @@ from emissary_lib.protocol.targets.addresses import canonical_host
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from functions.common import audit, logs
 from functions.common.adapters import keys
-from tests.helpers.translation import deployed, of_type, source
+from tests.helpers.sam_template import deployed, of_type, source
 from tests.infra.documents import fenced, prose, read, section, tables
 from tests.infra.test_docs_operations import HANDLER_SECONDS, number, throttle
 

@@ -24,7 +24,7 @@ from emissary_lib.protocol.wire.frames import decode
 from emissary_local.emissary import Emissary
 from emissary_local.lambda_.variables import Endpoints
 from emissary_local.template.template import read_template
-from tests.helpers.cloudside import LINUX_ONLY, ROOT
+from tests.helpers.local_cloud import LINUX_ONLY, ROOT
 from tools.replay import cases, example
 from tools.replay.__main__ import main, replay
 from tools.replay.errors import ReplayError

@@ -15,7 +15,7 @@ from emissary_lib.protocol.constants import GRACE, OPENING_TIME, PING_INTERVAL, 
 from emissary_local.template.specs import Route, Template
 from emissary_local.template.template import read_template
 from functions.common import audit, config
-from tests.helpers.translation import REQUIRED, TEMPLATE, of_type, source, strings
+from tests.helpers.sam_template import REQUIRED, TEMPLATE, of_type, source, strings
 
 #: API Gateway's longest integration, in seconds (API Gateway WebSocket quotas).
 INTEGRATION_TIMEOUT = 29

@@ -18,7 +18,7 @@ from emissary_local.template.names import parameter_values
 from emissary_local.template.template import read_template
 from functions.common.config import ALLOWED_TARGETS, default_settings
 from functions.relay.settings import RelaySettings
-from tests.helpers.translation import REQUIRED, TEMPLATE, deployed, of_type, outputs, source, strings
+from tests.helpers.sam_template import REQUIRED, TEMPLATE, deployed, of_type, outputs, source, strings
 
 PARAMETERS: dict[str, dict[str, Any]] = source()["Parameters"]
 OUTPUTS: dict[str, dict[str, Any]] = source()["Outputs"]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from emissary_local.template.names import ACCOUNT_ID, REGION
-from tests.helpers.translation import ROOT, deployed, of_type, source
+from tests.helpers.sam_template import ROOT, deployed, of_type, source
 
 FUNCTIONS = ("ConnectFunction", "DefaultFunction", "DisconnectFunction", "RelayFunction")
 

@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 
 from tests.helpers.patience import HANG
-from tests.helpers.translation import SNAPSHOT, as_text, translated
+from tests.helpers.sam_template import SNAPSHOT, as_text, translated
 
 
 def test_what_is_deployed_is_what_was_reviewed() -> None:
-    """Look at a change line by line; then ``python -m tests.helpers.translation`` takes it over."""
+    """Look at a change line by line; then ``python -m tests.helpers.sam_template`` takes it over."""
     reviewed = SNAPSHOT.read_text(encoding="utf-8").splitlines()
     now = as_text(translated()).splitlines()
     changes = list(difflib.unified_diff(reviewed, now, "reviewed", "now", lineterm="", n=4))
-    assert not changes, "review, then run python -m tests.helpers.translation:\n" + "\n".join(changes)
+    assert not changes, "review, then run python -m tests.helpers.sam_template:\n" + "\n".join(changes)
 
 
 def test_what_sam_makes_of_it_is_valid_cloudformation(tmp_path: Path) -> None:

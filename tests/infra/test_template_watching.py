@@ -11,7 +11,7 @@ import pytest
 from emissary_local.template.names import REGION, STACK_NAME
 from functions.common.metrics import Metric
 from functions.relay.service import TARGET_TIMEOUT
-from tests.helpers.translation import deployed, of_type, outputs, source
+from tests.helpers.sam_template import deployed, of_type, outputs, source
 
 #: The metrics that the functions write (namespace Emissary, one dimension, ``service``).
 OURS = {metric.title for metric in Metric}

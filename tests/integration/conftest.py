@@ -8,7 +8,7 @@ import pytest
 
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import PARAMETERS, TEMPLATE, dialer_of
+from tests.helpers.local_cloud import PARAMETERS, TEMPLATE, dialer_of
 from tools.demo.postgres import Postgres, embedded_postgres
 
 

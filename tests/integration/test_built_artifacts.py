@@ -11,7 +11,7 @@ import pytest
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_local import LocalCloud
 from emissary_local.errors import LocalCloudError
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.raw_dialer import RawDialer
 from tests.helpers.servers import Server, echo

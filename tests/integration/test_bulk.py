@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from emissary_local import Faults, LocalCloud
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server
 

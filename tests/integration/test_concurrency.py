@@ -12,7 +12,7 @@ import pytest
 
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import (
+from tests.helpers.local_cloud import (
     DIAL,
     LINUX_ONLY,
     PARAMETERS,

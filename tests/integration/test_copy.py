@@ -11,8 +11,8 @@ import pytest
 
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import DIAL, LINUX_ONLY
-from tests.helpers.trouble import CUT_WAYS, cut
+from tests.helpers.cuts import CUT_WAYS, cut
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY
 from tools.demo.bulk import Transfer, copy_in, copy_out, create_tables
 from tools.demo.postgres import embedded_postgres
 

@@ -9,10 +9,10 @@ import pytest
 
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, audit_record
+from tests.helpers.cuts import CUT_WAYS, Stream, cut
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, audit_record
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server
-from tests.helpers.trouble import CUT_WAYS, Stream, cut
 
 pytestmark = LINUX_ONLY
 

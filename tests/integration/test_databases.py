@@ -16,7 +16,7 @@ import sqlalchemy
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
 from emissary_local.net.certificates import Certificates, create_certificates
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, eventually, relay_returned
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, eventually, relay_returned
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server
 from tests.helpers.tls_front import postgres_over_tls

@@ -19,11 +19,11 @@ from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.protocol.wire.payloads import GoAway, Reset
 from emissary_local import Faults, LocalCloud
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, audit_record, dialer_of, relay_returned
+from tests.helpers.cuts import edited_template
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, audit_record, dialer_of, relay_returned
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.raw_dialer import RawDialer
 from tests.helpers.servers import Server, echo
-from tests.helpers.trouble import edited_template
 
 pytestmark = LINUX_ONLY
 

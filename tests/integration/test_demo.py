@@ -22,15 +22,15 @@ from emissary_lib import Dialer, Key
 from emissary_lib.client import drain
 from emissary_lib.protocol.auth.keys import format_keys, parse_keys
 from emissary_local import LocalCloud
-from tests.helpers import cloudside
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, ROOT, all_tunnels_over
+from tests.helpers import local_cloud
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, ROOT, all_tunnels_over
 from tests.helpers.patience import HANG
 from tools.bench.measure import Sizes
 from tools.bench.run import run_bench
 from tools.demo import run, verify
 from tools.demo.postgres import embedded_postgres
 
-TEMPLATE = str(cloudside.TEMPLATE)
+TEMPLATE = str(local_cloud.TEMPLATE)
 
 pytestmark = LINUX_ONLY
 

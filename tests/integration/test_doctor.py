@@ -19,8 +19,8 @@ from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
 from emissary_local import Faults, LocalCloud
 from tests.helpers.bridge import KEY as BRIDGE_KEY
 from tests.helpers.bridge import Behaviour, Bridge
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, ROOT, TEMPLATE, audit_record
 from tests.helpers.doctor_cloud import ask, faulty
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, ROOT, TEMPLATE, audit_record
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import BlackHole, Server, echo, source, unused_port
 from tests.helpers.ws_server import Request, WsServer, refusal

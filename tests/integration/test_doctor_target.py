@@ -16,8 +16,8 @@ import pytest
 from emissary_lib.doctor.vpc import SERVICE_TIMEOUT
 from emissary_lib.exit_status import Exit
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, eventually
 from tests.helpers.doctor_cloud import ask, faulty
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, eventually
 from tests.helpers.patience import HANG
 from tests.helpers.servers import BlackHole, Server, echo, greeter, sink, source, unused_port
 from tests.helpers.tls_front import pass_on

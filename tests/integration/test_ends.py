@@ -21,7 +21,8 @@ from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.tunnel.suspend import LATE, LOOK
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import (
+from tests.helpers.cuts import edited_template
+from tests.helpers.local_cloud import (
     DIAL,
     LINUX_ONLY,
     PARAMETERS,
@@ -32,7 +33,6 @@ from tests.helpers.cloudside import (
 )
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo
-from tests.helpers.trouble import edited_template
 
 pytestmark = LINUX_ONLY
 

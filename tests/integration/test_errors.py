@@ -27,7 +27,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.base64 import encode_unpadded
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import (
+from tests.helpers.local_cloud import (
     DIAL,
     LINUX_ONLY,
     TEMPLATE,

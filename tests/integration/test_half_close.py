@@ -12,7 +12,7 @@ import pytest
 
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, relay_returned
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, relay_returned
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, after_the_end, echo, sink
 

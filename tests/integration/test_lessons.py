@@ -45,8 +45,8 @@ from emissary_lib import Dialer
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_local import LocalCloud
-from tests.helpers import trouble
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, ROOT, eventually, relay_returned
+from tests.helpers import cuts
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, ROOT, eventually, relay_returned
 from tests.helpers.patience import HANG
 from tests.helpers.raw_dialer import RawDialer
 from tests.helpers.servers import Server, echo, greeter
@@ -67,11 +67,11 @@ def test_copy_is_byte_identical_over_cuts(cloud: LocalCloud, dialer: Dialer, pos
     rows = b"".join(
         b"%d\trow number %d, and some more text to make it longer\n" % (n, n) for n in range(80_000)
     )
-    cuts = iter([("dialer", "reset"), ("relay", "mid-frame"), ("both", "close"), ("both", "reset")])
+    planned = iter([("dialer", "reset"), ("relay", "mid-frame"), ("both", "close"), ("both", "reset")])
 
     def cut() -> None:
-        side, how = next(cuts)
-        trouble.cut(cloud, side, how)
+        side, how = next(planned)
+        cuts.cut(cloud, side, how)
 
     with dialer.forward((postgres.host, postgres.port), timeout=DIAL) as (host, port):
         with psycopg.connect(**postgres.through(host, port)) as connection:
@@ -90,7 +90,7 @@ def test_copy_is_byte_identical_over_cuts(cloud: LocalCloud, dialer: Dialer, pos
                             cut()
             connection.commit()
     assert bytes(back) == rows
-    assert next(cuts, None) is None
+    assert next(planned, None) is None
 
 
 def test_lost_acknowledgement_is_given_again(cloud: LocalCloud) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from emissary_lib.exceptions import AnswerLostError
 from emissary_local import Faults, LocalCloud
-from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
+from tests.helpers.local_cloud import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo
 

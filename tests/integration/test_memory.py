@@ -15,7 +15,7 @@ from typing import Any, Final
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import LINUX_ONLY, ROOT
+from tests.helpers.local_cloud import LINUX_ONLY, ROOT
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server
 from tests.soak import leaks

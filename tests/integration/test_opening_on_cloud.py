@@ -11,7 +11,7 @@ import pytest
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import (
+from tests.helpers.local_cloud import (
     LINUX_ONLY,
     audit_record,
     audit_records,

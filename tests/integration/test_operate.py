@@ -18,7 +18,7 @@ from emissary_lib.protocol.auth.keys import parse_keys
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.health import Usage
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import (
+from tests.helpers.local_cloud import (
     DIAL,
     LINUX_ONLY,
     PARAMETERS,

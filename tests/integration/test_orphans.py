@@ -14,9 +14,9 @@ import pytest
 
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, ROOT
+from tests.helpers.cuts import edited_template
+from tests.helpers.local_cloud import LINUX_ONLY, PARAMETERS, ROOT
 from tests.helpers.patience import wait_until
-from tests.helpers.trouble import edited_template
 from tools.demo.postgres import Postgres
 
 pytestmark = LINUX_ONLY

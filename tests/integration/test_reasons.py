@@ -14,7 +14,7 @@ from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
 from emissary_lib.tunnel.loopback import reset
 from emissary_local import Faults, Limits, LocalCloud
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
 from tests.helpers.patience import HANG, read_until_it_raises, wait_until
 from tests.helpers.servers import Server, echo
 

@@ -7,7 +7,7 @@ import pytest
 from emissary_lib.exceptions import SessionLimitError
 from emissary_lib.protocol.wire.health import Usage
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
 from tests.helpers.servers import Server, echo
 
 pytestmark = LINUX_ONLY

@@ -16,7 +16,7 @@ from emissary_lib.protocol.constants import PING_INTERVAL
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_local import LocalCloud
 from emissary_local.limits import Limits
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, eventually
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, eventually
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, greeter
 from tests.soak import leaks

@@ -13,7 +13,7 @@ from emissary_lib import Dialer
 from emissary_lib.exceptions import GatewayUnreachableError
 from emissary_local import LocalCloud
 from emissary_local.net.certificates import Certificates, create_certificates
-from tests.helpers.cloudside import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, relay_returned
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, relay_returned
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, Service, echo
 

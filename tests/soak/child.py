@@ -18,8 +18,8 @@ from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from tests.helpers.patience import HANG
 from tests.soak.leaks import peak_memory, tunnel_threads
-from tests.soak.tally import Tally
-from tests.soak.work import World, attempt
+from tests.soak.stats import Stats
+from tests.soak.work import Context, attempt
 from tools.demo.postgres import Postgres
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -77,7 +77,7 @@ def stop(process: subprocess.Popen[str]) -> None:
         process.stdin = None  # for communicate
 
 
-def end(process: subprocess.Popen[str], tally: Tally, seconds: float) -> None:
+def end(process: subprocess.Popen[str], stats: Stats, seconds: float) -> None:
     """Wait for its end and add what it has seen; one that does not end, or fails, is a mismatch."""
     stop(process)
     try:
@@ -86,18 +86,18 @@ def end(process: subprocess.Popen[str], tally: Tally, seconds: float) -> None:
     except (subprocess.TimeoutExpired, ValueError) as exc:
         process.kill()
         process.communicate()
-        tally.mismatch(f"{process.args!r} hangs or failed ({type(exc).__name__})")
+        stats.mismatch(f"{process.args!r} hangs or failed ({type(exc).__name__})")
         return
     if answer["threads"]:
-        tally.mismatch(f"{process.args!r} has left threads: {answer['threads']}")
-    tally.add(answer)
+        stats.mismatch(f"{process.args!r} has left threads: {answer['threads']}")
+    stats.add(answer)
 
 
-def run(kind: str, work: Callable[[World, random.Random], None]) -> None:
+def run(kind: str, work: Callable[[Context, random.Random], None]) -> None:
     """In the child: repeat a piece of work until standard input ends, and say what was seen."""
     logging.disable(logging.ERROR)  # what drivers and pools say of a tunnel that was cut off
     settings = json.loads(sys.stdin.readline())
-    tally, over = Tally(), threading.Event()
+    stats, over = Stats(), threading.Event()
     with Dialer(
         settings["url"],
         Key(settings["key_id"], bytes.fromhex(settings["secret"])),
@@ -105,17 +105,17 @@ def run(kind: str, work: Callable[[World, random.Random], None]) -> None:
         max_in_flight=MAX_IN_FLIGHT,
     ) as dialer:
         host, port = settings["target"]
-        world = World(dialer, (host, port), Postgres(**settings["postgres"]), tally, over)
+        context = Context(dialer, (host, port), Postgres(**settings["postgres"]), stats, over)
         threading.Thread(target=_await_end, args=(over,), daemon=True).start()
         chance = random.Random(settings["seed"])
         while not over.is_set():
-            if not attempt(world, kind, work, chance):
+            if not attempt(context, kind, work, chance):
                 over.wait(0.2)
     for thread in threading.enumerate():
         if thread.name.startswith("emissary-"):
             thread.join(HANG)
-    tally.most(f"{kind}_rss_mb", peak_memory())
-    said = {**tally.as_json(), "threads": tunnel_threads()}
+    stats.most(f"{kind}_rss_mb", peak_memory())
+    said = {**stats.as_json(), "threads": tunnel_threads()}
     sys.stdout.write(json.dumps(said) + "\n")
 
 

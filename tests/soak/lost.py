@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from emissary_lib.bridge.items import read_session
 from emissary_lib.bridge.session import SessionRecord, State
-from tests.soak import weather
+from tests.soak import schedule
 from tests.soak.evidence import Evidence
 
 #: Kinds of lost sessions; the values of :func:`most` tell how many of each there may be.
@@ -60,7 +60,7 @@ def most(met: Mapping[str, int], evidence: Evidence) -> dict[str, int]:
         evidence: Of the functions' logs.
     """
     deaths, silences = evidence.deaths, met.get("silence", 0)
-    mishaps = sum(met.get(kind, 0) for kind in weather.CUTS) + silences + sum(deaths.values())
+    mishaps = sum(met.get(kind, 0) for kind in schedule.CUTS) + silences + sum(deaths.values())
     return {
         # By each death one, but for those that were not let in, who end as quietly.
         KILLED: deaths.get("RelayFunction", 0) + len(evidence.gave_up),

@@ -11,8 +11,8 @@ import random
 import psycopg
 
 from tests.soak import child
-from tests.soak.tally import MismatchError
-from tests.soak.work import World
+from tests.soak.stats import MismatchError
+from tests.soak.work import Context
 from tools.demo import migrate, verify
 from tools.demo.postgres import Postgres
 
@@ -22,13 +22,13 @@ def main() -> None:
     child.run("migration", _migrate)
 
 
-def _migrate(world: World, chance: random.Random) -> None:
+def _migrate(context: Context, chance: random.Random) -> None:
     """The whole history in a fresh database, and then a look at the database itself."""
     name = f"soak_{chance.randrange(1 << 60):x}"
-    own = dataclasses.replace(world.postgres, database=name)
-    _directly(world.postgres, f"CREATE DATABASE {name}")
+    own = dataclasses.replace(context.postgres, database=name)
+    _directly(context.postgres, f"CREATE DATABASE {name}")
     try:
-        engine = migrate.engine(own, lambda: world.dial((own.host, own.port)))
+        engine = migrate.engine(own, lambda: context.dial((own.host, own.port)))
         try:
             migrate.upgrade(engine, lambda revision: None)
         finally:
@@ -37,9 +37,9 @@ def _migrate(world: World, chance: random.Random) -> None:
             wrong = [check for check in verify.check_history(connection) if not check.ok]
         if wrong:
             raise MismatchError(f"a migration that went well left {wrong}")
-        world.tally.moved(100_000)
+        context.stats.moved(100_000)
     finally:
-        _directly(world.postgres, f"DROP DATABASE {name} WITH (FORCE)")
+        _directly(context.postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _directly(postgres: Postgres, statement: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tests.soak.evidence import Evidence
-from tests.soak.tally import Tally
+from tests.soak.stats import Stats
 
 #: How a dial may fail: its time ran out, or did within the pause after one of these, which are tried again
 #: (emissary_lib/client/handshake.py).
@@ -51,14 +51,14 @@ def most_cut_off(met: Mapping[str, int], evidence: Evidence) -> int:
     return max(1, met.get("silence", 0) // _SILENCES + sum(evidence.deaths.values()) // _DEATHS)
 
 
-def unexplained(tally: Tally, evidence: Evidence) -> list[str]:
+def unexplained(stats: Stats, evidence: Evidence) -> list[str]:
     """What the users' errors show that no fault explains, in words.
 
     Args:
-        tally: What the users saw.
+        stats: What the users saw.
         evidence: Of the functions' logs.
     """
-    errors = tally.errors_by_name()
+    errors = stats.errors_by_name()
     found = [
         f"no fault explains {name} ({count} times)"
         for name, count in sorted(errors.items())
@@ -68,38 +68,38 @@ def unexplained(tally: Tally, evidence: Evidence) -> list[str]:
     deaths = evidence.deaths.get("RelayFunction", 0) + len(evidence.gave_up)
     if dead > deaths:
         found.append(f"{dead} relays have not returned, and only {deaths} were killed or not let in")
-    sessions = tally.sums().get("sessions", 0)
-    if (dials := _failed_dials(tally)) > max(_FEW, _MOST_DIALS * (sessions + dials)):
+    sessions = stats.sums().get("sessions", 0)
+    if (dials := _failed_dials(stats)) > max(_FEW, _MOST_DIALS * (sessions + dials)):
         found.append(f"{dials} dials failed, and {sessions} did not")
-    survivors = _cut_off(tally, evidence)
+    survivors = _cut_off(stats, evidence)
     if len(survivors) > max(_FEW, _MOST_CUT_OFF * sessions):
         found.append(f"{len(survivors)} of {sessions} sessions were cut off though their relays lived")
     return found
 
 
-def doubtful(tally: Tally, met: Mapping[str, int], evidence: Evidence) -> list[str]:
+def doubtful(stats: Stats, met: Mapping[str, int], evidence: Evidence) -> list[str]:
     """What the faults alone do not explain, in words: a machine that cannot keep up, or a bug.
 
     Args:
-        tally: What the users saw.
+        stats: What the users saw.
         met: Faults by kind.
         evidence: Of the functions' logs.
     """
-    found, sessions = [], tally.sums().get("sessions", 0)
-    if (dials := _failed_dials(tally)) > max(_FEW, _DIALS * (sessions + dials)):
+    found, sessions = [], stats.sums().get("sessions", 0)
+    if (dials := _failed_dials(stats)) > max(_FEW, _DIALS * (sessions + dials)):
         found.append(f"{dials} dials failed, and {sessions} did not")
-    survivors = _cut_off(tally, evidence)
+    survivors = _cut_off(stats, evidence)
     if len(survivors) > (allowed := most_cut_off(met, evidence)):
-        told = ", ".join(f"{session[:8]} {tally.interrupted[session]}" for session in survivors[:5])
+        told = ", ".join(f"{session[:8]} {stats.interrupted[session]}" for session in survivors[:5])
         text = f"{len(survivors)} sessions were cut off though their relays lived"
         found.append(f"{text}, the faults explain {allowed}: {told}")
     return found
 
 
-def _failed_dials(tally: Tally) -> int:
-    return sum(count for name, count in tally.errors_by_name().items() if name in DIAL_ERRORS)
+def _failed_dials(stats: Stats) -> int:
+    return sum(count for name, count in stats.errors_by_name().items() if name in DIAL_ERRORS)
 
 
-def _cut_off(tally: Tally, evidence: Evidence) -> list[str]:
+def _cut_off(stats: Stats, evidence: Evidence) -> list[str]:
     """Sessions that were cut off though their relays lived."""
-    return sorted(set(tally.interrupted) - evidence.killed)
+    return sorted(set(stats.interrupted) - evidence.killed)

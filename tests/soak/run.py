@@ -15,17 +15,17 @@ from emissary_lib import Dialer
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_local import LocalCloud
 from tests.helpers.patience import HANG
-from tests.soak import leaks, reasons, weather, work
+from tests.soak import leaks, reasons, schedule, work
 from tests.soak.child import Settings
-from tests.soak.crew import Crew
+from tests.soak.every import every
 from tests.soak.evidence import FUNCTIONS, Evidence, read
 from tests.soak.lost import lost_items, too_many
-from tests.soak.onlooker import looking_on
-from tests.soak.repeatedly import repeatedly
-from tests.soak.tally import Tally
+from tests.soak.report import judge
+from tests.soak.stats import Stats
+from tests.soak.table_reader import reading_the_table
 from tests.soak.target import Target
-from tests.soak.verdict import judge
-from tests.soak.work import World
+from tests.soak.work import Context
+from tests.soak.workers import Workers
 from tools.bench.processes import family
 from tools.demo.postgres import embedded_postgres
 
@@ -78,75 +78,80 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
 
     Blocking: at most ``seconds`` and :data:`REST`, and some seconds for the end.
     """
-    began, before, tally = time.monotonic(), set(family()), Tally()
-    with embedded_postgres() as postgres, Target(tally) as target:
+    began, before, stats = time.monotonic(), set(family()), Stats()
+    with embedded_postgres() as postgres, Target(stats) as target:
         places = [target.address, (postgres.host, postgres.port)]
         with LocalCloud(
             TEMPLATE,
             targets=places,
-            faults=weather.storm(seed),
+            faults=schedule.storm(seed),
             parameters={"RelayGraceSeconds": str(work.GRACE)},
             variables={"RelayFunction": RELAY},
         ) as cloud:
             held, ports = leaks.sockets(), [port for _, port in places]
             with (
                 Dialer(cloud.url, cloud.key, keepalive=KEEPALIVE, max_in_flight=MAX_IN_FLIGHT) as dialer,
-                _relays_watched(cloud.pid, ports, tally),
+                _relays_watched(cloud.pid, ports, stats),
             ):
-                world = World(dialer, target.address, postgres, tally, threading.Event())
-                crew = Crew(world, Settings(cloud.url, cloud.key, target.address, postgres, KEEPALIVE), seed)
-                with looking_on(world, cloud.operator, cloud.tables["SessionTable"]):
-                    _let_it_storm(world, cloud, seconds, seed, progress)
+                context = Context(dialer, target.address, postgres, stats, threading.Event())
+                workers = Workers(
+                    context, Settings(cloud.url, cloud.key, target.address, postgres, KEEPALIVE), seed
+                )
+                with reading_the_table(context, cloud.operator, cloud.tables["SessionTable"]):
+                    _let_it_storm(context, cloud, seconds, seed, progress)
                 deadline = began + seconds + REST
                 _say(progress, "the last pieces of work")
-                cloud.set_faults(weather.calm(seed))
-                crew.finish(deadline)
+                cloud.set_faults(schedule.calm(seed))
+                workers.finish(deadline)
                 _say(progress, "looking for what is left")
                 left = _settle(held, cloud, target, ports, deadline)
             items, evidence = _aftermath(cloud, deadline)
             met, lost = cloud.fault_counts, lost_items(items, evidence)
-            strange = [*reasons.unexplained(tally, evidence), *too_many(lost, met, evidence)]
-            doubts = reasons.doubtful(tally, met, evidence)
-            if tally.mismatches or strange or any(left.values()):
+            strange = [*reasons.unexplained(stats, evidence), *too_many(lost, met, evidence)]
+            doubts = reasons.doubtful(stats, met, evidence)
+            if stats.mismatches or strange or any(left.values()):
                 _keep_logs(cloud, progress)
     left["processes"] = _until_none(lambda: [str(pid) for pid in set(family()) - before], HANG)
-    _judge_cut_short(tally, target)
-    tally.most("workers_rss_mb", leaks.peak_memory())
+    _judge_cut_short(stats, target)
+    stats.most("workers_rss_mb", leaks.peak_memory())
     about = {"seed": seed, "seconds": round(time.monotonic() - began, 1), "doubts": doubts}
-    return judge(tally, met, left, lost, strange, leaks.ends(items), seconds, about)
+    return judge(stats, met, left, lost, strange, leaks.ends(items), seconds, about)
 
 
-def _let_it_storm(world: World, cloud: LocalCloud, seconds: float, seed: int, progress: TextIO) -> None:
+def _let_it_storm(context: Context, cloud: LocalCloud, seconds: float, seed: int, progress: TextIO) -> None:
     """Wait while everybody works; in the second half, what has not been met yet is made more likely."""
     ends = time.monotonic() + seconds
-    faults = weather.storm(seed)
+    faults = schedule.storm(seed)
     told = seconds
     while (left := ends - time.monotonic()) > 0:
         time.sleep(min(_WEATHER, left))
         left = max(0.0, ends - time.monotonic())
-        if left < seconds / 2 and (worse := weather.worse(weather.storm(seed), cloud.fault_counts)) != faults:
+        if (
+            left < seconds / 2
+            and (worse := schedule.worse(schedule.storm(seed), cloud.fault_counts)) != faults
+        ):
             faults = worse
             cloud.set_faults(faults)
         if told - left < _PROGRESS and left:
             continue
         told = left
-        sums = world.tally.sums()
+        sums = context.stats.sums()
         _say(
             progress,
             f"{left:4.0f} s left: {sums['sessions']} sessions, "
             f"{sums['bytes'] / 1e6:.0f} MB, {sums.get('resumes', 0)} resumes, "
-            f"{world.tally.errors.total()} clear errors, {len(world.tally.mismatches)} mismatches",
+            f"{context.stats.errors.total()} clear errors, {len(context.stats.mismatches)} mismatches",
         )
 
 
 def _relays_watched(
-    cloud_pid: int, ports: list[int], tally: Tally
+    cloud_pid: int, ports: list[int], stats: Stats
 ) -> contextlib.AbstractContextManager[None]:
     def watch() -> None:
         for pid in leaks.relays(cloud_pid, ports):
-            tally.most("relay_rss_mb", leaks.peak_memory(pid))
+            stats.most("relay_rss_mb", leaks.peak_memory(pid))
 
-    return repeatedly(watch, pause=_LOOK, name="soak-memory")
+    return every(watch, pause=_LOOK, name="soak-memory")
 
 
 def _settle(
@@ -194,10 +199,10 @@ def _until_none(ask: Callable[[], list[str]], seconds: float) -> list[str]:
     return found
 
 
-def _judge_cut_short(tally: Tally, target: Target) -> None:
+def _judge_cut_short(stats: Stats, target: Target) -> None:
     """A stream that ended too early at the target is right only if the dialer was told of an error."""
-    for number in target.cut_short - set(tally.cut_off):
-        tally.mismatch(f"transfer {number} ended too early at the target, and the dialer had no error")
+    for number in target.cut_short - set(stats.cut_off):
+        stats.mismatch(f"transfer {number} ended too early at the target, and the dialer had no error")
 
 
 def _keep_logs(cloud: LocalCloud, progress: TextIO) -> None:

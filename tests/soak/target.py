@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final
 
 from tests.soak.pattern import first_difference, pattern
-from tests.soak.tally import Tally
+from tests.soak.stats import Stats
 
 #: What the target sends last, when it has everything and the dialer's end of stream.
 DONE: Final = b"K"
@@ -54,8 +54,8 @@ class Target:
         cut_short: Numbers of transfers whose stream ended too early, without a reset.
     """
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, stats: Stats) -> None:
+        self._tally = stats
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._lock = threading.Lock()
         self._open: dict[socket.socket, threading.Thread] = {}

@@ -12,7 +12,7 @@ from emissary_lib.bridge.session import PURGE_MARGIN, SessionRecord, Side
 from emissary_lib.protocol.stream.counters import Counters
 from tests.soak import evidence, lost, reasons
 from tests.soak.evidence import Evidence
-from tests.soak.tally import Tally
+from tests.soak.stats import Stats
 
 QUIET = {"cut_close": 9, "silence": 0, "disconnect_missing": 0}
 RELAY_GONE = "TunnelResetError/RELAY_GONE"
@@ -104,14 +104,14 @@ def test_more_lost_sessions_than_the_faults_explain_fail_it(
     assert lost.too_many({kind: [named(1)] * (explained + 1)}, met, seen) != []
 
 
-def tally_of(*errors: tuple[str, int]) -> Tally:
+def tally_of(*errors: tuple[str, int]) -> Stats:
     """So many errors of open tunnels, each of a session of its own."""
-    tally, number = Tally(), 0
+    stats, number = Stats(), 0
     for name, count in errors:
         for _ in range(count):
-            tally.error("idle", name, "text", named(number))
+            stats.error("idle", name, "text", named(number))
             number += 1
-    return tally
+    return stats
 
 
 @pytest.mark.parametrize(
@@ -129,16 +129,16 @@ def tally_of(*errors: tuple[str, int]) -> Tally:
     ],
 )
 def test_error_that_no_fault_explains_fails_it(name: str) -> None:
-    tally = tally_of((name, 1))
+    stats = tally_of((name, 1))
     seen = Evidence(begun=frozenset({named(0)}), deaths={"RelayFunction": 1})
-    assert reasons.unexplained(tally, seen) == [f"no fault explains {name} (1 times)"]
+    assert reasons.unexplained(stats, seen) == [f"no fault explains {name} (1 times)"]
 
 
 def test_session_whose_relay_was_killed_is_explained_as_long_as_somebody_killed_it() -> None:
-    tally = tally_of((RELAY_GONE, 5))
+    stats = tally_of((RELAY_GONE, 5))
     seen = frozenset(map(named, range(5)))
-    assert reasons.unexplained(tally, Evidence(seen, deaths={"RelayFunction": 5})) == []
-    assert reasons.unexplained(tally, Evidence(seen, deaths={"RelayFunction": 4})) == [
+    assert reasons.unexplained(stats, Evidence(seen, deaths={"RelayFunction": 5})) == []
+    assert reasons.unexplained(stats, Evidence(seen, deaths={"RelayFunction": 4})) == [
         "5 relays have not returned, and only 4 were killed or not let in"
     ]
 
@@ -152,20 +152,20 @@ def test_cuts_and_losses_alone_explain_no_second_session_that_was_cut_off() -> N
 
 
 def test_dials_that_fail_are_no_wonder_as_long_as_most_do_not() -> None:
-    tally = Tally()
+    stats = Stats()
     for _ in range(2):
-        tally.error("short_dial", "DialTimeoutError/TARGET_TIMED_OUT", "text")
-    assert reasons.doubtful(tally, QUIET, Evidence()) == []
-    tally.error("short_dial", "LinkClosedError", "text")
-    assert reasons.doubtful(tally, QUIET, Evidence()) == ["3 dials failed, and 0 did not"]
+        stats.error("short_dial", "DialTimeoutError/TARGET_TIMED_OUT", "text")
+    assert reasons.doubtful(stats, QUIET, Evidence()) == []
+    stats.error("short_dial", "LinkClosedError", "text")
+    assert reasons.doubtful(stats, QUIET, Evidence()) == ["3 dials failed, and 0 did not"]
 
 
-def opened(count: int, *errors: tuple[str, int]) -> Tally:
+def opened(count: int, *errors: tuple[str, int]) -> Stats:
     """So many sessions, and errors."""
-    tally = tally_of(*errors)
+    stats = tally_of(*errors)
     for _ in range(count):
-        tally.session(Counters())
-    return tally
+        stats.session(Counters())
+    return stats
 
 
 def test_no_machine_is_slow_enough_for_a_third_of_all_tunnels_to_be_cut_off() -> None:
@@ -175,9 +175,9 @@ def test_no_machine_is_slow_enough_for_a_third_of_all_tunnels_to_be_cut_off() ->
 
 
 def test_no_machine_is_slow_enough_for_most_dials_to_fail() -> None:
-    tally = opened(10)
+    stats = opened(10)
     for _ in range(10):
-        tally.error("short_dial", "DialTimeoutError/TARGET_TIMED_OUT", "text")
-    assert reasons.unexplained(tally, Evidence()) == []
-    tally.error("short_dial", "DialTimeoutError/TARGET_TIMED_OUT", "text")
-    assert reasons.unexplained(tally, Evidence()) == ["11 dials failed, and 10 did not"]
+        stats.error("short_dial", "DialTimeoutError/TARGET_TIMED_OUT", "text")
+    assert reasons.unexplained(stats, Evidence()) == []
+    stats.error("short_dial", "DialTimeoutError/TARGET_TIMED_OUT", "text")
+    assert reasons.unexplained(stats, Evidence()) == ["11 dials failed, and 10 did not"]

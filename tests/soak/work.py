@@ -18,7 +18,7 @@ from emissary_lib.client.dialer import DIAL_TIMEOUT
 from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.exceptions import EmissaryError
 from tests.soak.pattern import first_difference
-from tests.soak.tally import MismatchError, Tally
+from tests.soak.stats import MismatchError, Stats
 from tests.soak.target import DONE, PIECE, Transfer, give
 from tools.demo.postgres import Postgres
 
@@ -38,14 +38,14 @@ _said = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Context:
     """Where the work is done.
 
     Attributes:
         dialer: Through the local cloud.
         target: Address of the :class:`~tests.soak.target.Target`.
         postgres: The database, by its direct address.
-        tally: Where to count.
+        stats: Where to count.
         stop: Set when no more work is to begin.
         recent: Ids of the sessions that were opened last.
     """
@@ -53,7 +53,7 @@ class World:
     dialer: Dialer
     target: tuple[str, int]
     postgres: Postgres
-    tally: Tally
+    stats: Stats
     stop: threading.Event
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=3))
 
@@ -64,45 +64,45 @@ class World:
         assert sock.session is not None
         _said.session = sock.session.id
         self.recent.append(sock.session.id)
-        self.tally.session(sock.session.counters)
+        self.stats.session(sock.session.counters)
         sock.settimeout(HANG)
         return sock
 
 
-def bulk_up(world: World, chance: random.Random) -> None:
+def bulk_up(context: Context, chance: random.Random) -> None:
     """Many bytes to the target."""
-    _transfer(world, chance, up=8_000_000, down=0)
+    _transfer(context, chance, up=8_000_000, down=0)
 
 
-def bulk_down(world: World, chance: random.Random) -> None:
+def bulk_down(context: Context, chance: random.Random) -> None:
     """Many bytes from the target."""
-    _transfer(world, chance, up=0, down=8_000_000)
+    _transfer(context, chance, up=0, down=8_000_000)
 
 
-def bulk_both(world: World, chance: random.Random) -> None:
+def bulk_both(context: Context, chance: random.Random) -> None:
     """Many bytes both ways at once."""
-    _transfer(world, chance, up=6_000_000, down=6_000_000)
+    _transfer(context, chance, up=6_000_000, down=6_000_000)
 
 
-def half_close(world: World, chance: random.Random) -> None:
+def half_close(context: Context, chance: random.Random) -> None:
     """Everything up, the end of that stream, and only then everything down."""
-    _transfer(world, chance, up=chance.randrange(1, 1_000_000), down=1_000_000, after=True)
+    _transfer(context, chance, up=chance.randrange(1, 1_000_000), down=1_000_000, after=True)
 
 
-def short_dial(world: World, chance: random.Random) -> None:
+def short_dial(context: Context, chance: random.Random) -> None:
     """A few bytes each way."""
-    _transfer(world, chance, up=chance.randrange(50), down=chance.randrange(50))
+    _transfer(context, chance, up=chance.randrange(50), down=chance.randrange(50))
 
 
-def idle(world: World, chance: random.Random) -> None:
+def idle(context: Context, chance: random.Random) -> None:
     """Nothing for a while, then a few bytes each way."""
-    _transfer(world, chance, up=100, down=100, pause=chance.uniform(5.0, 30.0))
+    _transfer(context, chance, up=100, down=100, pause=chance.uniform(5.0, 30.0))
 
 
-def ping_pong(world: World, chance: random.Random) -> None:
+def ping_pong(context: Context, chance: random.Random) -> None:
     """Short statements, one after the other, over one connection to PostgreSQL."""
-    postgres = world.postgres
-    sock = world.dial((postgres.host, postgres.port))
+    postgres = context.postgres
+    sock = context.dial((postgres.host, postgres.port))
     with contextlib.closing(sock):
         connection = pg8000.dbapi.Connection(
             user=postgres.user,
@@ -119,7 +119,7 @@ def ping_pong(world: World, chance: random.Random) -> None:
                 found: Any = cursor.fetchall()[0]
                 if found[0] != number + 1 or len(found[1]) != 32:
                     raise MismatchError(f"asked about {number}, got {found!r}")
-                world.tally.moved(100)
+                context.stats.moved(100)
         except BaseException:
             with contextlib.suppress(Exception):
                 connection.close()  # it has a file of its own over the socket, which keeps that open
@@ -128,33 +128,33 @@ def ping_pong(world: World, chance: random.Random) -> None:
 
 
 def _transfer(
-    world: World, chance: random.Random, *, up: int, down: int, after: bool = False, pause: float = 0.0
+    context: Context, chance: random.Random, *, up: int, down: int, after: bool = False, pause: float = 0.0
 ) -> None:
     transfer = Transfer(chance.randrange(1 << 62), up, down, after)
-    with transfers(world, transfer) as sock:
+    with transfers(context, transfer) as sock:
         if pause:
-            world.stop.wait(pause)
-        exchange(world, sock, transfer)
+            context.stop.wait(pause)
+        exchange(context, sock, transfer)
 
 
 @contextlib.contextmanager
-def transfers(world: World, transfer: Transfer) -> Iterator[TunnelSocket]:
+def transfers(context: Context, transfer: Transfer) -> Iterator[TunnelSocket]:
     """A socket to the target; how the transfer ended is noted, if it was with a clear error."""
     try:
-        with world.dial(world.target) as sock:
+        with context.dial(context.target) as sock:
             yield sock
     except (EmissaryError, ConnectionError) as exc:
-        world.tally.cut_off[transfer.number] = name_of(exc)
+        context.stats.cut_off[transfer.number] = name_of(exc)
         raise
 
 
 def exchange(
-    world: World, sock: TunnelSocket, transfer: Transfer, wait: Callable[[], object] = lambda: None
+    context: Context, sock: TunnelSocket, transfer: Transfer, wait: Callable[[], object] = lambda: None
 ) -> None:
     """Send and receive all of a transfer, and look at every byte.
 
     Args:
-        world: Where to count.
+        context: Where to count.
         sock: From :func:`transfers`.
         transfer: What, and how much.
         wait: Called before the first read, while the bytes up are being written already.
@@ -186,7 +186,7 @@ def exchange(
             offset += len(data)
             if rest and (rest != DONE or offset != transfer.down + 1):
                 raise MismatchError(f"transfer {transfer.number}: {rest[:20]!r} follows the last byte")
-            world.tally.moved(len(data))
+            context.stats.moved(len(data))
         if offset != transfer.down + 1:
             raise MismatchError(
                 f"transfer {transfer.number}: a clean end after {offset} of {transfer.down + 1} bytes"
@@ -218,7 +218,7 @@ def _told(exc: BaseException) -> str:
     return " ".join([*(["session " + session] if session else []), *notes, str(exc)])
 
 
-def attempt(world: World, kind: str, work: Any, chance: random.Random) -> bool:
+def attempt(context: Context, kind: str, work: Any, chance: random.Random) -> bool:
     """Do one piece of work, and count how it went; whether it went well.
 
     A clear error is the tunnel's own or the connection's reset, however deep a driver has wrapped it.
@@ -226,15 +226,15 @@ def attempt(world: World, kind: str, work: Any, chance: random.Random) -> bool:
     that was longer than :data:`HANG`, wrong bytes.
     """
     try:
-        work(world, chance)
+        work(context, chance)
     except BaseException as exc:
         cause: BaseException | None = exc
         while cause is not None:
             if isinstance(cause, EmissaryError | ConnectionError) and not isinstance(cause, MismatchError):
-                world.tally.error(kind, name_of(cause), _told(cause), _session())
+                context.stats.error(kind, name_of(cause), _told(cause), _session())
                 return False
             cause = cause.__cause__ or cause.__context__
-        world.tally.mismatch(f"{kind}: {type(exc).__name__}: {_told(exc)}")
+        context.stats.mismatch(f"{kind}: {type(exc).__name__}: {_told(exc)}")
         return False
-    world.tally.well(kind)
+    context.stats.well(kind)
     return True

@@ -18,7 +18,7 @@ from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_local import Faults, LocalCloud
 from emissary_local.aws.iam.report import Denial
-from tests.helpers.cloudside import audit_records, eventually
+from tests.helpers.local_cloud import audit_records, eventually
 from tests.helpers.patience import HANG, wait_until
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ import websocket
 
 from emissary_local import Faults, LocalCloud, LocalCloudError
 from emissary_local.command import run_foreground
-from tests.helpers.cloudside import eventually
+from tests.helpers.local_cloud import eventually
 from tests.helpers.patience import HANG, wait_until
 
 TEMPLATE = Path(__file__).parent / "stack" / "template.yaml"

@@ -21,7 +21,7 @@ from emissary_lib.protocol.auth.keys import Key
 from emissary_local import LocalCloud
 from emissary_local.aws.iam.privileges import Privileges
 from emissary_local.template.template import read_template
-from tests.helpers.cloudside import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually
+from tests.helpers.local_cloud import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, echo
 from tests.integration.local.privileges_run import TELLS_PEERS, Patience, exchange, run

@@ -13,7 +13,7 @@ import pytest
 import websocket
 
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import eventually
+from tests.helpers.local_cloud import eventually
 
 SAMPLES: Final = Path(__file__).parent / "samples"
 PATIENCE: Final = 60.0

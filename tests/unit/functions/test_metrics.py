@@ -22,7 +22,7 @@ from functions.common.adapters.emf import use_emf
 from functions.common.metrics import Metric
 from functions.common.responses import MessageNotHandledError
 from tests.helpers.events import DIALER, KEY, RELAY, SESSION, load_event
-from tests.helpers.translation import source
+from tests.helpers.sam_template import source
 from tests.infra.documents import prose, read
 from tests.unit.functions.bridge import Bridge
 from tests.unit.functions.conftest import Figures

@@ -11,7 +11,7 @@ from emissary_lib.bridge.limits import Limits
 from functions.common import audit
 from functions.common.adapters.store import DynamoSessionStore
 from tests.helpers.events import load_event
-from tests.helpers.translation import source
+from tests.helpers.sam_template import source
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo
 from tests.unit.functions.bridge import Bridge
 

@@ -22,12 +22,12 @@ class Cloud:
         return [REFUSED, REFUSED]
 
 
-def last_words(cloud: Any) -> list[str]:
+def last_lines(cloud: Any) -> list[str]:
     return run._last_words(cloud).splitlines()
 
 
 def test_the_last_words_name_each_refused_call_once_before_the_last_lines_of_the_log() -> None:
-    blank, refused, heading, *lines = last_words(Cloud())
+    blank, refused, heading, *lines = last_lines(Cloud())
     assert blank.strip() == ""
     assert refused == "    AWS refused a call: DefaultFunction may not invoke it"
     assert heading == "    The functions' last log lines:"
@@ -41,4 +41,4 @@ def test_a_cloud_that_is_gone_is_asked_nothing() -> None:
         def denials(self) -> list[Denial]:
             raise AssertionError("it cannot answer")
 
-    assert last_words(Gone()) == ["    ", "    The functions' last log lines:"]
+    assert last_lines(Gone()) == ["    ", "    The functions' last log lines:"]

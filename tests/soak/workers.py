@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.soak import child, work
-from tests.soak.work import World
+from tests.soak.work import Context
 
 #: How many dialers do what, at any time.
-WORKERS: Final[dict[Callable[[World, random.Random], None], int]] = {
+WORKERS: Final[dict[Callable[[Context, random.Random], None], int]] = {
     work.bulk_up: 1,
     work.bulk_down: 1,
     work.bulk_both: 1,
@@ -24,20 +24,20 @@ WORKERS: Final[dict[Callable[[World, random.Random], None], int]] = {
 }
 
 #: In processes of their own: eight migrations at once, and streams whose readers have stopped.
-CHILDREN: Final = (*["tests.soak.migration"] * 8, "tests.soak.stopped")
+CHILDREN: Final = (*["tests.soak.migration"] * 8, "tests.soak.stalled_readers")
 
 
-class Crew:
+class Workers:
     """Works from its making on.
 
     Args:
-        world: Where, and until when: ``world.stop`` ends it.
+        context: Where, and until when: ``context.stop`` ends it.
         settings: For the children.
         seed: Of what each of them does.
     """
 
-    def __init__(self, world: World, settings: child.Settings, seed: int) -> None:
-        self._world = world
+    def __init__(self, context: Context, settings: child.Settings, seed: int) -> None:
+        self._world = context
         self._threads = [
             threading.Thread(
                 target=self._repeat, args=(kind, f"{seed}/{kind.__name__}/{number}"), daemon=True
@@ -61,14 +61,14 @@ class Crew:
         for process in self._children:
             child.stop(process)
         for process in self._children:
-            child.end(process, self._world.tally, deadline - time.monotonic())
+            child.end(process, self._world.stats, deadline - time.monotonic())
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if hung := sum(thread.is_alive() for thread in self._threads):
             # They hold their sockets, and leaks are looked for all the same.
-            self._world.tally.mismatch(f"{hung} pieces of work hang")
+            self._world.stats.mismatch(f"{hung} pieces of work hang")
 
-    def _repeat(self, kind: Callable[[World, random.Random], None], seed: str) -> None:
+    def _repeat(self, kind: Callable[[Context, random.Random], None], seed: str) -> None:
         chance = random.Random(seed)
         while not self._world.stop.is_set():
             if not work.attempt(self._world, kind.__name__, kind, chance):

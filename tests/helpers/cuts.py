@@ -12,7 +12,7 @@ import threading
 from typing import Final
 
 from emissary_local import LocalCloud
-from tests.helpers.cloudside import ROOT, TEMPLATE
+from tests.helpers.local_cloud import ROOT, TEMPLATE
 from tests.helpers.patience import wait_until
 
 BLOCK: Final = 65_536

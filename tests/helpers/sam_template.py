@@ -2,7 +2,7 @@
 
 Run as a program, it writes the snapshot that tests/infra/test_template_snapshot.py compares with::
 
-    python -m tests.helpers.translation
+    python -m tests.helpers.sam_template
 """
 
 from __future__ import annotations

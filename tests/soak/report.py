@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
-from tests.soak import weather
-from tests.soak.stopped import ALLOWANCE
-from tests.soak.tally import TOLD, Tally
+from tests.soak import schedule
+from tests.soak.stalled_readers import ALLOWANCE
+from tests.soak.stats import TOLD, Stats
 
 #: Least that a soak of :data:`FULL` seconds or more must have met and done; a shorter one, its share.
 FULL: Final = 120.0
@@ -20,7 +20,7 @@ MOST_RELAY_MB: Final = 128.0
 
 
 def judge(
-    tally: Tally,
+    stats: Stats,
     met: Mapping[str, int],
     left: Mapping[str, list[str]],
     lost: Mapping[str, list[str]],
@@ -32,7 +32,7 @@ def judge(
     """The line of JSON.
 
     Args:
-        tally: What was done.
+        stats: What was done.
         met: Faults by kind.
         left: What is left behind, by kind.
         lost: Sessions that nobody has ended, by why.
@@ -44,33 +44,33 @@ def judge(
     Returns:
         ``failed`` lists what is wrong, and is empty if all is well.
     """
-    sums = tally.sums()
+    sums = stats.sums()
     result = {
         **about,
         "sessions": sums.get("sessions", 0),
         "bytes": sums.get("bytes", 0),
-        "done": dict(sorted(tally.done.items())),
-        "clear_errors": dict(sorted(tally.errors.items())),
-        "errors": dict(sorted(tally.errors_by_name().items())),
+        "done": dict(sorted(stats.done.items())),
+        "clear_errors": dict(sorted(stats.errors.items())),
+        "errors": dict(sorted(stats.errors_by_name().items())),
         "ends": dict(sorted(ends.items())),
         "faults": dict(sorted(met.items())),
-        "faults_not_met": [kind for kind in weather.KINDS if not met.get(kind)],
-        "cuts": sum(met.get(kind, 0) for kind in weather.CUTS),
+        "faults_not_met": [kind for kind in schedule.KINDS if not met.get(kind)],
+        "cuts": sum(met.get(kind, 0) for kind in schedule.CUTS),
         "resumes": sums.get("resumes", 0),
         "retransmits": sums.get("retransmits", 0),
-        "mismatches": len(tally.mismatches),
+        "mismatches": len(stats.mismatches),
         "unexplained": len(unexplained),
         "leaked": {what: len(found) for what, found in left.items()},
         "leaked_items": len(left.get("session items", ())),
         "lost_items": {why: len(found) for why, found in sorted(lost.items())},
         "peak_rss_mb": {
-            "relay": round(tally.peaks.get("relay_rss_mb", 0.0), 1),
-            "dialer": round(tally.peaks.get("stopped_rss_mb", 0.0), 1),
+            "relay": round(stats.peaks.get("relay_rss_mb", 0.0), 1),
+            "dialer": round(stats.peaks.get("stopped_rss_mb", 0.0), 1),
         },
-        "stream_mb": round(tally.peaks.get("stream_mb", 0.0), 1),
+        "stream_mb": round(stats.peaks.get("stream_mb", 0.0), 1),
     }
     wrong = [
-        *tally.mismatches[:TOLD],
+        *stats.mismatches[:TOLD],
         *(f"left: {what} {found[:5]}" for what, found in left.items() if found),
         *unexplained,
     ]

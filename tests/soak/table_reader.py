@@ -16,8 +16,8 @@ from botocore.session import Session as Sdk
 
 from emissary_lib.bridge.items import read_session, session_key
 from emissary_lib.bridge.session import State
-from tests.soak.repeatedly import repeatedly
-from tests.soak.work import World
+from tests.soak.every import every
+from tests.soak.work import Context
 
 #: Seconds between two looks.
 _PAUSE: Final = 0.3
@@ -29,11 +29,11 @@ Progress = tuple[int, int, int]
 
 
 @contextlib.contextmanager
-def looking_on(world: World, variables: Mapping[str, str], table: str) -> Iterator[None]:
+def reading_the_table(context: Context, variables: Mapping[str, str], table: str) -> Iterator[None]:
     """Look at the sessions that were opened last, until the end of the block.
 
     Args:
-        world: Whose sessions; a consistent read that shows less than one before it is a mismatch.
+        context: Whose sessions; a consistent read that shows less than one before it is a mismatch.
         variables: The operator's, from ``LocalCloud.operator``.
         table: The table's name.
     """
@@ -51,21 +51,21 @@ def looking_on(world: World, variables: Mapping[str, str], table: str) -> Iterat
     known: dict[str, Progress] = {}
 
     def look() -> None:
-        for session in list(world.recent):
+        for session in list(context.recent):
             with contextlib.suppress(BotoCoreError, ClientError):  # his own bad luck
-                _look_at(client, table, session, known, world)
+                _look_at(client, table, session, known, context)
 
-    with contextlib.closing(client), repeatedly(look, pause=_PAUSE, name="soak-onlooker"):
+    with contextlib.closing(client), every(look, pause=_PAUSE, name="soak-table reader"):
         yield
 
 
-def _look_at(client: Any, table: str, session: str, known: dict[str, Progress], world: World) -> None:
+def _look_at(client: Any, table: str, session: str, known: dict[str, Progress], context: Context) -> None:
     key = session_key(session)
     client.get_item(TableName=table, Key=key)
     found = client.get_item(TableName=table, Key=key, ConsistentRead=True)
     seen = progress_of(found["Item"])
     if went_back(known.get(session), seen):
-        world.tally.mismatch(f"session {session[:8]}: {seen} follows {known[session]} in consistent reads")
+        context.stats.mismatch(f"session {session[:8]}: {seen} follows {known[session]} in consistent reads")
     known[session] = seen
 
 

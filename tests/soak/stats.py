@@ -18,7 +18,7 @@ class MismatchError(Exception):
     """Bytes that are wrong or missing, delivered as if they were complete; or nothing, for too long."""
 
 
-class Tally:
+class Stats:
     """Counts of one soak.
 
     Thread safety: all methods may be called from any thread.

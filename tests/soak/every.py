@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def repeatedly(act: Callable[[], None], *, pause: float, name: str) -> Iterator[None]:
+def every(act: Callable[[], None], *, pause: float, name: str) -> Iterator[None]:
     """Call ``act`` in a thread of its own, each time after ``pause`` seconds, until the end of the block.
 
     Blocking: at the end of the block, until a call that is under way is over.

@@ -10,7 +10,7 @@ from emissary_local.faults import Faults
 from emissary_local.faults.settings import SHARES
 
 #: Names under which :attr:`LocalCloud.fault_counts` counts, all of which a soak must meet. No function ever
-#: makes a read that can be stale; the soak's onlooker does.
+#: makes a read that can be stale; the soak's table reader does.
 KINDS: Final = (*sorted(SHARES), "cut_close", "cut_reset", "cut_mid_frame", "silence", "storm")
 
 #: The share of a kind that has not been met yet: soon met, and yet no end of all work.

@@ -11,23 +11,23 @@ from emissary_lib.bridge import items
 from emissary_lib.bridge.session import PURGE_MARGIN, Connection, SessionRecord, Side
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
-from tests.soak import leaks, onlooker, run, verdict, weather
-from tests.soak.tally import Tally
+from tests.soak import leaks, report, run, schedule, table_reader
+from tests.soak.stats import Stats
 
-MET = dict.fromkeys(weather.KINDS, 1) | {"cut_close": 50}
-
-
-def good() -> Tally:
-    tally = Tally()
-    tally.moved(100_000_000)
-    tally.well("stopped")
-    tally.most("stream_mb", 3.0)
-    tally.most("relay_rss_mb", 70.0)
-    return tally
+MET = dict.fromkeys(schedule.KINDS, 1) | {"cut_close": 50}
 
 
-def failed(tally: Tally, met: dict[str, int] = MET, left: Any = (), seconds: float = 120.0) -> list[str]:
-    found: list[str] = verdict.judge(tally, met, dict(left), {}, [], {}, seconds, {})["failed"]
+def good() -> Stats:
+    stats = Stats()
+    stats.moved(100_000_000)
+    stats.well("stopped")
+    stats.most("stream_mb", 3.0)
+    stats.most("relay_rss_mb", 70.0)
+    return stats
+
+
+def failed(stats: Stats, met: dict[str, int] = MET, left: Any = (), seconds: float = 120.0) -> list[str]:
+    found: list[str] = report.judge(stats, met, dict(left), {}, [], {}, seconds, {})["failed"]
     return found
 
 
@@ -36,9 +36,9 @@ def test_good_one_does_not_fail() -> None:
 
 
 def test_each_shortcoming_fails_it() -> None:
-    tally = good()
-    tally.mismatch("wrong byte")
-    assert failed(tally) == ["wrong byte"]
+    stats = good()
+    stats.mismatch("wrong byte")
+    assert failed(stats) == ["wrong byte"]
     assert failed(good(), left={"sockets": ["7"]}) == ["left: sockets ['7']"]
     assert failed(good(), MET | {"cut_close": 47}) == ["only 49 cuts"]
     assert failed(good(), {kind: count for kind, count in MET.items() if kind != "crash"}) == [
@@ -57,38 +57,38 @@ def test_each_shortcoming_fails_it() -> None:
 
 
 def test_what_no_fault_explains_fails_it_and_is_counted_beside_the_lost_items() -> None:
-    tally = good()
-    tally.error("idle", "TunnelResetError/RELAY_GONE", "text", "5e" * 32)
-    tally.error("bulk", "TunnelResetError/RELAY_GONE", "text", "5f" * 32)
+    stats = good()
+    stats.error("idle", "TunnelResetError/RELAY_GONE", "text", "5e" * 32)
+    stats.error("bulk", "TunnelResetError/RELAY_GONE", "text", "5f" * 32)
     lost = {"relay killed": ["5e" * 32]}
-    line = verdict.judge(tally, MET, {"session items": ["x"]}, lost, ["strange"], {}, 120.0, {})
+    line = report.judge(stats, MET, {"session items": ["x"]}, lost, ["strange"], {}, 120.0, {})
     assert line["failed"] == ["left: session items ['x']", "strange"]
     assert (line["unexplained"], line["leaked_items"], line["lost_items"]) == (1, 1, {"relay killed": 1})
     assert line["errors"] == {"TunnelResetError/RELAY_GONE": 2}
 
 
 def test_short_one_has_to_do_its_share_only() -> None:
-    tally = Tally()
-    tally.moved(25_000_000)
-    assert failed(tally, {"cut_close": 13}, seconds=30.0) == []
-    assert failed(tally, {"cut_close": 12}, seconds=30.0) == ["only 12 cuts"]
+    stats = Stats()
+    stats.moved(25_000_000)
+    assert failed(stats, {"cut_close": 13}, seconds=30.0) == []
+    assert failed(stats, {"cut_close": 12}, seconds=30.0) == ["only 12 cuts"]
 
 
 def test_kind_that_was_not_met_becomes_likely_and_the_others_stay_as_they_are() -> None:
-    usual = weather.storm(1)
-    assert weather.worse(usual, MET) == usual
+    usual = schedule.storm(1)
+    assert schedule.worse(usual, MET) == usual
     met = {kind: count for kind, count in MET.items() if kind not in ("invoke_hang", "storm", "cut_reset")}
-    worse = weather.worse(usual, met)
+    worse = schedule.worse(usual, met)
     assert worse.invoke_hang > 10 * usual.invoke_hang
-    assert weather.worse(usual, {**MET, "crash": 0}).crash <= 0.05  # else no session would survive
+    assert schedule.worse(usual, {**MET, "crash": 0}).crash <= 0.05  # else no session would survive
     assert (worse.storm_every, worse.cut_every) == (usual.storm_every / 3, usual.cut_every / 3)
     assert worse.silence_every == usual.silence_every
 
 
 def test_every_kind_is_on_in_the_storm_and_none_when_it_is_over() -> None:
-    storm, calm = weather.storm(1), weather.calm(1)
+    storm, calm = schedule.storm(1), schedule.calm(1)
     rates = ("cut_every", "silence_every", "storm_every")
-    for name in [kind for kind in weather.KINDS if hasattr(storm, kind)] + list(rates):
+    for name in [kind for kind in schedule.KINDS if hasattr(storm, kind)] + list(rates):
         assert getattr(storm, name) > 0, name
         assert getattr(calm, name) == 0, name
 
@@ -145,9 +145,9 @@ def test_socket_that_is_garbage_is_no_leak_and_one_that_is_open_is_named() -> No
         ((2, 2, 3), (2, 3, 2), True),
     ],
 )
-def test_onlooker_knows_when_a_session_goes_back(before: Any, now: Any, back: bool) -> None:
-    assert onlooker.went_back(before, now) is back
+def test_the_table_reader_knows_when_a_session_goes_back(before: Any, now: Any, back: bool) -> None:
+    assert table_reader.went_back(before, now) is back
 
 
-def test_onlooker_reads_state_and_epochs() -> None:
-    assert onlooker.progress_of(session_item()) == (0, 1, 0)
+def test_the_table_reader_reads_state_and_epochs() -> None:
+    assert table_reader.progress_of(session_item()) == (0, 1, 0)
