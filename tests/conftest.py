@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.helpers.leaks import LeakCheck
+from tests.helpers.patience import HANG
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile(
@@ -24,18 +25,38 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(LeakCheck())
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs the built artifacts is slow: building them alone takes ten seconds of processor time."""
+    for item in items:
+        if "artifacts" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """What ``sam build`` makes of template.yaml, built once: a folder for each function."""
-    folder = tmp_path_factory.mktemp("sam") / "build"
+def artifacts(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> pathlib.Path:
+    """What ``sam build`` makes of template.yaml, built once for all workers: a folder for each function."""
+    import fcntl  # not on Windows, where nobody asks for this
+
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+    folder = base / "sam"
+    with open(base / "sam.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes first builds, the others wait for it
+        if not folder.exists():
+            _build(base / "sam.part")
+            (base / "sam.part").rename(folder)
+    return folder
+
+
+def _build(folder: pathlib.Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "samcli", "build", "--template", "template.yaml", "--build-dir", str(folder)],
         cwd=pathlib.Path(__file__).resolve().parents[1],
         env={**os.environ, "SAM_CLI_TELEMETRY": "0", "PYTHON": sys.executable},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=4 * HANG,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return folder

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.patience import HANG
 from tests.helpers.sam_template import SNAPSHOT, as_text, translated
 
@@ -19,6 +21,7 @@ def test_what_is_deployed_is_what_was_reviewed() -> None:
     assert not changes, "review, then run python -m tests.helpers.sam_template:\n" + "\n".join(changes)
 
 
+@pytest.mark.slow
 def test_what_sam_makes_of_it_is_valid_cloudformation(tmp_path: Path) -> None:
     """``sam validate --lint`` misses a reference to what does not exist; linting the translation does not."""
     file = tmp_path / "translated.json"

@@ -60,6 +60,7 @@ def test_the_demo_ends_with_success_and_its_table() -> None:
     assert "verified        12 of 12 facts: the database's own, and that no AWS call was refused" in said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("patient_dialers")
 def test_a_demo_whose_database_is_not_as_it_should_be_ends_with_failure(
     monkeypatch: pytest.MonkeyPatch,

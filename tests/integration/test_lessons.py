@@ -9,7 +9,7 @@ Each row is a lesson; the test that holds it is either here or where it belongs,
  3  one acknowledgement is lost                           test_lessons::test_lost_acknowledgement_is_given_again
  4  a single newline stays a newline                      test_echo::test_single_newlines_arrive_as_they_were_sent
  5  several connections, one of them to cancel            test_databases::test_running_query_is_cancelled_over_a_second_connection
- 6  the local port is busy                                test_forward::test_a_busy_port_fails_within_a_second_and_says_what_to_do
+ 6  the local port is busy                                test_forward::test_a_busy_port_fails_and_says_what_to_do
  7  a program's exit status, and its closed pipe          test_lessons::test_program_run_by_exec_has_its_own_exit_status_and_ends_with_its_pipe
  8  the handshake is refused, or is none                  test_handshake::test_something_else_than_a_gateway_is_an_unreachable_gateway
  9  no thread keeps the program                           test_drain::test_an_open_tunnel_does_not_hold_the_program

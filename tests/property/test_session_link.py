@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,9 +127,15 @@ def check_clean(plan: Plan, linked: LinkedSessions) -> None:
     assert [type(event) for event in relay.events] == [Finished]
 
 
-@settings(max_examples=1_000)  # in every profile: this is what the protocol is for
 @given(plan=plans(FAULTS, watched=False))
 def test_bytes_arrive_in_order_and_both_ends_finish_clean_on_a_lossy_link(plan: Plan) -> None:
+    check_clean(plan, plan.run())
+
+
+@pytest.mark.slow
+@settings(max_examples=1_000)  # in every profile: this is what the protocol is for
+@given(plan=plans(FAULTS, watched=False))
+def test_bytes_arrive_in_order_on_a_lossy_link_in_a_thousand_cases(plan: Plan) -> None:
     check_clean(plan, plan.run())
 
 

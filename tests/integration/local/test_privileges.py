@@ -102,6 +102,7 @@ def test_a_run_needs_every_permission_and_nothing_that_is_not_granted(
     assert cloud.denials() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "name"), NEEDED)
 def test_without_any_one_statement_a_run_fails_and_names_it(
     cloud: LocalCloud, target: tuple[str, int], function: str, name: str
