@@ -185,7 +185,7 @@ def test_the_gate_has_every_step() -> None:
         "layout", "lint", "types", "template", "doctests", "test", "coverage",
         "slowtests", "soak", "build", "replay", "core",
     ]  # fmt: skip
-    everything = plan(*steps)
+    everything = plan(*steps[:-1])  # the last makes an environment of its own
     for step, part in (
         ("layout", "ruff format --quiet --check"),
         ("lint", "ruff check"),

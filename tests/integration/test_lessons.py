@@ -14,7 +14,7 @@ Each row is a lesson; the test that holds it is either here or where it belongs,
  8  the handshake is refused, or is none                  test_handshake::test_something_else_than_a_gateway_is_an_unreachable_gateway
  9  no thread keeps the program                           test_drain::test_an_open_tunnel_does_not_hold_the_program
 10  a reader that stops bounds the memory of both sides   test_memory::test_readers_that_stop_bound_the_memory_of_both_sides
-11  a short dial timeout is not the tunnel's life         test_dialer::test_the_dials_timeout_ends_with_the_dial
+11  a short dial timeout is not the tunnel's life         test_dialer::test_the_dials_timeout_is_not_the_sockets
 12  the host sleeps                                       test_ends::test_dialer_that_slept_while_its_connection_died_wakes_and_goes_on
 13  four ways to miss a target, four errors               test_handshake::test_each_way_to_miss_the_target_has_its_error
 14  many short dials, several at once                     test_lessons::test_thousand_dials_eight_at_a_time
