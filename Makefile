@@ -34,7 +34,8 @@ PIP := -m pip --disable-pip-version-check --quiet
 # says so; old pips refuse a hashed lock if they look for dependencies themselves (extras inside of packages).
 LOCKED := $(PIP) install --no-deps --only-binary :all: --require-hashes --requirement
 EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable .
-PYTEST := -m pytest -q -n 3 --dist loadfile
+# In the order of the files: what takes long comes first, so that no worker is left alone with it at the end.
+PYTEST := -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 # The first of these that runs, is new enough, and can make virtual environments.
 ifndef PYTHON
