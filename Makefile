@@ -98,7 +98,7 @@ core: $(VENV)/.dev
 	elif test -z "$(PYTHON313)"; then \
 	  echo "SKIPPED core: no python3.13 was found; name one: make core PYTHON313=..."; \
 	else \
-	  $(MAKE) VENV=.venv-3.13 PYTHON="$(PYTHON313)" .venv-3.13/.dev && .venv-3.13/bin/python $(PYTEST) \
+	  $(MAKE) VENV=.venv-3.13 PYTHON="$(PYTHON313)" .venv-3.13/.dev && HYPOTHESIS_PROFILE=gate .venv-3.13/bin/python $(PYTEST) \
 	    tests/unit/protocol tests/unit/transport tests/unit/bridge tests/unit/tunnel tests/unit/client \
 	    tests/unit/functions tests/property; \
 	fi

@@ -179,7 +179,8 @@ def echo() -> Iterator[tuple[str, int]]:
         thread.join()
 
 
-@pytest.mark.parametrize("stop", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_local_serves_until_it_is_stopped_and_then_tells_the_cost(
     stop: signal.Signals, echo: tuple[str, int]
 ) -> None:

@@ -196,6 +196,7 @@ def test_capacity_of_the_smallest_size_carries_everything(cloud: LocalCloud) -> 
             assert to_the_end(sock) == data
 
 
+@pytest.mark.slow
 def test_the_same_dial_with_a_new_process_for_every_invocation() -> None:
     # Nothing may depend on what an earlier invocation has left in memory.
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, fresh_environments=True) as cloud:

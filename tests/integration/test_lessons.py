@@ -149,6 +149,7 @@ def churn(cloud: LocalCloud, dialer: Dialer, dials: int) -> None:
     assert set(eventually(all_returned, "the return of every relay").values()) == {"OK"}
 
 
+@pytest.mark.slow
 def test_forty_dials_eight_at_a_time(cloud: LocalCloud, dialer: Dialer) -> None:
     churn(cloud, dialer, 40)
 

@@ -309,4 +309,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = pytest.mark.timeout(300)(Model.TestCase)
-TestModel.settings = settings(max_examples=200, stateful_step_count=30)
+TestModel.settings = settings(stateful_step_count=30)

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emissary_lib.protocol.codes import Code
@@ -145,7 +145,6 @@ def check_whole(plan: Plan, linked: LinkedSessions) -> None:
         assert end.received == peer.written
 
 
-@settings(max_examples=300)
 @given(
     plan=plans(FAIR, cuts(most=5, outages=st.floats(0, SURVIVED / 5), silent=st.just(False))),
 )
@@ -157,7 +156,6 @@ def test_cuts_within_the_grace_cost_nobody_a_byte(plan: Plan) -> None:
     check_whole(plan, linked)
 
 
-@settings(max_examples=300)
 @given(plan=plans(FOUL, cuts(most=6, outages=st.floats(0, 120), silent=st.booleans())))
 def test_whatever_breaks_both_sides_end_and_neither_sees_a_wrong_byte(plan: Plan) -> None:
     linked = plan.build()

@@ -124,7 +124,11 @@ def run(folder: pathlib.Path, patience: float, text: str, *options: str) -> dict
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="no /proc tells children and sockets")
-@pytest.mark.parametrize("options", [[], ["-n2", "--dist=load"]], ids=["one process", "two workers"])
+@pytest.mark.parametrize(
+    "options",
+    [[], pytest.param(["-n2", "--dist=load"], marks=pytest.mark.slow)],
+    ids=["one process", "two workers"],
+)
 def test_a_leak_fails_the_test_that_left_it_and_no_other(tmp_path: pathlib.Path, options: list[str]) -> None:
     failed = run(tmp_path, 0.2, LEAKS, *options)
     expected = {

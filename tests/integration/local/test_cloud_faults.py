@@ -149,7 +149,7 @@ def test_the_idle_limit_is_met_in_scaled_time() -> None:
         client.shutdown()  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("skew", [-3600, 7 * 86_400])
+@pytest.mark.parametrize("skew", [pytest.param(-3600, marks=pytest.mark.slow), 7 * 86_400])
 def test_a_cloud_with_another_clock_works_in_itself(skew: float) -> None:
     """The SDK signs with the function's clock, and the local services check with the same."""
     with LocalCloud(TEMPLATE, faults=Faults(skew_seconds=skew)) as cloud:
