@@ -90,7 +90,7 @@ def session_items(cloud_pid: int) -> list[dict[str, Any]]:
     """
     listening = {row[9]: port(row[1]) for row in tcp_rows() if row[3] == _LISTEN}
     for pid in family(cloud_pid):
-        if b"tables_server" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"emissary_local.aws.dynamodb.server" not in Path(f"/proc/{pid}/cmdline").read_bytes():
             continue
         for inode in sockets(pid) & set(listening):
             url = f"http://127.0.0.1:{listening[inode]}/"
