@@ -207,9 +207,15 @@ class World:
                 return frame
 
     def opened(self) -> tuple[Frame, Opened, bytes]:
-        """The first frame, which has to be OPENED: itself, its parameters and its stream bytes."""
-        frame = self.posted()
-        assert frame.type is FrameType.OPENED
+        """The frame OPENED: itself, its parameters and its stream bytes.
+
+        It is the first that is sent, but each is posted by a thread of its own: what overtook it comes after.
+        """
+        overtook = []
+        while (frame := self.posted()).type is not FrameType.OPENED:
+            overtook.append((self.launch.dialer_connection, frame))
+        for each in overtook:
+            self.poster.posted.put(each)
         parameters, data = Opened.decode(frame.payload)
         return frame, parameters, data
 
