@@ -169,6 +169,7 @@ def _end(thing: Thing) -> None:
     """End what can be ended without the help of who made it; a socket's descriptor is not ours to close."""
     if isinstance(thing, threading.Timer):
         thing.cancel()
+        thing.join(HANG)  # so that the next test does not meet it on its way out
     elif isinstance(thing, _Child):
         with contextlib.suppress(OSError):  # it has ended, or somebody waited for it
             os.kill(thing.pid, signal.SIGKILL)
