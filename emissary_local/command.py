@@ -17,14 +17,15 @@ from typing import Any, Final, TextIO
 
 from emissary_local.cloud import Cloud
 from emissary_local.emissary import application_of, error_for_command, parse_target
-from emissary_local.errors import LocalCloudError, SettingsError
+from emissary_local.errors import LocalCloudError, MissingPackagesError, SettingsError
 from emissary_local.faults.settings import Faults
 from emissary_local.process import check_requirements
 
 SUMMARY: Final = "run the stack on this machine"
 DESCRIPTION: Final = """\
-Run the whole stack of a SAM template on this machine: API Gateway's WebSocket API, Lambda, DynamoDB, each as
-strict as AWS. It prints the settings to dial with, and at the end what AWS would have billed. Linux only.
+Run the whole stack of a template, SAM's or CloudFormation's, on this machine: API Gateway's WebSocket API,
+Lambda, DynamoDB, each as strict as AWS. It prints the settings to dial with, and at the end what AWS would
+have billed. Linux only.
 """
 EPILOG: Final = """\
 examples:
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="template.yaml",
         type=_template,
         metavar="FILE",
-        help="the SAM template; the functions' code is looked for beside it (default: template.yaml)",
+        help="the template; the functions' code is looked for beside it (default: template.yaml)",
     )
     parser.add_argument(
         "--target",
@@ -91,15 +92,16 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         EmissaryError: If it cannot start, or its process dies.
+        MissingPackagesError: If packages of the local extra are not installed.
     """
     faults = dict(args.fault)
     if args.reorder is not None:
         faults["reorder"] = args.reorder
     try:
         check_requirements()
-        from emissary_local.template.intrinsics import load_yaml  # needs the local extra
+        from emissary_local.template.sam import load_document  # needs the local extra
 
-        document = load_yaml(Path(args.template).read_text(encoding="utf-8"), args.template)
+        document = load_document(args.template)
         cloud = Cloud(
             args.template,
             application=application_of(frozenset(document.get("Parameters") or {}), args.target),
@@ -109,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
             tls=args.tls,
         )
         return run_foreground(cloud, json_line=args.json, out=sys.stdout)
+    except MissingPackagesError:
+        raise
     except LocalCloudError as error:
         raise error_for_command(error) from error
 
@@ -147,11 +151,11 @@ def run_foreground(cloud: Cloud, *, json_line: bool, out: TextIO) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    farewell = {"cost": meter.cost(), "meter": json.loads(meter.to_json()), "faults": met, "denials": denied}
+    ending = {"cost": meter.cost(), "meter": json.loads(meter.to_json()), "faults": met, "denials": denied}
     counted = "".join(f"\n  {name}: {count}" for name, count in sorted(met.items()))
     bill = f"\n{meter.bill()}" + (f"\nWhat went wrong on purpose:{counted}" if met else "")
     bill += "".join(f"\nRefused: {message}" for message in denied)
-    print(json.dumps(farewell) if json_line else bill, file=out, flush=True)
+    print(json.dumps(ending) if json_line else bill, file=out, flush=True)
     return 0
 
 

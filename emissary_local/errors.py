@@ -7,6 +7,10 @@ class LocalCloudError(Exception):
     """The local cloud could not start, or one of its processes died; the text names the cause."""
 
 
+class MissingPackagesError(LocalCloudError, ModuleNotFoundError):
+    """Packages are not installed that the local cloud cannot run without; the text names them."""
+
+
 class SettingsError(LocalCloudError, ValueError):
     """A setting of the local cloud is wrong; the text names it."""
 

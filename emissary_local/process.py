@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from emissary_local.errors import LocalCloudError
+from emissary_local.errors import LocalCloudError, MissingPackagesError
 
 #: How long the cloud process may take to end all it started before it is killed, in seconds.
 CLOSE_TIMEOUT: Final = 10.0
@@ -30,7 +30,8 @@ def check_requirements(platform: str = sys.platform, modules: tuple[str, ...] = 
     """Check the operating system and the installed packages.
 
     Raises:
-        LocalCloudError: If this is not Linux, or a package is missing; names it.
+        LocalCloudError: If this is not Linux.
+        MissingPackagesError: If packages are missing; names them.
     """
     if platform != "linux":
         raise LocalCloudError(
@@ -39,8 +40,9 @@ def check_requirements(platform: str = sys.platform, modules: tuple[str, ...] = 
         )
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise LocalCloudError(
-            f"the local cloud needs {', '.join(missing)}; install it with: pip install 'emissary-lib[local]'"
+        raise MissingPackagesError(
+            f"the local cloud needs {', '.join(missing)}; install it with: pip install 'emissary-lib[local]'",
+            name=missing[0],
         )
 
 

@@ -8,9 +8,11 @@ arrow runs up: a room (a folder, or a module that stands alone) may import the r
 from __future__ import annotations
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 
 import pytest
 
@@ -98,8 +100,12 @@ def source(module: str) -> str:
 
 def imported(text: str) -> set[str]:
     """Absolute names of everything that the source of a module imports, at any depth in it."""
+    return names_in(ast.walk(ast.parse(text)))
+
+
+def names_in(nodes: Iterable[ast.AST]) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -153,6 +159,25 @@ def test_every_room_has_its_place(package: str) -> None:
         each for each in ROOMS[package] if not any(under(m, f"{package}.{each}") for m in modules(package))
     ]
     assert unused == []
+
+
+def order(arrows: Mapping[str, set[str]]) -> list[str]:
+    """The modules, each after those that it loads; raises CycleError if there is a circle."""
+    loads = {
+        module: {max(found, key=len) for name in names if (found := {m for m in arrows if under(name, m)})}
+        for module, names in arrows.items()
+    }
+    return list(graphlib.TopologicalSorter({m: loaded - {m} for m, loaded in loads.items()}).static_order())
+
+
+def test_no_modules_load_each_other_within_a_room_either() -> None:
+    names = {m: names_in(ast.iter_child_nodes(ast.parse(source(m)))) for m in modules(*sorted(OURS))}
+    assert set(order(names)) == set(names)
+
+
+def test_a_circle_is_found() -> None:
+    with pytest.raises(graphlib.CycleError):
+        order({"a.b": {"a.c.X"}, "a.c": {"a.d"}, "a.d": {"a.b.Y"}})
 
 
 def test_one_style_of_import_in_the_tests_too() -> None:

@@ -95,7 +95,7 @@ class LambdaService:
             )
         self._pools = {name: _Pool(spec) for name, spec in functions.items()}
         self._shared_free = account_concurrency - reserved
-        self._forker = fork_server
+        self._fork_server = fork_server
         self._meter = meter
         self._identities = identities
         self._endpoints = endpoints
@@ -284,7 +284,7 @@ class LambdaService:
         variables = environment_variables(spec, credentials, self._endpoints(), runtime_api, identifier)
         # The invocation must be there before the process can answer or die.
         asyncio.get_running_loop().call_soon(
-            self._forker.spawn, environment, variables, spec.task_root, self._log_file(spec), skew
+            self._fork_server.spawn, environment, variables, spec.task_root, self._log_file(spec), skew
         )
         return environment
 

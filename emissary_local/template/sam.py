@@ -28,6 +28,9 @@ LOCAL_CODE: Final = "local-folder"
 #: How long a translation may take, in seconds: only a hang reaches it.
 _TIMEOUT: Final = 120.0
 
+#: The sections of a template in which each member has a name.
+_SECTIONS: Final = ("Parameters", "Mappings", "Rules", "Conditions", "Resources", "Outputs")
+
 #: How many translations are kept.
 _KEPT: Final = 32
 
@@ -55,11 +58,24 @@ def load_translated(path: str | Path) -> dict[str, Any]:
         TemplateError: If the file cannot be read, or SAM refuses what is in it.
         LocalCloudError: If SAM's translator breaks.
     """
+    return translated(load_document(path), str(path))
+
+
+def load_document(path: str | Path) -> dict[str, Any]:
+    """Read a template as it stands.
+
+    Raises:
+        TemplateError: If the file cannot be read, or is no template.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise TemplateError(f"cannot read the template {path}: {exc}") from exc
-    return translated(load_yaml(text, str(path)), str(path))
+    document = load_yaml(text, str(path))
+    for section in _SECTIONS:
+        if not isinstance(document.get(section) or {}, dict):
+            raise TemplateError("want a mapping of names", where=section)
+    return document
 
 
 def translated(document: dict[str, Any], name: str) -> dict[str, Any]:

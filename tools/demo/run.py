@@ -88,10 +88,10 @@ def _through_the_tunnel(
         report.meter = _settled_meter(cloud)
         report.checks.append(Check("no AWS call was refused", [], _refused(cloud)))
     except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
-        out.write(_last_words(cloud))
+        out.write(_refusals_and_log(cloud))
         raise DemoError(f"a statement failed: {error}") from error
     except Exception:
-        out.write(_last_words(cloud))
+        out.write(_refusals_and_log(cloud))
         raise
     finally:
         cloud.close()
@@ -172,7 +172,7 @@ def _refused(cloud: LocalCloud) -> list[str]:
     return list(dict.fromkeys(each.message for each in cloud.denials()))
 
 
-def _last_words(cloud: LocalCloud) -> str:
+def _refusals_and_log(cloud: LocalCloud) -> str:
     lines = cloud.logs().splitlines()[-20:] if cloud.alive else []
     refused = [f"AWS refused a call: {message}" for message in _refused(cloud)] if cloud.alive else []
     return "".join(f"    {line}\n" for line in ["", *refused, "The functions' last log lines:", *lines])

@@ -211,6 +211,18 @@ def test_a_command_s_module_that_lacks_something_itself_is_a_fault(
         cli.parser()
 
 
+def test_local_without_its_extra_has_the_status_of_a_package_that_is_not_installed() -> None:
+    program = (
+        "import sys; sys.modules['moto'] = None\n"
+        "from emissary_lib.cli.main import main; sys.exit(main(['local']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (
+        Exit.USAGE,
+        "emissary: the package moto is not installed: pip install 'emissary-lib[local]'\n",
+    )
+
+
 def test_the_library_and_the_command_s_help_need_no_extra() -> None:
     blocked = [
         "boto3",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_local.errors import LocalCloudError
+from emissary_local.errors import LocalCloudError, MissingPackagesError
 from emissary_local.lambda_.forkserver import exit_reason
 from emissary_local.process import check_requirements
 
@@ -20,7 +20,7 @@ def test_other_systems_are_refused_by_name() -> None:
 
 def test_missing_packages_are_named_with_the_command_that_installs_them() -> None:
     with pytest.raises(
-        LocalCloudError, match=r"needs no_such_package; .*pip install 'emissary-lib\[local\]'"
+        MissingPackagesError, match=r"needs no_such_package; .*pip install 'emissary-lib\[local\]'"
     ):
         check_requirements(modules=("json", "no_such_package"))
 

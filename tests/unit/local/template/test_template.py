@@ -178,6 +178,14 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
         read_template(tmp_path / "nothing.yaml")
 
 
+@pytest.mark.parametrize("text", ["Parameters: 7", "Parameters: [a]", "Resources: text", "Mappings: [a]"])
+def test_a_section_that_is_no_mapping_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "template.yaml"
+    file.write_text(text)
+    with pytest.raises(TemplateError, match=rf"^{text.partition(':')[0]}: want a mapping of names"):
+        read_template(file)
+
+
 def test_secret_variables_are_not_shown_in_a_repr(tmp_path: Path) -> None:
     assert "hush" not in repr(read(tmp_path, STACK + "      Environment: {Variables: {KEY: hush}}\n"))
 

@@ -23,10 +23,10 @@ class Cloud:
 
 
 def last_lines(cloud: Any) -> list[str]:
-    return run._last_words(cloud).splitlines()
+    return run._refusals_and_log(cloud).splitlines()
 
 
-def test_the_last_words_name_each_refused_call_once_before_the_last_lines_of_the_log() -> None:
+def test_the_lines_after_a_failure_name_each_refused_call_once_before_the_last_lines_of_the_log() -> None:
     blank, refused, heading, *lines = last_lines(Cloud())
     assert blank.strip() == ""
     assert refused == "    AWS refused a call: DefaultFunction may not invoke it"
