@@ -273,6 +273,16 @@ class Cloud:
         """
         return int(self._command("retire", function=function)["count"])
 
+    def set_timeout(self, function: str, seconds: float) -> None:
+        """Give a function (a logical id) another timeout, 1 to 900 seconds, for invocations from now on.
+
+        As on AWS those that run keep the one they began with, and the next ones start cold.
+
+        Raises:
+            LocalCloudError: If there is no such function or timeout, or the cloud does not answer.
+        """
+        self._command("timeout", function=function, seconds=seconds)
+
     def permissions(self) -> list[Permission]:
         """Every statement of the functions' policies, and how many calls it has decided on so far."""
         return [Permission(**each) for each in self._command("permissions")["permissions"]]

@@ -52,9 +52,9 @@ def answer(cloud: Commanded, command: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         cloud: The running cloud.
         command: ``command`` is one of ``meter``, ``cut`` (with ``side``, ``how``, ``which``), ``faults``
-            (with the new ``faults``), ``crash`` and ``retire`` (with ``function``), ``permissions``,
-            ``denials``, ``withdraw`` (with ``function``, ``statement``), ``restore``, ``put_secret`` (with
-            ``secret``, ``value``).
+            (with the new ``faults``), ``crash`` and ``retire`` (with ``function``), ``timeout`` (with
+            ``function``, ``seconds``), ``permissions``, ``denials``, ``withdraw`` (with ``function``,
+            ``statement``), ``restore``, ``put_secret`` (with ``secret``, ``value``).
 
     Returns:
         What is to be sent back; ``error`` in words if it could not be carried out.
@@ -75,6 +75,9 @@ def answer(cloud: Commanded, command: Mapping[str, Any]) -> dict[str, Any]:
             return {"count": cloud.service.crash(command["function"])}
         if name == "retire":
             return {"count": cloud.service.retire(command["function"])}
+        if name == "timeout":
+            cloud.service.set_timeout(command["function"], command["seconds"])
+            return {}
         if name == "permissions":
             return {"permissions": as_json(cloud.privileges.permissions())}
         if name == "denials":

@@ -8,6 +8,7 @@ wait for its turn to start one (:data:`INITS_PER_PROCESSOR`) takes what has beco
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import os
 import secrets
@@ -32,6 +33,9 @@ from emissary_local.template.specs import FunctionSpec
 #: start is nothing but work for the processor: a hundred at once, as after a storm, would take as long as one
 #: after the other, and nothing else would get its turn meanwhile. Two, because one waits now and then.
 INITS_PER_PROCESSOR: Final = 2
+
+#: Longest timeout of a function, in seconds. Source: AWS Lambda Developer Guide, "Lambda quotas".
+LONGEST_TIMEOUT: Final = 900.0
 
 _CRASHES: Final = (InvocationFault.DIES_BEFORE, InvocationFault.DIES_DURING, InvocationFault.DIES_AFTER)
 
@@ -169,6 +173,24 @@ class LambdaService:
             environment.kill()
         return len(idle)
 
+    def set_timeout(self, function: str, seconds: float) -> None:
+        """Give ``function`` another timeout, for invocations from now on; they start cold.
+
+        Source: Lambda's API reference, "UpdateFunctionConfiguration".
+
+        Raises:
+            UnknownFunctionError: If the template has no such function.
+            LocalCloudError: If Lambda allows no such timeout.
+        """
+        if not 1 <= seconds <= LONGEST_TIMEOUT:
+            raise LocalCloudError(
+                f"a function's timeout is 1 to {LONGEST_TIMEOUT:.0f} seconds, not {seconds:g}"
+            )
+        self.retire(function)
+        pool = self._pools[function]
+        pool.spec = dataclasses.replace(pool.spec, timeout=seconds)
+        pool.returning.clear()
+
     async def close(self) -> None:
         """Kill every environment and wait for its end."""
         alive = list(self._alive)
@@ -184,7 +206,7 @@ class LambdaService:
         pool = self._pools[environment.spec.logical_id]
         if environment in pool.returning:
             pool.returning.remove(environment)
-        if self._fresh:
+        if not self._reusable(environment):
             environment.kill()
         else:
             pool.idle.append(environment)
@@ -195,7 +217,7 @@ class LambdaService:
 
     def environment_returning(self, environment: Environment) -> None:
         """See :class:`~emissary_local.lambda_.environment.EnvironmentOwner`."""
-        if not self._fresh:
+        if self._reusable(environment):
             self._pools[environment.spec.logical_id].returning.append(environment)
 
     def environment_dead(self, environment: Environment) -> None:
@@ -210,6 +232,9 @@ class LambdaService:
         """See :class:`~emissary_local.lambda_.environment.EnvironmentOwner`."""
         self._end_init(environment)
         self._log(environment.spec, f"INIT_REPORT Init Duration: {init_seconds * 1000:.2f} ms")
+
+    def _reusable(self, environment: Environment) -> bool:
+        return not self._fresh and environment.spec is self._pools[environment.spec.logical_id].spec
 
     def _of(self, function: str) -> list[Environment]:
         if function not in self._pools:

@@ -136,6 +136,34 @@ def test_function_over_its_timeout_is_killed_and_replaced(tmp_path: Path) -> Non
     run_stepped(body)
 
 
+def test_another_timeout_is_for_later_invocations_and_what_runs_keeps_its_own(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("meet", tmp_path, timeout=900.0)) as w:
+            (idle,) = await meet(w, tmp_path / "alone", 1)
+            place = tmp_path / "two"
+            place.mkdir()
+            first = asyncio.ensure_future(w.call({"at": str(place), "count": 2}))
+            async with asyncio.timeout(HANG):
+                while not (place / str(idle)).exists():
+                    await asyncio.sleep(0)
+            w.service.set_timeout("F", 800)
+            second = await w.call({"at": str(place), "count": 2})
+            assert (await first)["pid"] == idle != second["pid"]
+            assert await meet(w, tmp_path / "afterwards", 1) == {second["pid"]}
+
+    run(body)
+
+
+@pytest.mark.parametrize("seconds", [0, 901])
+def test_a_timeout_that_lambda_does_not_allow_is_refused(tmp_path: Path, seconds: int) -> None:
+    async def body() -> None:
+        async with world(tmp_path, spec("echo", tmp_path)) as w:
+            with pytest.raises(LocalCloudError, match=f"1 to 900 seconds, not {seconds}"):
+                w.service.set_timeout("F", seconds)
+
+    run(body)
+
+
 def test_exit_in_mid_invocation_is_an_exit_error(tmp_path: Path) -> None:
     async def body() -> None:
         async with world(tmp_path, spec("leave", tmp_path)) as w:
