@@ -1,9 +1,9 @@
 # make demo    migrate and verify a real database through the local cloud
 # make test    run the suite but for what is slow, three files at a time: its tests wait more than they work
-# make check   the whole gate, step by step: layout, lint, types, template, doctests, test, coverage, and slow
+# make check   the whole gate, step by step: layout, lint, types, template, doctests, test, and slow
 # make slow    the slow tier: slowtests, a soak of a minute, build, replay, and core
 #   make slowtests  the tests that take minutes: each fault alone, through the local cloud
-#   make core       the tests of protocol, transport, bridge, tunnel, client and functions on 3.13, which is Lambda's
+#   make core       coverage on Python 3.13, which is Lambda's, and the property tests with more examples
 # make coverage   what the unit tests leave out: of the protocol nothing, of the rest no more than pyproject.toml allows
 # make bench   measure, as one line of JSON
 # make soak    mixed traffic while everything goes wrong; SOAK_SECONDS (180) and SOAK_SEED (drawn) may be set
@@ -47,6 +47,9 @@ endif
 # The sam command must not report home; nor is this machine's AWS configuration any of its business here.
 export SAM_CLI_TELEMETRY := 0
 
+# The suite starts hundreds of processes, each of which would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
 demo: $(VENV)/.demo
 	@$(BIN)/python -m tools.demo
 
@@ -54,7 +57,7 @@ test: $(VENV)/.dev
 	@$(BIN)/python $(PYTEST)
 
 # The step that a gate is in, its seconds, and what was skipped, are .ci/check's to say.
-STEPS := layout lint types template doctests test coverage
+STEPS := layout lint types template doctests test
 SLOW := slowtests soak build replay core
 
 check: $(VENV)/.dev
@@ -93,15 +96,11 @@ PYTHON313 = $(shell for each in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.
 	    && echo $$each && break; done)
 
 core: $(VENV)/.dev
-	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))'; then \
-	  echo "SKIPPED core: $(VENV) is Python 3.13 itself"; \
-	elif test -z "$(PYTHON313)"; then \
-	  echo "SKIPPED core: no python3.13 was found; name one: make core PYTHON313=..."; \
-	else \
-	  $(MAKE) VENV=.venv-3.13 PYTHON="$(PYTHON313)" .venv-3.13/.dev && HYPOTHESIS_PROFILE=gate .venv-3.13/bin/python $(PYTEST) \
-	    tests/unit/protocol tests/unit/transport tests/unit/bridge tests/unit/tunnel tests/unit/client \
-	    tests/unit/functions tests/property; \
-	fi
+	@venv=$(VENV); \
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))'; then :; \
+	elif test -n "$(PYTHON313)"; then venv=.venv-3.13; \
+	else echo "SKIPPED core on Python 3.13: no python3.13 was found; name one: make core PYTHON313=..."; fi; \
+	$(MAKE) VENV=$$venv PYTHON="$(PYTHON313)" coverage && HYPOTHESIS_PROFILE=gate $$venv/bin/python $(PYTEST) tests/property
 
 bench: $(VENV)/.demo
 	@$(BIN)/python -m tools.bench

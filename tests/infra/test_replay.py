@@ -26,7 +26,7 @@ from emissary_local.lambda_.variables import Endpoints
 from emissary_local.template.template import read_template
 from tests.helpers.local_cloud import LINUX_ONLY, ROOT
 from tools.replay import cases, example
-from tools.replay.__main__ import main, replay
+from tools.replay.__main__ import main
 from tools.replay.errors import ReplayError
 from tools.replay.items import readable, typed
 from tools.replay.moment import Moment
@@ -202,15 +202,9 @@ def sam(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_what_sam_would_run_does_what_is_expected(artifacts: pathlib.Path, sam: list[str]) -> None:
     """With the variables that SAM's own code gives a container, and with stand-ins at another address."""
     with SamReplayer(ROOT / "template.yaml", artifacts, sam=sam, listen="127.0.0.2") as replayer:
-        for name in ("connect_dialer", "relay_start"):
+        for name in ONE_EACH:
             case = cases.load(name)
             assert difference(name, case.expected, replayer.replay(case)) == ""
-
-
-@pytest.mark.slow
-def test_every_case_is_as_expected_as_sam_would_run_it(artifacts: pathlib.Path, sam: list[str]) -> None:
-    with SamReplayer(ROOT / "template.yaml", artifacts, sam=sam) as replayer:
-        assert replay(cases.names(), replayer) == 0
 
 
 @pytest.mark.parametrize(
@@ -263,8 +257,3 @@ def test_an_address_of_another_machine_is_an_error_that_says_what_to_do(tmp_path
     with pytest.raises(ReplayError, match=r"cannot listen on 192\.0\.2\.1 .*--listen"):
         with SamReplayer(ROOT / "template.yaml", tmp_path, listen="192.0.2.1"):
             pass
-
-
-@pytest.mark.slow
-def test_every_case_is_as_expected(artifacts: pathlib.Path) -> None:
-    assert main(["run", "--artifacts", str(artifacts)]) == 0

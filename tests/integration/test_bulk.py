@@ -33,7 +33,8 @@ def digest(sock: socket.socket) -> tuple[int, str]:
     return size, heard.hexdigest()
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4, 5))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
 def test_twenty_megabytes_each_way_at_once_survive_reordering(seed: int) -> None:
     up, down = (random.Random(f"{seed} {way}").randbytes(SIZE) for way in ("up", "down"))
     heard: list[tuple[int, str]] = []

@@ -78,7 +78,9 @@ def echoed(cloud: LocalCloud, times: KeepaliveTimes = TIMES) -> Iterator[tuple[T
 # -- connections that die without a word ------------------------------------------------------
 
 
-@pytest.mark.parametrize("side", ["dialer", "relay", "both"])
+@pytest.mark.parametrize(
+    "side", ["both", *(pytest.param(side, marks=pytest.mark.slow) for side in ("dialer", "relay"))]
+)
 def test_silent_death_under_a_transfer_is_noticed_and_costs_no_byte(watchful: LocalCloud, side: str) -> None:
     data = random.Random(side).randbytes(6_000_000)
     received = bytearray()

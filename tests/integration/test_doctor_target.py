@@ -23,7 +23,7 @@ from tests.helpers.servers import BlackHole, Server, echo, greeter, sink, source
 from tests.helpers.tls_front import pass_on
 from tests.unit.doctor.test_service_probes import MARIADB_SAYS
 
-pytestmark = LINUX_ONLY
+pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
 
 # -- the relay and the target -------------------------------------------------------------------
@@ -73,7 +73,6 @@ def test_a_target_that_refuses(cloud: LocalCloud) -> None:
     assert diagnosis.outcome() == ("target", Exit.REFUSED)
 
 
-@pytest.mark.slow  # the relay waits for ten seconds
 def test_a_target_that_swallows_connections(cloud: LocalCloud) -> None:
     with BlackHole() as target:
         diagnosis = ask(cloud.url, cloud.key, target)

@@ -119,6 +119,7 @@ def test_nothing_is_left_afterwards() -> None:
     wait_until(lambda: not any(map(alive, processes)), "the processes' end")
 
 
+@pytest.mark.slow
 def test_cloud_that_ends_under_an_open_tunnel_cuts_it_off_after_the_grace() -> None:
     parameters = {**PARAMETERS, "RelayGraceSeconds": "5"}
     with LocalCloud(TEMPLATE, parameters=parameters) as cloud, dialer_of(cloud) as dialer:

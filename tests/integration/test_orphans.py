@@ -19,7 +19,7 @@ from tests.helpers.local_cloud import LINUX_ONLY, PARAMETERS, ROOT
 from tests.helpers.patience import wait_until
 from tools.demo.postgres import Postgres
 
-pytestmark = LINUX_ONLY
+pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
 #: The relay's times, in seconds: after them a dialer is given up on, whether or not anything has told of its
 #: death (docs/protocol.md section 5.5). Long enough for a busy machine to answer in time, or to come back.
@@ -90,9 +90,7 @@ def backends(observer: psycopg.Connection, name: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(
-    "unnoticed", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["noticed", "unnoticed"]
-)
+@pytest.mark.parametrize("unnoticed", [False, True], ids=["noticed", "unnoticed"])
 @pytest.mark.parametrize(
     ("query", "state"),
     [("", "idle in transaction"), ("select pg_sleep(600)", "active")],

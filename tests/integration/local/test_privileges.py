@@ -20,13 +20,14 @@ from emissary_lib.operate.keys import KeySecret
 from emissary_lib.protocol.auth.keys import Key
 from emissary_local import LocalCloud
 from emissary_local.aws.iam.privileges import Privileges
+from emissary_local.aws.iam.report import Permission
 from emissary_local.template.template import read_template
 from tests.helpers.local_cloud import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, echo
 from tests.integration.local.privileges_run import TELLS_PEERS, Patience, exchange, run
 
-pytestmark = LINUX_ONLY
+pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
 STACK = Path(__file__).parent / "stack" / "template.yaml"
 
@@ -54,13 +55,25 @@ REMEMBERED: Final = "ReadKeys"
 IN_VAIN: Final = 2.0
 
 
-def statements() -> list[tuple[str, str]]:
-    """Every statement of template.yaml: function and Sid."""
-    read = read_template(TEMPLATE, PARAMETERS)
-    return [(each.function, each.name) for each in Privileges(read.functions.values()).permissions()]
+#: The other statements of template.yaml: function and Sid.
+NEEDED: Final = [
+    ("ConnectFunction", "ReadKeys"),
+    ("ConnectFunction", "CreateAndClaimSessions"),
+    ("DefaultFunction", "ReadKeys"),
+    ("DefaultFunction", "ReadAndAdvanceSessions"),
+    ("DefaultFunction", "LaunchRelays"),
+    ("DefaultFunction", "PostToPeers"),
+    ("DefaultFunction", "CloseReplacedConnections"),
+    ("DisconnectFunction", "ReadAndAdvanceSessions"),
+    ("DisconnectFunction", "PostToPeers"),
+    ("RelayFunction", "PostToDialers"),
+]
 
 
-NEEDED: Final = [each for each in statements() if each not in FOR_AWS_ITSELF]
+def permissions(**parameters: str) -> list[Permission]:
+    """What template.yaml grants, with these parameters beside those of the tests."""
+    read = read_template(TEMPLATE, {**PARAMETERS, **parameters})
+    return Privileges(read.functions.values()).permissions()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +115,6 @@ def test_a_run_needs_every_permission_and_nothing_that_is_not_granted(
     assert cloud.denials() == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("function", "name"), NEEDED)
 def test_without_any_one_statement_a_run_fails_and_names_it(
     cloud: LocalCloud, target: tuple[str, int], function: str, name: str
@@ -131,24 +143,22 @@ def test_without_any_one_statement_a_run_fails_and_names_it(
 
 
 def test_every_statement_is_needed_by_our_code_or_listed_as_what_aws_uses() -> None:
-    assert len(set(statements())) == len(statements())
-    assert set(statements()) >= FOR_AWS_ITSELF | UNFELT | {RECORDS}
+    granted = permissions()
+    assert sorted((each.function, each.name) for each in granted) == sorted([*NEEDED, *FOR_AWS_ITSELF])
+    assert {*NEEDED, *FOR_AWS_ITSELF} >= UNFELT | {RECORDS}
     services = {"logs", "ec2"}
-    read = Privileges(read_template(TEMPLATE, PARAMETERS).functions.values()).permissions()
     of_aws = {
         (each.function, each.name)
-        for each in read
+        for each in granted
         if {action.partition(":")[0] for action in each.actions} <= services
     }
     assert of_aws == FOR_AWS_ITSELF
 
 
 def test_traces_are_the_only_other_thing_that_aws_does_with_the_roles() -> None:
-    read = read_template(TEMPLATE, {**PARAMETERS, "Tracing": "true"})
-    more = {(p.function, p.name) for p in Privileges(read.functions.values()).permissions()} - set(
-        statements()
-    )
-    assert more == {(function, "SendTraces") for function in read.functions}
+    traced = permissions(Tracing="true")
+    more = {(each.function, each.name) for each in traced} - {*NEEDED, *FOR_AWS_ITSELF}
+    assert more == {(function, "SendTraces") for function in {each.function for each in traced}}
 
 
 def test_the_relay_may_not_read_the_keys_or_the_table(cloud: LocalCloud) -> None:
