@@ -44,6 +44,16 @@ PYTHON := $(shell for each in python3.13 python3.12 python3.11 python3 python; d
 	    && echo $$each && break; done)
 endif
 
+# An environment that is there stays what it is, whatever is asked for.
+ifneq (,$(and $(PYTHON),$(wildcard $(BIN)/python),$(filter-out clean,$(or $(MAKECMDGOALS),all))))
+ifneq ($(origin PYTHON),file)
+VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+ifneq ($(shell $(BIN)/python $(VERSION)),$(shell $(PYTHON) $(VERSION)))
+$(error $(VENV) is of Python $(shell $(BIN)/python $(VERSION)), not of $(PYTHON); run: make clean)
+endif
+endif
+endif
+
 # The sam command must not report home; nor is this machine's AWS configuration any of its business here.
 export SAM_CLI_TELEMETRY := 0
 

@@ -11,6 +11,9 @@ from emissary_local.net.wsserver import ClientSocket
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
+#: What a TLS client begins with. Source: RFC 8446 section 5.1, ``handshake(22)``.
+_TLS_HANDSHAKE: Final = 0x16
+
 
 class ProtocolSwitch(asyncio.Protocol):
     """Reads the first request head of a TCP connection, then hands the connection on.
@@ -53,6 +56,9 @@ class ProtocolSwitch(asyncio.Protocol):
         if self._transport is None:
             return
         self._buffer += data
+        if self._buffer[0] == _TLS_HANDSHAKE:  # else it would wait for an answer for as long as it can
+            self._turn_away(400, "This port speaks plain HTTP; start the local cloud with TLS")
+            return
         end = self._buffer.find(_END_OF_HEAD)
         if end < 0:
             if len(self._buffer) > self._limits.head_bytes:

@@ -38,7 +38,7 @@ class Properties:
     Attributes:
         read: What the local cloud acts on.
         ignored: What changes nothing for a run here.
-        only: What would change something, but for these values, in lower case.
+        only: What would change something, but for these values, in any case.
     """
 
     read: frozenset[str]
@@ -47,7 +47,7 @@ class Properties:
 
 
 def _of(read: str, ignored: str = "", **only: str) -> Properties:
-    values = {name: tuple(text.lower().split()) for name, text in only.items()}
+    values = {name: tuple(text.split()) for name, text in only.items()}
     return Properties(frozenset(read.split()), frozenset(ignored.split()), values)
 
 

@@ -72,7 +72,7 @@ class Stack:
                 )
         resolved = self._resolver.resolve({key: own[key] for key in own if key in allowed}, where)
         for name, values in known.only.items():
-            if name in resolved and str(resolved[name]).lower() not in values:
+            if name in resolved and str(resolved[name]).lower() not in map(str.lower, values):
                 raise TemplateError(
                     f"the local cloud knows no {resolved[name]!r} here, only: {', '.join(values)}",
                     where=f"{where}.{name}",

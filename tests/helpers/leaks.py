@@ -3,7 +3,8 @@
 A test has to end what it started, and so has a fixture of a wider scope. Each is given as much time as
 only a hang takes: a thread whose work is done is still there for a moment, longer on a busy machine. What is
 there after that is named in an error of the test at hand, and ended as far as that can be done from outside;
-what remains is nothing that the next test is asked about.
+what remains is nothing that the next test is asked about. Processes that a child has started and left behind
+are not seen.
 """
 
 from __future__ import annotations

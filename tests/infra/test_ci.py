@@ -212,6 +212,20 @@ def test_the_core_is_the_coverage_on_python_3_13_and_says_so_where_there_is_none
     assert "coverage report --include='emissary_lib/protocol/*' --fail-under=100" in everything
 
 
+@pytest.mark.parametrize(("asked", "refused"), [("3.12", True), ("3.11", False)])
+def test_an_environment_of_another_python_is_not_taken_for_the_one_that_was_asked_for(
+    tmp_path: pathlib.Path, asked: str, refused: bool
+) -> None:
+    for name, version in (("venv/bin/python", "3.11"), ("asked", asked)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {version}\n")
+        (tmp_path / name).chmod(0o755)
+    command = ["make", "-n", "layout", f"VENV={tmp_path}/venv", f"PYTHON={tmp_path}/asked"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ("is of Python 3.11, not of " in done.stderr) == refused
+    assert (done.returncode != 0) == refused
+
+
 def targets() -> set[str]:
     return set(re.findall(r"^([a-z]+)(?=[ :])", (ROOT / "Makefile").read_text(), re.MULTILINE)) | {
         "newest",

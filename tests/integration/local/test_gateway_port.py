@@ -71,7 +71,7 @@ def test_plain_http_works_however_it_is_cut(size: int) -> None:
         (UPGRADE.replace(b"Connection: keep-alive, Upgrade", b"Connection: close"), 426),
         (UPGRADE.replace(b"GET", b"POST", 1), 405),
         (UPGRADE.replace(b"Host: x", b"no colon here"), 400),
-        (b"\x16\x03\x01 this is TLS\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00", 400),
     ],
     ids=[
         "long target",
@@ -81,7 +81,7 @@ def test_plain_http_works_however_it_is_cut(size: int) -> None:
         "no upgrade token",
         "method",
         "malformed",
-        "not HTTP",
+        "TLS",
     ],
 )
 def test_a_bad_first_request_is_turned_away_without_an_invocation(head: bytes, status: int) -> None:

@@ -97,7 +97,7 @@ def test_a_permission_that_allows_the_route_is_found(tmp_path: Path, permission:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("WEBSOCKET", "HTTP", "Api.Properties.ProtocolType: the local cloud knows no 'HTTP' here, only: web"),
+        ("WEBSOCKET", "HTTP", "Api.Properties.ProtocolType: the local cloud knows no 'HTTP' here, only: WEB"),
         ("$request.body.action", "$request.header.x", "Api.Properties.RouteSelectionExpression: the route s"),
         (", RouteSelectionExpression: $request.body.action", "", "needs a route selection expression"),
         ("Name: x,", "Name: x, Body: {},", "Api.Properties.Body: the local cloud does not know this propert"),
@@ -115,7 +115,7 @@ def test_a_permission_that_allows_the_route_is_found(tmp_path: Path, permission:
         ("AWS_PROXY", "HTTP_PROXY", "Integration.Properties.IntegrationType: .* AWS_PROXY, and MOCK .*HTTP_"),
         ("AWS_PROXY", "AWS", "not AWS"),
         ("AWS_PROXY", "AWS_PROXY\n      CredentialsArn: x", "Integration.Properties.CredentialsArn: .* not "),
-        ("AWS_PROXY", "AWS_PROXY\n      ConnectionType: VPC_LINK", "ConnectionType: .* only: internet"),
+        ("AWS_PROXY", "AWS_PROXY\n      ConnectionType: VPC_LINK", "ConnectionType: .* only: INTERNET"),
         ("AWS_PROXY", "AWS_PROXY\n      TimeoutInMillis: soon", "TimeoutInMillis: 'soon' is no number"),
         ("IntegrationType: AWS_PROXY", MOCK + "{}", "RequestTemplates: the local cloud knows only templates"),
         ("IntegrationType: AWS_PROXY", MOCK + "{'200': '#set($x)'}", "knows only templates that are"),
@@ -173,7 +173,7 @@ def test_responses_and_parts_that_do_not_fit_are_refused(tmp_path: Path, text: s
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("AuthorizerType: REQUEST", "AuthorizerType: JWT", "AuthorizerType: .* no 'JWT' here, only: request"),
+        ("AuthorizerType: REQUEST", "AuthorizerType: JWT", "AuthorizerType: .* no 'JWT' here, only: REQUEST"),
         ("route.request.querystring.token", "context.token", "IdentitySource: .* not context.token"),
         ("Name: door", "AuthorizerCredentialsArn: x", "AuthorizerCredentialsArn: .* does not know this"),
         ("Name: door", "AuthorizerResultTtlInSeconds: 300", "AuthorizerResultTtlInSeconds: .* only: 0"),

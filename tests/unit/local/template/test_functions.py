@@ -90,7 +90,7 @@ def test_code_may_be_in_the_template(tmp_path: Path) -> None:
         ("      Code: .\n", "", "not None"),
         ("app.handler", "app", "Handler must be module.function, not 'app'"),
         ("python3.13", "nodejs20.x", "F.Properties.Runtime: the local cloud runs Python only, not nodejs20."),
-        ("Runtime: python3.13", "PackageType: Image", "knows no 'Image' here, only: zip"),
+        ("Runtime: python3.13", "PackageType: Image", "knows no 'Image' here, only: Zip"),
         ("Code: .", "Code: .\n      SnapStart: {}", "F.Properties.SnapStart: .* does not know this property"),
         ("!GetAtt Mine.Arn", "arn:aws:iam::1:role/r", "'arn:aws:iam::1:role/r' is no role of this template"),
         ("Policies:", "PermissionsBoundary: x\n      Policies:", "Mine.Properties.PermissionsBoundary: .* n"),
