@@ -182,20 +182,26 @@ def connect_with_retry(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgr
     """Ask to be let in, again and again while the gateway is throttled or broken.
 
     Raises:
-        EmissaryError: As :func:`connect_once`, of the last attempt; a refusal at once, as
-            :func:`error_from_status` has it.
-        TimeoutError: The deadline passed.
+        EmissaryError: As :func:`connect_once`, of the last attempt that was answered or cut off; a refusal
+            at once, as :func:`error_from_status` has it.
+        TimeoutError: The deadline passed during the first attempt.
     """
     waits = back_off()
+    failure: EmissaryError | None = None
     while True:
         try:
             return connect_once(endpoint, key, deadline)
+        except TimeoutError:
+            if failure is None:
+                raise
+            raise failure from None  # it says more than that there was no time for yet another attempt
         except AnswerLostError as exc:
-            wait(next(waits), deadline, exc)
+            failure = exc
         except GatewayRefusedError as exc:
             if not may_pass(exc.http_status):
                 raise error_from_status(exc, key) from exc
-            wait(next(waits), deadline, exc)
+            failure = exc
+        wait(next(waits), deadline, failure)
 
 
 def error_from_status(refused: GatewayRefusedError, key: Key) -> EmissaryError:

@@ -11,6 +11,7 @@ import pytest
 from emissary_lib import exceptions
 from emissary_lib.client import handshake as opening
 from emissary_lib.client.dialer import Dialer
+from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.exceptions import (
     AnswerLostError,
     AuthenticationError,
@@ -32,6 +33,7 @@ from emissary_lib.protocol.opening.socks5 import reply, reply_for
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import Ended, Reset
+from emissary_lib.transport.deadline import Deadline
 from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.patience import HANG
 from tests.helpers.ws_server import Peer, WsServer, refusal
@@ -234,6 +236,21 @@ def test_answers_that_are_lost_until_the_end_are_raised_as_such() -> None:
             Dialer(server.url, KEY).dial(TARGET, HANG)
         assert len(server.requests) == 3
     assert isinstance(caught.value, GatewayUnreachableError)
+
+
+def test_an_attempt_that_runs_out_of_time_does_not_hide_what_the_one_before_it_met(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outcomes: list[Exception] = [AnswerLostError("cut off before it had answered"), TimeoutError()]
+
+    def attempt(*_args: object) -> opening.Upgrade:
+        raise outcomes.pop(0)
+
+    monkeypatch.setattr(opening, "connect_once", attempt)
+    monkeypatch.setattr(opening, "back_off", lambda: iter([0.0]))
+    with pytest.raises(AnswerLostError, match="cut off before it had answered"):
+        opening.connect_with_retry(Endpoint("ws://127.0.0.1:1/x"), KEY, Deadline(HANG))
+    assert outcomes == []
 
 
 def test_a_redirect_is_not_followed() -> None:
