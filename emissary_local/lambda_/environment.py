@@ -28,7 +28,7 @@ from emissary_local.template.specs import FunctionSpec
 INIT_TIMEOUT: Final = 10.0
 
 
-class State(enum.Enum):
+class EnvironmentState(enum.Enum):
     """Where an environment is in its life."""
 
     STARTING = "starting"  # its module is being imported
@@ -115,7 +115,7 @@ class Environment:
         self.id = identifier
         self._clock = clock
         self.spec = spec
-        self.state = State.STARTING
+        self.state = EnvironmentState.STARTING
         self._owner = owner
         self._log = log
         self._loop = asyncio.get_running_loop()
@@ -143,7 +143,7 @@ class Environment:
             os.close(pidfd)
             return
         self._pidfd = pidfd
-        if self.state is State.DEAD:
+        if self.state is EnvironmentState.DEAD:
             self._signal(signal.SIGKILL)
 
     def exited(self, reason: str) -> None:
@@ -155,7 +155,7 @@ class Environment:
             text = f"Error: {reason}"
             self._log(self.spec, f"RequestId: {request_id} {text}")
             result = _error(InvocationStatus.FUNCTION_ERROR, "Runtime.ExitError", text, request_id)
-            self._finish(None if self.state is State.RETURNING else result)
+            self._finish(None if self.state is EnvironmentState.RETURNING else result)
         self._die()
         for connection in self._connections:
             connection.abort()
@@ -167,12 +167,12 @@ class Environment:
 
     def start(self, invocation: Invocation) -> None:
         """Run ``invocation``: now if idle, else as soon as the runtime asks for an event."""
-        assert self._invocation is None and self.state is not State.DEAD
+        assert self._invocation is None and self.state is not EnvironmentState.DEAD
         self._invocation = invocation
-        if self.state is State.IDLE:
+        if self.state is EnvironmentState.IDLE:
             self._signal(signal.SIGCONT)
             self._deliver()
-        elif self.state is State.RETURNING:
+        elif self.state is EnvironmentState.RETURNING:
             self._arm(self.spec.timeout)
 
     def kill(self) -> None:
@@ -189,18 +189,18 @@ class Environment:
 
     def next_requested(self, connection: RuntimeConnection) -> None:
         """See :class:`~emissary_local.lambda_.runtime_api.RuntimeEvents`."""
-        if self.state is State.DEAD:
+        if self.state is EnvironmentState.DEAD:
             return
         self._waiting = connection
-        if self.state is State.STARTING:
+        if self.state is EnvironmentState.STARTING:
             self._cancel_timer()
             self._owner.environment_measured(self, self._loop.time() - self._created)
-        if self.state is State.BUSY:
+        if self.state is EnvironmentState.BUSY:
             return  # it has answered, and is not heard: HANGS_AFTER
         if self._invocation is not None:
             self._deliver()
             return
-        self.state = State.IDLE
+        self.state = EnvironmentState.IDLE
         self._signal(signal.SIGSTOP)
         self._owner.environment_idle(self)
 
@@ -233,8 +233,8 @@ class Environment:
         invocation, connection = self._invocation, self._waiting
         assert invocation is not None and connection is not None
         self._waiting = None
-        invocation.started = self._created if self.state is State.STARTING else self._loop.time()
-        self.state = State.BUSY
+        invocation.started = self._created if self.state is EnvironmentState.STARTING else self._loop.time()
+        self.state = EnvironmentState.BUSY
         self._arm(self.spec.timeout)
         if invocation.fault is InvocationFault.DIES_BEFORE:
             self.kill()
@@ -250,14 +250,18 @@ class Environment:
 
     def _answered(self, request_id: str, result: InvocationResult) -> bool:
         invocation = self._invocation
-        if invocation is None or invocation.request_id != request_id or self.state is not State.BUSY:
+        if (
+            invocation is None
+            or invocation.request_id != request_id
+            or self.state is not EnvironmentState.BUSY
+        ):
             return False
         if invocation.fault is InvocationFault.HANGS_AFTER:
             return True  # until its timeout
         if invocation.fault in (InvocationFault.DIES_DURING, InvocationFault.DIES_AFTER):
             self.kill()  # no later than this: it was to die
             return True
-        self.state = State.RETURNING
+        self.state = EnvironmentState.RETURNING
         self._owner.environment_returning(self)
         self._finish(result)
         return True
@@ -298,9 +302,9 @@ class Environment:
         self.kill()
 
     def _die(self) -> None:
-        if self.state is State.DEAD:
+        if self.state is EnvironmentState.DEAD:
             return
-        self.state = State.DEAD
+        self.state = EnvironmentState.DEAD
         self._cancel_timer()
         if self._server is not None:
             self._server.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge.session import Resume, State
+from emissary_lib.bridge.session import RecordState, Resume
 from emissary_lib.protocol.auth.macs import (
     ClockSkewError,
     ConnectHeaders,
@@ -55,7 +55,7 @@ class ConnectResume:
         )
         state = self.store.resume(resume)
         logs.info(
-            "dialer resumed" if state is State.OPEN else "dialer asks for the end",
+            "dialer resumed" if state is RecordState.OPEN else "dialer asks for the end",
             session=resume.session,
             key_id=resume.key_id,
             epoch=resume.epoch,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import Connection, SessionRecord, State
+from emissary_lib.bridge.session import Connection, RecordState, SessionRecord
 from emissary_lib.protocol.auth.macs import server_mac
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import VERSION
@@ -43,7 +43,7 @@ class OnHealth:
         session = self.store.session(sender.session)
         if session is None:
             return reply_to_sender(self.link, sender.id, replies.ended(None))
-        if session.state is State.OPENING:
+        if session.state is RecordState.OPENING:
             self.end.finish_check(session.id, request_id)
         reply_to_sender(self.link, sender.id, self._text(session, frame))
 

@@ -18,7 +18,7 @@ from functions.common.errors import MessageTooLargeError
 from functions.common.events import GatewayEvent
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
-from functions.common.routes.forward import Forward
+from functions.common.routes.forward import ForwardMessage
 from functions.common.routes.health import OnHealth
 from functions.common.routes.lookup import find
 from functions.common.routes.opening import Opening
@@ -40,7 +40,7 @@ class OnMessage:
 
     store: SessionStore
     link: PeerLink
-    forward: Forward
+    forward: ForwardMessage
     opening: Opening
     resume: OnResume
     end: EndSession

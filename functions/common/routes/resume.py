@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies
-from emissary_lib.bridge.session import Connection, SessionRecord, State, may_restore
+from emissary_lib.bridge.session import Connection, RecordState, SessionRecord, may_restore
 from functions.common import logs
 from functions.common.errors import PeerError
 from functions.common.ports import PeerLink, SessionStore
@@ -32,14 +32,14 @@ class OnResume:
             StoreError: The table could not be reached.
         """
         session = self._current(sender)
-        if session is None or session.state is State.ENDED:
+        if session is None or session.state is RecordState.ENDED:
             return reply_to_sender(self.link, sender.id, replies.ended(session))
         if session.side(sender.role).connection != sender.id or self.end.expire(session, request_id):
             return
         told, _ = post_or_forget(
             self.store, self.link, session, sender.role.other, self._tell, self.end.clock
         )
-        if told is None or told.state is State.ENDED:
+        if told is None or told.state is RecordState.ENDED:
             return reply_to_sender(self.link, sender.id, replies.ended(told))
         # The sender last: what it hears is what has been found out about its peer.
         try_post(self.link, sender.id, replies.resumed(told))

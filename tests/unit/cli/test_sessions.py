@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from emissary_lib.bridge.session import SessionRecord, Step
+from emissary_lib.bridge.session import RecordStep, SessionRecord
 from emissary_lib.cli import main as cli
 from emissary_lib.exit_status import Exit
 from emissary_lib.operate import kill as killing
@@ -133,7 +133,7 @@ def three(store: DynamoSessionStore) -> list[str]:
 
 
 def ends_by_itself(store: DynamoSessionStore, session: str) -> Callable[[], object]:
-    return lambda: store.end(session, ENDING, Step.END)
+    return lambda: store.end(session, ENDING, RecordStep.END)
 
 
 def outcomes(capsys: pytest.CaptureFixture[str]) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import pytest
 from emissary_lib.bridge import items
 from emissary_lib.bridge import session as stored
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import EndRecord, State, Step
+from emissary_lib.bridge.session import EndRecord, RecordState, RecordStep
 from emissary_lib.exceptions import OperationError
 from emissary_lib.operate.sessions import SessionTable
 from emissary_lib.protocol.codes import Code
@@ -58,7 +58,7 @@ def test_an_open_session_is_listed_with_who_where_and_since_when(
 def test_an_ended_session_tells_why_and_how_much(real: DynamoSessionStore, table: SessionTable) -> None:
     opened(real)
     ending = dataclasses.replace(ENDING, dialer_messages=3, relay_messages=4)
-    real.end(SESSION, ending, Step.END)
+    real.end(SESSION, ending, RecordStep.END)
     (found,) = table.list()
     assert (found.state, found.ended, found.record.ending) == ("ended", ENDING.at, ending)
     assert ending.text == "the target reset its TCP connection"
@@ -162,7 +162,7 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
     assert session is not None
     assert session.ending is not None
     assert session == killed
-    assert session.state is State.ENDED
+    assert session.state is RecordState.ENDED
     assert session.ending == EndRecord(Code.KILLED, 0, 0, session.ending.by, clock.now)
     assert session.ending.by_operator
     assert session.purge_at == int(clock.now + stored.RECORD_TIME)
@@ -174,8 +174,8 @@ def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_ot
 ) -> None:
     opened(real)
     killed = table.kill(SESSION)
-    assert real.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2)) is State.ENDED
-    outcome = real.end(SESSION, ENDING, Step.END)
+    assert real.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2)) is RecordState.ENDED
+    outcome = real.end(SESSION, ENDING, RecordStep.END)
     assert not outcome.done
     assert killed is not None
     assert killed.ending is not None
@@ -184,7 +184,7 @@ def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_ot
 
 def test_a_session_that_has_ended_cannot_be_killed(real: DynamoSessionStore, table: SessionTable) -> None:
     opened(real)
-    real.end(SESSION, ENDING, Step.END)
+    real.end(SESSION, ENDING, RecordStep.END)
     assert table.kill(SESSION) is None
     session = real.session(SESSION)
     assert session is not None

@@ -14,9 +14,9 @@ from emissary_lib.bridge.session import (
     Fragment,
     LaunchRecord,
     Loss,
+    RecordState,
+    RecordStep,
     Side,
-    State,
-    Step,
 )
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
@@ -125,7 +125,7 @@ def test_a_launch_goes_to_invoked(store: SessionStore) -> None:
     session = now_stored(store)
     assert session == dataclasses.replace(
         NEW,
-        state=State.INVOKED,
+        state=RecordState.INVOKED,
         target="db.internal:5432",
         relay_token_hash="relay hash",
         resume_token_hash="resume hash",
@@ -167,7 +167,7 @@ def test_no_launch_after_the_claim_or_the_end(store: SessionStore, step: str) ->
     if step == "claimed":
         store.claim(CLAIM)
     if step == "ended":
-        store.end(SESSION, ENDING, Step.END)
+        store.end(SESSION, ENDING, RecordStep.END)
     late = LaunchRecord("db.internal:5432", "late", "late", NOW + 20)
     assert not store.launch(SESSION, late).done
 
@@ -175,7 +175,7 @@ def test_no_launch_after_the_claim_or_the_end(store: SessionStore, step: str) ->
 def test_a_claim_opens_the_session(store: SessionStore) -> None:
     opened(store)
     session = now_stored(store)
-    assert (session.state, session.relay, session.instance) == (State.OPEN, Side(RELAY, 1), INSTANCE)
+    assert (session.state, session.relay, session.instance) == (RecordState.OPEN, Side(RELAY, 1), INSTANCE)
     assert session.expires == CLAIM.at + 900
     assert store.connection(RELAY) == Connection(RELAY, SESSION, Role.RELAY, 1)
 
@@ -277,23 +277,23 @@ def test_a_session_ends_from_any_state_and_once(
     store: SessionStore, until: Callable[[SessionStore], None]
 ) -> None:
     until(store)
-    session, done = store.end(SESSION, ENDING, Step.END)
+    session, done = store.end(SESSION, ENDING, RecordStep.END)
     assert done
     assert session is not None
-    assert (session.state, session.ending) == (State.ENDED, ENDING)
+    assert (session.state, session.ending) == (RecordState.ENDED, ENDING)
     later = dataclasses.replace(ENDING, code=Code.OK, by="later=")
-    assert store.end(SESSION, later, Step.END) == (session, False)
-    assert store.end(SESSION, ENDING, Step.END) == (session, True), "repeated by the SDK"
+    assert store.end(SESSION, later, RecordStep.END) == (session, False)
+    assert store.end(SESSION, ENDING, RecordStep.END) == (session, True), "repeated by the SDK"
 
 
 def test_abandoning_ends_only_what_is_not_claimed(store: SessionStore) -> None:
     opened(store)
     before = store.session(SESSION)
-    assert store.end(SESSION, ENDING, Step.ABANDON) == (before, False)
+    assert store.end(SESSION, ENDING, RecordStep.ABANDON) == (before, False)
 
 
 def test_no_session_is_made_by_ending_one(store: SessionStore) -> None:
-    assert store.end(SESSION, ENDING, Step.END) == (None, False)
+    assert store.end(SESSION, ENDING, RecordStep.END) == (None, False)
     assert store.session(SESSION) is None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import Connection, Fragment, Side, Step
+from emissary_lib.bridge.session import Connection, Fragment, RecordStep, Side
 from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
@@ -80,7 +80,7 @@ def test_one_of_many_racing_ends_counts(dynamo: Dynamo, real: DynamoSessionStore
     opened(real)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
-        return store.end(SESSION, dataclasses.replace(ENDING, by=f"r{number}="), Step.END).done
+        return store.end(SESSION, dataclasses.replace(ENDING, by=f"r{number}="), RecordStep.END).done
 
     assert races(dynamo, act) == 1
 
@@ -111,7 +111,7 @@ STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore]
     "resume": (opened, lambda store: store.resume(RESUME)),
     "restore": (forgotten, lambda store: store.restore(Connection(RELAY, SESSION, Role.RELAY, 1))),
     "clear": (opened, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)),
-    "end": (opened, lambda store: store.end(SESSION, ENDING, Step.END)),
+    "end": (opened, lambda store: store.end(SESSION, ENDING, RecordStep.END)),
     "record": (opened, lambda store: store.note_record(SESSION, "one")),
 }
 

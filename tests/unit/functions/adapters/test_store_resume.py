@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, Side, State, Step
+from emissary_lib.bridge.session import Connection, RecordState, RecordStep, Side
 from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError
@@ -154,7 +154,7 @@ def test_a_connection_is_not_restored_over_another_nor_after_the_end_nor_from_no
     before = store.session(SESSION)
     assert store.restore(OWN[Role.DIALER]) == (before, False)
     store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)
-    store.end(SESSION, ENDING, Step.END)
+    store.end(SESSION, ENDING, RecordStep.END)
     ended = store.session(SESSION)
     assert store.restore(OWN[Role.RELAY]) == (ended, False)
     assert store.session(SESSION) == ended
@@ -201,7 +201,7 @@ def test_a_resume_that_races_an_end_leaves_an_ended_session_that_knows_who_to_te
 
     def act(store: DynamoSessionStore, number: int) -> bool:
         if number:
-            ended, done = store.end(SESSION, ENDING, Step.END)
+            ended, done = store.end(SESSION, ENDING, RecordStep.END)
             assert done
             assert ended is not None
             seen.append(ended.dialer)
@@ -212,7 +212,7 @@ def test_a_resume_that_races_an_end_leaves_an_ended_session_that_knows_who_to_te
     assert races(dynamo, act, racers=2) == 1
     session = now_stored(real)
     came_back = Side(DIALER_AGAIN, 2, previous=DIALER)
-    assert (session.state, session.ending, session.dialer) == (State.ENDED, ENDING, came_back)
+    assert (session.state, session.ending, session.dialer) == (RecordState.ENDED, ENDING, came_back)
     # Either the end saw the new connection and tells it, or the dialer came later and asks.
     assert seen[0] in (Side(DIALER, 1), came_back)
     assert real.connection(DIALER_AGAIN) is not None
