@@ -225,8 +225,8 @@ def _faults(each: Outcome, named: Iterable[str]) -> Iterator[str]:
         yield f"{session} was not killed: {each.cause}"
     elif each.result is KillResult.ENDED and any(each.session.id.startswith(name) for name in named):
         yield f"{session} had ended already"
-    elif each.unreached:
-        sides = " and ".join(each.unreached)
+    elif each.unreached_sides:
+        sides = " and ".join(each.unreached_sides)
         yield (
             f"{session} is recorded as killed, but its {sides} could be neither told nor cut off and may go "
             "on until the relay's time is up; to tell them takes execute-api:ManageConnections on the API"
@@ -247,7 +247,7 @@ def _session_json(each: ListedSession) -> Mapping[str, object]:
         "source": session.source,
         "target": session.target,
         "started": format_time(session.started),
-        "ended": None if each.ended is None else format_time(each.ended),
+        "ended": None if each.ended_at is None else format_time(each.ended_at),
         "code": None if session.ending is None else end.code.name,
         "reason": "" if session.ending is None else end.text,
         "dialer_bytes": end.dialer_final,
@@ -260,7 +260,7 @@ def _session_json(each: ListedSession) -> Mapping[str, object]:
 def _session_line(each: ListedSession) -> str:
     session = each.record
     end = session.ending or _UNKNOWN_END
-    seconds = "-" if each.ended is None else f"{max(0.0, each.ended - session.started):.0f}"
+    seconds = "-" if each.ended_at is None else f"{max(0.0, each.ended_at - session.started):.0f}"
     why = "" if session.ending is None else f", {end.code.name}"
     return (
         f"{session.id[:_DIGITS]:<18}{each.state:<10}{session.key_id:<6}{session.source or '-':<17}"

@@ -57,7 +57,7 @@ class ListedSession:
         return not self.lost and self.record.state is not RecordState.ENDED
 
     @property
-    def ended(self) -> float | None:
+    def ended_at(self) -> float | None:
         """When it ended, in seconds since 1970 UTC; of a lost one, when its time was up."""
         if self.lost:
             return self.record.expires

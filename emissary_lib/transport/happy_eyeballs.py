@@ -91,7 +91,7 @@ class _Race:
                 number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not number:
                     return sock
-                self._failed(sock, OSError(number, os.strerror(number)))
+                self._on_failure(sock, OSError(number, os.strerror(number)))
             if self._until is not None and time.monotonic() >= self._until:
                 raise TimeoutError("timed out")
 
@@ -116,12 +116,12 @@ class _Race:
         except BlockingIOError:
             pass
         except OSError as exc:
-            self._failed(sock, exc)
+            self._on_failure(sock, exc)
             return
         self._next_at = time.monotonic() + CONNECTION_ATTEMPT_DELAY
         self._running.register(sock, selectors.EVENT_WRITE)
 
-    def _failed(self, sock: socket.socket, failure: OSError) -> None:
+    def _on_failure(self, sock: socket.socket, failure: OSError) -> None:
         """The next one need not wait for its turn."""
         sock.close()
         self._failure, self._next_at = failure, time.monotonic()

@@ -133,11 +133,11 @@ class Environment:
         """Open the Runtime API; its ``host:port``."""
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
-        self._server = await self._loop.create_server(self._connected, sock=listener, backlog=8)
+        self._server = await self._loop.create_server(self._new_connection, sock=listener, backlog=8)
         self._timer = self._loop.call_later(INIT_TIMEOUT + self.spec.timeout, self._init_timed_out)
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
-    def forked(self, pidfd: int) -> None:
+    def on_fork(self, pidfd: int) -> None:
         """The process is there; ``pidfd`` becomes this object's own."""
         if self._pidfd >= 0 or self.ended.done():
             os.close(pidfd)
@@ -146,7 +146,7 @@ class Environment:
         if self.state is EnvironmentState.DEAD:
             self._signal(signal.SIGKILL)
 
-    def exited(self, reason: str) -> None:
+    def on_exit(self, reason: str) -> None:
         """The process has ended (or never started), for ``reason`` in Lambda's words."""
         if self.ended.done():
             return
@@ -206,25 +206,25 @@ class Environment:
 
     def response_posted(self, request_id: str, body: bytes) -> bool:
         """See :class:`~emissary_local.lambda_.runtime_api.RuntimeEvents`."""
-        return self._answered(request_id, InvocationResult(InvocationStatus.OK, body))
+        return self._return_result(request_id, InvocationResult(InvocationStatus.OK, body))
 
     def response_too_large(self, request_id: str, size: int) -> bool:
         """See :class:`~emissary_local.lambda_.runtime_api.RuntimeEvents`."""
         message = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes)."
         body = {"errorMessage": message, "errorType": "Function.ResponseSizeTooLarge"}
         result = InvocationResult(InvocationStatus.FUNCTION_ERROR, json.dumps(body).encode())
-        return self._answered(request_id, result)
+        return self._return_result(request_id, result)
 
     def error_posted(self, request_id: str, body: bytes) -> bool:
         """See :class:`~emissary_local.lambda_.runtime_api.RuntimeEvents`."""
-        return self._answered(request_id, InvocationResult(InvocationStatus.FUNCTION_ERROR, body))
+        return self._return_result(request_id, InvocationResult(InvocationStatus.FUNCTION_ERROR, body))
 
     def init_failed(self, body: bytes) -> None:
         """See :class:`~emissary_local.lambda_.runtime_api.RuntimeEvents`."""
         self._finish(InvocationResult(InvocationStatus.FUNCTION_ERROR, body))
         self._die()  # the process ends by itself, after it has read our answer
 
-    def _connected(self) -> RuntimeConnection:
+    def _new_connection(self) -> RuntimeConnection:
         connection = RuntimeConnection(self)
         self._connections.add(connection)
         return connection
@@ -248,7 +248,7 @@ class Environment:
             b"%bLambda-Runtime-Deadline-Ms: %d\r\n" % (invocation.head, deadline), invocation.payload
         )
 
-    def _answered(self, request_id: str, result: InvocationResult) -> bool:
+    def _return_result(self, request_id: str, result: InvocationResult) -> bool:
         invocation = self._invocation
         if (
             invocation is None
@@ -315,7 +315,7 @@ class Environment:
             try:
                 signal.pidfd_send_signal(self._pidfd, number)
             except ProcessLookupError:
-                pass  # it has just ended; exited() will say how
+                pass  # it has just ended; on_exit() will say how
 
 
 def process_of(pidfd: int) -> int | None:

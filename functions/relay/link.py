@@ -138,7 +138,7 @@ class RelayLink:
             if first:
                 logs.warning("a post was not accepted", connection_id=self._dialer, cause=str(exc))
 
-    def _refused_for(self, *, refused: bool) -> float:
+    def _note_refusal(self, *, refused: bool) -> float:
         """Note what a post met; for how many seconds posts have met nothing but refusals."""
         with self._lock:
             if not refused:
@@ -153,13 +153,13 @@ class RelayLink:
             try:
                 if not self._closed:
                     self._poster.post(self._dialer, text)
-                    self._refused_for(refused=False)
+                    self._note_refusal(refused=False)
             except PeerGoneError:
-                self._refused_for(refused=False)
+                self._note_refusal(refused=False)
                 self.on_gone()
             except PeerError as exc:
                 self._note(exc)
-                refused_for = self._refused_for(refused=isinstance(exc, PeerRefusedError))
+                refused_for = self._note_refusal(refused=isinstance(exc, PeerRefusedError))
                 if isinstance(exc, MessageTooLargeError):
                     self.on_hopeless(str(exc))
                 elif refused_for >= REFUSED_FOR:

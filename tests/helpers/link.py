@@ -67,7 +67,7 @@ class Endpoint:
     def act(self, now: float) -> None:
         """Let the user do what it can."""
         if now >= self._established_at:
-            self.session.established()
+            self.session.finish_opening()
         while self._pending and self._pending[0][0] <= now:
             at, data = self._pending[0]
             taken = self.session.send_data(data)

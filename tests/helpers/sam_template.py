@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from emissary_local.template.intrinsics import Resolver, load_yaml
 from emissary_local.template.names import PSEUDO_PARAMETERS, parameter_values
-from emissary_local.template.sam import load_translated
+from emissary_local.template.sam import load_and_translate
 
 ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
 TEMPLATE: Final = ROOT / "template.yaml"
@@ -33,7 +33,7 @@ def source() -> dict[str, Any]:
 
 def translated() -> dict[str, Any]:
     """The whole translated template; not to be changed."""
-    return load_translated(TEMPLATE)
+    return load_and_translate(TEMPLATE)
 
 
 def as_text(document: Mapping[str, Any]) -> str:

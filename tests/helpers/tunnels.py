@@ -44,7 +44,7 @@ def session_of(
         return Session(role, config, now=time.monotonic())
     config = SessionConfig(streams=streams, peer_epoch=1, grace=grace)
     session = Session(role, config, now=time.monotonic())
-    session.established()
+    session.finish_opening()
     return session
 
 

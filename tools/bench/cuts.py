@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from tools.bench.measure import SMALL, Dial, opened
+from tools.bench.measure import SMALL, Dial, open_stream
 from tools.bench.target import receive_exactly, send_exactly
 
 #: Whose WebSocket is cut, and how: each of these its owner learns of at once.
@@ -67,7 +67,7 @@ def _longest(
     seconds: float,
     clock: Callable[[], float],
 ) -> float:
-    with opened(dial, command, _ENDLESS) as sock:
+    with open_stream(dial, command, _ENDLESS) as sock:
 
         def steps(during: threading.Thread | None = None) -> float:
             """Take steps for so long, and one after the end of ``during``; the seconds of the longest."""

@@ -44,12 +44,12 @@ def result(
     and the order in which a relay's arrive.
     """
     for launch in calls.launched:
-        moment.drawn(launch["relay_token"], example.RELAY_TOKEN)
-        moment.drawn(launch["resume_token"], example.RESUME_TOKEN)
+        moment.map_token(launch["relay_token"], example.RELAY_TOKEN)
+        moment.map_token(launch["resume_token"], example.RESUME_TOKEN)
     for slot in _slots(items[1]):
-        moment.also(slot, re.sub(r"\d+$", "1", slot))
+        moment.map_text(slot, re.sub(r"\d+$", "1", slot))
     for headers in door.dial_backs:
-        moment.also(headers.get("X-Emissary-Instance", example.INSTANCE), example.INSTANCE)
+        moment.map_text(headers.get("X-Emissary-Instance", example.INSTANCE), example.INSTANCE)
     posts: list[dict[str, Any]] = []
     for connection, text in calls.posts:
         post = {"to": connection, **_message(text, moment)}

@@ -88,5 +88,5 @@ class OnDisconnect:
                 dialer_epoch=session.dialer.epoch,
                 relay_epoch=session.relay.epoch,
             )
-        text = replies.disconnected(role, epoch, session.generation)
+        text = replies.encode_disconnected(role, epoch, session.generation)
         notify(self.link, peer, text, session=session.id)

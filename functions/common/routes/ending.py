@@ -74,7 +74,7 @@ class EndSession:
         if outcome.done:
             audit.record(session)
             self.store.release(session)
-        text = replies.ended(session)
+        text = replies.encode_ended(session)
         for side in (session.dialer, session.relay):
             notify(self.link, side.connection, text, session=session.id)
         return outcome

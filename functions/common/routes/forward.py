@@ -43,7 +43,7 @@ class ForwardMessage:
             self.peers.forget(sender, generation)
         found = find(self.store, sender)
         if found is None:
-            return reply_to_sender(self.link, sender, replies.ended(None))
+            return reply_to_sender(self.link, sender, replies.encode_ended(None))
         self.to_peer(found, generation, text, request_id, gone=peer)
 
     def to_peer(
@@ -79,7 +79,7 @@ class ForwardMessage:
     def _away(self, sender: Connection, session: SessionRecord | None, request_id: str) -> bool:
         """Whether the peer has no connection; then the sender has been told what there is to tell."""
         if session is None or session.state is RecordState.ENDED:
-            reply_to_sender(self.link, sender.id, replies.ended(session))
+            reply_to_sender(self.link, sender.id, replies.encode_ended(session))
             return True
         if self.end.expire(session, request_id):
             return True
@@ -87,6 +87,6 @@ class ForwardMessage:
         side = session.side(role)
         if side.connection is None and session.state is RecordState.OPEN:
             # Each time, because any message may be lost, and the sender falls silent once it has heard.
-            text = replies.disconnected(role, side.epoch, session.generation)
+            text = replies.encode_disconnected(role, side.epoch, session.generation)
             reply_to_sender(self.link, sender.id, text)
         return side.connection is None

@@ -42,7 +42,7 @@ class OnHealth:
             raise FrameError(f"HEALTH: {len(frame.payload)} bytes of payload, {QUESTION_BYTES} needed")
         session = self.store.session(sender.session)
         if session is None:
-            return reply_to_sender(self.link, sender.id, replies.ended(None))
+            return reply_to_sender(self.link, sender.id, replies.encode_ended(None))
         if session.state is RecordState.OPENING:
             self.end.finish_check(session.id, request_id)
         reply_to_sender(self.link, sender.id, self._text(session, frame))
@@ -52,8 +52,8 @@ class OnHealth:
         key = keys.get(session.key_id)
         if key is None:
             code = Code.AUTHENTICATION_FAILED
-            return replies.reset(code, f"{MEANINGS[code]}: the key was withdrawn", session.generation)
-        return replies.healthy(
+            return replies.encode_reset(code, f"{MEANINGS[code]}: the key was withdrawn", session.generation)
+        return replies.encode_healthy(
             Healthy(
                 question=frame.payload[:QUESTION_BYTES],
                 proof=server_mac(key, date=session.date, nonce=session.nonce, host=session.host),

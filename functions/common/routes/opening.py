@@ -60,7 +60,7 @@ class Opening:
         """
         session = self._keep(sender, frame)
         if session is None:
-            return reply_to_sender(self.link, sender.id, replies.ended(None))
+            return reply_to_sender(self.link, sender.id, replies.encode_ended(None))
         before_claim = session.state in (RecordState.OPENING, RecordState.INVOKED)
         if not before_claim or session.loss(self.clock()) is not None:
             # OPEN: the relay reads it as DATA. Otherwise the dialer is told that it is over.
@@ -90,9 +90,11 @@ class Opening:
 
     def _reply(self, sender: Connection, session: SessionRecord, result: OpeningAnswer) -> None:
         if result.server_bytes:
-            reply_to_sender(self.link, sender.id, replies.opening(result.server_bytes, result.client_offset))
+            reply_to_sender(
+                self.link, sender.id, replies.encode_opening(result.server_bytes, result.client_offset)
+            )
         if result.state is OpeningState.GARBAGE:
-            text = replies.reset(result.code, MEANINGS[result.code], session.generation)
+            text = replies.encode_reset(result.code, MEANINGS[result.code], session.generation)
             reply_to_sender(self.link, sender.id, text)
         if result.state is not OpeningState.WAITING:
             logs.warning(

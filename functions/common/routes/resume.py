@@ -33,16 +33,16 @@ class OnResume:
         """
         session = self._current(sender)
         if session is None or session.state is RecordState.ENDED:
-            return reply_to_sender(self.link, sender.id, replies.ended(session))
+            return reply_to_sender(self.link, sender.id, replies.encode_ended(session))
         if session.side(sender.role).connection != sender.id or self.end.expire(session, request_id):
             return
         told, _ = post_or_forget(
             self.store, self.link, session, sender.role.other, self._tell, self.end.clock
         )
         if told is None or told.state is RecordState.ENDED:
-            return reply_to_sender(self.link, sender.id, replies.ended(told))
+            return reply_to_sender(self.link, sender.id, replies.encode_ended(told))
         # The sender last: what it hears is what has been found out about its peer.
-        try_post(self.link, sender.id, replies.resumed(told))
+        try_post(self.link, sender.id, replies.encode_resumed(told))
         close(self.link, told.side(sender.role).previous, session=session.id)
 
     def _current(self, sender: Connection) -> SessionRecord | None:
@@ -58,7 +58,7 @@ class OnResume:
     def _tell(self, session: SessionRecord, peer: str) -> bool:
         """Tell the sender's peer, best effort: the sender asks again until it hears it. Whether it exists."""
         try:
-            return try_post(self.link, peer, replies.resumed(session))
+            return try_post(self.link, peer, replies.encode_resumed(session))
         except PeerError as exc:
             logs.warning("notice not delivered", session=session.id, connection_id=peer, cause=str(exc))
             return True

@@ -50,7 +50,7 @@ def test_an_open_session_is_listed_with_who_where_and_since_when(
     record = found.record
     assert (record.id, found.state, found.alive) == (SESSION, "open", True)
     assert (record.key_id, record.source, record.target) == (1, "203.0.113.7", "db.internal:5432")
-    assert (record.started, found.ended, record.ending) == (NEW.started, None, None)
+    assert (record.started, found.ended_at, record.ending) == (NEW.started, None, None)
     assert (record.dialer.connection, record.relay.connection) == (DIALER, RELAY)
     assert record.generation == 2
 
@@ -60,7 +60,7 @@ def test_an_ended_session_tells_why_and_how_much(real: DynamoSessionStore, table
     ending = dataclasses.replace(ENDING, dialer_messages=3, relay_messages=4)
     real.end(SESSION, ending, RecordStep.END)
     (found,) = table.list()
-    assert (found.state, found.ended, found.record.ending) == ("ended", ENDING.at, ending)
+    assert (found.state, found.ended_at, found.record.ending) == ("ended", ENDING.at, ending)
     assert ending.text == "the target reset its TCP connection"
     assert table.list(alive=True) == []
 
@@ -71,13 +71,13 @@ def test_a_session_past_its_time_is_lost(
     opened(real)
     clock.now = CLAIM.at + stored.RELAY_TIME + 1
     (found,) = table.list()
-    assert (found.state, found.ended, found.alive) == ("lost", CLAIM.at + stored.RELAY_TIME, False)
+    assert (found.state, found.ended_at, found.alive) == ("lost", CLAIM.at + stored.RELAY_TIME, False)
     assert (found.record.key_id, found.record.target, found.record.ending) == (1, "db.internal:5432", None)
     assert table.list(alive=True) == []
     session = real.session(SESSION)
     assert session is not None
-    assert found.ended is not None
-    assert session.purge_at >= found.ended + stored.RECORD_TIME, "it is listed for as long as any other"
+    assert found.ended_at is not None
+    assert session.purge_at >= found.ended_at + stored.RECORD_TIME, "it is listed for as long as any other"
 
 
 def test_what_never_named_a_target_is_listed_only_on_demand(

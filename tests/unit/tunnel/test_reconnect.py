@@ -41,7 +41,7 @@ def session_of(role: Role, *, grace: float = GRACE, keepalive: KeepaliveTimes | 
     opened = Opened(Code.OK, 0, 0, bytes(32)) if role is Role.RELAY else None
     config = SessionConfig(opened=opened, grace=grace, keepalive=keepalive, peer_epoch=1)
     session = Session(role, config, now=time.monotonic())
-    session.established()
+    session.finish_opening()
     return session
 
 

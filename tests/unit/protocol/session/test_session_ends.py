@@ -299,7 +299,7 @@ def test_a_refusal_while_ending_confirms_the_end(role: Role) -> None:
 
 def test_a_dead_link_is_dropped_after_twenty_seconds_of_questions_and_the_session_lives() -> None:
     session = client_session(NOW, keepalive=KeepaliveTimes())
-    session.established()
+    session.finish_opening()
     give(session, Frame(FrameType.DATA, payload=b"rows"), NOW)
     frames(session, NOW + 0.2)
     at, pings = NOW, []
