@@ -226,12 +226,12 @@ class SessionRecord:
 
     Attributes:
         id: Lower-case hexadecimal SHA-256 of the nonce.
-        key_id: The key that signed at the door.
+        key_id: The key that signed the connect.
         nonce: The dialer's nonce, 32 bytes.
         date: The dialer's date, exactly as signed.
         host: The API's host, as signed.
         source: Address that the dialer came from.
-        started: When the door let it in.
+        started: When it was let in.
         expires: Until when it may live: the opening's deadline, from the claim on the relay's.
         purge_at: When the table may delete it.
         instance: The relay invocation that holds it, once claimed.
@@ -311,7 +311,7 @@ def purge_time(*, date: float, now: float) -> int:
 
     Args:
         date: The date the dialer signed; a clock that is late still accepts it CLOCK_SKEW after it.
-        now: The time at the door.
+        now: The time of the connect.
     """
     return int(max(date + CLOCK_SKEW, now + OPENING_TIME + RELAY_TIME) + PURGE_MARGIN)
 

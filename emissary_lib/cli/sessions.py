@@ -85,30 +85,30 @@ _COLUMNS = f"{'session':<18}{'state':<10}{'key':<6}{'from':<17}{'started':<22}{'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its actions and their options."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
-    listing = add_parser(
+    list_parser = add_parser(
         actions,
         "list",
         summary="those alive, and those of the last week",
         description=_LIST_DESCRIPTION,
         epilog=_LIST_EPILOG,
     )
-    listing.add_argument("--alive", action="store_true", help="only those that may still carry bytes")
-    listing.add_argument(
+    list_parser.add_argument("--alive", action="store_true", help="only those that may still carry bytes")
+    list_parser.add_argument(
         "--all", action="store_true", help="also those that never named a target, health checks among them"
     )
-    killing = add_parser(
+    kill_parser = add_parser(
         actions,
         "kill",
         summary="end sessions, and tell both sides",
         description=_KILL_DESCRIPTION,
         epilog=_KILL_EPILOG,
     )
-    killing.add_argument(
+    kill_parser.add_argument(
         "session", type=_session_id, nargs="*", metavar="SESSION", help="id, or at least 8 digits of it"
     )
-    killing.add_argument("--key", type=key_id, metavar="ID", help="all that are alive of this key")
-    killing.add_argument("--url", metavar="URL", help="the stack's WebSocketUrl (default: EMISSARY_URL)")
-    for action in (listing, killing):
+    kill_parser.add_argument("--key", type=key_id, metavar="ID", help="all that are alive of this key")
+    kill_parser.add_argument("--url", metavar="URL", help="the stack's WebSocketUrl (default: EMISSARY_URL)")
+    for action in (list_parser, kill_parser):
         action.add_argument("--table", required=True, metavar="NAME", help="the stack's TableName")
         action.add_argument("--json", action="store_true", help="print one line of JSON")
 

@@ -72,7 +72,7 @@ class Dial:
         try:
             self._opened = open_session(endpoint, key, target, config, deadline)
         except BaseException:
-            self._slots.leave()
+            self._slots.close()
             raise
         self.info = _session_info(self._opened, target)
         if self._opened.announced:
@@ -101,7 +101,7 @@ class Dial:
             reset(sock)
             link.close()
             link.release()
-            self._slots.leave()
+            self._slots.close()
             raise
         self._tunnel = tunnel
         # Before the caller has the socket: the program may exit at any moment.
@@ -117,7 +117,7 @@ class Dial:
             self._tunnel.run()
         finally:
             drain.discard(self._tunnel)
-            self._slots.leave()
+            self._slots.close()
 
     def _wake(self) -> None:
         if self._tunnel:

@@ -49,11 +49,11 @@ def connect(
     Blocking: for as long as ``timeout`` allows. Thread safety: any.
     """
     found = (resolve or socket.getaddrinfo)(*address, type=socket.SOCK_STREAM)
-    race = _Race(interleave_families(found), tuple(options), timeout)
+    connecting = _Connecting(interleave_families(found), tuple(options), timeout)
     try:
-        sock = race.run()
+        sock = connecting.run()
     finally:
-        race.close()
+        connecting.close()
     sock.settimeout(timeout)
     return sock
 
@@ -67,7 +67,7 @@ def interleave_families(found: Sequence[Found]) -> list[Found]:
     return [each for several in rounds for each in several if each is not None]
 
 
-class _Race:
+class _Connecting:
     """The attempts under way, and those still to begin."""
 
     def __init__(self, addresses: list[Found], options: tuple[Option, ...], timeout: float | None) -> None:

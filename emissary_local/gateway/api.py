@@ -38,7 +38,12 @@ from emissary_local.gateway.callbacks import ApiName, Callbacks
 from emissary_local.gateway.client_role import Classify, any_client
 from emissary_local.gateway.connections import Connection, Connections
 from emissary_local.gateway.disconnects import Disconnects
-from emissary_local.gateway.error_frames import INTERNAL_SERVER_ERROR, UNAUTHORIZED, error_frame, refusal
+from emissary_local.gateway.error_frames import (
+    INTERNAL_SERVER_ERROR,
+    UNAUTHORIZED,
+    error_frame,
+    refused_upgrade,
+)
 from emissary_local.gateway.events import Client, EventWriter, new_id
 from emissary_local.gateway.integration import IntegrationError, Integrations
 from emissary_local.gateway.throttle import Throttles
@@ -352,7 +357,7 @@ class Gateway:
             await asyncio.sleep(delay)
 
     def _refuse(self, socket: ClientSocket, status: int, connection_id: str, request_id: str) -> None:
-        kind, body = refusal(status, connection_id, request_id)
+        kind, body = refused_upgrade(status, connection_id, request_id)
         headers = [
             ("Content-Type", "application/json"),
             ("x-amzn-RequestId", request_id),

@@ -82,11 +82,11 @@ def _longest(
         steps()
         pauses = []
         for way in (WAYS[-1], *WAYS):
-            cutter = threading.Thread(target=cut, args=way)
-            cutter.start()  # meanwhile the traffic goes on
+            thread = threading.Thread(target=cut, args=way)
+            thread.start()  # meanwhile the traffic goes on
             try:
-                pauses.append(steps(cutter))
+                pauses.append(steps(thread))
             finally:
-                cutter.join()
+                thread.join()
         # At the first, functions start from cold, which here share a few cores and on Lambda do not.
         return max(pauses[1:]) * 1e3

@@ -98,14 +98,14 @@ class Moment:
 def _signatures(date: str) -> list[bytes]:
     """Everything in the events that follows from the date, in the order of dependence."""
     host, key = example.HOST, example.KEY
-    door = sign_connect(key, date=date, nonce=example.NONCE, host=host).mac
+    connect_mac = sign_connect(key, date=date, nonce=example.NONCE, host=host).mac
     again = resume_mac(
         key, date=date, nonce=example.RESUME_NONCE, host=host, session=example.SESSION, epoch=2
     )
     server = server_mac(key, date=date, nonce=example.NONCE, host=host)
     texts = [
         date,
-        encode_unpadded(door),
+        encode_unpadded(connect_mac),
         encode_unpadded(again),
         socks_password(key, date=date, nonce=example.NONCE),
     ]

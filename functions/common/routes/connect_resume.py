@@ -24,7 +24,7 @@ from functions.common.routes.connect_dialer import HTTPS_PORT
 
 @dataclass(frozen=True, slots=True)
 class ConnectResume:
-    """Checks the MAC as the door does, then gives the session's dialer its new connection.
+    """Checks the MAC as for a new dialer, then gives the session's dialer its new connection.
 
     The nonce is not burnt: the MAC covers the epoch, and no epoch is taken twice.
     """

@@ -20,7 +20,7 @@ from functions.common.routes.posting import reply_to_sender
 
 @dataclass(frozen=True, slots=True)
 class OnHealth:
-    """Handles HEALTH. Whoever can send it has come through the door, and so holds a key."""
+    """Handles HEALTH. Whoever can send it was let in by $connect, and so holds a key."""
 
     store: SessionStore
     link: PeerLink

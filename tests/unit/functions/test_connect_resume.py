@@ -89,7 +89,8 @@ def test_without_a_usable_header_the_status_is_401(header: str, value: str | Non
         pytest.param({"X-Emissary-Date": http_date(NOW + 1)}, id="another date"),
         pytest.param({"X-Emissary-Epoch": "7"}, id="another epoch"),
         pytest.param(
-            sign_connect(KEY, date=DATE, nonce=RESUME_NONCE, host=HOST).to_headers(), id="the door's label"
+            sign_connect(KEY, date=DATE, nonce=RESUME_NONCE, host=HOST).to_headers(),
+            id="a first connect's",
         ),
     ],
 )

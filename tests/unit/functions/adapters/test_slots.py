@@ -178,18 +178,18 @@ def test_a_limit_of_many_is_read_in_pieces(real: DynamoSessionStore) -> None:
     assert real.in_use(Limit(260), LAUNCH.at) == 1
 
 
-@pytest.mark.parametrize("trouble", ["lose_answers", "conflicts"])
+@pytest.mark.parametrize("fault", ["lose_answers", "conflicts"])
 def test_a_lost_answer_or_a_conflict_takes_no_second_slot(
-    dynamo: Dynamo, real: DynamoSessionStore, trouble: str
+    dynamo: Dynamo, real: DynamoSessionStore, fault: str
 ) -> None:
     session = other(1)
     real.create(session)
-    setattr(dynamo, trouble, 1)
+    setattr(dynamo, fault, 1)
     assert real.launch(session.id, launch_of(session)).done
     assert in_use(real) == (1, 1)
     launched = real.session(session.id)
     assert launched is not None
-    setattr(dynamo, trouble, 1)
+    setattr(dynamo, fault, 1)
     real.release(launched)
     assert in_use(real) == (0, 0)
 

@@ -117,9 +117,9 @@ STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore]
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("trouble", ["lose_answers", "conflicts"])
+@pytest.mark.parametrize("fault", ["lose_answers", "conflicts"])
 def test_a_lost_answer_or_a_conflict_changes_no_outcome(
-    dynamo: Dynamo, real: DynamoSessionStore, step: str, trouble: str
+    dynamo: Dynamo, real: DynamoSessionStore, step: str, fault: str
 ) -> None:
     before, act = STEPS[step]
     fake = FakeStore()
@@ -127,7 +127,7 @@ def test_a_lost_answer_or_a_conflict_changes_no_outcome(
     expected = act(fake)
     before(real)
     seen = dynamo.requests
-    setattr(dynamo, trouble, 1)
+    setattr(dynamo, fault, 1)
     assert act(real) == expected
     assert dynamo.requests > seen + 1, "the first try was in vain"
     assert real.session(SESSION) == fake.session(SESSION)

@@ -104,7 +104,7 @@ class FakePoster:
         raise AssertionError("a relay deletes no connection")
 
 
-class World:
+class RelayHarness:
     """One relay serving one session; a context manager that ends it.
 
     Args:
@@ -174,7 +174,7 @@ class World:
             raise GatewayRefusedError("the session is over", http_status=409)
         return self._answer(headers)
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> RelayHarness:
         self._thread.start()
         return self
 
