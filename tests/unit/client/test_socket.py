@@ -232,7 +232,9 @@ def test_tls_inside_the_tunnel(tmp_path: Path) -> None:
         sock = Dialer(bridge.url, KEY).dial(TARGET, HANG)
         for thread in threads:
             thread.start()
-        with certificates.client_context().wrap_socket(sock, server_hostname="localhost") as tls:
+        with ssl.create_default_context(cafile=certificates.ca_file).wrap_socket(
+            sock, server_hostname="localhost"
+        ) as tls:
             tls.settimeout(HANG)
             sender = threading.Thread(target=tls.sendall, args=(b"hello",))
             sender.start()

@@ -17,8 +17,8 @@ from emissary_lib.exceptions import (
 from emissary_lib.protocol.codes import Code
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.transport.memory import MemoryTransport, linked_pair
 from emissary_lib.transport.reconnecting import ReconnectingTransport
+from tests.helpers.memory_transport import MemoryTransport, linked_pair
 from tests.helpers.patience import HANG
 
 

@@ -18,10 +18,10 @@ from emissary_lib.protocol.session.events import Aborted, Finished
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_lib.protocol.wire.payloads import Ended, Reset
-from emissary_lib.transport.memory import Faults
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import reset, tcp_pair
 from emissary_lib.tunnel.shutdown import ShutdownPolicy
+from tests.helpers.memory_transport import Faults
 from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises, wait_until
 from tests.helpers.tunnels import (
     CAPACITY,

@@ -25,9 +25,9 @@ from emissary_lib.protocol.session.session import Outgoing, Session, SessionConf
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened, Resumed
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.transport.memory import MemoryTransport, linked_pair
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import tcp_pair
+from tests.helpers.memory_transport import MemoryTransport, linked_pair
 from tests.helpers.patience import HANG, wait_until
 
 BOTH = pytest.mark.parametrize("role", [Role.DIALER, Role.RELAY], ids=["dialer", "relay"])

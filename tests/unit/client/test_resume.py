@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from emissary_lib.client.endpoint import Endpoint
-from emissary_lib.client.link import ResumeUpgrade, SocketLink
+from emissary_lib.client.resume import ResumeUpgrade
 from emissary_lib.exceptions import ClockSkewError, GatewayRefusedError, LinkClosedError, LinkRefusedError
 from emissary_lib.protocol.auth.headers import ConnectHeaders, ResumeHeaders
 from emissary_lib.protocol.auth.httpdate import http_date
@@ -18,6 +18,8 @@ from emissary_lib.protocol.auth.macs import canonical_authority, resume_mac
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.reconnecting import ReconnectingTransport
+from emissary_lib.tunnel.link import SocketLink
 from tests.helpers.patience import HANG
 from tests.helpers.ws_server import Peer, Request, WsServer, refusal
 
@@ -61,7 +63,7 @@ class Stall:
 def linked(server: WsServer) -> SocketLink:
     """A link whose first connection is epoch 1, opened by the same upgrade for simplicity."""
     upgrade = ResumeUpgrade(Endpoint(server.url), KEY, SESSION, TOKEN)
-    return SocketLink(upgrade.connect(1, Deadline(HANG)), upgrade)
+    return SocketLink(ReconnectingTransport(upgrade.connect(1, Deadline(HANG)), upgrade.connect))
 
 
 def end(link: SocketLink) -> None:
