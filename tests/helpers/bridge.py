@@ -115,7 +115,7 @@ class Relay:
         """The target ends its stream once the dialer has ended its own."""
         self._ends_with_dialer = True
 
-    def flushed(self) -> None:
+    def flush(self) -> None:
         """Wait until everything written has reached the dialer's session."""
         self._wait(lambda: not self.outgoing and self._session.buffered[0] == 0)
 

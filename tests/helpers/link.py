@@ -229,9 +229,9 @@ class LinkedSessions:
         told = self.ends[role].events
         for event in told[self._told[role] :]:
             if isinstance(event, LinkDead):
-                self.carrier.dropped(role)
+                self.carrier.on_drop(role)
             elif isinstance(event, PeerMoved):
-                self.carrier.peer_moved(role, event.connection)
+                self.carrier.on_peer_moved(role, event.connection)
         self._told[role] = len(told)
 
     # -- invariants -----------------------------------------------------------------------------

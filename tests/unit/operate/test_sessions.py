@@ -20,7 +20,7 @@ from functions.common.adapters.store import DynamoSessionStore
 from tests.helpers.events import DIALER, NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeClock
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo
-from tests.unit.functions.adapters.steps import CLAIM, ENDING, LAUNCH, NEW, opened, other
+from tests.unit.functions.adapters.steps import CLAIM, ENDING, LAUNCH, NEW, open_session, other
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_an_open_session_is_listed_with_who_where_and_since_when(
 
 
 def test_an_ended_session_tells_why_and_how_much(real: DynamoSessionStore, table: SessionTable) -> None:
-    opened(real)
+    open_session(real)
     ending = dataclasses.replace(ENDING, dialer_messages=3, relay_messages=4)
     real.end(SESSION, ending, RecordStep.END)
     (found,) = table.list()
@@ -68,7 +68,7 @@ def test_an_ended_session_tells_why_and_how_much(real: DynamoSessionStore, table
 def test_a_session_past_its_time_is_lost(
     real: DynamoSessionStore, table: SessionTable, clock: FakeClock
 ) -> None:
-    opened(real)
+    open_session(real)
     clock.now = CLAIM.at + stored.RELAY_TIME + 1
     (found,) = table.list()
     assert (found.state, found.ended_at, found.alive) == ("lost", CLAIM.at + stored.RELAY_TIME, False)
@@ -113,7 +113,7 @@ class Small:
 
 
 def test_no_secret_and_no_bytes_are_read(client: Any, real: DynamoSessionStore, table: SessionTable) -> None:
-    opened(real)
+    open_session(real)
     (page,) = client.get_paginator("scan").paginate(TableName=TABLE, FilterExpression="begins_with(pk, :p)",
         ExpressionAttributeValues={":p": {"S": "S#"}})  # fmt: skip
     withheld = set(page["Items"][0]) - set(items.FACTS)
@@ -125,7 +125,7 @@ def test_no_secret_and_no_bytes_are_read(client: Any, real: DynamoSessionStore, 
 
 
 def test_a_session_is_found_by_the_beginning_of_its_id(real: DynamoSessionStore, table: SessionTable) -> None:
-    opened(real)
+    open_session(real)
     assert table.find(SESSION[:8]) == table.find(SESSION) == table.list()[0]
 
 
@@ -172,7 +172,7 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
 def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_otherwise(
     real: DynamoSessionStore, table: SessionTable
 ) -> None:
-    opened(real)
+    open_session(real)
     killed = table.kill(SESSION)
     assert real.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2)) is RecordState.ENDED
     outcome = real.end(SESSION, ENDING, RecordStep.END)
@@ -183,7 +183,7 @@ def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_ot
 
 
 def test_a_session_that_has_ended_cannot_be_killed(real: DynamoSessionStore, table: SessionTable) -> None:
-    opened(real)
+    open_session(real)
     real.end(SESSION, ENDING, RecordStep.END)
     assert table.kill(SESSION) is None
     session = real.session(SESSION)
@@ -194,7 +194,7 @@ def test_a_session_that_has_ended_cannot_be_killed(real: DynamoSessionStore, tab
 def test_a_kill_whose_answer_was_lost_is_done_all_the_same(
     dynamo: Dynamo, real: DynamoSessionStore, table: SessionTable
 ) -> None:
-    opened(real)
+    open_session(real)
     dynamo.lose_answers = 1
     killed = table.kill(SESSION)
     assert killed is not None
@@ -239,7 +239,7 @@ def test_a_slot_that_another_session_has_is_let_alone(
 
 
 def test_a_side_that_has_left_is_none_to_tell(real: DynamoSessionStore, table: SessionTable) -> None:
-    opened(real)
+    open_session(real)
     real.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
     killed = table.kill(SESSION)
     assert killed is not None

@@ -24,10 +24,10 @@ from tests.unit.functions.adapters.steps import (
     LAUNCH,
     NEW,
     RESUME,
-    forgotten,
-    launched,
-    now_stored,
-    opened,
+    forget_relay,
+    launch_session,
+    open_session,
+    stored_session,
 )
 
 
@@ -64,7 +64,7 @@ def test_one_of_many_racing_launches_wins(dynamo: Dynamo, real: DynamoSessionSto
 
 
 def test_one_of_many_racing_instances_claims(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    launched(real)
+    launch_session(real)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
         try:
@@ -77,7 +77,7 @@ def test_one_of_many_racing_instances_claims(dynamo: Dynamo, real: DynamoSession
 
 
 def test_one_of_many_racing_ends_counts(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    opened(real)
+    open_session(real)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
         return store.end(SESSION, dataclasses.replace(ENDING, by=f"r{number}="), RecordStep.END).done
@@ -86,7 +86,7 @@ def test_one_of_many_racing_ends_counts(dynamo: Dynamo, real: DynamoSessionStore
 
 
 def test_one_of_many_racing_disconnects_writes_the_record(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    opened(real)
+    open_session(real)
     assert races(dynamo, lambda store, number: store.note_record(SESSION, str(number))) == 1
 
 
@@ -97,7 +97,7 @@ def test_racing_fragments_are_all_kept(dynamo: Dynamo, real: DynamoSessionStore)
         return store.add_fragment(SESSION, Fragment(number, b"x"), NOW).done
 
     assert races(dynamo, act) == 8
-    assert len(now_stored(real).fragments) == 8
+    assert len(stored_session(real).fragments) == 8
 
 
 STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore], object]]] = {
@@ -107,12 +107,12 @@ STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore]
         lambda store: store.add_fragment(SESSION, Fragment(0, b"a"), NOW),
     ),
     "launch": (lambda store: store.create(NEW), lambda store: store.launch(SESSION, LAUNCH)),
-    "claim": (launched, lambda store: store.claim(CLAIM)),
-    "resume": (opened, lambda store: store.resume(RESUME)),
-    "restore": (forgotten, lambda store: store.restore(Connection(RELAY, SESSION, Role.RELAY, 1))),
-    "clear": (opened, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)),
-    "end": (opened, lambda store: store.end(SESSION, ENDING, RecordStep.END)),
-    "record": (opened, lambda store: store.note_record(SESSION, "one")),
+    "claim": (launch_session, lambda store: store.claim(CLAIM)),
+    "resume": (open_session, lambda store: store.resume(RESUME)),
+    "restore": (forget_relay, lambda store: store.restore(Connection(RELAY, SESSION, Role.RELAY, 1))),
+    "clear": (open_session, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)),
+    "end": (open_session, lambda store: store.end(SESSION, ENDING, RecordStep.END)),
+    "record": (open_session, lambda store: store.note_record(SESSION, "one")),
 }
 
 

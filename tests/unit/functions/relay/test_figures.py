@@ -23,7 +23,7 @@ def test_a_session_that_is_opened_is_one_line_with_the_time_since_the_door(figur
     # It was let in 3 s ago.
     launch = dataclasses.replace(example_launch(), expires=time.time() + 57)
     with RelayHarness(launch=launch) as harness:
-        harness.opened()
+        harness.wait_for_opened()
     (line,) = figures.lines
     assert set(line) == {"SessionOpened", "DialMilliseconds"}
     assert line["SessionOpened"] == 1
@@ -32,7 +32,7 @@ def test_a_session_that_is_opened_is_one_line_with_the_time_since_the_door(figur
 
 def test_a_target_that_is_not_reached_opens_no_session(figures: Figures) -> None:
     with RelayHarness(connect=lambda launch, deadline: Connected(Code.TARGET_REFUSED)) as harness:
-        harness.opened()
+        harness.wait_for_opened()
     assert figures.lines == []
 
 
@@ -69,12 +69,12 @@ def test_throttled_posts_are_one_line_at_the_end(figures: Figures) -> None:
         refusals = queue.SimpleQueue[Exception]()
         refusals.put(PeerBusyError("429"))
         harness.poster.raises = lambda: None if refusals.empty() else refusals.get()
-        _frame, _parameters, data = harness.opened()
+        _frame, _parameters, data = harness.wait_for_opened()
         harness.acknowledge(len(data))
         assert figures.total("PeerThrottled") == 0
         harness.target_closes()
-        harness.posted_fin()
+        harness.next_fin()
         harness.hang_up(len(data) + 1)
-        harness.reported()
+        harness.wait_for_end()
         harness.result()
     assert figures.lines[-1] == {"PeerThrottled": 1}

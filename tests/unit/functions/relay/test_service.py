@@ -29,7 +29,7 @@ SUCCESS = bytes.fromhex("05 00 00 01 0a 00 00 07 15 38")
 
 def test_first_frame_is_opened_with_banner_answers_reply_and_parameters() -> None:
     with RelayHarness(remaining=200.0) as harness:
-        frame, parameters, data = harness.opened()
+        frame, parameters, data = harness.wait_for_opened()
         assert frame.offset == 0
         assert frame.ack == harness.launch.client_offset
         assert data == harness.launch.server_bytes + SUCCESS
@@ -42,14 +42,14 @@ def test_first_frame_is_opened_with_banner_answers_reply_and_parameters() -> Non
 
 def test_opened_is_repeated_as_opened_until_acknowledged() -> None:
     with RelayHarness() as harness:
-        first, *_ = harness.opened()
+        first, *_ = harness.wait_for_opened()
         harness.transport.deliver('{"message": "Internal server error"}')  # the bridge lost it: send again
-        again, _parameters, data = harness.opened()
+        again, _parameters, data = harness.wait_for_opened()
         assert (again.type, again.offset) == (FrameType.OPENED, 0)
         assert data == harness.launch.server_bytes + SUCCESS
         harness.acknowledge(len(data))
         harness.target.sendall(b"rows")
-        later = harness.posted(FrameType.DATA, FrameType.OPENED)
+        later = harness.next_post(FrameType.DATA, FrameType.OPENED)
         assert (later.type, later.offset, later.payload) == (FrameType.DATA, len(data), b"rows")
         assert first.generation == later.generation == 2
 
@@ -59,7 +59,7 @@ def test_opened_refused_by_the_carrier_is_sent_again() -> None:
         refusals = queue.SimpleQueue[Exception]()
         refusals.put(PeerBusyError("429"))
         harness.poster.raises = lambda: None if refusals.empty() else refusals.get()
-        _frame, _parameters, data = harness.opened()
+        _frame, _parameters, data = harness.wait_for_opened()
         assert data == harness.launch.server_bytes + SUCCESS
 
 
@@ -78,15 +78,15 @@ def test_failed_connect_is_told_in_the_reply_and_in_opened_and_ends_the_stream(
     code: Code, reply: int
 ) -> None:
     with RelayHarness(connect=lambda launch, deadline: Connected(code)) as harness:
-        frame, parameters, data = harness.opened()
+        frame, parameters, data = harness.wait_for_opened()
         assert parameters.code is code
         # RFC 1928 section 6, with the address 0.0.0.0:0.
         assert data == harness.launch.server_bytes + bytes([5, reply, 0, 1, 0, 0, 0, 0, 0, 0])
         if not frame.flags & Flag.FIN:
-            last = harness.posted_fin()
+            last = harness.next_fin()
             assert (last.offset, last.payload) == (len(data), b"")
         harness.hang_up(ack=len(data) + 1)
-        assert harness.reported().sent == len(data) + 1
+        assert harness.wait_for_end().sent == len(data) + 1
         assert harness.result() is Code.OK
 
 
@@ -95,7 +95,7 @@ def test_connector_that_fails_unexpectedly_is_told_as_a_failed_target() -> None:
         raise RuntimeError("a bug")
 
     with RelayHarness(connect=broken) as harness:
-        _frame, parameters, _data = harness.opened()
+        _frame, parameters, _data = harness.wait_for_opened()
         assert parameters.code is Code.TARGET_FAILED
 
 
@@ -105,7 +105,7 @@ def test_connector_that_fails_unexpectedly_is_told_as_a_failed_target() -> None:
 def test_early_bytes_reach_the_target_first() -> None:
     launch = dataclasses.replace(example_launch(), early=b"early ")
     with RelayHarness(launch=launch) as harness:
-        frame, *_ = harness.opened()
+        frame, *_ = harness.wait_for_opened()
         assert frame.ack == launch.client_offset + len(b"early ")
         harness.say(FrameType.DATA, b"later", offset=frame.ack)
         got = b""
@@ -124,7 +124,7 @@ def test_what_the_target_says_first_follows_the_reply() -> None:
 
 def test_opening_messages_in_open_are_read_as_data() -> None:
     with RelayHarness() as harness:
-        harness.opened()
+        harness.wait_for_opened()
         opening = b"\x05\x01\x02" + bytes(harness.launch.client_offset - 3) + b"user"
         harness.say(FrameType.OPENING, opening, offset=0)
         assert harness.target.recv(100) == b"user"
@@ -132,7 +132,7 @@ def test_opening_messages_in_open_are_read_as_data() -> None:
 
 def test_half_close_of_the_dialer_lets_the_target_answer() -> None:
     with RelayHarness() as harness:
-        _frame, _parameters, data = harness.opened()
+        _frame, _parameters, data = harness.wait_for_opened()
         harness.say(
             FrameType.DATA, b"bye", offset=harness.launch.client_offset, ack=len(data), flags=int(Flag.FIN)
         )
@@ -141,9 +141,9 @@ def test_half_close_of_the_dialer_lets_the_target_answer() -> None:
         harness.target.sendall(b"result")
         assert harness.stream(6, start=len(data)) == b"result"
         harness.target_closes()
-        harness.posted_fin()
+        harness.next_fin()
         harness.acknowledge(len(data) + 7)
-        assert harness.reported().code is Code.OK
+        assert harness.wait_for_end().code is Code.OK
         assert harness.result() is Code.OK
 
 
@@ -152,27 +152,27 @@ def test_half_close_of_the_dialer_lets_the_target_answer() -> None:
 
 def test_reset_of_the_target_is_passed_on_and_reported() -> None:
     with RelayHarness() as harness:
-        harness.opened()
+        harness.wait_for_opened()
         reset(harness.target)
-        told = Reset.decode(harness.posted(FrameType.RESET).payload)
+        told = Reset.decode(harness.next_post(FrameType.RESET).payload)
         assert told.code is Code.TARGET_RESET
-        assert harness.reported().code is Code.TARGET_RESET
+        assert harness.wait_for_end().code is Code.TARGET_RESET
         assert harness.result() is Code.TARGET_RESET
 
 
 def test_time_limit_resets_and_ends_the_session() -> None:
     with RelayHarness(remaining=2.0) as harness:
-        told = Reset.decode(harness.posted(FrameType.RESET).payload)
+        told = Reset.decode(harness.next_post(FrameType.RESET).payload)
         assert told.code is Code.RELAY_DEADLINE
-        assert harness.reported().code is Code.RELAY_DEADLINE
+        assert harness.wait_for_end().code is Code.RELAY_DEADLINE
         assert harness.result() is Code.RELAY_DEADLINE
 
 
 def test_reset_of_the_dialer_resets_the_target() -> None:
     with RelayHarness() as harness:
-        harness.opened()
+        harness.wait_for_opened()
         harness.say(FrameType.RESET, Reset(Code.DIALER_RESET, "").encode())
-        assert harness.reported().code is Code.DIALER_RESET
+        assert harness.wait_for_end().code is Code.DIALER_RESET
         assert harness.result() is Code.DIALER_RESET
         with pytest.raises(ConnectionResetError):
             harness.target.recv(1)
@@ -180,20 +180,20 @@ def test_reset_of_the_dialer_resets_the_target() -> None:
 
 def test_dialer_that_is_gone_ends_the_session_after_the_grace() -> None:
     with RelayHarness(grace=0.3) as harness:
-        harness.opened()
+        harness.wait_for_opened()
         harness.say(FrameType.DISCONNECTED, Disconnected(1, 1).encode())
-        assert harness.reported().code is Code.DIALER_GONE
+        assert harness.wait_for_end().code is Code.DIALER_GONE
         assert harness.result() is Code.DIALER_GONE
 
 
 def test_dialer_that_is_not_known_any_more_is_asked_for_and_waited_for() -> None:
     with RelayHarness(grace=0.3) as harness:
-        harness.opened()
+        harness.wait_for_opened()
         harness.poster.raises = lambda: PeerGoneError("410")
         harness.target.sendall(b"for nobody")
         assert harness.transport.sent.get(timeout=HANG).type is FrameType.RESUME
         harness.say(FrameType.RESUMED, Resumed(1, 1, None, "relay=").encode())
-        assert harness.reported().code is Code.DIALER_GONE
+        assert harness.wait_for_end().code is Code.DIALER_GONE
         assert harness.result() is Code.DIALER_GONE
 
 
@@ -210,7 +210,7 @@ def test_silence_of_the_dialer_counts_from_the_claim_not_from_the_targets_connec
     harness = RelayHarness(connect=slow, probing=ProbeTimes(orphan / 2, 60.0, 60.0, orphan))
     worlds.append(harness)
     with harness:
-        assert harness.reported().code is Code.DIALER_GONE
+        assert harness.wait_for_end().code is Code.DIALER_GONE
         assert harness.result() is Code.DIALER_GONE
         asked = [harness.poster.posted.get() for _ in range(harness.poster.posted.qsize())]
         assert FrameType.PING not in [frame.type for _connection, frame in asked], "it was waited for again"
@@ -218,7 +218,7 @@ def test_silence_of_the_dialer_counts_from_the_claim_not_from_the_targets_connec
 
 def test_dialer_that_came_back_elsewhere_gets_what_it_missed_there() -> None:
     with RelayHarness() as harness:
-        _frame, _parameters, data = harness.opened()
+        _frame, _parameters, data = harness.wait_for_opened()
         harness.poster.raises = lambda: PeerGoneError("410")
         harness.target.sendall(b"for the one who comes back")
         assert harness.transport.sent.get(timeout=HANG).type is FrameType.RESUME
@@ -231,7 +231,7 @@ def test_dialer_that_came_back_elsewhere_gets_what_it_missed_there() -> None:
 def test_relay_dials_back_when_its_own_websocket_is_lost_and_carries_on() -> None:
     second = FakeTransport()
     with RelayHarness() as harness:
-        harness.opened()
+        harness.wait_for_opened()
         harness.again = second
         harness.transport.close()
         assert second.sent.get(timeout=HANG).type is FrameType.RESUME
@@ -240,13 +240,13 @@ def test_relay_dials_back_when_its_own_websocket_is_lost_and_carries_on() -> Non
         harness.transport = second
         harness.say(FrameType.RESUMED, Resumed(1, 2, harness.launch.dialer_connection, "relay=").encode())
         harness.target.sendall(b"still here")
-        while not harness.posted(FrameType.DATA).payload.endswith(b"still here"):
+        while not harness.next_post(FrameType.DATA).payload.endswith(b"still here"):
             pass
 
 
 def test_relay_that_is_not_let_in_again_resets_the_target() -> None:
     with RelayHarness() as harness:
-        harness.opened()
+        harness.wait_for_opened()
         harness.transport.close()
         assert harness.result() is Code.UNKNOWN_SESSION
         with pytest.raises(ConnectionResetError):
@@ -256,11 +256,11 @@ def test_relay_that_is_not_let_in_again_resets_the_target() -> None:
 def test_nothing_is_left_when_serve_returns() -> None:
     before = set(threading.enumerate())
     with RelayHarness() as harness:
-        _frame, _parameters, data = harness.opened()
+        _frame, _parameters, data = harness.wait_for_opened()
         harness.target_closes()
-        harness.posted_fin()
+        harness.next_fin()
         harness.hang_up(ack=len(data) + 1)
-        harness.reported()
+        harness.wait_for_end()
         assert harness.result() is Code.OK
         assert set(threading.enumerate()) == before
         assert harness.transport.released
@@ -270,7 +270,7 @@ def test_nothing_is_left_when_serve_returns() -> None:
 def test_tokens_are_in_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     with RelayHarness() as harness:
-        harness.opened()
+        harness.wait_for_opened()
         claim = harness.claims[0]["X-Emissary-Relay-Token"]
         harness.transport.close()
         harness.result()

@@ -83,7 +83,7 @@ def test_throttled_relay_dials_back_again_with_the_next_epoch() -> None:
     harness = RelayHarness(dial_back=answer)
     worlds.append(harness)
     with harness:
-        frame, _parameters, _data = harness.opened()
+        frame, _parameters, _data = harness.wait_for_opened()
         assert [claim["X-Emissary-Epoch"] for claim in harness.claims] == ["1", "2", "3"]
         assert len({claim["X-Emissary-Instance"] for claim in harness.claims}) == 1
         assert frame.generation == 1 + 3  # the dialer's epoch and the relay's
@@ -106,19 +106,19 @@ def test_claim_that_was_not_the_first_attempt_is_followed_by_resume() -> None:
         asked = harness.transport.sent.get(timeout=HANG)
         assert (asked.type, asked.generation) == (FrameType.RESUME, 1 + 2)
         assert asked.ack == harness.launch.client_offset
-        frame, _parameters, data = harness.opened()  # which does not wait for the answer
+        frame, _parameters, data = harness.wait_for_opened()  # which does not wait for the answer
         assert (frame.generation, data) == (3, harness.launch.server_bytes + SUCCESS)
         harness.say(FrameType.RESUMED, Resumed(1, 2, harness.launch.dialer_connection, "relay=").encode())
-        assert harness.posted(FrameType.ACK, FrameType.OPENED).generation == 3
+        assert harness.next_post(FrameType.ACK, FrameType.OPENED).generation == 3
 
 
 def test_claim_at_the_first_attempt_costs_the_bridge_no_message() -> None:
     with RelayHarness() as harness:
-        _frame, _parameters, data = harness.opened()
+        _frame, _parameters, data = harness.wait_for_opened()
         harness.target_closes()
-        harness.posted_fin()
+        harness.next_fin()
         harness.hang_up(ack=len(data) + 1)
-        harness.reported()  # END is the first message to the bridge
+        harness.wait_for_end()  # END is the first message to the bridge
         assert harness.result() is Code.OK
 
 
@@ -128,7 +128,7 @@ def test_dial_back_is_waited_for_until_the_gateway_must_have_answered(left: floa
     # and the dial failed because "the relay's WebSocket went away".
     launch = dataclasses.replace(example_launch(), expires=time.time() + left)
     with RelayHarness(launch=launch) as harness:
-        harness.opened()
+        harness.wait_for_opened()
         (waited,) = harness.patience
         assert waited is not None
         assert patience / 2 < waited <= patience
@@ -138,6 +138,6 @@ def test_each_invocation_claims_as_another_instance() -> None:
     instances = set()
     for _ in range(2):
         with RelayHarness() as harness:
-            harness.opened()
+            harness.wait_for_opened()
             instances.add(harness.claims[0]["X-Emissary-Instance"])
     assert len(instances) == 2
