@@ -314,7 +314,7 @@ _RESET_ADVICE: dict[Code, str] = {
 }
 
 
-def _named(limit: float | None) -> str:
+def _format_limit(limit: float | None) -> str:
     """A relay's limit, as users know it: what it had of that once it was open is some seconds less."""
     if limit is None:
         return "time limit"
@@ -333,7 +333,7 @@ def reset_error(target: Target, code: Code, reason: str, *, limit: float | None 
     """
     if code is Code.RELAY_DEADLINE:
         return RelayDeadlineError(
-            f"the tunnel to {target} ended: relay reached its {_named(limit)} (template parameter "
+            f"the tunnel to {target} ended: relay reached its {_format_limit(limit)} (template parameter "
             "RelayTimeout, 900 s at most); dial again, and split work that takes longer. "
             "The outcome of a statement that was running is unknown",
             code=code,

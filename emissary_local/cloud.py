@@ -111,13 +111,13 @@ class Cloud:
         check_requirements()
         # They need the local extra.
         from emissary_local.aws.iam.privileges import Privileges
-        from emissary_local.template.sam import load_translated
+        from emissary_local.template.sam import load_and_translate
         from emissary_local.template.template import read_document
 
         with self._lock:
             if self._process is not None:
                 raise LocalCloudError("this local cloud runs already")
-            document = load_translated(self._template)
+            document = load_and_translate(self._template)
             declared = document.get("Parameters") or {}
             ours = self.application.parameters.items()
             parameters = {**{name: value for name, value in ours if name in declared}, **self._given}
@@ -166,12 +166,12 @@ class Cloud:
     @property
     def url(self) -> str:
         """The WebSocket API's URL, for clients."""
-        return str(self._known("url"))
+        return str(self._ready_value("url"))
 
     @property
     def ca_file(self) -> str | None:
         """PEM file of the authority behind the certificate; None without ``tls``."""
-        ca_file = self._known("ca_file")
+        ca_file = self._ready_value("ca_file")
         return None if ca_file is None else str(ca_file)
 
     @property
@@ -183,17 +183,17 @@ class Cloud:
     @property
     def operator(self) -> dict[str, str]:
         """Environment variables with which AWS's SDK or command line sees this cloud's services."""
-        return dict(self._known("operator"))
+        return dict(self._ready_value("operator"))
 
     @property
     def tables(self) -> dict[str, str]:
         """The tables' names, by logical id."""
-        return dict(self._known("tables"))
+        return dict(self._ready_value("tables"))
 
     @property
     def secrets(self) -> dict[str, str]:
         """The secrets' ARNs, by logical id."""
-        return dict(self._known("secrets"))
+        return dict(self._ready_value("secrets"))
 
     @property
     def pid(self) -> int:
@@ -324,7 +324,7 @@ class Cloud:
 
     def logs(self, function: str | None = None) -> str:
         """What the functions wrote to their logs so far; of one function (its logical id), or of all."""
-        known = self._known("functions")
+        known = self._ready_value("functions")
         process = self._process
         assert process is not None
         parts = []
@@ -335,7 +335,7 @@ class Cloud:
         return "".join(parts)
 
     def _secret(self, given: str | None) -> str:
-        made: dict[str, str] = self._known("secrets")
+        made: dict[str, str] = self._ready_value("secrets")
         if given is None and len(made) != 1:
             raise LocalCloudError(f"the template has {len(made)} secrets; name one")
         return next(iter(made.values())) if given is None else made.get(given, given)
@@ -348,7 +348,7 @@ class Cloud:
                 f"{folder} has no artifact of {', '.join(missing)}; make them with: sam build"
             )
 
-    def _known(self, name: str) -> Any:
+    def _ready_value(self, name: str) -> Any:
         if self._process is None:
             raise LocalCloudError("the local cloud is not running; use it as a context manager")
         return self._ready[name]

@@ -214,7 +214,7 @@ def test_the_library_names_the_local_cloud_in_the_command_alone() -> None:
         ("emissary_lib.tunnel.driver", "from emissary_lib.client.dialer import Dialer"),
         ("emissary_lib.doctor.gateway", "import websocket"),
         ("emissary_lib.doctor.run", "from emissary_lib.cli import doctor"),
-        ("emissary_lib.transport.memory", "import websocket"),
+        ("emissary_lib.transport.base", "import websocket"),
         ("emissary_lib.transport.websocket", "from emissary_lib.client.dialer import Dialer"),
         ("emissary_local.gateway.api", "from functions.common import config"),
         ("emissary_local.gateway.api", "import psycopg"),

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
-from emissary_lib.bridge.session import Connection, EndRecord, Fragment, SessionRecord, Side, State
+from emissary_lib.bridge.session import Connection, EndRecord, Fragment, RecordState, SessionRecord, Side
 from emissary_lib.protocol.codes import code_of
 from emissary_lib.protocol.role import Role
 
@@ -130,7 +130,7 @@ def read_session(item: Item) -> SessionRecord:
     return SessionRecord(
         id=item[KEY]["S"].removeprefix("S#"),
         version=_int(item, "version"),
-        state=State(item["state"]["S"]),
+        state=RecordState(item["state"]["S"]),
         key_id=_int(item, "key_id"),
         nonce=bytes(item.get("nonce", {"B": b""})["B"]),
         date=_text(item, "date") or "",

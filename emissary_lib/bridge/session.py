@@ -43,7 +43,7 @@ PURGE_MARGIN: Final = 3600.0
 OPERATOR: Final = "operator "
 
 
-class State(enum.Enum):
+class RecordState(enum.Enum):
     """OPENING: the SOCKS5 exchange. INVOKED: a relay is launched. OPEN: it has claimed. ENDED: over."""
 
     OPENING = "OPENING"
@@ -52,7 +52,7 @@ class State(enum.Enum):
     ENDED = "ENDED"
 
 
-class Step(enum.Enum):
+class RecordStep(enum.Enum):
     """What is done to a session."""
 
     ADD_FRAGMENT = "add a fragment"
@@ -71,24 +71,24 @@ class Step(enum.Enum):
 class Transition:
     """From which states a step is allowed, and where it leads (None: stays)."""
 
-    sources: frozenset[State]
-    to: State | None
+    sources: frozenset[RecordState]
+    to: RecordState | None
 
 
-_BEFORE_CLAIM: Final = frozenset({State.OPENING, State.INVOKED})
+_BEFORE_CLAIM: Final = frozenset({RecordState.OPENING, RecordState.INVOKED})
 
 #: Every change of state there is.
-TRANSITIONS: Final[Mapping[Step, Transition]] = {
-    Step.ADD_FRAGMENT: Transition(_BEFORE_CLAIM, None),
-    Step.LAUNCH: Transition(_BEFORE_CLAIM, State.INVOKED),
-    Step.CLAIM: Transition(frozenset({State.INVOKED, State.OPEN}), State.OPEN),
-    Step.RESUME: Transition(frozenset({State.OPEN}), None),
-    Step.REVISIT: Transition(frozenset({State.ENDED}), None),
-    Step.RESTORE: Transition(frozenset({State.OPEN}), None),
-    Step.CHECK: Transition(frozenset({State.OPENING}), State.ENDED),
-    Step.REFUSE: Transition(frozenset({State.OPENING}), State.ENDED),
-    Step.ABANDON: Transition(_BEFORE_CLAIM, State.ENDED),
-    Step.END: Transition(frozenset(State) - {State.ENDED}, State.ENDED),
+TRANSITIONS: Final[Mapping[RecordStep, Transition]] = {
+    RecordStep.ADD_FRAGMENT: Transition(_BEFORE_CLAIM, None),
+    RecordStep.LAUNCH: Transition(_BEFORE_CLAIM, RecordState.INVOKED),
+    RecordStep.CLAIM: Transition(frozenset({RecordState.INVOKED, RecordState.OPEN}), RecordState.OPEN),
+    RecordStep.RESUME: Transition(frozenset({RecordState.OPEN}), None),
+    RecordStep.REVISIT: Transition(frozenset({RecordState.ENDED}), None),
+    RecordStep.RESTORE: Transition(frozenset({RecordState.OPEN}), None),
+    RecordStep.CHECK: Transition(frozenset({RecordState.OPENING}), RecordState.ENDED),
+    RecordStep.REFUSE: Transition(frozenset({RecordState.OPENING}), RecordState.ENDED),
+    RecordStep.ABANDON: Transition(_BEFORE_CLAIM, RecordState.ENDED),
+    RecordStep.END: Transition(frozenset(RecordState) - {RecordState.ENDED}, RecordState.ENDED),
 }
 
 
@@ -226,12 +226,12 @@ class SessionRecord:
 
     Attributes:
         id: Lower-case hexadecimal SHA-256 of the nonce.
-        key_id: The key that signed at the door.
+        key_id: The key that signed the connect.
         nonce: The dialer's nonce, 32 bytes.
         date: The dialer's date, exactly as signed.
         host: The API's host, as signed.
         source: Address that the dialer came from.
-        started: When the door let it in.
+        started: When it was let in.
         expires: Until when it may live: the opening's deadline, from the claim on the relay's.
         purge_at: When the table may delete it.
         instance: The relay invocation that holds it, once claimed.
@@ -247,7 +247,7 @@ class SessionRecord:
     started: float
     expires: float
     purge_at: int
-    state: State = State.OPENING
+    state: RecordState = RecordState.OPENING
     version: int = VERSION
     dialer: Side = Side(None, 1)
     relay: Side = Side(None, 0)
@@ -286,9 +286,9 @@ class SessionRecord:
         it. So one whose two clients died without a word stays OPEN until then, or until it is purged. If both
         connections had gone by then, the one that went first is the reason, else the deadline.
         """
-        if self.state is State.ENDED or now <= self.expires:
+        if self.state is RecordState.ENDED or now <= self.expires:
             return None
-        if self.state is not State.OPEN:
+        if self.state is not RecordState.OPEN:
             return Loss(Code.OPENING_EXPIRED, self.expires)
         deserted = self.deserted
         if deserted is not None and deserted.at <= self.expires:
@@ -311,14 +311,14 @@ def purge_time(*, date: float, now: float) -> int:
 
     Args:
         date: The date the dialer signed; a clock that is late still accepts it CLOCK_SKEW after it.
-        now: The time at the door.
+        now: The time of the connect.
     """
     return int(max(date + CLOCK_SKEW, now + OPENING_TIME + RELAY_TIME) + PURGE_MARGIN)
 
 
 def may_launch(session: SessionRecord, now: float) -> bool:
     """Whether a relay is to be launched: the first, or another because the last one did not claim."""
-    if session.state not in TRANSITIONS[Step.LAUNCH].sources or now >= session.expires:
+    if session.state not in TRANSITIONS[RecordStep.LAUNCH].sources or now >= session.expires:
         return False
     return session.invoked_at is None or session.invoked_at < now - RELAUNCH_AFTER
 
@@ -327,7 +327,8 @@ def claim_refusal(session: SessionRecord | None, claim: Claim) -> str | None:
     """Why a claim is refused, for our log; None if it is granted."""
     if session is None:
         return "no such session"
-    if not _may_come(session, Step.CLAIM) or (session.state is State.ENDED and session.instance is None):
+    unclaimed_end = session.state is RecordState.ENDED and session.instance is None
+    if unclaimed_end or not _may_come(session, RecordStep.CLAIM):
         return f"the session is {session.state.value}"
     if session.relay_token_hash != claim.token_hash:
         return "the token is not that of the last launch"
@@ -342,7 +343,7 @@ def resume_refusal(session: SessionRecord | None, resume: Resume) -> str | None:
     """Why a dialer's resume is refused, for our log; None if it is granted."""
     if session is None:
         return "no such session"
-    if not _may_come(session, Step.RESUME):
+    if not _may_come(session, RecordStep.RESUME):
         return f"the session is {session.state.value}"
     if session.key_id != resume.key_id:
         return "another key opened the session"
@@ -353,14 +354,14 @@ def resume_refusal(session: SessionRecord | None, resume: Resume) -> str | None:
     return _expiry(session, resume.at)
 
 
-def _may_come(session: SessionRecord, step: Step) -> bool:
+def _may_come(session: SessionRecord, step: RecordStep) -> bool:
     """Whether a client may connect by this step or, where the session has ended, only hear that."""
-    return any(session.state in TRANSITIONS[each].sources for each in (step, Step.REVISIT))
+    return any(session.state in TRANSITIONS[each].sources for each in (step, RecordStep.REVISIT))
 
 
 def _expiry(session: SessionRecord, at: float) -> str | None:
     # Of a session that has ended, its own client may ask as long as the item is there.
-    expired = session.state is not State.ENDED and at >= session.expires
+    expired = session.state is not RecordState.ENDED and at >= session.expires
     return "the session has expired" if expired else None
 
 
@@ -368,7 +369,7 @@ def may_restore(session: SessionRecord, connection: Connection) -> bool:
     """Whether a connection that was forgotten is its side's newest, and none has taken its place."""
     side = session.side(connection.role)
     return (
-        session.state in TRANSITIONS[Step.RESTORE].sources
+        session.state in TRANSITIONS[RecordStep.RESTORE].sources
         and side.connection is None
         and side.epoch == connection.epoch
     )

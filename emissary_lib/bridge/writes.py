@@ -12,7 +12,7 @@ from typing import Any
 
 from emissary_lib.bridge import items
 from emissary_lib.bridge.items import Attribute, Item, number, text
-from emissary_lib.bridge.session import RECORD_TIME, TRANSITIONS, EndRecord, State, Step
+from emissary_lib.bridge.session import RECORD_TIME, TRANSITIONS, EndRecord, RecordState, RecordStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +47,17 @@ def _names(expressions: str) -> dict[str, Any]:
     return {"ExpressionAttributeNames": {name: name[1:] for name in re.findall(r"#\w+", expressions)}}
 
 
-def state_in(step: Step) -> tuple[str, dict[str, Attribute]]:
+def state_in(step: RecordStep) -> tuple[str, dict[str, Attribute]]:
     """A condition that the state is one from which the step is allowed, and its values."""
     states: Sequence[str] = sorted(state.value for state in TRANSITIONS[step].sources)
     values = {f":s{index}": text(state) for index, state in enumerate(states)}
     return f"#state IN ({', '.join(values)})", values
 
 
-def end_session(session_id: str, ending: EndRecord, step: Step) -> Write:
+def end_session(session_id: str, ending: EndRecord, step: RecordStep) -> Write:
     """Go to ENDED from the states that ``step`` allows; forgets the opening's fragments."""
     states, values = state_in(step)
-    recorded = "" if step is Step.CHECK else ", #purge_at = :purge"
+    recorded = "" if step is RecordStep.CHECK else ", #purge_at = :purge"
     if recorded:
         values |= {":purge": number(int(ending.at + RECORD_TIME))}
     return Write.update(
@@ -69,7 +69,7 @@ def end_session(session_id: str, ending: EndRecord, step: Step) -> Write:
         values
         | {
             ":reason": text(ending.reason),
-            ":to": text(State.ENDED.value),
+            ":to": text(RecordState.ENDED.value),
             ":code": number(int(ending.code)),
             ":dialer": number(ending.dialer_final),
             ":relay": number(ending.relay_final),

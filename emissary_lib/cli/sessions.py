@@ -85,30 +85,30 @@ _COLUMNS = f"{'session':<18}{'state':<10}{'key':<6}{'from':<17}{'started':<22}{'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its actions and their options."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
-    listing = add_parser(
+    list_parser = add_parser(
         actions,
         "list",
         summary="those alive, and those of the last week",
         description=_LIST_DESCRIPTION,
         epilog=_LIST_EPILOG,
     )
-    listing.add_argument("--alive", action="store_true", help="only those that may still carry bytes")
-    listing.add_argument(
+    list_parser.add_argument("--alive", action="store_true", help="only those that may still carry bytes")
+    list_parser.add_argument(
         "--all", action="store_true", help="also those that never named a target, health checks among them"
     )
-    killing = add_parser(
+    kill_parser = add_parser(
         actions,
         "kill",
         summary="end sessions, and tell both sides",
         description=_KILL_DESCRIPTION,
         epilog=_KILL_EPILOG,
     )
-    killing.add_argument(
+    kill_parser.add_argument(
         "session", type=_session_id, nargs="*", metavar="SESSION", help="id, or at least 8 digits of it"
     )
-    killing.add_argument("--key", type=key_id, metavar="ID", help="all that are alive of this key")
-    killing.add_argument("--url", metavar="URL", help="the stack's WebSocketUrl (default: EMISSARY_URL)")
-    for action in (listing, killing):
+    kill_parser.add_argument("--key", type=key_id, metavar="ID", help="all that are alive of this key")
+    kill_parser.add_argument("--url", metavar="URL", help="the stack's WebSocketUrl (default: EMISSARY_URL)")
+    for action in (list_parser, kill_parser):
         action.add_argument("--table", required=True, metavar="NAME", help="the stack's TableName")
         action.add_argument("--json", action="store_true", help="print one line of JSON")
 
@@ -225,8 +225,8 @@ def _faults(each: Outcome, named: Iterable[str]) -> Iterator[str]:
         yield f"{session} was not killed: {each.cause}"
     elif each.result is KillResult.ENDED and any(each.session.id.startswith(name) for name in named):
         yield f"{session} had ended already"
-    elif each.unreached:
-        sides = " and ".join(each.unreached)
+    elif each.unreached_sides:
+        sides = " and ".join(each.unreached_sides)
         yield (
             f"{session} is recorded as killed, but its {sides} could be neither told nor cut off and may go "
             "on until the relay's time is up; to tell them takes execute-api:ManageConnections on the API"
@@ -247,7 +247,7 @@ def _session_json(each: ListedSession) -> Mapping[str, object]:
         "source": session.source,
         "target": session.target,
         "started": format_time(session.started),
-        "ended": None if each.ended is None else format_time(each.ended),
+        "ended": None if each.ended_at is None else format_time(each.ended_at),
         "code": None if session.ending is None else end.code.name,
         "reason": "" if session.ending is None else end.text,
         "dialer_bytes": end.dialer_final,
@@ -260,7 +260,7 @@ def _session_json(each: ListedSession) -> Mapping[str, object]:
 def _session_line(each: ListedSession) -> str:
     session = each.record
     end = session.ending or _UNKNOWN_END
-    seconds = "-" if each.ended is None else f"{max(0.0, each.ended - session.started):.0f}"
+    seconds = "-" if each.ended_at is None else f"{max(0.0, each.ended_at - session.started):.0f}"
     why = "" if session.ending is None else f", {end.code.name}"
     return (
         f"{session.id[:_DIGITS]:<18}{each.state:<10}{session.key_id:<6}{session.source or '-':<17}"

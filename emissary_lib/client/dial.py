@@ -10,7 +10,7 @@ from emissary_lib.client import drain
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.handshake import OpenedSession, open_session
 from emissary_lib.client.in_flight import InFlightLimiter
-from emissary_lib.client.link import ResumeUpgrade, SocketLink
+from emissary_lib.client.resume import ResumeUpgrade
 from emissary_lib.client.socket import SessionInfo
 from emissary_lib.exceptions import reset_error
 from emissary_lib.protocol.auth.keys import Key
@@ -20,7 +20,9 @@ from emissary_lib.protocol.session.session import SessionConfig
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.reconnecting import ReconnectingTransport
 from emissary_lib.tunnel.driver import Tunnel
+from emissary_lib.tunnel.link import SocketLink
 from emissary_lib.tunnel.loopback import reset
 from emissary_lib.tunnel.suspend import SuspendDetector
 
@@ -72,7 +74,7 @@ class Dial:
         try:
             self._opened = open_session(endpoint, key, target, config, deadline)
         except BaseException:
-            self._slots.leave()
+            self._slots.close()
             raise
         self.info = _session_info(self._opened, target)
         if self._opened.announced:
@@ -87,7 +89,7 @@ class Dial:
         upgrade = ResumeUpgrade(
             self._endpoint, self._key, self._opened.id, self._opened.parameters.resume_token
         )
-        link = SocketLink(self._opened.transport, upgrade)
+        link = SocketLink(ReconnectingTransport(self._opened.transport, upgrade.connect))
         try:
             tunnel = Tunnel(
                 self._opened.session,
@@ -101,7 +103,7 @@ class Dial:
             reset(sock)
             link.close()
             link.release()
-            self._slots.leave()
+            self._slots.close()
             raise
         self._tunnel = tunnel
         # Before the caller has the socket: the program may exit at any moment.
@@ -117,7 +119,7 @@ class Dial:
             self._tunnel.run()
         finally:
             drain.discard(self._tunnel)
-            self._slots.leave()
+            self._slots.close()
 
     def _wake(self) -> None:
         if self._tunnel:

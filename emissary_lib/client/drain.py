@@ -36,7 +36,7 @@ class Drainable(Protocol):
         """Whether all that was written has reached the peer; after a cut, whether the bridge knows of it."""
 
     @property
-    def unarrived(self) -> int:
+    def undelivered_bytes(self) -> int:
         """Bytes that the user has written and that have not reached the peer, at least."""
 
 
@@ -69,7 +69,7 @@ def wait_until_idle(owner: object) -> None:
 
 def _warn(tunnels: Mapping[Drainable, str], when: str) -> None:
     for tunnel, target in tunnels.items():
-        if count := tunnel.unarrived:
+        if count := tunnel.undelivered_bytes:
             _logger.warning(
                 "at least %d bytes written to the tunnel to %s had not arrived after %g s, %s. Shut sockets "
                 "down and read them to their end before, to be sure",

@@ -99,7 +99,7 @@ def open_session(
                 raise
             wait(next(waits), deadline, exc)
         except TimeoutError as exc:
-            raise _timed_out(target, deadline, progress.step) from exc
+            raise _timeout_error(target, deadline, progress.step) from exc
 
 
 class _Progress:
@@ -137,7 +137,7 @@ def _open_once(
     )
 
 
-def _timed_out(target: Target, deadline: Deadline, step: str) -> DialTimeoutError:
+def _timeout_error(target: Target, deadline: Deadline, step: str) -> DialTimeoutError:
     timeout = deadline.timeout or 0.0
     return DialTimeoutError(
         f"dialling {target} took longer than {timeout:g} s; it was waiting for {step}. "
@@ -314,7 +314,7 @@ class Handshake:
             elif isinstance(event, GoingAway):
                 self.announced = event
             elif isinstance(event, Aborted):
-                raise self._aborted(event)
+                raise self._abort_error(event)
         self._read()
 
     def _read(self) -> None:
@@ -332,10 +332,10 @@ class Handshake:
             raise dial_error(self.target, code)
         if self._parameters is None:
             raise RemoteProtocolError("the bridge reports success, but no relay has opened the session")
-        self._session.established()
+        self._session.finish_opening()
         return self._parameters
 
-    def _aborted(self, event: Aborted) -> EmissaryError:
+    def _abort_error(self, event: Aborted) -> EmissaryError:
         if event.code is Code.AUTHENTICATION_FAILED or event.code >= Code.TARGET_NOT_ALLOWED:
             return dial_error(self.target, event.code, event.reason)
         if event.code is Code.UNSUPPORTED_VERSION:

@@ -93,7 +93,7 @@ def _answer(text: str, question: bytes) -> Healthy | None:
             answer = Healthy.decode(frame.payload)
             return answer if answer.question == question else None
         case FrameType.RESET:
-            raise _refused(Reset.decode(frame.payload))
+            raise _reset_error(Reset.decode(frame.payload))
         case FrameType.ENDED:
             ended = Ended.decode(frame.payload)
             raise RemoteProtocolError(
@@ -102,7 +102,7 @@ def _answer(text: str, question: bytes) -> Healthy | None:
     return None
 
 
-def _refused(reset: Reset) -> EmissaryError:
+def _reset_error(reset: Reset) -> EmissaryError:
     if reset.code is Code.AUTHENTICATION_FAILED:
         return AuthenticationError(f"asking for health: {reset.reason}")
     return RemoteProtocolError(

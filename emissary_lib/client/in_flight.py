@@ -60,7 +60,7 @@ class InFlightLimiter:
 
     def _release(self, member: InFlightSlots, count: int) -> None:
         with self._lock:
-            count = min(count, member.held)  # what a member left behind was given back for it
+            count = min(count, member.held)  # what a closed member held was given back for it
             member.held -= count
             self._free += count
             woken = self._keep_for_waiting()
@@ -74,7 +74,7 @@ class InFlightLimiter:
             woken = self._keep_for_waiting()
         _wake(woken)
 
-    def _leave(self, member: InFlightSlots) -> None:
+    def _close(self, member: InFlightSlots) -> None:
         with self._lock:
             if member in self._waiting:
                 self._waiting.remove(member)
@@ -124,6 +124,6 @@ class InFlightSlots:
         """The session had its turn: a place that is still kept for it goes to the next."""
         self._budget._decline(self)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """The session is over: give back what it holds, and do not wake it again. Idempotent."""
-        self._budget._leave(self)
+        self._budget._close(self)

@@ -78,7 +78,7 @@ class TunnelSocket(socket.socket):
     session: SessionInfo | None = None
 
     @contextlib.contextmanager
-    def _cause_named(self) -> Iterator[None]:
+    def _name_cause(self) -> Iterator[None]:
         try:
             yield
         except (ConnectionResetError, BrokenPipeError) as exc:
@@ -100,7 +100,7 @@ class TunnelSocket(socket.socket):
 
     def recv(self, *args: Any) -> bytes:
         """As :meth:`socket.socket.recv`; raises where the session failed, instead of an end."""
-        with self._cause_named():
+        with self._name_cause():
             data = super().recv(*args)
             if not data and args[0]:
                 self._check_end()
@@ -108,7 +108,7 @@ class TunnelSocket(socket.socket):
 
     def recv_into(self, buffer: Any, *args: Any, **kwargs: Any) -> int:
         """As :meth:`socket.socket.recv_into`; raises where the session failed, instead of an end."""
-        with self._cause_named():
+        with self._name_cause():
             count = super().recv_into(buffer, *args, **kwargs)
             if not count and memoryview(buffer).nbytes:
                 self._check_end()
@@ -116,10 +116,10 @@ class TunnelSocket(socket.socket):
 
     def send(self, *args: Any) -> int:
         """As :meth:`socket.socket.send`; a failure names the session's error as its cause."""
-        with self._cause_named():
+        with self._name_cause():
             return super().send(*args)
 
     def sendall(self, *args: Any) -> None:
         """As :meth:`socket.socket.sendall`; a failure names the session's error as its cause."""
-        with self._cause_named():
+        with self._name_cause():
             super().sendall(*args)

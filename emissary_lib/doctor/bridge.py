@@ -8,7 +8,7 @@ from typing import Final
 
 from emissary_lib.client.handshake import error_from_status
 from emissary_lib.client.health import Health
-from emissary_lib.doctor.checks import Finding, Status, failed, ok, skipped, warning
+from emissary_lib.doctor.checks import Finding, Status, failure, ok, skip, warning
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import judge_skew
 from emissary_lib.doctor.ports import Clock, Probe
@@ -68,7 +68,7 @@ class Bridge:
             try:
                 probe.connect_once(self.settings.timeout)
             except TimeoutError:
-                return failed(
+                return failure(
                     Exit.CONNECT,
                     f"no answer to the upgrade within {self.settings.timeout:g} s",
                     f"the gateway waits for $connect: {_LOGS.format(function='ConnectFunction')}",
@@ -76,11 +76,11 @@ class Bridge:
             except (AnswerLostError, GatewayRefusedError) as exc:
                 lasting = isinstance(exc, GatewayRefusedError) and not may_pass(exc.http_status)
                 if lasting or len(misses) + 1 == ATTEMPTS:
-                    return self._not_connected(exc, self.clock.monotonic() - began)
+                    return self._explain_failure(exc, self.clock.monotonic() - began)
                 self.sleep(next(waits))
                 misses.append(_short_cause(exc))
             except EmissaryError as exc:
-                return self._not_connected(exc, self.clock.monotonic() - began)
+                return self._explain_failure(exc, self.clock.monotonic() - began)
             else:
                 break
         took = self.clock.monotonic() - began
@@ -93,24 +93,24 @@ class Bridge:
             return warning(f"{fact}, but first there was {' and '.join(misses)}", hint, took)
         return ok(fact, took)
 
-    def _not_connected(self, exc: EmissaryError, took: float) -> Finding:
+    def _explain_failure(self, exc: EmissaryError, took: float) -> Finding:
         if isinstance(exc, GatewayRefusedError):
             return explain_refusal(exc, self.settings, took)
         if isinstance(exc, AnswerLostError):
-            return failed(
+            return failure(
                 Exit.CONNECT,
                 "the connection is cut each time before the upgrade is answered",
                 "a proxy or firewall on the way may not let WebSockets through: try another network",
                 took,
             )
         if isinstance(exc, GatewayUnreachableError) and "does not speak" in str(exc):
-            return failed(
+            return failure(
                 Exit.CONNECT,
                 str(exc),
                 "something else answers at this URL: take WebSocketUrl from the stack's outputs",
                 took,
             )
-        return failed(
+        return failure(
             Exit.CONNECT,
             str(exc),
             "see the checks before this one, and whether there is a proxy on the way",
@@ -139,7 +139,7 @@ class Bridge:
     def version(self) -> Finding:
         """Does the bridge speak our version of the protocol?"""
         if isinstance(self._unproved, UnsupportedVersionError):
-            return failed(
+            return failure(
                 Exit.VERSION,
                 str(self._unproved),
                 "upgrade whichever is older: emissary-lib here, or the stack",
@@ -152,7 +152,7 @@ class Bridge:
     def proof(self) -> Finding:
         """Does the bridge hold the key as well?"""
         if self._unproved is not None:
-            return failed(
+            return failure(
                 Exit.PROOF,
                 str(self._unproved),
                 "send it nothing: check the URL, and who stands between here and the gateway",
@@ -184,7 +184,7 @@ def health(settings: Settings, ask: Callable[[Settings], Health], clock: Clock) 
     try:
         answer = ask(settings)
     except RemoteProtocolError as exc:
-        return skipped(f"the bridge does not answer the question: {exc}")
+        return skip(f"the bridge does not answer the question: {exc}")
     except (EmissaryError, TimeoutError) as exc:
         cause = "no answer in time" if isinstance(exc, TimeoutError) else str(exc)
         return warning(
@@ -219,7 +219,7 @@ def explain_refusal(exc: GatewayRefusedError, settings: Settings, took: float) -
         if skewed.status is Status.FAILED:
             return skewed
     if status == 403 and settings.private:
-        return failed(
+        return failure(
             Exit.GATEWAY,
             "HTTP status 403 from a private address: an execute-api VPC endpoint refuses WebSocket APIs",
             "switch private DNS off at that endpoint, or use a custom domain",
@@ -229,9 +229,9 @@ def explain_refusal(exc: GatewayRefusedError, settings: Settings, took: float) -
         what = (
             "no usable signature arrived" if status == 401 else "the key or the URL's stage is not accepted"
         )
-        return failed(Exit.KEY, f"HTTP status {status}: {what}", _after_colon(error), took)
+        return failure(Exit.KEY, f"HTTP status {status}: {what}", _after_colon(error), took)
     fact, hint = _OTHERS.get(status) or _OTHERS[500 if status >= 500 else 0]
-    return failed(Exit.CONNECT, f"HTTP status {status}: {fact}", hint, took)
+    return failure(Exit.CONNECT, f"HTTP status {status}: {fact}", hint, took)
 
 
 #: What the gateway may answer besides: by status, 500 for all from there on, 0 for the rest.
@@ -267,15 +267,15 @@ def _no_answer(problem: EmissaryError | TimeoutError, errors: int, timeout: floa
     said = f", and the gateway reported {errors} errors" if errors else ""
     if isinstance(problem, AuthenticationError):
         hint = "the key was just retired, or $connect and $default have different keys: deploy again"
-        return failed(Exit.KEY, str(problem), hint, took)
+        return failure(Exit.KEY, str(problem), hint, took)
     if isinstance(problem, TimeoutError):
         hint = f"{logs}; is it throttled, or does its post to @connections fail?"
-        return failed(Exit.BRIDGE, f"$default did not answer within {timeout:g} s{said}", hint, took)
+        return failure(Exit.BRIDGE, f"$default did not answer within {timeout:g} s{said}", hint, took)
     if isinstance(problem, LinkClosedError):
-        return failed(Exit.BRIDGE, f"the WebSocket was cut: {problem}{said}", f"try again, and {logs}", took)
+        return failure(Exit.BRIDGE, f"the WebSocket was cut: {problem}{said}", f"try again, and {logs}", took)
     if isinstance(problem, RemoteProtocolError):
-        return failed(Exit.BRIDGE, str(problem), "something else than Emissary answers: check the URL", took)
-    return failed(Exit.BRIDGE, f"{problem}{said}", logs, took)
+        return failure(Exit.BRIDGE, str(problem), "something else than Emissary answers: check the URL", took)
+    return failure(Exit.BRIDGE, f"{problem}{said}", logs, took)
 
 
 def _short_cause(exc: EmissaryError) -> str:

@@ -47,12 +47,12 @@ def warning(fact: str, hint: str, seconds: float | None = None) -> Finding:
     return Finding(Status.WARNING, fact, hint, seconds)
 
 
-def failed(exit: Exit, fact: str, hint: str, seconds: float | None = None) -> Finding:
+def failure(exit: Exit, fact: str, hint: str, seconds: float | None = None) -> Finding:
     """It failed."""
     return Finding(Status.FAILED, fact, hint, seconds, exit)
 
 
-def skipped(fact: str) -> Finding:
+def skip(fact: str) -> Finding:
     """It was not run; ``fact`` says why."""
     return Finding(Status.SKIPPED, fact)
 
@@ -90,7 +90,7 @@ def run_checks(
     results: list[Result] = []
     stopped_by: str | None = None
     for check in checks:
-        finding = check.run() if stopped_by is None else skipped(f"not reached: {stopped_by} failed")
+        finding = check.run() if stopped_by is None else skip(f"not reached: {stopped_by} failed")
         if finding.status is Status.FAILED:
             stopped_by = check.name
         results.append(Result(check.name, finding))

@@ -12,7 +12,7 @@ from typing import Final
 
 from emissary_lib.client.config import AUTH_KEYS, URL, ClientConfig, read_env_file
 from emissary_lib.client.endpoint import Endpoint
-from emissary_lib.doctor.checks import Finding, failed, ok, warning
+from emissary_lib.doctor.checks import Finding, failure, ok, warning
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import Key, parse_keys
@@ -70,7 +70,7 @@ def configuration(settings: Settings) -> Finding:
         settings.endpoint, settings.key = Endpoint(config.url, settings.ssl_context), config.key
         settings.proxy_of(config.url)
     except ConfigError as exc:
-        return failed(Exit.SETTINGS, str(exc), f"set {URL} and {AUTH_KEYS}; example.env explains them")
+        return failure(Exit.SETTINGS, str(exc), f"set {URL} and {AUTH_KEYS}; example.env explains them")
     ids = settings.key_ids = tuple(key.key_id for key in parse_keys(values[AUTH_KEYS]))
     others = f", also given: {', '.join(map(str, ids[1:]))}" if ids[1:] else ""
     source = "the environment" if URL in settings.environ else str(settings.env_file)

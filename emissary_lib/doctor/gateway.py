@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.doctor.checks import Finding, failed, ok, skipped, warning
+from emissary_lib.doctor.checks import Finding, failure, ok, skip, warning
 from emissary_lib.doctor.configuration import EXECUTE_API, Settings
 from emissary_lib.doctor.ports import Clock, Connection, Connector, Resolver, Tls
 from emissary_lib.exceptions import AuthenticationError
@@ -91,7 +91,7 @@ class Gateway:
                 hint = "this machine's name servers do not answer: check its DNS settings and network"
             if what == "the proxy":
                 hint = "check https_proxy and http_proxy, or name the gateway in no_proxy"
-            return failed(Exit.GATEWAY_NAME, f"{what}'s name {host} does not resolve: {_reason(exc)}", hint)
+            return failure(Exit.GATEWAY_NAME, f"{what}'s name {host} does not resolve: {_reason(exc)}", hint)
         took = self.clock.monotonic() - began
         fact = f"{what} {host} is {', '.join(self._addresses)}"
         private = all(map(_is_private, self._addresses))
@@ -119,21 +119,21 @@ class Gateway:
         hint = f"check the URL, and that a firewall here lets connections out to port {port}"
         if self.settings.private:
             hint = _ENDPOINT_HINT
-        return failed(Exit.GATEWAY, f"cannot connect to {what}: {'; '.join(causes)}", hint)
+        return failure(Exit.GATEWAY, f"cannot connect to {what}: {'; '.join(causes)}", hint)
 
     def tls(self) -> Finding:
         """Is it who it says, and for how long?"""
         endpoint = self.settings.known_endpoint
         if not endpoint.secure:
-            return skipped("the URL is ws://, without TLS")
+            return skip("the URL is ws://, without TLS")
         if self._proxied:
-            return skipped("TLS runs inside the proxy's tunnel; the check connect covers it")
+            return skip("TLS runs inside the proxy's tunnel; the check connect covers it")
         began = self.clock.monotonic()
         try:
             handshake = self._open.secure(endpoint.address[0], endpoint.ssl_context, self.settings.timeout)
         except OSError as exc:  # ssl.SSLError is one
             fact, hint = explain_tls_failure(exc, endpoint.address[0])
-            return failed(Exit.GATEWAY_TLS, fact, hint)
+            return failure(Exit.GATEWAY_TLS, fact, hint)
         took = self.clock.monotonic() - began
         return judge_tls(handshake, self.clock.unix(), took)
 
@@ -141,9 +141,7 @@ class Gateway:
         """Does the gateway's clock agree with ours?"""
         endpoint = self.settings.known_endpoint
         if self._proxied:
-            return skipped(
-                "behind a proxy the gateway is not asked for the time; the check connect covers it"
-            )
+            return skip("behind a proxy the gateway is not asked for the time; the check connect covers it")
         before = self.clock.unix()
         try:
             answer = self._open.ask(endpoint.host, endpoint.path, min(self.settings.timeout, TIME_TIMEOUT))
@@ -175,7 +173,7 @@ def judge_skew(skew: float, seconds: float | None = None) -> Finding:
     fact = f"this clock is {abs(skew):.0f} s {direction} the gateway's"
     hint = "set this machine's clock (NTP): signatures carry its time"
     if abs(skew) > CLOCK_SKEW:
-        return failed(Exit.CLOCK, f"{fact}; at most {CLOCK_SKEW:.0f} s are accepted", hint, seconds)
+        return failure(Exit.CLOCK, f"{fact}; at most {CLOCK_SKEW:.0f} s are accepted", hint, seconds)
     if abs(skew) > NOTABLE_SKEW:
         return warning(f"{fact}; {CLOCK_SKEW:.0f} s are accepted", hint, seconds)
     return ok("this clock and the gateway's agree" if abs(skew) <= 2 else fact, seconds)

@@ -56,11 +56,11 @@ class SessionProbe:
         return self._handshake is not None and self._handshake.parameters is not None
 
     def connect_once(self, timeout: float) -> None:
-        """Pass the door, with one attempt."""
+        """Connect, with one attempt."""
         self._begin(connect_once(self._endpoint, self._key, Deadline(timeout)))
 
     def connect_with_retry(self, timeout: float) -> None:
-        """Pass the door, with as many attempts as the time allows."""
+        """Connect, with as many attempts as the time allows."""
         self._begin(connect_with_retry(self._endpoint, self._key, Deadline(timeout)))
 
     def _begin(self, upgrade: Upgrade) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from emissary_lib.client.health import Health, check_health
 from emissary_lib.doctor import configuration, network
 from emissary_lib.doctor.bridge import Bridge, health
-from emissary_lib.doctor.checks import Check, Report, Result, run_checks, skipped
+from emissary_lib.doctor.checks import Check, Report, Result, run_checks, skip
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import Gateway
 from emissary_lib.doctor.ports import Clock, Connector, Probe, Resolver
@@ -110,7 +110,7 @@ def examine(
     with contextlib.ExitStack() as stack:
         results = run_checks(_checks(settings, target, service_probe, dependencies, stack), on_result)
     if target is None:
-        rest = [Result(name, skipped("no target was named")) for name in CHECKS[len(results) :]]
+        rest = [Result(name, skip("no target was named")) for name in CHECKS[len(results) :]]
         for result in rest:
             on_result(result)
         results += tuple(rest)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from emissary_lib.doctor.checks import Finding, failed, ok
+from emissary_lib.doctor.checks import Finding, failure, ok
 from emissary_lib.exit_status import Exit
 
 #: Longest text of a server's that is shown, in characters.
@@ -45,18 +45,18 @@ class ServiceProbe:
             return found
         other = guess_server(data)
         if other is not None and other != self.title:
-            return _failed(f"{other} answers, not {self.title}", "check the port, or give --service")
+            return _failure(f"{other} answers, not {self.title}", "check the port, or give --service")
         if not ended:
             return None
         if data:
-            return _failed(
+            return _failure(
                 f"it closed the connection in the middle of {self.title}'s answer", "see the server's own log"
             )
-        return _failed(f"it closed the connection without an answer of {self.title}", self.silence)
+        return _failure(f"it closed the connection without an answer of {self.title}", self.silence)
 
 
-def _failed(fact: str, hint: str) -> Finding:
-    return failed(Exit.SERVICE, fact, hint)
+def _failure(fact: str, hint: str) -> Finding:
+    return failure(Exit.SERVICE, fact, hint)
 
 
 def _text(data: bytes) -> str:
@@ -78,7 +78,7 @@ def read_postgres(data: bytes) -> Finding | None:
             return _postgres_error(data)
         case b"":
             return None
-    return _failed(
+    return _failure(
         f"{guess_server(data) or 'something else'} answers, not PostgreSQL",
         "check the port, or give --service",
     )
@@ -89,12 +89,12 @@ def _postgres_error(data: bytes) -> Finding | None:
         return None
     length = int.from_bytes(data[1:5], "big")
     if not 4 < length < 65_536:
-        return _failed("something else answers, not PostgreSQL", "check the port, or give --service")
+        return _failure("something else answers, not PostgreSQL", "check the port, or give --service")
     if len(data) < 1 + length:
         return None
     fields = {field[:1]: field[1:] for field in data[5 : 1 + length].split(b"\0") if field}
     said = _text(fields.get(b"M", b"")) or "an error without a text"
-    return _failed(f"PostgreSQL refuses: {said}", "it is reached, but refuses: see its own log")
+    return _failure(f"PostgreSQL refuses: {said}", "it is reached, but refuses: see its own log")
 
 
 # -- MySQL and MariaDB: they speak first --------------------------------------------------------
@@ -109,7 +109,7 @@ def read_mysql(data: bytes) -> Finding | None:
         return None
     length = int.from_bytes(data[:3], "little")
     if not 4 < length < 4096 or data[3] != 0 or data[4] not in (9, 10, 0xFF):
-        return _failed(
+        return _failure(
             f"{guess_server(data) or 'something else'} answers, not MySQL or MariaDB",
             "check the port, or give --service",
         )
@@ -118,7 +118,7 @@ def read_mysql(data: bytes) -> Finding | None:
     payload = data[4 : 4 + length]
     if payload[0] == 0xFF:
         said = f"{_text(payload[3:])} (error {int.from_bytes(payload[1:3], 'little')})"
-        return _failed(f"the server refuses: {said}", "it is reached, but refuses: see its own log")
+        return _failure(f"the server refuses: {said}", "it is reached, but refuses: see its own log")
     version = _text(payload[1:].partition(b"\0")[0]).removeprefix(_MARIADB_PREFIX)
     name = "MariaDB" if "mariadb" in version.lower() else "MySQL"
     return ok(f"{name} {version} answers")
@@ -130,7 +130,7 @@ def read_mysql(data: bytes) -> Finding | None:
 def read_redis(data: bytes) -> Finding | None:
     """The answer to PING."""
     if data[:1] not in (b"", b"+", b"-"):
-        return _failed(
+        return _failure(
             f"{guess_server(data) or 'something else'} answers, not Redis",
             "check the port, or give --service",
         )
@@ -141,7 +141,7 @@ def read_redis(data: bytes) -> Finding | None:
         return ok("Redis answers, and asks for no password")
     if line.startswith((b"-NOAUTH", b"-NOPERM", b"-WRONGPASS")):
         return ok("Redis answers, and asks for a password")
-    return _failed(f"Redis refuses: {_text(line[1:])}", "it is reached, but refuses: see its configuration")
+    return _failure(f"Redis refuses: {_text(line[1:])}", "it is reached, but refuses: see its configuration")
 
 
 def guess_server(data: bytes) -> str | None:

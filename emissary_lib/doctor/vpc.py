@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from emissary_lib.doctor.checks import Finding, failed, ok, skipped, warning
+from emissary_lib.doctor.checks import Finding, failure, ok, skip, warning
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.ports import Clock, Probe
 from emissary_lib.doctor.service_probes import ServiceProbe
@@ -106,12 +106,12 @@ class Vpc:
             known = problem is None or self._open.relay_spoke
             return ok(f"{self.target} is on the allow-list" if known else f"{self.target} was not refused")
         if self._open.relay_spoke:
-            return failed(
+            return failure(
                 Exit.NOT_ALLOWED,
                 f"{self.target.host} is on the allow-list, but not the address it has in the VPC",
                 "loopback, link-local and metadata addresses must be listed literally; check its DNS record",
             )
-        return failed(Exit.NOT_ALLOWED, f"{self.target} is not on the allow-list", problem.hint)
+        return failure(Exit.NOT_ALLOWED, f"{self.target} is not on the allow-list", problem.hint)
 
     def relay(self) -> Finding:
         """Does a relay start, and dial back?"""
@@ -122,23 +122,23 @@ class Vpc:
         errors = self._open.gateway_errors
         said = f"; the gateway reported {errors} errors" if errors else ""
         if isinstance(problem, AuthenticationError):
-            return failed(
+            return failure(
                 Exit.KEY, str(problem), "deploy again, so that all functions have the same keys", took
             )
         if isinstance(problem, SessionLimitError):
             hint = (
                 "end sessions (emissary sessions), or raise MaxSessions, RelayConcurrency, MaxSessionsPerKey"
             )
-            return failed(Exit.LIMIT, str(problem), hint, took)
+            return failure(Exit.LIMIT, str(problem), hint, took)
         if isinstance(problem, DialError) and problem.code not in _NO_RELAY:
-            return failed(
+            return failure(
                 Exit.RELAY, f"{problem}{said}", "see the log groups of DefaultFunction and RelayFunction"
             )
         if isinstance(problem, TimeoutError):
             fact = f"no relay reported within {self.settings.timeout:g} s{said}"
         else:
             fact = f"no relay reported: {problem}{said}"
-        return failed(
+        return failure(
             Exit.RELAY,
             fact,
             _NO_RELAY_HINT,
@@ -148,11 +148,11 @@ class Vpc:
     def name(self) -> Finding:
         """Does the target's name resolve in the VPC?"""
         if _is_address(self.target.host):
-            return skipped(f"{self.target.host} is an address")
+            return skip(f"{self.target.host} is an address")
         problem = self._dial()
         if isinstance(problem, NameNotFoundError):
             fact = f"{self.target.host} does not resolve inside the VPC"
-            return failed(Exit.NAME_NOT_FOUND, fact, problem.hint)
+            return failure(Exit.NAME_NOT_FOUND, fact, problem.hint)
         return ok(f"{self.target.host} resolves in the VPC")
 
     def tcp(self) -> Finding:
@@ -161,9 +161,9 @@ class Vpc:
         if problem is None:
             return ok(f"the relay is connected to {self.target}")
         if isinstance(problem, DialError) and problem.hint:
-            return failed(exit_status(problem), f"{self.target}: {problem.reason}", problem.hint)
+            return failure(exit_status(problem), f"{self.target}: {problem.reason}", problem.hint)
         fact = f"{self.target} was not reached: connecting failed"
-        return failed(Exit.NOT_REACHED, fact, "see RelayFunction's log for the cause")
+        return failure(Exit.NOT_REACHED, fact, "see RelayFunction's log for the cause")
 
     def round_trip(self) -> Finding:
         """How long do a message there and its answer take?"""
@@ -186,7 +186,7 @@ class Vpc:
     def service(self) -> Finding:
         """Does what answers there speak as it should?"""
         if self.service_probe is None:
-            return skipped(f"port {self.target.port} tells no protocol: give --service")
+            return skip(f"port {self.target.port} tells no protocol: give --service")
         patience = min(SERVICE_TIMEOUT, self.settings.timeout)
         began = self.clock.monotonic()
         try:
@@ -195,12 +195,12 @@ class Vpc:
             if (cause := self._tunnel_fault()) is not None:  # a relay that does not answer explains it too
                 return _broken_tunnel(cause)
             fact = f"connected, but silent for {patience:g} s: {self.service_probe.title} would have answered"
-            return failed(Exit.SERVICE, fact, self.service_probe.silence)
+            return failure(Exit.SERVICE, fact, self.service_probe.silence)
         except TransportError as exc:
             return _broken_tunnel(str(exc))
         except EmissaryError as exc:
             fact = f"the connection broke before {self.service_probe.title} answered: {exc}"
-            return failed(Exit.SERVICE, fact, self.service_probe.silence)
+            return failure(Exit.SERVICE, fact, self.service_probe.silence)
         took = self.clock.monotonic() - began
         return Finding(found.status, found.fact, found.hint, took, found.exit)
 
@@ -219,7 +219,7 @@ class Vpc:
         first = self._took
         self._open.close()  # its relay is free for the second one
         if first <= WARM:
-            return skipped("the first start was a warm one")
+            return skip("the first start was a warm one")
         probe = self.make_probe()
         try:
             probe.connect_with_retry(self.settings.timeout)
@@ -237,7 +237,7 @@ class Vpc:
 
 def _broken_tunnel(cause: str) -> Finding:
     """The tunnel broke after the dial."""
-    return failed(
+    return failure(
         Exit.CUT_OFF,
         f"the tunnel broke: {cause}",
         "try again; if it stays so, see the session in the logs of DefaultFunction and RelayFunction",

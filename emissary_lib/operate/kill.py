@@ -39,7 +39,7 @@ class Outcome:
     cause: str = ""
 
     @property
-    def unreached(self) -> list[str]:
+    def unreached_sides(self) -> list[str]:
         """The sides that could neither be told nor cut off, and so may go on."""
         return [side for side, what in self.told.items() if what == NOT_REACHED]
 

@@ -27,7 +27,7 @@ def tell_ended(client: Any, session: SessionRecord) -> dict[str, str]:
         Side -> ``told``, ``gone``, ``cut off`` (it hears of the end when it comes back), or
         :data:`NOT_REACHED`.
     """
-    text = replies.ended(session)
+    text = replies.encode_ended(session)
     # The relay first: it is the one that has the target.
     sides = (Role.RELAY, Role.DIALER)
     return {role.value: _tell(client, session.side(role).connection, text) for role in sides}

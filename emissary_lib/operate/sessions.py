@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import OPERATOR, EndRecord, SessionRecord, State, Step
+from emissary_lib.bridge.session import OPERATOR, EndRecord, RecordState, RecordStep, SessionRecord
 from emissary_lib.bridge.writes import Write, end_session, release_slot
 from emissary_lib.exceptions import OperationError
 from emissary_lib.operate.clients import aws_errors
@@ -27,10 +27,10 @@ _ONLY_FACTS: Final = {
 }
 
 _WORDS: Final = {
-    State.OPENING: "opening",
-    State.INVOKED: "launched",
-    State.OPEN: "open",
-    State.ENDED: "ended",
+    RecordState.OPENING: "opening",
+    RecordState.INVOKED: "launched",
+    RecordState.OPEN: "open",
+    RecordState.ENDED: "ended",
 }
 
 
@@ -54,10 +54,10 @@ class ListedSession:
     @property
     def alive(self) -> bool:
         """Whether it may still carry bytes."""
-        return not self.lost and self.record.state is not State.ENDED
+        return not self.lost and self.record.state is not RecordState.ENDED
 
     @property
-    def ended(self) -> float | None:
+    def ended_at(self) -> float | None:
         """When it ended, in seconds since 1970 UTC; of a lost one, when its time was up."""
         if self.lost:
             return self.record.expires
@@ -131,7 +131,7 @@ class SessionTable:
         """
         ending = EndRecord(Code.KILLED, 0, 0, OPERATOR + uuid.uuid4().hex, self._clock())
         try:
-            item = self._update(end_session(session_id, ending, Step.END))
+            item = self._update(end_session(session_id, ending, RecordStep.END))
         except self._client.exceptions.ConditionalCheckFailedException as failed:
             # The SDK may have asked twice, when only the answer to the first was lost: then it was us.
             item = failed.response.get("Item")

@@ -49,11 +49,11 @@ def connect(
     Blocking: for as long as ``timeout`` allows. Thread safety: any.
     """
     found = (resolve or socket.getaddrinfo)(*address, type=socket.SOCK_STREAM)
-    race = _Race(interleave_families(found), tuple(options), timeout)
+    connecting = _Connecting(interleave_families(found), tuple(options), timeout)
     try:
-        sock = race.run()
+        sock = connecting.run()
     finally:
-        race.close()
+        connecting.close()
     sock.settimeout(timeout)
     return sock
 
@@ -67,7 +67,7 @@ def interleave_families(found: Sequence[Found]) -> list[Found]:
     return [each for several in rounds for each in several if each is not None]
 
 
-class _Race:
+class _Connecting:
     """The attempts under way, and those still to begin."""
 
     def __init__(self, addresses: list[Found], options: tuple[Option, ...], timeout: float | None) -> None:
@@ -91,7 +91,7 @@ class _Race:
                 number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not number:
                     return sock
-                self._failed(sock, OSError(number, os.strerror(number)))
+                self._on_failure(sock, OSError(number, os.strerror(number)))
             if self._until is not None and time.monotonic() >= self._until:
                 raise TimeoutError("timed out")
 
@@ -116,12 +116,12 @@ class _Race:
         except BlockingIOError:
             pass
         except OSError as exc:
-            self._failed(sock, exc)
+            self._on_failure(sock, exc)
             return
         self._next_at = time.monotonic() + CONNECTION_ATTEMPT_DELAY
         self._running.register(sock, selectors.EVENT_WRITE)
 
-    def _failed(self, sock: socket.socket, failure: OSError) -> None:
+    def _on_failure(self, sock: socket.socket, failure: OSError) -> None:
         """The next one need not wait for its turn."""
         sock.close()
         self._failure, self._next_at = failure, time.monotonic()

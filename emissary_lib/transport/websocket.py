@@ -61,12 +61,12 @@ def connect(
     try:
         ws = upgrade.result(deadline)
     except websocket.WebSocketBadStatusException as exc:
-        raise _refused(url, int(exc.status_code or 0), exc.resp_headers) from exc
+        raise _refused_error(url, int(exc.status_code or 0), exc.resp_headers) from exc
     except (websocket.WebSocketTimeoutException, TimeoutError) as exc:
         raise TimeoutError(f"the gateway at {url} did not answer in time") from exc
     except (websocket.WebSocketException, OSError, ValueError) as exc:
         if upgrade.status not in (None, 101):
-            raise _refused(url, upgrade.status, None) from exc
+            raise _refused_error(url, upgrade.status, None) from exc
         if upgrade.asked and isinstance(exc, _CUT_OFF):
             raise AnswerLostError(
                 f"the gateway at {url} cut the connection before it had answered: {exc}; if that goes on, "
@@ -97,7 +97,7 @@ def proxy_of(url: str) -> tuple[str, int] | None:
     return (proxy, port or 80) if proxy else None
 
 
-def _refused(url: str, status: int, headers: Mapping[str, str] | None) -> GatewayRefusedError:
+def _refused_error(url: str, status: int, headers: Mapping[str, str] | None) -> GatewayRefusedError:
     return GatewayRefusedError(
         f"the gateway at {url} refused the connection with HTTP status {status}",
         http_status=status,
@@ -284,7 +284,7 @@ class WebSocketTransport:
                 case websocket.ABNF.OPCODE_PING:
                     self._write(_frame(data, websocket.ABNF.OPCODE_PONG))
                 case websocket.ABNF.OPCODE_CLOSE:
-                    raise self._closed_by_peer(data)
+                    raise self._close_error(data)
                 case websocket.ABNF.OPCODE_BINARY:
                     raise self._broken("it sent a binary frame")
 
@@ -335,7 +335,7 @@ class WebSocketTransport:
                 self.abort()  # part of a frame may be gone: nothing can follow it
                 raise LinkClosedError(f"the WebSocket to {self._url} broke: {exc}") from exc
 
-    def _closed_by_peer(self, data: bytes) -> LinkClosedError:
+    def _close_error(self, data: bytes) -> LinkClosedError:
         with contextlib.suppress(LinkClosedError):
             self._write(_frame(data[:2], websocket.ABNF.OPCODE_CLOSE))
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005

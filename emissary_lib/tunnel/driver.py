@@ -159,7 +159,7 @@ class Tunnel:
             return not self._socket.has_unread()
 
     @property
-    def unarrived(self) -> int:
+    def undelivered_bytes(self) -> int:
         """Bytes that the user has written and that have not arrived, at least: the kernel may hold more."""
         with self._lock:
             return self._session.buffered[0] + self._socket.recv_queue if self._session.alive else 0
@@ -201,7 +201,7 @@ class Tunnel:
     def _driver_turn(self, readable: bool) -> None:
         with self._lock:
             now = self._clock()
-            if self._suspend_detector.suspended():
+            if self._suspend_detector.look():
                 self._session.on_suspend()
             if readable or self._draining:
                 self._read_socket(now)
@@ -275,7 +275,7 @@ class Tunnel:
                 else:
                     self._receive(text)
         except BaseException as exc:  # nobody else reads: the tunnel must not wait for what never comes
-            self._refused(Code.PROTOCOL_ERROR, repr(exc))
+            self._end_refused(Code.PROTOCOL_ERROR, repr(exc))
             raise
 
     def _receive(self, text: str) -> None:
@@ -296,7 +296,7 @@ class Tunnel:
             try:
                 self._link.reconnect(epoch, deadline)
             except LinkRefusedError as exc:
-                self._refused(exc.code, str(exc))
+                self._end_refused(exc.code, str(exc))
                 return False
             except (TransportError, TimeoutError):
                 self._sleep(next(self._waits))
@@ -305,7 +305,7 @@ class Tunnel:
                 return True
         return False
 
-    def _refused(self, code: Code, reason: str) -> None:
+    def _end_refused(self, code: Code, reason: str) -> None:
         self._apply(lambda now: self._session.link_refused(code, reason))
 
     def _next_attempt(self) -> tuple[int, Deadline] | None:
@@ -349,7 +349,7 @@ class Tunnel:
                 self._shutdown.cut_off(now, linger=0.0 if event.code is Code.DIALER_GONE else LINGER)
             elif isinstance(event, Finished):
                 self._finished = True
-                self._shutdown.finished(now)
+                self._shutdown.finish(now)
         return events, messages
 
     def _deliver(self, now: float) -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.reconnecting import ReconnectingTransport
 
 
 class Link(Protocol):
@@ -33,3 +34,38 @@ class Link(Protocol):
 
     def release(self) -> None:
         """Give back file descriptors and threads; called once, when nobody uses the link any more."""
+
+
+class SocketLink:
+    """A :class:`Link` over one WebSocket, which can be replaced: bridge and peer are both reached over it.
+
+    Args:
+        transport: The WebSocket.
+    """
+
+    def __init__(self, transport: ReconnectingTransport) -> None:
+        self._transport = transport
+
+    def send(self, message: Outgoing) -> None:
+        """Send over the newest WebSocket, whomever the message is for."""
+        self._transport.send(message.text)
+
+    def recv(self) -> str:
+        """Wait for the next message on the newest WebSocket."""
+        return self._transport.recv(None)
+
+    def reconnect(self, epoch: int, deadline: Deadline) -> None:
+        """Replace the WebSocket; raises what :meth:`ReconnectingTransport.reconnect` does."""
+        self._transport.reconnect(epoch, deadline)
+
+    def drop(self) -> None:
+        """End the WebSocket without a close frame; wakes :meth:`recv`."""
+        self._transport.abort()
+
+    def close(self) -> None:
+        """Say goodbye, for good; also ends an attempt to reconnect that is under way."""
+        self._transport.close()
+
+    def release(self) -> None:
+        """Give back the WebSocket's descriptor."""
+        self._transport.release()

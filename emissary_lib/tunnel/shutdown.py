@@ -38,7 +38,7 @@ class ShutdownPolicy:
         self._cut_off = True
         self._within(now, linger)
 
-    def finished(self, now: float) -> None:
+    def finish(self, now: float) -> None:
         """The session is over, well or not, and nothing is left to be said."""
         self._ended = True
         self._within(now, self.linger)

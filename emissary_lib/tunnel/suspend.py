@@ -56,7 +56,7 @@ class SuspendDetector:
         """How long to wait at most, so that the next look is in time; ``None`` for no end."""
         return LOOK if timeout is None else min(timeout, LOOK)
 
-    def suspended(self) -> bool:
+    def look(self) -> bool:
         """Look at the clock: whether everything stood still since the last look."""
         before, self._looked = self._looked, self._clock()
         return self._looked - before > LOOK + LATE

@@ -158,11 +158,11 @@ class Meter:
         self._sums["connects"] += 1
         self._sums["refused_connects"] += not accepted
 
-    def opened(self, connection_id: str) -> None:
+    def open_connection(self, connection_id: str) -> None:
         """A connection's billed life begins."""
         self._open[connection_id] = self._clock()
 
-    def closed(self, connection_id: str) -> None:
+    def close_connection(self, connection_id: str) -> None:
         """It ends; an unknown or ended one is ignored."""
         since = self._open.pop(connection_id, None)
         if since is not None:

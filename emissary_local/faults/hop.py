@@ -103,7 +103,7 @@ class Hop:
         if self._stream.quiet:
             deliver()
             if self._held:
-                self._passed()
+                self._count_overtaking()
             return
         decision = self._stream.next()
         if decision.dropped:
@@ -120,9 +120,9 @@ class Hop:
             return
         deliver()
         if self._held:
-            self._passed()
+            self._count_overtaking()
 
-    def _passed(self) -> None:
+    def _count_overtaking(self) -> None:
         for held in list(self._held):
             held.overtakers -= 1
             if held.overtakers <= 0:

@@ -38,7 +38,12 @@ from emissary_local.gateway.callbacks import ApiName, Callbacks
 from emissary_local.gateway.client_role import Classify, any_client
 from emissary_local.gateway.connections import Connection, Connections
 from emissary_local.gateway.disconnects import Disconnects
-from emissary_local.gateway.error_frames import INTERNAL_SERVER_ERROR, UNAUTHORIZED, error_frame, refusal
+from emissary_local.gateway.error_frames import (
+    INTERNAL_SERVER_ERROR,
+    UNAUTHORIZED,
+    error_frame,
+    refused_upgrade,
+)
 from emissary_local.gateway.events import Client, EventWriter, new_id
 from emissary_local.gateway.integration import IntegrationError, Integrations
 from emissary_local.gateway.throttle import Throttles
@@ -227,7 +232,7 @@ class Gateway:
         if connection is None:
             return
         self._connections.remove(connection)
-        self._meter.closed(connection.client.connection_id)
+        self._meter.close_connection(connection.client.connection_id)
         self._run(self._disconnect(connection, code, reason))
 
     # One invocation each.
@@ -235,7 +240,7 @@ class Gateway:
     async def _connect(self, connection: Connection, headers: Headers, query: str) -> None:
         socket, connection_id, request_id = connection.socket, connection.client.connection_id, new_id()
         status, subprotocol = 200, None
-        early = self._refused_early(connection)
+        early = self._refuse_early(connection)
         if early is not None:
             status = early
         else:
@@ -257,7 +262,7 @@ class Gateway:
             self._refuse(socket, status, connection_id, request_id)
             return
         self._connections.open(connection)
-        self._meter.opened(connection_id)
+        self._meter.open_connection(connection_id)
         if connection.rng.triggers("connect_lost"):
             socket.lose_answer()
             self.closed(socket, ABNORMAL, "Connection closed abnormally")
@@ -281,7 +286,7 @@ class Gateway:
             secure=connection.socket.secure,
         )  # fmt: skip
         await self._travel()
-        connection.events.authorized(await authorizer.ask(event))
+        connection.events.set_authorizer(await authorizer.ask(event))
 
     def _route(self, text: bytes) -> str:
         """The key of the route that a message takes."""
@@ -325,7 +330,7 @@ class Gateway:
         except IntegrationError:
             pass  # Best effort: there is nobody left to tell.
 
-    def _refused_early(self, connection: Connection) -> int | None:
+    def _refuse_early(self, connection: Connection) -> int | None:
         """Status of an upgrade that is refused before any function is asked, or None."""
         if not self._throttles.allows("$connect"):
             self._faults.count("throttled")
@@ -352,7 +357,7 @@ class Gateway:
             await asyncio.sleep(delay)
 
     def _refuse(self, socket: ClientSocket, status: int, connection_id: str, request_id: str) -> None:
-        kind, body = refusal(status, connection_id, request_id)
+        kind, body = refused_upgrade(status, connection_id, request_id)
         headers = [
             ("Content-Type", "application/json"),
             ("x-amzn-RequestId", request_id),

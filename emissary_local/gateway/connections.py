@@ -29,7 +29,7 @@ class Lifetime:
         self._idle = limits.idle
         self._expire = expire
         self._heard = self._loop.time()
-        self._end = self._loop.call_later(limits.life, self._expired)
+        self._end = self._loop.call_later(limits.life, self._end_now)
         self._check = self._loop.call_later(self._idle, self._look)
 
     def touch(self) -> None:
@@ -46,9 +46,9 @@ class Lifetime:
         if left > 0:
             self._check = self._loop.call_later(left, self._look)
         else:
-            self._expired()
+            self._end_now()
 
-    def _expired(self) -> None:
+    def _end_now(self) -> None:
         self.cancel()
         self._expire()
 

@@ -33,7 +33,7 @@ def error_frame(message: str, connection_id: str, request_id: str) -> bytes:
     ).encode()
 
 
-def refusal(status: int, connection_id: str, request_id: str) -> tuple[str, bytes]:
+def refused_upgrade(status: int, connection_id: str, request_id: str) -> tuple[str, bytes]:
     """The error type and the JSON body of a refused upgrade.
 
     Args:

@@ -89,7 +89,7 @@ class EventWriter:
         self._authorizer: Mapping[str, Any] | None = None
         self._message_heads: dict[str, bytes] = {}
 
-    def authorized(self, context: Mapping[str, Any]) -> None:
+    def set_authorizer(self, context: Mapping[str, Any]) -> None:
         """Put an authorizer's answer into every event from now on; before the first message."""
         self._authorizer = context
 

@@ -96,7 +96,7 @@ class Integrations:
         """
         task = asyncio.ensure_future(self._invoker.invoke(function, event))
         self._running.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_end)
         longest = self._limits.integration
         if timeout is not None:
             longest = min(longest, self._limits.run(timeout))
@@ -107,7 +107,7 @@ class Integrations:
             raise IntegrationError(502, INTERNAL_SERVER_ERROR, f"{function} could not be invoked")
         return task.result()
 
-    def _ended(self, task: asyncio.Task[InvocationResult]) -> None:
+    def _on_end(self, task: asyncio.Task[InvocationResult]) -> None:
         self._running.discard(task)
         if not task.cancelled() and task.exception() is not None:
             # A fault of the local cloud, not of the function: the client gets 502, we want the traceback.

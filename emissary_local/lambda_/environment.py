@@ -28,7 +28,7 @@ from emissary_local.template.specs import FunctionSpec
 INIT_TIMEOUT: Final = 10.0
 
 
-class State(enum.Enum):
+class EnvironmentState(enum.Enum):
     """Where an environment is in its life."""
 
     STARTING = "starting"  # its module is being imported
@@ -115,7 +115,7 @@ class Environment:
         self.id = identifier
         self._clock = clock
         self.spec = spec
-        self.state = State.STARTING
+        self.state = EnvironmentState.STARTING
         self._owner = owner
         self._log = log
         self._loop = asyncio.get_running_loop()
@@ -133,20 +133,20 @@ class Environment:
         """Open the Runtime API; its ``host:port``."""
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
-        self._server = await self._loop.create_server(self._connected, sock=listener, backlog=8)
+        self._server = await self._loop.create_server(self._new_connection, sock=listener, backlog=8)
         self._timer = self._loop.call_later(INIT_TIMEOUT + self.spec.timeout, self._init_timed_out)
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
-    def forked(self, pidfd: int) -> None:
+    def on_fork(self, pidfd: int) -> None:
         """The process is there; ``pidfd`` becomes this object's own."""
         if self._pidfd >= 0 or self.ended.done():
             os.close(pidfd)
             return
         self._pidfd = pidfd
-        if self.state is State.DEAD:
+        if self.state is EnvironmentState.DEAD:
             self._signal(signal.SIGKILL)
 
-    def exited(self, reason: str) -> None:
+    def on_exit(self, reason: str) -> None:
         """The process has ended (or never started), for ``reason`` in Lambda's words."""
         if self.ended.done():
             return
@@ -155,7 +155,7 @@ class Environment:
             text = f"Error: {reason}"
             self._log(self.spec, f"RequestId: {request_id} {text}")
             result = _error(InvocationStatus.FUNCTION_ERROR, "Runtime.ExitError", text, request_id)
-            self._finish(None if self.state is State.RETURNING else result)
+            self._finish(None if self.state is EnvironmentState.RETURNING else result)
         self._die()
         for connection in self._connections:
             connection.abort()
@@ -167,12 +167,12 @@ class Environment:
 
     def start(self, invocation: Invocation) -> None:
         """Run ``invocation``: now if idle, else as soon as the runtime asks for an event."""
-        assert self._invocation is None and self.state is not State.DEAD
+        assert self._invocation is None and self.state is not EnvironmentState.DEAD
         self._invocation = invocation
-        if self.state is State.IDLE:
+        if self.state is EnvironmentState.IDLE:
             self._signal(signal.SIGCONT)
             self._deliver()
-        elif self.state is State.RETURNING:
+        elif self.state is EnvironmentState.RETURNING:
             self._arm(self.spec.timeout)
 
     def kill(self) -> None:
@@ -189,42 +189,42 @@ class Environment:
 
     def next_requested(self, connection: RuntimeConnection) -> None:
         """See :class:`~emissary_local.lambda_.runtime_api.RuntimeEvents`."""
-        if self.state is State.DEAD:
+        if self.state is EnvironmentState.DEAD:
             return
         self._waiting = connection
-        if self.state is State.STARTING:
+        if self.state is EnvironmentState.STARTING:
             self._cancel_timer()
             self._owner.environment_measured(self, self._loop.time() - self._created)
-        if self.state is State.BUSY:
+        if self.state is EnvironmentState.BUSY:
             return  # it has answered, and is not heard: HANGS_AFTER
         if self._invocation is not None:
             self._deliver()
             return
-        self.state = State.IDLE
+        self.state = EnvironmentState.IDLE
         self._signal(signal.SIGSTOP)
         self._owner.environment_idle(self)
 
     def response_posted(self, request_id: str, body: bytes) -> bool:
         """See :class:`~emissary_local.lambda_.runtime_api.RuntimeEvents`."""
-        return self._answered(request_id, InvocationResult(InvocationStatus.OK, body))
+        return self._return_result(request_id, InvocationResult(InvocationStatus.OK, body))
 
     def response_too_large(self, request_id: str, size: int) -> bool:
         """See :class:`~emissary_local.lambda_.runtime_api.RuntimeEvents`."""
         message = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes)."
         body = {"errorMessage": message, "errorType": "Function.ResponseSizeTooLarge"}
         result = InvocationResult(InvocationStatus.FUNCTION_ERROR, json.dumps(body).encode())
-        return self._answered(request_id, result)
+        return self._return_result(request_id, result)
 
     def error_posted(self, request_id: str, body: bytes) -> bool:
         """See :class:`~emissary_local.lambda_.runtime_api.RuntimeEvents`."""
-        return self._answered(request_id, InvocationResult(InvocationStatus.FUNCTION_ERROR, body))
+        return self._return_result(request_id, InvocationResult(InvocationStatus.FUNCTION_ERROR, body))
 
     def init_failed(self, body: bytes) -> None:
         """See :class:`~emissary_local.lambda_.runtime_api.RuntimeEvents`."""
         self._finish(InvocationResult(InvocationStatus.FUNCTION_ERROR, body))
         self._die()  # the process ends by itself, after it has read our answer
 
-    def _connected(self) -> RuntimeConnection:
+    def _new_connection(self) -> RuntimeConnection:
         connection = RuntimeConnection(self)
         self._connections.add(connection)
         return connection
@@ -233,8 +233,8 @@ class Environment:
         invocation, connection = self._invocation, self._waiting
         assert invocation is not None and connection is not None
         self._waiting = None
-        invocation.started = self._created if self.state is State.STARTING else self._loop.time()
-        self.state = State.BUSY
+        invocation.started = self._created if self.state is EnvironmentState.STARTING else self._loop.time()
+        self.state = EnvironmentState.BUSY
         self._arm(self.spec.timeout)
         if invocation.fault is InvocationFault.DIES_BEFORE:
             self.kill()
@@ -248,16 +248,20 @@ class Environment:
             b"%bLambda-Runtime-Deadline-Ms: %d\r\n" % (invocation.head, deadline), invocation.payload
         )
 
-    def _answered(self, request_id: str, result: InvocationResult) -> bool:
+    def _return_result(self, request_id: str, result: InvocationResult) -> bool:
         invocation = self._invocation
-        if invocation is None or invocation.request_id != request_id or self.state is not State.BUSY:
+        if (
+            invocation is None
+            or invocation.request_id != request_id
+            or self.state is not EnvironmentState.BUSY
+        ):
             return False
         if invocation.fault is InvocationFault.HANGS_AFTER:
             return True  # until its timeout
         if invocation.fault in (InvocationFault.DIES_DURING, InvocationFault.DIES_AFTER):
             self.kill()  # no later than this: it was to die
             return True
-        self.state = State.RETURNING
+        self.state = EnvironmentState.RETURNING
         self._owner.environment_returning(self)
         self._finish(result)
         return True
@@ -298,9 +302,9 @@ class Environment:
         self.kill()
 
     def _die(self) -> None:
-        if self.state is State.DEAD:
+        if self.state is EnvironmentState.DEAD:
             return
-        self.state = State.DEAD
+        self.state = EnvironmentState.DEAD
         self._cancel_timer()
         if self._server is not None:
             self._server.close()
@@ -311,7 +315,7 @@ class Environment:
             try:
                 signal.pidfd_send_signal(self._pidfd, number)
             except ProcessLookupError:
-                pass  # it has just ended; exited() will say how
+                pass  # it has just ended; on_exit() will say how
 
 
 def process_of(pidfd: int) -> int | None:

@@ -23,10 +23,10 @@ class Fork(Protocol):
 
     id: str
 
-    def forked(self, pidfd: int) -> None:
+    def on_fork(self, pidfd: int) -> None:
         """It runs; ``pidfd`` now belongs to the receiver."""
 
-    def exited(self, reason: str) -> None:
+    def on_exit(self, reason: str) -> None:
         """It has ended, or could not be started."""
 
 
@@ -99,13 +99,13 @@ class ForkServer:
             command["skew"] = float(skew)
         encoded = json.dumps(command).encode()
         if self._control is None or len(encoded) > MAX_COMMAND:
-            self._exited(fork.id, "the environment variables are too large, or the local cloud is closed")
+            self._on_exit(fork.id, "the environment variables are too large, or the local cloud is closed")
             return
         try:
             # At most a few hundred small datagrams are ever on their way; the buffer holds them.
             self._control.send(encoded)
         except OSError as exc:
-            self._exited(fork.id, f"the fork server does not answer ({exc})")
+            self._on_exit(fork.id, f"the fork server does not answer ({exc})")
 
     async def close(self) -> None:
         """Kill every environment and the fork server; returns when they are gone."""
@@ -117,7 +117,7 @@ class ForkServer:
             process, self._process = self._process, None
             await asyncio.to_thread(process.wait)
         for identifier in list(self._forks):
-            self._exited(identifier, "the local cloud was closed")
+            self._on_exit(identifier, "the local cloud was closed")
 
     def _receive(self) -> None:
         if self._control is None:
@@ -129,7 +129,7 @@ class ForkServer:
         except OSError:
             message, descriptors = b"", []
         if not message:
-            self._ended()
+            self._on_end()
             return
         answer = json.loads(message)
         if "ready" in answer:
@@ -139,26 +139,26 @@ class ForkServer:
             for descriptor in descriptors:
                 fork = self._forks.get(answer["id"])
                 if fork is not None:
-                    fork.forked(descriptor)
+                    fork.on_fork(descriptor)
                 else:
                     os.close(descriptor)
         elif "status" in answer:
-            self._exited(answer["id"], exit_reason(answer["status"]))
+            self._on_exit(answer["id"], exit_reason(answer["status"]))
         else:
-            self._exited(answer["id"], answer["error"])
+            self._on_exit(answer["id"], answer["error"])
 
-    def _ended(self) -> None:
+    def _on_end(self) -> None:
         assert self._control is not None and self._ready is not None
         asyncio.get_running_loop().remove_reader(self._control.fileno())
         if not self._ready.done():
             self._ready.set_exception(LocalCloudError("the fork server ended while it started"))
         for identifier in list(self._forks):
-            self._exited(identifier, "the fork server has died")
+            self._on_exit(identifier, "the fork server has died")
 
-    def _exited(self, identifier: str, reason: str) -> None:
+    def _on_exit(self, identifier: str, reason: str) -> None:
         fork = self._forks.pop(identifier, None)
         if fork is not None:
-            fork.exited(reason)
+            fork.on_exit(reason)
 
 
 def exit_reason(status: int) -> str:

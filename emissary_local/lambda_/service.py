@@ -21,7 +21,7 @@ from typing import Final
 from emissary_local.billing.meter import Meter
 from emissary_local.errors import LocalCloudError, UnknownFunctionError
 from emissary_local.faults import FaultEngine, FaultRng, Site
-from emissary_local.lambda_.environment import Environment, Invocation, InvocationFault, State
+from emissary_local.lambda_.environment import Environment, EnvironmentState, Invocation, InvocationFault
 from emissary_local.lambda_.forkserver import ForkServer
 from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
 from emissary_local.ports import InvocationResult, InvocationStatus
@@ -152,7 +152,7 @@ class LambdaService:
 
     def crash(self, function: str) -> int:
         """Kill the processes that run an invocation of ``function`` now; how many there were."""
-        busy = [each for each in self._of(function) if each.state is State.BUSY]
+        busy = [each for each in self._of(function) if each.state is EnvironmentState.BUSY]
         for environment in busy:
             environment.kill()
         self._faults.count("crash", len(busy))
@@ -168,7 +168,7 @@ class LambdaService:
             if function is not None
             else [name for name in self._pools if self._faults.touches(name)]
         )
-        idle = [each for name in names for each in self._of(name) if each.state is State.IDLE]
+        idle = [each for name in names for each in self._of(name) if each.state is EnvironmentState.IDLE]
         for environment in idle:
             environment.kill()
         return len(idle)

@@ -40,13 +40,6 @@ class Certificates:
         context.load_cert_chain(self.certificate_file, self.key_file)
         return context
 
-    def client_context(self) -> ssl.SSLContext:
-        """A client that trusts this authority and nothing else."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(self.ca_file)
-        return context
-
 
 def create_certificates(directory: str | os.PathLike[str]) -> Certificates:
     """Make a fresh authority and server certificate.

@@ -137,7 +137,7 @@ class _Reader:
         return routes, authorizer
 
     def _route(self, key: str, target: Any, replies: bool, where: str) -> Route:
-        integration = self._called(INTEGRATION, str(target).removeprefix("integrations/"))
+        integration = self._find_reference(INTEGRATION, str(target).removeprefix("integrations/"))
         if integration is None:
             raise TemplateError(
                 f"Target must be integrations/<an integration of this API>, not {target!r}", where=where
@@ -161,7 +161,7 @@ class _Reader:
         )
 
     def _authorizer(self, reference: Any, where: str) -> Authorizer:
-        logical_id = self._called(AUTHORIZER, reference)
+        logical_id = self._find_reference(AUTHORIZER, reference)
         if logical_id is None:
             raise TemplateError(f"{reference!r} is no authorizer of this API", where=where)
         properties, place = self._properties(logical_id)
@@ -180,7 +180,7 @@ class _Reader:
         )
         return Authorizer(function, tuple(sources["header"]), tuple(sources["querystring"]))
 
-    def _called(self, kind: str, reference: Any) -> str | None:
+    def _find_reference(self, kind: str, reference: Any) -> str | None:
         """The resource of this type whose ``!Ref`` is ``reference``."""
         return next((name for name in self._stack.of_type(kind) if self._stack.ref(name) == reference), None)
 

@@ -51,14 +51,14 @@ json.dump(answer, sys.stdout)
 """
 
 
-def load_translated(path: str | Path) -> dict[str, Any]:
+def load_and_translate(path: str | Path) -> dict[str, Any]:
     """Read a template and translate it, if it is one of SAM's. The result is not to be changed.
 
     Raises:
         TemplateError: If the file cannot be read, or SAM refuses what is in it.
         LocalCloudError: If SAM's translator breaks.
     """
-    return translated(load_document(path), str(path))
+    return translate(load_document(path), str(path))
 
 
 def load_document(path: str | Path) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def load_document(path: str | Path) -> dict[str, Any]:
     return document
 
 
-def translated(document: dict[str, Any], name: str) -> dict[str, Any]:
-    """As :func:`load_translated`, of a document; one without the transform stays as it is."""
+def translate(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """As :func:`load_and_translate`, of a document; one without the transform stays as it is."""
     given = document.get("Transform") or []
     transforms = given if isinstance(given, list) else [given]
     for transform in transforms:
@@ -103,7 +103,7 @@ def translated(document: dict[str, Any], name: str) -> dict[str, Any]:
         "Globals": _with_local_code(document.get("Globals") or {}),
         "Resources": {key: _resource(each, document) for key, each in resources.items()},
     }
-    answer = _translate(json.dumps(prepared))
+    answer = _run_translator(json.dumps(prepared))
     if "faults" in answer:
         raise TemplateError(f"SAM refuses {name}: {'; '.join(answer['faults'])}")
     result: dict[str, Any] = answer["document"]
@@ -112,7 +112,7 @@ def translated(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _with_local_code(given: Mapping[str, Any]) -> dict[str, Any]:
     function = given.get("Function") or {}
-    return {**given, "Function": _marked(function, "CodeUri")} if "CodeUri" in function else dict(given)
+    return {**given, "Function": _with_bucket(function, "CodeUri")} if "CodeUri" in function else dict(given)
 
 
 def _resource(resource: Any, document: Mapping[str, Any]) -> Any:
@@ -122,10 +122,10 @@ def _resource(resource: Any, document: Mapping[str, Any]) -> Any:
     shared = ((document.get("Globals") or {}).get("Function") or {}) if wanted == "CodeUri" else {}
     if wanted not in properties and not _NO_FOLDER & {*properties, *shared} and wanted not in shared:
         properties = {**properties, wanted: "."}
-    return {**resource, "Properties": _marked(properties, wanted)}
+    return {**resource, "Properties": _with_bucket(properties, wanted)}
 
 
-def _marked(properties: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _with_bucket(properties: Mapping[str, Any], name: str) -> dict[str, Any]:
     place = properties.get(name)
     elsewhere = (isinstance(place, dict) and "Bucket" in place) or str(place).startswith("s3://")
     if place is None or elsewhere:
@@ -134,7 +134,7 @@ def _marked(properties: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _translate(text: str) -> dict[str, Any]:
+def _run_translator(text: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _PROGRAM],
         input=text,

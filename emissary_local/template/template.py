@@ -15,7 +15,7 @@ from emissary_local.errors import TemplateError
 from emissary_local.template.api import read_api
 from emissary_local.template.functions import read_functions
 from emissary_local.template.resources import SECRET, TABLE
-from emissary_local.template.sam import load_translated
+from emissary_local.template.sam import load_and_translate
 from emissary_local.template.secrets import read_secret
 from emissary_local.template.specs import TableSpec, Template
 from emissary_local.template.stack import Stack, number
@@ -40,13 +40,13 @@ def read_template(path: str | Path, parameters: Mapping[str, str] | None = None)
         TemplateError: If the file cannot be read or something in it cannot be run; says where.
         LocalCloudError: If SAM's translator breaks.
     """
-    return read_document(path, load_translated(path), parameters)
+    return read_document(path, load_and_translate(path), parameters)
 
 
 def read_document(
     path: str | Path, document: Mapping[str, Any], parameters: Mapping[str, str] | None = None
 ) -> Template:
-    """As :func:`read_template`, of a document as :func:`.sam.load_translated` gives it."""
+    """As :func:`read_template`, of a document as :func:`.sam.load_and_translate` gives it."""
     file = Path(path).resolve()
     stack = Stack(file, document, parameters or {})
     functions = read_functions(stack)

@@ -36,7 +36,7 @@ class Metric(enum.Enum):
     SESSION_ENDED = ("SessionEnded", "Count")
     #: It ended with another code than 0.
     SESSION_FAILED = ("SessionFailed", "Count")
-    #: From the door to its end.
+    #: From its $connect to its end.
     SESSION_SECONDS = ("SessionSeconds", "Seconds")
     #: Of both streams.
     SESSION_BYTES = ("SessionBytes", "Bytes")

@@ -12,10 +12,10 @@ from emissary_lib.bridge.session import (
     EndRecord,
     Fragment,
     LaunchRecord,
+    RecordState,
+    RecordStep,
     Resume,
     SessionRecord,
-    State,
-    Step,
 )
 from emissary_lib.protocol.auth.keys import KeyRing
 from emissary_lib.protocol.role import Role
@@ -76,7 +76,7 @@ class SessionStore(Protocol):
     def release(self, session: SessionRecord) -> None:
         """Give back the slots that a session has taken. Those it does not hold any more are let alone."""
 
-    def claim(self, claim: Claim) -> State:
+    def claim(self, claim: Claim) -> RecordState:
         """Go to OPEN with the relay's connection, and write that connection.
 
         Returns:
@@ -87,7 +87,7 @@ class SessionStore(Protocol):
             ClaimRefusedError: See :func:`session.claim_refusal`.
         """
 
-    def resume(self, resume: Resume) -> State:
+    def resume(self, resume: Resume) -> RecordState:
         """Give the dialer a new connection, and write that connection.
 
         Returns:
@@ -103,7 +103,7 @@ class SessionStore(Protocol):
     def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         """Forget one side's connection, if it is still the current one, and note when that was."""
 
-    def end(self, session_id: str, ending: EndRecord, step: Step) -> Outcome:
+    def end(self, session_id: str, ending: EndRecord, step: RecordStep) -> Outcome:
         """Go to ENDED from the states that ``step`` (END, ABANDON, REFUSE or CHECK) allows.
 
         Forgets the opening's fragments, and keeps the rest for :data:`session.RECORD_TIME`, but after a

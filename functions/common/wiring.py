@@ -34,7 +34,7 @@ from functions.common.routes.connect_relay import ConnectRelay
 from functions.common.routes.connect_resume import ConnectResume
 from functions.common.routes.disconnect import OnDisconnect
 from functions.common.routes.ending import EndSession
-from functions.common.routes.forward import Forward
+from functions.common.routes.forward import ForwardMessage
 from functions.common.routes.health import OnHealth
 from functions.common.routes.message import OnMessage
 from functions.common.routes.opening import Opening
@@ -67,7 +67,7 @@ def on_message(
 ) -> OnMessage:
     """The use case of ``$default``."""
     end = EndSession(store, link, clock)
-    forward = Forward(store, link, peers, end)
+    forward = ForwardMessage(store, link, peers, end)
     opening = Opening(store, link, launcher, keys, allow, forward, clock, entropy, server_version, limits)
     health = OnHealth(store, link, keys, end, limits, server_version)
     return OnMessage(store, link, forward, opening, OnResume(store, link, end), end, health)

@@ -11,8 +11,8 @@ from typing import Final
 
 from emissary_lib.protocol.constants import REFUSED_FOR
 from emissary_lib.protocol.session.session import Outgoing
-from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.reconnecting import ReconnectingTransport
+from emissary_lib.tunnel.link import SocketLink
 from functions.common import logs
 from functions.common.errors import (
     MessageTooLargeError,
@@ -28,8 +28,8 @@ from functions.common.ports import PeerLink
 MAX_POSTS: Final = 8
 
 
-class RelayLink:
-    """See :class:`emissary_lib.tunnel.link.Link`.
+class RelayLink(SocketLink):
+    """Sends what is for the bridge over the relay's WebSocket, where all answers come, and posts the rest.
 
     Posts are made by up to ``MAX_POSTS`` threads that start as they are needed; their order does not matter.
     How many messages can wait is bounded by the session's cap on messages in flight.
@@ -57,7 +57,7 @@ class RelayLink:
         abandon_at: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._transport = transport
+        super().__init__(transport)
         self._poster = poster
         self._dialer = dialer
         self._abandon_at = abandon_at
@@ -77,7 +77,7 @@ class RelayLink:
     def send(self, message: Outgoing) -> None:
         """Send what is for the bridge over the WebSocket; queue the rest for a post, unless closed."""
         if message.to_bridge:
-            self._transport.send(message.text)
+            super().send(message)
             return
         with self._lock:
             if self._closed:
@@ -89,18 +89,6 @@ class RelayLink:
                 thread.start()
         self._queue.put(message.text)
 
-    def recv(self) -> str:
-        """Wait for the next message on the relay's WebSocket: all that the dialer sends comes there."""
-        return self._transport.recv(None)
-
-    def reconnect(self, epoch: int, deadline: Deadline) -> None:
-        """Replace the relay's WebSocket; posts go on meanwhile."""
-        self._transport.reconnect(epoch, deadline)
-
-    def drop(self) -> None:
-        """End the relay's WebSocket without a word; posts go on."""
-        self._transport.abort()
-
     def redirect(self, connection: str) -> None:
         """The dialer has a new connection: what is posted from now on goes there."""
         self._dialer = connection
@@ -109,7 +97,7 @@ class RelayLink:
         """Say goodbye, for good; posts that wait are dropped."""
         with self._lock:
             self._closed = True
-        self._transport.close()
+        super().close()
 
     def release(self) -> None:
         """Let the posts under way end, and join their threads; bounded by the poster's timeout, and ours.
@@ -122,7 +110,7 @@ class RelayLink:
         for thread in self._threads:
             left = self._abandon_at - time.monotonic()
             thread.join(None if left == math.inf else max(0.0, left))
-        self._transport.release()
+        super().release()
 
     def _note(self, exc: PeerError) -> None:
         """Count a 429; log the first post that failed otherwise: most likely, none of this session ever will.
@@ -138,7 +126,7 @@ class RelayLink:
             if first:
                 logs.warning("a post was not accepted", connection_id=self._dialer, cause=str(exc))
 
-    def _refused_for(self, *, refused: bool) -> float:
+    def _note_refusal(self, *, refused: bool) -> float:
         """Note what a post met; for how many seconds posts have met nothing but refusals."""
         with self._lock:
             if not refused:
@@ -153,13 +141,13 @@ class RelayLink:
             try:
                 if not self._closed:
                     self._poster.post(self._dialer, text)
-                    self._refused_for(refused=False)
+                    self._note_refusal(refused=False)
             except PeerGoneError:
-                self._refused_for(refused=False)
+                self._note_refusal(refused=False)
                 self.on_gone()
             except PeerError as exc:
                 self._note(exc)
-                refused_for = self._refused_for(refused=isinstance(exc, PeerRefusedError))
+                refused_for = self._note_refusal(refused=isinstance(exc, PeerRefusedError))
                 if isinstance(exc, MessageTooLargeError):
                     self.on_hopeless(str(exc))
                 elif refused_for >= REFUSED_FOR:

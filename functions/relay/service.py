@@ -90,10 +90,10 @@ class Relay:
             logs.warning("launched too late", session=launch.session)
             metrics.count(Metric.RELAY_ERROR)
             return None
-        door = self._door(launch)
+        connect = self._connector(launch)
         target = _Connecting(lambda: self.connect(launch, Deadline(min(TARGET_TIMEOUT, remaining))))
         try:
-            claimed = self._claim(launch, door)
+            claimed = self._claim(launch, connect)
         except (GatewayRefusedError, GatewayUnreachableError, TimeoutError) as exc:
             logs.warning("could not dial back", session=launch.session, cause=str(exc))
             metrics.count(Metric.RELAY_ERROR)
@@ -109,14 +109,14 @@ class Relay:
             admitted = launch.expires - OPENING_TIME
             took = max(0.0, time.time() - admitted)
             metrics.put({Metric.SESSION_OPENED: 1, Metric.DIAL_MILLISECONDS: took * 1000})
-        transport = ReconnectingTransport(claimed.link, door)
+        transport = ReconnectingTransport(claimed.link, connect)
         abandon_at = ends_at + _ABANDON * margin
         link = RelayLink(transport, self.poster, launch.dialer_connection, abandon_at=abandon_at)
         session = self._session(launch, connected, claimed.epoch, claimed_at, ends_at)
         shutdown = ShutdownPolicy(ends_at, ends_at + _LEAVE * margin, linger=self.probing.orphan)
         return self._carry(session, link, connected, shutdown)
 
-    def _door(self, launch: Launch) -> Callable[[int, Deadline], MessageTransport]:
+    def _connector(self, launch: Launch) -> Callable[[int, Deadline], MessageTransport]:
         """What dials back for this session, again and again, as one and the same instance."""
         instance = secrets.token_hex(16)
 
@@ -127,11 +127,11 @@ class Relay:
         return connect
 
     def _claim(
-        self, launch: Launch, door: Callable[[int, Deadline], MessageTransport]
+        self, launch: Launch, connect: Callable[[int, Deadline], MessageTransport]
     ) -> Claimed[MessageTransport] | None:
         def attempt(epoch: int) -> MessageTransport:
             left = max(0.1, launch.expires - time.time())  # a claim that comes later is refused
-            return door(epoch, Deadline(min(UPGRADE_TIMEOUT, left)))
+            return connect(epoch, Deadline(min(UPGRADE_TIMEOUT, left)))
 
         claimed = claim(attempt, Deadline(CLAIM_DEADLINE), sleep=self.sleep)
         if claimed is None:

@@ -115,7 +115,7 @@ class Relay:
         """The target ends its stream once the dialer has ended its own."""
         self._ends_with_dialer = True
 
-    def flushed(self) -> None:
+    def flush(self) -> None:
         """Wait until everything written has reached the dialer's session."""
         self._wait(lambda: not self.outgoing and self._session.buffered[0] == 0)
 
@@ -202,7 +202,7 @@ class Behaviour:
 
     Attributes:
         key: The bridge's key.
-        door: Statuses that upgrades get, in order, before the door is asked at all.
+        upgrade_statuses: Statuses that upgrades get, in order, before the upgrade is looked at.
         clock_ahead: Seconds by which the bridge's clock is ahead of ours.
         dial_code: How the relay's dial of the target ends.
         silent: The bridge takes messages and says nothing.
@@ -214,7 +214,7 @@ class Behaviour:
     """
 
     key: Key = KEY
-    door: tuple[int, ...] = ()
+    upgrade_statuses: tuple[int, ...] = ()
     clock_ahead: float = 0.0
     dial_code: Code = Code.OK
     silent: bool = False
@@ -261,13 +261,13 @@ class Bridge:
     def _door(self, request: Request) -> bytes | None:
         now = time.time() + self.behaviour.clock_ahead
         date = f"Date: {http_date(now)}"
-        if self._refused < len(self.behaviour.door):
+        if self._refused < len(self.behaviour.upgrade_statuses):
             self._refused += 1
-            return refusal(self.behaviour.door[self._refused - 1], date)
+            return refusal(self.behaviour.upgrade_statuses[self._refused - 1], date)
         host = canonical_authority(request.headers["host"], scheme_default_port=80)
         try:
-            door = ConnectHeaders.from_headers(request.headers)
-            verify_connect(door, KeyRing([self.behaviour.key]), host=host, unix_now=now)
+            signed = ConnectHeaders.from_headers(request.headers)
+            verify_connect(signed, KeyRing([self.behaviour.key]), host=host, unix_now=now)
         except AuthenticationError:
             return refusal(403, date)
         return None
@@ -299,7 +299,7 @@ class Bridge:
 
     def _open(self, peer: Peer) -> Relay | None:
         """Play ``$default`` until the opening is decided."""
-        door = ConnectHeaders.from_headers(peer.request.headers)
+        signed = ConnectHeaders.from_headers(peer.request.headers)
         host = canonical_authority(peer.request.headers["host"], scheme_default_port=80)
         key = Key(KEY.key_id, bytes(32)) if self.behaviour.false_proof else self.behaviour.key
         fragments: set[tuple[int, bytes]] = set()
@@ -314,10 +314,10 @@ class Bridge:
             fragments.add((frame.offset, frame.payload))
             answer = evaluate(
                 fragments,
-                nonce=door.nonce,
-                date=door.date,
+                nonce=signed.nonce,
+                date=signed.date,
                 host=host,
-                key_id=door.key_id,
+                key_id=signed.key_id,
                 keys=KeyRing([key]),
                 allow=ALLOWED,
                 server_version="0.0.0",

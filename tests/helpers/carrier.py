@@ -144,12 +144,12 @@ class Carrier:
             else:
                 self._travel(lambda: self._default(connection, message.text))
 
-    def peer_moved(self, role: Role, connection: str) -> None:
+    def on_peer_moved(self, role: Role, connection: str) -> None:
         """The session says where its peer is now."""
         if role is Role.RELAY:
             self._target = connection
 
-    def dropped(self, role: Role) -> None:
+    def on_drop(self, role: Role) -> None:
         """The session found its link dead, and the driver drops it."""
         self._lose(role)
 
@@ -215,9 +215,9 @@ class Carrier:
             self.later(self._random.uniform(0, 30), lambda: self._shut(fresh))
             self._travel(lambda: self._attempt(role, min(BACK_OFF[1], pause * 2)))
         else:
-            self._travel(lambda: self._connected(role, fresh))
+            self._travel(lambda: self._on_connect(role, fresh))
 
-    def _connected(self, role: Role, fresh: Connection) -> None:
+    def _on_connect(self, role: Role, fresh: Connection) -> None:
         session = self._sessions[role]
         if session.link_deadline is None:
             self._shut(fresh)
@@ -240,7 +240,7 @@ class Carrier:
         if fate < self._faults.disconnect:
             return
         for _copy in range(2 if fate > 1 - self._faults.disconnect / 2 else 1):
-            self.later(self._random.uniform(*self._faults.notice), lambda: self._disconnected(connection))
+            self.later(self._random.uniform(*self._faults.notice), lambda: self._on_disconnect(connection))
 
     # -- the gateway and the bridge -------------------------------------------------------------
 
@@ -301,7 +301,7 @@ class Carrier:
             if self._random.random() >= self._faults.drop:
                 self._tell(self._known[role], FrameType.RESUMED, told)
 
-    def _disconnected(self, gone: Connection) -> None:
+    def _on_disconnect(self, gone: Connection) -> None:
         if self._known[gone.role] is gone:
             self._known[gone.role] = None
         other = Role.RELAY if gone.role is Role.DIALER else Role.DIALER

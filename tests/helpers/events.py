@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from tools.replay.example import DATE as DATE
 from tools.replay.example import DIALER as DIALER
-from tools.replay.example import DIALER_AGAIN as DIALER_AGAIN
 from tools.replay.example import HOST as HOST
 from tools.replay.example import INSTANCE as INSTANCE
 from tools.replay.example import KEY as KEY
@@ -25,7 +24,11 @@ from tools.replay.example import RESUME_NONCE as RESUME_NONCE
 from tools.replay.example import RESUME_TOKEN as RESUME_TOKEN
 from tools.replay.example import SESSION as SESSION
 from tools.replay.example import STAGE as STAGE
-from tools.replay.example import TARGET as TARGET
+
+#: The dialer's next connection.
+DIALER_AGAIN: Final = "Uv8eQfH1FiACEtM="
+#: What the example opening asks for.
+TARGET: Final = "db.internal:5432"
 
 EVENTS: Final = Path(__file__).resolve().parents[2] / "events"
 

@@ -17,11 +17,11 @@ from emissary_lib.bridge.session import (
     EndRecord,
     Fragment,
     LaunchRecord,
+    RecordState,
+    RecordStep,
     Resume,
     SessionRecord,
     Side,
-    State,
-    Step,
     claim_refusal,
     may_launch,
     may_restore,
@@ -104,7 +104,7 @@ class FakeStore:
     def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
         old = self._old(session_id)
         fits = old is not None and (fragment in old.fragments or len(old.fragments) < MAX_OPENING_FRAGMENTS)
-        sources = TRANSITIONS[Step.ADD_FRAGMENT].sources
+        sources = TRANSITIONS[RecordStep.ADD_FRAGMENT].sources
         if old is None or old.state not in sources or now >= old.expires or not fits:
             return Outcome(old, False)
         return self._put(old, fragments=old.fragments | {fragment})
@@ -119,14 +119,14 @@ class FakeStore:
             old,
             slots=slots,
             purge_at=launch.purge_at,
-            state=State.INVOKED,
+            state=RecordState.INVOKED,
             target=launch.target,
             relay_token_hash=launch.relay_token_hash,
             resume_token_hash=launch.resume_token_hash,
             invoked_at=launch.at,
         )
 
-    def claim(self, claim: Claim) -> State:
+    def claim(self, claim: Claim) -> RecordState:
         old = self._old(claim.session)
         refusal = claim_refusal(old, claim)
         if old is None or refusal is not None:
@@ -134,7 +134,7 @@ class FakeStore:
             if old is not None and old.instance == claim.instance and self._is_done(old, own):
                 return old.state
             raise ClaimRefusedError(refusal or "no session")
-        state = State.ENDED if old.state is State.ENDED else State.OPEN
+        state = RecordState.ENDED if old.state is RecordState.ENDED else RecordState.OPEN
         self._put(
             old,
             state=state,
@@ -147,7 +147,7 @@ class FakeStore:
         )
         return state
 
-    def resume(self, resume: Resume) -> State:
+    def resume(self, resume: Resume) -> RecordState:
         old = self._old(resume.session)
         refusal = resume_refusal(old, resume)
         if old is None or refusal is not None:
@@ -183,12 +183,12 @@ class FakeStore:
             return Outcome(old, side.connection is None and side.epoch == epoch)
         return self._put(old, **{role.value: replace(side, connection=None, left=at)})
 
-    def end(self, session_id: str, ending: EndRecord, step: Step) -> Outcome:
+    def end(self, session_id: str, ending: EndRecord, step: RecordStep) -> Outcome:
         old = self._old(session_id)
         if old is None or old.state not in TRANSITIONS[step].sources:
             return Outcome(old, old is not None and old.ending is not None and old.ending.by == ending.by)
-        kept = old.purge_at if step is Step.CHECK else int(ending.at + RECORD_TIME)
-        return self._put(old, state=State.ENDED, ending=ending, fragments=frozenset(), purge_at=kept)
+        kept = old.purge_at if step is RecordStep.CHECK else int(ending.at + RECORD_TIME)
+        return self._put(old, state=RecordState.ENDED, ending=ending, fragments=frozenset(), purge_at=kept)
 
     def note_record(self, session_id: str, by: str) -> bool:
         return self._old(session_id) is not None and self.recorded.setdefault(session_id, by) == by

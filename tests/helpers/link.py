@@ -67,7 +67,7 @@ class Endpoint:
     def act(self, now: float) -> None:
         """Let the user do what it can."""
         if now >= self._established_at:
-            self.session.established()
+            self.session.finish_opening()
         while self._pending and self._pending[0][0] <= now:
             at, data = self._pending[0]
             taken = self.session.send_data(data)
@@ -229,9 +229,9 @@ class LinkedSessions:
         told = self.ends[role].events
         for event in told[self._told[role] :]:
             if isinstance(event, LinkDead):
-                self.carrier.dropped(role)
+                self.carrier.on_drop(role)
             elif isinstance(event, PeerMoved):
-                self.carrier.peer_moved(role, event.connection)
+                self.carrier.on_peer_moved(role, event.connection)
         self._told[role] = len(told)
 
     # -- invariants -----------------------------------------------------------------------------

@@ -21,8 +21,7 @@ T = TypeVar("T")
 ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
 TEMPLATE: Final = ROOT / "template.yaml"
 
-#: Longest time that something takes which is to happen soon, in seconds, and longest dial.
-SOON: Final = HANG
+#: Longest dial, in seconds.
 DIAL: Final = HANG
 
 #: Every port of this machine, and a name that never resolves (RFC 2606). Each test has servers of its own,

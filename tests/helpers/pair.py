@@ -63,7 +63,7 @@ def session_of(role: Role, now: float, *, streams: StreamConfig | None = None) -
     if role is Role.RELAY:
         return relay_session(now, streams=streams)
     session = client_session(now, streams=streams)
-    session.established()
+    session.finish_opening()
     return session
 
 
@@ -108,7 +108,7 @@ class SessionPair:
     ) -> None:
         self.clock = Clock()
         self.client = client_session(self.clock.now, streams=streams, keepalive=keepalive)
-        self.client.established()
+        self.client.finish_opening()
         self.relay = relay_session(self.clock.now, streams=streams)
         self.sent: list[tuple[Role, Frame]] = []
 

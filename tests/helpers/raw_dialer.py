@@ -1,4 +1,4 @@
-"""A dialer that is driven by hand: real door, real WebSocket, and messages as the test makes them.
+"""A dialer that is driven by hand: real upgrade, real WebSocket, and messages as the test makes them.
 
 For what the real dialer never does: openings cut in pieces, pieces lost or doubled, a wrong date, a frame
 that is not its own to send.
@@ -27,7 +27,7 @@ WINDOW = 65_536
 
 
 class RawDialer:
-    """One WebSocket that has passed the door; a context manager that closes it.
+    """One WebSocket that the gateway has let in; a context manager that closes it.
 
     Args:
         url: The gateway.
@@ -35,7 +35,7 @@ class RawDialer:
         unix_now: The time to sign, in seconds since 1970 UTC; now if not given.
 
     Raises:
-        GatewayRefusedError: The door stayed shut.
+        GatewayRefusedError: The gateway refused.
 
     Attributes:
         session: The session id.
@@ -63,7 +63,7 @@ class RawDialer:
         self._transport.release()
 
     def opening(self, target: tuple[str, int], *, key: Key | None = None) -> bytes:
-        """The whole SOCKS5 exchange of this side; ``key`` signs it instead of the door's."""
+        """The whole SOCKS5 exchange of this side; ``key`` signs it instead of the upgrade's."""
         return opening_bytes(
             key=key or self._key, date=self._date, nonce=self.nonce, target=Target.parse(target)
         )

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from emissary_local.template.intrinsics import Resolver, load_yaml
 from emissary_local.template.names import PSEUDO_PARAMETERS, parameter_values
-from emissary_local.template.sam import load_translated
+from emissary_local.template.sam import load_and_translate
 
 ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
 TEMPLATE: Final = ROOT / "template.yaml"
@@ -31,9 +31,9 @@ def source() -> dict[str, Any]:
     return load_yaml(TEMPLATE.read_text(encoding="utf-8"), "template.yaml")
 
 
-def translated() -> dict[str, Any]:
+def translate_template() -> dict[str, Any]:
     """The whole translated template; not to be changed."""
-    return load_translated(TEMPLATE)
+    return load_and_translate(TEMPLATE)
 
 
 def as_text(document: Mapping[str, Any]) -> str:
@@ -45,22 +45,22 @@ def resolver(parameters: Mapping[str, str], partition: str = "aws") -> Resolver:
     """Resolves parts of the translated template; a reference to a resource becomes its name in ``<>``."""
     values = {**PSEUDO_PARAMETERS, "AWS::Partition": partition}
     values |= parameter_values(source()["Parameters"], parameters)
-    resources = translated()["Resources"]
+    resources = translate_template()["Resources"]
 
     def ref(name: str) -> Any:
         return values[name] if name in values else f"<{name}>" if name in resources else values[name]
 
-    return Resolver(translated(), ref=ref, attribute=lambda name, wanted: f"<{name}.{wanted}>")
+    return Resolver(translate_template(), ref=ref, attribute=lambda name, wanted: f"<{name}.{wanted}>")
 
 
-def deployed(**parameters: str) -> dict[str, dict[str, Any]]:
+def resolve_resources(**parameters: str) -> dict[str, dict[str, Any]]:
     """The resources that exist with these parameters, with every intrinsic function resolved."""
     resolve = resolver({**REQUIRED, **parameters})
     return {
         name: resolve.resolve(
             {key: value for key, value in resource.items() if key != "Condition"}, f"Resources.{name}"
         )
-        for name, resource in translated()["Resources"].items()
+        for name, resource in translate_template()["Resources"].items()
         if "Condition" not in resource or resolve.condition(resource["Condition"], name)
     }
 
@@ -70,7 +70,7 @@ def outputs(partition: str = "aws", **parameters: str) -> dict[str, str]:
     resolve = resolver({**REQUIRED, **parameters}, partition)
     return {
         name: resolve.resolve(output["Value"], f"Outputs.{name}")
-        for name, output in translated()["Outputs"].items()
+        for name, output in translate_template()["Outputs"].items()
         if "Condition" not in output or resolve.condition(output["Condition"], name)
     }
 
@@ -95,4 +95,4 @@ def strings(value: Any) -> Iterator[str]:
 
 if __name__ == "__main__":
     SNAPSHOT.parent.mkdir(parents=True, exist_ok=True)
-    SNAPSHOT.write_text(as_text(translated()), encoding="utf-8")
+    SNAPSHOT.write_text(as_text(translate_template()), encoding="utf-8")

@@ -17,10 +17,10 @@ from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.transport.memory import Faults, MemoryTransport, linked_pair
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import tcp_pair
 from emissary_lib.tunnel.shutdown import ShutdownPolicy
+from tests.helpers.memory_transport import Faults, MemoryTransport, linked_pair
 from tests.helpers.patience import HANG
 
 #: Small buffers, so that windows shut soon.
@@ -44,7 +44,7 @@ def session_of(
         return Session(role, config, now=time.monotonic())
     config = SessionConfig(streams=streams, peer_epoch=1, grace=grace)
     session = Session(role, config, now=time.monotonic())
-    session.established()
+    session.finish_opening()
     return session
 
 

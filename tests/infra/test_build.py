@@ -137,7 +137,7 @@ def test_a_package_that_does_not_match_its_hash_is_refused(tmp_path: pathlib.Pat
     line = next(line for line in LOCK.read_text().splitlines() if line.startswith("websocket-client"))
     lock.write_text(re.sub("[0-9a-f]{64}", "0" * 64, line))
     with pytest.raises(BuildError, match=r"(?i)hash"):
-        packages.installed(lock, tmp_path / "cache")
+        packages.install(lock, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -200,7 +200,7 @@ def test_a_second_build_elsewhere_gives_the_same_bytes(
     for path in copy.rglob("*.py"):
         path.chmod(0o600)
         os.utime(path, (1, 1))
-    site = packages.installed(LOCK, CACHE)
+    site = packages.install(LOCK, CACHE)
     before = os.umask(0o077)
     try:
         for function in FUNCTIONS:
@@ -240,7 +240,7 @@ def test_an_artifact_that_is_too_large_names_its_largest_files(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(artifact, "MAX_BYTES", 1000)
-    site = packages.installed(LOCK, CACHE)
+    site = packages.install(LOCK, CACHE)
     with pytest.raises(BuildError, match=r"RelayFunction has \d+ bytes, over 1000; largest: \S+\.py"):
         artifact.build("RelayFunction", tmp_path / "relay", root=ROOT, packages=site)
 

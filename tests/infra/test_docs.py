@@ -16,6 +16,7 @@ from emissary_lib import Dialer
 from emissary_lib.cli import main as cli
 from emissary_lib.client.config import ClientConfig, read_env_file
 from emissary_lib.protocol.targets.allow_list import AllowList
+from tests.infra.documents import fenced
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -63,10 +64,6 @@ def paragraphs() -> dict[str, str]:
             assert name not in found, f"{name} stands in example.env twice"
             found[name] = paragraph
     return found
-
-
-def fenced(document: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
 
 
 def makefile_targets() -> set[str]:

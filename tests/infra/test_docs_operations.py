@@ -19,7 +19,7 @@ from functions.common.adapters import keys
 from functions.common.metrics import NAMESPACE, Metric
 from functions.relay.link import MAX_POSTS
 from functions.relay.service import TARGET_TIMEOUT
-from tests.helpers.sam_template import deployed, of_type, source, strings
+from tests.helpers.sam_template import of_type, resolve_resources, source, strings
 from tests.infra.documents import ROOT, fenced, prose, read, section, tables
 
 MANUAL = "docs/operations.md"
@@ -44,7 +44,7 @@ def number(text: str) -> float:
 
 def throttle(route: str) -> tuple[int, int]:
     """Rate and burst of a route, as deployed."""
-    stage = of_type(deployed(), "AWS::ApiGatewayV2::Stage")
+    stage = of_type(resolve_resources(), "AWS::ApiGatewayV2::Stage")
     (settings,) = stage.values()
     default = settings["DefaultRouteSettings"]
     chosen = settings.get("RouteSettings", {}).get(route, default)
@@ -128,7 +128,7 @@ def test_a_querys_price_is_three_messages_and_an_invocation() -> None:
 
 
 def alarms() -> dict[str, dict[str, Any]]:
-    return of_type(deployed(), "AWS::CloudWatch::Alarm")
+    return of_type(resolve_resources(), "AWS::CloudWatch::Alarm")
 
 
 def metrics_watched(alarm: dict[str, Any]) -> int:
@@ -140,7 +140,7 @@ def test_idle_the_alarms_and_the_secret_are_what_costs() -> None:
     watched = sum(metrics_watched(each) for each in alarms().values())
     assert rows[f"alarms, $0.10 for each of the {watched} metrics they watch"] == f"{watched * 0.1:.2f}"
     assert rows["the keys' secret"] == "0.40"
-    assert len(of_type(deployed(), "AWS::SecretsManager::Secret")) == 1
+    assert len(of_type(resolve_resources(), "AWS::SecretsManager::Secret")) == 1
 
 
 # -- alarms and metrics -----------------------------------------------------------------------
@@ -165,7 +165,9 @@ def test_the_price_of_the_metrics_is_of_all_of_them() -> None:
 
 
 def test_every_metric_is_on_the_dashboard_or_in_an_alarm() -> None:
-    shown = {name for text in strings(deployed()) for name in re.findall(r'\["Emissary", "(\w+)"', text)}
+    shown = {
+        name for text in strings(resolve_resources()) for name in re.findall(r'\["Emissary", "(\w+)"', text)
+    }
     shown |= {
         each["MetricName"]
         for alarm in alarms().values()

@@ -18,7 +18,7 @@ from emissary_lib.protocol.targets.addresses import canonical_host
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from functions.common import audit, logs
 from functions.common.adapters import keys
-from tests.helpers.sam_template import deployed, of_type, source
+from tests.helpers.sam_template import of_type, resolve_resources, source
 from tests.infra.documents import fenced, prose, read, section, tables
 from tests.infra.test_docs_operations import HANDLER_SECONDS, number, throttle
 
@@ -44,7 +44,7 @@ def called(resource: str) -> str:
 
 def rights() -> set[tuple[str, str, frozenset[str], str]]:
     """Function, statement, actions and resource of everything that the code of a function may do."""
-    resources = deployed()
+    resources = resolve_resources()
     found = set()
     for function, properties in of_type(resources, "AWS::Lambda::Function").items():
         role = properties["Role"].strip("<>").removesuffix(".Arn")
@@ -100,7 +100,7 @@ def test_the_policy_of_a_kms_key_lets_in_the_roles_that_read_the_secret_and_nobo
         "docs/operations.md"
     )
     patterns = statement["Condition"]["ArnLike"]["aws:PrincipalArn"]
-    resources = deployed()
+    resources = resolve_resources()
     roles = of_type(resources, "AWS::IAM::Role")
     assert not any("RoleName" in role or "Path" in role for role in roles.values()), (
         "CloudFormation names them"
@@ -187,7 +187,7 @@ def test_the_limits_are_those_of_template_and_code() -> None:
 
 def test_the_price_of_a_flood_is_its_parts() -> None:
     rows = dict(tables(DOCUMENT, "A flood of connects")[0])
-    memory = of_type(deployed(), "AWS::Lambda::Function")["ConnectFunction"]["MemorySize"] / 1024
+    memory = of_type(resolve_resources(), "AWS::Lambda::Function")["ConnectFunction"]["MemorySize"] / 1024
     invocations, time, log, gateway, total = rows.values()
     assert number(invocations) == pytest.approx(audit.INVOCATION * 1e6)
     assert number(time) == round(memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND["arm64"] * 1e6, 2)

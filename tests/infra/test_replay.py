@@ -28,7 +28,7 @@ from tests.helpers.local_cloud import LINUX_ONLY, ROOT
 from tools.replay import cases, example
 from tools.replay.__main__ import main
 from tools.replay.errors import ReplayError
-from tools.replay.items import readable, typed
+from tools.replay.items import from_dynamodb, to_dynamodb
 from tools.replay.moment import Moment
 from tools.replay.results import difference
 from tools.replay.run import Replayer
@@ -130,7 +130,7 @@ def test_a_result_that_is_a_little_late_reads_as_on_time_and_a_wrong_one_does_no
 
 def test_a_drawn_token_reads_as_the_example_s_and_so_does_its_hash() -> None:
     moment, drawn = Moment(NOW), bytes(range(200, 232))
-    moment.drawn(encode_unpadded(drawn), example.RELAY_TOKEN)
+    moment.map_token(encode_unpadded(drawn), example.RELAY_TOKEN)
     assert moment.to_example([encode_unpadded(drawn), token_hash(drawn), token_hash(b"another")]) == [
         encode_unpadded(example.RELAY_TOKEN),
         token_hash(example.RELAY_TOKEN),
@@ -146,7 +146,7 @@ def test_items_are_read_and_written_alike() -> None:
         "nonce": {"B": b"\0\xff"},
         "fragments": {"SS": ["a", "b"]},
     }
-    assert typed(readable(item)) == item
+    assert to_dynamodb(from_dynamodb(item)) == item
 
 
 # --- The comparison

@@ -18,7 +18,15 @@ from emissary_local.template.names import parameter_values
 from emissary_local.template.template import read_template
 from functions.common.config import ALLOWED_TARGETS, default_settings
 from functions.relay.settings import RelaySettings
-from tests.helpers.sam_template import REQUIRED, TEMPLATE, deployed, of_type, outputs, source, strings
+from tests.helpers.sam_template import (
+    REQUIRED,
+    TEMPLATE,
+    of_type,
+    outputs,
+    resolve_resources,
+    source,
+    strings,
+)
 
 PARAMETERS: dict[str, dict[str, Any]] = source()["Parameters"]
 OUTPUTS: dict[str, dict[str, Any]] = source()["Outputs"]
@@ -71,7 +79,7 @@ OF_AWS = {"VpcId", "SubnetIds"}
 
 def egress(**parameters: str) -> set[tuple[str, int, str]]:
     """Protocol, port and where to, of what the group made for the relay lets out."""
-    (group,) = of_type(deployed(**parameters), "AWS::EC2::SecurityGroup").values()
+    (group,) = of_type(resolve_resources(**parameters), "AWS::EC2::SecurityGroup").values()
     assert "SecurityGroupIngress" not in group
     for rule in group["SecurityGroupEgress"]:
         assert int(rule["FromPort"]) == int(rule["ToPort"])
@@ -191,15 +199,15 @@ def test_with_ipv6_it_gets_out_to_the_same_over_both(count: int) -> None:
 
 def test_a_group_of_ones_own_is_used_and_none_is_made() -> None:
     mine = "sg-0123456789abcdef0"
-    resources = deployed(SecurityGroupId=mine)
+    resources = resolve_resources(SecurityGroupId=mine)
     assert not of_type(resources, "AWS::EC2::SecurityGroup")
     assert resources["RelayFunction"]["Properties"]["VpcConfig"]["SecurityGroupIds"] == [mine]
-    made = deployed()["RelayFunction"]["Properties"]["VpcConfig"]["SecurityGroupIds"]
+    made = resolve_resources()["RelayFunction"]["Properties"]["VpcConfig"]["SecurityGroupIds"]
     assert made == ["<RelaySecurityGroup.GroupId>"]
 
 
 def test_both_ends_of_the_way_are_dual_stack() -> None:
-    resources = deployed(RelayIpv6="true", DomainName="db.example.com", CertificateArn=CERTIFICATE)
+    resources = resolve_resources(RelayIpv6="true", DomainName="db.example.com", CertificateArn=CERTIFICATE)
     assert resources["WebSocketApi"]["Properties"]["IpAddressType"] == "dualstack"
     (settings,) = resources["CustomDomain"]["Properties"]["DomainNameConfigurations"]
     assert settings["IpAddressType"] == "dualstack"
@@ -210,8 +218,8 @@ def test_both_ends_of_the_way_are_dual_stack() -> None:
 
 
 def test_nothing_is_reserved_unless_asked_for() -> None:
-    assert "ReservedConcurrentExecutions" not in deployed()["RelayFunction"]["Properties"]
-    relay = deployed(RelayConcurrency="7")["RelayFunction"]["Properties"]
+    assert "ReservedConcurrentExecutions" not in resolve_resources()["RelayFunction"]["Properties"]
+    relay = resolve_resources(RelayConcurrency="7")["RelayFunction"]["Properties"]
     assert relay["ReservedConcurrentExecutions"] == "7"
 
 
@@ -219,14 +227,16 @@ def test_nothing_is_reserved_unless_asked_for() -> None:
 def test_the_bridge_counts_no_more_sessions_than_lambda_runs_relays(
     sessions: str, relays: str, most: int
 ) -> None:
-    default = deployed(MaxSessions=sessions, RelayConcurrency=relays)["DefaultFunction"]["Properties"]
+    default = resolve_resources(MaxSessions=sessions, RelayConcurrency=relays)["DefaultFunction"][
+        "Properties"
+    ]
     variables = {**default["Environment"]["Variables"], "AWS_REGION": "eu-west-1"}
     variables[ALLOWED_TARGETS] = "[]"
     assert default_settings(variables).max_sessions == most
 
 
 def test_a_secret_of_ones_own_is_the_one_that_is_read_and_none_is_made() -> None:
-    made, own = deployed(), deployed(KeySecretArn=SECRET)
+    made, own = resolve_resources(), resolve_resources(KeySecretArn=SECRET)
     assert of_type(made, "AWS::SecretsManager::Secret")
     assert not of_type(own, "AWS::SecretsManager::Secret")
     for resources, arn in ((made, "<KeySecret>"), (own, SECRET)):
@@ -243,7 +253,7 @@ def test_a_secret_of_ones_own_is_the_one_that_is_read_and_none_is_made() -> None
 
 def test_the_key_that_is_drawn_is_a_key() -> None:
     """Secrets Manager adds so many letters and digits to the object; whichever they are, they are base64."""
-    (secret,) = of_type(deployed(), "AWS::SecretsManager::Secret").values()
+    (secret,) = of_type(resolve_resources(), "AWS::SecretsManager::Secret").values()
     drawn = secret["GenerateSecretString"]
     assert drawn["ExcludePunctuation"] is True
     assert drawn["PasswordLength"] % 4 == 0
@@ -264,7 +274,7 @@ def test_the_doctors_command_has_the_address_and_fetches_the_key() -> None:
 
 def test_traces_are_sent_only_if_asked_for_and_allowed() -> None:
     for asked, mode in (("false", "PassThrough"), ("true", "Active")):
-        resources = deployed(Tracing=asked)
+        resources = resolve_resources(Tracing=asked)
         for function in of_type(resources, "AWS::Lambda::Function").values():
             assert function["TracingConfig"] == {"Mode": mode}
         for role in of_type(resources, "AWS::IAM::Role").values():
@@ -275,7 +285,7 @@ def test_traces_are_sent_only_if_asked_for_and_allowed() -> None:
 @pytest.mark.parametrize("zone", ["", "Z0123456789"])
 def test_a_domain_of_ones_own_is_the_address_everywhere(zone: str) -> None:
     given = {"DomainName": "db.example.com", "CertificateArn": CERTIFICATE, "HostedZoneId": zone}
-    resources = deployed(**given)
+    resources = resolve_resources(**given)
     url = outputs(**given)["WebSocketUrl"]
     assert url == "wss://db.example.com/emissary"
     relay = RelaySettings.from_env(
@@ -297,7 +307,7 @@ def test_a_domain_of_ones_own_is_the_address_everywhere(zone: str) -> None:
 
 
 def test_without_one_there_is_no_domain() -> None:
-    assert not {"CustomDomain", "CustomDomainMapping", "CustomDomainRecords"} & set(deployed())
+    assert not {"CustomDomain", "CustomDomainMapping", "CustomDomainRecords"} & set(resolve_resources())
 
 
 def test_the_examples_in_the_descriptions_are_valid() -> None:
@@ -309,7 +319,7 @@ def test_the_examples_in_the_descriptions_are_valid() -> None:
 def test_the_schedules_event_is_the_one_the_relay_knows() -> None:
     from functions.relay.app import KEEP_ALIVE
 
-    (rule,) = of_type(deployed(), "AWS::Events::Rule").values()
+    (rule,) = of_type(resolve_resources(), "AWS::Events::Rule").values()
     (target,) = rule["Targets"]
     assert json.loads(target["Input"]) == KEEP_ALIVE
     days = re.fullmatch(r"rate\((\d+) days\)", rule["ScheduleExpression"])

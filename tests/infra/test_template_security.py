@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from emissary_local.template.names import ACCOUNT_ID, REGION
-from tests.helpers.sam_template import ROOT, deployed, of_type, source
+from tests.helpers.sam_template import ROOT, of_type, resolve_resources, source
 
 FUNCTIONS = ("ConnectFunction", "DefaultFunction", "DisconnectFunction", "RelayFunction")
 
@@ -43,7 +43,7 @@ def documents(resources: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str,
 def test_no_policy_names_more_than_it_must() -> None:
     wide = {
         (name, statement["Sid"])
-        for name, statement in documents(deployed(**EVERYTHING))
+        for name, statement in documents(resolve_resources(**EVERYTHING))
         for resource in as_list(statement["Resource"])
         if resource == "*"
     }
@@ -51,7 +51,7 @@ def test_no_policy_names_more_than_it_must() -> None:
 
 
 def test_a_star_in_a_resource_stands_only_for_connections_of_the_stack_s_own_api() -> None:
-    for name, statement in documents(deployed(**EVERYTHING)):
+    for name, statement in documents(resolve_resources(**EVERYTHING)):
         for resource in as_list(statement["Resource"]):
             assert (
                 resource == "*"
@@ -64,14 +64,14 @@ def test_a_star_in_a_resource_stands_only_for_connections_of_the_stack_s_own_api
 
 
 def test_no_statement_grants_a_group_of_actions() -> None:
-    for name, statement in documents(deployed(**EVERYTHING)):
+    for name, statement in documents(resolve_resources(**EVERYTHING)):
         assert statement["Sid"], name
         for action in as_list(statement["Action"]):
             assert "*" not in action, (name, action)
 
 
 def test_no_role_but_those_of_the_template_and_nothing_from_aws() -> None:
-    resources = deployed(**EVERYTHING)
+    resources = resolve_resources(**EVERYTHING)
     roles = of_type(resources, "AWS::IAM::Role")
     assert set(roles) == {f"{name.removesuffix('Function')}Role" for name in FUNCTIONS}
     for name, role in roles.items():
@@ -88,13 +88,13 @@ def test_no_role_but_those_of_the_template_and_nothing_from_aws() -> None:
 
 
 def test_lambdas_own_rights_are_the_listed_ones() -> None:
-    policies = of_type(deployed(**EVERYTHING), "AWS::IAM::ManagedPolicy")
+    policies = of_type(resolve_resources(**EVERYTHING), "AWS::IAM::ManagedPolicy")
     found = {name: {s["Sid"] for s in p["PolicyDocument"]["Statement"]} for name, p in policies.items()}
     assert found == {name: set(sids) for name, sids in LAMBDAS_OWN.items()}
 
 
 def test_the_relays_code_may_not_do_what_attaching_it_to_the_vpc_takes() -> None:
-    statements = {s["Sid"]: s for name, s in documents(deployed()) if name == "NetworkPolicy"}
+    statements = {s["Sid"]: s for name, s in documents(resolve_resources()) if name == "NetworkPolicy"}
     allowed, denied = statements["AttachToVpc"], statements["NotByTheCode"]
     assert (allowed["Effect"], denied["Effect"]) == ("Allow", "Deny")
     assert allowed["Action"] == denied["Action"]
@@ -102,7 +102,7 @@ def test_the_relays_code_may_not_do_what_attaching_it_to_the_vpc_takes() -> None
 
 
 def test_each_function_may_only_be_invoked_by_its_route_and_the_relay_by_its_schedule() -> None:
-    permissions = of_type(deployed(), "AWS::Lambda::Permission").values()
+    permissions = of_type(resolve_resources(), "AWS::Lambda::Permission").values()
     invoked = {p["FunctionName"].strip("<>").removesuffix(".Arn") for p in permissions}
     assert invoked == set(FUNCTIONS)
     api = f"arn:aws:execute-api:{REGION}:{ACCOUNT_ID}:<WebSocketApi.ApiId>/emissary/"
@@ -118,7 +118,7 @@ def test_each_function_may_only_be_invoked_by_its_route_and_the_relay_by_its_sch
 
 @pytest.mark.parametrize("logs", ["true", "false"])
 def test_no_log_of_the_gateway_holds_a_payload(logs: str) -> None:
-    (stage,) = of_type(deployed(AccessLogs=logs), "AWS::ApiGatewayV2::Stage").values()
+    (stage,) = of_type(resolve_resources(AccessLogs=logs), "AWS::ApiGatewayV2::Stage").values()
     for settings in (stage["DefaultRouteSettings"], *stage["RouteSettings"].values()):
         assert settings["DataTraceEnabled"] is False
         assert settings["LoggingLevel"] == "OFF"
@@ -126,7 +126,7 @@ def test_no_log_of_the_gateway_holds_a_payload(logs: str) -> None:
 
 
 def test_an_access_log_line_is_json_with_the_request_and_without_what_was_said() -> None:
-    (stage,) = of_type(deployed(AccessLogs="true"), "AWS::ApiGatewayV2::Stage").values()
+    (stage,) = of_type(resolve_resources(AccessLogs="true"), "AWS::ApiGatewayV2::Stage").values()
     settings = stage["AccessLogSettings"]
     line = json.loads(settings["Format"])
     assert settings["DestinationArn"] == "<AccessLogGroup.Arn>"
@@ -139,19 +139,19 @@ def test_an_access_log_line_is_json_with_the_request_and_without_what_was_said()
 
 
 def test_every_log_group_has_a_retention() -> None:
-    groups = of_type(deployed(AccessLogs="true", LogRetentionDays="30"), "AWS::Logs::LogGroup")
+    groups = of_type(resolve_resources(AccessLogs="true", LogRetentionDays="30"), "AWS::Logs::LogGroup")
     assert {name: group["RetentionInDays"] for name, group in groups.items()} == {
         "LogGroup": "30",
         "AccessLogGroup": "30",
     }
-    for function in of_type(deployed(), "AWS::Lambda::Function").values():
+    for function in of_type(resolve_resources(), "AWS::Lambda::Function").values():
         assert function["LoggingConfig"]["LogGroup"] == "<LogGroup>", (
             "no group that Lambda makes, kept for ever"
         )
 
 
 def test_both_throttles_are_set_for_strangers_apart_from_everybody() -> None:
-    (stage,) = of_type(deployed(), "AWS::ApiGatewayV2::Stage").values()
+    (stage,) = of_type(resolve_resources(), "AWS::ApiGatewayV2::Stage").values()
     assert set(stage["RouteSettings"]) == {"$connect"}
     for settings in (stage["DefaultRouteSettings"], stage["RouteSettings"]["$connect"]):
         assert settings["ThrottlingBurstLimit"] > 0
@@ -160,7 +160,7 @@ def test_both_throttles_are_set_for_strangers_apart_from_everybody() -> None:
 
 
 def test_the_table_is_encrypted_forgets_by_itself_and_is_not_backed_up() -> None:
-    (table,) = of_type(deployed(), "AWS::DynamoDB::Table").values()
+    (table,) = of_type(resolve_resources(), "AWS::DynamoDB::Table").values()
     assert table["SSESpecification"] == {"SSEEnabled": True}
     assert table["TimeToLiveSpecification"] == {"AttributeName": "purge_at", "Enabled": True}
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": False}
@@ -168,10 +168,10 @@ def test_the_table_is_encrypted_forgets_by_itself_and_is_not_backed_up() -> None
 
 def test_a_failed_launch_is_kept_nowhere() -> None:
     """Its event holds tokens."""
-    (launches,) = of_type(deployed(), "AWS::Lambda::EventInvokeConfig").values()
+    (launches,) = of_type(resolve_resources(), "AWS::Lambda::EventInvokeConfig").values()
     assert (launches["MaximumRetryAttempts"], launches["MaximumEventAgeInSeconds"]) == (0, 60)
     assert not launches["DestinationConfig"]
-    for function in of_type(deployed(), "AWS::Lambda::Function").values():
+    for function in of_type(resolve_resources(), "AWS::Lambda::Function").values():
         assert "DeadLetterConfig" not in function
 
 

@@ -11,7 +11,7 @@ import pytest
 from emissary_local.template.names import REGION, STACK_NAME
 from functions.common.metrics import Metric
 from functions.relay.service import TARGET_TIMEOUT
-from tests.helpers.sam_template import deployed, of_type, outputs, source
+from tests.helpers.sam_template import of_type, outputs, resolve_resources, source
 
 #: The metrics that the functions write (namespace Emissary, one dimension, ``service``).
 OURS = {metric.title for metric in Metric}
@@ -48,11 +48,11 @@ def metrics_of(alarm: dict[str, Any]) -> list[tuple[str, str, dict[str, str]]]:
 
 
 def alarms(**parameters: str) -> dict[str, dict[str, Any]]:
-    return of_type(deployed(**parameters), "AWS::CloudWatch::Alarm")
+    return of_type(resolve_resources(**parameters), "AWS::CloudWatch::Alarm")
 
 
 def dashboard() -> dict[str, Any]:
-    (found,) = of_type(deployed(), "AWS::CloudWatch::Dashboard").values()
+    (found,) = of_type(resolve_resources(), "AWS::CloudWatch::Dashboard").values()
     body: dict[str, Any] = json.loads(found["DashboardBody"])
     return body
 
@@ -122,7 +122,7 @@ def test_a_flood_rings_long_before_it_is_as_strong_as_the_throttle_and_scanners_
     alarm = alarms()["GatewayRefusalsAlarm"]
     ((namespace, metric, _),) = metrics_of(alarm)
     assert (namespace, metric, alarm["Statistic"]) == ("AWS/ApiGateway", "ClientError", "Sum")
-    (stage,) = of_type(deployed(), "AWS::ApiGatewayV2::Stage").values()
+    (stage,) = of_type(resolve_resources(), "AWS::ApiGatewayV2::Stage").values()
     admitted = stage["RouteSettings"]["$connect"]["ThrottlingRateLimit"] * alarm["Period"]
     assert 50 <= alarm["Threshold"] <= admitted / 100, "one in a hundred more than the throttle lets in"
     assert f"refused {alarm['Threshold']} connects" in alarm["AlarmDescription"]

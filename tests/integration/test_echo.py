@@ -24,6 +24,7 @@ from tests.helpers.local_cloud import (
 )
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, echo, greeter, resetter, sink, source
+from tests.helpers.tunnels import read_to_end
 
 pytestmark = LINUX_ONLY
 
@@ -32,13 +33,6 @@ def receive(sock: socket.socket, size: int) -> bytes:
     """Exactly ``size`` bytes, or as many as come before the end."""
     got = bytearray()
     while len(got) < size and (data := sock.recv(min(65_536, size - len(got)))):
-        got += data
-    return bytes(got)
-
-
-def to_the_end(sock: socket.socket) -> bytes:
-    got = bytearray()
-    while data := sock.recv(65_536):
         got += data
     return bytes(got)
 
@@ -79,7 +73,7 @@ def test_target_that_closes_first_is_read_to_its_end(dialer: Dialer) -> None:
     data = os.urandom(300_000)
     with Server(source(data)) as target, dialer.dial(target, DIAL) as sock:
         sock.settimeout(HANG)
-        assert to_the_end(sock) == data
+        assert read_to_end(sock) == data
         sock.sendall(b"one direction may outlive the other")
 
 
@@ -193,7 +187,7 @@ def test_capacity_of_the_smallest_size_carries_everything(cloud: LocalCloud) -> 
     with dialer_of(cloud, capacity=65_536) as dialer, Server(source(data)) as target:
         with dialer.dial(target, DIAL) as sock:
             sock.settimeout(HANG)
-            assert to_the_end(sock) == data
+            assert read_to_end(sock) == data
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def session_of(cloud: LocalCloud, target: tuple[str, int]) -> str:
     return str(sessions.pop())
 
 
-# -- the door ---------------------------------------------------------------------------------
+# -- $connect ---------------------------------------------------------------------------------
 
 
 def test_wrong_secret_is_an_authentication_error(cloud: LocalCloud) -> None:

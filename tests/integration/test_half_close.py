@@ -15,15 +15,9 @@ from emissary_local import LocalCloud
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, relay_returned
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, after_the_end, echo, sink
+from tests.helpers.tunnels import read_to_end
 
 pytestmark = LINUX_ONLY
-
-
-def to_the_end(sock: socket.socket) -> bytes:
-    got = bytearray()
-    while data := sock.recv(65_536):
-        got += data
-    return bytes(got)
 
 
 @pytest.mark.parametrize("sent", [0, 1, 200_000])
@@ -39,7 +33,7 @@ def test_target_answers_a_megabyte_after_the_client_has_ended_its_side(dialer: D
         sock.settimeout(HANG)
         sock.sendall(question)
         sock.shutdown(socket.SHUT_WR)
-        assert to_the_end(sock) == answer
+        assert read_to_end(sock) == answer
     assert heard == [question]
 
 

@@ -111,9 +111,9 @@ def test_open_session_carries_every_byte_though(sick: LocalCloud, name: str) -> 
 
 #: What happens while a session is opened, launched and claimed.
 WHILE_DIALLING = {
-    "answer-of-the-door-lost": (Faults(connect_lost=0.4), ["connect_lost"]),
-    "door-throttled": (Faults(connect_429=0.4), ["connect_429"]),
-    "door-fails": (Faults(connect_500=0.4), ["connect_500"]),
+    "connect-answer-lost": (Faults(connect_lost=0.4), ["connect_lost"]),
+    "connect-throttled": (Faults(connect_429=0.4), ["connect_429"]),
+    "connect-fails": (Faults(connect_500=0.4), ["connect_500"]),
     "launched-twice": (Faults(duplicate_invoke=1.0, functions=("RelayFunction",)), ["duplicate_invoke"]),
     "launched-late": (
         Faults(cold_start=1.0, cold_start_seconds=8.0, functions=("RelayFunction",)),
@@ -172,9 +172,9 @@ def test_door_whose_answer_is_lost_each_time_is_a_clear_error_when_the_time_is_u
 
 #: What happens while a session comes back from cuts.
 WHILE_COMING_BACK = {
-    "answer-of-the-door-lost": (Faults(connect_lost=0.4), ["connect_lost"]),
-    "door-throttled": (Faults(connect_429=0.4), ["connect_429"]),
-    "door-fails": (Faults(connect_500=0.4), ["connect_500"]),
+    "connect-answer-lost": (Faults(connect_lost=0.4), ["connect_lost"]),
+    "connect-throttled": (Faults(connect_429=0.4), ["connect_429"]),
+    "connect-fails": (Faults(connect_500=0.4), ["connect_500"]),
     "no-word-of-the-disconnect": (Faults(disconnect_missing=1.0), ["disconnect_missing"]),
     "late-word-of-the-disconnect": (
         Faults(disconnect_late=1.0, disconnect_seconds=1.0),

@@ -27,7 +27,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture
 def client(certificates: Certificates) -> ssl.SSLContext:
-    return certificates.client_context()
+    return ssl.create_default_context(cafile=certificates.ca_file)
 
 
 @pytest.fixture

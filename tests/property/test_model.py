@@ -81,7 +81,7 @@ class Model(RuleBasedStateMachine):
         clock = Clock()
         start, streams = clock.now, StreamConfig(capacity=INITIAL_WINDOW)
         client = client_session(start, streams=streams, keepalive=KeepaliveTimes(), epochs=epochs)
-        client.established()
+        client.finish_opening()
         relay = relay_session(start, streams=streams, probing=ProbeTimes(), life=life, epochs=epochs)
         self.linked = LinkedSessions(
             seed,

@@ -52,7 +52,7 @@ class Plan:
         clock = Clock()
         start, streams = clock.now, StreamConfig(capacity=INITIAL_WINDOW)
         client = client_session(start, streams=streams, keepalive=KeepaliveTimes(), epochs=self.epochs)
-        client.established()
+        client.finish_opening()
         relay = relay_session(start, streams=streams, probing=ProbeTimes(), life=LIFE, epochs=self.epochs)
         linked = LinkedSessions(
             self.seed,

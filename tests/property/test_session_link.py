@@ -182,7 +182,7 @@ def test_whatever_comes_a_session_goes_on_or_ends_and_raises_nothing(
             case "eof":
                 session.send_eof()
             case "established":
-                session.established()
+                session.finish_opening()
             case "refused":
                 session.message_refused(clock.now)
             case "gone":

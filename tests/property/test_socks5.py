@@ -43,7 +43,6 @@ SERVER_STREAMS = st.builds(
     st.sampled_from(ReplyCode),
     st.binary(max_size=20),
 )
-GARBAGE = st.binary(max_size=80)
 CUTS = st.lists(st.integers(0, 600), max_size=12)
 
 Outcome = tuple[list[ServerEvent], int, bytes, object, bool]

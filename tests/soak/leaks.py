@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emissary_lib.bridge.items import read_session
-from emissary_lib.bridge.session import State
+from emissary_lib.bridge.session import RecordState
 from emissary_local.template.names import REGION
 from tools.bench.processes import family
 
@@ -108,7 +108,7 @@ def leaked_items(items: list[dict[str, Any]]) -> list[str]:
             found.append(f"{key} has no time to live")
         elif key.startswith("S#"):
             session = read_session(item)
-            if session.state is not State.ENDED and session.loss(session.purge_at) is None:
+            if session.state is not RecordState.ENDED and session.loss(session.purge_at) is None:
                 found.append(f"{key} is {session.state.value} for ever")
     return found
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from emissary_lib.bridge.items import read_session
-from emissary_lib.bridge.session import SessionRecord, State
+from emissary_lib.bridge.session import RecordState, SessionRecord
 from tests.soak import schedule
 from tests.soak.evidence import Evidence
 
@@ -39,13 +39,13 @@ def lost_items(items: Iterable[dict[str, Any]], evidence: Evidence) -> dict[str,
     for item in items:
         if item["pk"]["S"].startswith("S#"):
             session = read_session(item)
-            if session.state is not State.ENDED and session.loss(session.purge_at) is not None:
+            if session.state is not RecordState.ENDED and session.loss(session.purge_at) is not None:
                 found[_kind(session, evidence)].append(session.id)
     return dict(found)
 
 
 def _kind(session: SessionRecord, evidence: Evidence) -> str:
-    if session.state is not State.OPEN:
+    if session.state is not RecordState.OPEN:
         return UNCLAIMED
     if session.id not in evidence.returned:
         return KILLED

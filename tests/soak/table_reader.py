@@ -15,14 +15,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session as Sdk
 
 from emissary_lib.bridge.items import read_session, session_key
-from emissary_lib.bridge.session import State
+from emissary_lib.bridge.session import RecordState
 from tests.soak.every import every
 from tests.soak.work import Context
 
 #: Seconds between two looks.
 _PAUSE: Final = 0.3
 
-_ORDER: Final = (State.OPENING, State.INVOKED, State.OPEN, State.ENDED)
+_ORDER: Final = (RecordState.OPENING, RecordState.INVOKED, RecordState.OPEN, RecordState.ENDED)
 
 #: How far a session is: it never goes back.
 Progress = tuple[int, int, int]

@@ -55,7 +55,7 @@ class Target:
     """
 
     def __init__(self, stats: Stats) -> None:
-        self._tally = stats
+        self._stats = stats
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._lock = threading.Lock()
         self._open: dict[socket.socket, threading.Thread] = {}
@@ -146,13 +146,13 @@ class Target:
             self._closing.wait(transfer.pause)
         while data := sock.recv(PIECE):
             if offset + len(data) > transfer.up:
-                self._tally.mismatch(f"target, transfer {transfer.number}: more than {transfer.up} bytes")
+                self._stats.mismatch(f"target, transfer {transfer.number}: more than {transfer.up} bytes")
                 return False
             if (where := first_difference(transfer.number, offset, data)) is not None:
-                self._tally.mismatch(f"target, transfer {transfer.number}: wrong byte at {where}")
+                self._stats.mismatch(f"target, transfer {transfer.number}: wrong byte at {where}")
                 return False
             offset += len(data)
-            self._tally.moved(len(data))
+            self._stats.moved(len(data))
         if offset < transfer.up:
             with self._lock:
                 self.cut_short.add(transfer.number)

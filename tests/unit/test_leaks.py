@@ -117,9 +117,9 @@ def run(folder: pathlib.Path, patience: float, text: str, *options: str) -> dict
     assert report.exists(), done.stdout + done.stderr
     failed: dict[str, str] = {}
     for case in ElementTree.parse(report).iter("testcase"):
-        for trouble in (*case.iter("failure"), *case.iter("error")):
+        for element in (*case.iter("failure"), *case.iter("error")):
             name = str(case.get("name"))
-            failed[name] = f"{failed.get(name, '')}{trouble.get('message')}\n"
+            failed[name] = f"{failed.get(name, '')}{element.get('message')}\n"
     return failed
 
 

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.command == "function":
-            site = packages.installed(LOCK, CACHE)
+            site = packages.install(LOCK, CACHE)
             artifact.build(given.name, given.into, root=ROOT, packages=site)
         elif given.command == "lock":
             packages.write_lock(WANTED, LOCK)

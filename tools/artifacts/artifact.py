@@ -32,7 +32,7 @@ def build(function: str, into: Path, *, root: Path, packages: Path) -> None:
         function: Its logical id in template.yaml, such as ``RelayFunction``.
         into: An empty folder.
         root: The project.
-        packages: From :func:`tools.artifacts.packages.installed`.
+        packages: From :func:`tools.artifacts.packages.install`.
 
     Raises:
         BuildError: If something is missing, or the artifact is too large.

@@ -33,7 +33,7 @@ _HEAD: Final = """\
 """
 
 
-def installed(requirements: Path, cache: Path) -> Path:
+def install(requirements: Path, cache: Path) -> Path:
     """The folder with exactly the packages that ``requirements`` names; filled on the first call.
 
     Args:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from tools.bench.measure import SMALL, Dial, opened
+from tools.bench.measure import SMALL, Dial, open_stream
 from tools.bench.target import receive_exactly, send_exactly
 
 #: Whose WebSocket is cut, and how: each of these its owner learns of at once.
@@ -67,7 +67,7 @@ def _longest(
     seconds: float,
     clock: Callable[[], float],
 ) -> float:
-    with opened(dial, command, _ENDLESS) as sock:
+    with open_stream(dial, command, _ENDLESS) as sock:
 
         def steps(during: threading.Thread | None = None) -> float:
             """Take steps for so long, and one after the end of ``during``; the seconds of the longest."""
@@ -82,11 +82,11 @@ def _longest(
         steps()
         pauses = []
         for way in (WAYS[-1], *WAYS):
-            cutter = threading.Thread(target=cut, args=way)
-            cutter.start()  # meanwhile the traffic goes on
+            thread = threading.Thread(target=cut, args=way)
+            thread.start()  # meanwhile the traffic goes on
             try:
-                pauses.append(steps(cutter))
+                pauses.append(steps(thread))
             finally:
-                cutter.join()
+                thread.join()
         # At the first, functions start from cold, which here share a few cores and on Lambda do not.
         return max(pauses[1:]) * 1e3

@@ -59,7 +59,7 @@ def dial_milliseconds(dial: Dial, count: int) -> float:
 def round_trip_milliseconds(dial: Dial, count: int) -> float:
     """Median of ``count`` small messages sent and echoed, one at a time, on one connection."""
     took = []
-    with opened(dial, b"E", 0) as sock:
+    with open_stream(dial, b"E", 0) as sock:
         for _ in range(count):
             begun = time.monotonic()
             sock.sendall(bytes(SMALL))
@@ -70,7 +70,7 @@ def round_trip_milliseconds(dial: Dial, count: int) -> float:
 
 def from_target_megabytes(dial: Dial, warm: int, size: int) -> float:
     """Millions of bytes a second, target to dialer: ``size`` bytes after the first ``warm`` of a stream."""
-    with opened(dial, b"S", warm + size) as sock:
+    with open_stream(dial, b"S", warm + size) as sock:
         receive_exactly(sock, warm)
         begun = time.monotonic()
         receive_exactly(sock, size)
@@ -79,7 +79,7 @@ def from_target_megabytes(dial: Dial, warm: int, size: int) -> float:
 
 def to_target_megabytes(dial: Dial, warm: int, size: int) -> float:
     """The same, dialer to target; the clock stops when the target has said that it has all of it."""
-    with opened(dial, b"K", warm) as sock:
+    with open_stream(dial, b"K", warm) as sock:
         send_exactly(sock, warm)
         receive_exactly(sock, 1)
         sock.sendall(HEADER.pack(b"K", size))
@@ -97,7 +97,7 @@ def idle_cpu_seconds(dial: Dial, tunnels: int, seconds: float, settle: float = 2
     """
     with contextlib.ExitStack() as stack:
         for _ in range(tunnels):
-            sock = stack.enter_context(opened(dial, b"E", 0))
+            sock = stack.enter_context(open_stream(dial, b"E", 0))
             sock.sendall(b"!")
             receive_exactly(sock, 1)
         time.sleep(settle)
@@ -106,7 +106,7 @@ def idle_cpu_seconds(dial: Dial, tunnels: int, seconds: float, settle: float = 2
         return sum(max(0.0, cpu_seconds(pid) - spent) for pid, spent in before.items())
 
 
-def opened(dial: Dial, command: bytes, count: int) -> socket.socket:
+def open_stream(dial: Dial, command: bytes, count: int) -> socket.socket:
     """A connection to the bench's target that has been given its first command."""
     sock = dial()
     try:

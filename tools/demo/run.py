@@ -55,7 +55,7 @@ def run_demo(template: str, *, out: TextIO, copy_size: int = COPY_SIZE) -> int:
     """
     progress, report = Progress(out), Report()
     begun = time.monotonic()
-    with _started(progress) as postgres:
+    with _start_postgres(progress) as postgres:
         _through_the_tunnel(postgres, template, progress, report, copy_size, out)
         with progress.step("Asking the database itself, over its Unix socket"):
             with psycopg.connect(**postgres.direct, autocommit=True) as connection:
@@ -67,7 +67,7 @@ def run_demo(template: str, *, out: TextIO, copy_size: int = COPY_SIZE) -> int:
 
 
 @contextlib.contextmanager
-def _started(progress: Progress) -> Iterator[Postgres]:
+def _start_postgres(progress: Progress) -> Iterator[Postgres]:
     """The embedded PostgreSQL, with a line of progress for its start."""
     with contextlib.ExitStack() as stack:
         with progress.step("Starting PostgreSQL"):
@@ -86,7 +86,7 @@ def _through_the_tunnel(
         with Dialer(cloud.url, cloud.key, ssl_context=cloud.ssl_context) as dialer:
             _work(postgres, dialer, progress, report, copy_size)
         report.meter = _settled_meter(cloud)
-        report.checks.append(Check("no AWS call was refused", [], _refused(cloud)))
+        report.checks.append(Check("no AWS call was refused", [], _denials(cloud)))
     except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
         out.write(_refusals_and_log(cloud))
         raise DemoError(f"a statement failed: {error}") from error
@@ -106,12 +106,12 @@ def _work(postgres: Postgres, dialer: Dialer, progress: Progress, report: Report
         report.dials.append(time.monotonic() - begun)
         return sock
 
-    def applied(revision: str) -> None:
+    def on_revision(revision: str) -> None:
         report.applied.append(revision)
         progress.line(revision)
 
     with progress.step("Applying the Alembic history: SQLAlchemy, pg8000, a dialled socket"):
-        migrate.upgrade(migrate.engine(postgres, dial), applied)
+        migrate.upgrade(migrate.engine(postgres, dial), on_revision)
     with progress.step(f"Dialling {_EXTRA_DIALS} times"):
         for _ in range(_EXTRA_DIALS):
             dial().close()
@@ -167,12 +167,12 @@ def _settled_meter(cloud: LocalCloud) -> MeterSnapshot:
         time.sleep(0.05)
 
 
-def _refused(cloud: LocalCloud) -> list[str]:
+def _denials(cloud: LocalCloud) -> list[str]:
     """What a function has asked of AWS that no policy in the template allows; each once."""
     return list(dict.fromkeys(each.message for each in cloud.denials()))
 
 
 def _refusals_and_log(cloud: LocalCloud) -> str:
     lines = cloud.logs().splitlines()[-20:] if cloud.alive else []
-    refused = [f"AWS refused a call: {message}" for message in _refused(cloud)] if cloud.alive else []
+    refused = [f"AWS refused a call: {message}" for message in _denials(cloud)] if cloud.alive else []
     return "".join(f"    {line}\n" for line in ["", *refused, "The functions' last log lines:", *lines])

@@ -175,7 +175,7 @@ def stored_session_diagram(_former: str) -> str:
     return _diagram(
         (source.value, (change.to or source).value, step.value)
         for step, change in stored.TRANSITIONS.items()
-        for source in stored.State
+        for source in stored.RecordState
         if source in change.sources
     )
 

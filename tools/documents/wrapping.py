@@ -32,19 +32,19 @@ def _lines(lines: list[str]) -> Iterator[str]:
         in_list = bool(_ITEM.match(line)) or (in_list and line[:1] in ("", " "))
         code = not (in_list or paragraph) and line.startswith("    ")
         if fence or begins_fence or code or _FIXED.match(line):
-            yield from _wrapped(paragraph)
+            yield from _wrap(paragraph)
             paragraph = []
             fence ^= begins_fence
             yield line
         elif _ITEM.match(line):
-            yield from _wrapped(paragraph)
+            yield from _wrap(paragraph)
             paragraph = [line]
         else:
             paragraph.append(line)
-    yield from _wrapped(paragraph)
+    yield from _wrap(paragraph)
 
 
-def _wrapped(paragraph: list[str]) -> Iterator[str]:
+def _wrap(paragraph: list[str]) -> Iterator[str]:
     """The lines of a paragraph or of a list item's first paragraph."""
     if not paragraph:
         return

@@ -26,7 +26,7 @@ class Case:
         items: Name of the file in ``events/given`` with the table's items; None: an empty table.
         before: Names of cases whose events come first.
         gone: Connections that do not exist any more.
-        door: How a relay's dial-back is answered.
+        upgrade_status: How a relay's dial-back is answered.
         target: Whether a target that accepts and is silent takes the place of the event's.
         expected: What is to come of it, as at the example moment; None if that was never recorded.
     """
@@ -37,7 +37,7 @@ class Case:
     items: str | None = None
     before: tuple[str, ...] = ()
     gone: frozenset[str] = frozenset()
-    door: int = 101
+    upgrade_status: int = 101
     target: bool = False
     expected: Mapping[str, Any] | None = None
 
@@ -66,7 +66,7 @@ def load(name: str) -> Case:
     """
     document = _read(EXPECTED / f"{name}.json")
     given = document.get("given", {})
-    unknown = set(given) - {"items", "before", "gone", "door", "target"}
+    unknown = set(given) - {"items", "before", "gone", "upgrade_status", "target"}
     if unknown or "function" not in document or "about" not in document:
         raise ReplayError(f"events/expected/{name}.json needs about and function; unknown: {sorted(unknown)}")
     return Case(
@@ -76,7 +76,7 @@ def load(name: str) -> Case:
         items=given.get("items"),
         before=tuple(given.get("before", ())),
         gone=frozenset(given.get("gone", ())),
-        door=given.get("door", 101),
+        upgrade_status=given.get("upgrade_status", 101),
         target=given.get("target", False),
         expected=document.get("expected"),
     )

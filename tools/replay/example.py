@@ -23,12 +23,9 @@ HOST: Final = "a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com"
 STAGE: Final = "emissary"
 DIALER: Final = "Uv8abcE0FiACDIA="
 RELAY: Final = "Uv8bXdR3FiACReL="
-#: The dialer's next connection, and the nonce it signed that with: 32 bytes, 192 to 223.
-DIALER_AGAIN: Final = "Uv8eQfH1FiACEtM="
+#: The nonce that the dialer signed its next connection with: 32 bytes, 192 to 223.
 RESUME_NONCE: Final = bytes(range(192, 224))
 #: 32 bytes, 128 to 159; and 160 to 191.
 RELAY_TOKEN: Final = bytes(range(128, 160))
 RESUME_TOKEN: Final = bytes(range(160, 192))
 INSTANCE: Final = "0123456789abcdef0123456789abcdef"
-#: What the example opening asks for.
-TARGET: Final = "db.internal:5432"

@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def readable(item: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def from_dynamodb(item: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """A DynamoDB item as the client gives it -> the readable form.
 
     Example:
-        >>> readable({"pk": {"S": "S#1"}, "expires": {"N": "2.0"}, "nonce": {"B": b"a"}})
+        >>> from_dynamodb({"pk": {"S": "S#1"}, "expires": {"N": "2.0"}, "nonce": {"B": b"a"}})
         {'pk': 'S#1', 'expires': 2, 'nonce': {'B': 'YQ=='}}
     """
-    return {name: _readable(attribute) for name, attribute in item.items()}
+    return {name: _from_attribute(attribute) for name, attribute in item.items()}
 
 
-def typed(item: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The readable form -> as the client takes it; the opposite of :func:`readable`."""
-    return {name: _typed(value) for name, value in item.items()}
+def to_dynamodb(item: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The readable form -> as the client takes it; the opposite of :func:`from_dynamodb`."""
+    return {name: _to_attribute(value) for name, value in item.items()}
 
 
-def _readable(attribute: Mapping[str, Any]) -> Any:
+def _from_attribute(attribute: Mapping[str, Any]) -> Any:
     ((kind, value),) = attribute.items()
     if kind == "N":
         number = float(value)
@@ -32,7 +32,7 @@ def _readable(attribute: Mapping[str, Any]) -> Any:
     return {kind: sorted(value)} if kind.endswith("S") and kind != "S" else value
 
 
-def _typed(value: Any) -> dict[str, Any]:
+def _to_attribute(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         ((kind, inner),) = value.items()
         return {kind: base64.b64decode(inner) if kind == "B" else inner}

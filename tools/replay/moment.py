@@ -46,11 +46,11 @@ class Moment:
 
     def __init__(self, now: float) -> None:
         self._shift = int(now) - int(example.NOW)
-        then, present = _signed(example.DATE), _signed(http_date(float(int(now))))
+        then, present = _signatures(example.DATE), _signatures(http_date(float(int(now))))
         self._forward = dict(zip(then, present, strict=True))
         self._back = dict(zip(present, then, strict=True))
 
-    def drawn(self, text: str, instead: bytes) -> None:
+    def map_token(self, text: str, instead: bytes) -> None:
         """Have a token that a function drew read as an example's, and its hash likewise.
 
         Args:
@@ -64,7 +64,7 @@ class Moment:
             token_hash(token).encode(): token_hash(instead).encode(),
         }
 
-    def also(self, text: str, instead: str) -> None:
+    def map_text(self, text: str, instead: str) -> None:
         """Have some other text in results read as ``instead``."""
         self._back[text.encode()] = instead.encode()
 
@@ -95,17 +95,17 @@ class Moment:
         return minute if abs(then - minute) <= _LATE else then
 
 
-def _signed(date: str) -> list[bytes]:
+def _signatures(date: str) -> list[bytes]:
     """Everything in the events that follows from the date, in the order of dependence."""
     host, key = example.HOST, example.KEY
-    door = sign_connect(key, date=date, nonce=example.NONCE, host=host).mac
+    connect_mac = sign_connect(key, date=date, nonce=example.NONCE, host=host).mac
     again = resume_mac(
         key, date=date, nonce=example.RESUME_NONCE, host=host, session=example.SESSION, epoch=2
     )
     server = server_mac(key, date=date, nonce=example.NONCE, host=host)
     texts = [
         date,
-        encode_unpadded(door),
+        encode_unpadded(connect_mac),
         encode_unpadded(again),
         socks_password(key, date=date, nonce=example.NONCE),
     ]

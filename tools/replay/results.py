@@ -13,7 +13,7 @@ from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.protocol.wire.payloads import Opened
 from tools.replay import example
 from tools.replay.cases import text_of
-from tools.replay.door import Door
+from tools.replay.gateway import FakeGateway
 from tools.replay.moment import Moment
 from tools.replay.services import Calls
 
@@ -28,7 +28,7 @@ Items = list[dict[str, Any]]
 
 
 def result(
-    response: Any, items: tuple[Items, Items], calls: Calls, door: Door, moment: Moment
+    response: Any, items: tuple[Items, Items], calls: Calls, gateway: FakeGateway, moment: Moment
 ) -> dict[str, Any]:
     """Everything that a case did, moved to the example moment; parts that are empty are left out.
 
@@ -36,7 +36,7 @@ def result(
         response: The function's answer.
         items: The table before and after. Where they are the same, the result has no items.
         calls: What it asked of the stand-ins.
-        door: Where it dialled back to.
+        gateway: Where it dialled back to.
         moment: The present.
 
     What one run has and another has not is made equal: times of the same minute, what is drawn (tokens, the
@@ -44,18 +44,18 @@ def result(
     and the order in which a relay's arrive.
     """
     for launch in calls.launched:
-        moment.drawn(launch["relay_token"], example.RELAY_TOKEN)
-        moment.drawn(launch["resume_token"], example.RESUME_TOKEN)
+        moment.map_token(launch["relay_token"], example.RELAY_TOKEN)
+        moment.map_token(launch["resume_token"], example.RESUME_TOKEN)
     for slot in _slots(items[1]):
-        moment.also(slot, re.sub(r"\d+$", "1", slot))
-    for headers in door.dial_backs:
-        moment.also(headers.get("X-Emissary-Instance", example.INSTANCE), example.INSTANCE)
+        moment.map_text(slot, re.sub(r"\d+$", "1", slot))
+    for headers in gateway.dial_backs:
+        moment.map_text(headers.get("X-Emissary-Instance", example.INSTANCE), example.INSTANCE)
     posts: list[dict[str, Any]] = []
     for connection, text in calls.posts:
         post = {"to": connection, **_message(text, moment)}
         if post not in posts:
             posts.append(post)
-    if door.dial_backs:  # a relay posts several messages at once
+    if gateway.dial_backs:  # a relay posts several messages at once
         posts.sort(key=lambda post: int(post.get("offset", 0)))
     parts = {
         "response": moment.to_example(response),
@@ -63,7 +63,7 @@ def result(
         "posts": posts,
         "deleted": calls.deleted,
         "launched": moment.to_example(calls.launched),
-        "dial_backs": moment.to_example(door.dial_backs),
+        "dial_backs": moment.to_example(gateway.dial_backs),
         "other_calls": calls.others,
     }
     return {name: part for name, part in parts.items() if part or name == "response"}

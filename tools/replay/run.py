@@ -20,9 +20,9 @@ from emissary_local.lambda_.variables import Endpoints, Identities, environment_
 from emissary_local.template.template import read_template
 from tools.replay import cases, example
 from tools.replay.cases import Case
-from tools.replay.door import Door, SilentTarget
 from tools.replay.emulator import Emulator, emulator_binary
 from tools.replay.errors import ReplayError
+from tools.replay.gateway import FakeGateway, SilentTarget
 from tools.replay.moment import Moment
 from tools.replay.results import result
 from tools.replay.services import Services
@@ -98,27 +98,27 @@ class Replayer:
         self._table.replace(moment.to_present(case.given))
         for name in case.before:
             earlier = cases.load(name)
-            with self._services(earlier) as (services, door, target):
-                self._invoke(earlier, moment, services, door, target)
-        with self._services(case) as (services, door, target):
+            with self._services(earlier) as (services, gateway, target):
+                self._invoke(earlier, moment, services, gateway, target)
+        with self._services(case) as (services, gateway, target):
             before = self._table.items()
-            response = self._invoke(case, moment, services, door, target)
-            return result(response, (before, self._table.items()), services.calls, door, moment)
+            response = self._invoke(case, moment, services, gateway, target)
+            return result(response, (before, self._table.items()), services.calls, gateway, moment)
 
     @contextlib.contextmanager
-    def _services(self, case: Case) -> Iterator[tuple[Services, Door, SilentTarget]]:
-        with Door(case.door, self._listen) as door, SilentTarget(self._listen) as target:
-            with Services(format_keys([example.KEY]), door.posted, self._listen) as services:
+    def _services(self, case: Case) -> Iterator[tuple[Services, FakeGateway, SilentTarget]]:
+        with FakeGateway(case.upgrade_status, self._listen) as gateway, SilentTarget(self._listen) as target:
+            with Services(format_keys([example.KEY]), gateway.on_post, self._listen) as services:
                 services.gone = case.gone
-                yield services, door, target
+                yield services, gateway, target
 
     def _invoke(
-        self, case: Case, moment: Moment, services: Services, door: Door, target: SilentTarget
+        self, case: Case, moment: Moment, services: Services, gateway: FakeGateway, target: SilentTarget
     ) -> Any:
         event = moment.to_present(case.event)
         if case.target:
             event["target"] = {"host": self._listen, "port": target.port}
-        with self.environment(case.function, services.url, door.url) as environment:
+        with self.environment(case.function, services.url, gateway.url) as environment:
             response = environment.invoke(event)
             output = environment.output()
         leaked = [secret for secret in _SECRETS if secret in output]

@@ -15,7 +15,7 @@ from botocore.session import Session
 from emissary_local.template import names
 from emissary_local.template.specs import TableSpec
 from tools.replay.errors import ReplayError
-from tools.replay.items import readable, typed
+from tools.replay.items import from_dynamodb, to_dynamodb
 
 
 class Table:
@@ -77,11 +77,11 @@ class Table:
             key = {name: item[name] for name in keys}
             self._client.delete_item(TableName=self._spec.name, Key=key)
         for each in items:
-            self._client.put_item(TableName=self._spec.name, Item=typed(each))
+            self._client.put_item(TableName=self._spec.name, Item=to_dynamodb(each))
 
     def items(self) -> list[dict[str, Any]]:
         """All items in their readable form, in the order of their keys."""
-        return sorted((readable(item) for item in self._scan()), key=lambda item: str(item["pk"]))
+        return sorted((from_dynamodb(item) for item in self._scan()), key=lambda item: str(item["pk"]))
 
     def _scan(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._client.scan(TableName=self._spec.name, ConsistentRead=True)[

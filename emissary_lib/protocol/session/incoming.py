@@ -87,7 +87,7 @@ class FrameReceiver:
             case FrameType.DATA | FrameType.OPENING:
                 self._stream(frame, frame.payload, now)
             case FrameType.OPENED:
-                self._opened(frame, now)
+                self._receive_opened(frame, now)
             case FrameType.ACK:
                 self._position(frame, decode_ranges(frame.payload, ack=frame.ack), now)
             case FrameType.PING:
@@ -100,14 +100,14 @@ class FrameReceiver:
                 reset = Reset.decode(frame.payload)
                 self._lifecycle.reset_by_peer(reset.code, reset.reason, now)
             case FrameType.RESUMED:
-                self._resumed(Resumed.decode(frame.payload), now)
+                self._receive_resumed(Resumed.decode(frame.payload), now)
             case FrameType.PROBED:
                 if self._watch:
-                    self._watch.answered(now)
+                    self._watch.on_bridge_answer(now)
             case FrameType.ENDED:
-                self._ended(Ended.decode(frame.payload))
+                self._receive_ended(Ended.decode(frame.payload))
             case FrameType.DISCONNECTED:
-                self._disconnected(Disconnected.decode(frame.payload), now)
+                self._receive_disconnected(Disconnected.decode(frame.payload), now)
             case FrameType.GOAWAY:
                 away = GoAway.decode(frame.payload)
                 self._lifecycle.tell(GoingAway(away.code, away.remaining))
@@ -124,7 +124,7 @@ class FrameReceiver:
         if fresh and self._lifecycle.state is State.OPEN:
             self._duplex.send_again()
 
-    def _opened(self, frame: Frame, now: float) -> None:
+    def _receive_opened(self, frame: Frame, now: float) -> None:
         parameters, data = Opened.decode(frame.payload)
         if not self._told_opened:
             self._told_opened = True
@@ -147,11 +147,11 @@ class FrameReceiver:
 
     # -- the bridge's ---------------------------------------------------------------------------
 
-    def _resumed(self, told: Resumed, now: float) -> None:
-        if self._resumption.outdated(told):
+    def _receive_resumed(self, told: Resumed, now: float) -> None:
+        if self._resumption.is_outdated(told):
             return
         before, could_send = self._resumption.peer_connection, self._resumption.may_send
-        if self._resumption.resumed(told, now) and self._lifecycle.alive:
+        if self._resumption.receive_resumed(told, now) and self._lifecycle.alive:
             self._duplex.send_again()
         moved = self._resumption.peer_connection
         if moved is not None and moved != before:
@@ -159,17 +159,17 @@ class FrameReceiver:
         if self._resumption.may_send:
             self._outgoing.ack()
         if self._watch and not could_send:
-            self._watch.restarted(now)
+            self._watch.restart(now)
         if self._resumption.peer_away:
             self._lifecycle.end_if_left(now)
 
-    def _disconnected(self, gone: Disconnected, now: float) -> None:
+    def _receive_disconnected(self, gone: Disconnected, now: float) -> None:
         if self._lifecycle.alive and gone.role != self._role.wire:
             self._resumption.peer_gone(gone.epoch, now)
             if self._resumption.peer_away:
                 self._lifecycle.end_if_left(now)
 
-    def _ended(self, ended: Ended) -> None:
+    def _receive_ended(self, ended: Ended) -> None:
         if self._lifecycle.ending:
             self._lifecycle.finish(self._lifecycle.ending.code)
         elif ended.code is Code.OK and self._agrees(ended):

@@ -66,10 +66,10 @@ class DialerKeepalive:
         """Something goes out to the peer."""
         self._sent = now
 
-    def answered(self, now: float) -> None:
+    def on_bridge_answer(self, now: float) -> None:
         """The bridge answered; that says nothing of the peer, and a WebSocket that works."""
 
-    def restarted(self, now: float) -> None:
+    def restart(self, now: float) -> None:
         """The peer can be reached again: silence counts from now on."""
         self.on_received(now)
         self.on_sent(now)
@@ -146,14 +146,14 @@ class RelayKeepalive:
     def on_sent(self, now: float) -> None:
         """Something goes out to the dialer: no reason for it to think anything of us."""
 
-    def answered(self, now: float) -> None:
+    def on_bridge_answer(self, now: float) -> None:
         """The bridge answered on our WebSocket, so that works."""
         self._quiet_since = now
         self._asked = None
 
-    def restarted(self, now: float) -> None:
+    def restart(self, now: float) -> None:
         """The dialer can be reached again. That it is there is not said: its silence counts on."""
-        self.answered(now)
+        self.on_bridge_answer(now)
 
     def on_suspend(self) -> None:
         """Nothing: an invocation is never frozen while it runs."""

@@ -43,12 +43,12 @@ class Ending:
         """Whether it holds what nobody else can tell. That a side is gone, whoever waits for it finds out."""
         return self.tell_peer and self.code not in (Code.DIALER_GONE, Code.RELAY_GONE)
 
-    def interrupted(self, bound: float) -> None:
+    def wait_for_link(self, bound: float) -> None:
         """There is no WebSocket to say it over: wait for one until ``bound``, or until an earlier one."""
         if self.has_a_reason:
             self.may_wait_until = bound if self.may_wait_until is None else min(bound, self.may_wait_until)
 
-    def resumed(self, now: float) -> None:
+    def resume(self, now: float) -> None:
         """There is a WebSocket again: say it at once."""
         self.next_at = now
         if self.may_wait_until is not None:
@@ -118,7 +118,7 @@ class Lifecycle:
         """The next thing that happened, in order; ``None`` when all were taken."""
         return self._events.popleft() if self._events else None
 
-    def established(self) -> bool:
+    def finish_opening(self) -> bool:
         """The opening is done; whether this is news."""
         news = self.state is State.OPENING
         if news:

@@ -187,18 +187,18 @@ class Resumption:
             self._learn(self._peer_epoch + ahead, now)
         self._away(now)
 
-    def outdated(self, told: Resumed) -> bool:
+    def is_outdated(self, told: Resumed) -> bool:
         """Whether this RESUMED is older than what we know."""
         ours, theirs = self._epochs(told)
         return ours < self.epoch or theirs < self._peer_epoch
 
-    def resumed(self, told: Resumed, now: float) -> bool:
+    def receive_resumed(self, told: Resumed, now: float) -> bool:
         """RESUMED arrived; one that is outdated changes nothing.
 
         Returns:
             Whether what is unacknowledged has to be sent again: a new generation, or the peer is back.
         """
-        if self.outdated(told):
+        if self.is_outdated(told):
             return False
         _ours, theirs = self._epochs(told)
         if theirs > self._peer_epoch:

@@ -118,9 +118,9 @@ class Session:
         """Smoothed round-trip time in seconds, the peer's delay of acknowledgements included."""
         return self._duplex.rtt
 
-    def established(self) -> None:
+    def finish_opening(self) -> None:
         """The dialer has read the SOCKS5 reply: from now on its bytes travel as DATA."""
-        if self._lifecycle.established():
+        if self._lifecycle.finish_opening():
             self._outgoing.opening = False
 
     def send_data(self, data: bytes) -> int:
@@ -209,7 +209,7 @@ class Session:
         self._resumption.link_restored(now)
         self._progress = self._duplex.progress
         if ending := self._lifecycle.ending:
-            ending.resumed(now)
+            ending.resume(now)
 
     def link_refused(self, code: Code, reason: str) -> None:
         """The bridge will not have us back: a definite end."""
@@ -294,7 +294,7 @@ class Session:
             limits.append(self._goaway.expires_at)
         if isinstance(self._watch, RelayKeepalive):
             limits.append(self._watch.orphaned_at)
-        ending.interrupted(min(limits))
+        ending.wait_for_link(min(limits))
 
     def _give_up(self, code: Code, now: float) -> None:
         reason, lost = MEANINGS[code], not self._resumption.link_up

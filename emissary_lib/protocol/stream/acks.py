@@ -27,7 +27,7 @@ class AckSchedule:
         """When a bare ACK has to go out, unless a DATA frame takes it along before; ``None``: never."""
         return self._due_at
 
-    def arrived(self, now: float, *, ack: int, new: bool, fin: bool) -> None:
+    def on_arrival(self, now: float, *, ack: int, new: bool, fin: bool) -> None:
         """A frame with stream bytes arrived; ``fin`` when it completed the stream."""
         wanted = self._wanted is not None and ack >= self._wanted
         if fin or wanted or ack - self._told_ack >= self._quarter:
@@ -41,18 +41,18 @@ class AckSchedule:
             # all of them that come at once.
             self._due_by(now if self._told_at is None else max(now, self._told_at + ACK_REPEAT))
 
-    def demanded(self, now: float, *, end: int, ack: int) -> None:
+    def on_demand(self, now: float, *, end: int, ack: int) -> None:
         """A frame with ACK-NOW arrived: acknowledge now, and again once all below its end is there."""
         self._due_by(now)
         if end > ack:
             self._wanted = max(end, self._wanted or 0)
 
-    def consumed(self, now: float, *, edge: int) -> None:
+    def on_consume(self, now: float, *, edge: int) -> None:
         """The application took bytes, so the window's edge may have moved."""
         if edge - self._told_edge >= self._quarter:
             self._due_by(now)
 
-    def told(self, now: float, *, ack: int, edge: int) -> None:
+    def on_sent(self, now: float, *, ack: int, edge: int) -> None:
         """A frame with this acknowledgement and window goes out."""
         self._told_at = now
         self._told_ack = max(ack, self._told_ack)

@@ -25,12 +25,12 @@ class CongestionWindow:
         """Messages that may be in flight now; at least 1."""
         return int(self._cap)
 
-    def acknowledged(self, messages: int) -> None:
+    def on_ack(self, messages: int) -> None:
         """So many messages were newly acknowledged."""
         for _ in range(messages):
             self._cap = min(self._most, self._cap + (1 if self._slow_start else 1 / self._cap))
 
-    def lost(self) -> None:
+    def on_loss(self) -> None:
         """One loss event, however many messages it took."""
         self._slow_start = False
         self._cap = max(1.0, self._cap / 2)
@@ -51,7 +51,7 @@ class ErrorPause:
         self._next = min(ERROR_PAUSE[1], self._next * 2)
         return True
 
-    def acknowledged(self) -> None:
+    def on_ack(self) -> None:
         """Something got through: the next pause is short again."""
         self._next = ERROR_PAUSE[0]
 

@@ -119,9 +119,9 @@ class Duplex:
         self._counters.bytes_received += self.receiver.arrived - before
         self._counters.duplicates += not new
         ack, complete = self.receiver.ack, self.receiver.complete
-        self._acks.arrived(now, ack=ack, new=new, fin=complete and not was_complete)
+        self._acks.on_arrival(now, ack=ack, new=new, fin=complete and not was_complete)
         if ack_now:
-            self._acks.demanded(now, end=offset + len(data), ack=ack)
+            self._acks.on_demand(now, end=offset + len(data), ack=ack)
 
     def acknowledge(self, ack: int, window: int, ranges: list[tuple[int, int]], now: float) -> None:
         """Take the peer's acknowledgement and window.
@@ -135,15 +135,15 @@ class Duplex:
         if acked.rtt is not None:
             self._timer.sample(acked.rtt)
         if acked.segments or (opened and not self.sender.in_flight):
-            self._timer.acknowledged()
+            self._timer.on_ack()
             since = self.sender.in_flight_since
             if since is not None and self.sender.acked == before:
                 # Bytes above a gap arrived. They say nothing for the frame in the gap, which would else
                 # never count as lost while others keep arriving.
                 self._timer.start(since, now)
         if acked.segments:
-            self._cap.acknowledged(acked.segments)
-            self._pause.acknowledged()
+            self._cap.on_ack(acked.segments)
+            self._pause.on_ack()
             self._settle_gate()
 
     def ends_at(self, sent: int, received: int) -> bool:
@@ -166,20 +166,20 @@ class Duplex:
         """The user took ``count`` bytes of what the receiver's ``peek`` showed; frees window."""
         self.receiver.consume(count)
         if not self.receiver.complete:
-            self._acks.consumed(now, edge=self.receiver.edge)
+            self._acks.on_consume(now, edge=self.receiver.edge)
 
     def message_refused(self, now: float) -> None:
         """Some message was not handled, and nobody says which (docs/protocol.md section 4.6)."""
         self._counters.gateway_errors += 1
         if self._pause.error(now) and self.sender.mark_oldest_lost():
             self._counters.losses += 1
-            self._cap.lost()
+            self._cap.on_loss()
             self._settle_gate()
 
     def send_again(self) -> None:
         """New connections: send again what is not acknowledged, without a penalty and without a pause."""
         self.sender.mark_all_lost()
-        self._timer.acknowledged()
+        self._timer.on_ack()
         self._pause = ErrorPause()
         self._settle_gate()
 
@@ -197,11 +197,11 @@ class Duplex:
             self._timer.start(since, now)  # it ran for data that has only just been sent
         elif since is not None:
             self._counters.losses += self.sender.mark_lost(now, timeout)
-            self._timer.expired()
-            self._cap.lost()
+            self._timer.on_expiry()
+            self._cap.on_loss()
             self._settle_gate()
         elif self.sender.unsent and not self.sender.credit:
-            self._timer.expired()
+            self._timer.on_expiry()
             self._probe_due = True
         else:
             self._timer.start(now, now)  # what waits, waits for a pause or for a place in the gate
@@ -265,7 +265,7 @@ class Duplex:
         ack, window = self.receiver.ack, self.receiver.window
         if sacks or not self.receiver.gap:
             # A frame without ranges does not tell of bytes above a gap, so an ACK stays due then.
-            self._acks.told(now, ack=ack, edge=ack + window)
+            self._acks.on_sent(now, ack=ack, edge=ack + window)
         return ack, window
 
     def stop(self, *, drop_received: bool) -> None:

@@ -37,7 +37,7 @@ class RetransmissionTimer:
         self._rttvar += (abs(self._srtt - rtt) - self._rttvar) / 4
         self._srtt += (rtt - self._srtt) / 8
 
-    def acknowledged(self) -> None:
+    def on_ack(self) -> None:
         """Something new was acknowledged, or a shut window opened: the back-off ends, and the timer stops."""
         self._back_off = 1
         self.expires_at = None
@@ -46,7 +46,7 @@ class RetransmissionTimer:
         """Let it run out one timeout after ``since``, or at once if that is past."""
         self.expires_at = max(now, since + self.timeout)
 
-    def expired(self) -> None:
+    def on_expiry(self) -> None:
         """It ran out: the next wait is twice as long."""
         if self.timeout < RTO_MAX:
             self._back_off *= 2

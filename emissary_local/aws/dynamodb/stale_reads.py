@@ -15,8 +15,8 @@ _GET_ITEM: Final = "DynamoDB_20120810.GetItem"
 Place = tuple[str, str]
 
 
-class Forward(Protocol):
-    """What is asked for an item: :class:`emissary_local.aws.dynamodb.tables.Tables`."""
+class Backend(Protocol):
+    """Where the items are: :class:`emissary_local.aws.dynamodb.tables.Tables`."""
 
     async def forward(self, target: str, body: bytes) -> tuple[int, bytes]:
         """Pass one request on; HTTP status and answer."""
@@ -34,14 +34,14 @@ class StaleReads:
 
     Args:
         tables: The template's, for their keys.
-        store: Where the items are.
+        store: Where they are now.
         clock: Seconds on a clock that never goes back.
 
     Thread safety: none; use it on one event loop.
     """
 
     def __init__(
-        self, tables: Iterable[TableSpec], store: Forward, clock: Callable[[], float] = time.monotonic
+        self, tables: Iterable[TableSpec], store: Backend, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._keys = {
             table.name: [part["AttributeName"] for part in table.definition["KeySchema"]] for table in tables

@@ -24,10 +24,10 @@ from functions.common.errors import KeysUnavailableError
 MAX_AGE: Final = 300.0
 
 #: Least time between two looks for a key id that is not known, in seconds. It may be new, so it is a reason
-#: to look; but at the door strangers may show as many as they like.
+#: to look; but at $connect strangers may show as many as they like.
 LOOK_INTERVAL: Final = 10.0
 
-#: The same behind the door, where whoever is asked about has shown a key that was known there.
+#: The same once connected, where whoever is asked about has shown a key that was known there.
 PROVEN_INTERVAL: Final = 1.0
 
 #: Least time from a fetch that failed to the next, in seconds: while there are no keys, and while old ones

@@ -23,10 +23,10 @@ from emissary_lib.bridge.session import (
     EndRecord,
     Fragment,
     LaunchRecord,
+    RecordState,
+    RecordStep,
     Resume,
     SessionRecord,
-    State,
-    Step,
     claim_refusal,
     resume_refusal,
 )
@@ -91,7 +91,7 @@ class DynamoSessionStore:
     def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
         """See :meth:`ports.SessionStore.add_fragment`."""
         member = items.fragment_text(fragment)
-        states, values = state_in(Step.ADD_FRAGMENT)
+        states, values = state_in(RecordStep.ADD_FRAGMENT)
         return self._update(
             session_id,
             "ADD #fragments :members",
@@ -139,9 +139,9 @@ class DynamoSessionStore:
         """See :meth:`ports.SessionStore.release`."""
         self._slots.release(session)
 
-    def claim(self, claim: Claim) -> State:
+    def claim(self, claim: Claim) -> RecordState:
         """See :meth:`ports.SessionStore.claim`."""
-        states, values = state_in(Step.CLAIM)
+        states, values = state_in(RecordStep.CLAIM)
         expires = claim.at + RELAY_TIME
         relay = Connection(claim.connection, claim.session, Role.RELAY, claim.epoch)
         update = Write.update(
@@ -154,7 +154,7 @@ class DynamoSessionStore:
             values
             | _take_over_values(relay)
             | {
-                ":to": text(State.OPEN.value),
+                ":to": text(RecordState.OPEN.value),
                 ":instance": text(claim.instance),
                 ":expires": number(expires),
                 ":token": text(claim.token_hash),
@@ -168,9 +168,9 @@ class DynamoSessionStore:
         purge_at = int(expires + PURGE_MARGIN)
         return self._admit(update, relay, purge_at, lambda old: claim_refusal(old, claim), is_own)
 
-    def resume(self, resume: Resume) -> State:
+    def resume(self, resume: Resume) -> RecordState:
         """See :meth:`ports.SessionStore.resume`."""
-        states, values = state_in(Step.RESUME)
+        states, values = state_in(RecordStep.RESUME)
         dialer = Connection(resume.connection, resume.session, Role.DIALER, resume.epoch)
         update = Write.update(
             items.session_key(resume.session),
@@ -195,9 +195,9 @@ class DynamoSessionStore:
         purge_at: int,
         refusal: Callable[[SessionRecord | None], str | None],
         is_own: Callable[[SessionRecord], bool] = lambda old: True,
-    ) -> State:
+    ) -> RecordState:
         """Do the update and write the connection; where the session has ended, do so without the update."""
-        states, values = state_in(Step.REVISIT)
+        states, values = state_in(RecordStep.REVISIT)
         # Who may ask is read from the old item: nothing of it but its connections changes after the end.
         visit = Write.update(
             items.session_key(own.session),
@@ -206,7 +206,7 @@ class DynamoSessionStore:
             values | _take_over_values(own),
         )
         put = Write.put(items.connection(own, purge_at), _NEW)
-        for write, state in ((update, State.OPEN), (visit, State.ENDED)):
+        for write, state in ((update, RecordState.OPEN), (visit, RecordState.ENDED)):
             try:
                 self._table.transact(write, put)
             except ConditionFailedError as failed:
@@ -214,7 +214,7 @@ class DynamoSessionStore:
                 if old is not None and is_own(old) and _is_done(failed, own):
                     return old.state
                 cause = refusal(old)
-                if cause is not None or old is None or old.state is not State.ENDED:
+                if cause is not None or old is None or old.state is not RecordState.ENDED:
                     raise ClaimRefusedError(cause or "the connection id is taken") from None
             else:
                 return state
@@ -222,7 +222,7 @@ class DynamoSessionStore:
 
     def restore(self, connection: Connection) -> Outcome:
         """See :meth:`ports.SessionStore.restore`."""
-        states, values = state_in(Step.RESTORE)
+        states, values = state_in(RecordStep.RESTORE)
         role = connection.role.value
         return self._update(
             connection.session,
@@ -243,7 +243,7 @@ class DynamoSessionStore:
             lambda old: old.side(role).connection is None and old.side(role).epoch == epoch,
         )
 
-    def end(self, session_id: str, ending: EndRecord, step: Step) -> Outcome:
+    def end(self, session_id: str, ending: EndRecord, step: RecordStep) -> Outcome:
         """See :meth:`ports.SessionStore.end`."""
         write = end_session(session_id, ending, step)
         return self._write(write, lambda old: old.ending is not None and old.ending.by == ending.by)
@@ -286,7 +286,7 @@ def _session(item: items.Item | None) -> SessionRecord | None:
 
 
 def _launch_write(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -> Write:
-    states, values = state_in(Step.LAUNCH)
+    states, values = state_in(RecordStep.LAUNCH)
     taken = ", #slots = :slots" if slots else ""
     if slots:
         values |= {":slots": {"SS": list(slots)}}
@@ -297,7 +297,7 @@ def _launch_write(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -
         f"{states} AND #expires > :now AND (attribute_not_exists(#invoked_at) OR #invoked_at < :stale)",
         values
         | {
-            ":to": text(State.INVOKED.value),
+            ":to": text(RecordState.INVOKED.value),
             ":target": text(launch.target),
             ":relay": text(launch.relay_token_hash),
             ":resume": text(launch.resume_token_hash),

@@ -1,4 +1,4 @@
-"""A dialer at the door (docs/protocol.md section 3.1)."""
+"""A new dialer connects (docs/protocol.md section 3.1)."""
 
 from __future__ import annotations
 

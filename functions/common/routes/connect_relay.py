@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge.session import Claim, State
+from emissary_lib.bridge.session import Claim, RecordState
 from emissary_lib.protocol.auth.macs import RelayHeaders, token_hash
 from functions.common import logs
 from functions.common.events import GatewayEvent
@@ -37,7 +37,7 @@ class ConnectRelay:
         )
         state = self.store.claim(claim)
         logs.info(
-            "relay claimed" if state is State.OPEN else "relay asks for the end",
+            "relay claimed" if state is RecordState.OPEN else "relay asks for the end",
             session=claim.session,
             instance=claim.instance,
             epoch=claim.epoch,

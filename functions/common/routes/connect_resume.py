@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge.session import Resume, State
+from emissary_lib.bridge.session import RecordState, Resume
 from emissary_lib.protocol.auth.macs import (
     ClockSkewError,
     ConnectHeaders,
@@ -24,7 +24,7 @@ from functions.common.routes.connect_dialer import HTTPS_PORT
 
 @dataclass(frozen=True, slots=True)
 class ConnectResume:
-    """Checks the MAC as the door does, then gives the session's dialer its new connection.
+    """Checks the MAC as for a new dialer, then gives the session's dialer its new connection.
 
     The nonce is not burnt: the MAC covers the epoch, and no epoch is taken twice.
     """
@@ -55,7 +55,7 @@ class ConnectResume:
         )
         state = self.store.resume(resume)
         logs.info(
-            "dialer resumed" if state is State.OPEN else "dialer asks for the end",
+            "dialer resumed" if state is RecordState.OPEN else "dialer asks for the end",
             session=resume.session,
             key_id=resume.key_id,
             epoch=resume.epoch,

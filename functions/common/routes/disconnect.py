@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies
-from emissary_lib.bridge.session import Loss, SessionRecord, State, Step
+from emissary_lib.bridge.session import Loss, RecordState, RecordStep, SessionRecord
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from functions.common import audit, logs
@@ -40,7 +40,7 @@ class OnDisconnect:
         session, done = self.store.clear(connection.session, role, connection.id, connection.epoch, now)
         if session is None or not done:
             return
-        if session.state is State.ENDED:
+        if session.state is RecordState.ENDED:
             return self._record_if_killed(session)
         logs.info(
             "connection gone",
@@ -49,10 +49,10 @@ class OnDisconnect:
             epoch=connection.epoch,
             close_code=event.close_code,
         )
-        if role is Role.DIALER and session.state is not State.OPEN:
+        if role is Role.DIALER and session.state is not RecordState.OPEN:
             loss = Loss(Code.DIALER_GONE, now)
-            after = self.end.declare_lost(session.id, loss, event.request_id, Step.ABANDON).session
-            if after is None or after.state is State.ENDED:
+            after = self.end.declare_lost(session.id, loss, event.request_id, RecordStep.ABANDON).session
+            if after is None or after.state is RecordState.ENDED:
                 return
             session = after  # a relay has claimed it in the meantime: it is told, like any other
         if not self.end.expire(session, event.request_id):
@@ -88,5 +88,5 @@ class OnDisconnect:
                 dialer_epoch=session.dialer.epoch,
                 relay_epoch=session.relay.epoch,
             )
-        text = replies.disconnected(role, epoch, session.generation)
+        text = replies.encode_disconnected(role, epoch, session.generation)
         notify(self.link, peer, text, session=session.id)

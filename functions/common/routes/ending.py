@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies
-from emissary_lib.bridge.session import Connection, EndRecord, Loss, SessionRecord, Step
+from emissary_lib.bridge.session import Connection, EndRecord, Loss, RecordStep, SessionRecord
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import End
@@ -34,9 +34,11 @@ class EndSession:
             dialer_messages=end.messages_sent if mine else end.messages_received,
             relay_messages=end.messages_received if mine else end.messages_sent,
         )
-        return self._end(sender.session, ending, Step.END)
+        return self._end(sender.session, ending, RecordStep.END)
 
-    def declare_lost(self, session_id: str, loss: Loss, request_id: str, step: Step = Step.END) -> Outcome:
+    def declare_lost(
+        self, session_id: str, loss: Loss, request_id: str, step: RecordStep = RecordStep.END
+    ) -> Outcome:
         """The bridge has found out that the session cannot go on; how far the streams got is not known.
 
         Args:
@@ -50,11 +52,11 @@ class EndSession:
     def refuse(self, session_id: str, reason: str, request_id: str) -> Outcome:
         """There is no place for the session; one that another invocation has launched meanwhile goes on."""
         ending = EndRecord(Code.SESSION_LIMIT, 0, 0, request_id, self.clock(), reason=reason)
-        return self._end(session_id, ending, Step.REFUSE)
+        return self._end(session_id, ending, RecordStep.REFUSE)
 
     def finish_check(self, session_id: str, request_id: str) -> None:
         """The dialer only asks how the bridge is: its session ends, and there is nothing to tell of it."""
-        self.store.end(session_id, EndRecord(Code.OK, 0, 0, request_id, self.clock()), Step.CHECK)
+        self.store.end(session_id, EndRecord(Code.OK, 0, 0, request_id, self.clock()), RecordStep.CHECK)
 
     def expire(self, session: SessionRecord, request_id: str) -> bool:
         """End a session that is past its time though nobody has ended it; whether that is so."""
@@ -64,7 +66,7 @@ class EndSession:
         self.declare_lost(session.id, loss, request_id)
         return True
 
-    def _end(self, session_id: str, ending: EndRecord, step: Step) -> Outcome:
+    def _end(self, session_id: str, ending: EndRecord, step: RecordStep) -> Outcome:
         outcome = self.store.end(session_id, ending, step)
         session = outcome.session
         if session is None or session.ending is None:
@@ -72,7 +74,7 @@ class EndSession:
         if outcome.done:
             audit.record(session)
             self.store.release(session)
-        text = replies.ended(session)
+        text = replies.encode_ended(session)
         for side in (session.dialer, session.relay):
             notify(self.link, side.connection, text, session=session.id)
         return outcome

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies
-from emissary_lib.bridge.session import Connection, SessionRecord, State
+from emissary_lib.bridge.session import Connection, RecordState, SessionRecord
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
 from functions.common.routes.gone import post_or_forget
@@ -18,7 +18,7 @@ from functions.common.routes.posting import reply_to_sender, try_post
 
 
 @dataclass(frozen=True, slots=True)
-class Forward:
+class ForwardMessage:
     """Copies messages unchanged from a client to its peer (docs/protocol.md sections 2 and 5)."""
 
     store: SessionStore
@@ -43,7 +43,7 @@ class Forward:
             self.peers.forget(sender, generation)
         found = find(self.store, sender)
         if found is None:
-            return reply_to_sender(self.link, sender, replies.ended(None))
+            return reply_to_sender(self.link, sender, replies.encode_ended(None))
         self.to_peer(found, generation, text, request_id, gone=peer)
 
     def to_peer(
@@ -78,15 +78,15 @@ class Forward:
 
     def _away(self, sender: Connection, session: SessionRecord | None, request_id: str) -> bool:
         """Whether the peer has no connection; then the sender has been told what there is to tell."""
-        if session is None or session.state is State.ENDED:
-            reply_to_sender(self.link, sender.id, replies.ended(session))
+        if session is None or session.state is RecordState.ENDED:
+            reply_to_sender(self.link, sender.id, replies.encode_ended(session))
             return True
         if self.end.expire(session, request_id):
             return True
         role = sender.role.other
         side = session.side(role)
-        if side.connection is None and session.state is State.OPEN:
+        if side.connection is None and session.state is RecordState.OPEN:
             # Each time, because any message may be lost, and the sender falls silent once it has heard.
-            text = replies.disconnected(role, side.epoch, session.generation)
+            text = replies.encode_disconnected(role, side.epoch, session.generation)
             reply_to_sender(self.link, sender.id, text)
         return side.connection is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emissary_lib.bridge.session import SessionRecord, State
+from emissary_lib.bridge.session import RecordState, SessionRecord
 from emissary_lib.protocol.role import Role
 from functions.common import logs
 from functions.common.ports import PeerLink, SessionStore
@@ -42,7 +42,7 @@ def post_or_forget(
         StoreError: The table could not be reached.
     """
     current: SessionRecord | None = session
-    while current and (peer := current.side(role).connection) and current.state is not State.ENDED:
+    while current and (peer := current.side(role).connection) and current.state is not RecordState.ENDED:
         if peer != gone and post(current, peer):
             return current, peer
         now = clock()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import Connection, SessionRecord, State
+from emissary_lib.bridge.session import Connection, RecordState, SessionRecord
 from emissary_lib.protocol.auth.macs import server_mac
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import VERSION
@@ -20,7 +20,7 @@ from functions.common.routes.posting import reply_to_sender
 
 @dataclass(frozen=True, slots=True)
 class OnHealth:
-    """Handles HEALTH. Whoever can send it has come through the door, and so holds a key."""
+    """Handles HEALTH. Whoever can send it was let in by $connect, and so holds a key."""
 
     store: SessionStore
     link: PeerLink
@@ -42,8 +42,8 @@ class OnHealth:
             raise FrameError(f"HEALTH: {len(frame.payload)} bytes of payload, {QUESTION_BYTES} needed")
         session = self.store.session(sender.session)
         if session is None:
-            return reply_to_sender(self.link, sender.id, replies.ended(None))
-        if session.state is State.OPENING:
+            return reply_to_sender(self.link, sender.id, replies.encode_ended(None))
+        if session.state is RecordState.OPENING:
             self.end.finish_check(session.id, request_id)
         reply_to_sender(self.link, sender.id, self._text(session, frame))
 
@@ -52,8 +52,8 @@ class OnHealth:
         key = keys.get(session.key_id)
         if key is None:
             code = Code.AUTHENTICATION_FAILED
-            return replies.reset(code, f"{MEANINGS[code]}: the key was withdrawn", session.generation)
-        return replies.healthy(
+            return replies.encode_reset(code, f"{MEANINGS[code]}: the key was withdrawn", session.generation)
+        return replies.encode_healthy(
             Healthy(
                 question=frame.payload[:QUESTION_BYTES],
                 proof=server_mac(key, date=session.date, nonce=session.nonce, host=session.host),

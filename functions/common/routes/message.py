@@ -18,7 +18,7 @@ from functions.common.errors import MessageTooLargeError
 from functions.common.events import GatewayEvent
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
-from functions.common.routes.forward import Forward
+from functions.common.routes.forward import ForwardMessage
 from functions.common.routes.health import OnHealth
 from functions.common.routes.lookup import find
 from functions.common.routes.opening import Opening
@@ -40,7 +40,7 @@ class OnMessage:
 
     store: SessionStore
     link: PeerLink
-    forward: Forward
+    forward: ForwardMessage
     opening: Opening
     resume: OnResume
     end: EndSession
@@ -61,7 +61,9 @@ class OnMessage:
             frame = decode(text)
             if frame.type == FrameType.PROBE:
                 # A sign of life of this connection and of nothing else: no reason to ask the table.
-                return reply_to_sender(self.link, sender, replies.probed(frame.payload, frame.generation))
+                return reply_to_sender(
+                    self.link, sender, replies.encode_probed(frame.payload, frame.generation)
+                )
             self._handle(event, frame)
         except UnsupportedVersionError as exc:
             self._refuse(sender, Code.UNSUPPORTED_VERSION, exc)
@@ -73,7 +75,7 @@ class OnMessage:
     def _handle(self, event: GatewayEvent, frame: Frame) -> None:
         connection = self.store.connection(event.connection_id)
         if connection is None:
-            return reply_to_sender(self.link, event.connection_id, replies.ended(None))
+            return reply_to_sender(self.link, event.connection_id, replies.encode_ended(None))
         if not isinstance(frame.type, FrameType):
             return  # of a later version, and marked as one that may be skipped
         if connection.role not in _SENDERS.get(frame.type, ()):
@@ -90,12 +92,12 @@ class OnMessage:
         session = self.end.take_report(sender, End.decode(frame.payload), request_id).session
         if session is None or session.side(sender.role).connection != sender.id:
             # Forgotten, or replaced, yet here: it is not among those who have just been told.
-            reply_to_sender(self.link, sender.id, replies.ended(session))
+            reply_to_sender(self.link, sender.id, replies.encode_ended(session))
 
     def _refuse(self, sender: str, code: Code, exc: EmissaryError) -> None:
         found = find(self.store, sender)
         if found is None:
-            return reply_to_sender(self.link, sender, replies.ended(None))
+            return reply_to_sender(self.link, sender, replies.encode_ended(None))
         logs.warning(
             "message refused",
             session=found.session.id,
@@ -103,4 +105,4 @@ class OnMessage:
             code=code.name,
             cause=str(exc),
         )
-        reply_to_sender(self.link, sender, replies.reset(code, str(exc), found.session.generation))
+        reply_to_sender(self.link, sender, replies.encode_reset(code, str(exc), found.session.generation))

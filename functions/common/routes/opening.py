@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.launch import Launch
 from emissary_lib.bridge.limits import NO_LIMITS, Limits
-from emissary_lib.bridge.session import Connection, Fragment, LaunchRecord, SessionRecord, State, may_launch
+from emissary_lib.bridge.session import (
+    Connection,
+    Fragment,
+    LaunchRecord,
+    RecordState,
+    SessionRecord,
+    may_launch,
+)
 from emissary_lib.protocol.auth.macs import token_hash
 from emissary_lib.protocol.codes import MEANINGS
 from emissary_lib.protocol.opening.exchange import OpeningAnswer, OpeningState, evaluate, within_limit
@@ -20,7 +27,7 @@ from emissary_lib.protocol.wire.frames import Frame
 from functions.common import logs
 from functions.common.errors import LimitReachedError
 from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
-from functions.common.routes.forward import Forward
+from functions.common.routes.forward import ForwardMessage
 from functions.common.routes.lookup import Found
 from functions.common.routes.posting import reply_to_sender
 
@@ -36,7 +43,7 @@ class Opening:
     launcher: RelayLauncher
     keys: KeySource
     allow: AllowList
-    forward: Forward
+    forward: ForwardMessage
     clock: Clock
     entropy: Entropy
     server_version: str
@@ -53,8 +60,8 @@ class Opening:
         """
         session = self._keep(sender, frame)
         if session is None:
-            return reply_to_sender(self.link, sender.id, replies.ended(None))
-        before_claim = session.state in (State.OPENING, State.INVOKED)
+            return reply_to_sender(self.link, sender.id, replies.encode_ended(None))
+        before_claim = session.state in (RecordState.OPENING, RecordState.INVOKED)
         if not before_claim or session.loss(self.clock()) is not None:
             # OPEN: the relay reads it as DATA. Otherwise the dialer is told that it is over.
             found = Found(sender, session)
@@ -71,7 +78,7 @@ class Opening:
         )
         if result.state is OpeningState.ACCEPTED:
             return self._launch(session, result, frame.window, request_id)
-        if session.state is State.OPENING:
+        if session.state is RecordState.OPENING:
             self._reply(sender, session, result)
 
     def _keep(self, sender: Connection, frame: Frame) -> SessionRecord | None:
@@ -83,9 +90,11 @@ class Opening:
 
     def _reply(self, sender: Connection, session: SessionRecord, result: OpeningAnswer) -> None:
         if result.server_bytes:
-            reply_to_sender(self.link, sender.id, replies.opening(result.server_bytes, result.client_offset))
+            reply_to_sender(
+                self.link, sender.id, replies.encode_opening(result.server_bytes, result.client_offset)
+            )
         if result.state is OpeningState.GARBAGE:
-            text = replies.reset(result.code, MEANINGS[result.code], session.generation)
+            text = replies.encode_reset(result.code, MEANINGS[result.code], session.generation)
             reply_to_sender(self.link, sender.id, text)
         if result.state is not OpeningState.WAITING:
             logs.warning(

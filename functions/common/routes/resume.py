@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies
-from emissary_lib.bridge.session import Connection, SessionRecord, State, may_restore
+from emissary_lib.bridge.session import Connection, RecordState, SessionRecord, may_restore
 from functions.common import logs
 from functions.common.errors import PeerError
 from functions.common.ports import PeerLink, SessionStore
@@ -32,17 +32,17 @@ class OnResume:
             StoreError: The table could not be reached.
         """
         session = self._current(sender)
-        if session is None or session.state is State.ENDED:
-            return reply_to_sender(self.link, sender.id, replies.ended(session))
+        if session is None or session.state is RecordState.ENDED:
+            return reply_to_sender(self.link, sender.id, replies.encode_ended(session))
         if session.side(sender.role).connection != sender.id or self.end.expire(session, request_id):
             return
         told, _ = post_or_forget(
             self.store, self.link, session, sender.role.other, self._tell, self.end.clock
         )
-        if told is None or told.state is State.ENDED:
-            return reply_to_sender(self.link, sender.id, replies.ended(told))
+        if told is None or told.state is RecordState.ENDED:
+            return reply_to_sender(self.link, sender.id, replies.encode_ended(told))
         # The sender last: what it hears is what has been found out about its peer.
-        try_post(self.link, sender.id, replies.resumed(told))
+        try_post(self.link, sender.id, replies.encode_resumed(told))
         close(self.link, told.side(sender.role).previous, session=session.id)
 
     def _current(self, sender: Connection) -> SessionRecord | None:
@@ -58,7 +58,7 @@ class OnResume:
     def _tell(self, session: SessionRecord, peer: str) -> bool:
         """Tell the sender's peer, best effort: the sender asks again until it hears it. Whether it exists."""
         try:
-            return try_post(self.link, peer, replies.resumed(session))
+            return try_post(self.link, peer, replies.encode_resumed(session))
         except PeerError as exc:
             logs.warning("notice not delivered", session=session.id, connection_id=peer, cause=str(exc))
             return True

@@ -14,7 +14,7 @@ from emissary_local.faults import FaultEngine, Faults, Site
 from emissary_local.ports import InvocationResult, InvocationStatus
 from tests.helpers.patience import HANG
 from tests.helpers.virtual_time import Advance, run_stepped
-from tests.integration.local.lambda_world import World, run, spec, world
+from tests.integration.local.lambda_harness import LambdaHarness, run, running_lambda, spec
 
 CLOCKS = """
 import datetime, time
@@ -43,11 +43,11 @@ def write_functions(directory: Path) -> None:
     (directory / "clocks.py").write_text(CLOCKS)
 
 
-async def work(w: World, directory: Path) -> tuple[InvocationResult, int]:
+async def work(harness: LambdaHarness, directory: Path) -> tuple[InvocationResult, int]:
     """Invoke once; the result, and how often the work was done."""
     file = directory / "done"
     file.unlink(missing_ok=True)
-    result = await w.service.invoke("F", json.dumps({"file": str(file)}).encode())
+    result = await harness.service.invoke("F", json.dumps({"file": str(file)}).encode())
     return result, len(file.read_text()) if file.exists() else 0
 
 
@@ -57,10 +57,10 @@ def test_a_crash_comes_before_or_after_the_work_and_is_an_exit_error(tmp_path: P
     async def body() -> None:
         engine = FaultEngine(Faults(seed=2, crash=1.0, crash_seconds=0.001))
         function = spec("work", tmp_path, handler_path="clocks.work")
-        async with world(tmp_path, function, faults=engine) as w:
+        async with running_lambda(tmp_path, function, faults=engine) as harness:
             done = set()
             for _ in range(12):
-                result, count = await work(w, tmp_path)
+                result, count = await work(harness, tmp_path)
                 assert result.status is InvocationStatus.FUNCTION_ERROR
                 assert b"Runtime.ExitError" in result.payload
                 assert b"signal: killed" in result.payload
@@ -68,7 +68,7 @@ def test_a_crash_comes_before_or_after_the_work_and_is_an_exit_error(tmp_path: P
             assert done == {0, 1}
             assert engine.counts == {"crash": 12}
             engine.replace(Faults())
-            assert (await work(w, tmp_path))[0].status is InvocationStatus.OK
+            assert (await work(harness, tmp_path))[0].status is InvocationStatus.OK
 
     run(body)
 
@@ -84,9 +84,9 @@ def test_an_invocation_hangs_until_its_timeout_with_its_work_done_or_not(tmp_pat
         engine, log = FaultEngine(faults), tmp_path / "F.log"
         log.touch()
         function = spec("work", tmp_path, handler_path="clocks.work", timeout=900.0)
-        async with world(tmp_path, function, faults=engine) as w:
+        async with running_lambda(tmp_path, function, faults=engine) as harness:
             for number, hangs_before_its_work in enumerate(before, start=1):
-                ended = asyncio.ensure_future(work(w, tmp_path))
+                ended = asyncio.ensure_future(work(harness, tmp_path))
                 # It is given its event as soon as it has started, and each kill makes a new one start.
                 while log.read_text().count("INIT_REPORT") < number:
                     await asyncio.sleep(0)
@@ -107,9 +107,9 @@ def test_faults_of_functions_spare_the_others(tmp_path: Path) -> None:
     async def body() -> None:
         engine = FaultEngine(Faults(crash=1.0, functions=("F",)))
         specs = (spec("echo", tmp_path), spec("echo", tmp_path, logical_id="G"))
-        async with world(tmp_path, *specs, faults=engine) as w:
-            assert (await w.service.invoke("F", b"{}")).status is InvocationStatus.FUNCTION_ERROR
-            assert (await w.service.invoke("G", b"{}")).status is InvocationStatus.OK
+        async with running_lambda(tmp_path, *specs, faults=engine) as harness:
+            assert (await harness.service.invoke("F", b"{}")).status is InvocationStatus.FUNCTION_ERROR
+            assert (await harness.service.invoke("G", b"{}")).status is InvocationStatus.OK
 
     run(body)
 
@@ -117,11 +117,11 @@ def test_faults_of_functions_spare_the_others(tmp_path: Path) -> None:
 def test_a_cold_start_passes_over_the_warm_environment(tmp_path: Path) -> None:
     async def body() -> None:
         engine = FaultEngine()
-        async with world(tmp_path, spec("who", tmp_path), faults=engine) as w:
-            warm = (await w.call({}))["pid"]
-            assert (await w.call({}))["pid"] == warm
+        async with running_lambda(tmp_path, spec("who", tmp_path), faults=engine) as harness:
+            warm = (await harness.call({}))["pid"]
+            assert (await harness.call({}))["pid"] == warm
             engine.replace(Faults(cold_start=1.0, cold_start_seconds=0.01))
-            cold = await w.call({})
+            cold = await harness.call({})
             assert cold["pid"] != warm
             assert cold["count"] == 1
             assert engine.counts == {"cold_start": 1}
@@ -129,24 +129,26 @@ def test_a_cold_start_passes_over_the_warm_environment(tmp_path: Path) -> None:
     run(body)
 
 
-async def until_idle(w: World, environments: int) -> None:
+async def until_idle(harness: LambdaHarness, environments: int) -> None:
     """Retire idle environments until ``environments`` of them have been."""
     async with asyncio.timeout(HANG):
         gone = 0
         while gone < environments:
-            gone += w.service.retire("F")
+            gone += harness.service.retire("F")
             await asyncio.sleep(0.002)
 
 
 def test_retired_environments_are_replaced_by_new_ones(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("slow", tmp_path)) as w:
+        async with running_lambda(tmp_path, spec("slow", tmp_path)) as harness:
             before = {
-                each["pid"] for each in await asyncio.gather(*(w.call({"seconds": 0.2}) for _ in range(3)))
+                each["pid"]
+                for each in await asyncio.gather(*(harness.call({"seconds": 0.2}) for _ in range(3)))
             }
-            await until_idle(w, len(before))
+            await until_idle(harness, len(before))
             after = {
-                each["pid"] for each in await asyncio.gather(*(w.call({"seconds": 0.2}) for _ in range(3)))
+                each["pid"]
+                for each in await asyncio.gather(*(harness.call({"seconds": 0.2}) for _ in range(3)))
             }
             assert not before & after
 
@@ -156,15 +158,15 @@ def test_retired_environments_are_replaced_by_new_ones(tmp_path: Path) -> None:
 def test_running_invocations_are_killed_on_demand(tmp_path: Path) -> None:
     async def body() -> None:
         engine = FaultEngine()
-        async with world(tmp_path, spec("slow", tmp_path), faults=engine) as w:
-            running = asyncio.ensure_future(w.service.invoke("F", b'{"seconds": 60}'))
+        async with running_lambda(tmp_path, spec("slow", tmp_path), faults=engine) as harness:
+            running = asyncio.ensure_future(harness.service.invoke("F", b'{"seconds": 60}'))
             async with asyncio.timeout(HANG):
-                while not w.service.crash("F"):
+                while not harness.service.crash("F"):
                     await asyncio.sleep(0.002)
             assert (await running).status is InvocationStatus.FUNCTION_ERROR
             assert engine.counts == {"crash": 1}
             with pytest.raises(UnknownFunctionError, match="no function 'Nobody'"):
-                w.service.crash("Nobody")
+                harness.service.crash("Nobody")
 
     run(body)
 
@@ -176,9 +178,9 @@ def test_a_shifted_function_reads_a_wrong_clock_everywhere(tmp_path: Path, skew:
     async def body() -> None:
         engine = FaultEngine(Faults(skew_seconds=skew))
         function = spec("clocks", tmp_path, handler_path="clocks.clocks", timeout=900.0)
-        async with world(tmp_path, function, faults=engine) as w:
+        async with running_lambda(tmp_path, function, faults=engine) as harness:
             began = time.time()
-            read = await w.call({})
+            read = await harness.call({})
             ended = time.time()
             assert 0 < read.pop("left") <= 900.0  # the deadline is in the same time
             assert read.pop("same") is True
@@ -194,11 +196,11 @@ def test_environments_clocks_differ_within_the_spread(tmp_path: Path) -> None:
     async def body() -> None:
         engine = FaultEngine(Faults(skew_spread=100.0))
         function = spec("clocks", tmp_path, handler_path="clocks.clocks")
-        async with world(tmp_path, function, faults=engine, fresh_environments=True) as w:
+        async with running_lambda(tmp_path, function, faults=engine, fresh_environments=True) as harness:
             least, most = [], []  # by how much each clock may be off, whenever it was read in its call
             for _ in range(4):
                 began = time.time()
-                read = (await w.call({}))["time"]
+                read = (await harness.call({}))["time"]
                 least.append(read - time.time())
                 most.append(read - began)
             assert all(each <= 100 for each in least)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def test_over_tls_clients_and_callbacks_trust_only_the_runs_authority(tmp_path: 
 
     async def scenario() -> str:
         async with running(tls=tls) as cloud:
-            async with connect(cloud.url, ssl=tls.client_context()) as client:
+            async with connect(cloud.url, ssl=ssl.create_default_context(cafile=tls.ca_file)) as client:
                 event = (await cloud.invoker.wait_for("Connect"))[0]
                 assert event["headers"]["X-Forwarded-Proto"] == "https"
                 await cloud.call(

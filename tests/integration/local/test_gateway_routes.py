@@ -149,7 +149,7 @@ def test_a_mock_answers_an_upgrade_without_a_function(status: int) -> None:
 
 # Authorizers.
 
-DOOR: Final = Authorizer("Door", ("X-Token",), ("room",))
+AUTHORIZER: Final = Authorizer("Authorize", ("X-Token",), ("room",))
 ARN: Final = "arn:aws:execute-api:us-east-1:123456789012:emissary00/prod/$connect"
 
 
@@ -159,13 +159,15 @@ def policy(effect: str = "Allow", resource: str = "*", **more: Any) -> dict[str,
     return {"principalId": "ali", "policyDocument": document, **more}
 
 
-async def upgrade(door: Any, query: str = "?room=7", **headers: str) -> tuple[int, list[tuple[str, Event]]]:
+async def upgrade(
+    authorization: Any, query: str = "?room=7", **headers: str
+) -> tuple[int, list[tuple[str, Event]]]:
     """The status of an upgrade, and the events that it made."""
 
     async def authorizer(event: Event) -> Any:
-        return door
+        return authorization
 
-    async with running(authorizer=DOOR, Door=authorizer) as cloud:
+    async with running(authorizer=AUTHORIZER, Authorize=authorizer) as cloud:
         try:
             async with connect(cloud.url + query, additional_headers=headers or {"x-TOKEN": "t"}) as client:
                 await client.send("hello")
@@ -179,7 +181,7 @@ async def upgrade(door: Any, query: str = "?room=7", **headers: str) -> tuple[in
 def test_an_authorizer_is_asked_as_api_gateway_asks() -> None:
     _, events = asyncio.run(upgrade(policy()))
     name, event = events[0]
-    assert (name, event["type"], event["methodArn"]) == ("Door", "REQUEST", ARN)
+    assert (name, event["type"], event["methodArn"]) == ("Authorize", "REQUEST", ARN)
     assert event["headers"]["x-TOKEN"] == "t"
     assert event["headers"]["Upgrade"] == "websocket"
     assert event["queryStringParameters"] == {"room": "7"}
@@ -196,7 +198,7 @@ def test_its_answer_is_in_every_event_as_text() -> None:
         told = event["requestContext"]["authorizer"]
         assert isinstance(told.pop("integrationLatency"), int), name
         assert told == {"principalId": "ali", "level": "7", "admin": "true", "name": "Ali"}
-    assert [name for name, _ in events] == ["Door", "Connect", "Default", "Disconnect"]
+    assert [name for name, _ in events] == ["Authorize", "Connect", "Default", "Disconnect"]
 
 
 @pytest.mark.parametrize(

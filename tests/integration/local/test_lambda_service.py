@@ -13,7 +13,7 @@ from emissary_local.errors import LocalCloudError, UnknownFunctionError
 from emissary_local.ports import InvocationStatus
 from tests.helpers.patience import HANG
 from tests.helpers.virtual_time import Advance, run_stepped
-from tests.integration.local.lambda_world import World, run, spec, world
+from tests.integration.local.lambda_harness import LambdaHarness, run, running_lambda, spec
 
 
 async def stopped(pid: int) -> None:
@@ -28,30 +28,30 @@ async def stopped(pid: int) -> None:
             await asyncio.sleep(0)
 
 
-async def meet(w: World, place: Path, count: int) -> set[int]:
+async def meet(harness: LambdaHarness, place: Path, count: int) -> set[int]:
     """The processes of ``count`` invocations that all ran at the same time."""
     place.mkdir()
     event = {"at": str(place), "count": count}
-    return {each["pid"] for each in await asyncio.gather(*(w.call(event) for _ in range(count)))}
+    return {each["pid"] for each in await asyncio.gather(*(harness.call(event) for _ in range(count)))}
 
 
 def test_large_event_comes_back_unchanged(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("echo", tmp_path)) as w:
+        async with running_lambda(tmp_path, spec("echo", tmp_path)) as harness:
             event = {"body": "A" * 126_000, "umlaut": "ü"}
-            assert await w.call(event) == event
-            assert w.meter.snapshot().invocations == {"F": 1}
-            assert w.meter.snapshot().gb_seconds["F"] > 0
+            assert await harness.call(event) == event
+            assert harness.meter.snapshot().invocations == {"F": 1}
+            assert harness.meter.snapshot().gb_seconds["F"] > 0
 
     run(body)
 
 
 def test_environment_is_reused_and_stopped_between_invocations(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("who", tmp_path)) as w:
-            first = await w.call({})
+        async with running_lambda(tmp_path, spec("who", tmp_path)) as harness:
+            first = await harness.call({})
             await stopped(first["pid"])
-            second = await w.call({})
+            second = await harness.call({})
             assert second["pid"] == first["pid"]
             assert second["count"] == 2
             assert second["request_id"] != first["request_id"]
@@ -61,32 +61,32 @@ def test_environment_is_reused_and_stopped_between_invocations(tmp_path: Path) -
 
 def test_thread_left_running_is_frozen_with_its_environment(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("tick", tmp_path)) as w:
+        async with running_lambda(tmp_path, spec("tick", tmp_path)) as harness:
             ticks = tmp_path / "ticks"
-            await stopped((await w.call({"file": str(ticks)}))["pid"])
+            await stopped((await harness.call({"file": str(ticks)}))["pid"])
             before = ticks.stat().st_size
             async with asyncio.timeout(HANG):
                 while ticks.stat().st_size == before:  # it goes on when its environment does
-                    await w.call({"file": str(tmp_path / "ticks of other threads")})
+                    await harness.call({"file": str(tmp_path / "ticks of other threads")})
 
     run(body)
 
 
 def test_concurrent_invocations_get_processes_of_their_own(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("meet", tmp_path)) as w:
-            assert len(await meet(w, tmp_path / "place", 4)) == 4
+        async with running_lambda(tmp_path, spec("meet", tmp_path)) as harness:
+            assert len(await meet(harness, tmp_path / "place", 4)) == 4
 
     run(body)
 
 
 def test_invocation_over_the_account_limit_is_throttled(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("slow", tmp_path), account_concurrency=2) as w:
+        async with running_lambda(tmp_path, spec("slow", tmp_path), account_concurrency=2) as harness:
             payload = json.dumps({"seconds": 0.2}).encode()
-            results = await asyncio.gather(*(w.service.invoke("F", payload) for _ in range(3)))
+            results = await asyncio.gather(*(harness.service.invoke("F", payload) for _ in range(3)))
             assert [each.status for each in results].count(InvocationStatus.THROTTLED) == 1
-            assert (await w.service.invoke("F", payload)).status is InvocationStatus.OK
+            assert (await harness.service.invoke("F", payload)).status is InvocationStatus.OK
 
     run(body)
 
@@ -95,10 +95,10 @@ def test_reserved_concurrency_limits_its_function_and_leaves_the_rest_to_others(
     async def body() -> None:
         reserved = spec("slow", tmp_path, reserved_concurrency=1)
         other = spec("slow", tmp_path, logical_id="G")
-        async with world(tmp_path, reserved, other, account_concurrency=2) as w:
+        async with running_lambda(tmp_path, reserved, other, account_concurrency=2) as harness:
             payload = json.dumps({"seconds": 0.2}).encode()
             names = ("F", "F", "G", "G")
-            results = await asyncio.gather(*(w.service.invoke(name, payload) for name in names))
+            results = await asyncio.gather(*(harness.service.invoke(name, payload) for name in names))
             ok, throttled = InvocationStatus.OK, InvocationStatus.THROTTLED
             assert [each.status for each in results] == [ok, throttled, ok, throttled]
 
@@ -109,7 +109,7 @@ def test_reserving_the_whole_account_is_refused(tmp_path: Path) -> None:
     async def body() -> None:
         specs = (spec("echo", tmp_path, reserved_concurrency=5), spec("echo", tmp_path, logical_id="G"))
         with pytest.raises(LocalCloudError, match="reserve 5 concurrent executions of the account's 5"):
-            async with world(tmp_path, *specs, account_concurrency=5):
+            async with running_lambda(tmp_path, *specs, account_concurrency=5):
                 pass
 
     run(body)
@@ -117,12 +117,12 @@ def test_reserving_the_whole_account_is_refused(tmp_path: Path) -> None:
 
 def test_function_over_its_timeout_is_killed_and_replaced(tmp_path: Path) -> None:
     async def body(advance: Advance) -> None:
-        async with world(tmp_path, spec("meet", tmp_path, timeout=900.0)) as w:
-            (pid,) = await meet(w, tmp_path / "alone", 1)
+        async with running_lambda(tmp_path, spec("meet", tmp_path, timeout=900.0)) as harness:
+            (pid,) = await meet(harness, tmp_path / "alone", 1)
             place = tmp_path / "nobody comes"
             place.mkdir()
             running = asyncio.ensure_future(
-                w.service.invoke("F", json.dumps({"at": str(place), "count": 2}).encode())
+                harness.service.invoke("F", json.dumps({"at": str(place), "count": 2}).encode())
             )
             while not (place / str(pid)).exists():
                 await asyncio.sleep(0)
@@ -130,7 +130,7 @@ def test_function_over_its_timeout_is_killed_and_replaced(tmp_path: Path) -> Non
             result = await running
             assert result.status is InvocationStatus.TIMEOUT
             assert "Task timed out after 900.00 seconds" in json.loads(result.payload)["errorMessage"]
-            assert await meet(w, tmp_path / "another", 1) != {pid}
+            assert await meet(harness, tmp_path / "another", 1) != {pid}
             assert "Task timed out after 900.00 seconds" in (tmp_path / "F.log").read_text()
 
     run_stepped(body)
@@ -138,18 +138,18 @@ def test_function_over_its_timeout_is_killed_and_replaced(tmp_path: Path) -> Non
 
 def test_another_timeout_is_for_later_invocations_and_what_runs_keeps_its_own(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("meet", tmp_path, timeout=900.0)) as w:
-            (idle,) = await meet(w, tmp_path / "alone", 1)
+        async with running_lambda(tmp_path, spec("meet", tmp_path, timeout=900.0)) as harness:
+            (idle,) = await meet(harness, tmp_path / "alone", 1)
             place = tmp_path / "two"
             place.mkdir()
-            first = asyncio.ensure_future(w.call({"at": str(place), "count": 2}))
+            first = asyncio.ensure_future(harness.call({"at": str(place), "count": 2}))
             async with asyncio.timeout(HANG):
                 while not (place / str(idle)).exists():
                     await asyncio.sleep(0)
-            w.service.set_timeout("F", 800)
-            second = await w.call({"at": str(place), "count": 2})
+            harness.service.set_timeout("F", 800)
+            second = await harness.call({"at": str(place), "count": 2})
             assert (await first)["pid"] == idle != second["pid"]
-            assert await meet(w, tmp_path / "afterwards", 1) == {second["pid"]}
+            assert await meet(harness, tmp_path / "afterwards", 1) == {second["pid"]}
 
     run(body)
 
@@ -157,17 +157,17 @@ def test_another_timeout_is_for_later_invocations_and_what_runs_keeps_its_own(tm
 @pytest.mark.parametrize("seconds", [0, 901])
 def test_a_timeout_that_lambda_does_not_allow_is_refused(tmp_path: Path, seconds: int) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("echo", tmp_path)) as w:
+        async with running_lambda(tmp_path, spec("echo", tmp_path)) as harness:
             with pytest.raises(LocalCloudError, match=f"1 to 900 seconds, not {seconds}"):
-                w.service.set_timeout("F", seconds)
+                harness.service.set_timeout("F", seconds)
 
     run(body)
 
 
 def test_exit_in_mid_invocation_is_an_exit_error(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("leave", tmp_path)) as w:
-            result = await w.service.invoke("F", b'{"status": 3}')
+        async with running_lambda(tmp_path, spec("leave", tmp_path)) as harness:
+            result = await harness.service.invoke("F", b'{"status": 3}')
             assert result.status is InvocationStatus.FUNCTION_ERROR
             error = json.loads(result.payload)
             assert error["errorType"] == "Runtime.ExitError"
@@ -178,8 +178,8 @@ def test_exit_in_mid_invocation_is_an_exit_error(tmp_path: Path) -> None:
 
 def test_exception_is_the_runtimes_error_json(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("boom", tmp_path)) as w:
-            result = await w.service.invoke("F", b"{}")
+        async with running_lambda(tmp_path, spec("boom", tmp_path)) as harness:
+            result = await harness.service.invoke("F", b"{}")
             assert result.status is InvocationStatus.FUNCTION_ERROR
             error = json.loads(result.payload)
             assert (error["errorType"], error["errorMessage"]) == ("ValueError", "no such luck")
@@ -190,8 +190,8 @@ def test_exception_is_the_runtimes_error_json(tmp_path: Path) -> None:
 
 def test_module_that_cannot_be_imported_is_an_init_error(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("echo", tmp_path, handler_path="absent.handler")) as w:
-            result = await w.service.invoke("F", b"{}")
+        async with running_lambda(tmp_path, spec("echo", tmp_path, handler_path="absent.handler")) as harness:
+            result = await harness.service.invoke("F", b"{}")
             assert result.status is InvocationStatus.FUNCTION_ERROR
             error = json.loads(result.payload)
             assert error["errorType"] == "Runtime.ImportModuleError"
@@ -202,11 +202,11 @@ def test_module_that_cannot_be_imported_is_an_init_error(tmp_path: Path) -> None
 
 def test_response_over_six_megabytes_is_an_error(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("big", tmp_path)) as w:
-            result = await w.service.invoke("F", json.dumps({"size": 6_291_555}).encode())
+        async with running_lambda(tmp_path, spec("big", tmp_path)) as harness:
+            result = await harness.service.invoke("F", json.dumps({"size": 6_291_555}).encode())
             assert result.status is InvocationStatus.FUNCTION_ERROR
             assert json.loads(result.payload)["errorType"] == "Function.ResponseSizeTooLarge"
-            result = await w.service.invoke("F", json.dumps({"size": 6_291_554}).encode())
+            result = await harness.service.invoke("F", json.dumps({"size": 6_291_554}).encode())
             assert (result.status, len(result.payload)) == (InvocationStatus.OK, 6_291_556)
 
     run(body)
@@ -218,8 +218,8 @@ def test_environment_has_what_lambda_gives_and_nothing_else(
     monkeypatch.setenv("SECRET_OF_THE_HOST", "x")
 
     async def body() -> None:
-        async with world(tmp_path, spec("look", tmp_path, timeout=700.0)) as w:
-            seen = await w.call({})
+        async with running_lambda(tmp_path, spec("look", tmp_path, timeout=700.0)) as harness:
+            seen = await harness.call({})
             environ = seen["environ"]
             assert "SECRET_OF_THE_HOST" not in environ
             assert "HOME" not in environ
@@ -249,8 +249,8 @@ def test_environment_has_what_lambda_gives_and_nothing_else(
 
 def test_fresh_environments_serve_one_invocation_each(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("who", tmp_path), fresh_environments=True) as w:
-            answers = [await w.call({}) for _ in range(3)]
+        async with running_lambda(tmp_path, spec("who", tmp_path), fresh_environments=True) as harness:
+            answers = [await harness.call({}) for _ in range(3)]
             assert len({answer["pid"] for answer in answers}) == 3
             assert {answer["count"] for answer in answers} == {1}
 
@@ -259,20 +259,20 @@ def test_fresh_environments_serve_one_invocation_each(tmp_path: Path) -> None:
 
 def test_unknown_function_is_named_with_the_known_ones(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("echo", tmp_path)) as w:
+        async with running_lambda(tmp_path, spec("echo", tmp_path)) as harness:
             with pytest.raises(UnknownFunctionError, match="no function 'Nope'; it has: F"):
-                await w.service.invoke("Nope", b"{}")
+                await harness.service.invoke("Nope", b"{}")
 
     run(body)
 
 
 def test_close_leaves_no_process(tmp_path: Path) -> None:
     async def body() -> None:
-        async with world(tmp_path, spec("slow", tmp_path)) as w:
-            idle = (await w.call({"seconds": 0}))["pid"]
-            running = asyncio.ensure_future(w.service.invoke("F", b'{"seconds": 60}'))
+        async with running_lambda(tmp_path, spec("slow", tmp_path)) as harness:
+            idle = (await harness.call({"seconds": 0}))["pid"]
+            running = asyncio.ensure_future(harness.service.invoke("F", b'{"seconds": 60}'))
             await asyncio.sleep(0)
-            await w.service.close()
+            await harness.service.close()
             assert (await running).status is InvocationStatus.FUNCTION_ERROR
             assert not Path(f"/proc/{idle}").exists()
 

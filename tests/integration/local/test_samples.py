@@ -115,7 +115,7 @@ def test_an_echo_that_fails_is_answered_by_the_gateway(echo: LocalCloud) -> None
         assert json.loads(client.recv())["message"] == "Internal server error"
 
 
-# A guarded door: SAM's own API with an authorizer.
+# A guarded API: SAM's own API with an authorizer.
 
 
 @pytest.fixture(scope="module")

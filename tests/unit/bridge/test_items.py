@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import Connection, Fragment, SessionRecord, Side, State
+from emissary_lib.bridge.session import Connection, Fragment, RecordState, SessionRecord, Side
 from emissary_lib.protocol.role import Role
 from tests.helpers.events import DATE, DIALER, HOST, NONCE, NOW, SESSION
 
@@ -57,7 +57,7 @@ def test_attributes_of_later_code_are_ignored() -> None:
 def test_the_relays_deadline_replaces_the_openings() -> None:
     item = {**ITEM, "state": {"S": "OPEN"}, "relay_expires": {"N": "1795343400.5"}}
     session = items.read_session(item)
-    assert (session.state, session.expires) == (State.OPEN, 1_795_343_400.5)
+    assert (session.state, session.expires) == (RecordState.OPEN, 1_795_343_400.5)
 
 
 def test_a_previous_connection_may_be_absent_or_empty() -> None:

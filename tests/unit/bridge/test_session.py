@@ -9,10 +9,10 @@ import pytest
 from emissary_lib.bridge.session import (
     TRANSITIONS,
     Loss,
+    RecordState,
+    RecordStep,
     SessionRecord,
     Side,
-    State,
-    Step,
     Transition,
     purge_time,
 )
@@ -20,7 +20,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from tests.helpers.events import DATE, HOST, NONCE, NOW, SESSION
 
-O, I, P, E = State.OPENING, State.INVOKED, State.OPEN, State.ENDED  # noqa: E741
+O, I, P, E = RecordState.OPENING, RecordState.INVOKED, RecordState.OPEN, RecordState.ENDED  # noqa: E741
 
 SESSION_NOW = SessionRecord(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
 
@@ -28,22 +28,22 @@ SESSION_NOW = SessionRecord(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
 @pytest.mark.parametrize(
     ("step", "sources", "to"),
     [
-        (Step.ADD_FRAGMENT, {O, I}, None),
-        (Step.LAUNCH, {O, I}, I),
-        (Step.CLAIM, {I, P}, P),
-        (Step.RESUME, {P}, None),
-        (Step.REVISIT, {E}, None),
-        (Step.RESTORE, {P}, None),
-        (Step.ABANDON, {O, I}, E),
-        (Step.END, {O, I, P}, E),
+        (RecordStep.ADD_FRAGMENT, {O, I}, None),
+        (RecordStep.LAUNCH, {O, I}, I),
+        (RecordStep.CLAIM, {I, P}, P),
+        (RecordStep.RESUME, {P}, None),
+        (RecordStep.REVISIT, {E}, None),
+        (RecordStep.RESTORE, {P}, None),
+        (RecordStep.ABANDON, {O, I}, E),
+        (RecordStep.END, {O, I, P}, E),
     ],
 )
-def test_every_transition(step: Step, sources: set[State], to: State | None) -> None:
+def test_every_transition(step: RecordStep, sources: set[RecordState], to: RecordState | None) -> None:
     assert TRANSITIONS[step] == Transition(frozenset(sources), to)
 
 
 def test_there_are_no_other_transitions_and_none_out_of_ended() -> None:
-    assert set(TRANSITIONS) == set(Step)
+    assert set(TRANSITIONS) == set(RecordStep)
     from_ended = [transition.to for transition in TRANSITIONS.values() if E in transition.sources]
     assert from_ended == [None]
 
@@ -52,7 +52,7 @@ def test_there_are_no_other_transitions_and_none_out_of_ended() -> None:
     ("state", "code"),
     [(O, Code.OPENING_EXPIRED), (I, Code.OPENING_EXPIRED), (P, Code.RELAY_DEADLINE), (E, None)],
 )
-def test_lost_is_derived_from_the_deadline(state: State, code: Code | None) -> None:
+def test_lost_is_derived_from_the_deadline(state: RecordState, code: Code | None) -> None:
     session = dataclasses.replace(SESSION_NOW, state=state)
     assert session.loss(NOW + 60) is None
     assert session.loss(NOW + 60.1) == (None if code is None else Loss(code, NOW + 60))

@@ -9,10 +9,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from emissary_lib.bridge.session import SessionRecord, Step
+from emissary_lib.bridge.session import RecordStep, SessionRecord
 from emissary_lib.cli import main as cli
 from emissary_lib.exit_status import Exit
-from emissary_lib.operate import kill as killing
+from emissary_lib.operate import kill
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.protocol.wire.payloads import Ended
@@ -133,7 +133,7 @@ def three(store: DynamoSessionStore) -> list[str]:
 
 
 def ends_by_itself(store: DynamoSessionStore, session: str) -> Callable[[], object]:
-    return lambda: store.end(session, ENDING, Step.END)
+    return lambda: store.end(session, ENDING, RecordStep.END)
 
 
 def outcomes(capsys: pytest.CaptureFixture[str]) -> list[tuple[str, str]]:
@@ -202,7 +202,7 @@ def test_who_has_been_killed_is_said_even_if_the_command_is_interrupted(
         told.append(session.id)
         return {"relay": "told", "dialer": "told"}
 
-    monkeypatch.setattr(killing, "tell_ended", interrupted)
+    monkeypatch.setattr(kill, "tell_ended", interrupted)
     assert run("kill", "--key", "1", "--json", "--url", "wss://example/emissary") == Exit.INTERRUPTED
     assert outcomes(capsys) == [(first, "killed")]
 

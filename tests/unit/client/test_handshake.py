@@ -69,7 +69,7 @@ def test_the_whole_opening_is_one_message() -> None:
         assert len([text for text in bridge.messages if decode(text).type is FrameType.OPENING]) == 1
 
 
-# -- the door -----------------------------------------------------------------------------------
+# -- the upgrade --------------------------------------------------------------------------------
 
 
 def test_a_wrong_secret_is_named_with_the_remedy() -> None:
@@ -99,7 +99,7 @@ def test_a_clock_that_is_off_is_named_as_such(ahead: float) -> None:
 
 
 def test_a_missing_signature_blames_what_took_the_headers_away() -> None:
-    with Bridge(Behaviour(door=(401,))) as bridge, pytest.raises(AuthenticationError) as caught:
+    with Bridge(Behaviour(upgrade_statuses=(401,))) as bridge, pytest.raises(AuthenticationError) as caught:
         dial(bridge)
     assert "HTTP status 401" in str(caught.value)
     assert "proxy" in str(caught.value)
@@ -108,7 +108,7 @@ def test_a_missing_signature_blames_what_took_the_headers_away() -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_throttling_and_server_errors_are_tried_again(status: int) -> None:
-    with Bridge(Behaviour(door=(status, status), script=echo)) as bridge:
+    with Bridge(Behaviour(upgrade_statuses=(status, status), script=echo)) as bridge:
         with dial(bridge) as sock:
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"
@@ -118,7 +118,7 @@ def test_throttling_and_server_errors_are_tried_again(status: int) -> None:
 
 @pytest.mark.usefixtures("three_attempts")
 def test_throttling_that_lasts_is_raised_as_itself() -> None:
-    with Bridge(Behaviour(door=(429,) * 100)) as bridge:
+    with Bridge(Behaviour(upgrade_statuses=(429,) * 100)) as bridge:
         with pytest.raises(GatewayRefusedError, match="HTTP status 429") as caught:
             dial(bridge)
         assert caught.value.http_status == 429
@@ -127,7 +127,7 @@ def test_throttling_that_lasts_is_raised_as_itself() -> None:
 
 @pytest.mark.parametrize("status", [400, 404, 409])
 def test_other_refusals_are_final(status: int) -> None:
-    with Bridge(Behaviour(door=(status,) * 2)) as bridge:
+    with Bridge(Behaviour(upgrade_statuses=(status,) * 2)) as bridge:
         with pytest.raises(GatewayRefusedError, match=f"HTTP status {status}") as caught:
             dial(bridge)
         assert len(bridge.server.requests) == 1
@@ -296,20 +296,20 @@ def test_a_server_that_cannot_prove_itself_gets_no_byte_of_the_users() -> None:
         if frame.type in (FrameType.OPENING, FrameType.DATA)
     )
     request = bridge.server.requests[0].headers
-    door = ConnectHeaders.from_headers(request)
-    exchange = opening_bytes(key=KEY, date=door.date, nonce=door.nonce, target=Target.parse(TARGET))
+    signed = ConnectHeaders.from_headers(request)
+    exchange = opening_bytes(key=KEY, date=signed.date, nonce=signed.nonce, target=Target.parse(TARGET))
     assert stream == [(0, exchange)]
 
 
 def test_success_without_a_relay_is_a_broken_server() -> None:
     def forge(peer: Peer) -> None:
-        door = ConnectHeaders.from_headers(peer.request.headers)
+        signed = ConnectHeaders.from_headers(peer.request.headers)
         text = peer.read_message()
         assert text
         answer = evaluate(
             {(0, decode(text).payload)},
-            nonce=door.nonce,
-            date=door.date,
+            nonce=signed.nonce,
+            date=signed.date,
             host=peer.request.headers["host"],
             key_id=KEY.key_id,
             keys=KeyRing([KEY]),

@@ -36,9 +36,9 @@ Script = Callable[[Peer, str], list[str]]
 def healthy(peer: Peer, message: str, *, key: Key = KEY, question: bytes | None = None) -> str:
     frame = decode(message)
     assert (frame.type, frame.generation, len(frame.payload)) == (FrameType.HEALTH, 1, 8)
-    door = ConnectHeaders.from_headers(peer.request.headers)
+    signed = ConnectHeaders.from_headers(peer.request.headers)
     host = canonical_authority(peer.request.headers["host"], scheme_default_port=80)
-    proof = server_mac(key, date=door.date, nonce=door.nonce, host=host)
+    proof = server_mac(key, date=signed.date, nonce=signed.nonce, host=host)
     answer = Healthy(question or frame.payload, proof, 2, Usage(3, 20), Usage(1, 5), (7, 8), "0.2.0")
     return encode(Frame(FrameType.HEALTHY, generation=1, payload=answer.encode()))
 

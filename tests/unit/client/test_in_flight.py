@@ -83,10 +83,10 @@ def test_leaving_gives_back_what_is_held_and_passes_on_what_was_kept() -> None:
     assert not kept.acquire()
     assert not waiting.acquire()
     holder.release(1)
-    kept.leave()
+    kept.close()
     assert woken == [kept, waiting]
-    holder.leave()
-    holder.leave()
+    holder.close()
+    holder.close()
     assert waiting.acquire()
     waiting.release(1)
     assert budget.free == 2
@@ -96,7 +96,7 @@ def test_giving_back_after_leaving_makes_no_place_out_of_nothing() -> None:
     budget = InFlightLimiter(2)
     places = member(budget)
     assert places.acquire()
-    places.leave()
+    places.close()
     places.release(1)
     assert budget.free == 2
 
@@ -108,7 +108,7 @@ def test_one_who_left_is_not_woken() -> None:
     assert busy.acquire()
     assert not gone.acquire()
     assert not waiting.acquire()
-    gone.leave()
+    gone.close()
     busy.release(1)
     assert woken == [waiting]
 
@@ -135,7 +135,7 @@ def test_many_threads_never_exceed_it_and_the_count_comes_back() -> None:
                 inside -= 1
             places.release(1)
             done[index] += 1
-        places.leave()
+        places.close()
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
     for thread in threads:

@@ -23,6 +23,7 @@ from emissary_lib.tunnel.loopback import reset, tcp_pair
 from emissary_local.net.certificates import create_certificates
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises
+from tests.helpers.tunnels import read_to_end
 from tests.helpers.ws_server import noise
 
 
@@ -37,13 +38,6 @@ def sock(bridge: Bridge) -> Iterator[TunnelSocket]:
     with Dialer(bridge.url, KEY).dial(TARGET, HANG) as sock:
         sock.settimeout(HANG)
         yield sock
-
-
-def read_to_end(sock: socket.socket) -> bytes:
-    parts = []
-    while data := sock.recv(65_536):
-        parts.append(data)
-    return b"".join(parts)
 
 
 def test_it_is_a_connected_blocking_tcp_socket(bridge: Bridge) -> None:
@@ -232,7 +226,9 @@ def test_tls_inside_the_tunnel(tmp_path: Path) -> None:
         sock = Dialer(bridge.url, KEY).dial(TARGET, HANG)
         for thread in threads:
             thread.start()
-        with certificates.client_context().wrap_socket(sock, server_hostname="localhost") as tls:
+        with ssl.create_default_context(cafile=certificates.ca_file).wrap_socket(
+            sock, server_hostname="localhost"
+        ) as tls:
             tls.settimeout(HANG)
             sender = threading.Thread(target=tls.sendall, args=(b"hello",))
             sender.start()
@@ -268,7 +264,7 @@ def test_a_reset_comes_after_every_byte_and_names_its_cause(sock: TunnelSocket, 
     data = noise(500_000)
     relay = bridge.relay()
     relay.write(data)
-    relay.flushed()
+    relay.flush()
     relay.reset(Code.TARGET_RESET, "connection reset by the database")
     received = bytearray()
     with pytest.raises(TunnelResetError, match="connection reset by the database") as caught:
@@ -323,7 +319,7 @@ def test_closing_with_unread_bytes_resets_the_target(bridge: Bridge) -> None:
     sock = Dialer(bridge.url, KEY).dial(TARGET, HANG)
     relay = bridge.relay()
     relay.write(b"nobody reads this")
-    relay.flushed()
+    relay.flush()
     select.select([sock], [], [], HANG)
     sock.close()
     assert relay.wait_aborted().code is Code.DIALER_RESET

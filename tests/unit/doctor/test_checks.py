@@ -10,10 +10,10 @@ from emissary_lib.doctor.checks import (
     Report,
     Result,
     Status,
-    failed,
+    failure,
     ok,
     run_checks,
-    skipped,
+    skip,
     warning,
 )
 from emissary_lib.exit_status import Exit
@@ -33,7 +33,7 @@ def test_every_check_is_looked_at_in_order_while_none_breaks() -> None:
 
         return Check(name, look)
 
-    results = run_checks([check("a", ok("fine")), check("b", warning("hm", "do")), check("c", skipped("no"))])
+    results = run_checks([check("a", ok("fine")), check("b", warning("hm", "do")), check("c", skip("no"))])
     assert looked == ["a", "b", "c"]
     assert [each.name for each in results] == looked
     assert Report(None, None, results).exit is Exit.OK
@@ -41,9 +41,9 @@ def test_every_check_is_looked_at_in_order_while_none_breaks() -> None:
 
 
 def test_after_a_failed_check_the_rest_is_skipped_and_says_why() -> None:
-    broken = failed(Exit.GATEWAY_TLS, "bad", "do this")
+    broken = failure(Exit.GATEWAY_TLS, "bad", "do this")
     results = run_checks([Check("a", lambda: ok("fine")), Check("tls", lambda: broken), Check("c", never)])
-    assert results[1:] == (Result("tls", broken), Result("c", skipped("not reached: tls failed")))
+    assert results[1:] == (Result("tls", broken), Result("c", skip("not reached: tls failed")))
     report = Report("wss://host/stage", None, results)
     assert report.failed_check == results[1]
     assert report.exit is Exit.GATEWAY_TLS

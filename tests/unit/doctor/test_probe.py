@@ -72,7 +72,7 @@ def test_the_same_session_goes_on_to_the_target(bridge: Bridge, probe: SessionPr
 def test_a_dial_at_once_is_one_message_as_every_dial_s(
     bridge: Bridge, behaviour: Behaviour, probe: SessionProbe
 ) -> None:
-    behaviour.door = (429, 502)  # which a dial does not mind
+    behaviour.upgrade_statuses = (429, 502)  # which a dial does not mind
     probe.connect_with_retry(HANG)
     probe.dial(Target.parse(TARGET), HANG)
     assert probe.relay_spoke
@@ -135,7 +135,7 @@ def test_closing_is_harmless_at_every_step(bridge: Bridge) -> None:
 
 
 def test_a_refusal_is_raised_as_the_gateway_said_it(behaviour: Behaviour, probe: SessionProbe) -> None:
-    behaviour.door = (429,)
+    behaviour.upgrade_statuses = (429,)
     with pytest.raises(GatewayRefusedError) as caught:
         probe.connect_once(HANG)
     assert caught.value.http_status == 429

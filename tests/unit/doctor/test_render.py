@@ -6,7 +6,7 @@ import json
 
 from emissary_lib import __version__
 from emissary_lib.doctor import render
-from emissary_lib.doctor.checks import Report, Result, failed, ok, skipped, warning
+from emissary_lib.doctor.checks import Report, Result, failure, ok, skip, warning
 from emissary_lib.exit_status import Exit
 
 BROKEN = Report(
@@ -14,8 +14,8 @@ BROKEN = Report(
     "db.internal:5432",
     (
         Result("dns", ok("it resolves", 0.0123)),
-        Result("tls", failed(Exit.GATEWAY_TLS, "not trusted", "look at the certificate", 0.5)),
-        Result("connect", skipped("not reached: tls failed")),
+        Result("tls", failure(Exit.GATEWAY_TLS, "not trusted", "look at the certificate", 0.5)),
+        Result("connect", skip("not reached: tls failed")),
     ),
     {"dns": 0.0123},
 )

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from emissary_lib.doctor.checks import Result, Status, failed, ok
+from emissary_lib.doctor.checks import Result, Status, failure, ok
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.run import CHECKS, examine, latencies
 from emissary_lib.doctor.service_probes import POSTGRES
@@ -111,4 +111,4 @@ def test_a_hop_that_was_faster_the_second_time_is_not_negative() -> None:
 
 
 def test_the_time_of_a_failure_counts_too() -> None:
-    assert latencies([Result("relay", failed(Exit.RELAY, "x", "y", 20.0))]) == {"relay": 20.0}
+    assert latencies([Result("relay", failure(Exit.RELAY, "x", "y", 20.0))]) == {"relay": 20.0}

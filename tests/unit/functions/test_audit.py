@@ -37,7 +37,7 @@ def metered(*, seconds: float, to_target: int, from_target: int) -> MeterSnapsho
     meter = Meter(lambda: clock.now)
     for connection in ("dialer", "relay"):
         meter.connect(accepted=True)
-        meter.opened(connection)
+        meter.open_connection(connection)
     for size in [100, 50] + [MAX_MESSAGE] * to_target:  # the opening, END, and data
         meter.message_in(size)
     for size in [50, 50] + [MAX_MESSAGE] * (to_target + from_target):  # ENDED twice, and data

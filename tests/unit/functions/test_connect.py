@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, Side, State
+from emissary_lib.bridge.session import Connection, RecordState, Side
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, sign_connect, token_hash
 from emissary_lib.protocol.role import Role
@@ -43,7 +43,7 @@ def test_a_dialer_with_a_valid_mac_is_admitted_and_its_session_created() -> None
     answer = bridge.connect(load_event("connect_dialer"))
     assert answer == {"statusCode": 200, "headers": SUBPROTOCOL}
     session = bridge.session
-    assert session.state is State.OPENING
+    assert session.state is RecordState.OPENING
     assert (session.key_id, session.nonce, session.date, session.host) == (1, NONCE, DATE, HOST)
     assert session.dialer == Side(DIALER, 1)
     assert session.relay == Side(None, 0)
@@ -136,7 +136,7 @@ def test_the_launched_relay_claims_its_session() -> None:
     bridge.clock.now += 2
     assert bridge.connect(relay_event(bridge)) == {"statusCode": 200, "headers": SUBPROTOCOL}
     session = bridge.session
-    assert session.state is State.OPEN
+    assert session.state is RecordState.OPEN
     assert session.relay == Side(RELAY, 1)
     assert session.generation == 2
     assert session.instance == INSTANCE
@@ -157,7 +157,7 @@ def test_a_relay_without_the_launchs_token_is_409(headers: dict[str, str]) -> No
     changes = {f"X-Emissary-{'-'.join(p.capitalize() for p in k.split('-'))}": v for k, v in headers.items()}
     token = {"X-Emissary-Relay-Token": bridge.launcher.events[-1]["relay_token"]}
     assert bridge.connect(load_event("connect_relay", headers=token | changes)) == {"statusCode": 409}
-    assert bridge.session.state is State.INVOKED
+    assert bridge.session.state is RecordState.INVOKED
 
 
 def test_a_relay_with_a_malformed_header_is_401() -> None:
@@ -198,7 +198,7 @@ def test_a_relay_is_409_once_the_session_has_ended() -> None:
     bridge = Bridge()
     bridge.launch()
     bridge.disconnect(load_event("disconnect_dialer"))
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
     assert bridge.connect(relay_event(bridge)) == {"statusCode": 409}
 
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, Side, State
+from emissary_lib.bridge.session import Connection, RecordState, Side
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac, sign_connect
 from emissary_lib.protocol.role import Role
@@ -49,7 +49,7 @@ def test_the_real_event_is_admitted_with_the_token_of_the_launch() -> None:
     )
     session = bridge.session
     assert session.dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
-    assert (session.state, session.relay, session.generation) == (State.OPEN, Side(RELAY, 1), 3)
+    assert (session.state, session.relay, session.generation) == (RecordState.OPEN, Side(RELAY, 1), 3)
     assert bridge.store.connections[DIALER_AGAIN] == Connection(DIALER_AGAIN, SESSION, Role.DIALER, 2)
     assert session.expires == NOW + 900, "a resume gives no more time"
 
@@ -89,7 +89,8 @@ def test_without_a_usable_header_the_status_is_401(header: str, value: str | Non
         pytest.param({"X-Emissary-Date": http_date(NOW + 1)}, id="another date"),
         pytest.param({"X-Emissary-Epoch": "7"}, id="another epoch"),
         pytest.param(
-            sign_connect(KEY, date=DATE, nonce=RESUME_NONCE, host=HOST).to_headers(), id="the door's label"
+            sign_connect(KEY, date=DATE, nonce=RESUME_NONCE, host=HOST).to_headers(),
+            id="a first connect's",
         ),
     ],
 )
@@ -170,7 +171,7 @@ def test_a_session_that_no_relay_has_claimed_is_not_resumed() -> None:
     bridge = Bridge()
     bridge.launch()
     assert bridge.resume() == {"statusCode": 409}
-    assert bridge.session.state is State.INVOKED
+    assert bridge.session.state is RecordState.INVOKED
 
 
 def test_a_dialer_is_admitted_to_an_ended_session_and_it_stays_ended(
@@ -182,7 +183,7 @@ def test_a_dialer_is_admitted_to_an_ended_session_and_it_stays_ended(
     bridge.link.take()
     with caplog.at_level(logging.INFO, logger="emissary"):
         assert bridge.resume() == ADMITTED
-    assert (bridge.session.state, bridge.session.ending) == (State.ENDED, ending)
+    assert (bridge.session.state, bridge.session.ending) == (RecordState.ENDED, ending)
     assert bridge.session.dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
     assert bridge.link.take() == []
     assert [record.getMessage() for record in caplog.records] == ["dialer asks for the end"]

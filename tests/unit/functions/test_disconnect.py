@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import OPERATOR, Claim, EndRecord, Side, State, Step
+from emissary_lib.bridge.session import OPERATOR, Claim, EndRecord, RecordState, RecordStep, Side
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType
@@ -30,7 +30,7 @@ def test_the_other_side_is_told_and_the_session_stays_open(role: Role) -> None:
     assert (to, frame.type, frame.generation) == (peer, FrameType.DISCONNECTED, 2)
     assert Disconnected.decode(frame.payload) == Disconnected(wire, 1)
     assert bridge.session.side(role) == Side(None, 1)
-    assert bridge.session.state is State.OPEN
+    assert bridge.session.state is RecordState.OPEN
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -74,7 +74,7 @@ def test_a_dialer_that_leaves_before_the_claim_ends_the_session(
         bridge.disconnect(load_event("disconnect_dialer"))
         bridge.disconnect(load_event("disconnect_dialer", request_id="again="))
     assert bridge.link.take() == []
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
     assert bridge.session.ending is not None
     assert bridge.session.ending.code is Code.DIALER_GONE
     assert [r.getMessage() for r in caplog.records].count("session ended") == 1
@@ -106,7 +106,7 @@ def test_a_relay_that_claims_while_the_dialer_leaves_is_told() -> None:
     bridge.store = ClaimedMeanwhile()
     bridge.launch()
     bridge.disconnect(load_event("disconnect_dialer"))
-    assert bridge.session.state is State.OPEN
+    assert bridge.session.state is RecordState.OPEN
     ((to, frame),) = bridge.link.take()
     assert (to, frame.type) == (RELAY, FrameType.DISCONNECTED)
     assert Disconnected.decode(frame.payload) == Disconnected(1, 1)
@@ -134,7 +134,7 @@ def test_when_both_sides_are_gone_the_session_stays_open_and_the_log_says_whose_
     with caplog.at_level(logging.WARNING, logger="emissary"):
         bridge.disconnect(load_event(f"disconnect_{second}"))
     assert bridge.link.take() == []
-    assert bridge.session.state is State.OPEN
+    assert bridge.session.state is RecordState.OPEN
     (record,) = caplog.records
     fields = vars(record)
     assert (record.getMessage(), fields["session"]) == ("both connections gone", SESSION)
@@ -170,12 +170,12 @@ def test_a_disconnect_past_the_relays_end_ends_a_session_that_nobody_has_ended()
     bridge.disconnect(load_event("disconnect_relay"))
     ((to, frame),) = bridge.link.take()
     assert (to, Ended.decode(frame.payload).code) == (DIALER, Code.RELAY_DEADLINE)
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
 
 
 def kill(bridge: Bridge) -> None:
     """End the session as ``emissary sessions kill`` does."""
-    bridge.store.end(SESSION, EndRecord(Code.KILLED, 0, 0, f"{OPERATOR}1", bridge.clock.now), Step.END)
+    bridge.store.end(SESSION, EndRecord(Code.KILLED, 0, 0, f"{OPERATOR}1", bridge.clock.now), RecordStep.END)
 
 
 @pytest.mark.parametrize("request_id", [None, "another="])

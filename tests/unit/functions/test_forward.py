@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import CONNECT_TIME, Claim, Side, State
+from emissary_lib.bridge.session import CONNECT_TIME, Claim, RecordState, Side
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
@@ -121,7 +121,7 @@ def test_after_a_410_the_message_goes_to_the_new_peer(warm: bool) -> None:
     reconnect_relay(bridge, "again=", "2")
     bridge.send(DIALER, data())
     assert bridge.link.take() == [("again=", data())]
-    assert bridge.session.state is State.OPEN
+    assert bridge.session.state is RecordState.OPEN
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -158,7 +158,7 @@ def test_a_peer_that_answers_410_twice_is_forgotten_and_its_sender_told(
     ((to, frame),) = bridge.link.take()
     assert (to, frame.type, frame.generation) == (sender, FrameType.DISCONNECTED, 2)
     assert Disconnected.decode(frame.payload) == Disconnected(role.wire, 1)
-    assert bridge.session.state is State.OPEN
+    assert bridge.session.state is RecordState.OPEN
     assert bridge.session.side(role) == Side(None, 1)
     (record,) = caplog.records
     assert (record.getMessage(), vars(record)["role"]) == ("connection gone", role.value)
@@ -230,7 +230,7 @@ def test_each_message_to_a_peer_that_is_away_is_answered_disconnected() -> None:
         bridge.send(DIALER, data())
         ((to, frame),) = bridge.link.take()
         assert (to, Disconnected.decode(frame.payload)) == (DIALER, Disconnected(2, 1))
-    assert bridge.session.state is State.OPEN
+    assert bridge.session.state is RecordState.OPEN
     assert bridge.peers is not None
     assert len(bridge.peers) == 0, "a connection that is gone is not remembered"
 
@@ -297,7 +297,7 @@ def test_a_session_past_its_relays_end_is_lost() -> None:
     bridge.open()
     bridge.clock.now = NOW + 900.001
     bridge.message(DATA)
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
     assert {to for to, _ in bridge.link.posts} == {DIALER, RELAY}
     _, frame = bridge.link.take()[0]
     assert Ended.decode(frame.payload).code is Code.RELAY_DEADLINE
@@ -312,7 +312,7 @@ def test_a_connection_reaches_no_other_session_than_its_own() -> None:
     )
     bridge.send(stranger, data())
     assert [to for to, _ in bridge.link.take()] == [stranger]
-    assert bridge.session.state is State.OPEN
+    assert bridge.session.state is RecordState.OPEN
 
 
 def test_the_peer_cache_is_bounded_and_forgets_the_oldest_first() -> None:

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from emissary_lib.bridge.limits import Limits
-from emissary_lib.bridge.session import State
+from emissary_lib.bridge.session import RecordState
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.auth.macs import verify_server_mac
 from emissary_lib.protocol.codes import Code
@@ -48,7 +48,7 @@ def test_no_relay_starts_and_the_session_ends_without_a_record(caplog: pytest.Lo
     purge_at = bridge.session.purge_at
     caplog.clear()
     ask(bridge)
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
     assert bridge.session.purge_at == purge_at, "only the nonce has to be kept"
     assert bridge.disconnect(load_event("disconnect_dialer")) == {"statusCode": 200}
     assert bridge.launcher.events == []
@@ -77,7 +77,7 @@ def test_an_open_session_goes_on() -> None:
     bridge = Bridge()
     bridge.open()
     ask(bridge)
-    assert bridge.session.state is State.OPEN
+    assert bridge.session.state is RecordState.OPEN
 
 
 def test_it_tells_how_many_sessions_there_are_of_how_many() -> None:

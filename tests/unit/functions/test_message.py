@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import State
+from emissary_lib.bridge.session import RecordState
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, encode
@@ -126,7 +126,7 @@ def test_end_is_answered_to_both_with_each_streams_own_offset(sender: str, expec
     for _, frame in posts:
         assert (frame.type, frame.generation) == (FrameType.ENDED, 2)
         assert Ended.decode(frame.payload) == expected
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
 
 
 @pytest.mark.parametrize(("sender", "counted"), [(DIALER, (3, 4)), (RELAY, (4, 3))])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import OPERATOR, EndRecord, Step
+from emissary_lib.bridge.session import OPERATOR, EndRecord, RecordStep
 from emissary_lib.protocol.auth.macs import encode_unpadded
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLOCK_SKEW, OPENING_TIME
@@ -173,7 +173,7 @@ def test_what_an_operator_ended_is_recorded_when_the_last_connection_has_gone(
 ) -> None:
     bridge = Bridge()
     bridge.open()
-    bridge.store.end(SESSION, EndRecord(Code.KILLED, 0, 0, f"{OPERATOR}1", bridge.clock.now), Step.END)
+    bridge.store.end(SESSION, EndRecord(Code.KILLED, 0, 0, f"{OPERATOR}1", bridge.clock.now), RecordStep.END)
     figures.lines.clear()
     caplog.set_level("INFO", logger="emissary")
     caplog.clear()

@@ -11,7 +11,7 @@ import random
 import pytest
 
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import State
+from emissary_lib.bridge.session import RecordState
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import End, Ended, Reset
@@ -35,7 +35,7 @@ def test_a_whole_opening_launches_a_relay_and_posts_nothing() -> None:
     bridge.launch()
     assert bridge.link.posts == []
     session = bridge.session
-    assert session.state is State.INVOKED
+    assert session.state is RecordState.INVOKED
     assert (session.target, session.invoked_at) == ("db.internal:5432", NOW)
 
 
@@ -103,7 +103,7 @@ def test_a_byte_at_a_time_in_any_order_launches_once_with_the_same_event(seed: i
     random.Random(seed).shuffle(pieces)
     for offset, payload in pieces:
         bridge.send_opening(offset, payload)
-    assert bridge.session.state is State.INVOKED
+    assert bridge.session.state is RecordState.INVOKED
     expected = whole.launcher.events[0] | {"window": 65_536}
     assert bridge.launcher.events == [expected]
 
@@ -148,7 +148,7 @@ def test_a_target_off_the_allow_list_is_refused_and_again_when_asked_again(targe
         assert to == DIALER
         assert frame.payload[BANNER:] == bytes([5, 2, 1, 0, 5, reply, 0, 1, 0, 0, 0, 0, 0, 0])
     assert bridge.launcher.events == []
-    assert bridge.session.state is State.OPENING
+    assert bridge.session.state is RecordState.OPENING
 
 
 def test_a_wrong_password_is_refused() -> None:
@@ -257,7 +257,7 @@ def test_an_opening_that_has_expired_is_ended() -> None:
     ((to, frame),) = bridge.link.take()
     assert (to, frame.type) == (DIALER, FrameType.ENDED)
     assert Ended.decode(frame.payload).code is Code.OPENING_EXPIRED
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
 
 
 def test_an_opening_message_to_an_unknown_session_is_answered_ended() -> None:
@@ -307,7 +307,7 @@ def test_a_session_over_the_limit_is_ended_and_the_dialer_told_which_limit() -> 
     bridge.admit()
     bridge.send_opening(0, example_stream())
     assert bridge.launcher.events == []
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
     ((to, frame),) = bridge.link.take()
     assert (to, frame.type) == (DIALER, FrameType.ENDED)
     assert Ended.decode(frame.payload) == Ended(
@@ -333,7 +333,7 @@ def test_an_opening_that_is_abandoned_gives_its_place_back() -> None:
     bridge.launch()
     assert bridge.store.in_use(Limit(1), bridge.clock.now) == 1
     bridge.disconnect(load_event("disconnect_dialer"))
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
     assert bridge.store.in_use(Limit(1), bridge.clock.now) == 0
 
 
@@ -343,7 +343,7 @@ def test_a_session_that_is_found_lost_gives_its_place_back() -> None:
     bridge.open()
     bridge.clock.now = bridge.session.expires + 1
     bridge.send(DIALER, Frame(FrameType.RESUME, generation=2))
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
     assert bridge.store.leases["L#0"][1] == 0
 
 

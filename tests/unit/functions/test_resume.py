@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from emissary_lib.bridge.session import CONNECT_TIME, Connection, Side, State
+from emissary_lib.bridge.session import CONNECT_TIME, Connection, RecordState, Side
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType
@@ -156,7 +156,7 @@ def test_a_peer_that_is_gone_is_forgotten_and_the_sender_told_so_in_the_same_ans
     bridge.send(DIALER_AGAIN, RESUME)
     assert told(bridge) == {DIALER_AGAIN: Resumed(2, 1, DIALER_AGAIN, None)}
     assert bridge.session.relay == Side(None, 1)
-    assert bridge.session.state is State.OPEN
+    assert bridge.session.state is RecordState.OPEN
 
 
 class ClearMeets(FakeStore):
@@ -277,7 +277,7 @@ def test_resume_past_the_relays_end_ends_the_session(forgotten: bool) -> None:
     posts = bridge.link.take()
     assert {to for to, _ in posts} == {DIALER, RELAY}
     assert {Ended.decode(frame.payload).code for _, frame in posts} == {Code.RELAY_DEADLINE}
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
 
 
 def test_an_end_after_a_resume_reaches_the_new_connection() -> None:
@@ -311,7 +311,7 @@ def test_whoever_comes_back_after_the_end_is_told_how_it_ended(role: Role, frame
     ((to, told),) = bridge.link.take()
     assert (to, told.type) == (sender, FrameType.ENDED)
     assert Ended.decode(told.payload) == Ended(Code.OK, 111, 400, "clean")
-    assert (bridge.session.state, bridge.session.ending) == (State.ENDED, ending)
+    assert (bridge.session.state, bridge.session.ending) == (RecordState.ENDED, ending)
 
 
 def test_after_the_end_nobody_else_is_told_that_a_side_came_back() -> None:
@@ -328,5 +328,5 @@ def test_a_relay_that_starts_after_the_end_is_refused() -> None:
     bridge = Bridge()
     bridge.launch()
     bridge.disconnect(load_event("disconnect_dialer"))
-    assert bridge.session.state is State.ENDED
+    assert bridge.session.state is RecordState.ENDED
     assert bridge.reclaim(1, connection_id=RELAY) == {"statusCode": 409}

@@ -11,7 +11,7 @@ import pytest
 from emissary_lib.bridge import items
 from emissary_lib.bridge import session as stored
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import EndRecord, State, Step
+from emissary_lib.bridge.session import EndRecord, RecordState, RecordStep
 from emissary_lib.exceptions import OperationError
 from emissary_lib.operate.sessions import SessionTable
 from emissary_lib.protocol.codes import Code
@@ -20,7 +20,7 @@ from functions.common.adapters.store import DynamoSessionStore
 from tests.helpers.events import DIALER, NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeClock
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo
-from tests.unit.functions.adapters.steps import CLAIM, ENDING, LAUNCH, NEW, opened, other
+from tests.unit.functions.adapters.steps import CLAIM, ENDING, LAUNCH, NEW, open_session, other
 
 
 @pytest.fixture
@@ -50,17 +50,17 @@ def test_an_open_session_is_listed_with_who_where_and_since_when(
     record = found.record
     assert (record.id, found.state, found.alive) == (SESSION, "open", True)
     assert (record.key_id, record.source, record.target) == (1, "203.0.113.7", "db.internal:5432")
-    assert (record.started, found.ended, record.ending) == (NEW.started, None, None)
+    assert (record.started, found.ended_at, record.ending) == (NEW.started, None, None)
     assert (record.dialer.connection, record.relay.connection) == (DIALER, RELAY)
     assert record.generation == 2
 
 
 def test_an_ended_session_tells_why_and_how_much(real: DynamoSessionStore, table: SessionTable) -> None:
-    opened(real)
+    open_session(real)
     ending = dataclasses.replace(ENDING, dialer_messages=3, relay_messages=4)
-    real.end(SESSION, ending, Step.END)
+    real.end(SESSION, ending, RecordStep.END)
     (found,) = table.list()
-    assert (found.state, found.ended, found.record.ending) == ("ended", ENDING.at, ending)
+    assert (found.state, found.ended_at, found.record.ending) == ("ended", ENDING.at, ending)
     assert ending.text == "the target reset its TCP connection"
     assert table.list(alive=True) == []
 
@@ -68,16 +68,16 @@ def test_an_ended_session_tells_why_and_how_much(real: DynamoSessionStore, table
 def test_a_session_past_its_time_is_lost(
     real: DynamoSessionStore, table: SessionTable, clock: FakeClock
 ) -> None:
-    opened(real)
+    open_session(real)
     clock.now = CLAIM.at + stored.RELAY_TIME + 1
     (found,) = table.list()
-    assert (found.state, found.ended, found.alive) == ("lost", CLAIM.at + stored.RELAY_TIME, False)
+    assert (found.state, found.ended_at, found.alive) == ("lost", CLAIM.at + stored.RELAY_TIME, False)
     assert (found.record.key_id, found.record.target, found.record.ending) == (1, "db.internal:5432", None)
     assert table.list(alive=True) == []
     session = real.session(SESSION)
     assert session is not None
-    assert found.ended is not None
-    assert session.purge_at >= found.ended + stored.RECORD_TIME, "it is listed for as long as any other"
+    assert found.ended_at is not None
+    assert session.purge_at >= found.ended_at + stored.RECORD_TIME, "it is listed for as long as any other"
 
 
 def test_what_never_named_a_target_is_listed_only_on_demand(
@@ -113,7 +113,7 @@ class Small:
 
 
 def test_no_secret_and_no_bytes_are_read(client: Any, real: DynamoSessionStore, table: SessionTable) -> None:
-    opened(real)
+    open_session(real)
     (page,) = client.get_paginator("scan").paginate(TableName=TABLE, FilterExpression="begins_with(pk, :p)",
         ExpressionAttributeValues={":p": {"S": "S#"}})  # fmt: skip
     withheld = set(page["Items"][0]) - set(items.FACTS)
@@ -125,7 +125,7 @@ def test_no_secret_and_no_bytes_are_read(client: Any, real: DynamoSessionStore, 
 
 
 def test_a_session_is_found_by_the_beginning_of_its_id(real: DynamoSessionStore, table: SessionTable) -> None:
-    opened(real)
+    open_session(real)
     assert table.find(SESSION[:8]) == table.find(SESSION) == table.list()[0]
 
 
@@ -162,7 +162,7 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
     assert session is not None
     assert session.ending is not None
     assert session == killed
-    assert session.state is State.ENDED
+    assert session.state is RecordState.ENDED
     assert session.ending == EndRecord(Code.KILLED, 0, 0, session.ending.by, clock.now)
     assert session.ending.by_operator
     assert session.purge_at == int(clock.now + stored.RECORD_TIME)
@@ -172,10 +172,10 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
 def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_otherwise(
     real: DynamoSessionStore, table: SessionTable
 ) -> None:
-    opened(real)
+    open_session(real)
     killed = table.kill(SESSION)
-    assert real.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2)) is State.ENDED
-    outcome = real.end(SESSION, ENDING, Step.END)
+    assert real.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2)) is RecordState.ENDED
+    outcome = real.end(SESSION, ENDING, RecordStep.END)
     assert not outcome.done
     assert killed is not None
     assert killed.ending is not None
@@ -183,8 +183,8 @@ def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_ot
 
 
 def test_a_session_that_has_ended_cannot_be_killed(real: DynamoSessionStore, table: SessionTable) -> None:
-    opened(real)
-    real.end(SESSION, ENDING, Step.END)
+    open_session(real)
+    real.end(SESSION, ENDING, RecordStep.END)
     assert table.kill(SESSION) is None
     session = real.session(SESSION)
     assert session is not None
@@ -194,7 +194,7 @@ def test_a_session_that_has_ended_cannot_be_killed(real: DynamoSessionStore, tab
 def test_a_kill_whose_answer_was_lost_is_done_all_the_same(
     dynamo: Dynamo, real: DynamoSessionStore, table: SessionTable
 ) -> None:
-    opened(real)
+    open_session(real)
     dynamo.lose_answers = 1
     killed = table.kill(SESSION)
     assert killed is not None
@@ -239,7 +239,7 @@ def test_a_slot_that_another_session_has_is_let_alone(
 
 
 def test_a_side_that_has_left_is_none_to_tell(real: DynamoSessionStore, table: SessionTable) -> None:
-    opened(real)
+    open_session(real)
     real.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
     killed = table.kill(SESSION)
     assert killed is not None

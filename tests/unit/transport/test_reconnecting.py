@@ -17,8 +17,8 @@ from emissary_lib.exceptions import (
 from emissary_lib.protocol.codes import Code
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.transport.memory import MemoryTransport, linked_pair
 from emissary_lib.transport.reconnecting import ReconnectingTransport
+from tests.helpers.memory_transport import MemoryTransport, linked_pair
 from tests.helpers.patience import HANG
 
 
@@ -47,7 +47,7 @@ class Recorded:
         self.ends.append("release")
 
 
-class Door:
+class Connector:
     """Opens the next connection, or refuses to."""
 
     def __init__(self, *outcomes: Exception) -> None:
@@ -68,17 +68,17 @@ def far_of(recorded: Recorded) -> MemoryTransport:
 
 
 def test_messages_go_over_the_newest_connection_and_the_old_one_is_given_back() -> None:
-    first, door = Recorded(), Door()
-    transport = ReconnectingTransport(first, door)
+    first, connector = Recorded(), Connector()
+    transport = ReconnectingTransport(first, connector)
     transport.send("one")
     assert far_of(first).recv(HANG) == "one"
     transport.reconnect(7, Deadline(HANG))
-    ((epoch, allowed),) = door.asked
+    ((epoch, allowed),) = connector.asked
     assert epoch == 7
     assert allowed.timeout is not None
     assert 0 < allowed.timeout <= HANG
     assert first.ends == ["abort", "release"]
-    (second,) = door.opened
+    (second,) = connector.opened
     transport.send("two")
     assert far_of(second).recv(HANG) == "two"
     far_of(second).send("answer")
@@ -99,17 +99,17 @@ def test_messages_go_over_the_newest_connection_and_the_old_one_is_given_back() 
 )
 def test_a_refusal_that_is_definite_is_named_as_such(status: int, code: Code) -> None:
     first = Recorded()
-    door = Door(GatewayRefusedError(f"HTTP status {status}", http_status=status))
+    connector = Connector(GatewayRefusedError(f"HTTP status {status}", http_status=status))
     with pytest.raises(LinkRefusedError, match=f"the session is over: HTTP status {status}") as caught:
-        ReconnectingTransport(first, door).reconnect(2, Deadline(HANG))
+        ReconnectingTransport(first, connector).reconnect(2, Deadline(HANG))
     assert caught.value.code is code
     assert first.ends == []
 
 
 def test_what_is_wrong_with_our_credentials_is_passed_on() -> None:
-    door = Door(ClockSkewError(3600.0))
+    connector = Connector(ClockSkewError(3600.0))
     with pytest.raises(LinkRefusedError, match=r"could not be resumed: .*set the dialer's clock") as caught:
-        ReconnectingTransport(Recorded(), door).reconnect(2, Deadline(HANG))
+        ReconnectingTransport(Recorded(), connector).reconnect(2, Deadline(HANG))
     assert caught.value.code is Code.AUTHENTICATION_FAILED
 
 
@@ -125,14 +125,14 @@ def test_what_is_wrong_with_our_credentials_is_passed_on() -> None:
     ids=lambda failure: str(failure),
 )
 def test_a_failure_that_may_pass_is_raised_as_itself_and_may_be_tried_again(failure: Exception) -> None:
-    door = Door(failure)
-    transport = ReconnectingTransport(Recorded(), door)
+    connector = Connector(failure)
+    transport = ReconnectingTransport(Recorded(), connector)
     with pytest.raises(type(failure)) as caught:
         transport.reconnect(2, Deadline(HANG))
     assert caught.value is failure
     assert not isinstance(failure, LinkRefusedError)
     transport.reconnect(3, Deadline(HANG))
-    assert [epoch for epoch, _deadline in door.asked] == [2, 3]
+    assert [epoch for epoch, _deadline in connector.asked] == [2, 3]
 
 
 def test_a_transport_that_was_closed_during_the_attempt_stays_closed() -> None:
@@ -180,18 +180,18 @@ def test_closing_ends_an_attempt_that_is_under_way() -> None:
 
 
 def test_no_attempt_begins_after_closing() -> None:
-    door = Door()
-    transport = ReconnectingTransport(Recorded(), door)
+    connector = Connector()
+    transport = ReconnectingTransport(Recorded(), connector)
     transport.close()
     with pytest.raises(LinkClosedError):
         transport.reconnect(2, Deadline(HANG))
-    assert door.asked == []
+    assert connector.asked == []
 
 
 def test_dropping_and_giving_back_are_for_the_newest() -> None:
-    first, door = Recorded(), Door()
-    transport = ReconnectingTransport(first, door)
+    first, connector = Recorded(), Connector()
+    transport = ReconnectingTransport(first, connector)
     transport.reconnect(2, Deadline(HANG))
     transport.abort()
     transport.release()
-    assert door.opened[0].ends == ["abort", "release"]
+    assert connector.opened[0].ends == ["abort", "release"]

@@ -18,10 +18,10 @@ from emissary_lib.protocol.session.events import Aborted, Finished
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_lib.protocol.wire.payloads import Ended, Reset
-from emissary_lib.transport.memory import Faults
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import reset, tcp_pair
 from emissary_lib.tunnel.shutdown import ShutdownPolicy
+from tests.helpers.memory_transport import Faults
 from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises, wait_until
 from tests.helpers.tunnels import (
     CAPACITY,
@@ -352,13 +352,15 @@ def test_what_has_not_arrived_is_counted_in_the_session_and_in_the_kernel() -> N
     dialer = Running(session_of(Role.DIALER), link)
     written = CAPACITY + 30_000  # more than the session holds; nobody acknowledges any of it
     dialer.user.sendall(bytes(written))
-    wait_until(lambda: dialer.tunnel.unarrived == written, "all of it counts")
+    wait_until(lambda: dialer.tunnel.undelivered_bytes == written, "all of it counts")
     wait_until(lambda: dialer.session.counters.bytes_sent == CAPACITY, "what fits is sent")
     link.give(FrameType.ACK, ack=CAPACITY)
-    wait_until(lambda: dialer.tunnel.unarrived == written - CAPACITY, "what was acknowledged does not")
+    wait_until(
+        lambda: dialer.tunnel.undelivered_bytes == written - CAPACITY, "what was acknowledged does not"
+    )
     reset(dialer.user)
     dialer.join()
-    assert dialer.tunnel.unarrived == 0
+    assert dialer.tunnel.undelivered_bytes == 0
 
 
 def test_nothing_is_left_when_a_tunnel_cannot_start_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,9 @@ from emissary_lib.protocol.session.session import Outgoing, Session, SessionConf
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened, Resumed
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.transport.memory import MemoryTransport, linked_pair
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import tcp_pair
+from tests.helpers.memory_transport import MemoryTransport, linked_pair
 from tests.helpers.patience import HANG, wait_until
 
 BOTH = pytest.mark.parametrize("role", [Role.DIALER, Role.RELAY], ids=["dialer", "relay"])
@@ -41,7 +41,7 @@ def session_of(role: Role, *, grace: float = GRACE, keepalive: KeepaliveTimes | 
     opened = Opened(Code.OK, 0, 0, bytes(32)) if role is Role.RELAY else None
     config = SessionConfig(opened=opened, grace=grace, keepalive=keepalive, peer_epoch=1)
     session = Session(role, config, now=time.monotonic())
-    session.established()
+    session.finish_opening()
     return session
 
 
@@ -119,7 +119,7 @@ class CutLink:
         return found[0]
 
 
-class World:
+class RunningTunnel:
     """A tunnel in its thread."""
 
     def __init__(self, session: Session, link: CutLink, sleep: Callable[[float], object] | None) -> None:
@@ -138,28 +138,28 @@ class World:
 @contextmanager
 def running(
     session: Session, link: CutLink, sleep: Callable[[float], object] | None = None
-) -> Iterator[World]:
-    world = World(session, link, sleep)
+) -> Iterator[RunningTunnel]:
+    side = RunningTunnel(session, link, sleep)
     try:
-        yield world
+        yield side
     finally:
-        world.tunnel.abort(Code.KILLED, "the test is over")
-        world.user.close()
-        world.join()
+        side.tunnel.abort(Code.KILLED, "the test is over")
+        side.user.close()
+        side.join()
         assert link.released
 
 
 @BOTH
 def test_the_first_attempt_is_made_at_once_and_the_user_sees_nothing(role: Role) -> None:
     link, pauses = CutLink(role, []), list[float]()
-    with running(session_of(role), link, pauses.append) as world:
-        world.user.sendall(b"before")
+    with running(session_of(role), link, pauses.append) as side:
+        side.user.sendall(b"before")
         link.wait_for(FrameType.DATA if role is Role.DIALER else FrameType.OPENED)
         link.cut()
         assert link.wait_for(FrameType.RESUME).generation == 3
         assert link.wait_for(FrameType.ACK).generation == 3
         peer = "relay=" if role is Role.DIALER else "dialer="
-        assert (link.epochs, pauses, world.events) == ([2], [], [PeerMoved(peer)])
+        assert (link.epochs, pauses, side.events) == ([2], [], [PeerMoved(peer)])
 
 
 @BOTH
@@ -183,16 +183,16 @@ def test_attempts_go_on_with_a_growing_jittered_pause_and_an_epoch_each(role: Ro
 @BOTH
 def test_a_second_cut_begins_with_a_short_pause_again(role: Role) -> None:
     link, pauses = CutLink(role, [DOWN] * 6 + [None, DOWN]), list[float]()
-    with running(session_of(role), link, pauses.append) as world:
+    with running(session_of(role), link, pauses.append) as side:
         link.cut()
         link.wait_for(FrameType.ACK)
         link.give(FrameType.DATA, b"rows", generation=link.epochs[-1] + 1)
-        assert world.user.recv(4) == b"rows"  # the connection was of use
+        assert side.user.recv(4) == b"rows"  # the connection was of use
         back = threading.Event()
         link.attempted = lambda: back.set() if len(link.epochs) == 9 else None
         link.cut()
         assert back.wait(HANG)
-        assert not any(isinstance(event, Aborted) for event in world.events)
+        assert not any(isinstance(event, Aborted) for event in side.events)
     assert pauses[-1] <= 1.5 * BACK_OFF[0]
 
 
@@ -218,10 +218,10 @@ def test_the_pauses_go_on_growing_while_connections_are_made_and_lost_at_once(ro
     """Symptom: a proxy that lets in and then closes was asked 940 times in 45 s."""
     link, pauses, held = Flapping(role, last=9), list[float](), threading.Event()
     link.attempted = lambda: held.set() if len(link.epochs) == link.last else None
-    with running(session_of(role), link, pauses.append) as world:
+    with running(session_of(role), link, pauses.append) as side:
         link.cut()
         assert held.wait(HANG)
-        assert not any(isinstance(event, Aborted) for event in world.events)
+        assert not any(isinstance(event, Aborted) for event in side.events)
         grown = list(pauses)
     assert len(grown) == 8  # none before the first attempt, one before each other
     wanted = BACK_OFF[0]
@@ -234,13 +234,13 @@ def test_the_pauses_go_on_growing_while_connections_are_made_and_lost_at_once(ro
 @BOTH
 def test_connections_that_are_made_and_lost_for_the_whole_grace_are_a_clear_error(role: Role) -> None:
     link = Flapping(role, last=None)
-    with running(session_of(role, grace=1.5), link) as world:
+    with running(session_of(role, grace=1.5), link) as side:
         link.cut()
         with pytest.raises(ConnectionResetError):
-            world.user.recv(1)
-        world.join()
+            side.user.recv(1)
+        side.join()
     code = Code.DIALER_GONE if role is Role.DIALER else Code.RELAY_GONE
-    (aborted,) = [event for event in world.events if isinstance(event, Aborted)]
+    (aborted,) = [event for event in side.events if isinstance(event, Aborted)]
     assert aborted.code is code
     assert "connections in a row were accepted and then lost within 5 s" in aborted.reason
     assert "see what closes them, a proxy on the way or the gateway" in aborted.reason
@@ -250,13 +250,13 @@ def test_connections_that_are_made_and_lost_for_the_whole_grace_are_a_clear_erro
 @BOTH
 def test_a_definite_refusal_ends_it_at_once(role: Role) -> None:
     link = CutLink(role, [DOWN, LinkRefusedError("the session is over: HTTP status 409")])
-    with running(session_of(role), link, lambda seconds: None) as world:
+    with running(session_of(role), link, lambda seconds: None) as side:
         link.cut()
         with pytest.raises(ConnectionResetError):
-            world.user.recv(1)
-        world.join()
+            side.user.recv(1)
+        side.join()
     code, reason = Code.UNKNOWN_SESSION, "the session is over: HTTP status 409"
-    assert world.events == [Aborted(code, reason), Finished(code)]
+    assert side.events == [Aborted(code, reason), Finished(code)]
     assert link.epochs == [2, 3]
 
 
@@ -264,23 +264,23 @@ def test_a_definite_refusal_ends_it_at_once(role: Role) -> None:
 def test_a_refusal_of_the_credentials_is_told_as_such(role: Role) -> None:
     reason = "the session could not be resumed: the clock is wrong"
     link = CutLink(role, [LinkRefusedError(reason, code=Code.AUTHENTICATION_FAILED)])
-    with running(session_of(role), link) as world:
+    with running(session_of(role), link) as side:
         link.cut()
-        world.join()
+        side.join()
     code = Code.AUTHENTICATION_FAILED
-    assert world.events == [Aborted(code, reason), Finished(code)]
+    assert side.events == [Aborted(code, reason), Finished(code)]
 
 
 @BOTH
 def test_after_the_grace_it_gives_up(role: Role) -> None:
     link = CutLink(role, [], then=DOWN)
-    with running(session_of(role, grace=0.2), link) as world:
+    with running(session_of(role, grace=0.2), link) as side:
         link.cut()
         with pytest.raises(ConnectionResetError):
-            world.user.recv(1)
-        world.join()
+            side.user.recv(1)
+        side.join()
     code = Code.DIALER_GONE if role is Role.DIALER else Code.RELAY_GONE
-    assert world.events[-1] == Finished(code)
+    assert side.events[-1] == Finished(code)
     assert all(allowed <= 0.2 for allowed in link.allowed)
 
 
@@ -296,24 +296,24 @@ def test_an_attempt_is_given_no_more_time_than_the_session_has() -> None:
 @BOTH
 def test_a_session_that_ends_during_an_attempt_is_told_over_the_new_connection(role: Role) -> None:
     link = CutLink(role, [])
-    with running(session_of(role), link) as world:
-        link.attempted = lambda: world.tunnel.abort(Code.KILLED, "enough")
+    with running(session_of(role), link) as side:
+        link.attempted = lambda: side.tunnel.abort(Code.KILLED, "enough")
         link.cut()
         with pytest.raises(ConnectionResetError):
-            world.user.recv(1)
+            side.user.recv(1)
         assert End.decode(link.wait_for(FrameType.END).payload).code is Code.KILLED
-        world.join()
-    assert world.events == [Aborted(Code.KILLED, "enough"), Finished(Code.KILLED)]
+        side.join()
+    assert side.events == [Aborted(Code.KILLED, "enough"), Finished(Code.KILLED)]
 
 
 def test_a_dead_link_is_dropped_and_replaced() -> None:
     times = KeepaliveTimes(interval=0.05, when_unacked=0.05, deadline=0.1, repeat=0.05)
     link = CutLink(Role.DIALER, [])
-    with running(session_of(Role.DIALER, keepalive=times), link) as world:
+    with running(session_of(Role.DIALER, keepalive=times), link) as side:
         link.wait_for(FrameType.PING)
         link.wait_for(FrameType.RESUME)
     assert link.dropped
-    assert world.events[0] == LinkDead()
+    assert side.events[0] == LinkDead()
     assert link.epochs[0] == 2
 
 
@@ -326,10 +326,10 @@ def test_bytes_written_during_an_outage_arrive_after_it(role: Role) -> None:
         down.set()
         assert go_on.wait(HANG)
 
-    with running(session_of(role), link, pause) as world:
+    with running(session_of(role), link, pause) as side:
         link.cut()
         assert down.wait(HANG)
-        world.user.sendall(b"meanwhile")
+        side.user.sendall(b"meanwhile")
         go_on.set()
         kind = FrameType.DATA if role is Role.DIALER else FrameType.OPENED
         assert link.wait_for(kind).payload.endswith(b"meanwhile")
@@ -343,8 +343,8 @@ def test_a_message_that_meets_a_broken_link_is_no_error() -> None:
             super().send(message)
 
     link = Deaf(Role.DIALER, [])
-    with running(session_of(Role.DIALER), link) as world:
-        world.user.sendall(b"x")
+    with running(session_of(Role.DIALER), link) as side:
+        side.user.sendall(b"x")
         link.cut()
         assert link.wait_for(FrameType.DATA).payload == b"x"
-        wait_until(lambda: world.events == [PeerMoved("relay=")], "the tunnel tells where its peer is")
+        wait_until(lambda: side.events == [PeerMoved("relay=")], "the tunnel tells where its peer is")

@@ -14,7 +14,7 @@ def test_nobody_who_pays_nothing_is_hurried() -> None:
     shutdown = ShutdownPolicy()
     shutdown.cut_off(NOW)
     assert not shutdown.resets(NOW + 1e6, taken=True)
-    shutdown.finished(NOW)
+    shutdown.finish(NOW)
     assert not shutdown.over(NOW + 1e6, delivered=False)
     assert shutdown.next_timeout(NOW, waits=True) == math.inf
     assert shutdown.over(NOW, delivered=True)
@@ -56,7 +56,7 @@ def test_what_the_kernel_has_yet_to_pass_on_is_looked_after() -> None:
 
 def test_after_a_clean_end_a_slow_target_is_waited_for_as_long_as_a_lost_dialer() -> None:
     shutdown = ShutdownPolicy(NOW + 900, linger=320.0)
-    shutdown.finished(NOW)
+    shutdown.finish(NOW)
     assert not shutdown.over(NOW + 319, delivered=False)
     assert shutdown.over(NOW + 320, delivered=False)
     assert not shutdown.resets(NOW + 1, taken=True)

@@ -57,7 +57,7 @@ class Waiting:
             probing=ProbeTimes() if role is Role.RELAY else None,
         )
         session = Session(role, config, now=time.monotonic())
-        session.established()
+        session.finish_opening()
         ours, self.user = tcp_pair()
         self.link = FakeLink()
         self._on_idle = threading.Event()
@@ -109,7 +109,7 @@ def test_every_standstill_longer_than_a_look_may_be_late_is_noticed_once() -> No
     suspend_detector = SuspendDetector(lambda: clock.now)
     for seconds, suspended in ((LOOK, False), (LOOK + LATE, False), (LOOK + LATE + 0.1, True), (NIGHT, True)):
         clock.advance(seconds)
-        assert (suspend_detector.suspended(), suspend_detector.suspended()) == (suspended, False)
+        assert (suspend_detector.look(), suspend_detector.look()) == (suspended, False)
 
 
 def test_a_select_that_returned_late_is_followed_by_a_ping_at_once() -> None:

@@ -34,23 +34,23 @@ def other(number: int, key_id: int = 1) -> SessionRecord:
     )
 
 
-def launched(store: SessionStore) -> None:
+def launch_session(store: SessionStore) -> None:
     store.create(NEW)
     assert store.launch(SESSION, LAUNCH).done
 
 
-def opened(store: SessionStore) -> None:
-    launched(store)
+def open_session(store: SessionStore) -> None:
+    launch_session(store)
     store.claim(CLAIM)
 
 
-def forgotten(store: SessionStore) -> None:
+def forget_relay(store: SessionStore) -> None:
     """The relay's connection was taken for gone."""
-    opened(store)
+    open_session(store)
     assert store.clear(SESSION, Role.RELAY, RELAY, 1, NOW).done
 
 
-def now_stored(store: SessionStore) -> SessionRecord:
+def stored_session(store: SessionStore) -> SessionRecord:
     session = store.session(SESSION)
     assert session is not None
     return session

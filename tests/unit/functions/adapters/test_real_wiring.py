@@ -1,4 +1,4 @@
-"""The functions as wired for AWS, real adapters against servers on loopback: one session, door to end."""
+"""The functions as wired for AWS, real adapters against servers on loopback: one session, connect to end."""
 
 from __future__ import annotations
 
@@ -83,10 +83,12 @@ def test_a_session_from_door_to_end(
         gateway.asked.clear()
         return found
 
-    door = sign_connect(KEY, date=date, nonce=nonce, host=HOST).to_headers()
-    dialer = load_event("connect_dialer", headers=door)
+    signed = sign_connect(KEY, date=date, nonce=nonce, host=HOST).to_headers()
+    dialer = load_event("connect_dialer", headers=signed)
     assert connect(dialer, None)["statusCode"] == 200
-    assert connect(load_event("connect_dialer", headers=door, connection_id="x="), None)["statusCode"] == 409
+    assert (
+        connect(load_event("connect_dialer", headers=signed, connection_id="x="), None)["statusCode"] == 409
+    )
 
     stream = opening_bytes(key=KEY, date=date, nonce=nonce, target=Target("db.internal", 5432))
     send(DIALER, Frame(FrameType.OPENING, generation=1, window=65_536, payload=stream))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import RELAY_TIME, LaunchRecord, SessionRecord, State, Step
+from emissary_lib.bridge.session import RELAY_TIME, LaunchRecord, RecordState, RecordStep, SessionRecord
 from emissary_lib.protocol.constants import OPENING_TIME
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import LimitReachedError, StoreError
@@ -45,7 +45,7 @@ def in_use(store: SessionStore, at: float = LAUNCH.at) -> tuple[int, int]:
 def test_a_session_takes_a_slot_of_each_limit(store: SessionStore) -> None:
     assert in_use(store) == (0, 0)
     session = start(store, 1)
-    assert session.state is State.INVOKED
+    assert session.state is RecordState.INVOKED
     assert sorted(name.rpartition("#")[0] for name in session.slots) == ["K#1", "L"]
     assert in_use(store) == (1, 1)
     assert store.session(session.id) == session
@@ -130,7 +130,7 @@ def test_a_repetition_of_the_opening_is_not_refused_for_the_slot_it_has_itself(s
     slower = dataclasses.replace(launch_of(session, limits=only_one), relay_token_hash="another")
     launched, done = store.launch(session.id, slower)
     assert launched is not None
-    assert (done, launched.state) == (False, State.INVOKED)
+    assert (done, launched.state) == (False, RecordState.INVOKED)
 
 
 def test_a_launch_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:
@@ -146,8 +146,8 @@ def test_a_session_that_does_not_exist_takes_no_slot(store: SessionStore) -> Non
 def test_a_refused_session_is_ended_unless_it_was_launched_meanwhile(store: SessionStore) -> None:
     refused, launched = other(1), start(store, 2)
     store.create(refused)
-    assert store.end(refused.id, ENDING, Step.REFUSE).done
-    assert not store.end(launched.id, ENDING, Step.REFUSE).done
+    assert store.end(refused.id, ENDING, RecordStep.REFUSE).done
+    assert not store.end(launched.id, ENDING, RecordStep.REFUSE).done
 
 
 def test_racing_sessions_take_as_many_slots_as_there_are_and_no_more(
@@ -178,18 +178,18 @@ def test_a_limit_of_many_is_read_in_pieces(real: DynamoSessionStore) -> None:
     assert real.in_use(Limit(260), LAUNCH.at) == 1
 
 
-@pytest.mark.parametrize("trouble", ["lose_answers", "conflicts"])
+@pytest.mark.parametrize("fault", ["lose_answers", "conflicts"])
 def test_a_lost_answer_or_a_conflict_takes_no_second_slot(
-    dynamo: Dynamo, real: DynamoSessionStore, trouble: str
+    dynamo: Dynamo, real: DynamoSessionStore, fault: str
 ) -> None:
     session = other(1)
     real.create(session)
-    setattr(dynamo, trouble, 1)
+    setattr(dynamo, fault, 1)
     assert real.launch(session.id, launch_of(session)).done
     assert in_use(real) == (1, 1)
     launched = real.session(session.id)
     assert launched is not None
-    setattr(dynamo, trouble, 1)
+    setattr(dynamo, fault, 1)
     real.release(launched)
     assert in_use(real) == (0, 0)
 

@@ -14,9 +14,9 @@ from emissary_lib.bridge.session import (
     Fragment,
     LaunchRecord,
     Loss,
+    RecordState,
+    RecordStep,
     Side,
-    State,
-    Step,
 )
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
@@ -32,9 +32,9 @@ from tests.unit.functions.adapters.steps import (
     LAUNCH,
     NEW,
     RESUME,
-    launched,
-    now_stored,
-    opened,
+    launch_session,
+    open_session,
+    stored_session,
 )
 
 
@@ -105,7 +105,7 @@ def test_a_fragment_of_an_expired_opening_is_not_kept(store: SessionStore) -> No
     assert outcome == (NEW, False)
 
 
-@pytest.mark.parametrize(("until", "kept"), [(launched, True), (opened, False)])
+@pytest.mark.parametrize(("until", "kept"), [(launch_session, True), (open_session, False)])
 def test_fragments_are_kept_until_the_claim(
     store: SessionStore, until: Callable[[SessionStore], None], kept: bool
 ) -> None:
@@ -121,11 +121,11 @@ def test_a_fragment_of_no_session_is_not_kept(store: SessionStore) -> None:
 
 
 def test_a_launch_goes_to_invoked(store: SessionStore) -> None:
-    launched(store)
-    session = now_stored(store)
+    launch_session(store)
+    session = stored_session(store)
     assert session == dataclasses.replace(
         NEW,
-        state=State.INVOKED,
+        state=RecordState.INVOKED,
         target="db.internal:5432",
         relay_token_hash="relay hash",
         resume_token_hash="resume hash",
@@ -138,17 +138,17 @@ def test_a_launch_goes_to_invoked(store: SessionStore) -> None:
 def test_a_second_launch_needs_five_seconds_and_an_opening_that_lives(
     store: SessionStore, after: float, done: bool
 ) -> None:
-    launched(store)
+    launch_session(store)
     again = LaunchRecord("db.internal:5432", "second", "second", LAUNCH.at + after)
     assert store.launch(SESSION, again).done is done
-    assert now_stored(store).relay_token_hash == ("second" if done else "relay hash")
+    assert stored_session(store).relay_token_hash == ("second" if done else "relay hash")
 
 
 def test_a_session_whose_end_nobody_notes_is_kept_as_long_as_any_other(store: SessionStore) -> None:
     late = dataclasses.replace(CLAIM, at=NEW.expires - 0.25)
-    launched(store)
+    launch_session(store)
     store.claim(late)
-    session = now_stored(store)
+    session = stored_session(store)
     lost = session.loss(session.expires + 1)
     assert lost is not None
     assert lost.at == late.at + 900
@@ -156,26 +156,26 @@ def test_a_session_whose_end_nobody_notes_is_kept_as_long_as_any_other(store: Se
 
 
 def test_a_launch_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:
-    launched(store)
+    launch_session(store)
     assert store.launch(SESSION, LAUNCH).done
 
 
 @pytest.mark.parametrize("step", ["claimed", "ended", "absent"])
 def test_no_launch_after_the_claim_or_the_end(store: SessionStore, step: str) -> None:
     if step != "absent":
-        launched(store)
+        launch_session(store)
     if step == "claimed":
         store.claim(CLAIM)
     if step == "ended":
-        store.end(SESSION, ENDING, Step.END)
+        store.end(SESSION, ENDING, RecordStep.END)
     late = LaunchRecord("db.internal:5432", "late", "late", NOW + 20)
     assert not store.launch(SESSION, late).done
 
 
 def test_a_claim_opens_the_session(store: SessionStore) -> None:
-    opened(store)
-    session = now_stored(store)
-    assert (session.state, session.relay, session.instance) == (State.OPEN, Side(RELAY, 1), INSTANCE)
+    open_session(store)
+    session = stored_session(store)
+    assert (session.state, session.relay, session.instance) == (RecordState.OPEN, Side(RELAY, 1), INSTANCE)
     assert session.expires == CLAIM.at + 900
     assert store.connection(RELAY) == Connection(RELAY, SESSION, Role.RELAY, 1)
 
@@ -192,7 +192,7 @@ def test_a_claim_opens_the_session(store: SessionStore) -> None:
 def test_a_wrong_claim_is_refused_and_writes_nothing(
     store: SessionStore, change: dict[str, Any], cause: str
 ) -> None:
-    launched(store)
+    launch_session(store)
     before = store.session(SESSION)
     with pytest.raises(ClaimRefusedError, match=cause):
         store.claim(dataclasses.replace(CLAIM, **change))
@@ -217,7 +217,7 @@ def test_a_claim_before_the_launch_is_refused(store: SessionStore) -> None:
 def test_a_session_that_is_held_is_not_given_away(
     store: SessionStore, change: dict[str, Any], cause: str
 ) -> None:
-    opened(store)
+    open_session(store)
     before = store.session(SESSION)
     with pytest.raises(ClaimRefusedError, match=cause):
         store.claim(dataclasses.replace(CLAIM, connection="late=", **change))
@@ -228,77 +228,77 @@ def test_a_session_that_is_held_is_not_given_away(
 def test_the_same_instance_claims_again_with_a_higher_epoch_and_the_first_deadline(
     store: SessionStore,
 ) -> None:
-    opened(store)
+    open_session(store)
     store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=3, at=CLAIM.at + 100))
-    session = now_stored(store)
+    session = stored_session(store)
     assert session.relay == Side("again=", 3, previous=RELAY)
     assert session.expires == CLAIM.at + 900
 
 
 def test_a_claim_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:
-    opened(store)
+    open_session(store)
     store.claim(CLAIM)
-    assert now_stored(store).relay == Side(RELAY, 1)
+    assert stored_session(store).relay == Side(RELAY, 1)
 
 
 @pytest.mark.parametrize(("role", "connection"), [(Role.DIALER, DIALER), (Role.RELAY, RELAY)])
 def test_clearing_forgets_only_that_connection(store: SessionStore, role: Role, connection: str) -> None:
-    opened(store)
-    before = now_stored(store)
+    open_session(store)
+    before = stored_session(store)
     session, done = store.clear(SESSION, role, connection, 1, NOW)
     changes: dict[str, Any] = {role.value: Side(None, 1)}
     assert done
     assert session == dataclasses.replace(before, **changes)
     assert store.connection(connection) is not None
     assert store.clear(SESSION, role, connection, 1, NOW + 9).done, "repeated by the SDK"
-    assert now_stored(store).side(role).left == NOW, "when it was first found to be gone"
-    assert now_stored(store).side(role.other).left is None
+    assert stored_session(store).side(role).left == NOW, "when it was first found to be gone"
+    assert stored_session(store).side(role.other).left is None
 
 
 def test_when_both_sides_left_stands_in_the_item(store: SessionStore) -> None:
-    opened(store)
+    open_session(store)
     store.clear(SESSION, Role.RELAY, RELAY, 1, NOW + 4.25)
     store.clear(SESSION, Role.DIALER, DIALER, 1, NOW + 6.5)
-    assert now_stored(store).deserted == Loss(Code.RELAY_GONE, NOW + 6.5)
+    assert stored_session(store).deserted == Loss(Code.RELAY_GONE, NOW + 6.5)
     store.resume(RESUME)
-    assert now_stored(store).deserted is None
+    assert stored_session(store).deserted is None
 
 
 def test_clearing_a_connection_that_is_not_current_changes_nothing(store: SessionStore) -> None:
-    opened(store)
+    open_session(store)
     store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2))
     before = store.session(SESSION)
     assert store.clear(SESSION, Role.RELAY, RELAY, 1, NOW) == (before, False)
     assert store.clear("0" * 64, Role.RELAY, RELAY, 1, NOW) == (None, False)
 
 
-@pytest.mark.parametrize("until", [launched, opened, lambda store: store.create(NEW)])
+@pytest.mark.parametrize("until", [launch_session, open_session, lambda store: store.create(NEW)])
 def test_a_session_ends_from_any_state_and_once(
     store: SessionStore, until: Callable[[SessionStore], None]
 ) -> None:
     until(store)
-    session, done = store.end(SESSION, ENDING, Step.END)
+    session, done = store.end(SESSION, ENDING, RecordStep.END)
     assert done
     assert session is not None
-    assert (session.state, session.ending) == (State.ENDED, ENDING)
+    assert (session.state, session.ending) == (RecordState.ENDED, ENDING)
     later = dataclasses.replace(ENDING, code=Code.OK, by="later=")
-    assert store.end(SESSION, later, Step.END) == (session, False)
-    assert store.end(SESSION, ENDING, Step.END) == (session, True), "repeated by the SDK"
+    assert store.end(SESSION, later, RecordStep.END) == (session, False)
+    assert store.end(SESSION, ENDING, RecordStep.END) == (session, True), "repeated by the SDK"
 
 
 def test_abandoning_ends_only_what_is_not_claimed(store: SessionStore) -> None:
-    opened(store)
+    open_session(store)
     before = store.session(SESSION)
-    assert store.end(SESSION, ENDING, Step.ABANDON) == (before, False)
+    assert store.end(SESSION, ENDING, RecordStep.ABANDON) == (before, False)
 
 
 def test_no_session_is_made_by_ending_one(store: SessionStore) -> None:
-    assert store.end(SESSION, ENDING, Step.END) == (None, False)
+    assert store.end(SESSION, ENDING, RecordStep.END) == (None, False)
     assert store.session(SESSION) is None
 
 
 def test_a_record_is_for_the_first_who_notes_it(store: SessionStore) -> None:
-    opened(store)
+    open_session(store)
     before = store.session(SESSION)
     assert store.note_record(SESSION, "one")
     assert not store.note_record(SESSION, "another")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import Connection, Fragment, Side, Step
+from emissary_lib.bridge.session import Connection, Fragment, RecordStep, Side
 from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
@@ -24,10 +24,10 @@ from tests.unit.functions.adapters.steps import (
     LAUNCH,
     NEW,
     RESUME,
-    forgotten,
-    launched,
-    now_stored,
-    opened,
+    forget_relay,
+    launch_session,
+    open_session,
+    stored_session,
 )
 
 
@@ -64,7 +64,7 @@ def test_one_of_many_racing_launches_wins(dynamo: Dynamo, real: DynamoSessionSto
 
 
 def test_one_of_many_racing_instances_claims(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    launched(real)
+    launch_session(real)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
         try:
@@ -77,16 +77,16 @@ def test_one_of_many_racing_instances_claims(dynamo: Dynamo, real: DynamoSession
 
 
 def test_one_of_many_racing_ends_counts(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    opened(real)
+    open_session(real)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
-        return store.end(SESSION, dataclasses.replace(ENDING, by=f"r{number}="), Step.END).done
+        return store.end(SESSION, dataclasses.replace(ENDING, by=f"r{number}="), RecordStep.END).done
 
     assert races(dynamo, act) == 1
 
 
 def test_one_of_many_racing_disconnects_writes_the_record(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    opened(real)
+    open_session(real)
     assert races(dynamo, lambda store, number: store.note_record(SESSION, str(number))) == 1
 
 
@@ -97,7 +97,7 @@ def test_racing_fragments_are_all_kept(dynamo: Dynamo, real: DynamoSessionStore)
         return store.add_fragment(SESSION, Fragment(number, b"x"), NOW).done
 
     assert races(dynamo, act) == 8
-    assert len(now_stored(real).fragments) == 8
+    assert len(stored_session(real).fragments) == 8
 
 
 STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore], object]]] = {
@@ -107,19 +107,19 @@ STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore]
         lambda store: store.add_fragment(SESSION, Fragment(0, b"a"), NOW),
     ),
     "launch": (lambda store: store.create(NEW), lambda store: store.launch(SESSION, LAUNCH)),
-    "claim": (launched, lambda store: store.claim(CLAIM)),
-    "resume": (opened, lambda store: store.resume(RESUME)),
-    "restore": (forgotten, lambda store: store.restore(Connection(RELAY, SESSION, Role.RELAY, 1))),
-    "clear": (opened, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)),
-    "end": (opened, lambda store: store.end(SESSION, ENDING, Step.END)),
-    "record": (opened, lambda store: store.note_record(SESSION, "one")),
+    "claim": (launch_session, lambda store: store.claim(CLAIM)),
+    "resume": (open_session, lambda store: store.resume(RESUME)),
+    "restore": (forget_relay, lambda store: store.restore(Connection(RELAY, SESSION, Role.RELAY, 1))),
+    "clear": (open_session, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)),
+    "end": (open_session, lambda store: store.end(SESSION, ENDING, RecordStep.END)),
+    "record": (open_session, lambda store: store.note_record(SESSION, "one")),
 }
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("trouble", ["lose_answers", "conflicts"])
+@pytest.mark.parametrize("fault", ["lose_answers", "conflicts"])
 def test_a_lost_answer_or_a_conflict_changes_no_outcome(
-    dynamo: Dynamo, real: DynamoSessionStore, step: str, trouble: str
+    dynamo: Dynamo, real: DynamoSessionStore, step: str, fault: str
 ) -> None:
     before, act = STEPS[step]
     fake = FakeStore()
@@ -127,7 +127,7 @@ def test_a_lost_answer_or_a_conflict_changes_no_outcome(
     expected = act(fake)
     before(real)
     seen = dynamo.requests
-    setattr(dynamo, trouble, 1)
+    setattr(dynamo, fault, 1)
     assert act(real) == expected
     assert dynamo.requests > seen + 1, "the first try was in vain"
     assert real.session(SESSION) == fake.session(SESSION)

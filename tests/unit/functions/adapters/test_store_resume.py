@@ -7,14 +7,22 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, Side, State, Step
+from emissary_lib.bridge.session import Connection, RecordState, RecordStep, Side
 from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError
 from functions.common.ports import SessionStore
 from tests.helpers.events import DIALER, DIALER_AGAIN, NOW, RELAY, SESSION
 from tests.unit.functions.adapters.conftest import Dynamo
-from tests.unit.functions.adapters.steps import CLAIM, ENDING, NEW, RESUME, launched, now_stored, opened
+from tests.unit.functions.adapters.steps import (
+    CLAIM,
+    ENDING,
+    NEW,
+    RESUME,
+    launch_session,
+    open_session,
+    stored_session,
+)
 from tests.unit.functions.adapters.test_store_races import races
 
 OWN = {
@@ -24,28 +32,28 @@ OWN = {
 
 
 def test_a_resume_changes_the_dialers_side_and_nothing_else(store: SessionStore) -> None:
-    opened(store)
-    before = now_stored(store)
+    open_session(store)
+    before = stored_session(store)
     store.resume(RESUME)
-    assert now_stored(store) == dataclasses.replace(before, dialer=Side(DIALER_AGAIN, 2, previous=DIALER))
+    assert stored_session(store) == dataclasses.replace(before, dialer=Side(DIALER_AGAIN, 2, previous=DIALER))
     assert store.connection(DIALER_AGAIN) == Connection(DIALER_AGAIN, SESSION, Role.DIALER, 2)
 
 
 def test_after_a_clear_there_is_no_previous_connection(store: SessionStore) -> None:
-    opened(store)
+    open_session(store)
     store.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
     store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)
     store.resume(RESUME)
     store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2))
-    session = now_stored(store)
+    session = stored_session(store)
     assert (session.dialer, session.relay) == (Side(DIALER_AGAIN, 2), Side("again=", 2))
 
 
 def test_a_clear_keeps_the_previous_connection_to_be_closed(store: SessionStore) -> None:
-    opened(store)
+    open_session(store)
     store.resume(RESUME)
     store.clear(SESSION, Role.DIALER, DIALER_AGAIN, 2, NOW)
-    assert now_stored(store).dialer == Side(None, 2, previous=DIALER)
+    assert stored_session(store).dialer == Side(None, 2, previous=DIALER)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +70,7 @@ def test_a_clear_keeps_the_previous_connection_to_be_closed(store: SessionStore)
 def test_a_wrong_resume_is_refused_and_writes_nothing(
     store: SessionStore, change: dict[str, Any], cause: str
 ) -> None:
-    opened(store)
+    open_session(store)
     before = store.session(SESSION)
     with pytest.raises(ClaimRefusedError, match=cause):
         store.resume(dataclasses.replace(RESUME, **change))
@@ -75,7 +83,7 @@ def test_a_session_that_was_never_open_is_not_resumed(store: SessionStore, step:
     if step == "new":
         store.create(NEW)
     else:
-        launched(store)
+        launch_session(store)
     before = store.session(SESSION)
     with pytest.raises(ClaimRefusedError, match=cause):
         store.resume(RESUME)
@@ -83,34 +91,34 @@ def test_a_session_that_was_never_open_is_not_resumed(store: SessionStore, step:
 
 
 def test_of_two_attempts_the_older_loses_in_either_order(store: SessionStore) -> None:
-    opened(store)
+    open_session(store)
     older = dataclasses.replace(RESUME, connection="older=", epoch=2)
     newer = dataclasses.replace(RESUME, connection="newer=", epoch=3)
     store.resume(older)
     store.resume(newer)
-    assert now_stored(store).dialer == Side("newer=", 3, previous="older=")
+    assert stored_session(store).dialer == Side("newer=", 3, previous="older=")
     late = dataclasses.replace(RESUME, connection="late=", epoch=2)
     with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 3"):
         store.resume(late)
-    assert now_stored(store).dialer == Side("newer=", 3, previous="older=")
+    assert stored_session(store).dialer == Side("newer=", 3, previous="older=")
     assert store.connection("late=") is None
 
 
 def test_a_resume_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:
-    opened(store)
+    open_session(store)
     store.resume(RESUME)
     store.resume(RESUME)
-    assert now_stored(store).dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
+    assert stored_session(store).dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
 
 
 def test_a_resume_repeated_by_the_sdk_counts_as_done_though_it_was_forgotten_meanwhile(
     store: SessionStore,
 ) -> None:
-    opened(store)
+    open_session(store)
     store.resume(RESUME)
     store.clear(SESSION, Role.DIALER, DIALER_AGAIN, 2, NOW)  # a post to it before its 101 was answered 410
     store.resume(RESUME)
-    assert now_stored(store).dialer == Side(None, 2, previous=DIALER), "it comes back by RESUME"
+    assert stored_session(store).dialer == Side(None, 2, previous=DIALER), "it comes back by RESUME"
     with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 2"):
         store.resume(dataclasses.replace(RESUME, connection="another="))  # the same epoch, replayed
 
@@ -118,27 +126,27 @@ def test_a_resume_repeated_by_the_sdk_counts_as_done_though_it_was_forgotten_mea
 def test_a_dial_back_repeated_by_the_sdk_counts_as_done_though_it_was_forgotten_meanwhile(
     store: SessionStore,
 ) -> None:
-    opened(store)
+    open_session(store)
     again = dataclasses.replace(CLAIM, connection="again=", epoch=2)
     store.claim(again)
     store.clear(SESSION, Role.RELAY, "again=", 2, NOW)
     store.claim(again)
-    assert now_stored(store).relay == Side(None, 2, previous=RELAY)
+    assert stored_session(store).relay == Side(None, 2, previous=RELAY)
     with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 2"):
         store.claim(dataclasses.replace(again, connection="another="))
 
 
 @pytest.mark.parametrize("role", list(Role))
 def test_a_forgotten_connection_is_restored(store: SessionStore, role: Role) -> None:
-    opened(store)
-    before = now_stored(store)
+    open_session(store)
+    before = stored_session(store)
     store.clear(SESSION, role, OWN[role].id, 1, NOW)
     assert store.restore(OWN[role]) == (before, True)
     assert store.restore(OWN[role]) == (before, True), "repeated by the SDK"
 
 
 def test_a_connection_of_an_older_epoch_is_not_restored(store: SessionStore) -> None:
-    opened(store)
+    open_session(store)
     store.resume(RESUME)
     store.clear(SESSION, Role.DIALER, DIALER_AGAIN, 2, NOW)
     before = store.session(SESSION)
@@ -149,12 +157,12 @@ def test_a_connection_of_an_older_epoch_is_not_restored(store: SessionStore) -> 
 def test_a_connection_is_not_restored_over_another_nor_after_the_end_nor_from_nothing(
     store: SessionStore,
 ) -> None:
-    opened(store)
+    open_session(store)
     store.resume(RESUME)
     before = store.session(SESSION)
     assert store.restore(OWN[Role.DIALER]) == (before, False)
     store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)
-    store.end(SESSION, ENDING, Step.END)
+    store.end(SESSION, ENDING, RecordStep.END)
     ended = store.session(SESSION)
     assert store.restore(OWN[Role.RELAY]) == (ended, False)
     assert store.session(SESSION) == ended
@@ -163,7 +171,7 @@ def test_a_connection_is_not_restored_over_another_nor_after_the_end_nor_from_no
 
 
 def test_of_many_racing_attempts_the_newest_ends_up_current(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    opened(real)
+    open_session(real)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
         attempt = dataclasses.replace(RESUME, connection=f"c{number}=", epoch=number + 2)
@@ -174,11 +182,11 @@ def test_of_many_racing_attempts_the_newest_ends_up_current(dynamo: Dynamo, real
         return True
 
     assert races(dynamo, act) >= 1
-    assert (now_stored(real).dialer.connection, now_stored(real).dialer.epoch) == ("c7=", 9)
+    assert (stored_session(real).dialer.connection, stored_session(real).dialer.epoch) == ("c7=", 9)
 
 
 def test_both_sides_may_come_back_at_once(dynamo: Dynamo, real: DynamoSessionStore) -> None:
-    opened(real)
+    open_session(real)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
         if number:
@@ -188,7 +196,7 @@ def test_both_sides_may_come_back_at_once(dynamo: Dynamo, real: DynamoSessionSto
         return True
 
     assert races(dynamo, act, racers=2) == 2
-    session = now_stored(real)
+    session = stored_session(real)
     assert session.dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
     assert session.relay == Side("again=", 2, previous=RELAY)
 
@@ -196,12 +204,12 @@ def test_both_sides_may_come_back_at_once(dynamo: Dynamo, real: DynamoSessionSto
 def test_a_resume_that_races_an_end_leaves_an_ended_session_that_knows_who_to_tell(
     dynamo: Dynamo, real: DynamoSessionStore
 ) -> None:
-    opened(real)
+    open_session(real)
     seen: list[Side] = []
 
     def act(store: DynamoSessionStore, number: int) -> bool:
         if number:
-            ended, done = store.end(SESSION, ENDING, Step.END)
+            ended, done = store.end(SESSION, ENDING, RecordStep.END)
             assert done
             assert ended is not None
             seen.append(ended.dialer)
@@ -210,9 +218,9 @@ def test_a_resume_that_races_an_end_leaves_an_ended_session_that_knows_who_to_te
         return True
 
     assert races(dynamo, act, racers=2) == 1
-    session = now_stored(real)
+    session = stored_session(real)
     came_back = Side(DIALER_AGAIN, 2, previous=DIALER)
-    assert (session.state, session.ending, session.dialer) == (State.ENDED, ENDING, came_back)
+    assert (session.state, session.ending, session.dialer) == (RecordState.ENDED, ENDING, came_back)
     # Either the end saw the new connection and tells it, or the dialer came later and asks.
     assert seen[0] in (Side(DIALER, 1), came_back)
     assert real.connection(DIALER_AGAIN) is not None

@@ -7,20 +7,27 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, SessionRecord, Side, State, Step
+from emissary_lib.bridge.session import Connection, RecordState, RecordStep, SessionRecord, Side
 from emissary_lib.protocol.role import Role
 from functions.common.errors import ClaimRefusedError
 from functions.common.ports import SessionStore
 from tests.helpers.events import DIALER, DIALER_AGAIN, RELAY, SESSION
-from tests.unit.functions.adapters.steps import CLAIM, ENDING, RESUME, launched, now_stored, opened
+from tests.unit.functions.adapters.steps import (
+    CLAIM,
+    ENDING,
+    RESUME,
+    launch_session,
+    open_session,
+    stored_session,
+)
 
 REDIAL = dataclasses.replace(CLAIM, connection="again=", epoch=2)
 
 
 def ended(store: SessionStore) -> SessionRecord:
-    opened(store)
-    assert store.end(SESSION, ENDING, Step.END).done
-    return now_stored(store)
+    open_session(store)
+    assert store.end(SESSION, ENDING, RecordStep.END).done
+    return stored_session(store)
 
 
 @pytest.mark.parametrize("after", [0.0, 900.0, 3600.0])
@@ -28,8 +35,8 @@ def test_a_dialer_may_come_back_to_hear_the_end_and_nothing_else_changes(
     store: SessionStore, after: float
 ) -> None:
     before = ended(store)
-    assert store.resume(dataclasses.replace(RESUME, at=RESUME.at + after)) is State.ENDED
-    assert now_stored(store) == dataclasses.replace(before, dialer=Side(DIALER_AGAIN, 2, previous=DIALER))
+    assert store.resume(dataclasses.replace(RESUME, at=RESUME.at + after)) is RecordState.ENDED
+    assert stored_session(store) == dataclasses.replace(before, dialer=Side(DIALER_AGAIN, 2, previous=DIALER))
     assert store.connection(DIALER_AGAIN) == Connection(DIALER_AGAIN, SESSION, Role.DIALER, 2)
 
 
@@ -38,14 +45,14 @@ def test_a_relay_may_come_back_to_hear_the_end_and_nothing_else_changes(
     store: SessionStore, after: float
 ) -> None:
     before = ended(store)
-    assert store.claim(dataclasses.replace(REDIAL, at=REDIAL.at + after)) is State.ENDED
-    assert now_stored(store) == dataclasses.replace(before, relay=Side("again=", 2, previous=RELAY))
+    assert store.claim(dataclasses.replace(REDIAL, at=REDIAL.at + after)) is RecordState.ENDED
+    assert stored_session(store) == dataclasses.replace(before, relay=Side("again=", 2, previous=RELAY))
     assert store.connection("again=") == Connection("again=", SESSION, Role.RELAY, 2)
 
 
 def test_of_an_open_session_it_is_told_that_it_is_open(store: SessionStore) -> None:
-    opened(store)
-    assert (store.resume(RESUME), store.claim(REDIAL)) == (State.OPEN, State.OPEN)
+    open_session(store)
+    assert (store.resume(RESUME), store.claim(REDIAL)) == (RecordState.OPEN, RecordState.OPEN)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +69,7 @@ def test_a_wrong_dialer_does_not_hear_the_end(
     before = ended(store)
     with pytest.raises(ClaimRefusedError, match=cause):
         store.resume(dataclasses.replace(RESUME, **change))
-    assert (now_stored(store), store.connection(DIALER_AGAIN)) == (before, None)
+    assert (stored_session(store), store.connection(DIALER_AGAIN)) == (before, None)
 
 
 @pytest.mark.parametrize(
@@ -77,22 +84,22 @@ def test_a_wrong_relay_does_not_hear_the_end(store: SessionStore, change: dict[s
     before = ended(store)
     with pytest.raises(ClaimRefusedError, match=cause):
         store.claim(dataclasses.replace(REDIAL, **change))
-    assert (now_stored(store), store.connection("again=")) == (before, None)
+    assert (stored_session(store), store.connection("again=")) == (before, None)
 
 
 def test_a_relay_that_starts_after_the_end_does_not_get_the_session(store: SessionStore) -> None:
     """Its dialer left before the claim; there is nothing that it could be told."""
-    launched(store)
-    store.end(SESSION, ENDING, Step.ABANDON)
+    launch_session(store)
+    store.end(SESSION, ENDING, RecordStep.ABANDON)
     with pytest.raises(ClaimRefusedError, match="the session is ENDED"):
         store.claim(CLAIM)
-    assert (now_stored(store).state, store.connection(RELAY)) == (State.ENDED, None)
+    assert (stored_session(store).state, store.connection(RELAY)) == (RecordState.ENDED, None)
 
 
 def test_a_visit_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:
     ended(store)
-    assert [store.resume(RESUME), store.resume(RESUME)] == [State.ENDED] * 2
-    assert [store.claim(REDIAL), store.claim(REDIAL)] == [State.ENDED] * 2
-    assert now_stored(store).dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
+    assert [store.resume(RESUME), store.resume(RESUME)] == [RecordState.ENDED] * 2
+    assert [store.claim(REDIAL), store.claim(REDIAL)] == [RecordState.ENDED] * 2
+    assert stored_session(store).dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
     with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 2"):
         store.resume(dataclasses.replace(RESUME, connection="thief="))

@@ -66,7 +66,7 @@ def clients(dynamo: Dynamo) -> Iterator[tuple[Any, Any]]:
 def test_a_session_takes_the_units_that_the_audit_record_reckons_with(
     clients: tuple[Any, Any], slots: int
 ) -> None:
-    client, onlooker = clients
+    client, reader = clients
     most = source()["Parameters"]["MaxSessions"]["Default"]
     bridge = Bridge(warm=True)
     store: Any = DynamoSessionStore(client, TABLE, sleep=lambda _seconds: None)
@@ -75,7 +75,7 @@ def test_a_session_takes_the_units_that_the_audit_record_reckons_with(
     used = Counter(client)
 
     def small() -> None:
-        items = onlooker.scan(TableName=TABLE)["Items"]
+        items = reader.scan(TableName=TABLE)["Items"]
         assert max(map(size, items)) < UNIT
 
     bridge.open()

@@ -23,7 +23,7 @@ from functions.common.errors import (
 )
 from functions.relay.link import MAX_POSTS, RelayLink
 from tests.helpers.patience import HANG
-from tests.unit.functions.relay.world import FakePoster, FakeTransport
+from tests.unit.functions.relay.harness import FakePoster, FakeTransport
 
 TO_DIALER = Outgoing(encode(Frame(FrameType.DATA, payload=b"x")), to_bridge=False)
 TO_BRIDGE = Outgoing(encode(Frame(FrameType.END)), to_bridge=True)

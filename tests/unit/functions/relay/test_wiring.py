@@ -18,7 +18,7 @@ from functions.relay.wiring import RelayFunction
 from tests.helpers.events import load_event
 from tests.helpers.patience import HANG
 from tests.helpers.servers import BlackHole
-from tests.unit.functions.relay.world import example_launch
+from tests.unit.functions.relay.harness import example_launch
 
 
 class Api(http.server.ThreadingHTTPServer):

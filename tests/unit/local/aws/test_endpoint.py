@@ -54,7 +54,7 @@ class FakeTables:
         return 200, b"{}"
 
 
-class World:
+class EndpointHarness:
     def __init__(self, result: InvocationStatus = InvocationStatus.OK, allowed: bool = True) -> None:
         self.invoker = Invoker(InvocationResult(result, b'{"answer": 1}'))
         self.tables = FakeTables()
@@ -72,7 +72,7 @@ class World:
         self._clients.append(client_of(self.url, service))
         return self._clients[-1]
 
-    def run(self, calls: Callable[[World], Any]) -> Any:
+    def run(self, calls: Callable[[EndpointHarness], Any]) -> Any:
         """Start a endpoint, make ``calls`` in a thread, stop it; returns what they return."""
 
         async def body() -> Any:
@@ -104,63 +104,63 @@ def _code(call: Callable[[], Any]) -> str:
     "name", ["worker", ARN, ARN + ":$LATEST", "123456789012:function:worker", "worker:$LATEST"]
 )
 def test_function_is_found_by_every_form_of_its_name(name: str) -> None:
-    world = World()
-    answer = world.run(
-        lambda w: w.client("lambda").invoke(FunctionName=name, Payload=b"[1]")["Payload"].read()
+    harness = EndpointHarness()
+    answer = harness.run(
+        lambda h: h.client("lambda").invoke(FunctionName=name, Payload=b"[1]")["Payload"].read()
     )
     assert json.loads(answer) == {"answer": 1}
-    assert world.invoker.asked == [("invoke", "Worker", b"[1]")]
+    assert harness.invoker.asked == [("invoke", "Worker", b"[1]")]
     assert function_name(name) == "worker"
 
 
 def test_event_invocation_is_queued_with_202() -> None:
-    world = World()
-    answer = world.run(lambda w: w.client("lambda").invoke(FunctionName="worker", InvocationType="Event"))
+    harness = EndpointHarness()
+    answer = harness.run(lambda h: h.client("lambda").invoke(FunctionName="worker", InvocationType="Event"))
     assert answer["StatusCode"] == 202
-    assert world.invoker.asked == [("enqueue", "Worker", b"{}")]
+    assert harness.invoker.asked == [("enqueue", "Worker", b"{}")]
 
 
 @pytest.mark.parametrize("status", [InvocationStatus.FUNCTION_ERROR, InvocationStatus.TIMEOUT])
 def test_failed_function_is_a_200_with_the_error_header(status: InvocationStatus) -> None:
-    answer = World(status).run(lambda w: w.client("lambda").invoke(FunctionName="worker"))
+    answer = EndpointHarness(status).run(lambda h: h.client("lambda").invoke(FunctionName="worker"))
     assert (answer["StatusCode"], answer["FunctionError"]) == (200, "Unhandled")
 
 
 def test_throttled_invocation_is_a_429() -> None:
-    world = World(InvocationStatus.THROTTLED)
-    code = world.run(lambda w: _code(lambda: w.client("lambda").invoke(FunctionName="worker")))
+    harness = EndpointHarness(InvocationStatus.THROTTLED)
+    code = harness.run(lambda h: _code(lambda: h.client("lambda").invoke(FunctionName="worker")))
     assert code == "TooManyRequestsException"
 
 
 def test_event_over_one_megabyte_is_refused() -> None:
     payload = json.dumps("x" * 1_048_576).encode()
-    world = World()
-    code = world.run(
-        lambda w: _code(
-            lambda: w.client("lambda").invoke(FunctionName="worker", InvocationType="Event", Payload=payload)
+    harness = EndpointHarness()
+    code = harness.run(
+        lambda h: _code(
+            lambda: h.client("lambda").invoke(FunctionName="worker", InvocationType="Event", Payload=payload)
         )
     )
     assert code == "RequestEntityTooLargeException"
-    assert world.invoker.asked == []
+    assert harness.invoker.asked == []
 
 
 def test_database_call_is_passed_on_and_metered() -> None:
-    world = World()
-    world.run(lambda w: w.client("dynamodb").put_item(TableName="t", Item={"pk": {"S": "x" * 1500}}))
-    assert [target for target, _ in world.tables.asked] == ["DynamoDB_20120810.PutItem"]
-    assert world.meter.snapshot().write_units == 2.0
+    harness = EndpointHarness()
+    harness.run(lambda h: h.client("dynamodb").put_item(TableName="t", Item={"pk": {"S": "x" * 1500}}))
+    assert [target for target, _ in harness.tables.asked] == ["DynamoDB_20120810.PutItem"]
+    assert harness.meter.snapshot().write_units == 2.0
 
 
 def test_every_part_of_a_transaction_is_authorised() -> None:
-    world = World()
+    harness = EndpointHarness()
     key = {"pk": {"S": "x"}}
     parts = [
         {"Put": {"TableName": "a", "Item": key}},
         {"Delete": {"TableName": "b", "Key": key}},
         {"Put": {"TableName": "a", "Item": key}},
     ]
-    world.run(lambda w: w.client("dynamodb").transact_write_items(TransactItems=parts))
-    assert world.decisions == [
+    harness.run(lambda h: h.client("dynamodb").transact_write_items(TransactItems=parts))
+    assert harness.decisions == [
         ("ClientRole", "dynamodb:PutItem", f"{TABLE}a"),
         ("ClientRole", "dynamodb:DeleteItem", f"{TABLE}b"),
     ]
@@ -181,68 +181,68 @@ def test_call_that_is_not_allowed_goes_nowhere(service: str, call: str, status: 
         "invoke": {"FunctionName": "worker"},
         "get_secret_value": {"SecretId": "keys"},
     }
-    world = World(allowed=False)
+    harness = EndpointHarness(allowed=False)
 
-    def denied(w: World) -> Any:
+    def denied(h: EndpointHarness) -> Any:
         with pytest.raises(ClientError) as caught:
-            getattr(w.client(service), call)(**calls[call])
+            getattr(h.client(service), call)(**calls[call])
         return caught.value.response
 
-    answer = world.run(denied)
+    answer = harness.run(denied)
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == status
     assert answer["Error"]["Code"] == "AccessDeniedException"
     assert answer["Error"]["Message"] == f"ClientRole may not {refused}"
-    assert (world.invoker.asked, world.tables.asked) == ([], [])
+    assert (harness.invoker.asked, harness.tables.asked) == ([], [])
 
 
 def test_whoever_may_not_invoke_does_not_learn_which_functions_there_are() -> None:
-    world = World(allowed=False)
-    assert world.run(lambda w: _code(lambda: w.client("lambda").invoke(FunctionName="nobody"))) == (
+    harness = EndpointHarness(allowed=False)
+    assert harness.run(lambda h: _code(lambda: h.client("lambda").invoke(FunctionName="nobody"))) == (
         "AccessDeniedException"
     )
 
 
 def test_partiql_whose_permissions_nobody_evaluates_is_refused() -> None:
-    world = World()
-    code = world.run(
-        lambda w: _code(lambda: w.client("dynamodb").execute_statement(Statement="SELECT * FROM t"))
+    harness = EndpointHarness()
+    code = harness.run(
+        lambda h: _code(lambda: h.client("dynamodb").execute_statement(Statement="SELECT * FROM t"))
     )
     assert code == "UnknownOperationException"
-    assert (world.decisions, world.tables.asked) == ([], [])
+    assert (harness.decisions, harness.tables.asked) == ([], [])
 
 
 def test_secret_is_read_and_replaced() -> None:
-    def calls(w: World) -> list[Any]:
-        client = w.client("secretsmanager")
+    def calls(h: EndpointHarness) -> list[Any]:
+        client = h.client("secretsmanager")
         first = client.get_secret_value(SecretId="keys")["SecretString"]
         client.put_secret_value(SecretId=SECRET, SecretString="second")
         now = client.get_secret_value(SecretId=SECRET)["SecretString"]
         before = client.get_secret_value(SecretId=SECRET, VersionStage="AWSPREVIOUS")["SecretString"]
         return [first, now, before, _code(lambda: client.get_secret_value(SecretId="others"))]
 
-    world = World()
-    assert world.run(calls) == ["first", "second", "first", "ResourceNotFoundException"]
-    assert world.decisions[0] == ("ClientRole", "secretsmanager:GetSecretValue", SECRET)
+    harness = EndpointHarness()
+    assert harness.run(calls) == ["first", "second", "first", "ResourceNotFoundException"]
+    assert harness.decisions[0] == ("ClientRole", "secretsmanager:GetSecretValue", SECRET)
 
 
 def test_service_that_is_not_there_is_refused_by_name() -> None:
-    def call(world: World) -> str:
+    def call(h: EndpointHarness) -> str:
         with pytest.raises(ClientError, match="the local cloud has no sqs") as caught:
-            world.client("sqs").list_queues()
+            h.client("sqs").list_queues()
         return str(caught.value.response["Error"]["Code"])
 
-    assert World().run(call) == "UnknownOperationException"
+    assert EndpointHarness().run(call) == "UnknownOperationException"
 
 
 def test_unsigned_call_is_refused() -> None:
-    def calls(w: World) -> int:
-        connection = http.client.HTTPConnection(urlsplit(w.url).netloc, timeout=HANG)
+    def calls(h: EndpointHarness) -> int:
+        connection = http.client.HTTPConnection(urlsplit(harness.url).netloc, timeout=HANG)
         try:
             connection.request("POST", "/2015-03-31/functions/worker/invocations", b"{}")
             return connection.getresponse().status
         finally:
             connection.close()
 
-    world = World()
-    assert world.run(calls) == 403
-    assert world.invoker.asked == []
+    harness = EndpointHarness()
+    assert harness.run(calls) == 403
+    assert harness.invoker.asked == []

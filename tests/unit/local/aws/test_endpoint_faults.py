@@ -58,7 +58,7 @@ class Invoker:
         return InvocationResult(InvocationStatus.QUEUED)
 
 
-class World:
+class EndpointHarness:
     def __init__(self, faults: Faults) -> None:
         self.faults = FaultEngine(faults)
         self.store, self.invoker = Store(), Invoker()
@@ -77,7 +77,7 @@ class World:
             return "reset"
         return "done"
 
-    def run(self, calls: Callable[[World], None]) -> None:
+    def run(self, calls: Callable[[EndpointHarness], None]) -> None:
         async def body() -> None:
             spec = FunctionSpec("Worker", "worker", "arn", "a.b", "python3.13", Path(), 3.0, 128, {})
             endpoint = AwsEndpoint(
@@ -95,71 +95,71 @@ class World:
 
 
 def test_a_lost_write_is_done_and_its_answer_is_an_error_or_a_reset() -> None:
-    def calls(w: World) -> None:
-        database = w.client("dynamodb")
-        seen = {w.put(database, number) for number in range(10)}
+    def calls(harness: EndpointHarness) -> None:
+        database = harness.client("dynamodb")
+        seen = {harness.put(database, number) for number in range(10)}
         database.close()
         assert seen == {"InternalServerError", "reset"}
-        assert w.store.writes == 10
-        assert w.faults.counts == {"lost_write": 10}
+        assert harness.store.writes == 10
+        assert harness.faults.counts == {"lost_write": 10}
 
-    World(Faults(seed=1, lost_write=1.0)).run(calls)
+    EndpointHarness(Faults(seed=1, lost_write=1.0)).run(calls)
 
 
 def test_the_sdk_repeats_a_lost_write() -> None:
-    def calls(w: World) -> None:
-        database = w.client("dynamodb", attempts=6)
-        assert w.put(database, 1) == "done"
+    def calls(harness: EndpointHarness) -> None:
+        database = harness.client("dynamodb", attempts=6)
+        assert harness.put(database, 1) == "done"
         database.close()
-        assert w.store.writes == 1 + w.faults.counts["lost_write"] > 1
+        assert harness.store.writes == 1 + harness.faults.counts["lost_write"] > 1
 
     seed = next(  # the first one whose first decision is a lost write
         seed
         for seed in range(20)
         if FaultEngine(Faults(seed, lost_write=0.5)).rng(Site.DATABASE).triggers("lost_write")
     )
-    World(Faults(seed=seed, lost_write=0.5)).run(calls)
+    EndpointHarness(Faults(seed=seed, lost_write=0.5)).run(calls)
 
 
 def test_a_write_that_was_refused_loses_no_answer() -> None:
-    def calls(w: World) -> None:
-        w.store.refuse = True
-        database = w.client("dynamodb")
-        assert w.put(database, 1) == "ConditionalCheckFailedException"
+    def calls(harness: EndpointHarness) -> None:
+        harness.store.refuse = True
+        database = harness.client("dynamodb")
+        assert harness.put(database, 1) == "ConditionalCheckFailedException"
         database.close()
-        assert w.faults.counts == {}
+        assert harness.faults.counts == {}
 
-    World(Faults(lost_write=1.0)).run(calls)
+    EndpointHarness(Faults(lost_write=1.0)).run(calls)
 
 
 def test_a_failed_call_does_nothing() -> None:
-    def calls(w: World) -> None:
-        database = w.client("dynamodb")
-        assert w.put(database, 1) == "InternalServerError"
+    def calls(harness: EndpointHarness) -> None:
+        database = harness.client("dynamodb")
+        assert harness.put(database, 1) == "InternalServerError"
         database.close()
-        assert w.store.writes == 0
-        assert w.faults.counts == {"database_500": 1}
+        assert harness.store.writes == 0
+        assert harness.faults.counts == {"database_500": 1}
 
-    World(Faults(database_500=1.0)).run(calls)
+    EndpointHarness(Faults(database_500=1.0)).run(calls)
 
 
 def test_only_a_read_that_is_not_consistent_is_stale() -> None:
-    def calls(w: World) -> None:
-        database = w.client("dynamodb")
+    def calls(harness: EndpointHarness) -> None:
+        database = harness.client("dynamodb")
         try:
-            assert w.put(database, 1) == "done"
+            assert harness.put(database, 1) == "done"
             assert database.get_item(TableName="t", Key=KEY)["Item"]["n"] == {"N": "1"}
-            assert w.faults.counts == {}
-            assert w.put(database, 2) == "done"
+            assert harness.faults.counts == {}
+            assert harness.put(database, 2) == "done"
             assert database.get_item(TableName="t", Key=KEY)["Item"]["n"] == {"N": "1"}
-            assert w.faults.counts == {"stale_read": 1}
+            assert harness.faults.counts == {"stale_read": 1}
             fresh = database.get_item(TableName="t", Key=KEY, ConsistentRead=True)
             assert fresh["Item"]["n"] == {"N": "2"}
-            assert w.faults.counts == {"stale_read": 1}
+            assert harness.faults.counts == {"stale_read": 1}
         finally:
             database.close()
 
-    World(Faults(stale_read=1.0, stale_seconds=60.0)).run(calls)
+    EndpointHarness(Faults(stale_read=1.0, stale_seconds=60.0)).run(calls)
 
 
 @pytest.mark.parametrize("kind", ["Event", "RequestResponse"])
@@ -169,14 +169,14 @@ def test_only_a_read_that_is_not_consistent_is_stale() -> None:
 def test_a_failed_invoke_may_have_taken_effect_unless_it_was_refused(
     kind: str, fault: str, code: str
 ) -> None:
-    def calls(w: World) -> None:
-        service = w.client("lambda")
+    def calls(harness: EndpointHarness) -> None:
+        service = harness.client("lambda")
         for _ in range(12):
             with pytest.raises(ClientError) as caught:
                 service.invoke(FunctionName="worker", InvocationType=kind, Payload=b"{}")
             assert caught.value.response["Error"]["Code"] == code
         service.close()
-        assert w.faults.counts == {fault: 12}
-        assert w.invoker.ran == 0 if fault == "invoke_429" else 0 < w.invoker.ran < 12
+        assert harness.faults.counts == {fault: 12}
+        assert harness.invoker.ran == 0 if fault == "invoke_429" else 0 < harness.invoker.ran < 12
 
-    World(faults_of(1.0, fault)).run(calls)
+    EndpointHarness(faults_of(1.0, fault)).run(calls)

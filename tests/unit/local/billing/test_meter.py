@@ -30,11 +30,11 @@ def test_a_message_is_billed_in_steps_of_32_kb(size: int, units: int) -> None:
 def test_connection_time_counts_closed_and_open_connections() -> None:
     clock = Clock()
     meter = Meter(clock)
-    meter.opened("a")
-    meter.opened("b")
+    meter.open_connection("a")
+    meter.open_connection("b")
     clock.now += 30
-    meter.closed("a")
-    meter.closed("a")
+    meter.close_connection("a")
+    meter.close_connection("a")
     clock.now += 60
     assert meter.snapshot().connection_seconds == pytest.approx(30 + 90)
 
@@ -91,7 +91,7 @@ def busy() -> MeterSnapshot:
     meter = Meter(clock)
     meter.connect(accepted=True)
     meter.connect(accepted=False)
-    meter.opened("a")
+    meter.open_connection("a")
     meter.message_in(126_000)
     meter.message_out(10)
     meter.callback("POST", posted=True)

@@ -11,7 +11,7 @@ from emissary_local.gateway.error_frames import (
     FORBIDDEN,
     INTERNAL_SERVER_ERROR,
     error_frame,
-    refusal,
+    refused_upgrade,
 )
 
 
@@ -46,6 +46,6 @@ def test_the_frame_is_aws_own_spacing_included(message: str, text: bytes) -> Non
     ],
 )
 def test_every_status_has_a_type_and_a_json_body(status: int, kind: str, message: str) -> None:
-    found, body = refusal(status, "C=", "R=")
+    found, body = refused_upgrade(status, "C=", "R=")
     assert found == kind
     assert json.loads(body) == {"message": message, "connectionId": "C=", "requestId": "R="}

@@ -44,9 +44,9 @@ def test_environments_start_only_so_many_at_once(tmp_path: Path) -> None:
         assert forks.asked.empty()
         gave_up.cancel()
         for each in first:
-            each.exited("it died in its init phase")
+            each.on_exit("it died in its init phase")
         for _ in range(2):
-            (await forks.asked.get()).exited("it died too")
+            (await forks.asked.get()).on_exit("it died too")
         assert {result.status for result in await asyncio.gather(*calls)} == {InvocationStatus.FUNCTION_ERROR}
         assert forks.asked.empty()
         await service.close()

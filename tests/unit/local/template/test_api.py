@@ -25,7 +25,7 @@ AUTHORIZER = """
     Type: AWS::ApiGatewayV2::Authorizer
     Properties:
       ApiId: !Ref Api
-      Name: door
+      Name: guard
       AuthorizerType: REQUEST
       IdentitySource: [route.request.header.Authorization, route.request.querystring.token]
       AuthorizerUri: !Sub
@@ -175,8 +175,8 @@ def test_responses_and_parts_that_do_not_fit_are_refused(tmp_path: Path, text: s
     [
         ("AuthorizerType: REQUEST", "AuthorizerType: JWT", "AuthorizerType: .* no 'JWT' here, only: REQUEST"),
         ("route.request.querystring.token", "context.token", "IdentitySource: .* not context.token"),
-        ("Name: door", "AuthorizerCredentialsArn: x", "AuthorizerCredentialsArn: .* does not know this"),
-        ("Name: door", "AuthorizerResultTtlInSeconds: 300", "AuthorizerResultTtlInSeconds: .* only: 0"),
+        ("Name: guard", "AuthorizerCredentialsArn: x", "AuthorizerCredentialsArn: .* does not know this"),
+        ("Name: guard", "AuthorizerResultTtlInSeconds: 300", "AuthorizerResultTtlInSeconds: .* only: 0"),
         ("AuthorizerId: !Ref Authorizer,", "", "AuthorizerId: None is no authorizer of this API"),
         ("FunctionName: !Ref F,",
          "FunctionName: !Ref F, SourceArn: !Sub 'arn:aws:execute-api:*:*:${Api}/dev/*',",

@@ -82,17 +82,17 @@ def test_parameters_that_sam_would_settle_keep_the_values_that_are_given(tmp_pat
 def test_a_text_is_translated_once(tmp_path: Path) -> None:
     file = tmp_path / "template.yaml"
     file.write_text(SAM)
-    before = sam._translate.cache_info()
-    sam.load_translated(file)
-    sam.load_translated(file)
-    after = sam._translate.cache_info()
+    before = sam._run_translator.cache_info()
+    sam.load_and_translate(file)
+    sam.load_and_translate(file)
+    after = sam._run_translator.cache_info()
     assert after.misses - before.misses <= 1
     assert after.hits > before.hits
 
 
 def test_a_template_without_the_transform_stays_as_it_is() -> None:
     plain = document(STACK)
-    assert sam.translated(plain, "template.yaml") is plain
+    assert sam.translate(plain, "template.yaml") is plain
 
 
 @pytest.mark.parametrize(
@@ -120,4 +120,4 @@ def test_a_translator_that_breaks_is_quoted(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(subprocess, "run", broken)
     with pytest.raises(LocalCloudError, match="SAM's translator broke:\nNo module named 'samtranslator'"):
-        sam.translated({"Transform": sam.TRANSFORM, "Resources": {}, "Description": "broken"}, "x")
+        sam.translate({"Transform": sam.TRANSFORM, "Resources": {}, "Description": "broken"}, "x")

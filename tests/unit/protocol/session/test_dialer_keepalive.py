@@ -100,5 +100,5 @@ def test_a_connection_that_was_replaced_after_a_standstill_needs_no_question() -
     watch = DialerKeepalive(TIMES, 0.0)
     watch.on_suspend()
     assert watch.handle_timeout(1.0, None, asking=False) is KeepaliveAction.NOTHING
-    watch.restarted(2.0)
+    watch.restart(2.0)
     assert watch.next_timeout(None) == 242.0

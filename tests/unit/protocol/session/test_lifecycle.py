@@ -34,21 +34,21 @@ def test_the_first_round_may_wait_for_the_peers() -> None:
 
 def test_without_a_websocket_a_reason_is_kept_until_the_bound_and_said_for_five_seconds_after_that() -> None:
     ending = Ending.begin(Code.TARGET_RESET, "reset", 10.0, tell_peer=True)
-    ending.interrupted(70.0)
+    ending.wait_for_link(70.0)
     assert not ending.over(69.9, heard=False)
     assert ending.over(70.0, heard=False)
-    ending.resumed(60.0)
+    ending.resume(60.0)
     assert rounds(ending) == [60.0, 61.0, 62.0, 63.0, 64.0]
     assert ending.over(65.0, heard=True)
 
 
 def test_another_outage_does_not_begin_the_wait_anew_nor_does_it_end_sooner_than_the_last_words() -> None:
     ending = Ending.begin(Code.TARGET_RESET, "reset", 10.0, tell_peer=True)
-    ending.interrupted(70.0)
-    ending.resumed(69.0)
-    ending.interrupted(130.0)
+    ending.wait_for_link(70.0)
+    ending.resume(69.0)
+    ending.wait_for_link(130.0)
     assert ending.wait_ends == 74.0
-    ending.resumed(73.0)
+    ending.resume(73.0)
     assert ending.until == 75.0
 
 
@@ -61,6 +61,6 @@ def test_what_others_find_out_by_themselves_waits_no_longer_than_it_would_be_rep
     code: Code, tell_peer: bool
 ) -> None:
     ending = Ending.begin(code, "", 10.0, tell_peer=tell_peer)
-    ending.interrupted(70.0)
-    ending.resumed(14.0)
+    ending.wait_for_link(70.0)
+    ending.resume(14.0)
     assert (ending.until, ending.wait_ends) == (15.0, 15.0)

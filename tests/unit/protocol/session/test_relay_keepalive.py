@@ -17,7 +17,7 @@ def beats(
         if found[-1][1] is not KeepaliveAction.PROBE:
             break
         if answer is not None:
-            watch.answered(at + answer)
+            watch.on_bridge_answer(at + answer)
     return found
 
 
@@ -69,8 +69,8 @@ def test_a_new_connection_of_ours_says_nothing_of_the_dialer() -> None:
     """Symptom: a relay whose own link flapped waited for a dialer that was gone for good, without end."""
     watch = RelayKeepalive(TIMES, 0.0)
     watch.handle_timeout(60.0, None)
-    watch.restarted(69.0)
+    watch.restart(69.0)
     assert watch.handle_timeout(70.0, None) is KeepaliveAction.NOTHING
     for at in range(280, 320, 10):
-        watch.restarted(float(at))
+        watch.restart(float(at))
     assert watch.handle_timeout(320.0, None) is KeepaliveAction.PEER_DEAD

@@ -54,9 +54,9 @@ def test_the_generation_wraps_and_is_still_newer(role: Role) -> None:
     assert view.generation == 65_535
     cut_and_back(view, NOW)
     assert view.generation == 0
-    assert view.resumed(told(role, 65_535, 1), NOW)
+    assert view.receive_resumed(told(role, 65_535, 1), NOW)
     cut_and_back(view, NOW)
-    assert view.resumed(told(role, 65_536, 1), NOW)
+    assert view.receive_resumed(told(role, 65_536, 1), NOW)
     assert (view.generation, view.may_send) == (1, True)
 
 
@@ -82,7 +82,7 @@ def test_resume_goes_out_at_once_and_then_after_1_2_4_5_5_seconds(role: Role) ->
 def test_a_resume_that_is_never_followed_by_the_peer_ends_after_a_grace(role: Role) -> None:
     view = fresh(role)
     cut_and_back(view, NOW)
-    view.resumed(told(role, 2, 1), NOW + 1)  # RESUMED is the bridge's word, not the peer's
+    view.receive_resumed(told(role, 2, 1), NOW + 1)  # RESUMED is the bridge's word, not the peer's
     peer = Code.RELAY_GONE if role is Role.DIALER else Code.DIALER_GONE
     assert (view.expired_code(NOW + 59.9), view.expired_code(NOW + 60)) == (None, peer)
 
@@ -93,16 +93,16 @@ def test_nothing_is_sent_before_it_is_known_where_the_peer_is(role: Role) -> Non
     view = fresh(role)
     cut_and_back(view, NOW)
     before = view.may_send
-    assert view.resumed(told(role, 2, 1), NOW)
+    assert view.receive_resumed(told(role, 2, 1), NOW)
     assert (before, view.may_send) == (False, True)
-    assert not view.resumed(told(role, 2, 1), NOW)  # once
+    assert not view.receive_resumed(told(role, 2, 1), NOW)  # once
 
 
 @BOTH
 def test_a_frame_of_the_new_generation_ends_the_asking(role: Role) -> None:
     view = fresh(role)
     cut_and_back(view, NOW)
-    view.resumed(told(role, 2, 1), NOW)
+    view.receive_resumed(told(role, 2, 1), NOW)
     view.peer_heard(2, NOW)
     assert view.next_timeout() == NOW  # of the old one: goes on asking
     view.peer_heard(3, NOW)
@@ -113,24 +113,24 @@ def test_a_frame_of_the_new_generation_ends_the_asking(role: Role) -> None:
 @pytest.mark.parametrize(("own", "peer"), [(1, 2), (2, 1)])
 def test_an_outdated_resumed_changes_nothing(role: Role, own: int, peer: int) -> None:
     view = fresh(role, own=2, peer=2)
-    assert view.outdated(told(role, own, peer))
-    assert not view.resumed(told(role, own, peer, there=False), NOW)
+    assert view.is_outdated(told(role, own, peer))
+    assert not view.receive_resumed(told(role, own, peer, there=False), NOW)
     assert (view.generation, view.may_send, view.peer_connection) == (4, True, None)
 
 
 @BOTH
 def test_resumed_of_a_newer_peer_is_a_new_generation(role: Role) -> None:
     view = fresh(role)
-    assert view.resumed(told(role, 1, 3), NOW)
+    assert view.receive_resumed(told(role, 1, 3), NOW)
     assert (view.generation, view.peer_connection) == (4, "peer=")
-    assert not view.resumed(told(role, 1, 2), NOW)
+    assert not view.receive_resumed(told(role, 1, 2), NOW)
     assert view.generation == 4
 
 
 @BOTH
 def test_a_peer_without_connection_is_waited_for_a_grace(role: Role) -> None:
     view = fresh(role)
-    assert not view.resumed(told(role, 1, 1, there=False), NOW)
+    assert not view.receive_resumed(told(role, 1, 1, there=False), NOW)
     assert (view.peer_away, view.may_send, view.next_timeout()) == (True, False, NOW + 60)
     peer = Code.RELAY_GONE if role is Role.DIALER else Code.DIALER_GONE
     assert (view.expired_code(NOW + 59.9), view.expired_code(NOW + 60)) == (None, peer)
@@ -186,7 +186,7 @@ def test_the_peers_grace_does_not_run_while_nobody_could_tell_of_its_return(role
     view.begin_attempt()
     view.link_restored(NOW + 61)
     assert view.expired_code(NOW + 61) is None
-    assert view.resumed(told(role, 2, 2), NOW + 61)
+    assert view.receive_resumed(told(role, 2, 2), NOW + 61)
     assert view.may_send
 
 
@@ -201,7 +201,7 @@ def test_the_peers_grace_stands_still_while_our_own_link_is_down(
     view.link_lost(NOW + lost_at)
     view.begin_attempt()
     view.link_restored(NOW + lost_at + 30)
-    view.resumed(told(role, 2, 1, there=False), NOW + lost_at + 31)
+    view.receive_resumed(told(role, 2, 1, there=False), NOW + lost_at + 31)
     end = NOW + lost_at + 30 + left
     peer = Code.RELAY_GONE if role is Role.DIALER else Code.DIALER_GONE
     assert (view.expired_code(end - 0.01), view.expired_code(end + 0.01)) == (None, peer)
@@ -215,7 +215,7 @@ def test_a_newer_epoch_of_the_peer_starts_its_grace_anew(role: Role) -> None:
     view.link_lost(NOW + 50)
     view.begin_attempt()
     view.link_restored(NOW + 70)
-    view.resumed(told(role, 2, 2, there=False), NOW + 71)
+    view.receive_resumed(told(role, 2, 2, there=False), NOW + 71)
     assert (view.expired_code(NOW + 130.9) is None, view.expired_code(NOW + 131) is None) == (True, False)
 
 
@@ -223,9 +223,9 @@ def test_a_newer_epoch_of_the_peer_starts_its_grace_anew(role: Role) -> None:
 def test_resume_is_repeated_while_the_peer_is_away(role: Role) -> None:
     view = fresh(role)
     cut_and_back(view, NOW)
-    view.resumed(told(role, 2, 1, there=False), NOW)
+    view.receive_resumed(told(role, 2, 1, there=False), NOW)
     assert asks(view, NOW + 20) == [0, 1, 3, 7, 12, 17]
-    view.resumed(told(role, 2, 2), NOW + 20)
+    view.receive_resumed(told(role, 2, 2), NOW + 20)
     assert asks(view, NOW + 23) == [22]  # and after its return, until it is heard
 
 
@@ -243,7 +243,7 @@ def test_a_relay_waits_for_resumed_because_only_that_says_where_to_post() -> Non
     cut_and_back(view, NOW)
     view.peer_heard(3, NOW + 1)
     assert not view.may_send
-    view.resumed(told(Role.RELAY, 2, 1), NOW + 2)
+    view.receive_resumed(told(Role.RELAY, 2, 1), NOW + 2)
     assert view.may_send
 
 
@@ -255,7 +255,7 @@ def test_our_own_reconnects_do_not_prolong_the_peers_silence(role: Role) -> None
     """
     view = fresh(role)
     cut_and_back(view, NOW)
-    view.resumed(told(role, 2, 1), NOW)
+    view.receive_resumed(told(role, 2, 1), NOW)
     view.link_lost(NOW + 50)
     view.begin_attempt()
     view.link_restored(NOW + 70)  # what it took to connect is not the peer's fault
@@ -268,7 +268,7 @@ def test_our_own_reconnects_do_not_prolong_the_peers_silence(role: Role) -> None
         False,
     )  # a last chance
     view.peer_heard(view.generation, NOW + 85)
-    view.resumed(told(role, 4, 1), NOW + 85)
+    view.receive_resumed(told(role, 4, 1), NOW + 85)
     view.peer_heard(view.generation, NOW + 85)
     cut_and_back(view, NOW + 90)
     assert (view.expired_code(NOW + 149), view.expired_code(NOW + 150) is None) == (
@@ -292,7 +292,7 @@ def test_a_relay_that_hears_the_dialers_new_generation_asks_where_it_is() -> Non
     assert view.ask_due(NOW)
     assert not view.peer_heard(3, NOW)  # and more of them do not tell
     assert not view.may_send
-    assert view.resumed(told(Role.RELAY, 1, 2), NOW)
+    assert view.receive_resumed(told(Role.RELAY, 1, 2), NOW)
     assert (view.may_send, view.peer_connection) == (True, "peer=")
 
 
@@ -304,7 +304,7 @@ def test_equal_sums_of_different_epochs_do_not_stop_a_relay_from_asking() -> Non
     assert not view.peer_heard(3, NOW + 0.5)  # from a dialer of epoch 2 that knows the relay's first
     assert not view.may_send
     assert view.ask_due(NOW + 1)
-    assert view.resumed(told(Role.RELAY, 2, 2), NOW + 1)
+    assert view.receive_resumed(told(Role.RELAY, 2, 2), NOW + 1)
     assert (view.generation, view.may_send) == (4, True)
 
 

@@ -94,8 +94,8 @@ def test_the_dialers_bytes_travel_as_opening_until_it_is_established() -> None:
     session = client_session(NOW)
     session.send_data(b"socks")
     assert [message.to_bridge for message in session.messages_to_send(NOW)] == [True]
-    session.established()
-    session.established()
+    session.finish_opening()
+    session.finish_opening()
     assert session.state is State.OPEN
     session.send_data(b"query")
     (message,) = session.messages_to_send(NOW)
@@ -245,7 +245,7 @@ def test_a_ping_is_answered_with_its_own_bytes(role: Role) -> None:
 def test_only_an_open_session_with_a_watch_pings() -> None:
     session = client_session(NOW, keepalive=KeepaliveTimes())
     assert session.next_timeout() is None
-    session.established()
+    session.finish_opening()
     assert session.next_timeout() == NOW + 240
     session.handle_timeout(NOW + 240)
     (ping,) = frames(session, NOW + 240)
@@ -256,7 +256,7 @@ def test_only_an_open_session_with_a_watch_pings() -> None:
 
 def test_a_query_after_a_long_rest_costs_no_ping() -> None:
     session = client_session(NOW, keepalive=KeepaliveTimes())
-    session.established()
+    session.finish_opening()
     session.send_data(b"query")
     assert types(session, NOW + 200) == [FrameType.DATA]
     session.handle_timeout(NOW + 200)
@@ -394,7 +394,7 @@ def test_the_dialer_waits_as_long_as_the_relay_says_it_does() -> None:
     session = client_session(NOW)
     parameters = dataclasses.replace(PARAMETERS, grace=5_000)
     give(session, Frame(FrameType.OPENED, payload=parameters.encode()), NOW)
-    session.established()
+    session.finish_opening()
     session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
     assert session.link_deadline == NOW + 5
 
@@ -436,7 +436,7 @@ def test_a_link_that_is_lost_already_cannot_be_lost_again(role: Role) -> None:
 
 def test_a_dialer_that_slept_asks_at_once_and_one_without_keepalive_does_not() -> None:
     watching = client_session(NOW, keepalive=KeepaliveTimes())
-    watching.established()
+    watching.finish_opening()
     watching.on_suspend()
     watching.handle_timeout(NOW)
     assert FrameType.PING in types(watching)

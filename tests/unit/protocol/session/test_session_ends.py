@@ -11,7 +11,7 @@ from emissary_lib.protocol.session.keepalive import KeepaliveTimes, ProbeTimes
 from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import Disconnected, End, Reset
-from tests.helpers.closing_frames import ended, fin, reset, words
+from tests.helpers.closing_frames import ended_frame, fin_frame, reset_frame, words
 from tests.helpers.pair import (
     SessionPair,
     client_session,
@@ -63,7 +63,7 @@ def test_when_both_streams_are_complete_the_bridge_is_told_every_second(role: Ro
     session.send_data(b"abc")
     session.send_eof()
     frames(session, NOW)
-    give(session, fin(0, b"defg", ack=4), NOW)
+    give(session, fin_frame(0, b"defg", ack=4), NOW)
     assert session.state is State.ENDING
     end = (FrameType.END, End(Code.OK, 4, 5).encode())
     (message,) = session.messages_to_send(NOW)
@@ -84,7 +84,7 @@ def test_a_websocket_lost_while_ending_well_is_not_replaced(role: Role) -> None:
     session = session_of(role, NOW)
     session.send_eof()
     frames(session, NOW)
-    give(session, fin(0, ack=1), NOW)
+    give(session, fin_frame(0, ack=1), NOW)
     session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
     assert events(session) == [Finished(Code.OK)]
     assert session.link_deadline is None
@@ -106,7 +106,7 @@ def test_an_abort_tells_bridge_and_peer_until_the_bridge_confirms(role: Role) ->
     end, told = words(session, NOW + 1)
     assert end == (FrameType.END, End(Code.TARGET_RESET, 3, 2).encode())
     assert told == (FrameType.RESET, Reset(Code.TARGET_RESET, "Connection reset by peer").encode())
-    give(session, ended(Code.TARGET_RESET), NOW + 1.1)
+    give(session, ended_frame(Code.TARGET_RESET), NOW + 1.1)
     assert events(session) == [Finished(Code.TARGET_RESET)]
 
 
@@ -116,7 +116,7 @@ def test_a_second_abort_changes_nothing(role: Role) -> None:
     session.abort(Code.TARGET_RESET, "first", NOW)
     session.abort(Code.DIALER_RESET, "second", NOW)
     session.send_eof()
-    give(session, reset(Code.KILLED), NOW)
+    give(session, reset_frame(Code.KILLED), NOW)
     assert events(session) == [Aborted(Code.TARGET_RESET, "first")]
 
 
@@ -149,7 +149,7 @@ def test_a_reset_ends_both_directions_and_leaves_what_arrived(role: Role) -> Non
 def test_a_reset_is_never_a_clean_end(role: Role) -> None:
     """Symptom: RESET with code 0 made Finished(OK) of a stream with bytes missing."""
     session = session_of(role, NOW)
-    give(session, reset(Code.OK), NOW)
+    give(session, reset_frame(Code.OK), NOW)
     session.handle_timeout(NOW + 5)
     assert events(session) == [
         Aborted(Code.PROTOCOL_ERROR, MEANINGS[Code.PROTOCOL_ERROR]),
@@ -181,11 +181,11 @@ def test_a_relay_that_holds_the_dialers_fin_ends_clean_when_the_dialer_leaves() 
     session.send_data(b"answer")
     session.send_eof()
     frames(session, NOW)
-    give(session, fin(0, b"query"), NOW)
+    give(session, fin_frame(0, b"query"), NOW)
     give(session, Frame(FrameType.ACK, ack=6), NOW)  # all but our FIN
     give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(1, 1).encode()), NOW)
     assert words(session, NOW) == [(FrameType.END, End(Code.OK, 7, 6).encode())]
-    give(session, ended(Code.OK, 6, 7), NOW)
+    give(session, ended_frame(Code.OK, 6, 7), NOW)
     assert events(session) == [Finished(Code.OK)]
 
 
@@ -194,7 +194,7 @@ def test_a_relay_whose_bytes_are_not_acknowledged_waits_for_the_dialer() -> None
     session.send_data(b"answer")
     session.send_eof()
     frames(session, NOW)
-    give(session, fin(0, b"query", ack=5), NOW)
+    give(session, fin_frame(0, b"query", ack=5), NOW)
     give(session, Frame(FrameType.DISCONNECTED, payload=Disconnected(1, 1).encode()), NOW)
     assert (session.state, words(session, NOW)) == (State.OPEN, [])
 
@@ -260,7 +260,7 @@ def test_what_the_peer_said_is_repeated_to_the_bridge_for_five_seconds_whatever_
     role: Role,
 ) -> None:
     session = session_of(role, NOW)
-    give(session, reset(Code.TARGET_RESET), NOW)
+    give(session, reset_frame(Code.TARGET_RESET), NOW)
     session.link_lost(Code.DIALER_GONE, "closed", NOW)
     assert (session.link_deadline, session.next_timeout()) == (NOW + 5, NOW + 5)
 
@@ -299,7 +299,7 @@ def test_a_refusal_while_ending_confirms_the_end(role: Role) -> None:
 
 def test_a_dead_link_is_dropped_after_twenty_seconds_of_questions_and_the_session_lives() -> None:
     session = client_session(NOW, keepalive=KeepaliveTimes())
-    session.established()
+    session.finish_opening()
     give(session, Frame(FrameType.DATA, payload=b"rows"), NOW)
     frames(session, NOW + 0.2)
     at, pings = NOW, []
@@ -368,7 +368,11 @@ def test_a_session_that_ends_listens_for_its_end_only(role: Role) -> None:
     session = session_of(role, NOW)
     session.abort(Code.TARGET_RESET, "first", NOW)
     events(session)
-    for frame in (fin(0, b"late"), Frame(FrameType.ACK, ack=99), Frame(FrameType.PING, payload=bytes(8))):
+    for frame in (
+        fin_frame(0, b"late"),
+        Frame(FrameType.ACK, ack=99),
+        Frame(FrameType.PING, payload=bytes(8)),
+    ):
         give(session, frame, NOW)
     session.receive_message("garbage", NOW)
     session.receive_message('{"message": "Internal server error"}', NOW)

@@ -25,7 +25,7 @@ def watched(role: Role, *, life: float = LIFE) -> Session:
     if role is Role.RELAY:
         return relay_session(NOW, probing=ProbeTimes(), life=life)
     session = client_session(NOW, keepalive=KeepaliveTimes(), epochs=(1, 1))
-    session.established()
+    session.finish_opening()
     return session
 
 

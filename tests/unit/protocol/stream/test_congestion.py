@@ -10,21 +10,21 @@ from emissary_lib.protocol.stream.congestion import CongestionWindow, ErrorPause
 def test_the_cap_grows_by_one_for_each_acknowledged_message() -> None:
     cap = CongestionWindow(4, 16)
     assert cap.cap == 4
-    cap.acknowledged(1)
+    cap.on_ack(1)
     assert cap.cap == 5
-    cap.acknowledged(100)
+    cap.on_ack(100)
     assert cap.cap == 16
 
 
 def test_after_a_loss_it_grows_by_one_for_a_caps_worth() -> None:
     cap = CongestionWindow(8, 16)
-    cap.lost()
+    cap.on_loss()
     assert cap.cap == 4
-    cap.acknowledged(4)
+    cap.on_ack(4)
     assert cap.cap == 4
-    cap.acknowledged(1)
+    cap.on_ack(1)
     assert cap.cap == 5
-    cap.acknowledged(1000)
+    cap.on_ack(1000)
     assert cap.cap == 16
 
 
@@ -32,10 +32,10 @@ def test_it_halves_down_to_one() -> None:
     cap = CongestionWindow(4, 16)
     caps = []
     for _ in range(4):
-        cap.lost()
+        cap.on_loss()
         caps.append(cap.cap)
     assert caps == [2, 1, 1, 1]
-    cap.acknowledged(1)
+    cap.on_ack(1)
     assert cap.cap == 2
 
 
@@ -48,7 +48,7 @@ def test_pauses_double_from_a_tenth_of_a_second_to_five_seconds() -> None:
         waits.append(pause.until - now)
         now = pause.until
     assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
-    pause.acknowledged()
+    pause.on_ack()
     assert pause.error(now)
     assert pause.until == pytest.approx(now + 0.1)
 

@@ -38,12 +38,12 @@ def test_it_doubles_at_each_end_up_to_sixty_seconds_and_is_restored() -> None:
         timer.run(True, 100.0)
         assert timer.expires_at is not None
         waits.append(timer.expires_at - 100.0)
-        timer.expired()
+        timer.on_expiry()
         assert timer.expires_at is None
     assert waits == [3, 6, 12, 24, 48, 60, 60]
     for _ in range(2000):
-        timer.expired()  # never overflows
-    timer.acknowledged()
+        timer.on_expiry()  # never overflows
+    timer.on_ack()
     assert (timer.timeout, timer.expires_at) == (3.0, None)
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from emissary_local.aws.iam.privileges import Privileges
 from emissary_local.aws.iam.report import Permission
-from emissary_local.template.sam import load_translated
+from emissary_local.template.sam import load_and_translate
 from emissary_local.template.template import read_document
 
 TEMPLATE: Final = Path(__file__).resolve().parents[5] / "template.yaml"
 PARAMETERS: Final = {"AllowedTargets": "[]"}
-DOCUMENT: Final = load_translated(TEMPLATE)
+DOCUMENT: Final = load_and_translate(TEMPLATE)
 
 
 def privileges(document: Mapping[str, Any]) -> Privileges:

@@ -1,4 +1,4 @@
-"""The dialer's link: what it shows at the door when it comes back (docs/protocol.md section 5.2)."""
+"""The dialer's link: what it shows when it comes back (docs/protocol.md section 5.2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from emissary_lib.client.endpoint import Endpoint
-from emissary_lib.client.link import ResumeUpgrade, SocketLink
+from emissary_lib.client.resume import ResumeUpgrade
 from emissary_lib.exceptions import ClockSkewError, GatewayRefusedError, LinkClosedError, LinkRefusedError
 from emissary_lib.protocol.auth.headers import ConnectHeaders, ResumeHeaders
 from emissary_lib.protocol.auth.httpdate import http_date
@@ -18,6 +18,8 @@ from emissary_lib.protocol.auth.macs import canonical_authority, resume_mac
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.reconnecting import ReconnectingTransport
+from emissary_lib.tunnel.link import SocketLink
 from tests.helpers.patience import HANG
 from tests.helpers.ws_server import Peer, Request, WsServer, refusal
 
@@ -59,9 +61,9 @@ class Stall:
 
 
 def linked(server: WsServer) -> SocketLink:
-    """A link whose first connection is epoch 1, opened at the same door for simplicity."""
-    door = ResumeUpgrade(Endpoint(server.url), KEY, SESSION, TOKEN)
-    return SocketLink(door.connect(1, Deadline(HANG)), door)
+    """A link whose first connection is epoch 1, opened by the same upgrade for simplicity."""
+    upgrade = ResumeUpgrade(Endpoint(server.url), KEY, SESSION, TOKEN)
+    return SocketLink(ReconnectingTransport(upgrade.connect(1, Deadline(HANG)), upgrade.connect))
 
 
 def end(link: SocketLink) -> None:
@@ -93,13 +95,13 @@ def test_each_attempt_is_signed_anew_with_its_epoch_session_and_token() -> None:
     assert [resume for _door, resume in shown] == [
         ResumeHeaders(SESSION, TOKEN, epoch) for epoch in (1, 2, 70_000)
     ]
-    assert len({door.nonce for door, _resume in shown}) == 3
+    assert len({signed.nonce for signed, _resume in shown}) == 3
     host = canonical_authority(headers[0]["host"], scheme_default_port=80)
-    for door, resume in shown:
+    for signed, resume in shown:
         mac = resume_mac(
-            KEY, date=door.date, nonce=door.nonce, host=host, session=SESSION, epoch=resume.epoch
+            KEY, date=signed.date, nonce=signed.nonce, host=host, session=SESSION, epoch=resume.epoch
         )
-        assert (door.key_id, door.mac) == (KEY.key_id, mac)
+        assert (signed.key_id, signed.mac) == (KEY.key_id, mac)
 
 
 def test_a_session_that_is_over_is_a_definite_refusal_and_throttling_is_not() -> None:

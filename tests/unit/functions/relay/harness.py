@@ -104,7 +104,7 @@ class FakePoster:
         raise AssertionError("a relay deletes no connection")
 
 
-class World:
+class RelayHarness:
     """One relay serving one session; a context manager that ends it.
 
     Args:
@@ -174,7 +174,7 @@ class World:
             raise GatewayRefusedError("the session is over", http_status=409)
         return self._answer(headers)
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> RelayHarness:
         self._thread.start()
         return self
 
@@ -197,7 +197,7 @@ class World:
 
     # -- the dialer ---------------------------------------------------------------------------
 
-    def posted(self, *kinds: FrameType) -> Frame:
+    def next_post(self, *kinds: FrameType) -> Frame:
         """The next frame that comes to the dialer; of these types, if any are named."""
         deadline = time.monotonic() + HANG
         while True:
@@ -206,22 +206,22 @@ class World:
             if not kinds or frame.type in kinds:
                 return frame
 
-    def opened(self) -> tuple[Frame, Opened, bytes]:
+    def wait_for_opened(self) -> tuple[Frame, Opened, bytes]:
         """The frame OPENED: itself, its parameters and its stream bytes.
 
         It is the first that is sent, but each is posted by a thread of its own: what overtook it comes after.
         """
         overtook = []
-        while (frame := self.posted()).type is not FrameType.OPENED:
+        while (frame := self.next_post()).type is not FrameType.OPENED:
             overtook.append((self.launch.dialer_connection, frame))
         for each in overtook:
             self.poster.posted.put(each)
         parameters, data = Opened.decode(frame.payload)
         return frame, parameters, data
 
-    def posted_fin(self) -> Frame:
+    def next_fin(self) -> Frame:
         """The next frame with which the relay's stream ends."""
-        while not (frame := self.posted(FrameType.DATA, FrameType.OPENED)).flags & Flag.FIN:
+        while not (frame := self.next_post(FrameType.DATA, FrameType.OPENED)).flags & Flag.FIN:
             pass
         return frame
 
@@ -229,7 +229,7 @@ class World:
         """``size`` bytes of the relay's stream from ``start`` on; acknowledges what comes."""
         got = bytearray()
         while len(got) < size:
-            frame = self.posted(FrameType.DATA, FrameType.OPENED)
+            frame = self.next_post(FrameType.DATA, FrameType.OPENED)
             data = Opened.decode(frame.payload)[1] if frame.type is FrameType.OPENED else frame.payload
             skip = start + len(got) - frame.offset
             if 0 <= skip <= len(data):
@@ -254,7 +254,7 @@ class World:
 
     # -- the bridge ---------------------------------------------------------------------------
 
-    def reported(self) -> End:
+    def wait_for_end(self) -> End:
         """The relay's END; it is answered with ENDED."""
         frame = self.transport.sent.get(timeout=HANG)
         assert frame.type is FrameType.END

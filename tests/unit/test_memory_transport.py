@@ -8,7 +8,7 @@ import pytest
 
 from emissary_lib.exceptions import LinkClosedError, TransportError
 from emissary_lib.transport.base import MessageTransport
-from emissary_lib.transport.memory import Faults, MemoryTransport, linked_pair
+from tests.helpers.memory_transport import Faults, MemoryTransport, linked_pair
 from tests.helpers.patience import HANG, repeat_until_it_raises
 
 

@@ -1,4 +1,4 @@
-"""The dialer's link: everything goes over one WebSocket, which it replaces when that is gone."""
+"""What the dialer replaces its WebSocket with when that is gone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from emissary_lib.exceptions import GatewayRefusedError
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import ConnectHeaders, ResumeHeaders, resume_mac
-from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.transport.reconnecting import ReconnectingTransport
 from emissary_lib.transport.websocket import connect
 
 
@@ -56,34 +54,3 @@ class ResumeUpgrade:
             if meaning is exc:
                 raise
             raise meaning from exc
-
-
-class SocketLink:
-    """See :class:`emissary_lib.tunnel.link.Link`; bridge and peer are both reached over the WebSocket."""
-
-    def __init__(self, transport: MessageTransport, upgrade: ResumeUpgrade) -> None:
-        self._transport = ReconnectingTransport(transport, upgrade.connect)
-
-    def send(self, message: Outgoing) -> None:
-        """Send over the newest WebSocket, whomever the message is for."""
-        self._transport.send(message.text)
-
-    def recv(self) -> str:
-        """Wait for the next message on the newest WebSocket."""
-        return self._transport.recv(None)
-
-    def reconnect(self, epoch: int, deadline: Deadline) -> None:
-        """Replace the WebSocket; the gateway's answers are as :meth:`ResumeUpgrade.connect` has them."""
-        self._transport.reconnect(epoch, deadline)
-
-    def drop(self) -> None:
-        """End the WebSocket without a close frame; wakes :meth:`recv`."""
-        self._transport.abort()
-
-    def close(self) -> None:
-        """Say goodbye, for good; also ends an attempt to reconnect that is under way."""
-        self._transport.close()
-
-    def release(self) -> None:
-        """Give back the WebSocket's descriptor."""
-        self._transport.release()

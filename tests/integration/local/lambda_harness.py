@@ -92,7 +92,7 @@ def spec(handler: str, task_root: Path, **changes: Any) -> FunctionSpec:
     return FunctionSpec(**{**settings, **changes})
 
 
-class World:
+class LambdaHarness:
     """One running service, its meter and its logs."""
 
     def __init__(self, service: LambdaService, meter: Meter, logs: Path) -> None:
@@ -107,7 +107,9 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(directory: Path, *specs: FunctionSpec, **options: Any) -> AsyncIterator[World]:
+async def running_lambda(
+    directory: Path, *specs: FunctionSpec, **options: Any
+) -> AsyncIterator[LambdaHarness]:
     """Start a service for ``specs``; its processes are gone at the end."""
     (directory / "app.py").write_text(HANDLERS)
     functions = {each.logical_id: each for each in specs}
@@ -123,7 +125,7 @@ async def world(directory: Path, *specs: FunctionSpec, **options: Any) -> AsyncI
         )  # fmt: skip
         await fork_server.start()
         try:
-            yield World(service, meter, directory)
+            yield LambdaHarness(service, meter, directory)
         finally:
             await service.close()
             await fork_server.close()

@@ -24,7 +24,7 @@ from emissary_lib.protocol.wire.payloads import Ended, Opened
 POSTED_TIMEOUT: Final = 20.0
 
 
-class Door:
+class FakeGateway:
     """A context manager: a WebSocket server that lets relays in, or refuses them all.
 
     A relay that is let in is told that the dialer is gone for good, so that its invocation ends, once it has
@@ -49,14 +49,14 @@ class Door:
         self._server = serve(
             self._serve, listen, 0, process_request=self._admit, subprotocols=[Subprotocol(SUBPROTOCOL)]
         )
-        self._thread = threading.Thread(target=self._server.serve_forever, name="replay-door")
+        self._thread = threading.Thread(target=self._server.serve_forever, name="replay-gateway")
 
     @property
     def url(self) -> str:
         """The WebSocket URL, with a stage."""
         return f"ws://{self._listen}:{self._server.socket.getsockname()[1]}/emissary"
 
-    def __enter__(self) -> Door:
+    def __enter__(self) -> FakeGateway:
         self._thread.start()
         return self
 
@@ -67,7 +67,7 @@ class Door:
         self._server.shutdown()
         self._thread.join()
 
-    def posted(self, text: str) -> None:
+    def on_post(self, text: str) -> None:
         """Take note of what a relay posts to the dialer."""
         try:
             frame = decode(text)

@@ -50,12 +50,6 @@ def linked_pair(seed: int = 0, faults: Faults | None = None) -> tuple[MemoryTran
     Args:
         seed: Of everything that happens to messages; each direction has its own luck.
         faults: How bad both directions are; ``None`` for a link without fault, which keeps the order.
-
-    Example:
-        >>> here, there = linked_pair()
-        >>> here.send("hello")
-        >>> there.recv(1.0)
-        'hello'
     """
     out = _Direction(random.Random(2 * seed), faults or Faults())
     back = _Direction(random.Random(2 * seed + 1), faults or Faults())
