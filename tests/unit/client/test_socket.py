@@ -250,9 +250,17 @@ def test_tls_meets_a_reset_as_a_plain_error_and_the_session_names_the_cause(tmp_
     with Bridge() as bridge:
         sock = Dialer(bridge.url, KEY).dial(TARGET, HANG)
         session = sock.session
-        bridge.relay().reset(Code.TARGET_RESET)
+        relay = bridge.relay()
+
+        def reset_at_client_hello() -> None:  # before it, wrap_socket raises and leaves its socket open
+            relay.read_some()
+            relay.reset(Code.TARGET_RESET)
+
+        resetting = threading.Thread(target=reset_at_client_hello, name="relay's user")
+        resetting.start()
         with pytest.raises(OSError, match="reset"), sock:
             context.wrap_socket(sock, server_hostname="db.internal")
+        resetting.join(HANG)
         assert session is not None
         assert isinstance(session.error, TunnelResetError)
 
