@@ -34,37 +34,41 @@ DOCUMENT = " ".join(TEXT.split())
         ("RTO_MAX", 60.0, "initial 3 s, at least 1 s, at most 60 s"),
         ("DIALER_FLIGHT", (4, 16), "a cap of 4 at the start, one more per acknowledged message up to 16"),
         ("RELAY_FLIGHT", (8, 32), "(for a relay: 8, up to 32)"),
-        ("SMALL_FRAMES", 2, "sent at once while fewer than two such frames are in flight"),
+        (
+            "SMALL_FRAMES",
+            2,
+            "send a frame that is not full at once while fewer than two such frames are in flight",
+        ),
         ("ERROR_PAUSE", (0.1, 5.0), "a pause of 100 ms, doubled up to 5 s"),
         ("PING_INTERVAL", 240.0, "heard nothing for **240 s**"),
-        ("PING_WHEN_UNACKED", 30.0, "unacknowledged for **30 s** without a word"),
+        ("PING_WHEN_UNACKED", 30.0, "data has been outstanding for **30 s** without a word"),
         ("PONG_DEADLINE", 20.0, "if nothing is heard within **20 s**"),
         ("PING_REPEAT", 5.0, "PING is repeated every **5 s**"),
-        ("GRACE", 60.0, "reconnects for at most **grace** (60 s unless configured)"),
-        ("BACK_OFF", (0.1, 2.0), "with jittered back-off from 0.1 s to 2 s"),
+        ("GRACE", 60.0, "reconnect for at most **grace** (60 s unless configured;"),
+        ("BACK_OFF", (0.1, 2.0), "a wait that doubles from 0.1 s to 2 s"),
         (
             "STEADY_AFTER",
             5.0,
-            "after a connection that ends within **5 s** of its 101",
+            "a reconnection ends within **5 s** of its 101",
         ),
         ("RESUME_INTERVALS", (1.0, 2.0, 4.0, 5.0), "at once and then after 1, 2, 4, 5, 5, ... s"),
         ("LEAST_PATIENCE", 7.0, "what is left carries over, at least **7 s**"),
-        ("PROBE_WHEN_UNACKED", 20.0, "for **20 s** while data is unacknowledged"),
+        ("PROBE_WHEN_UNACKED", 20.0, "for **20 s** while data is outstanding"),
         ("PROBE_DEADLINE", 10.0, "Without it in **10 s** the relay's own WebSocket is dead"),
-        ("GOAWAY_BEFORE", (30.0, 10.0), "GOAWAY goes out **30 s** and **10 s** before the relay's end"),
+        ("GOAWAY_BEFORE", (30.0, 10.0), "send GOAWAY **30 s** and **10 s** before its end"),
         ("REFUSED_FOR", 20.0, "once its posts have met nothing else for **20 s**"),
-        ("END_INTERVAL", 1.0, "RESET and END are repeated every second until ENDED"),
+        ("END_INTERVAL", 1.0, "repeat RESET and END every second until ENDED"),
         ("LINGER", 5.0, "has what had arrived for it, or **5 s** later"),
         ("END_DEADLINE", 5.0, "for at most **5 s**"),
         ("CLOCK_SKEW", 900.0, "date more than 15 minutes off"),
         ("MAX_OPENING_FRAGMENTS", 1024, "at most **1,024** fragments"),
         ("MAX_OPENING_BYTES", 4096, "below offset **4,096**"),
         ("OPENING_TIME", 60.0, "when the opening expires: **60 s** after the door's answer"),
-        ("ATTEMPT_TIMEOUT", 10.0, "one attempt takes at most **10 s**"),
-        ("END_MARGIN", 5.0, "At the end (5 s before Lambda's limit) the relay resets"),
+        ("ATTEMPT_TIMEOUT", 10.0, "One attempt takes at most **10 s**"),
+        ("END_MARGIN", 5.0, "At its end (5 s before Lambda's limit"),
         ("RELAUNCH_AFTER", 5.0, "unclaimed for more than **5 s**"),
-        ("HEALTH_INTERVAL", 1.0, "The question is repeated every **1 s** until it is answered"),
-        ("CLAIM_DEADLINE", 10.0, "tries again for at most **10 s**"),
+        ("HEALTH_INTERVAL", 1.0, "repeat the question every **1 s** until it is answered"),
+        ("CLAIM_DEADLINE", 10.0, "more than **10 s** after it began to claim"),
     ],
 )
 def test_the_number_is_the_documents(name: str, value: object, sentence: str) -> None:
@@ -73,13 +77,13 @@ def test_the_number_is_the_documents(name: str, value: object, sentence: str) ->
 
 
 def test_an_orphaned_relays_time_is_the_sum_that_the_document_names() -> None:
-    assert "PING interval + PONG deadline + grace ends the session with `DIALER_GONE`: 320 s" in DOCUMENT
+    assert "PING interval + PONG deadline + grace MUST end the session with `DIALER_GONE`: 320 s" in DOCUMENT
     assert constants.PING_INTERVAL + constants.PONG_DEADLINE + constants.GRACE == 320
 
 
 def test_a_relays_first_connection_is_kept_as_long_as_connect_may_take_to_answer() -> None:
     generations = DOCUMENT.partition("### 5.1 ")[2].partition("### 5.2 ")[0]
-    assert "first connection is not forgotten within **20 s** of its claim" in generations
+    assert "NOT forget a relay's connection of epoch 1 within **20 s** of its claim" in generations
     assert CONNECT_TIME == 20
 
 
@@ -93,5 +97,5 @@ def test_the_flags_are_the_documents() -> None:
 
 
 def test_the_copied_types_are_the_documents() -> None:
-    assert "`$default` copies types 1 to 5, unchanged" in DOCUMENT
+    assert "`$default` MUST copy types 1 to 5, unchanged" in DOCUMENT
     assert sorted(COPIED) == [1, 2, 3, 4, 5]
