@@ -120,9 +120,9 @@ CLOCK_SKEW: Final = 15 * 60.0
 MAX_OPENING_FRAGMENTS: Final = 1024
 MAX_OPENING_BYTES: Final = 4096
 
-#: How long a session may be opening, from the door's answer to the relay's claim, in seconds (section 3.4):
-#: as long as an asynchronous invocation may wait in Lambda's queue (template.yaml, MaximumEventAgeInSeconds),
-#: so that a relay that starts later finds the session expired.
+#: How long a session may be opening, from the upgrade's answer to the relay's claim, in seconds
+#: (section 3.4): as long as an asynchronous invocation may wait in Lambda's queue (template.yaml,
+#: MaximumEventAgeInSeconds), so that a relay that starts later finds the session expired.
 OPENING_TIME: Final = 60.0
 
 #: A launched but unclaimed session is launched again after this long, in seconds (section 3.4).

@@ -92,7 +92,7 @@ class _Reader:
 
 @dataclass(frozen=True, slots=True)
 class ConnectHeaders:
-    """What a dialer shows at the door (docs/protocol.md section 3.1).
+    """What a dialer shows with its upgrade (docs/protocol.md section 3.1).
 
     Attributes:
         key_id: Which key signed.

@@ -149,7 +149,7 @@ def sign_connect(key: Key, *, date: str, nonce: bytes, host: str) -> ConnectHead
 
 
 def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_now: float) -> Key:
-    """Check what a dialer showed at the door. That the nonce is fresh is for the caller to see to.
+    """Check what a dialer showed with its upgrade. That the nonce is fresh is for the caller to see to.
 
     Args:
         headers: From :meth:`ConnectHeaders.from_headers`.
@@ -170,7 +170,7 @@ def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_no
     expected = sign_connect(key, date=headers.date, nonce=headers.nonce, host=host).mac
     if not hmac.compare_digest(expected, headers.mac):
         raise AuthenticationError(
-            f"wrong MAC at the door for key id {headers.key_id}: "
+            f"wrong MAC on the upgrade for key id {headers.key_id}: "
             f"made with another secret, or for another host than {host!r}"
         )
     skew = parse_http_date(headers.date) - unix_now
@@ -201,7 +201,7 @@ def resume_mac(key: Key, *, date: str, nonce: bytes, host: str, session: str, ep
     """The dialer's proof on a resume. 32 bytes.
 
     Args:
-        key: The key of the session's door.
+        key: The key of the session's upgrade.
         date: :func:`http_date` of now.
         nonce: 32 fresh random bytes.
         host: From :func:`canonical_authority`.
@@ -242,7 +242,7 @@ def socks_password(key: Key, *, date: str, nonce: bytes) -> str:
 
 
 def verify_socks_password(password: str | bytes, keys: KeyRing, *, date: str, nonce: bytes) -> Key:
-    """Check a SOCKS5 password. How old ``date`` is was checked at the door.
+    """Check a SOCKS5 password. How old ``date`` is was checked at the upgrade.
 
     Args:
         password: As it came off the wire.

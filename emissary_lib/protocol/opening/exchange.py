@@ -82,9 +82,9 @@ def opening_bytes(*, key: Key, date: str, nonce: bytes, target: Target) -> bytes
     """The whole of the dialer's SOCKS5 stream: greeting, username and password, CONNECT.
 
     Args:
-        key: The key of the door.
-        date: The door's date.
-        nonce: The door's nonce.
+        key: The key of the upgrade.
+        date: The upgrade's date.
+        nonce: The upgrade's nonce.
         target: Where to.
     """
     password = socks_password(key, date=date, nonce=nonce)
@@ -135,17 +135,17 @@ def evaluate(
     Args:
         fragments: Everything the session's OPENING messages have brought, in any order. What is beyond
             ``MAX_OPENING_BYTES`` is left out of account.
-        nonce: The session's nonce, as the door saw it.
+        nonce: The session's nonce, as the upgrade showed it.
         date: The session's date, which the username must be.
         host: The session's host, for the banner's MAC.
-        key_id: The key of the door; the password must be of the same one.
+        key_id: The key of the upgrade; the password must be of the same one.
         keys: The keys that are valid now.
         allow: The targets that may be dialled.
         server_version: The bridge's version, at most 100 bytes, for the banner.
 
     Returns:
-        The answer; the same one for every order, cut and repetition of the same bytes. If the door's key is
-        no longer valid there is no banner to send: GARBAGE with ``AUTHENTICATION_FAILED``.
+        The answer; the same one for every order, cut and repetition of the same bytes. If the upgrade's key
+        is no longer valid there is no banner to send: GARBAGE with ``AUTHENTICATION_FAILED``.
     """
     kept = (within_limit(offset, data) for offset, data in fragments)
     stream = assemble(fragment for fragment in kept if fragment is not None)
@@ -159,10 +159,10 @@ def evaluate(
     except RemoteProtocolError:
         garbage = True
     done = negotiation.state is socks5.ServerState.DONE
-    door_key = keys.get(key_id)
-    if door_key is None:
+    upgrade_key = keys.get(key_id)
+    if upgrade_key is None:
         return OpeningAnswer(OpeningState.GARBAGE, b"", 0, b"", None, Code.AUTHENTICATION_FAILED, None)
-    judge = _Judge(door_key, nonce, date, host, allow, server_version)
+    judge = _Judge(upgrade_key, nonce, date, host, allow, server_version)
     for event in events:
         judge.hear(event)
     if judge.state is OpeningState.WAITING and garbage:
@@ -182,9 +182,9 @@ class _Judge:
     """Hears the client's messages one by one; once it has decided it hears no more."""
 
     def __init__(
-        self, door_key: Key, nonce: bytes, date: str, host: str, allow: AllowList, server_version: str
+        self, upgrade_key: Key, nonce: bytes, date: str, host: str, allow: AllowList, server_version: str
     ) -> None:
-        self._door_key = door_key
+        self._upgrade_key = upgrade_key
         self._nonce = nonce
         self._date = date
         self._host = host
@@ -207,7 +207,7 @@ class _Judge:
             self._decide(event)
 
     def _greet(self, greeting: socks5.Greeting) -> None:
-        mac = server_mac(self._door_key, date=self._date, nonce=self._nonce, host=self._host)
+        mac = server_mac(self._upgrade_key, date=self._date, nonce=self._nonce, host=self._host)
         banner = Banner(SERVER_SOFTWARE, self._server_version, VERSION, self._nonce, mac)
         self.server_bytes = banner.encode()
         if socks5.Method.USERNAME_PASSWORD in greeting.methods:
@@ -216,17 +216,17 @@ class _Judge:
             self._refuse(Code.AUTHENTICATION_FAILED, socks5.method_choice(socks5.Method.NO_ACCEPTABLE))
 
     def _authenticate(self, credentials: socks5.Credentials) -> None:
-        # Only the door's key: another valid one proves nothing about who opened the door.
+        # Only the upgrade's key: another valid one proves nothing about who asked for the upgrade.
         try:
             verify_socks_password(
-                credentials.password, KeyRing([self._door_key]), date=self._date, nonce=self._nonce
+                credentials.password, KeyRing([self._upgrade_key]), date=self._date, nonce=self._nonce
             )
         except AuthenticationError:
             verified = False
         else:
             verified = hmac.compare_digest(credentials.username, self._date.encode("utf-8", "surrogatepass"))
         if verified:
-            self.key_id = self._door_key.key_id
+            self.key_id = self._upgrade_key.key_id
             self.server_bytes += socks5.auth_status(True)
         else:
             self._refuse(Code.AUTHENTICATION_FAILED, socks5.auth_status(False))
@@ -263,9 +263,9 @@ class OpeningReader:
     It never holds more than 1 KiB, whatever the server sends.
 
     Args:
-        key: The key of the door.
-        date: The door's date.
-        nonce: The door's nonce.
+        key: The key of the upgrade.
+        date: The upgrade's date.
+        nonce: The upgrade's nonce.
         host: The API's host, from :func:`~emissary_lib.protocol.auth.macs.canonical_authority`.
 
     Thread safety:

@@ -45,7 +45,7 @@ class Healthy:
         proof: 32 bytes by which the server proves that it knows the key.
         protocol_version: Which version of the protocol it speaks.
         usage: Of all sessions.
-        key_usage: Of the sessions of the key that was shown at the door.
+        key_usage: Of the sessions of the key that was shown at the upgrade.
         key_ids: The ids of the keys that are valid.
         server_version: The bridge's version.
     """

@@ -63,7 +63,7 @@ DOCUMENT = " ".join(TEXT.split())
         ("CLOCK_SKEW", 900.0, "date more than 15 minutes off"),
         ("MAX_OPENING_FRAGMENTS", 1024, "at most **1,024** fragments"),
         ("MAX_OPENING_BYTES", 4096, "below offset **4,096**"),
-        ("OPENING_TIME", 60.0, "when the opening expires: **60 s** after the door's answer"),
+        ("OPENING_TIME", 60.0, "when the opening expires: **60 s** after the upgrade's answer"),
         ("ATTEMPT_TIMEOUT", 10.0, "One attempt takes at most **10 s**"),
         ("END_MARGIN", 5.0, "At its end (5 s before Lambda's limit"),
         ("RELAUNCH_AFTER", 5.0, "unclaimed for more than **5 s**"),

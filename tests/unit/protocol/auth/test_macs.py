@@ -40,7 +40,7 @@ def test_a_good_door_names_its_key() -> None:
     ids=["key", "date", "nonce", "mac", "the server's own proof"],
 )
 def test_a_door_with_one_field_changed_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(AuthenticationError, match="wrong MAC at the door") as caught:
+    with pytest.raises(AuthenticationError, match="wrong MAC on the upgrade") as caught:
         auth.verify_connect(dataclasses.replace(DOOR, **change), RING, host=HOST, unix_now=NOW)
     assert not isinstance(caught.value, ClockSkewError)
 
