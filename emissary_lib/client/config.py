@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pathlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -82,7 +82,7 @@ def _seconds(
     return seconds
 
 
-def read_env_file(path: pathlib.Path) -> dict[str, str]:
+def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read ``NAME=value`` lines; an absent file reads as empty.
 
     Blank lines and lines that begin with ``#`` are skipped, ``export`` in front is allowed, and one pair of
@@ -91,11 +91,12 @@ def read_env_file(path: pathlib.Path) -> dict[str, str]:
     Raises:
         ConfigError: The file cannot be read, or a line is none of these; names its number, not its text.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     values: dict[str, str] = {}
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        with open(path, encoding="utf-8-sig") as file:
+            content = file.read()
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path} cannot be read: {type(exc).__name__}; want UTF-8 text") from None
     for number, line in enumerate(content.splitlines(), start=1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -172,7 +172,7 @@ def connect_once(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgrade:
         GatewayRefusedError: An answer other than 101; :func:`error_from_status` says what it means.
         TimeoutError: The deadline passed.
     """
-    nonce, date = secrets.token_bytes(32), http_date(time.time())
+    nonce, date = os.urandom(32), http_date(time.time())
     headers = sign_connect(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
     transport = connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context)
     return Upgrade(nonce, date, transport)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 from dataclasses import dataclass
 
 from emissary_lib.client.endpoint import Endpoint
@@ -67,7 +67,7 @@ def check_health(endpoint: Endpoint, key: Key, deadline: Deadline) -> Health:
 
 def _ask(upgrade: Upgrade, deadline: Deadline) -> Healthy:
     """Repeat the question until it is answered: it may be lost, and so may the answer."""
-    question = secrets.token_bytes(QUESTION_BYTES)
+    question = os.urandom(QUESTION_BYTES)
     text = encode(Frame(FrameType.HEALTH, generation=1, payload=question))
     while True:
         upgrade.transport.send(text)
