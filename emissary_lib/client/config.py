@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.protocol.auth.keys import Key, parse_keys
 from emissary_lib.protocol.constants import PING_INTERVAL, PING_REPEAT, PING_WHEN_UNACKED, PONG_DEADLINE
+from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 
 URL: Final = "EMISSARY_URL"
@@ -23,8 +23,7 @@ PING_RANGE: Final = (10.0, 300.0)
 PONG_RANGE: Final = (5.0, 60.0)
 
 
-@dataclass(frozen=True)
-class ClientConfig:
+class ClientConfig(Record):
     """What a dialer needs.
 
     Attributes:
@@ -35,8 +34,8 @@ class ClientConfig:
     """
 
     url: str
-    key: Key = field(repr=False)
-    keepalive: KeepaliveTimes = field(default_factory=KeepaliveTimes)
+    key: Key = hidden()
+    keepalive: KeepaliveTimes = KeepaliveTimes()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ClientConfig:

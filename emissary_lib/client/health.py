@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
 
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.handshake import Upgrade, connect_with_retry
@@ -13,14 +12,14 @@ from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import verify_server_mac
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import HEALTH_INTERVAL
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.health import QUESTION_BYTES, Healthy, Usage
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from emissary_lib.transport.deadline import Deadline
 
 
-@dataclass(frozen=True)
-class Health:
+class Health(Record):
     """What a bridge says of itself, once it has proved that it knows the key.
 
     Attributes:
