@@ -10,6 +10,12 @@ import pytest
 
 import emissary_lib
 
+#: Modules that cost the dialer's import much: they generate code for each class, or are for what few ask for.
+COSTLY = ["dataclasses", "datetime", "pathlib", "random", "secrets", "email", "emissary_lib.client.health"]
+
+#: Modules of ours that the dialer may load; each is a file to find, read and run.
+MODULES = 73
+
 #: Modules that a function's container need not have, or need not load.
 HEAVY = ["websocket", "aiohttp", "boto3", "moto", "cryptography", "yaml", "sqlalchemy", "psycopg"]
 
@@ -72,3 +78,16 @@ def test_the_dialer_loads_neither_the_local_cloud_nor_the_sdk_nor_the_command() 
         f"import sys; from emissary_lib import Dialer; print([n for n in {strangers} if n in sys.modules])"
     )
     assert run(program) == "[]\n"
+
+
+def test_importing_the_dialer_costs_little_more_than_what_it_needs() -> None:
+    """The time itself is measured by tools/bench: a test of it would depend on what else the machine does."""
+    program = f"""
+import sys, ssl, socket, websocket
+needed = set(sys.modules)
+from emissary_lib import Dialer
+ours = set(sys.modules) - needed
+print([name for name in {COSTLY} if name in ours])
+print(len([name for name in ours if name.partition(".")[0] == "emissary_lib"]) <= {MODULES})
+"""
+    assert run(program) == "[]\nTrue\n"

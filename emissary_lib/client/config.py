@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pathlib
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.protocol.auth.keys import Key, parse_keys
 from emissary_lib.protocol.constants import PING_INTERVAL, PING_REPEAT, PING_WHEN_UNACKED, PONG_DEADLINE
+from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 
 URL: Final = "EMISSARY_URL"
@@ -23,8 +23,7 @@ PING_RANGE: Final = (10.0, 300.0)
 PONG_RANGE: Final = (5.0, 60.0)
 
 
-@dataclass(frozen=True)
-class ClientConfig:
+class ClientConfig(Record):
     """What a dialer needs.
 
     Attributes:
@@ -35,8 +34,8 @@ class ClientConfig:
     """
 
     url: str
-    key: Key = field(repr=False)
-    keepalive: KeepaliveTimes = field(default_factory=KeepaliveTimes)
+    key: Key = hidden()
+    keepalive: KeepaliveTimes = KeepaliveTimes()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ClientConfig:
@@ -82,7 +81,7 @@ def _seconds(
     return seconds
 
 
-def read_env_file(path: pathlib.Path) -> dict[str, str]:
+def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read ``NAME=value`` lines; an absent file reads as empty.
 
     Blank lines and lines that begin with ``#`` are skipped, ``export`` in front is allowed, and one pair of
@@ -91,11 +90,12 @@ def read_env_file(path: pathlib.Path) -> dict[str, str]:
     Raises:
         ConfigError: The file cannot be read, or a line is none of these; names its number, not its text.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     values: dict[str, str] = {}
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        with open(path, encoding="utf-8-sig") as file:
+            content = file.read()
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path} cannot be read: {type(exc).__name__}; want UTF-8 text") from None
     for number, line in enumerate(content.splitlines(), start=1):

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from emissary_lib.client import drain
 from emissary_lib.client.config import ClientConfig, read_env_file
 from emissary_lib.client.dial import Dial
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward
-from emissary_lib.client.health import Health, check_health
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.exceptions import ClosedError
@@ -28,6 +26,9 @@ from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.loopback import tcp_pair
+
+if TYPE_CHECKING:
+    from emissary_lib.client.health import Health
 
 #: Seconds that ``dial`` may take unless told otherwise: enough for Lambda functions that start from cold.
 DIAL_TIMEOUT: Final = 20.0
@@ -92,7 +93,7 @@ class Dialer:
             ConfigError: Names every setting that is missing or wrong.
         """
         given = os.environ if environ is None else environ
-        config = ClientConfig.from_env({**read_env_file(pathlib.Path(env_file)), **given})
+        config = ClientConfig.from_env({**read_env_file(env_file), **given})
         return cls(config.url, config.key, keepalive=config.keepalive)
 
     def dial(self, target: str | tuple[str, int], timeout: float | None = DIAL_TIMEOUT) -> TunnelSocket:
@@ -203,6 +204,8 @@ class Dialer:
         """
         if self._closed:
             raise ClosedError("this dialer was closed; make a new one")
+        from emissary_lib.client.health import check_health  # only who asks has to load it
+
         return check_health(self._endpoint, self._key, Deadline(timeout))
 
     def close(self) -> None:

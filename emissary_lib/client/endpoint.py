@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.protocol.auth.macs import canonical_authority
+from emissary_lib.protocol.record import Record, hidden
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(Record):
     """A WebSocket API's stage.
 
     Attributes:
         url: ``wss://{api}.execute-api.{region}.amazonaws.com/{stage}``, or ``ws://`` for the local cloud.
         ssl_context: For ``wss``; ``None`` for Python's default, which checks certificate and name.
-        host: What the MACs are bound to (docs/protocol.md section 7.2).
 
     Raises:
         ConfigError: The URL is none of a WebSocket.
     """
 
     url: str
-    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
-    host: str = field(init=False)
+    ssl_context: ssl.SSLContext | None = hidden(default=None)
 
     def __post_init__(self) -> None:
         try:
@@ -40,8 +37,12 @@ class Endpoint:
                 f"the gateway's URL {self.url!r} is not of the form wss://host/stage; "
                 "take WebSocketUrl from the stack's outputs"
             )
-        host = canonical_authority(parts.netloc, scheme_default_port=_DEFAULT_PORTS[parts.scheme])
-        object.__setattr__(self, "host", host)
+
+    @property
+    def host(self) -> str:
+        """What the MACs are bound to (docs/protocol.md section 7.2)."""
+        parts = urlsplit(self.url)
+        return canonical_authority(parts.netloc, scheme_default_port=_DEFAULT_PORTS[parts.scheme])
 
     @property
     def address(self) -> tuple[str, int]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.client.endpoint import Endpoint
@@ -30,6 +29,7 @@ from emissary_lib.protocol.constants import CLOCK_SKEW
 from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.opening.exchange import OpeningReader, opening_bytes
+from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, GoingAway, RelayOpened
 from emissary_lib.protocol.session.session import Session, SessionConfig
@@ -53,8 +53,7 @@ GIVE_UP_WAIT: Final = 1.0
 _BUDGET_WAIT: Final = 0.05
 
 
-@dataclass(frozen=True)
-class OpenedSession:
+class OpenedSession(Record):
     """A session whose SOCKS5 handshake is over: from here on the bytes are the user's.
 
     Attributes:
@@ -148,8 +147,7 @@ def _timeout_error(target: Target, deadline: Deadline, step: str) -> DialTimeout
     )
 
 
-@dataclass(frozen=True)
-class Upgrade:
+class Upgrade(Record):
     """A WebSocket that the bridge has let in; what it was asked with belongs to the session.
 
     Attributes:
@@ -158,7 +156,7 @@ class Upgrade:
         transport: The WebSocket; the owner closes and releases it.
     """
 
-    nonce: bytes = field(repr=False)
+    nonce: bytes = hidden()
     date: str
     transport: WebSocketTransport
 
@@ -172,7 +170,7 @@ def connect_once(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgrade:
         GatewayRefusedError: An answer other than 101; :func:`error_from_status` says what it means.
         TimeoutError: The deadline passed.
     """
-    nonce, date = secrets.token_bytes(32), http_date(time.time())
+    nonce, date = os.urandom(32), http_date(time.time())
     headers = sign_connect(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
     transport = connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context)
     return Upgrade(nonce, date, transport)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
-from dataclasses import dataclass
+import os
 
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.handshake import Upgrade, connect_with_retry
@@ -13,14 +12,14 @@ from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import verify_server_mac
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import HEALTH_INTERVAL
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.health import QUESTION_BYTES, Healthy, Usage
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from emissary_lib.transport.deadline import Deadline
 
 
-@dataclass(frozen=True)
-class Health:
+class Health(Record):
     """What a bridge says of itself, once it has proved that it knows the key.
 
     Attributes:
@@ -67,7 +66,7 @@ def check_health(endpoint: Endpoint, key: Key, deadline: Deadline) -> Health:
 
 def _ask(upgrade: Upgrade, deadline: Deadline) -> Healthy:
     """Repeat the question until it is answered: it may be lost, and so may the answer."""
-    question = secrets.token_bytes(QUESTION_BYTES)
+    question = os.urandom(QUESTION_BYTES)
     text = encode(Frame(FrameType.HEALTH, generation=1, payload=question))
     while True:
         upgrade.transport.send(text)

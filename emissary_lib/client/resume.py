@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 
 from emissary_lib.client.endpoint import Endpoint
@@ -40,7 +40,7 @@ class ResumeUpgrade:
                 as :func:`emissary_lib.client.handshake.error_from_status` has it.
             TimeoutError: The deadline passed.
         """
-        nonce, date, host = secrets.token_bytes(32), http_date(time.time()), self._endpoint.host
+        nonce, date, host = os.urandom(32), http_date(time.time()), self._endpoint.host
         mac = resume_mac(self._key, date=date, nonce=nonce, host=host, session=self._session, epoch=epoch)
         headers = {
             **ConnectHeaders(self._key.key_id, date, nonce, mac).to_headers(),

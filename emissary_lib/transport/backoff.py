@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from emissary_lib.protocol.constants import BACK_OFF
 from emissary_lib.transport.deadline import Deadline
@@ -16,9 +15,13 @@ def may_pass(http_status: int) -> bool:
     return http_status == 429 or http_status >= 500
 
 
-#: Gives a random number from 0 to 1. It comes from the system: a state of ours would give each forked child
-#: the same numbers, and the state of the ``random`` module belongs to the program that uses us.
-jitter: Final[Callable[[], float]] = random.SystemRandom().random
+def jitter() -> float:
+    """A random number from 0 to 1.
+
+    It comes from the system: a state of ours would give each forked child the same numbers, and the state of
+    the ``random`` module belongs to the program that uses us.
+    """
+    return int.from_bytes(os.urandom(6), "big") / (1 << 48)
 
 
 def back_off(draw: Callable[[], float] = jitter) -> Iterator[float]:

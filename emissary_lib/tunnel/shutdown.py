@@ -7,7 +7,6 @@ for a target that does not take its bytes, nor for a bridge that does not confir
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 from emissary_lib.protocol.constants import LINGER
@@ -16,7 +15,6 @@ from emissary_lib.protocol.constants import LINGER
 _LOOK: Final = 0.05
 
 
-@dataclass
 class ShutdownPolicy:
     """The times of one tunnel, in seconds on its clock.
 
@@ -27,11 +25,16 @@ class ShutdownPolicy:
         linger: The longest wait for the socket after a clean end, where ``drain_deadline`` has one.
     """
 
-    drain_deadline: float = math.inf
-    return_deadline: float = math.inf
-    linger: float = math.inf
-    _cut_off: bool = False
-    _ended: bool = False
+    __slots__ = ("_cut_off", "_ended", "drain_deadline", "linger", "return_deadline")
+
+    def __init__(
+        self, drain_deadline: float = math.inf, return_deadline: float = math.inf, linger: float = math.inf
+    ) -> None:
+        self.drain_deadline = drain_deadline
+        self.return_deadline = return_deadline
+        self.linger = linger
+        self._cut_off = False
+        self._ended = False
 
     def cut_off(self, now: float, *, linger: float = LINGER) -> None:
         """The session was cut off: its socket is to be reset, ``linger`` seconds from now at the latest."""

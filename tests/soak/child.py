@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from emissary_lib import Dialer
 from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.record import as_dict
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from tests.helpers.patience import HANG
 from tests.soak.leaks import peak_memory, tunnel_threads
@@ -53,7 +54,7 @@ class Settings:
             "secret": self.key.secret.hex(),
             "target": self.target,
             "postgres": dataclasses.asdict(self.postgres),
-            "keepalive": dataclasses.asdict(self.keepalive),
+            "keepalive": as_dict(self.keepalive),
             "seed": seed,
         }
         return json.dumps(values) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import threading
 from collections import Counter
@@ -96,7 +95,7 @@ class Stats:
         with self._lock:
             total = Counter(self._others)
             for counters in self._sessions:
-                total.update(dataclasses.asdict(counters))
+                total.update({name: getattr(counters, name) for name in Counters.__slots__})
             total["sessions"] += len(self._sessions)
             total["bytes"] += self._bytes
         return dict(total)

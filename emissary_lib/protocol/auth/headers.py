@@ -7,11 +7,11 @@ Nothing is verified here; :mod:`emissary_lib.protocol.auth.macs` does that. Sour
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.protocol.auth.httpdate import parse_http_date
 from emissary_lib.protocol.errors import AuthenticationError
+from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.wire.base64 import EncodingError, decode_unpadded, encode_unpadded
 
 KEY_ID: Final = "X-Emissary-Key-Id"
@@ -90,9 +90,8 @@ class _Reader:
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectHeaders:
-    """What a dialer shows with its upgrade (docs/protocol.md section 3.1).
+class ConnectHeaders(Record):
+    """What a dialer shows on the upgrade (docs/protocol.md section 3.1).
 
     Attributes:
         key_id: Which key signed.
@@ -103,8 +102,8 @@ class ConnectHeaders:
 
     key_id: int
     date: str
-    nonce: bytes = field(repr=False)
-    mac: bytes = field(repr=False)
+    nonce: bytes = hidden()
+    mac: bytes = hidden()
 
     def to_headers(self) -> dict[str, str]:
         """The four headers of the upgrade request."""
@@ -126,8 +125,7 @@ class ConnectHeaders:
         return cls(reader.number(KEY_ID), reader.date(DATE), reader.secret(NONCE), reader.secret(MAC))
 
 
-@dataclass(frozen=True, slots=True)
-class RelayHeaders:
+class RelayHeaders(Record):
     """What a relay shows when it claims its session (docs/protocol.md section 3.4).
 
     Attributes:
@@ -138,7 +136,7 @@ class RelayHeaders:
     """
 
     session: str
-    relay_token: bytes = field(repr=False)
+    relay_token: bytes = hidden()
     instance: str
     epoch: int
 
@@ -167,8 +165,7 @@ class RelayHeaders:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ResumeHeaders:
+class ResumeHeaders(Record):
     """What a dialer shows, beside a MAC, when it takes up its session again.
 
     Attributes:
@@ -178,7 +175,7 @@ class ResumeHeaders:
     """
 
     session: str
-    resume_token: bytes = field(repr=False)
+    resume_token: bytes = hidden()
     epoch: int
 
     def to_headers(self) -> dict[str, str]:

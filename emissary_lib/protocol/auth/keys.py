@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.wire.base64 import EncodingError, decode_unpadded, encode_unpadded
 
 #: Fewest bytes a key's secret may have. Source: docs/protocol.md section 7.
@@ -20,8 +20,7 @@ MIN_SECRET: Final = 16
 MAX_KEY_ID: Final = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Record):
     """One shared key.
 
     Attributes:
@@ -33,7 +32,7 @@ class Key:
     """
 
     key_id: int
-    secret: bytes = field(repr=False)
+    secret: bytes = hidden()
 
     def __post_init__(self) -> None:
         faults = list(_faults(self.key_id, self.secret))

@@ -8,10 +8,10 @@ varint. The original's transport has one message per banner and no length: for i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
+from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.wire.varint import decode_varint, encode_varint
 
 #: Largest banner, length prefix included, in bytes.
@@ -24,8 +24,7 @@ SERVER_SOFTWARE: Final = "emissary-lambda"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-@dataclass(frozen=True, slots=True)
-class Banner:
+class Banner(Record):
     """What the server says of itself; a field that was absent is empty or zero, as protobuf has it.
 
     Attributes:
@@ -39,8 +38,8 @@ class Banner:
     server_software: str
     server_version: str
     protocol_version: int
-    nonce: bytes = field(repr=False)
-    server_mac: bytes = field(repr=False, default=b"")
+    nonce: bytes = hidden()
+    server_mac: bytes = hidden(default=b"")
 
     def encode(self) -> bytes:
         """The message behind its length.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from emissary_lib.protocol.auth.macs import (
     Key,
@@ -31,6 +30,7 @@ from emissary_lib.protocol.errors import (
 )
 from emissary_lib.protocol.opening import socks5
 from emissary_lib.protocol.opening.banner import SERVER_SOFTWARE, Banner, parse_banner
+from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.targets.allow_list import AllowList, Target, TargetError
 
 __all__ = [
@@ -54,8 +54,7 @@ class OpeningState(enum.Enum):
     GARBAGE = "garbage"  #: Answer RESET with ``code``.
 
 
-@dataclass(frozen=True, slots=True)
-class OpeningAnswer:
+class OpeningAnswer(Record):
     """The bridge's answer to the fragments it has.
 
     Attributes:
@@ -70,9 +69,9 @@ class OpeningAnswer:
     """
 
     state: OpeningState
-    server_bytes: bytes = field(repr=False)
+    server_bytes: bytes = hidden()
     client_offset: int
-    early: bytes = field(repr=False)
+    early: bytes = hidden()
     target: Target | None
     code: Code
     key_id: int | None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import RemoteProtocolError
@@ -32,6 +31,7 @@ from emissary_lib.protocol.opening.socks5_messages import (
     reply,
     reply_for,
 )
+from emissary_lib.protocol.record import Record, hidden
 
 __all__ = [
     "AddressType",
@@ -67,23 +67,20 @@ class ServerState(enum.Enum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(Record):
     """The client offers these methods."""
 
     methods: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Record):
     """The client's username and password, as sent."""
 
     username: bytes
-    password: bytes = field(repr=False)
+    password: bytes = hidden()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Record):
     """The client's request.
 
     Attributes:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from emissary_lib.protocol.constants import GRACE
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes, ProbeTimes
 from emissary_lib.protocol.stream.congestion import InFlightGate, OpenGate
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.payloads import Opened
 
 
-@dataclass(frozen=True, slots=True)
-class SessionConfig:
+class SessionConfig(Record):
     """What a session is built with.
 
     Attributes:
@@ -29,7 +27,7 @@ class SessionConfig:
         gate: A budget of messages in flight shared with other sessions.
     """
 
-    streams: StreamConfig = field(default_factory=StreamConfig)
+    streams: StreamConfig = StreamConfig()
     keepalive: KeepaliveTimes | None = None
     probing: ProbeTimes | None = None
     grace: float = GRACE
@@ -39,12 +37,18 @@ class SessionConfig:
     opened: Opened | None = None
     expires_at: float | None = None
     early: bytes = b""
-    gate: InFlightGate = field(default_factory=OpenGate)
+    gate: InFlightGate = OpenGate()
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(Record):
     """One text message to send; ``to_bridge`` when ``$default`` handles it, else it is for the peer."""
+
+    __slots__ = ("text", "to_bridge")
 
     text: str
     to_bridge: bool
+
+    def __init__(self, text: str, to_bridge: bool) -> None:
+        put = object.__setattr__
+        put(self, "text", text)
+        put(self, "to_bridge", to_bridge)

@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.wire.payloads import Opened
 
 
-@dataclass(frozen=True, slots=True)
-class RelayOpened:
+class RelayOpened(Record):
     """The relay's first message arrived, with the outcome of the dial and the session's limits."""
 
     parameters: Opened
 
 
-@dataclass(frozen=True, slots=True)
-class GoingAway:
+class GoingAway(Record):
     """The relay announced its end, ``remaining`` milliseconds from now."""
 
     code: Code
     remaining: int
 
 
-@dataclass(frozen=True, slots=True)
-class PeerMoved:
+class PeerMoved(Record):
     """The peer has a new connection; what is for it goes to that one from now on."""
 
     connection: str
 
 
-@dataclass(frozen=True, slots=True)
-class LinkDead:
+class LinkDead(Record):
     """Our own WebSocket does not answer any more; the driver has to drop it and reconnect."""
 
 
-@dataclass(frozen=True, slots=True)
-class Aborted:
+class Aborted(Record):
     """The session was cut off: an error at the socket. At most once, and never after a clean end."""
 
     code: Code
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Record):
     """Nothing more will be sent; the link may be closed. Always the last event."""
 
     code: Code

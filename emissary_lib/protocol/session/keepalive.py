@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from emissary_lib.protocol.constants import (
     GRACE,
@@ -14,10 +13,10 @@ from emissary_lib.protocol.constants import (
     PROBE_DEADLINE,
     PROBE_WHEN_UNACKED,
 )
+from emissary_lib.protocol.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class KeepaliveTimes:
+class KeepaliveTimes(Record):
     """All in seconds.
 
     Attributes:
@@ -111,8 +110,7 @@ class DialerKeepalive:
         return KeepaliveAction.PING
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeTimes:
+class ProbeTimes(Record):
     """All in seconds.
 
     Attributes:

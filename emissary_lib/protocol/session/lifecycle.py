@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import END_DEADLINE, END_INTERVAL
@@ -13,7 +12,6 @@ from emissary_lib.protocol.session.states import State, Step, step
 from emissary_lib.protocol.stream.duplex import Duplex
 
 
-@dataclass(slots=True)
 class Ending:
     """The last words of a session, repeated until the bridge confirms.
 
@@ -26,12 +24,23 @@ class Ending:
         may_wait_until: When to give up waiting for a WebSocket, if that is later; ``None``: it is not.
     """
 
-    code: Code
-    reason: str
-    tell_peer: bool
-    next_at: float
-    until: float
-    may_wait_until: float | None = None
+    __slots__ = ("code", "may_wait_until", "next_at", "reason", "tell_peer", "until")
+
+    def __init__(
+        self,
+        code: Code,
+        reason: str,
+        tell_peer: bool,
+        next_at: float,
+        until: float,
+        may_wait_until: float | None = None,
+    ) -> None:
+        self.code = code
+        self.reason = reason
+        self.tell_peer = tell_peer
+        self.next_at = next_at
+        self.until = until
+        self.may_wait_until = may_wait_until
 
     @classmethod
     def begin(cls, code: Code, reason: str, now: float, *, tell_peer: bool, delay: float = 0.0) -> Ending:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 
 from emissary_lib.protocol.constants import MAX_PAYLOAD
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.session.config import Outgoing
 from emissary_lib.protocol.session.lifecycle import Ending
 from emissary_lib.protocol.stream.counters import Counters

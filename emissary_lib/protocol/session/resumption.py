@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import GRACE, LEAST_PATIENCE, RESUME_INTERVALS, STEADY_AFTER
 from emissary_lib.protocol.role import Role
@@ -11,13 +9,15 @@ from emissary_lib.protocol.wire.frames import newer
 from emissary_lib.protocol.wire.payloads import Resumed
 
 
-@dataclass(slots=True)
 class _Asking:
     """RESUME is being repeated until the peer is heard."""
 
-    next_at: float
-    until: float
-    rounds: int = 0
+    __slots__ = ("next_at", "rounds", "until")
+
+    def __init__(self, next_at: float, until: float, rounds: int = 0) -> None:
+        self.next_at = next_at
+        self.until = until
+        self.rounds = rounds
 
 
 class Resumption:

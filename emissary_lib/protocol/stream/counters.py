@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
-
-@dataclass(slots=True)
 class Counters:
     """All counts are of this side, since the session began.
 
@@ -25,16 +22,36 @@ class Counters:
         resumes: Times that it was replaced.
     """
 
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    messages_sent: int = 0
-    messages_received: int = 0
-    retransmits: int = 0
-    losses: int = 0
-    duplicates: int = 0
-    bare_acks: int = 0
-    pongs: int = 0
-    gateway_errors: int = 0
-    window_probes: int = 0
-    link_losses: int = 0
-    resumes: int = 0
+    __slots__ = (
+        "bare_acks",
+        "bytes_received",
+        "bytes_sent",
+        "duplicates",
+        "gateway_errors",
+        "link_losses",
+        "losses",
+        "messages_received",
+        "messages_sent",
+        "pongs",
+        "resumes",
+        "retransmits",
+        "window_probes",
+    )
+
+    def __init__(self) -> None:
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.messages_sent = 0
+        self.messages_received = 0
+        self.retransmits = 0
+        self.losses = 0
+        self.duplicates = 0
+        self.bare_acks = 0
+        self.pongs = 0
+        self.gateway_errors = 0
+        self.window_probes = 0
+        self.link_losses = 0
+        self.resumes = 0
+
+    def __repr__(self) -> str:
+        return f"Counters({', '.join(f'{name}={getattr(self, name)}' for name in self.__slots__)})"

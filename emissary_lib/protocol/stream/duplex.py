@@ -6,10 +6,10 @@ frames' types, of the opening or of the end: :class:`emissary_lib.protocol.sessi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, SMALL_FRAMES
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.stream.acks import AckSchedule
 from emissary_lib.protocol.stream.congestion import CongestionWindow, ErrorPause, InFlightGate
 from emissary_lib.protocol.stream.counters import Counters
@@ -21,8 +21,7 @@ from emissary_lib.protocol.stream.sender import Segment, StreamSender
 MAX_WINDOW: Final = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
+class Sending(Record):
     """Stream bytes to put in one frame.
 
     Attributes:
@@ -32,14 +31,22 @@ class Sending:
         ack_now: Whether the sender waits for an acknowledgement.
     """
 
+    __slots__ = ("ack_now", "data", "fin", "offset")
+
     offset: int
     data: bytes
     fin: bool
     ack_now: bool
 
+    def __init__(self, offset: int, data: bytes, fin: bool, ack_now: bool) -> None:
+        put = object.__setattr__
+        put(self, "offset", offset)
+        put(self, "data", data)
+        put(self, "fin", fin)
+        put(self, "ack_now", ack_now)
 
-@dataclass(frozen=True, slots=True)
-class StreamConfig:
+
+class StreamConfig(Record):
     """Sizes and starting positions of both streams.
 
     Attributes:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, MAX_PAYLOAD, SMALL_FRAMES
 from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
+from emissary_lib.protocol.record import Record
 
 #: Pieces of what was written are joined up to this many bytes, so that single bytes cost no object each.
 JOINED: Final = 4096
 
 
-@dataclass(slots=True)
 class Segment:
     """What one frame carried, kept until it is acknowledged.
 
@@ -29,14 +28,27 @@ class Segment:
         lost: Taken for lost; to be sent again.
     """
 
-    offset: int
-    data: bytes
-    fin: bool
-    small: bool
-    sent_at: float
-    sends: int = 1
-    sacked: bool = False
-    lost: bool = False
+    __slots__ = ("data", "fin", "lost", "offset", "sacked", "sends", "sent_at", "small")
+
+    def __init__(
+        self,
+        offset: int,
+        data: bytes,
+        fin: bool,
+        small: bool,
+        sent_at: float,
+        sends: int = 1,
+        sacked: bool = False,
+        lost: bool = False,
+    ) -> None:
+        self.offset = offset
+        self.data = data
+        self.fin = fin
+        self.small = small
+        self.sent_at = sent_at
+        self.sends = sends
+        self.sacked = sacked
+        self.lost = lost
 
     @property
     def end(self) -> int:
@@ -44,8 +56,7 @@ class Segment:
         return self.offset + len(self.data) + self.fin
 
 
-@dataclass(frozen=True, slots=True)
-class Acked:
+class Acked(Record):
     """What an acknowledgement brought.
 
     Attributes:
@@ -53,8 +64,15 @@ class Acked:
         rtt: Seconds since the newest of them that was sent once was sent; ``None`` without one.
     """
 
+    __slots__ = ("rtt", "segments")
+
     segments: int
     rtt: float | None
+
+    def __init__(self, segments: int, rtt: float | None) -> None:
+        put = object.__setattr__
+        put(self, "segments", segments)
+        put(self, "rtt", rtt)
 
 
 class StreamSender:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.targets.addresses import (
     IPAddress,
     IPNetwork,
@@ -33,8 +33,7 @@ _PORT_MAX: Final = 65_535
 _LOCALHOST: Final = "localhost"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Record):
     """A host and port the relay is asked to connect to; always in canonical form, so ``==`` can be trusted.
 
     Attributes:
@@ -88,8 +87,7 @@ def _port(text: str, source: str) -> int:
     raise TargetError(f"{source!r}: port {text!r} is not a number from 1 to {_PORT_MAX}")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Record):
     """One entry of the allow-list.
 
     Attributes:
@@ -131,8 +129,7 @@ class Rule:
         return f"{host}:{','.join(ports)}"
 
 
-@dataclass(frozen=True, slots=True)
-class AllowList:
+class AllowList(Record):
     """The targets that may be dialled. An empty list permits none. Immutable, so safe in any thread."""
 
     rules: tuple[Rule, ...] = ()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import binascii
 import enum
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from emissary_lib.protocol.constants import HEADER_BYTES, MAX_MESSAGE, MAX_PAYLOAD, VERSION
 from emissary_lib.protocol.errors import FrameError, LocalProtocolError, UnsupportedVersionError
+from emissary_lib.protocol.record import Record
 
 _HEADER: Final = struct.Struct(">BBHIQQ")
 _PEEK: Final = struct.Struct(">BBH")
@@ -56,8 +56,7 @@ COPIED: Final = frozenset({FrameType.DATA, FrameType.ACK, FrameType.PING, FrameT
 _TYPES: Final = {int(frame_type): frame_type for frame_type in FrameType}
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Record):
     """One protocol unit.
 
     Attributes:
@@ -70,13 +69,34 @@ class Frame:
         payload: At most ``MAX_PAYLOAD`` bytes.
     """
 
+    __slots__ = ("ack", "flags", "generation", "offset", "payload", "type", "window")
+
     type: int
-    flags: int = 0
-    generation: int = 0
-    window: int = 0
-    offset: int = 0
-    ack: int = 0
-    payload: bytes = b""
+    flags: int
+    generation: int
+    window: int
+    offset: int
+    ack: int
+    payload: bytes
+
+    def __init__(
+        self,
+        type: int,
+        flags: int = 0,
+        generation: int = 0,
+        window: int = 0,
+        offset: int = 0,
+        ack: int = 0,
+        payload: bytes = b"",
+    ) -> None:
+        put = object.__setattr__
+        put(self, "type", type)
+        put(self, "flags", flags)
+        put(self, "generation", generation)
+        put(self, "window", window)
+        put(self, "offset", offset)
+        put(self, "ack", ack)
+        put(self, "payload", payload)
 
 
 def encode(frame: Frame) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.protocol.errors import FrameError
+from emissary_lib.protocol.record import Record, hidden
 
 #: Bytes of a HEALTH's question.
 QUESTION_BYTES: Final = 8
@@ -18,8 +18,7 @@ _FIXED: Final = struct.Struct(">8s32sBIIIIH")
 _KEY_ID: Final = struct.Struct(">I")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Record):
     """How far a limit of sessions is used up.
 
     Attributes:
@@ -36,8 +35,7 @@ class Usage:
         return 0 < self.limit <= self.sessions
 
 
-@dataclass(frozen=True, slots=True)
-class Healthy:
+class Healthy(Record):
     """HEALTHY.
 
     Attributes:
@@ -51,7 +49,7 @@ class Healthy:
     """
 
     question: bytes
-    proof: bytes = field(repr=False)
+    proof: bytes = hidden()
     protocol_version: int
     usage: Usage
     key_usage: Usage

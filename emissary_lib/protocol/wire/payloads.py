@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from emissary_lib.protocol.codes import Code, code_of
 from emissary_lib.protocol.constants import MAX_SACK_RANGES
 from emissary_lib.protocol.errors import FrameError
+from emissary_lib.protocol.record import Record, hidden
 
 #: Longest reason text in a RESET or ENDED, in bytes.
 MAX_REASON: Final = 512
@@ -43,8 +43,7 @@ def _reason(text: str) -> bytes:
     return text.encode("utf-8")[:MAX_REASON].decode("utf-8", "ignore").encode("utf-8")
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(Record):
     """RESET: both directions are aborted."""
 
     code: Code
@@ -61,8 +60,7 @@ class Reset:
         return cls(code_of(number), _text(payload[_CODE.size :]))
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Record):
     """END: a client reports the end of the session, with its own view of both streams.
 
     Attributes:
@@ -91,8 +89,7 @@ class End:
         return cls(code_of(number), *rest)
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Record):
     """ENDED: the bridge tells both clients that the session is over."""
 
     code: Code
@@ -111,8 +108,7 @@ class Ended:
         return cls(code_of(number), dialer, relay, _text(payload[_ENDED.size :]))
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(Record):
     """DISCONNECTED: one side's WebSocket is gone.
 
     Attributes:
@@ -134,8 +130,7 @@ class Disconnected:
         return cls(role, epoch)
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Record):
     """RESUMED: where both sides are now.
 
     Attributes:
@@ -170,8 +165,7 @@ class Resumed:
         return cls(dialer_epoch, relay_epoch, *ids)
 
 
-@dataclass(frozen=True, slots=True)
-class GoAway:
+class GoAway(Record):
     """GOAWAY: the relay's end is near; ``remaining`` is in milliseconds."""
 
     code: Code
@@ -188,8 +182,7 @@ class GoAway:
         return cls(code_of(number), remaining)
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Record):
     """OPENED's parameters.
 
     Attributes:
@@ -202,7 +195,7 @@ class Opened:
     code: Code
     remaining: int
     grace: int
-    resume_token: bytes
+    resume_token: bytes = hidden()
 
     def encode(self) -> bytes:
         """The parameters behind their u16 length; stream bytes follow."""
@@ -218,9 +211,6 @@ class Opened:
             raise FrameError(f"OPENED: {len(fields)} bytes of parameters, {max(length, _OPENED.size)} needed")
         number, remaining, grace, token = _OPENED.unpack_from(fields)
         return cls(code_of(number), remaining, grace, token), rest
-
-    def __repr__(self) -> str:
-        return f"Opened(code={self.code!r}, remaining={self.remaining}, grace={self.grace})"
 
 
 #: Bytes of OPENED's payload before the stream bytes.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from emissary_lib.client.health import Health
@@ -22,6 +20,7 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.httpdate import http_date
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.wire.health import Usage
 from tests.helpers.doctor import HEALTH, FakeClock, FakeProbe, settings
 
@@ -250,7 +249,7 @@ def test_keys_and_sessions_are_told() -> None:
     ],
 )
 def test_a_limit_that_is_reached_is_a_warning(change: dict[str, Usage], parameter: str) -> None:
-    found = asked(dataclasses.replace(HEALTH, **change))  # type: ignore[arg-type]
+    found = asked(replace(HEALTH, **change))
     assert found.status is Status.WARNING
     assert found.hint.endswith(f"raise {parameter}")
 

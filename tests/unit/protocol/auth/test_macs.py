@@ -5,7 +5,6 @@ The MACs' very bytes are checked in test_vectors_opening.py.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from emissary_lib.protocol.auth import macs as auth
 from emissary_lib.protocol.auth.macs import ClockSkewError, ConnectHeaders, Key, KeyRing, ServerProofError
 from emissary_lib.protocol.errors import AuthenticationError, LocalProtocolError
+from emissary_lib.protocol.record import replace
 
 NOW = 1795348800.0
 DATE = auth.http_date(NOW)
@@ -41,7 +41,7 @@ def test_a_good_door_names_its_key() -> None:
 )
 def test_a_door_with_one_field_changed_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(AuthenticationError, match="wrong MAC on the upgrade") as caught:
-        auth.verify_connect(dataclasses.replace(DOOR, **change), RING, host=HOST, unix_now=NOW)
+        auth.verify_connect(replace(DOOR, **change), RING, host=HOST, unix_now=NOW)
     assert not isinstance(caught.value, ClockSkewError)
 
 
@@ -74,7 +74,7 @@ def test_a_clock_that_is_no_number_lets_nobody_in() -> None:
 
 def test_a_wrong_mac_with_an_old_date_is_a_wrong_mac() -> None:
     with pytest.raises(AuthenticationError) as caught:
-        auth.verify_connect(dataclasses.replace(DOOR, mac=b"m" * 32), RING, host=HOST, unix_now=0.0)
+        auth.verify_connect(replace(DOOR, mac=b"m" * 32), RING, host=HOST, unix_now=0.0)
     assert not isinstance(caught.value, ClockSkewError)
 
 

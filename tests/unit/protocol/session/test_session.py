@@ -6,13 +6,13 @@ Symmetric rules are tested as client and as relay; how sessions end is in test_s
 from __future__ import annotations
 
 import base64
-import dataclasses
 import struct
 
 import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, MAX_PAYLOAD
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import GoingAway, RelayOpened
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
@@ -392,7 +392,7 @@ def test_bulk_needs_few_bare_acknowledgements(role: Role) -> None:
 
 def test_the_dialer_waits_as_long_as_the_relay_says_it_does() -> None:
     session = client_session(NOW)
-    parameters = dataclasses.replace(PARAMETERS, grace=5_000)
+    parameters = replace(PARAMETERS, grace=5_000)
     give(session, Frame(FrameType.OPENED, payload=parameters.encode()), NOW)
     session.finish_opening()
     session.link_lost(Code.DIALER_GONE, "closed with 1006", NOW)
