@@ -26,6 +26,7 @@ from emissary_lib.exceptions import (
     LinkClosedError,
 )
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
+from emissary_lib.protocol.wire.text import clean, decode_clean
 from emissary_lib.transport import happy_eyeballs
 from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline
@@ -67,13 +68,14 @@ def connect(
     except (websocket.WebSocketException, OSError, ValueError) as exc:
         if upgrade.status not in (None, 101):
             raise _refused_error(url, upgrade.status, None) from exc
+        said = clean(str(exc))
         if upgrade.asked and isinstance(exc, _CUT_OFF):
             raise AnswerLostError(
-                f"the gateway at {url} cut the connection before it had answered: {exc}; if that goes on, "
+                f"the gateway at {url} cut the connection before it had answered: {said}; if that goes on, "
                 "check the URL, and what stands between here and there"
             ) from exc
         raise GatewayUnreachableError(
-            f"cannot reach the gateway at {url}: {exc}; check the URL, DNS and the way out to the internet"
+            f"cannot reach the gateway at {url}: {said}; check the URL, DNS and the way out to the internet"
         ) from exc
     if ws.sock is None or (ws.getheaders() or {}).get("sec-websocket-protocol") != SUBPROTOCOL:
         ws.shutdown()  # type: ignore[no-untyped-call]
@@ -273,7 +275,7 @@ class WebSocketTransport:
             except (websocket.WebSocketException, OSError, ValueError) as exc:
                 if isinstance(exc, TimeoutError):
                     raise
-                raise LinkClosedError(f"the WebSocket to {self._url} broke: {exc}") from exc
+                raise LinkClosedError(f"the WebSocket to {self._url} broke: {clean(str(exc))}") from exc
             data = bytes(frame.data)  # type: ignore[arg-type]  # bytes by then, whatever its annotation says
             match frame.opcode:
                 case websocket.ABNF.OPCODE_TEXT | websocket.ABNF.OPCODE_CONT:
@@ -339,7 +341,7 @@ class WebSocketTransport:
         with contextlib.suppress(LinkClosedError):
             self._write(_frame(data[:2], websocket.ABNF.OPCODE_CLOSE))
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
-        reason = data[2:].decode("utf-8", "replace") or "no reason given"
+        reason = decode_clean(data[2:]) or "no reason given"
         return LinkClosedError(
             f"the gateway at {self._url} closed the WebSocket: {code} ({reason})", close_code=code
         )
