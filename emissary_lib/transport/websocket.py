@@ -48,7 +48,7 @@ def connect(
     """Open a WebSocket with subprotocol ``emissary.v2``.
 
     Args:
-        url: ``wss://host/stage`` (or ``ws://`` for the local cloud).
+        url: ``wss://host/stage`` (or ``ws://`` for the local cloud), the scheme in small letters.
         headers: Sent with the upgrade request.
         deadline: Bounds DNS, TCP, TLS and the upgrade together.
         ssl_context: For ``wss``; ``None`` for Python's default, which checks certificate and name.
