@@ -19,7 +19,7 @@ from emissary_lib.client.forward import Forward
 from emissary_lib.client.health import Health, check_health
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.socket import TunnelSocket
-from emissary_lib.exceptions import ClosedError
+from emissary_lib.exceptions import ClosedError, ConfigError
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
@@ -31,6 +31,9 @@ from emissary_lib.tunnel.loopback import tcp_pair
 
 #: Seconds that ``dial`` may take unless told otherwise: enough for Lambda functions that start from cold.
 DIAL_TIMEOUT: Final = 20.0
+
+#: Longest timeout that can be given, in seconds: poll(2) counts milliseconds in 31 bits.
+MAX_TIMEOUT: Final = 2_000_000
 
 #: Messages in flight of all tunnels of one dialer together; each is a concurrent Lambda invocation.
 MAX_IN_FLIGHT: Final = 64
@@ -115,7 +118,7 @@ class Dialer:
             tunnel.
 
         Raises:
-            ConfigError: ``target`` is none.
+            ConfigError: ``target`` or ``timeout`` is none.
             ClosedError: The dialer was closed.
             AuthenticationError: The key is unknown or wrong; its subclass ClockSkewError: this clock is off.
             TransportError: The gateway was not reached, or refused; of what was tried again, the last cause.
@@ -126,10 +129,10 @@ class Dialer:
 
         Blocking: until the relay is connected to the target. Any thread.
         """
-        parsed = Target.parse(target)
+        parsed, deadline = Target.parse(target), _deadline(timeout)
         ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
         try:
-            dial = self._dial(parsed, timeout)
+            dial = self._dial(parsed, deadline)
             dial.attach(ours)
         except BaseException:
             ours.close()
@@ -169,12 +172,13 @@ class Dialer:
                     psycopg.connect(host=host, port=port, ...)
 
         Raises:
-            ConfigError: ``target`` is none.
+            ConfigError: ``target`` or ``timeout`` is none.
         """
         parsed = Target.parse(target)
+        _deadline(timeout)
 
         def serve(sock: socket.socket) -> None:
-            dial = self._dial(parsed, timeout)
+            dial = self._dial(parsed, _deadline(timeout))
             dial.attach(sock)
             dial.run()
             error = dial.info.error
@@ -193,6 +197,7 @@ class Dialer:
             timeout: Seconds for all of it; ``None`` for no limit.
 
         Raises:
+            ConfigError: ``timeout`` is none.
             ClosedError: The dialer was closed.
             AuthenticationError: The key is unknown or wrong, here or there.
             TransportError: The gateway was not reached, or refused.
@@ -203,7 +208,7 @@ class Dialer:
         """
         if self._closed:
             raise ClosedError("this dialer was closed; make a new one")
-        return check_health(self._endpoint, self._key, Deadline(timeout))
+        return check_health(self._endpoint, self._key, _deadline(timeout))
 
     def close(self) -> None:
         """Refuse further dials, and see what was written off. Idempotent.
@@ -226,12 +231,12 @@ class Dialer:
     ) -> None:
         self.close()
 
-    def _dial(self, target: Target, timeout: float | None) -> Dial:
+    def _dial(self, target: Target, deadline: Deadline) -> Dial:
         if self._closed:
             raise ClosedError("this dialer was closed; make a new one")
         return Dial(
             target,
-            Deadline(timeout),
+            deadline,
             endpoint=self._endpoint,
             key=self._key,
             streams=self._streams,
@@ -240,3 +245,12 @@ class Dialer:
             clock=self._clock,
             owner=self,
         )
+
+
+def _deadline(timeout: float | None) -> Deadline:
+    usable = isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout <= MAX_TIMEOUT
+    if timeout is not None and not usable:
+        raise ConfigError(
+            f"the timeout {timeout!r} is no number of seconds up to {MAX_TIMEOUT}; None is no limit"
+        )
+    return Deadline(timeout)

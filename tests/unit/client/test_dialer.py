@@ -8,6 +8,7 @@ import resource
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,27 @@ def test_a_bad_target_is_refused_before_anything_is_sent(target: str | tuple[str
         with pytest.raises(ConfigError):
             Dialer(bridge.url, KEY).forward(target)
         assert bridge.server.requests == []
+
+
+@pytest.mark.parametrize("target", [None, ["db", 1], b"db:1", ("db",), ("db", True)], ids=repr)
+def test_a_target_of_another_type_is_a_config_error(target: Any) -> None:
+    dialer = Dialer("ws://127.0.0.1:1/s", KEY)
+    for use in (dialer.dial, dialer.forward):
+        with pytest.raises(ConfigError):
+            use(target)
+
+
+@pytest.mark.parametrize("timeout", ["5", b"5", float("nan"), float("inf"), 1e12, True, []], ids=repr)
+def test_a_timeout_that_is_none_is_a_config_error(timeout: Any) -> None:
+    dialer = Dialer("ws://127.0.0.1:1/s", KEY)
+    for use in (
+        lambda: dialer.dial(TARGET, timeout),
+        lambda: dialer.create_connection(("db", 1), timeout),
+        lambda: dialer.forward(TARGET, timeout=timeout),
+        lambda: dialer.health(timeout),
+    ):
+        with pytest.raises(ConfigError, match="no number of seconds up to 2000000; None is no limit"):
+            use()
 
 
 def test_a_closed_dialer_refuses_to_dial_and_its_sockets_live_on() -> None:
