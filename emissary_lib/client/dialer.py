@@ -19,7 +19,7 @@ from emissary_lib.client.forward import Forward
 from emissary_lib.client.health import Health, check_health
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.socket import TunnelSocket
-from emissary_lib.exceptions import ClosedError, ConfigError
+from emissary_lib.exceptions import ClosedError, ConfigError, local_resource_error
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
@@ -126,11 +126,15 @@ class Dialer:
             TargetTimedOutError: The target was not reached; all are DialError.
             DialTimeoutError: ``timeout`` ran out; a DialError and a TimeoutError.
             RemoteProtocolError: The server does not speak the protocol.
+            LocalResourceError: This machine has no descriptor or thread left for it; an OSError.
 
         Blocking: until the relay is connected to the target. Any thread.
         """
         parsed, deadline = Target.parse(target), _deadline(timeout)
-        ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
+        try:
+            ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
+        except OSError as exc:
+            raise local_resource_error(exc) from exc
         try:
             dial = self._dial(parsed, deadline)
             dial.attach(ours)
@@ -141,7 +145,12 @@ class Dialer:
         theirs.settimeout(socket.getdefaulttimeout())
         sock = TunnelSocket(fileno=theirs.detach())
         sock.session = dial.info
-        threading.Thread(target=dial.run, name="emissary-driver", daemon=True).start()
+        try:
+            threading.Thread(target=dial.run, name="emissary-driver", daemon=True).start()
+        except RuntimeError as exc:  # no thread is left
+            dial.abandon()
+            sock.close()
+            raise local_resource_error(exc) from exc
         return sock
 
     def create_connection(
@@ -202,6 +211,7 @@ class Dialer:
             AuthenticationError: The key is unknown or wrong, here or there.
             TransportError: The gateway was not reached, or refused.
             RemoteProtocolError: The bridge is of a release that knows no such question.
+            LocalResourceError: This machine has no descriptor or thread left for it.
             TimeoutError: ``timeout`` ran out.
 
         Blocking: until the answer. Any thread.

@@ -19,11 +19,13 @@ import websocket
 from websocket._url import get_proxy_info, parse_url
 
 from emissary_lib.exceptions import (
+    NOTHING_LEFT,
     AnswerLostError,
     ConfigError,
     GatewayRefusedError,
     GatewayUnreachableError,
     LinkClosedError,
+    local_resource_error,
 )
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
 from emissary_lib.protocol.wire.text import clean, decode_clean
@@ -56,6 +58,7 @@ def connect(
     Raises:
         GatewayUnreachableError: No answer; its subclass AnswerLostError: cut off while one was waited for.
         GatewayRefusedError: An answer other than 101.
+        LocalResourceError: No descriptor or thread is left here.
         TimeoutError: The deadline passed.
     """
     upgrade = _Upgrade(url, headers, deadline, ssl_context)
@@ -68,6 +71,8 @@ def connect(
     except (websocket.WebSocketException, OSError, ValueError) as exc:
         if upgrade.status not in (None, 101):
             raise _refused_error(url, upgrade.status, None) from exc
+        if isinstance(exc, OSError) and exc.errno in NOTHING_LEFT:
+            raise local_resource_error(exc) from exc
         said = clean(str(exc))
         if upgrade.asked and isinstance(exc, _CUT_OFF):
             raise AnswerLostError(
@@ -169,11 +174,15 @@ class _Upgrade:
         """The open WebSocket; raises what the library raises.
 
         Raises:
+            LocalResourceError: No thread is left.
             TimeoutError: The deadline passed; what still comes of the attempt is closed.
         """
         if deadline.passed():
             raise TimeoutError("no time is left")
-        threading.Thread(target=self._run, name="emissary-upgrade", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="emissary-upgrade", daemon=True).start()
+        except RuntimeError as exc:  # no thread is left
+            raise local_resource_error(exc) from exc
         try:
             deadline.wait(self._done)
         finally:
