@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from emissary_lib.client.config import AUTH_KEYS, URL, ClientConfig, read_env_file
+from emissary_lib.client.config import AUTH_KEYS, URL, ClientConfig, keys_fault, read_env_file
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.doctor.checks import Finding, failure, ok, warning
 from emissary_lib.exceptions import ConfigError
@@ -77,4 +77,6 @@ def configuration(settings: Settings) -> Finding:
     fact = f"{endpoint.url} from {source}, signing with key id {ids[0]}{others}"
     if endpoint.path == "/" and EXECUTE_API.fullmatch(endpoint.address[0]):
         return warning(fact, "the URL has no stage: take WebSocketUrl from the stack's outputs as it is")
+    if fault := keys_fault(settings.env_file, from_file):
+        return warning(f"{fact}; {fault}", f"chmod 600 {settings.env_file}")
     return ok(fact)

@@ -31,9 +31,22 @@ def test_configuration_tells_url_source_and_key_ids_and_no_secret() -> None:
 def test_configuration_is_read_from_the_env_file_too(tmp_path: pathlib.Path) -> None:
     path = tmp_path / ".env"
     path.write_text("".join(f"{name}='{value}'\n" for name, value in ENVIRON.items()))
+    path.chmod(0o600)
     found = configuration.configuration(fresh({}, path))
     assert found.status is Status.OK
     assert str(path) in found.fact
+
+
+def test_an_env_file_that_others_may_write_is_a_warning(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("".join(f"{name}='{value}'\n" for name, value in ENVIRON.items()))
+    path.chmod(0o666)
+    found = configuration.configuration(fresh({}, path))
+    assert found.status is Status.WARNING
+    assert found.fact.endswith(f"; {path} holds keys, and others may write it (mode 0666)")
+    assert found.hint == f"chmod 600 {path}"
+    path.write_text(f"EMISSARY_URL={URL}\n")
+    assert configuration.configuration(fresh(ENVIRON, path)).status is Status.OK
 
 
 @pytest.mark.parametrize(
