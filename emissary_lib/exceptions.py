@@ -28,8 +28,10 @@
     |  `- DialTimeoutError(TimeoutError)           dial's own timeout ran out; ``step`` says where
     |- TunnelResetError(ConnectionResetError)      an open tunnel was cut off; ``code``
     |  `- RelayDeadlineError                       because the relay reached Lambda's time limit
+    |- LocalResourceError(OSError)                 this machine has no descriptor or thread left; ``errno``
     |- ListenError                                 a command: the local address cannot be listened on
     |- CommandError                                emissary exec: its program cannot be started
+    |- OutputError                                 a command: its standard output cannot be written
     |- OperationError                              emissary keys, sessions: not done, by AWS or by us
     `- ClosedError                                 used after close(): a bug in the caller
 
@@ -39,7 +41,10 @@ Each also derives from the built-in error in brackets, so drivers that catch ``O
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+from typing import Final
 
 from emissary_lib.protocol.auth.headers import MissingCredentialsError
 from emissary_lib.protocol.auth.macs import ClockSkewError, ServerProofError
@@ -74,10 +79,12 @@ __all__ = [
     "LinkClosedError",
     "LinkRefusedError",
     "ListenError",
+    "LocalResourceError",
     "LocalProtocolError",
     "MissingCredentialsError",
     "NameNotFoundError",
     "OperationError",
+    "OutputError",
     "ProtocolError",
     "RelayDeadlineError",
     "RemoteProtocolError",
@@ -219,6 +226,18 @@ class RelayDeadlineError(TunnelResetError):
     """The relay reached the end of its Lambda invocation."""
 
 
+class LocalResourceError(EmissaryError, OSError):
+    """This machine has nothing left that a dial takes: file descriptors, threads, memory.
+
+    Attributes:
+        errno: What the system said; ``None`` of a thread.
+    """
+
+    def __init__(self, message: str, *, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
 class ListenError(EmissaryError):
     """A command cannot listen on the local address that it was given."""
 
@@ -231,8 +250,27 @@ class OperationError(EmissaryError):
     """What an operator asked of the stack was not done: AWS refused, or it would do harm."""
 
 
+class OutputError(EmissaryError):
+    """What a command has to say cannot be written to its standard output."""
+
+
 class ClosedError(EmissaryError):
     """Used after ``close()``."""
+
+
+#: What the system says when a process, or the machine, has nothing left.
+NOTHING_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def local_resource_error(cause: OSError | RuntimeError) -> LocalResourceError:
+    """The error for a socket, or a thread, that this machine did not give."""
+    number = cause.errno if isinstance(cause, OSError) else None
+    said = os.strerror(number) if number else str(cause)
+    return LocalResourceError(
+        f"this machine gives a dial no more of what it takes: {said}; close what is not needed, dial less at "
+        "once, or raise the limits of this process (ulimit -n for open files, ulimit -u for threads)",
+        errno=number,
+    )
 
 
 #: What is known of a target that was not reached: the error, what it means, and what to do about it.

@@ -12,8 +12,10 @@ from emissary_lib.exceptions import (
     DialError,
     DialTimeoutError,
     ListenError,
+    LocalResourceError,
     NameNotFoundError,
     OperationError,
+    OutputError,
     SessionLimitError,
     TargetNotAllowedError,
     TargetRefusedError,
@@ -47,6 +49,8 @@ class Exit(enum.IntEnum):
     PORT = 13
     NOT_DONE = 14
     LIMIT = 15
+    RESOURCES = 16
+    OUTPUT = 17
     GATEWAY_NAME = 20
     GATEWAY_TLS = 21
     CLOCK = 22
@@ -78,6 +82,8 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.PORT: "the local address cannot be listened on",
     Exit.NOT_DONE: "of keys and sessions: refused by AWS or by us; only what is printed as done is done",
     Exit.LIMIT: "as many sessions are open as the stack allows",
+    Exit.RESOURCES: "this machine has no file descriptor or thread left for it",
+    Exit.OUTPUT: "what it had to say cannot be written; what it had to do may be done",
     Exit.GATEWAY_NAME: "of doctor: the gateway's name does not resolve",
     Exit.GATEWAY_TLS: "of doctor: TLS to the gateway fails",
     Exit.CLOCK: "of doctor: this machine's clock is too far from the gateway's",
@@ -100,6 +106,8 @@ STATUSES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
     (ListenError, Exit.PORT),
     (CommandError, Exit.NOT_STARTED),
     (OperationError, Exit.NOT_DONE),
+    (LocalResourceError, Exit.RESOURCES),
+    (OutputError, Exit.OUTPUT),
     (TargetNotAllowedError, Exit.NOT_ALLOWED),
     (NameNotFoundError, Exit.NAME_NOT_FOUND),
     (TargetRefusedError, Exit.REFUSED),

@@ -11,7 +11,8 @@ from typing import Final
 from emissary_lib._version import __version__
 from emissary_lib.cli import doctor, execute, forward, keys, sessions
 from emissary_lib.cli.command import EXIT_STATUSES, Command, add_parser
-from emissary_lib.exceptions import EmissaryError
+from emissary_lib.cli.output import checked_output, complain
+from emissary_lib.exceptions import EmissaryError, OutputError
 from emissary_lib.exit_status import exit_status
 
 #: The library's own commands, in the order of ``--help``.
@@ -42,6 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: By argparse: after ``--help`` and ``--version``, and with status 2 on wrong usage.
     """
+    try:
+        with checked_output():
+            return _run(argv)
+    except OutputError as error:
+        return _complain(error, exit_status(error))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = parse(argv)
     command: Command = args.command
     try:
@@ -106,5 +115,5 @@ def _optional_commands() -> dict[str, Command]:
 
 
 def _complain(error: object, status: int) -> int:
-    print(f"emissary: {error}", file=sys.stderr)
+    complain(error)
     return status

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,6 +13,9 @@ from emissary_lib.protocol.auth.keys import Key, parse_keys
 from emissary_lib.protocol.constants import PING_INTERVAL, PING_REPEAT, PING_WHEN_UNACKED, PONG_DEADLINE
 from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+
+logger = logging.getLogger("emissary_lib.config")
+logger.addHandler(logging.NullHandler())
 
 URL: Final = "EMISSARY_URL"
 AUTH_KEYS: Final = "EMISSARY_AUTH_KEYS"
@@ -85,7 +90,8 @@ def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read ``NAME=value`` lines; an absent file reads as empty.
 
     Blank lines and lines that begin with ``#`` are skipped, ``export`` in front is allowed, and one pair of
-    single or double quotes around a value is taken off. Nothing is expanded.
+    single or double quotes around a value is taken off. Nothing is expanded. A file that holds keys and that
+    others may write is a warning on the logger ``emissary_lib.config``, once.
 
     Raises:
         ConfigError: The file cannot be read, or a line is none of these; names its number, not its text.
@@ -109,4 +115,30 @@ def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
         if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
             value = value[1:-1]
         values[name.strip()] = value
+    fault = keys_fault(path, values)
+    if fault and str(path) not in _warned:
+        _warned.add(str(path))
+        logger.warning("%s: chmod 600 %s", fault, path)
     return values
+
+
+#: Files that were warned of.
+_warned: set[str] = set()
+
+
+def keys_fault(path: str | os.PathLike[str], values: Mapping[str, str]) -> str:
+    """What is wrong with who may write a file of settings; empty if nothing is.
+
+    Args:
+        path: The file.
+        values: What :func:`read_env_file` has read from it.
+    """
+    if AUTH_KEYS not in values:
+        return ""
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:  # gone meanwhile
+        return ""
+    if not mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return ""
+    return f"{path} holds keys, and others may write it (mode {mode:04o})"

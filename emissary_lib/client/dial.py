@@ -12,8 +12,9 @@ from emissary_lib.client.handshake import OpenedSession, open_session
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.resume import ResumeUpgrade
 from emissary_lib.client.socket import SessionInfo
-from emissary_lib.exceptions import reset_error
+from emissary_lib.exceptions import local_resource_error, reset_error
 from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.events import Aborted, Event, GoingAway
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.session import SessionConfig
@@ -84,7 +85,7 @@ class Dial:
         """Tie the session to ``sock``, which is owned from here on; call :meth:`run` next.
 
         Raises:
-            OSError: No descriptor is left; the socket was reset.
+            LocalResourceError: No descriptor is left; the socket was reset.
         """
         upgrade = ResumeUpgrade(
             self._endpoint, self._key, self._opened.id, self._opened.parameters.resume_token
@@ -99,11 +100,13 @@ class Dial:
                 on_idle=self._slots.decline,
                 suspend_detector=SuspendDetector(self._clock),
             )
-        except BaseException:
+        except BaseException as exc:
             reset(sock)
             link.close()
             link.release()
             self._slots.close()
+            if isinstance(exc, OSError):
+                raise local_resource_error(exc) from exc
             raise
         self._tunnel = tunnel
         # Before the caller has the socket: the program may exit at any moment.
@@ -118,6 +121,16 @@ class Dial:
         try:
             self._tunnel.run()
         finally:
+            drain.discard(self._tunnel)
+            self._slots.close()
+
+    def abandon(self) -> None:
+        """End the session at once, in place of :meth:`run`: the socket is reset, and nothing is left open."""
+        assert self._tunnel, "attach comes first"
+        try:
+            self._tunnel.abort(Code.DIALER_RESET, "the dialer has no thread for it")
+        finally:
+            self._tunnel.close()
             drain.discard(self._tunnel)
             self._slots.close()
 

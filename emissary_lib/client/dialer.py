@@ -17,7 +17,7 @@ from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.socket import TunnelSocket
-from emissary_lib.exceptions import ClosedError
+from emissary_lib.exceptions import ClosedError, ConfigError, local_resource_error
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Seconds that ``dial`` may take unless told otherwise: enough for Lambda functions that start from cold.
 DIAL_TIMEOUT: Final = 20.0
+
+#: Longest timeout that can be given, in seconds: poll(2) counts milliseconds in 31 bits.
+MAX_TIMEOUT: Final = 2_000_000
 
 #: Messages in flight of all tunnels of one dialer together; each is a concurrent Lambda invocation.
 MAX_IN_FLIGHT: Final = 64
@@ -116,7 +119,7 @@ class Dialer:
             tunnel.
 
         Raises:
-            ConfigError: ``target`` is none.
+            ConfigError: ``target`` or ``timeout`` is none.
             ClosedError: The dialer was closed.
             AuthenticationError: The key is unknown or wrong; its subclass ClockSkewError: this clock is off.
             TransportError: The gateway was not reached, or refused; of what was tried again, the last cause.
@@ -124,13 +127,17 @@ class Dialer:
             TargetTimedOutError: The target was not reached; all are DialError.
             DialTimeoutError: ``timeout`` ran out; a DialError and a TimeoutError.
             RemoteProtocolError: The server does not speak the protocol.
+            LocalResourceError: This machine has no descriptor or thread left for it; an OSError.
 
         Blocking: until the relay is connected to the target. Any thread.
         """
-        parsed = Target.parse(target)
-        ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
+        parsed, deadline = Target.parse(target), _deadline(timeout)
         try:
-            dial = self._dial(parsed, timeout)
+            ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
+        except OSError as exc:
+            raise local_resource_error(exc) from exc
+        try:
+            dial = self._dial(parsed, deadline)
             dial.attach(ours)
         except BaseException:
             ours.close()
@@ -139,7 +146,12 @@ class Dialer:
         theirs.settimeout(socket.getdefaulttimeout())
         sock = TunnelSocket(fileno=theirs.detach())
         sock.session = dial.info
-        threading.Thread(target=dial.run, name="emissary-driver", daemon=True).start()
+        try:
+            threading.Thread(target=dial.run, name="emissary-driver", daemon=True).start()
+        except RuntimeError as exc:  # no thread is left
+            dial.abandon()
+            sock.close()
+            raise local_resource_error(exc) from exc
         return sock
 
     def create_connection(
@@ -170,12 +182,13 @@ class Dialer:
                     psycopg.connect(host=host, port=port, ...)
 
         Raises:
-            ConfigError: ``target`` is none.
+            ConfigError: ``target`` or ``timeout`` is none.
         """
         parsed = Target.parse(target)
+        _deadline(timeout)
 
         def serve(sock: socket.socket) -> None:
-            dial = self._dial(parsed, timeout)
+            dial = self._dial(parsed, _deadline(timeout))
             dial.attach(sock)
             dial.run()
             error = dial.info.error
@@ -194,10 +207,12 @@ class Dialer:
             timeout: Seconds for all of it; ``None`` for no limit.
 
         Raises:
+            ConfigError: ``timeout`` is none.
             ClosedError: The dialer was closed.
             AuthenticationError: The key is unknown or wrong, here or there.
             TransportError: The gateway was not reached, or refused.
             RemoteProtocolError: The bridge is of a release that knows no such question.
+            LocalResourceError: This machine has no descriptor or thread left for it.
             TimeoutError: ``timeout`` ran out.
 
         Blocking: until the answer. Any thread.
@@ -206,7 +221,7 @@ class Dialer:
             raise ClosedError("this dialer was closed; make a new one")
         from emissary_lib.client.health import check_health  # only who asks has to load it
 
-        return check_health(self._endpoint, self._key, Deadline(timeout))
+        return check_health(self._endpoint, self._key, _deadline(timeout))
 
     def close(self) -> None:
         """Refuse further dials, and see what was written off. Idempotent.
@@ -229,12 +244,12 @@ class Dialer:
     ) -> None:
         self.close()
 
-    def _dial(self, target: Target, timeout: float | None) -> Dial:
+    def _dial(self, target: Target, deadline: Deadline) -> Dial:
         if self._closed:
             raise ClosedError("this dialer was closed; make a new one")
         return Dial(
             target,
-            Deadline(timeout),
+            deadline,
             endpoint=self._endpoint,
             key=self._key,
             streams=self._streams,
@@ -243,3 +258,12 @@ class Dialer:
             clock=self._clock,
             owner=self,
         )
+
+
+def _deadline(timeout: float | None) -> Deadline:
+    usable = isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout <= MAX_TIMEOUT
+    if timeout is not None and not usable:
+        raise ConfigError(
+            f"the timeout {timeout!r} is no number of seconds up to {MAX_TIMEOUT}; None is no limit"
+        )
+    return Deadline(timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from urllib.parse import urlsplit
 
@@ -16,11 +17,12 @@ class Endpoint(Record):
     """A WebSocket API's stage.
 
     Attributes:
-        url: ``wss://{api}.execute-api.{region}.amazonaws.com/{stage}``, or ``ws://`` for the local cloud.
+        url: ``wss://{api}.execute-api.{region}.amazonaws.com/{stage}``, or ``ws://`` for the local cloud:
+            that is taken for this very machine alone (127.0.0.0/8, ``::1``, ``localhost``).
         ssl_context: For ``wss``; ``None`` for Python's default, which checks certificate and name.
 
     Raises:
-        ConfigError: The URL is none of a WebSocket.
+        ConfigError: The URL is none of a WebSocket, or would go to another machine unencrypted.
     """
 
     url: str
@@ -30,13 +32,21 @@ class Endpoint(Record):
         try:
             parts = urlsplit(self.url)
             usable = parts.scheme in _DEFAULT_PORTS and parts.hostname and parts.port != 0
-        except ValueError:  # a port that is none, or an address in brackets that is none
+        except (ValueError, AttributeError):  # a port or an address in brackets that is none; no text at all
             usable = None
         if not usable or "@" in parts.netloc:
             raise ConfigError(
                 f"the gateway's URL {self.url!r} is not of the form wss://host/stage; "
                 "take WebSocketUrl from the stack's outputs"
             )
+        if parts.scheme == "ws" and not _is_loopback(parts.hostname or ""):
+            raise ConfigError(
+                f"the gateway's URL {self.url!r} is not encrypted: ws:// is for a local cloud on this "
+                "machine (127.0.0.1, ::1, localhost) alone; write wss://, as WebSocketUrl of the stack's "
+                "outputs has it"
+            )
+        # Written as the WebSocket library takes it: it knows the scheme in small letters only.
+        object.__setattr__(self, "url", parts.geturl())
 
     @property
     def host(self) -> str:
@@ -66,3 +76,10 @@ class Endpoint(Record):
     def secure(self) -> bool:
         """Whether TLS is spoken."""
         return urlsplit(self.url).scheme == "wss"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import pathlib
 import re
 import ssl
@@ -10,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from emissary_lib.client.config import AUTH_KEYS, URL, ClientConfig, read_env_file
+from emissary_lib.client.config import AUTH_KEYS, URL, ClientConfig, keys_fault, read_env_file
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.doctor.checks import Finding, failure, ok, warning
 from emissary_lib.exceptions import ConfigError
@@ -68,25 +67,16 @@ def configuration(settings: Settings) -> Finding:
         values = {**from_file, **settings.environ}
         config = ClientConfig.from_env(values)
         settings.endpoint, settings.key = Endpoint(config.url, settings.ssl_context), config.key
-        settings.proxy_of(config.url)
+        settings.proxy_of(settings.endpoint.url)
     except ConfigError as exc:
         return failure(Exit.SETTINGS, str(exc), f"set {URL} and {AUTH_KEYS}; example.env explains them")
     ids = settings.key_ids = tuple(key.key_id for key in parse_keys(values[AUTH_KEYS]))
     others = f", also given: {', '.join(map(str, ids[1:]))}" if ids[1:] else ""
     source = "the environment" if URL in settings.environ else str(settings.env_file)
-    fact = f"{config.url} from {source}, signing with key id {ids[0]}{others}"
     endpoint = settings.endpoint
-    if not endpoint.secure and not _is_loopback(endpoint.address[0]):
-        return warning(
-            fact, "ws:// is not encrypted: take WebSocketUrl from the stack's outputs, it is wss://"
-        )
+    fact = f"{endpoint.url} from {source}, signing with key id {ids[0]}{others}"
     if endpoint.path == "/" and EXECUTE_API.fullmatch(endpoint.address[0]):
         return warning(fact, "the URL has no stage: take WebSocketUrl from the stack's outputs as it is")
+    if fault := keys_fault(settings.env_file, from_file):
+        return warning(f"{fact}; {fault}", f"chmod 600 {settings.env_file}")
     return ok(fact)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

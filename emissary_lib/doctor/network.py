@@ -12,6 +12,7 @@ import time
 from typing import Final
 
 from emissary_lib.doctor.ports import HttpAnswer, Tls
+from emissary_lib.protocol.wire.text import clean
 
 #: Longest head of an answer that is read, in bytes.
 _MAX_HEAD: Final = 16_384
@@ -118,4 +119,4 @@ def _common_name(name: object) -> str:
     if not isinstance(name, tuple):
         return "unknown"
     parts = {key: value for group in name for key, value in group}
-    return str(parts.get("commonName") or parts.get("organizationName") or "unknown")
+    return clean(str(parts.get("commonName") or parts.get("organizationName") or "unknown"))

@@ -13,6 +13,7 @@ from typing import Final
 
 from emissary_lib.doctor.checks import Finding, failure, ok
 from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.wire.text import clean
 
 #: Longest text of a server's that is shown, in characters.
 _SHOWN: Final = 120
@@ -60,8 +61,7 @@ def _failure(fact: str, hint: str) -> Finding:
 
 
 def _text(data: bytes) -> str:
-    shown = "".join(each if each.isprintable() else " " for each in data.decode("utf-8", "replace"))
-    return shown.strip()[:_SHOWN]
+    return clean(data.decode("utf-8", "replace"), _SHOWN)
 
 
 # -- PostgreSQL: SSLRequest, answered by one byte -----------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from emissary_lib.exceptions import OperationError
+from emissary_lib.protocol.wire.text import clean
 
 #: Where the region stands in an ARN: ``arn:partition:service:region:account:resource``.
 _REGION: Final = 3
@@ -60,13 +61,12 @@ def aws_errors() -> Iterator[None]:
         yield
     except ClientError as exc:
         error = exc.response["Error"]
-        raise OperationError(
-            f"AWS refused {exc.operation_name}: {error.get('Code')}: {error.get('Message')}"
-        ) from exc
+        said = clean(f"{error.get('Code')}: {error.get('Message')}")
+        raise OperationError(f"AWS refused {exc.operation_name}: {said}") from exc
     except BotoCoreError as exc:
         raise OperationError(
-            f"AWS was not asked, or did not answer: {exc}; check the region (AWS_REGION, or an ARN in place "
-            "of a name) and the credentials (AWS_PROFILE)"
+            f"AWS was not asked, or did not answer: {clean(str(exc))}; check the region (AWS_REGION, or an "
+            "ARN in place of a name) and the credentials (AWS_PROFILE)"
         ) from exc
 
 

@@ -82,7 +82,8 @@ class _Connecting:
         while True:
             if self._left and (time.monotonic() >= self._next_at or not self._running.get_map()):
                 self._begin(*self._left.popleft())
-            elif not self._running.get_map():
+                continue  # it may have failed at once, and have been the last
+            if not self._running.get_map():
                 raise self._failure
             for key, _ in self._running.select(self._wait()):
                 sock = key.fileobj

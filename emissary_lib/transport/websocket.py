@@ -19,13 +19,16 @@ import websocket
 from websocket._url import get_proxy_info, parse_url
 
 from emissary_lib.exceptions import (
+    NOTHING_LEFT,
     AnswerLostError,
     ConfigError,
     GatewayRefusedError,
     GatewayUnreachableError,
     LinkClosedError,
+    local_resource_error,
 )
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
+from emissary_lib.protocol.wire.text import clean, decode_clean
 from emissary_lib.transport import happy_eyeballs
 from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline
@@ -47,7 +50,7 @@ def connect(
     """Open a WebSocket with subprotocol ``emissary.v2``.
 
     Args:
-        url: ``wss://host/stage`` (or ``ws://`` for the local cloud).
+        url: ``wss://host/stage`` (or ``ws://`` for the local cloud), the scheme in small letters.
         headers: Sent with the upgrade request.
         deadline: Bounds DNS, TCP, TLS and the upgrade together.
         ssl_context: For ``wss``; ``None`` for Python's default, which checks certificate and name.
@@ -55,6 +58,7 @@ def connect(
     Raises:
         GatewayUnreachableError: No answer; its subclass AnswerLostError: cut off while one was waited for.
         GatewayRefusedError: An answer other than 101.
+        LocalResourceError: No descriptor or thread is left here.
         TimeoutError: The deadline passed.
     """
     upgrade = _Upgrade(url, headers, deadline, ssl_context)
@@ -67,13 +71,16 @@ def connect(
     except (websocket.WebSocketException, OSError, ValueError) as exc:
         if upgrade.status not in (None, 101):
             raise _refused_error(url, upgrade.status, None) from exc
+        if isinstance(exc, OSError) and exc.errno in NOTHING_LEFT:
+            raise local_resource_error(exc) from exc
+        said = clean(str(exc))
         if upgrade.asked and isinstance(exc, _CUT_OFF):
             raise AnswerLostError(
-                f"the gateway at {url} cut the connection before it had answered: {exc}; if that goes on, "
+                f"the gateway at {url} cut the connection before it had answered: {said}; if that goes on, "
                 "check the URL, and what stands between here and there"
             ) from exc
         raise GatewayUnreachableError(
-            f"cannot reach the gateway at {url}: {exc}; check the URL, DNS and the way out to the internet"
+            f"cannot reach the gateway at {url}: {said}; check the URL, DNS and the way out to the internet"
         ) from exc
     if ws.sock is None or (ws.getheaders() or {}).get("sec-websocket-protocol") != SUBPROTOCOL:
         ws.shutdown()  # type: ignore[no-untyped-call]
@@ -167,11 +174,15 @@ class _Upgrade:
         """The open WebSocket; raises what the library raises.
 
         Raises:
+            LocalResourceError: No thread is left.
             TimeoutError: The deadline passed; what still comes of the attempt is closed.
         """
         if deadline.passed():
             raise TimeoutError("no time is left")
-        threading.Thread(target=self._run, name="emissary-upgrade", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="emissary-upgrade", daemon=True).start()
+        except RuntimeError as exc:  # no thread is left
+            raise local_resource_error(exc) from exc
         try:
             deadline.wait(self._done)
         finally:
@@ -273,7 +284,7 @@ class WebSocketTransport:
             except (websocket.WebSocketException, OSError, ValueError) as exc:
                 if isinstance(exc, TimeoutError):
                     raise
-                raise LinkClosedError(f"the WebSocket to {self._url} broke: {exc}") from exc
+                raise LinkClosedError(f"the WebSocket to {self._url} broke: {clean(str(exc))}") from exc
             data = bytes(frame.data)  # type: ignore[arg-type]  # bytes by then, whatever its annotation says
             match frame.opcode:
                 case websocket.ABNF.OPCODE_TEXT | websocket.ABNF.OPCODE_CONT:
@@ -339,7 +350,7 @@ class WebSocketTransport:
         with contextlib.suppress(LinkClosedError):
             self._write(_frame(data[:2], websocket.ABNF.OPCODE_CLOSE))
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
-        reason = data[2:].decode("utf-8", "replace") or "no reason given"
+        reason = decode_clean(data[2:]) or "no reason given"
         return LinkClosedError(
             f"the gateway at {self._url} closed the WebSocket: {code} ({reason})", close_code=code
         )

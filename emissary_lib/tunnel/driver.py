@@ -76,8 +76,12 @@ class Tunnel:
         self._clock = clock
         self._suspend_detector = suspend_detector or SuspendDetector()
         self._lock = threading.Lock()
-        self._wakeup = Wakeup()
         self._selector = selectors.DefaultSelector()
+        try:
+            self._wakeup = Wakeup()
+        except OSError:  # no descriptor is left
+            self._selector.close()
+            raise
         self._interest = 0  # selector events the driver is waiting for on the socket
         self._wakes_at: float | None = None  # when the driver wakes on its own
         self._aborted: Aborted | None = None
@@ -108,14 +112,18 @@ class Tunnel:
             self._reader.start()
             self._drive()
         finally:
-            self._ended.set()
-            self._link.close()
-            if self._reader.ident is not None:
-                self._reader.join()
-            self._link.release()
-            self._selector.close()
-            self._wakeup.close()
-            self._end_socket()
+            self.close()
+
+    def close(self) -> None:
+        """Close socket and link: :meth:`run` does at its end; for a tunnel that was never run."""
+        self._ended.set()
+        self._link.close()
+        if self._reader.ident is not None:
+            self._reader.join()
+        self._link.release()
+        self._selector.close()
+        self._wakeup.close()
+        self._end_socket()
 
     def _end_socket(self) -> None:
         """Close, or reset if anything is missing: a stream that was cut short must never look complete."""

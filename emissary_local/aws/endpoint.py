@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from emissary_local.aws.dynamodb.stale_reads import StaleReads
-from emissary_local.aws.dynamodb.tables import Tables
+from emissary_local.aws.dynamodb.tables import Answer, Tables
 from emissary_local.aws.iam import dynamodb
 from emissary_local.aws.secrets import SecretError, SecretStore, secret_id_of
 from emissary_local.aws.sigv4 import CredentialsLookup, SignatureError, verify
@@ -178,30 +178,30 @@ class AwsEndpoint:
         if self._rng.triggers("database_500"):
             raise _Refusal(500, "InternalServerError", "Internal server error")
         try:
-            status, answer = await self._forward(operation, target, body)
+            status, answer, written = await self._forward(operation, target, body)
         except LocalCloudError as exc:
             raise _Refusal(500, "InternalServerError", str(exc)) from exc
-        self._meter.dynamodb(operation, body, answer)
+        self._meter.dynamodb(operation, body, answer, written)
         if status == 200 and operation in _WRITES and self._rng.triggers("lost_write"):
             if self._rng.coin("lost_write"):
                 reset(request.transport)
             raise _Refusal(500, "InternalServerError", "Internal server error")
         return web.Response(status=status, body=answer, content_type="application/x-amz-json-1.0")
 
-    async def _forward(self, operation: str, target: str, body: bytes) -> tuple[int, bytes]:
+    async def _forward(self, operation: str, target: str, body: bytes) -> Answer:
         """Ask the tables, or for a stale read what they said before."""
         earlier = self._earlier
         if earlier is None or not self._faults.faults.stale_read:
             return await self._tables.forward(target, body)
         if operation in _WRITES:
             images = await earlier.images(operation, body)
-            status, answer = await self._tables.forward(target, body)
-            if status == 200:
+            answer = await self._tables.forward(target, body)
+            if answer.status == 200:
                 earlier.remember(images)
-            return status, answer
+            return answer
         old = earlier.of(operation, body, self._faults.faults.stale_seconds)
         if old is not None and self._rng.triggers("stale_read"):
-            return 200, old
+            return Answer(200, old)
         return await self._tables.forward(target, body)
 
     def _secretsmanager(self, identity: str, operation: str, body: bytes) -> web.Response:

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
@@ -195,21 +195,29 @@ class Meter:
         billed = math.ceil(round(seconds * 1000, 6)) / 1000
         self._gb_seconds[function] = self._gb_seconds.get(function, 0.0) + billed * memory_mb / 1024
 
-    def dynamodb(self, operation: str, request: bytes, response: bytes = b"") -> None:
+    def dynamodb(
+        self, operation: str, request: bytes, response: bytes = b"", written: Sequence[int] = ()
+    ) -> None:
         """Count one DynamoDB request, failed conditions too (they are billed as well).
 
-        Sizes are those of the JSON, which is a little more than DynamoDB's own measure of an item. An
-        update is counted by its request alone, though DynamoDB takes the whole item's size.
+        A write costs by the larger of the item's sizes before and after. Where those are not known, and for
+        reads, sizes are those of the JSON, which is a little more than DynamoDB's own measure of an item.
+
+        Source: DynamoDB Developer Guide, "Write operation consumption".
 
         Args:
             operation: For example ``PutItem``; one that has no request units (CreateTable) is ignored.
             request: The request's JSON.
             response: The answer's JSON; read operations are counted by it.
+            written: Bytes of each item that was written or checked, the larger of before and after.
 
         Raises:
             ValueError: If the request is not JSON.
         """
-        if operation in _WRITES:
+        if written:
+            each = 2 if operation == "TransactWriteItems" else 1
+            self._units["write"] += sum(each * _units(size, WRITE_UNIT) for size in written)
+        elif operation in _WRITES:
             self._units["write"] += _units(len(request), WRITE_UNIT)
         elif operation == "BatchWriteItem":
             for requests in json.loads(request)["RequestItems"].values():

@@ -46,23 +46,42 @@ class GatewayEvent:
         Raises:
             EventError: If it is no WebSocket event.
         """
-        try:
-            context = event["requestContext"]
-            return cls(
-                context["routeKey"],
-                context["connectionId"],
-                context["domainName"],
-                context["stage"],
-                context["requestId"],
-                event.get("headers") or {},
-                event.get("body") or "",
-                context.get("disconnectStatusCode"),
-                (context.get("identity") or {}).get("sourceIp") or "",
-            )
-        except (KeyError, TypeError) as exc:
-            raise EventError(f"not an API Gateway WebSocket event: {exc} is absent or malformed") from exc
+        if not isinstance(event, Mapping):
+            raise EventError("not an API Gateway WebSocket event: it is no object")
+        context = _mapping(event, "requestContext")
+        headers = _mapping(event, "headers")
+        code = context.get("disconnectStatusCode")
+        return cls(
+            _text(context, "routeKey"),
+            _text(context, "connectionId"),
+            _text(context, "domainName"),
+            _text(context, "stage"),
+            _text(context, "requestId"),
+            {name: _text(headers, name) for name in headers},
+            _text(event, "body", absent=""),
+            code if isinstance(code, int) else None,
+            _text(_mapping(context, "identity"), "sourceIp", absent=""),
+        )
 
     def header(self, name: str) -> str | None:
         """A header's value, by its name in any case."""
         wanted = name.lower()
         return next((value for key, value in self.headers.items() if key.lower() == wanted), None)
+
+
+def _mapping(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = of.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise EventError(f"not an API Gateway WebSocket event: {name} is no object")
+    return value
+
+
+def _text(of: Mapping[str, Any], name: str, *, absent: str | None = None) -> str:
+    value = of.get(name)
+    if value is None:
+        value = absent
+    if not isinstance(value, str):
+        raise EventError(f"not an API Gateway WebSocket event: {name} is absent or no text")
+    return value

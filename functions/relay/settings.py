@@ -76,7 +76,7 @@ class RelaySettings:
             faults += [f"{ALLOWED_TARGETS}: {fault}" for fault in exc.faults]
         if faults:
             raise ConfigError(*faults)
-        return cls(region, url, allow, servers, seconds[GRACE_SECONDS], _probing(seconds))
+        return cls(region, urlsplit(url).geturl(), allow, servers, seconds[GRACE_SECONDS], _probing(seconds))
 
     @property
     def domain(self) -> str:

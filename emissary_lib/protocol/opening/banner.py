@@ -12,6 +12,7 @@ from typing import Final
 
 from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
 from emissary_lib.protocol.record import Record, hidden
+from emissary_lib.protocol.wire.text import clean
 from emissary_lib.protocol.wire.varint import decode_varint, encode_varint
 
 #: Largest banner, length prefix included, in bytes.
@@ -116,7 +117,7 @@ def parse_message(message: bytes) -> Banner:
                 raise RemoteProtocolError(f"banner field {number} has no length")
             strings[number] = value
     try:
-        software, release = strings[1].decode(), strings[2].decode()
+        software, release = clean(strings[1].decode()), clean(strings[2].decode())
     except UnicodeDecodeError as error:
         raise RemoteProtocolError("the banner's software name or version is not UTF-8") from error
     return Banner(software, release, version, strings[4], strings[5])

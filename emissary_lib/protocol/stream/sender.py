@@ -91,7 +91,10 @@ class StreamSender:
         self._capacity = capacity
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
-        self._segments: deque[Segment] = deque()
+        self._segments: deque[Segment] = deque()  # in flight or lost
+        # SACKed segments, those that touch joined: start, end, stream bytes. Between two of them at least one
+        # segment is in flight or lost, so a peer that leaves a gap open cannot make them many.
+        self._sacked: list[tuple[int, int, int]] = []
         self._base = start
         self._next = start
         self._edge = start + INITIAL_WINDOW
@@ -135,7 +138,11 @@ class StreamSender:
     @property
     def outstanding(self) -> bool:
         """Whether anything was sent and not acknowledged, or waits to be sent: a timer has to run."""
-        return bool(self._segments) or self._unsent_bytes > 0 or (self._eof and not self._fin_sent)
+        return (
+            bool(self._segments or self._sacked)
+            or self._unsent_bytes > 0
+            or (self._eof and not self._fin_sent)
+        )
 
     @property
     def waiting(self) -> bool:
@@ -145,7 +152,7 @@ class StreamSender:
     @property
     def in_flight_since(self) -> float | None:
         """When the frame that has been in flight for longest was sent; ``None`` when none is."""
-        flying = (each.sent_at for each in self._segments if not each.sacked and not each.lost)
+        flying = (each.sent_at for each in self._segments if not each.lost)
         return min(flying, default=None)
 
     @property
@@ -166,7 +173,7 @@ class StreamSender:
     @property
     def complete(self) -> bool:
         """Whether the FIN, and so everything, is acknowledged."""
-        return self._fin_sent and not self._segments
+        return self._fin_sent and not self._segments and not self._sacked
 
     def write(self, data: bytes) -> int:
         """Take bytes to send; returns how many were taken, from the front.
@@ -213,11 +220,14 @@ class StreamSender:
         while self._segments and self._segments[0].end <= ack:
             segment = self._segments.popleft()
             self._buffered -= len(segment.data)
-            if not segment.sacked:
-                newly.append(segment)
+            newly.append(segment)
+        while self._sacked and self._sacked[0][1] <= ack:
+            self._buffered -= self._sacked.pop(0)[2]
         self._base = max(self._base, ack)
         if ranges:
-            newly += self._sack(ranges)
+            sacked = self._sack(ranges)
+            self._join_sacked(sacked)
+            newly += sacked
         for segment in newly:
             self._leave_flight(segment)
             self._lost -= segment.lost
@@ -235,10 +245,24 @@ class StreamSender:
                 start, end = next(following, (self._next, self._next))
                 if start == self._next:
                     return newly
-            if segment.offset >= start and segment.end <= end and not segment.sacked:
+            if segment.offset >= start and segment.end <= end:
                 newly.append(segment)
                 segment.sacked = True
         return newly
+
+    def _join_sacked(self, sacked: list[Segment]) -> None:
+        """Keep of these what they covered: the peer has their bytes for good."""
+        if not sacked:
+            return
+        self._segments = deque(segment for segment in self._segments if not segment.sacked)
+        spans = [(segment.offset, segment.end, len(segment.data)) for segment in sacked]
+        joined: list[tuple[int, int, int]] = []
+        for start, end, size in sorted(self._sacked + spans):
+            if joined and joined[-1][1] == start:
+                first, _, before = joined.pop()
+                start, size = first, before + size
+            joined.append((start, end, size))
+        self._sacked = joined
 
     def mark_lost(self, now: float, timeout: float) -> int:
         """Take for lost what has been in flight for ``timeout`` seconds.
@@ -248,7 +272,7 @@ class StreamSender:
         """
         count = 0
         for segment in self._segments:
-            if not segment.sacked and not segment.lost and segment.sent_at + timeout <= now:
+            if not segment.lost and segment.sent_at + timeout <= now:
                 self._lose(segment)
                 count += 1
         return count
@@ -256,17 +280,14 @@ class StreamSender:
     def mark_all_lost(self) -> None:
         """Take everything in flight for lost: the connections it was sent over are gone."""
         for segment in self._segments:
-            if not segment.sacked and not segment.lost:
+            if not segment.lost:
                 self._lose(segment)
 
     def mark_oldest_lost(self) -> bool:
         """Take the oldest segment that is not SACKed for lost (section 4.6); whether there was one."""
-        for segment in self._segments:
-            if not segment.sacked:
-                if not segment.lost:
-                    self._lose(segment)
-                return True
-        return False
+        if self._segments and not self._segments[0].lost:
+            self._lose(self._segments[0])
+        return bool(self._segments)
 
     def _lose(self, segment: Segment) -> None:
         self._leave_flight(segment)
@@ -337,5 +358,6 @@ class StreamSender:
         """Forget everything: the stream was aborted."""
         self._unsent.clear()
         self._segments.clear()
+        self._sacked.clear()
         self._unsent_bytes = self._buffered = self._lost = self.in_flight = self.small_in_flight = 0
         self._eof = self._fin_sent = True

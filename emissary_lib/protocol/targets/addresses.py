@@ -67,6 +67,8 @@ def canonical_host(host: str) -> str:
         >>> canonical_host("DB.Internal."), canonical_host("2130706433"), canonical_host("[::FFFF:10.0.0.5]")
         ('db.internal', '127.0.0.1', '10.0.0.5')
     """
+    if not isinstance(host, str):
+        raise TargetError(f"the host is not a text but of type {type(host).__name__}")
     if not host:
         raise TargetError("the host is empty")
     if host.startswith("[") and host.endswith("]"):

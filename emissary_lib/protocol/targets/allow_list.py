@@ -48,7 +48,8 @@ class Target(Record):
     port: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.port, int) or not 1 <= self.port <= _PORT_MAX:
+        whole = isinstance(self.port, int) and not isinstance(self.port, bool)
+        if not whole or not 1 <= self.port <= _PORT_MAX:
             raise TargetError(f"port {self.port!r} is not a number from 1 to {_PORT_MAX}")
         object.__setattr__(self, "host", canonical_host(self.host))
 
@@ -63,8 +64,10 @@ class Target(Record):
             >>> Target.parse("DB.internal:5432"), str(Target.parse(("::1", 5432)))
             (Target(host='db.internal', port=5432), '[::1]:5432')
         """
-        if isinstance(target, tuple):
+        if isinstance(target, tuple) and len(target) == 2:
             return cls(*target)
+        if not isinstance(target, str):
+            raise TargetError(f"{target!r} is no target; write host:port, or a tuple of host and port")
         host, colon, port = target.rpartition(":")
         if not colon or port.endswith("]"):
             raise TargetError(f"{target!r} has no port; write host:port, such as db.internal:5432")

@@ -7,6 +7,7 @@ from typing import Final
 
 from emissary_lib.protocol.errors import FrameError
 from emissary_lib.protocol.record import Record, hidden
+from emissary_lib.protocol.wire.text import decode_clean
 
 #: Bytes of a HEALTH's question.
 QUESTION_BYTES: Final = 8
@@ -86,5 +87,5 @@ class Healthy(Record):
         if len(payload) <= ids_end or len(payload) < ids_end + 1 + payload[ids_end]:
             raise FrameError(f"HEALTHY: {len(payload)} bytes of payload, key ids or version are cut short")
         ids = tuple(number for (number,) in _KEY_ID.iter_unpack(payload[_FIXED.size : ids_end]))
-        text = payload[ids_end + 1 : ids_end + 1 + payload[ids_end]].decode("utf-8", "replace")
+        text = decode_clean(payload[ids_end + 1 : ids_end + 1 + payload[ids_end]])
         return cls(question, proof, version, Usage(*counts[:2]), Usage(*counts[2:]), ids, text)

@@ -14,6 +14,7 @@ from emissary_lib.protocol.codes import Code, code_of
 from emissary_lib.protocol.constants import MAX_SACK_RANGES
 from emissary_lib.protocol.errors import FrameError
 from emissary_lib.protocol.record import Record, hidden
+from emissary_lib.protocol.wire.text import decode_clean
 
 #: Longest reason text in a RESET or ENDED, in bytes.
 MAX_REASON: Final = 512
@@ -35,10 +36,6 @@ def _unpack(layout: struct.Struct, payload: bytes, name: str) -> tuple[int, ...]
     return layout.unpack_from(payload)
 
 
-def _text(payload: bytes) -> str:
-    return payload[:MAX_REASON].decode("utf-8", "replace")
-
-
 def _reason(text: str) -> bytes:
     return text.encode("utf-8")[:MAX_REASON].decode("utf-8", "ignore").encode("utf-8")
 
@@ -57,7 +54,7 @@ class Reset(Record):
     def decode(cls, payload: bytes) -> Reset:
         """Read it. Raises :class:`FrameError` if it is cut short."""
         (number,) = _unpack(_CODE, payload, "RESET")
-        return cls(code_of(number), _text(payload[_CODE.size :]))
+        return cls(code_of(number), decode_clean(payload[_CODE.size :], MAX_REASON))
 
 
 class End(Record):
@@ -105,7 +102,7 @@ class Ended(Record):
     def decode(cls, payload: bytes) -> Ended:
         """Read it. Raises :class:`FrameError` if it is cut short."""
         number, dialer, relay = _unpack(_ENDED, payload, "ENDED")
-        return cls(code_of(number), dialer, relay, _text(payload[_ENDED.size :]))
+        return cls(code_of(number), dialer, relay, decode_clean(payload[_ENDED.size :], MAX_REASON))
 
 
 class Disconnected(Record):

@@ -20,7 +20,8 @@ from typing import Any, Final
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from emissary_local.aws.dynamodb.moto_patches import patch_moto
+from emissary_local.aws.dynamodb.moto_patches import patch_moto, take_written
+from emissary_local.aws.dynamodb.sizes import WRITTEN
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -39,8 +40,12 @@ class _OneAtATime:
         self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            sizes = ",".join(map(str, take_written()))
+            return start_response(status, [*headers, (WRITTEN, sizes)], *rest)
+
         with self._lock:
-            return list(self._application(environ, start_response))
+            return list(self._application(environ, start))
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
+from emissary_local.aws.dynamodb.tables import Answer
 from emissary_local.template.specs import TableSpec
 
 _GET_ITEM: Final = "DynamoDB_20120810.GetItem"
@@ -18,8 +19,8 @@ Place = tuple[str, str]
 class Backend(Protocol):
     """Where the items are: :class:`emissary_local.aws.dynamodb.tables.Tables`."""
 
-    async def forward(self, target: str, body: bytes) -> tuple[int, bytes]:
-        """Pass one request on; HTTP status and answer."""
+    async def forward(self, target: str, body: bytes) -> Answer:
+        """Pass one request on."""
 
 
 class StaleReads:
@@ -60,9 +61,9 @@ class StaleReads:
             if _place(table, key) not in self._watched:
                 continue
             request = {"TableName": table, "Key": key, "ConsistentRead": True}
-            status, answer = await self._store.forward(_GET_ITEM, json.dumps(request).encode())
-            if status == 200:
-                found[_place(table, key)] = answer
+            answer = await self._store.forward(_GET_ITEM, json.dumps(request).encode())
+            if answer.status == 200:
+                found[_place(table, key)] = answer.body
         return found
 
     def remember(self, images: Mapping[Place, bytes]) -> None:

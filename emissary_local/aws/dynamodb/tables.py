@@ -8,10 +8,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 import aiohttp
 
+from emissary_local.aws.dynamodb.sizes import WRITTEN
 from emissary_local.errors import LocalCloudError
 from emissary_local.template import names
 from emissary_local.template.specs import TableSpec
@@ -22,6 +23,20 @@ START_TIMEOUT: Final = 30.0
 _TARGET: Final = "DynamoDB_20120810."
 #: moto finds the region and the service in the credential scope.
 _AUTHORIZATION: Final = f"AWS4-HMAC-SHA256 Credential=LOCAL/20260101/{names.REGION}/dynamodb/aws4_request"
+
+
+class Answer(NamedTuple):
+    """What DynamoDB answers.
+
+    Attributes:
+        status: The HTTP status.
+        body: The answer's JSON.
+        written: Bytes of each item that was written or checked, the larger of before and after.
+    """
+
+    status: int
+    body: bytes
+    written: tuple[int, ...] = ()
 
 
 class Tables:
@@ -72,15 +87,12 @@ class Tables:
                 )
             await self._call("Scan", {"TableName": table.name})  # imports what moto imports late
 
-    async def forward(self, target: str, body: bytes) -> tuple[int, bytes]:
+    async def forward(self, target: str, body: bytes) -> Answer:
         """Pass one request on.
 
         Args:
             target: The ``X-Amz-Target`` header.
             body: The request's JSON.
-
-        Returns:
-            HTTP status and answer.
 
         Raises:
             LocalCloudError: If the process does not answer.
@@ -95,7 +107,8 @@ class Tables:
         }
         try:
             async with self._session.post(self._url, data=body, headers=headers) as response:
-                return response.status, await response.read()
+                written = tuple(map(int, filter(None, response.headers.get(WRITTEN, "").split(","))))
+                return Answer(response.status, await response.read(), written)
         except aiohttp.ClientError as exc:
             raise LocalCloudError(f"the DynamoDB process does not answer ({exc})") from exc
 
@@ -117,7 +130,7 @@ class Tables:
         return self._process.stdout.readline()
 
     async def _call(self, operation: str, arguments: Mapping[str, Any]) -> None:
-        status, answer = await self.forward(_TARGET + operation, json.dumps(arguments).encode())
-        if status != 200:
+        answer = await self.forward(_TARGET + operation, json.dumps(arguments).encode())
+        if answer.status != 200:
             name = arguments.get("TableName")
-            raise LocalCloudError(f"the table {name} cannot be created: {operation}: {answer.decode()}")
+            raise LocalCloudError(f"the table {name} cannot be created: {operation}: {answer.body.decode()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shlex
 import subprocess
@@ -13,6 +14,8 @@ from emissary_lib import __version__
 from emissary_lib.cli import main as cli
 from emissary_lib.cli.command import EXIT_STATUSES
 from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.auth.keys import Key, format_keys
+from tests.helpers.patience import HANG
 from tests.infra.documents import subcommands
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -188,6 +191,72 @@ def test_missing_settings_have_a_status_and_a_text_of_their_own(
     said = capsys.readouterr().err
     assert "EMISSARY_URL is not set" in said
     assert "EMISSARY_AUTH_KEYS is not set" in said
+
+
+def run_into(out: str, *arguments: str) -> tuple[int, str]:
+    environ = {"EMISSARY_URL": "ws://127.0.0.1:9/s", "EMISSARY_AUTH_KEYS": format_keys([Key(1, bytes(32))])}
+    with open(out, "w") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "emissary_lib", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=HANG,
+        )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+@pytest.mark.parametrize(
+    "arguments",
+    [["forward", "db:1"], ["forward", "db:1", "--json"], ["doctor", "--json"], ["doctor"], ["--help"],
+     ["--version"], ["forward", "--help"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_output_that_cannot_be_written_is_a_message_and_a_status(arguments: list[str]) -> None:
+    said = "cannot write to standard output: No space left on device; make room, or send it elsewhere"
+    assert run_into("/dev/full", *arguments) == (Exit.OUTPUT, f"emissary: {said}\n")
+
+
+def test_a_reader_that_has_gone_is_no_traceback_either() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "emissary_lib", "--help"],
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=HANG,
+        )
+    said = "emissary: cannot write to standard output: Broken pipe; make room, or send it elsewhere\n"
+    assert (done.returncode, done.stderr) == (Exit.OUTPUT, said)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+def test_a_message_that_cannot_be_written_leaves_the_status_as_it_is() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "emissary_lib", "forward", "db:1"],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], "EMISSARY_URL": "nothing"},
+            stdout=subprocess.PIPE,
+            stderr=full,
+            timeout=HANG,
+        )
+    assert (done.returncode, done.stdout) == (Exit.SETTINGS, b"")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_standard_streams_may_be_closed(closed: str) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m emissary_lib forward no-port {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=HANG)
+    assert done.returncode == Exit.USAGE
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_command_of_a_package_that_is_not_installed_is_not_offered() -> None:

@@ -83,6 +83,40 @@ def test_a_line_that_is_none_is_named_by_number_not_by_text(tmp_path: Path, line
     assert "hunter2" not in str(caught.value)
 
 
+def env_file(path: Path, mode: int, text: str = "EMISSARY_URL=wss://h/s\nEMISSARY_AUTH_KEYS='[]'\n") -> Path:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    return path
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.name == "emissary_lib.config"]
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o620, 0o602])
+def test_keys_that_others_may_write_are_warned_of_once(
+    tmp_path: Path, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = env_file(tmp_path / ".env", mode)
+    for _ in range(3):
+        assert read_env_file(path)["EMISSARY_AUTH_KEYS"] == "[]"
+    said = f"{path} holds keys, and others may write it (mode 0{mode:o}): chmod 600 {path}"
+    assert warnings(caplog) == [said]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o644])
+def test_keys_that_their_owner_alone_may_write_are_not(
+    tmp_path: Path, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_env_file(env_file(tmp_path / ".env", mode))
+    assert warnings(caplog) == []
+
+
+def test_a_file_without_keys_may_be_anybody_s(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_env_file(env_file(tmp_path / ".env", 0o666, "EMISSARY_URL=wss://h/s\n"))
+    assert warnings(caplog) == []
+
+
 def test_a_file_that_is_no_text_is_a_config_error(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_bytes(b"A=\xff\xfe")

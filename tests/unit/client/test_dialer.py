@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 
-from emissary_lib.client.dialer import Dialer
-from emissary_lib.exceptions import ClosedError, ConfigError, DialError, DialTimeoutError, TunnelResetError
+from emissary_lib.client.dialer import MAX_IN_FLIGHT, Dialer
+from emissary_lib.exceptions import (
+    ClosedError,
+    ConfigError,
+    DialError,
+    DialTimeoutError,
+    LocalResourceError,
+    TunnelResetError,
+)
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
@@ -40,6 +51,27 @@ def test_a_bad_target_is_refused_before_anything_is_sent(target: str | tuple[str
         with pytest.raises(ConfigError):
             Dialer(bridge.url, KEY).forward(target)
         assert bridge.server.requests == []
+
+
+@pytest.mark.parametrize("target", [None, ["db", 1], b"db:1", ("db",), ("db", True)], ids=repr)
+def test_a_target_of_another_type_is_a_config_error(target: Any) -> None:
+    dialer = Dialer("ws://127.0.0.1:1/s", KEY)
+    for use in (dialer.dial, dialer.forward):
+        with pytest.raises(ConfigError):
+            use(target)
+
+
+@pytest.mark.parametrize("timeout", ["5", b"5", float("nan"), float("inf"), 1e12, True, []], ids=repr)
+def test_a_timeout_that_is_none_is_a_config_error(timeout: Any) -> None:
+    dialer = Dialer("ws://127.0.0.1:1/s", KEY)
+    for use in (
+        lambda: dialer.dial(TARGET, timeout),
+        lambda: dialer.create_connection(("db", 1), timeout),
+        lambda: dialer.forward(TARGET, timeout=timeout),
+        lambda: dialer.health(timeout),
+    ):
+        with pytest.raises(ConfigError, match="no number of seconds up to 2000000; None is no limit"):
+            use()
 
 
 def test_a_closed_dialer_refuses_to_dial_and_its_sockets_live_on() -> None:
@@ -186,11 +218,77 @@ def test_a_dial_without_descriptors_fails_at_once_and_opens_nothing() -> None:
             highest = last.fileno()
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
         try:
-            with pytest.raises(OSError, match="Too many open files"):
+            with pytest.raises(LocalResourceError, match=r"Too many open files.*ulimit -n") as caught:
                 dialer.dial(TARGET, HANG)
+            assert caught.value.errno == errno.EMFILE
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert bridge.server.requests == []
+
+
+DIALS_WITH_FEW_DESCRIPTORS = """
+import os, resource, sys, threading
+from emissary_lib import Dialer, Key
+from emissary_lib.exceptions import LocalResourceError
+from emissary_lib.protocol.auth.keys import parse_keys
+
+dialer = Dialer(sys.argv[1], parse_keys(sys.argv[2])[0])
+dial = lambda: dialer.dial("db.internal:5432", 60).close()
+
+def idle():
+    for each in threading.enumerate():
+        if each is not threading.current_thread():
+            each.join(60)
+    return sorted(map(int, os.listdir("/proc/self/fd")))
+
+dial()
+before, hard = idle(), resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+outcomes = []
+for more in range(1, 16):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[-1] + more, hard))
+    try:
+        dial()
+    except LocalResourceError as exc:
+        assert "ulimit -n" in str(exc)
+        outcomes.append("refused")
+    else:
+        outcomes.append("dialled")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    assert idle() == before, (more, idle(), before)
+print(*outcomes)
+"""
+
+
+def test_whichever_descriptor_is_missing_the_error_is_declared_and_nothing_is_left_open() -> None:
+    with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", DIALS_WITH_FEW_DESCRIPTORS, bridge.url, format_keys([KEY])],
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    outcomes = done.stdout.split()
+    assert outcomes == sorted(outcomes, reverse=True), "with more of them it goes no worse"
+    assert {"refused", "dialled"} == set(outcomes)
+
+
+def test_a_dial_without_a_thread_fails_with_a_declared_error_and_ends_its_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "emissary-driver":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    real = threading.Thread.start
+    with Bridge() as bridge, Dialer(bridge.url, KEY) as dialer:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(LocalResourceError, match="can't start new thread"):
+            dialer.dial(TARGET, HANG)
+        monkeypatch.undo()
+        assert dialer._in_flight.free == MAX_IN_FLIGHT
+        dialer.dial(TARGET, HANG).close()
 
 
 def test_silence_is_asked_about_and_an_answer_keeps_the_tunnel() -> None:

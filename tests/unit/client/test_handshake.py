@@ -148,7 +148,7 @@ def test_a_refused_connection_is_an_unreachable_gateway() -> None:
 
 def test_a_name_that_does_not_resolve_is_an_unreachable_gateway() -> None:
     with pytest.raises(GatewayUnreachableError, match="check the URL, DNS"):
-        Dialer("ws://gateway.invalid:1/s", KEY).dial(TARGET, HANG)
+        Dialer("wss://gateway.invalid:1/s", KEY).dial(TARGET, HANG)
 
 
 def test_a_name_server_that_never_answers_does_not_outlast_the_timeout(
@@ -163,7 +163,7 @@ def test_a_name_server_that_never_answers_does_not_outlast_the_timeout(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     began = time.monotonic()
     with pytest.raises(DialTimeoutError, match="gateway's answer"):
-        Dialer("ws://gateway.invalid/s", KEY).dial(TARGET, SHORT)
+        Dialer("wss://gateway.invalid/s", KEY).dial(TARGET, SHORT)
     assert time.monotonic() - began < HANG
     answered.set()
 

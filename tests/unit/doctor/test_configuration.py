@@ -31,9 +31,22 @@ def test_configuration_tells_url_source_and_key_ids_and_no_secret() -> None:
 def test_configuration_is_read_from_the_env_file_too(tmp_path: pathlib.Path) -> None:
     path = tmp_path / ".env"
     path.write_text("".join(f"{name}='{value}'\n" for name, value in ENVIRON.items()))
+    path.chmod(0o600)
     found = configuration.configuration(fresh({}, path))
     assert found.status is Status.OK
     assert str(path) in found.fact
+
+
+def test_an_env_file_that_others_may_write_is_a_warning(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("".join(f"{name}='{value}'\n" for name, value in ENVIRON.items()))
+    path.chmod(0o666)
+    found = configuration.configuration(fresh({}, path))
+    assert found.status is Status.WARNING
+    assert found.fact.endswith(f"; {path} holds keys, and others may write it (mode 0666)")
+    assert found.hint == f"chmod 600 {path}"
+    path.write_text(f"EMISSARY_URL={URL}\n")
+    assert configuration.configuration(fresh(ENVIRON, path)).status is Status.OK
 
 
 @pytest.mark.parametrize(
@@ -41,6 +54,7 @@ def test_configuration_is_read_from_the_env_file_too(tmp_path: pathlib.Path) -> 
     [
         ({"EMISSARY_URL": ""}, "EMISSARY_URL is not set"),
         ({"EMISSARY_URL": "https://host/stage"}, "not of the form wss://host/stage"),
+        ({"EMISSARY_URL": "ws://gateway.example/stage"}, "is not encrypted"),
         ({"EMISSARY_AUTH_KEYS": ""}, "EMISSARY_AUTH_KEYS is not set"),
         ({"EMISSARY_AUTH_KEYS": "secret"}, "keys are not JSON"),
         ({"EMISSARY_AUTH_KEYS": '[{"kid": 1, "data": "c2hvcnQ="}]'}, "key 1 has 5 secret bytes"),
@@ -70,14 +84,19 @@ def test_a_proxy_that_is_none_breaks_the_first_check() -> None:
     assert "the proxy in the environment" in configuration.configuration(given).fact
 
 
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [("ws://gateway.example/stage", "not encrypted"), (f"wss://{HOST}", "no stage")],
-)
-def test_a_url_that_is_odd_but_may_work_is_a_warning(url: str, says: str) -> None:
-    found = configuration.configuration(fresh({**ENVIRON, "EMISSARY_URL": url}))
+def test_a_url_that_is_odd_but_may_work_is_a_warning() -> None:
+    found = configuration.configuration(fresh({**ENVIRON, "EMISSARY_URL": f"wss://{HOST}"}))
     assert found.status is Status.WARNING
-    assert says in found.hint
+    assert "no stage" in found.hint
+
+
+def test_a_scheme_in_capitals_is_taken_and_so_is_the_proxy_s_question() -> None:
+    asked: list[str] = []
+    given = fresh({**ENVIRON, "EMISSARY_URL": URL.replace("wss", "WSS")})
+    given.proxy_of = lambda url: asked.append(url)
+    found = configuration.configuration(given)
+    assert (found.status, asked) == (Status.OK, [URL])
+    assert found.fact.startswith(f"{URL} from the environment")
 
 
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:8080/emissary", "ws://localhost:1/x", "wss://db.example"])

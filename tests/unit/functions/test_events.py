@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from functions.common.errors import EventError
@@ -36,6 +38,43 @@ def test_its_text_form_holds_no_header_and_no_message() -> None:
         event = GatewayEvent.parse(load_event(name))
         assert "headers" not in repr(event)
         assert "body" not in repr(event)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("requestContext",), []),
+        (("requestContext",), "text"),
+        (("requestContext", "identity"), "10.0.0.1"),
+        (("requestContext", "identity"), [1]),
+        (("requestContext", "identity"), {"sourceIp": 7}),
+        (("requestContext", "connectionId"), 7),
+        (("requestContext", "routeKey"), None),
+        (("headers",), ["Host"]),
+        (("headers",), {"Host": 1}),
+        (("body",), {"a": 1}),
+    ],
+)
+def test_what_has_another_shape_is_named(path: tuple[str, ...], value: object) -> None:
+    event = load_event("default_data")
+    place = event
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    with pytest.raises(EventError, match=path[-1] + "|sourceIp|Host"):
+        GatewayEvent.parse(event)
+
+
+def test_a_close_code_that_is_no_number_is_not_known() -> None:
+    event = load_event("disconnect_relay")
+    event["requestContext"]["disconnectStatusCode"] = "1006"
+    assert GatewayEvent.parse(event).close_code is None
+
+
+@pytest.mark.parametrize("event", [None, [], "event", 5])
+def test_what_is_no_object_is_no_event(event: Any) -> None:
+    with pytest.raises(EventError):
+        GatewayEvent.parse(event)
 
 
 @pytest.mark.parametrize("absent", ["routeKey", "connectionId", "domainName", "stage", "requestId"])

@@ -104,3 +104,13 @@ def test_options_are_set_before_the_connection_is_made(server: tuple[str, int]) 
     with happy_eyeballs.connect(NAME, HANG, options=[option], resolve=named(at(server))) as sock:
         assert sock.getsockopt(*option[:2]) == 1
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
+
+
+@pytest.mark.parametrize("timeout", [None, HANG])
+def test_an_address_that_fails_at_once_is_not_waited_for(timeout: float | None) -> None:
+    """A network that cannot be reached took the whole timeout, and for ever without one."""
+    began = time.monotonic()
+    with pytest.raises(OSError, match="Errno") as caught:
+        happy_eyeballs.connect(NAME, timeout, resolve=named(at(("255.255.255.255", 1))))
+    assert not isinstance(caught.value, TimeoutError)
+    assert time.monotonic() - began < HANG

@@ -24,6 +24,12 @@ def test_settings_are_read() -> None:
     assert " ".join(map(str, settings.allow.rules)) == "db.internal:5432"
 
 
+def test_the_url_s_scheme_is_one_in_any_case() -> None:
+    given = GOOD["EMISSARY_WEBSOCKET_URL"].replace("wss", "WSS")
+    settings = RelaySettings.from_env({**GOOD, "EMISSARY_WEBSOCKET_URL": given})
+    assert settings.websocket_url == GOOD["EMISSARY_WEBSOCKET_URL"]
+
+
 def test_dns_servers_are_optional() -> None:
     assert RelaySettings.from_env({**GOOD, "EMISSARY_DNS_SERVERS": ""}).dns_servers == ()
 

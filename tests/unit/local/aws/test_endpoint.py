@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from emissary_local.aws.dynamodb.tables import Tables
+from emissary_local.aws.dynamodb.tables import Answer, Tables
 from emissary_local.aws.endpoint import AwsEndpoint, function_name
 from emissary_local.aws.secrets import SecretStore
 from emissary_local.billing.meter import Meter
@@ -49,9 +49,9 @@ class FakeTables:
     def __init__(self) -> None:
         self.asked: list[tuple[str, bytes]] = []
 
-    async def forward(self, target: str, body: bytes) -> tuple[int, bytes]:
+    async def forward(self, target: str, body: bytes) -> Answer:
         self.asked.append((target, body))
-        return 200, b"{}"
+        return Answer(200, b"{}")
 
 
 class EndpointHarness:

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from emissary_local.aws.dynamodb.stale_reads import StaleReads
-from emissary_local.aws.dynamodb.tables import Tables
+from emissary_local.aws.dynamodb.tables import Answer, Tables
 from emissary_local.aws.endpoint import AwsEndpoint
 from emissary_local.billing.meter import Meter
 from emissary_local.faults import FaultEngine, Faults, Site
@@ -34,15 +34,15 @@ class Store:
         self.writes = 0
         self.refuse = False
 
-    async def forward(self, target: str, body: bytes) -> tuple[int, bytes]:
+    async def forward(self, target: str, body: bytes) -> Answer:
         asked = json.loads(body)
         if target.endswith(".PutItem"):
             if self.refuse:
-                return 400, b'{"__type":"ConditionalCheckFailedException","message":"no"}'
+                return Answer(400, b'{"__type":"ConditionalCheckFailedException","message":"no"}')
             self.writes += 1
             self.item = asked["Item"]
-            return 200, b"{}"
-        return 200, json.dumps({"Item": self.item} if self.item else {}).encode()
+            return Answer(200, b"{}")
+        return Answer(200, json.dumps({"Item": self.item} if self.item else {}).encode())
 
 
 class Invoker:

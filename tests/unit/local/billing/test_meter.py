@@ -86,6 +86,25 @@ def test_dynamodb_request_units(
     assert (meter.snapshot().write_units, meter.snapshot().read_units) == (write, read)
 
 
+@pytest.mark.parametrize(
+    ("operation", "written", "units"),
+    [
+        ("UpdateItem", (1024,), 1),
+        ("UpdateItem", (409_600,), 400),
+        ("DeleteItem", (1025,), 2),
+        ("BatchWriteItem", (10, 3000), 1 + 3),
+        ("TransactWriteItems", (10, 3000), 2 + 6),
+        ("PutItem", (0,), 1),
+    ],
+)
+def test_a_write_costs_by_the_item_and_not_by_the_request(
+    operation: str, written: tuple[int, ...], units: int
+) -> None:
+    meter = Meter()
+    meter.dynamodb(operation, b"{}", b"{}", written)
+    assert meter.snapshot().write_units == units
+
+
 def busy() -> MeterSnapshot:
     clock = Clock()
     meter = Meter(clock)

@@ -171,6 +171,52 @@ def test_sacked_frames_leave_flight_but_stay_until_the_gap_closes() -> None:
     assert (made.in_flight, made.buffered, made.outstanding) == (0, 0, False)
 
 
+def kept(made: StreamSender) -> int:
+    """Objects held for what was sent and not acknowledged: each acknowledgement looks at all of them."""
+    return len(made._segments) + len(made._sacked)
+
+
+def test_frames_above_a_gap_that_is_never_filled_are_kept_as_one_span() -> None:
+    """A peer that SACKs all but the first byte cost their memory, and a pass over them with each ACK."""
+    made = sender()
+    made.write(b"x")
+    drain(made)
+    most = 0
+    for offset in range(1, 5_000):
+        made.write(b"x")
+        assert shape(drain(made)) == [(offset, 1, False)]
+        assert made.receive_ack(0, [(1, offset + 1)], 1.0).segments == 1
+        most = max(most, kept(made))
+    assert most == 2
+    assert (made.buffered, made.in_flight, made.in_flight_since) == (5_000, 1, 0.0)
+    assert made.receive_ack(5_000, [], 2.0).segments == 1
+    assert (made.buffered, made.outstanding, kept(made)) == (0, False, 0)
+
+
+def test_spans_above_gaps_are_as_many_as_the_gaps_whatever_their_order() -> None:
+    made = sender()
+    made.write(bytes(1_000))
+    drain(made)
+    for start in (700, 200, 400, 900, 600, 100):
+        assert made.receive_ack(0, [(start, start + 100)], 1.0).segments == 1
+    assert (kept(made), made.in_flight, made.buffered) == (4 + 4, 4, 1_000)
+    assert made.receive_ack(0, [(100, 900)], 1.0).segments == 3
+    assert (kept(made), made.buffered) == (1 + 1, 1_000)
+    assert made.receive_ack(1_000, [], 1.0).segments == 1
+    assert (kept(made), made.buffered, made.outstanding) == (0, 0, False)
+
+
+def test_a_stream_whose_frames_are_all_sacked_is_not_complete_before_they_are_acknowledged() -> None:
+    made = sender()
+    made.write(bytes(100))
+    made.write_eof()
+    drain(made)
+    assert made.receive_ack(0, [(0, 101)], 1.0).segments == 1
+    assert (made.complete, made.outstanding, made.waiting, made.in_flight_since) == (False, True, False, None)
+    made.receive_ack(101, [], 1.0)
+    assert (made.complete, made.outstanding, made.buffered) == (True, False, 0)
+
+
 def test_a_range_covers_whole_frames_only() -> None:
     made = sender()
     made.write(bytes(300))

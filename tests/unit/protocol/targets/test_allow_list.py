@@ -33,6 +33,24 @@ def test_a_target_is_read_and_written(given: str | tuple[str, int], host: str, p
     assert Target.parse(text) == target
 
 
+NO_TARGETS: list[Any] = [
+    None, 5, b"db:1", ["db", 1], {"db": 1}, (), ("db",), ("db", 1, 2), ("db", True), ("db", "1"), ("db", 1.0),
+    (None, 1), (b"db", 1), (5, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", NO_TARGETS, ids=repr)
+def test_what_is_of_another_type_is_no_target(given: Any) -> None:
+    with pytest.raises(TargetError, match=r"write host:port|host is not a text|is not a number from 1 to"):
+        Target.parse(given)
+
+
+@pytest.mark.parametrize(("host", "port"), [("db", True), ("db", None), (None, 1), (b"db", 1)])
+def test_a_target_takes_a_text_and_a_whole_number(host: Any, port: Any) -> None:
+    with pytest.raises(TargetError):
+        Target(host, port)
+
+
 @pytest.mark.parametrize(
     ("given", "fault"),
     [

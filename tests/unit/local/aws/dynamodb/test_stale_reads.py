@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from emissary_local.aws.dynamodb.stale_reads import StaleReads
+from emissary_local.aws.dynamodb.tables import Answer
 from emissary_local.template.specs import TableSpec
 
 TABLE = TableSpec("T", "t", {"KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}]}, None)
@@ -23,10 +24,10 @@ class Store:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
 
-    async def forward(self, target: str, body: bytes) -> tuple[int, bytes]:
+    async def forward(self, target: str, body: bytes) -> Answer:
         assert target.endswith(".GetItem")
         self.asked.append(json.loads(body))
-        return 200, json.dumps(OLD).encode()
+        return Answer(200, json.dumps(OLD).encode())
 
 
 class Clock:

@@ -1,0 +1,87 @@
+"""Standard output and standard error of a command: what cannot be written is no traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
+
+from emissary_lib.exceptions import OutputError
+
+
+@contextlib.contextmanager
+def checked_output() -> Iterator[None]:
+    """Have ``sys.stdout`` raise OutputError for what cannot be written while the context lasts; flushes it.
+
+    Characters that the terminal's encoding lacks are written as escapes, as on standard error.
+
+    Raises:
+        OutputError: At the latest at the end: there is no room, or whoever read it has gone.
+    """
+    stream: TextIO | None = sys.stdout
+    if stream is None:  # closed by whoever started us
+        yield
+        return
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    checked = _Checked(stream)
+    with contextlib.redirect_stdout(cast(TextIO, checked)):
+        try:
+            yield
+        finally:
+            if not checked.failed:
+                checked.flush()
+
+
+def complain(message: object) -> None:
+    """Write one message of the command to standard error; never raises."""
+    stream: TextIO | None = sys.stderr
+    if stream is None:  # print would take standard output for it
+        return
+    try:
+        print(f"emissary: {message}", file=stream, flush=True)
+    except OSError:
+        _discard(stream)
+
+
+class _Checked:
+    """A text stream whose failures are ours."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._translating():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._translating():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            self.failed = True
+            _discard(self._stream)
+            raise OutputError(
+                f"cannot write to standard output: {exc.strerror or exc}; make room, or send it elsewhere"
+            ) from exc
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is left in the buffer go nowhere: the interpreter would complain of it at its end."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a stream without a descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, stream.fileno())
+        finally:
+            os.close(nowhere)
