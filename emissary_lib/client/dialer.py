@@ -16,6 +16,7 @@ from emissary_lib.client.config import ClientConfig, read_env_file
 from emissary_lib.client.dial import Dial
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward
+from emissary_lib.client.handshake import timeout_error
 from emissary_lib.client.health import Health, check_health
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.socket import TunnelSocket
@@ -126,10 +127,13 @@ class Dialer:
 
         Blocking: until the relay is connected to the target. Any thread.
         """
-        parsed = Target.parse(target)
-        ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
+        parsed, deadline = Target.parse(target), Deadline(timeout)
+        try:  # first, so that a lack of descriptors shows before anything is opened
+            ours, theirs = tcp_pair(deadline)
+        except TimeoutError as exc:
+            raise timeout_error(parsed, deadline, "a loopback connection on this machine") from exc
         try:
-            dial = self._dial(parsed, timeout)
+            dial = self._dial(parsed, deadline)
             dial.attach(ours)
         except BaseException:
             ours.close()
@@ -174,7 +178,7 @@ class Dialer:
         parsed = Target.parse(target)
 
         def serve(sock: socket.socket) -> None:
-            dial = self._dial(parsed, timeout)
+            dial = self._dial(parsed, Deadline(timeout))
             dial.attach(sock)
             dial.run()
             error = dial.info.error
@@ -226,12 +230,12 @@ class Dialer:
     ) -> None:
         self.close()
 
-    def _dial(self, target: Target, timeout: float | None) -> Dial:
+    def _dial(self, target: Target, deadline: Deadline) -> Dial:
         if self._closed:
             raise ClosedError("this dialer was closed; make a new one")
         return Dial(
             target,
-            Deadline(timeout),
+            deadline,
             endpoint=self._endpoint,
             key=self._key,
             streams=self._streams,

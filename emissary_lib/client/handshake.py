@@ -99,7 +99,7 @@ def open_session(
                 raise
             wait(next(waits), deadline, exc)
         except TimeoutError as exc:
-            raise _timeout_error(target, deadline, progress.step) from exc
+            raise timeout_error(target, deadline, progress.step) from exc
 
 
 class _Progress:
@@ -137,7 +137,8 @@ def _open_once(
     )
 
 
-def _timeout_error(target: Target, deadline: Deadline, step: str) -> DialTimeoutError:
+def timeout_error(target: Target, deadline: Deadline, step: str) -> DialTimeoutError:
+    """What a dial raises whose deadline passed while it was waiting for ``step``."""
     timeout = deadline.timeout or 0.0
     return DialTimeoutError(
         f"dialling {target} took longer than {timeout:g} s; it was waiting for {step}. "

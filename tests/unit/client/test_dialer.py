@@ -11,12 +11,14 @@ import time
 
 import pytest
 
+from emissary_lib.client import dialer as module
 from emissary_lib.client.dialer import Dialer
 from emissary_lib.exceptions import ClosedError, ConfigError, DialError, DialTimeoutError, TunnelResetError
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.wire.frames import FrameType, decode
+from emissary_lib.transport.deadline import Deadline
 from tests.helpers.bridge import KEY, LIFE, TARGET, Behaviour, Bridge, echo
 from tests.helpers.patience import HANG, repeat_until_it_raises, wait_until
 from tests.helpers.ws_server import noise
@@ -190,6 +192,19 @@ def test_a_dial_without_descriptors_fails_at_once_and_opens_nothing() -> None:
                 dialer.dial(TARGET, HANG)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert bridge.server.requests == []
+
+
+def test_a_dial_that_cannot_even_reach_itself_keeps_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crowded(deadline: Deadline) -> None:
+        assert deadline.timeout == 7.0
+        raise TimeoutError
+
+    monkeypatch.setattr(module, "tcp_pair", crowded)
+    with Bridge() as bridge:
+        with pytest.raises(DialTimeoutError, match=r"longer than 7 s; .* loopback connection") as caught:
+            Dialer(bridge.url, KEY).dial(TARGET, 7.0)
+        assert caught.value.step == "a loopback connection on this machine"
         assert bridge.server.requests == []
 
 
