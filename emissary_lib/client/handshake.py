@@ -298,7 +298,7 @@ class Handshake:
         """
         session, now = self._session, time.monotonic()
         session.handle_timeout(now)
-        self._flush(now)
+        self._flush(now, deadline)
         if deadline.passed():
             raise TimeoutError
         due = session.next_timeout()
@@ -357,14 +357,14 @@ class Handshake:
         now = time.monotonic()
         self._session.abort(code, reason, now)
         # Else our $disconnect may overtake END, and the record says DIALER_GONE.
-        patience = Deadline(deadline.cap(GIVE_UP_WAIT))
+        patience = deadline.within(GIVE_UP_WAIT)
         try:
-            self._flush(now)
-            while self._session.state is not State.ENDED:
+            self._flush(now, patience)
+            while self._session.state is not State.ENDED and not patience.passed():
                 self._session.receive_message(self._transport.recv(patience.remaining()), time.monotonic())
         except (LinkClosedError, TimeoutError):
             return
 
-    def _flush(self, now: float) -> None:
+    def _flush(self, now: float, deadline: Deadline) -> None:
         for message in self._session.messages_to_send(now):
-            self._transport.send(message.text)
+            self._transport.send(message.text, deadline.remaining())

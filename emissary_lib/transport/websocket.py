@@ -12,7 +12,8 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import websocket
@@ -32,6 +33,17 @@ from emissary_lib.transport.deadline import Deadline
 
 #: Longest message to take, in bytes: API Gateway's own limit, 128 KB. Bounds what a false server can fill.
 MAX_INCOMING: Final = 131_072
+
+#: Most fragments of one message, empty ones included. API Gateway's are up to 32 KB, but a proxy on the way
+#: may cut them anew; without a limit, a message of empty ones would never end.
+MAX_INCOMING_FRAGMENTS: Final = 1_024
+
+#: Longest payload of a control frame, in bytes (RFC 6455 section 5.5).
+_MAX_CONTROL: Final = 125
+
+_CONTROL: Final = frozenset(
+    {websocket.ABNF.OPCODE_CLOSE, websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG}
+)
 
 #: Seconds that a send may wait for room in the kernel before the link counts as dead.
 SEND_TIMEOUT: Final = 30.0
@@ -244,17 +256,26 @@ def _socket_options() -> list[tuple[int, int, int]]:
 
 
 class WebSocketTransport:
-    """An open WebSocket; see :class:`emissary_lib.transport.base.MessageTransport` for the contract."""
+    """An open WebSocket; see :class:`emissary_lib.transport.base.MessageTransport` for the contract.
 
-    def __init__(self, stream: ByteStream, url: str) -> None:
+    Args:
+        stream: Behind the answer to the upgrade.
+        url: The gateway's, for the text of errors.
+        clock: A monotonic clock.
+    """
+
+    def __init__(self, stream: ByteStream, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._url = url
-        self._deadline = Deadline(None)
+        self._clock = clock
+        self._deadline = Deadline(None, clock)
+        self._reads = 0  # of the call of ``recv`` that is under way
         self._frames = websocket.frame_buffer(self._read, True)
         self._parts: list[bytes] = []  # of a message whose last fragment has not come yet
+        self._size = 0  # of all of them, in bytes
         self._send_lock = threading.Lock()
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, timeout: float | None = None) -> None:
         """Send one message, in fragments of ``MAX_FRAGMENT`` bytes; nobody else's come in between."""
         data = text.encode("ascii")
         frames = []
@@ -262,11 +283,12 @@ class WebSocketTransport:
             opcode = websocket.ABNF.OPCODE_CONT if start else websocket.ABNF.OPCODE_TEXT
             last = start + MAX_FRAGMENT >= len(data)
             frames.append(_frame(data[start : start + MAX_FRAGMENT], opcode, last=last))
-        self._write(b"".join(frames))
+        self._write(b"".join(frames), Deadline(timeout, self._clock))
 
     def recv(self, timeout: float | None) -> str:
         """The next whole message; pings are answered on the way."""
-        self._deadline = Deadline(timeout)
+        deadline = self._deadline = Deadline(timeout, self._clock)
+        self._reads = 0
         while True:
             try:
                 frame = self._frames.recv_frame()
@@ -275,14 +297,16 @@ class WebSocketTransport:
                     raise
                 raise LinkClosedError(f"the WebSocket to {self._url} broke: {exc}") from exc
             data = bytes(frame.data)  # type: ignore[arg-type]  # bytes by then, whatever its annotation says
+            if frame.opcode in _CONTROL and (len(data) > _MAX_CONTROL or not frame.fin):
+                raise self._broken("it sent a control frame that is too long, or in fragments")
             match frame.opcode:
                 case websocket.ABNF.OPCODE_TEXT | websocket.ABNF.OPCODE_CONT:
                     self._take(data, starts=frame.opcode == websocket.ABNF.OPCODE_TEXT)
                     if frame.fin:
-                        message, self._parts = b"".join(self._parts), []
+                        message, self._parts, self._size = b"".join(self._parts), [], 0
                         return message.decode("ascii", "replace")
                 case websocket.ABNF.OPCODE_PING:
-                    self._write(_frame(data, websocket.ABNF.OPCODE_PONG))
+                    self._write(_frame(data, websocket.ABNF.OPCODE_PONG), deadline)
                 case websocket.ABNF.OPCODE_CLOSE:
                     raise self._close_error(data)
                 case websocket.ABNF.OPCODE_BINARY:
@@ -292,8 +316,11 @@ class WebSocketTransport:
         if starts == bool(self._parts):
             raise self._broken("it mixed up the fragments of its messages")
         self._parts.append(data)
-        if sum(map(len, self._parts)) > MAX_INCOMING:
+        self._size += len(data)
+        if self._size > MAX_INCOMING:
             raise self._broken(f"it sent a message of more than {MAX_INCOMING} bytes")
+        if len(self._parts) > MAX_INCOMING_FRAGMENTS:
+            raise self._broken(f"it sent a message in more than {MAX_INCOMING_FRAGMENTS} fragments")
 
     def _broken(self, cause: str) -> LinkClosedError:
         self.abort()
@@ -322,22 +349,27 @@ class WebSocketTransport:
     def _read(self, size: int) -> bytes:
         if (self._frames.length or 0) > MAX_INCOMING:
             raise self._broken(f"it sent a frame of {self._frames.length} bytes")
+        # The stream looks at the time when it has to wait, and a flood never lets it. The first read is free:
+        # whoever has no time left still gets on, however little.
+        if self._reads and self._deadline.passed():
+            raise TimeoutError("no whole message came in time")
+        self._reads += 1
         data = self._stream.read(size, self._deadline)
         if not data:
             raise ConnectionResetError("the connection ended without a close frame")
         return data
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, deadline: Deadline) -> None:
         with self._send_lock:
             try:
-                self._stream.write(data, Deadline(SEND_TIMEOUT))
+                self._stream.write(data, deadline.within(SEND_TIMEOUT))
             except OSError as exc:
                 self.abort()  # part of a frame may be gone: nothing can follow it
                 raise LinkClosedError(f"the WebSocket to {self._url} broke: {exc}") from exc
 
     def _close_error(self, data: bytes) -> LinkClosedError:
         with contextlib.suppress(LinkClosedError):
-            self._write(_frame(data[:2], websocket.ABNF.OPCODE_CLOSE))
+            self._write(_frame(data[:2], websocket.ABNF.OPCODE_CLOSE), self._deadline)
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
         reason = data[2:].decode("utf-8", "replace") or "no reason given"
         return LinkClosedError(

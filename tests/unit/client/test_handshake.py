@@ -28,13 +28,16 @@ from emissary_lib.exceptions import (
 from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.opening.exchange import evaluate, opening_bytes
+from emissary_lib.protocol.opening.exchange import OpeningReader, evaluate, opening_bytes
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
+from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.session.session import Session, SessionConfig
 from emissary_lib.protocol.targets.allow_list import Target
-from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from emissary_lib.transport.deadline import Deadline
 from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay, echo
+from tests.helpers.clock import Clock
 from tests.helpers.patience import HANG
 from tests.helpers.ws_server import Peer, WsServer, refusal
 
@@ -299,6 +302,60 @@ def test_a_server_that_cannot_prove_itself_gets_no_byte_of_the_users() -> None:
     signed = ConnectHeaders.from_headers(request)
     exchange = opening_bytes(key=KEY, date=signed.date, nonce=signed.nonce, target=Target.parse(TARGET))
     assert stream == [(0, exchange)]
+
+
+class Talkative:
+    """A transport over which messages never stop coming, each of which takes a while on the test's clock."""
+
+    def __init__(self, text: str) -> None:
+        self.clock = Clock()
+        self.sent: list[str] = []
+        self._text = text
+
+    def send(self, text: str, timeout: float | None = None) -> None:
+        self.sent.append(text)
+
+    def recv(self, timeout: float | None) -> str:
+        self.clock.advance(0.01)
+        assert self.clock.now < 2000, "it goes on and on"
+        return self._text
+
+    def close(self) -> None:
+        pass
+
+    release = abort = close
+
+
+MESSAGES = ["{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.PROBED, payload=bytes(8)))]
+
+
+@pytest.mark.parametrize("text", MESSAGES, ids=["gateway errors", "ignorable", "probed"])
+@pytest.mark.parametrize("timeout", [0.5, 5.0])
+def test_messages_that_mean_nothing_stretch_neither_the_dial_nor_its_farewell(
+    text: str, timeout: float
+) -> None:
+    transport = Talkative(text)
+    session = Session(Role.DIALER, SessionConfig(), now=time.monotonic())
+    session.send_data(b"anything")
+    reader = OpeningReader(KEY, "date", bytes(32), "host")
+    handshake = opening.Handshake(Target.parse(TARGET), session, transport, reader)
+    deadline = Deadline(timeout, lambda: transport.clock.now)
+    began = transport.clock.now
+    with pytest.raises(TimeoutError):
+        handshake.run(deadline)
+    assert transport.clock.now - began <= timeout + 0.02
+    assert FrameType.END in [decode(text).type for text in transport.sent]
+
+
+@pytest.mark.parametrize("text", MESSAGES, ids=["gateway errors", "ignorable", "probed"])
+def test_a_dial_that_fails_early_waits_a_moment_for_the_bridge_and_no_longer(text: str) -> None:
+    transport = Talkative(text)
+    session = Session(Role.DIALER, SessionConfig(), now=time.monotonic())
+    reader = OpeningReader(KEY, "date", bytes(32), "host")
+    handshake = opening.Handshake(Target.parse(TARGET), session, transport, reader)
+    began = transport.clock.now
+    handshake.give_up(Code.PROTOCOL_ERROR, "why", Deadline(HANG, lambda: transport.clock.now))
+    assert opening.GIVE_UP_WAIT <= transport.clock.now - began <= opening.GIVE_UP_WAIT + 0.02
 
 
 def test_success_without_a_relay_is_a_broken_server() -> None:
