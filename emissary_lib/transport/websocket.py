@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import websocket
 from websocket._url import get_proxy_info, parse_url
@@ -44,6 +44,9 @@ _MAX_CONTROL: Final = 125
 _CONTROL: Final = frozenset(
     {websocket.ABNF.OPCODE_CLOSE, websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG}
 )
+
+#: Longest head of the answer to an upgrade, in bytes: status and headers. API Gateway's are under 1 KB.
+MAX_HEAD: Final = 65_536
 
 #: Seconds that a send may wait for room in the kernel before the link counts as dead.
 SEND_TIMEOUT: Final = 30.0
@@ -87,10 +90,10 @@ def connect(
         raise GatewayUnreachableError(
             f"cannot reach the gateway at {url}: {exc}; check the URL, DNS and the way out to the internet"
         ) from exc
-    if ws.sock is None or (ws.getheaders() or {}).get("sec-websocket-protocol") != SUBPROTOCOL:
+    if ws.connection is None or (ws.getheaders() or {}).get("sec-websocket-protocol") != SUBPROTOCOL:
         ws.shutdown()  # type: ignore[no-untyped-call]
         raise GatewayUnreachableError(f"the server at {url} does not speak {SUBPROTOCOL}; check the URL")
-    return WebSocketTransport(ByteStream(ws.sock), url)
+    return WebSocketTransport(ByteStream(ws.connection), url)
 
 
 def proxy_of(url: str) -> tuple[str, int] | None:
@@ -122,14 +125,65 @@ _CUT_OFF: Final = (websocket.WebSocketConnectionClosedException, ConnectionError
 
 
 class _Client(websocket.WebSocket):
-    """Remembers whether it ever had a connection: the library forgets it when the upgrade fails."""
+    """Remembers its connection, which the library forgets when the upgrade fails.
 
-    reached = False
+    Attributes:
+        connection: The socket, TLS included; ``None`` if there never was one.
+        deadline: Until when the answer is read.
+    """
+
+    connection: socket.socket | None = None
+    deadline = Deadline(None)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name == "sock" and value is not None:
-            self.reached = True
+        if name == "sock" and isinstance(value, socket.socket):
+            self.connection = value
+            value = _AnswerHead(value, self.deadline)
         super().__setattr__(name, value)
+
+
+#: Headers that the library must not see. It would wait for a refusal's whole body before it tells the status,
+#: and send cookies with the next upgrade, to other hosts too; one that it cannot parse breaks it.
+_NOT_FOR_THE_LIBRARY: Final = frozenset({b"content-length", b"set-cookie"})
+
+
+class _AnswerHead:
+    """A socket from which the library reads the head of an answer, within limits, and nothing behind it."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._rest = b""  # of the line that the library is reading
+        self._lines = self._size = 0
+
+    def recv(self, size: int) -> bytes:
+        while not self._rest:
+            line = self._read_line()
+            name = line.partition(b":")[0].strip().lower()
+            if self._lines == 1 or name not in _NOT_FOR_THE_LIBRARY:
+                self._rest = line
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return piece
+
+    def _read_line(self) -> bytes:
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            if self._deadline.passed():
+                raise TimeoutError("timed out")
+            byte = self._sock.recv(1)  # not a byte more: frames may follow at once
+            if not byte:
+                raise websocket.WebSocketConnectionClosedException(
+                    "the connection ended before the answer did"
+                )
+            line += byte
+            self._size += 1
+            if self._size > MAX_HEAD:
+                raise websocket.WebSocketException(f"its answer has a head of more than {MAX_HEAD} bytes")
+        self._lines += 1
+        return bytes(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
 
 
 class _Upgrade:
@@ -157,6 +211,7 @@ class _Upgrade:
             sockopt=_socket_options(),
             sslopt={"context": self._tls} if self._tls else None,
         )
+        self._ws.deadline = deadline
         self._ws.settimeout(deadline.remaining())
         self._sock: socket.socket | None = None
         self._lock = threading.Lock()
@@ -168,14 +223,14 @@ class _Upgrade:
     @property
     def asked(self) -> bool:
         """Whether the gateway was reached, TLS included, so that it may know what was asked."""
-        return self._ws.reached
+        return self._ws.connection is not None
 
     @property
     def status(self) -> int | None:
         """The answer's HTTP status, as far as there was one."""
         return self._ws.getstatus()
 
-    def result(self, deadline: Deadline) -> websocket.WebSocket:
+    def result(self, deadline: Deadline) -> _Client:
         """The open WebSocket; raises what the library raises.
 
         Raises:
@@ -236,7 +291,7 @@ class _Upgrade:
         """Whether the attempt has ended; one that has not is nobody's any more, whatever comes of it."""
         with self._lock:
             self._abandoned = not self._finished
-            sock = self._ws.sock or self._sock
+            sock = self._ws.connection or self._sock
             if self._abandoned and sock is not None:
                 with contextlib.suppress(OSError):
                     # Ends the wait for the answer; the attempt's own thread closes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -26,6 +27,7 @@ from emissary_lib.exceptions import (
     UnsupportedVersionError,
 )
 from emissary_lib.protocol.auth.headers import ConnectHeaders
+from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.opening.exchange import OpeningReader, evaluate, opening_bytes
@@ -99,6 +101,39 @@ def test_a_clock_that_is_off_is_named_as_such(ahead: float) -> None:
     assert "1200 s" in str(caught.value) or "1199 s" in str(caught.value) or "1201 s" in str(caught.value)
     assert "set the dialer's clock" in str(caught.value)
     assert isinstance(caught.value, PermissionError)
+
+
+def then(sock: socket.socket, data: bytes) -> None:
+    """Send it again and again, until the client is gone."""
+    with contextlib.suppress(ConnectionError):
+        while data:
+            sock.sendall(data)
+    sock.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (b"Content-Length: 1000\r\n", b""),
+        (b"Content-Length: 1000\r\n", b"half"),
+        (b"Content-Length: 999999999999\r\n", b"x" * 65_536),
+        (b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n"),
+        (b"Content-Length: many\r\n", b""),
+    ],
+    ids=["none", "half", "endless", "chunks", "nonsense"],
+)
+def test_a_refusal_is_told_before_its_body(headers: bytes, body: bytes) -> None:
+    """No deadline: whoever waits for the body waits for ever."""
+
+    def refuse(sock: socket.socket) -> None:
+        while b"\r\n\r\n" not in sock.recv(65_536):
+            pass
+        late = http_date(time.time() - 3600).encode()
+        sock.sendall(b"HTTP/1.1 403 No\r\n" + headers + b"Date: " + late + b"\r\n\r\n")
+        then(sock, body if body != b"half" else b"")
+
+    with WsServer(raw=refuse) as server, pytest.raises(ClockSkewError):
+        Dialer(server.url, KEY).dial(TARGET, None)
 
 
 def test_a_missing_signature_blames_what_took_the_headers_away() -> None:
@@ -210,7 +245,8 @@ def test_no_time_at_all_is_a_timeout_too(timeout: float) -> None:
         b"220 mail.example\r\n\r\n",
         b"\x15\x03\x01\x00\x02\x02\x50\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
-        b"HTTP/1.1 403\r\nContent-Length: many\r\n\r\n",
+        b"HTTP/1.1 403\r\nno header\r\n\r\n",
+        b"HTTP/1.1 403 No\r\n" + b"X: y\r\n" * 20_000,
     ],
 )
 def test_something_else_than_a_gateway_is_an_unreachable_gateway(greeting: bytes) -> None:

@@ -15,6 +15,7 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
+from websocket import WebSocketException
 from websockets.asyncio.server import ServerConnection, serve
 
 from emissary_lib.exceptions import GatewayUnreachableError, LinkClosedError, TransportError
@@ -22,9 +23,11 @@ from emissary_lib.protocol.constants import MAX_FRAGMENT, MAX_MESSAGE, SUBPROTOC
 from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import (
+    MAX_HEAD,
     MAX_INCOMING_FRAGMENTS,
     SEND_TIMEOUT,
     WebSocketTransport,
+    _AnswerHead,
     connect,
 )
 from emissary_local.net.certificates import Certificates, create_certificates
@@ -299,6 +302,41 @@ def test_a_message_that_nobody_takes_breaks_the_link_in_time(timeout: float | No
     with pytest.raises(LinkClosedError):
         transport.send("x", timeout)
     assert clock.now - began == pytest.approx(waited)
+
+
+class Drip(socket.socket):
+    """A connection that gives an answer byte by byte, without end, and counts them."""
+
+    given = 0
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        self.given += 1
+        return b"x"
+
+
+def test_the_head_of_an_answer_is_read_up_to_a_limit_and_no_longer_than_the_deadline() -> None:
+    clock = Clock()
+    with Drip() as endless:
+        head = _AnswerHead(endless, Deadline(1.0, lambda: clock.now))
+        with pytest.raises(WebSocketException, match="65536 bytes"):
+            head.recv(1)
+        assert endless.given == MAX_HEAD + 1
+    clock.advance(2.0)
+    with Drip() as endless:
+        with pytest.raises(TimeoutError):
+            _AnswerHead(endless, Deadline(-1.0, lambda: clock.now)).recv(1)
+        assert endless.given == 0
+
+
+@pytest.mark.parametrize("cookie", ["a=1; domain=127.0.0.1", "a/b=1", "a=1"])
+def test_cookies_are_neither_kept_nor_sent_nor_understood(cookie: str) -> None:
+    """The library keeps one jar for the whole process, and breaks at a name that it cannot parse."""
+    with WsServer(subprotocol=f"{SUBPROTOCOL}\r\nSet-Cookie: {cookie}") as server:
+        for _ in range(2):
+            transport = connect(server.url, headers={}, deadline=Deadline(HANG))
+            transport.close()
+            transport.release()
+        assert not any("cookie" in request.headers for request in server.requests)
 
 
 def test_what_is_not_ascii_is_left_to_the_frame_decoder_to_refuse(joined: Joined) -> None:
