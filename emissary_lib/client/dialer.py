@@ -15,6 +15,7 @@ from emissary_lib.client.config import ClientConfig, read_env_file
 from emissary_lib.client.dial import Dial
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward
+from emissary_lib.client.handshake import timeout_error
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.exceptions import ClosedError, ConfigError, local_resource_error
@@ -132,8 +133,10 @@ class Dialer:
         Blocking: until the relay is connected to the target. Any thread.
         """
         parsed, deadline = Target.parse(target), _deadline(timeout)
-        try:
-            ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
+        try:  # first, so that a lack of descriptors shows before anything is opened
+            ours, theirs = tcp_pair(deadline)
+        except TimeoutError as exc:
+            raise timeout_error(parsed, deadline, "a loopback connection on this machine") from exc
         except OSError as exc:
             raise local_resource_error(exc) from exc
         try:

@@ -98,7 +98,7 @@ def open_session(
                 raise
             wait(next(waits), deadline, exc)
         except TimeoutError as exc:
-            raise _timeout_error(target, deadline, progress.step) from exc
+            raise timeout_error(target, deadline, progress.step) from exc
 
 
 class _Progress:
@@ -136,7 +136,8 @@ def _open_once(
     )
 
 
-def _timeout_error(target: Target, deadline: Deadline, step: str) -> DialTimeoutError:
+def timeout_error(target: Target, deadline: Deadline, step: str) -> DialTimeoutError:
+    """What a dial raises whose deadline passed while it was waiting for ``step``."""
     timeout = deadline.timeout or 0.0
     return DialTimeoutError(
         f"dialling {target} took longer than {timeout:g} s; it was waiting for {step}. "
@@ -295,7 +296,7 @@ class Handshake:
         """
         session, now = self._session, time.monotonic()
         session.handle_timeout(now)
-        self._flush(now)
+        self._flush(now, deadline)
         if deadline.passed():
             raise TimeoutError
         due = session.next_timeout()
@@ -354,14 +355,14 @@ class Handshake:
         now = time.monotonic()
         self._session.abort(code, reason, now)
         # Else our $disconnect may overtake END, and the record says DIALER_GONE.
-        patience = Deadline(deadline.cap(GIVE_UP_WAIT))
+        patience = deadline.within(GIVE_UP_WAIT)
         try:
-            self._flush(now)
-            while self._session.state is not State.ENDED:
+            self._flush(now, patience)
+            while self._session.state is not State.ENDED and not patience.passed():
                 self._session.receive_message(self._transport.recv(patience.remaining()), time.monotonic())
         except (LinkClosedError, TimeoutError):
             return
 
-    def _flush(self, now: float) -> None:
+    def _flush(self, now: float, deadline: Deadline) -> None:
         for message in self._session.messages_to_send(now):
-            self._transport.send(message.text)
+            self._transport.send(message.text, deadline.remaining())

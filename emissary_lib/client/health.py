@@ -69,18 +69,18 @@ def _ask(upgrade: Upgrade, deadline: Deadline) -> Healthy:
     question = os.urandom(QUESTION_BYTES)
     text = encode(Frame(FrameType.HEALTH, generation=1, payload=question))
     while True:
-        upgrade.transport.send(text)
-        patience = Deadline(deadline.cap(HEALTH_INTERVAL))
-        try:
-            while True:
-                answer = _answer(upgrade.transport.recv(patience.remaining()), question)
-                if answer is not None:
-                    return answer
-        except TimeoutError:
-            if deadline.passed():
-                raise TimeoutError(
-                    "the bridge let us in, but did not say how it is; see the log of $default"
-                ) from None
+        upgrade.transport.send(text, deadline.remaining())
+        patience = deadline.within(HEALTH_INTERVAL)
+        while not patience.passed():
+            try:
+                message = upgrade.transport.recv(patience.remaining())
+            except TimeoutError:
+                break
+            answer = _answer(message, question)
+            if answer is not None:
+                return answer
+        if deadline.passed():
+            raise TimeoutError("the bridge let us in, but did not say how it is; see the log of $default")
 
 
 def _answer(text: str, question: bytes) -> Healthy | None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from emissary_lib.doctor.ports import HttpAnswer, Tls
 from emissary_lib.protocol.wire.text import clean
+from emissary_lib.transport.deadline import Deadline
 
 #: Longest head of an answer that is read, in bytes.
 _MAX_HEAD: Final = 16_384
@@ -85,6 +86,7 @@ class TcpConnection:
 
     def ask(self, host: str, path: str, timeout: float) -> HttpAnswer:
         """Send a plain GET, and read the head of its answer."""
+        deadline = Deadline(timeout)
         self._sock.settimeout(timeout)
         request = (
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: emissary-doctor\r\nConnection: close\r\n\r\n"
@@ -92,6 +94,10 @@ class TcpConnection:
         self._sock.sendall(request.encode("ascii"))
         head = b""
         while b"\r\n\r\n" not in head and len(head) < _MAX_HEAD:
+            left = deadline.remaining()
+            if not left:
+                raise TimeoutError("timed out")
+            self._sock.settimeout(left)
             data = self._sock.recv(_MAX_HEAD)
             if not data:
                 raise ConnectionResetError("the connection ended before there was an answer")

@@ -94,7 +94,7 @@ class SessionProbe:
         deadline, before = Deadline(timeout), session.counters.pongs
         while session.counters.pongs == before:
             session.ping()
-            patience = Deadline(deadline.cap(_PING_REPEAT))
+            patience = deadline.within(_PING_REPEAT)
             try:
                 while session.counters.pongs == before:
                     handshake.turn(patience)

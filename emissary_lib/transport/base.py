@@ -8,20 +8,22 @@ from typing import Protocol
 class MessageTransport(Protocol):
     """One WebSocket, or something that behaves like it."""
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, timeout: float | None = None) -> None:
         """Send one text message.
 
-        Blocking: until the kernel has taken it. Thread safety: may be called from several threads.
+        Blocking: until the kernel has taken it, at most ``timeout`` seconds; ``None`` for the transport's own
+        limit. Thread safety: may be called from several threads.
 
         Raises:
-            TransportError: The link is broken; nothing more can be sent.
+            TransportError: The link is broken, or did not take the message in time; nothing more can be sent.
         """
 
     def recv(self, timeout: float | None) -> str:
         """The next text message.
 
-        Blocking: at most ``timeout`` seconds; ``None`` waits until a message or the end comes. For one
-        thread only.
+        Blocking: at most ``timeout`` seconds, whatever else the other side sends meanwhile; ``None`` waits
+        until a message or the end comes. What is there already may be given even if no time is left, so a
+        loop looks at its own deadline. For one thread only.
 
         Raises:
             TimeoutError: No message in time; nothing is lost, call again.

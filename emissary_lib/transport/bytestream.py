@@ -32,18 +32,23 @@ class ByteStream:
         sock.settimeout(0)
         self._sock = sock
         self._lock = threading.Lock()
+        self._over = False  # shut down on this side
         self._buffer = memoryview(b"")
         # A program that takes SIGPIPE as it comes must not die of a gateway that left. TLS takes no flag.
         self._flags = 0 if isinstance(sock, ssl.SSLSocket) else getattr(socket, "MSG_NOSIGNAL", 0)
 
     def read(self, size: int, deadline: Deadline) -> bytes:
-        """At least one and at most ``size`` bytes; empty at the end of the stream.
+        """At least one and at most ``size`` bytes; empty at the end of the stream and after :meth:`shutdown`.
+
+        Once the deadline has passed it gives what is there, and waits for nothing.
 
         Raises:
             TimeoutError: Nothing came in time; call again.
             OSError: The connection is broken; never a TimeoutError.
         """
-        while not self._buffer:
+        while not self._buffer or self._over:
+            if self._over:
+                return b""  # the kernel would give first what it has, and a flood is a lot
             try:
                 with self._lock:
                     data = self._sock.recv(_CHUNK)
@@ -84,6 +89,7 @@ class ByteStream:
 
     def shutdown(self) -> None:
         """End both directions; unlike a close, this wakes a thread that waits. Idempotent."""
+        self._over = True
         with contextlib.suppress(OSError):
             # The plain socket's own: SSLSocket's would forget its TLS state under a reader's feet.
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
@@ -102,9 +108,11 @@ def wait(sock: socket.socket, event: int, deadline: Deadline) -> None:
     """Wait until a socket is ready for ``select.POLLIN`` or ``select.POLLOUT``, or broken.
 
     Raises:
-        TimeoutError: It was not in time.
+        TimeoutError: It was not in time; at once if no time is left.
         OSError: It is closed.
     """
+    if deadline.passed():
+        raise TimeoutError("timed out")
     remaining = deadline.remaining()
     descriptor = sock.fileno()
     if descriptor < 0:

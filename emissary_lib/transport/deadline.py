@@ -35,6 +35,10 @@ class Deadline:
             return left if seconds is None else seconds
         return min(seconds, left)
 
+    def within(self, seconds: float) -> Deadline:
+        """A deadline ``seconds`` from now on the same clock, but no later than this one."""
+        return Deadline(self.cap(seconds), self._clock)
+
     def wait(self, event: threading.Event) -> None:
         """Wait until ``event`` is set, at most until the deadline."""
         event.wait(self.remaining())

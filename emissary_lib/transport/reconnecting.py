@@ -80,9 +80,9 @@ class ReconnectingTransport:
             self._attempt = attempt
         return attempt
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, timeout: float | None = None) -> None:
         """Send over the newest connection; until a reconnection has succeeded, that is the old one."""
-        self._current.send(text)
+        self._current.send(text, timeout)
 
     def recv(self, timeout: float | None) -> str:
         """The next message of the newest connection."""

@@ -12,8 +12,9 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
-from typing import Final
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import websocket
 from websocket._url import get_proxy_info, parse_url
@@ -35,6 +36,20 @@ from emissary_lib.transport.deadline import Deadline
 
 #: Longest message to take, in bytes: API Gateway's own limit, 128 KB. Bounds what a false server can fill.
 MAX_INCOMING: Final = 131_072
+
+#: Most fragments of one message, empty ones included. API Gateway's are up to 32 KB, but a proxy on the way
+#: may cut them anew; without a limit, a message of empty ones would never end.
+MAX_INCOMING_FRAGMENTS: Final = 1_024
+
+#: Longest payload of a control frame, in bytes (RFC 6455 section 5.5).
+_MAX_CONTROL: Final = 125
+
+_CONTROL: Final = frozenset(
+    {websocket.ABNF.OPCODE_CLOSE, websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG}
+)
+
+#: Longest head of the answer to an upgrade, in bytes: status and headers. API Gateway's are under 1 KB.
+MAX_HEAD: Final = 65_536
 
 #: Seconds that a send may wait for room in the kernel before the link counts as dead.
 SEND_TIMEOUT: Final = 30.0
@@ -82,10 +97,10 @@ def connect(
         raise GatewayUnreachableError(
             f"cannot reach the gateway at {url}: {said}; check the URL, DNS and the way out to the internet"
         ) from exc
-    if ws.sock is None or (ws.getheaders() or {}).get("sec-websocket-protocol") != SUBPROTOCOL:
+    if ws.connection is None or (ws.getheaders() or {}).get("sec-websocket-protocol") != SUBPROTOCOL:
         ws.shutdown()  # type: ignore[no-untyped-call]
         raise GatewayUnreachableError(f"the server at {url} does not speak {SUBPROTOCOL}; check the URL")
-    return WebSocketTransport(ByteStream(ws.sock), url)
+    return WebSocketTransport(ByteStream(ws.connection), url)
 
 
 def proxy_of(url: str) -> tuple[str, int] | None:
@@ -117,14 +132,65 @@ _CUT_OFF: Final = (websocket.WebSocketConnectionClosedException, ConnectionError
 
 
 class _Client(websocket.WebSocket):
-    """Remembers whether it ever had a connection: the library forgets it when the upgrade fails."""
+    """Remembers its connection, which the library forgets when the upgrade fails.
 
-    reached = False
+    Attributes:
+        connection: The socket, TLS included; ``None`` if there never was one.
+        deadline: Until when the answer is read.
+    """
+
+    connection: socket.socket | None = None
+    deadline = Deadline(None)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name == "sock" and value is not None:
-            self.reached = True
+        if name == "sock" and isinstance(value, socket.socket):
+            self.connection = value
+            value = _AnswerHead(value, self.deadline)
         super().__setattr__(name, value)
+
+
+#: Headers that the library must not see. It would wait for a refusal's whole body before it tells the status,
+#: and send cookies with the next upgrade, to other hosts too; one that it cannot parse breaks it.
+_NOT_FOR_THE_LIBRARY: Final = frozenset({b"content-length", b"set-cookie"})
+
+
+class _AnswerHead:
+    """A socket from which the library reads the head of an answer, within limits, and nothing behind it."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._rest = b""  # of the line that the library is reading
+        self._lines = self._size = 0
+
+    def recv(self, size: int) -> bytes:
+        while not self._rest:
+            line = self._read_line()
+            name = line.partition(b":")[0].strip().lower()
+            if self._lines == 1 or name not in _NOT_FOR_THE_LIBRARY:
+                self._rest = line
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return piece
+
+    def _read_line(self) -> bytes:
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            if self._deadline.passed():
+                raise TimeoutError("timed out")
+            byte = self._sock.recv(1)  # not a byte more: frames may follow at once
+            if not byte:
+                raise websocket.WebSocketConnectionClosedException(
+                    "the connection ended before the answer did"
+                )
+            line += byte
+            self._size += 1
+            if self._size > MAX_HEAD:
+                raise websocket.WebSocketException(f"its answer has a head of more than {MAX_HEAD} bytes")
+        self._lines += 1
+        return bytes(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
 
 
 class _Upgrade:
@@ -152,6 +218,7 @@ class _Upgrade:
             sockopt=_socket_options(),
             sslopt={"context": self._tls} if self._tls else None,
         )
+        self._ws.deadline = deadline
         self._ws.settimeout(deadline.remaining())
         self._sock: socket.socket | None = None
         self._lock = threading.Lock()
@@ -163,14 +230,14 @@ class _Upgrade:
     @property
     def asked(self) -> bool:
         """Whether the gateway was reached, TLS included, so that it may know what was asked."""
-        return self._ws.reached
+        return self._ws.connection is not None
 
     @property
     def status(self) -> int | None:
         """The answer's HTTP status, as far as there was one."""
         return self._ws.getstatus()
 
-    def result(self, deadline: Deadline) -> websocket.WebSocket:
+    def result(self, deadline: Deadline) -> _Client:
         """The open WebSocket; raises what the library raises.
 
         Raises:
@@ -235,7 +302,7 @@ class _Upgrade:
         """Whether the attempt has ended; one that has not is nobody's any more, whatever comes of it."""
         with self._lock:
             self._abandoned = not self._finished
-            sock = self._ws.sock or self._sock
+            sock = self._ws.connection or self._sock
             if self._abandoned and sock is not None:
                 with contextlib.suppress(OSError):
                     # Ends the wait for the answer; the attempt's own thread closes.
@@ -255,17 +322,26 @@ def _socket_options() -> list[tuple[int, int, int]]:
 
 
 class WebSocketTransport:
-    """An open WebSocket; see :class:`emissary_lib.transport.base.MessageTransport` for the contract."""
+    """An open WebSocket; see :class:`emissary_lib.transport.base.MessageTransport` for the contract.
 
-    def __init__(self, stream: ByteStream, url: str) -> None:
+    Args:
+        stream: Behind the answer to the upgrade.
+        url: The gateway's, for the text of errors.
+        clock: A monotonic clock.
+    """
+
+    def __init__(self, stream: ByteStream, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._url = url
-        self._deadline = Deadline(None)
+        self._clock = clock
+        self._deadline = Deadline(None, clock)
+        self._reads = 0  # of the call of ``recv`` that is under way
         self._frames = websocket.frame_buffer(self._read, True)
         self._parts: list[bytes] = []  # of a message whose last fragment has not come yet
+        self._size = 0  # of all of them, in bytes
         self._send_lock = threading.Lock()
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, timeout: float | None = None) -> None:
         """Send one message, in fragments of ``MAX_FRAGMENT`` bytes; nobody else's come in between."""
         data = text.encode("ascii")
         frames = []
@@ -273,11 +349,12 @@ class WebSocketTransport:
             opcode = websocket.ABNF.OPCODE_CONT if start else websocket.ABNF.OPCODE_TEXT
             last = start + MAX_FRAGMENT >= len(data)
             frames.append(_frame(data[start : start + MAX_FRAGMENT], opcode, last=last))
-        self._write(b"".join(frames))
+        self._write(b"".join(frames), Deadline(timeout, self._clock))
 
     def recv(self, timeout: float | None) -> str:
         """The next whole message; pings are answered on the way."""
-        self._deadline = Deadline(timeout)
+        deadline = self._deadline = Deadline(timeout, self._clock)
+        self._reads = 0
         while True:
             try:
                 frame = self._frames.recv_frame()
@@ -286,14 +363,16 @@ class WebSocketTransport:
                     raise
                 raise LinkClosedError(f"the WebSocket to {self._url} broke: {clean(str(exc))}") from exc
             data = bytes(frame.data)  # type: ignore[arg-type]  # bytes by then, whatever its annotation says
+            if frame.opcode in _CONTROL and (len(data) > _MAX_CONTROL or not frame.fin):
+                raise self._broken("it sent a control frame that is too long, or in fragments")
             match frame.opcode:
                 case websocket.ABNF.OPCODE_TEXT | websocket.ABNF.OPCODE_CONT:
                     self._take(data, starts=frame.opcode == websocket.ABNF.OPCODE_TEXT)
                     if frame.fin:
-                        message, self._parts = b"".join(self._parts), []
+                        message, self._parts, self._size = b"".join(self._parts), [], 0
                         return message.decode("ascii", "replace")
                 case websocket.ABNF.OPCODE_PING:
-                    self._write(_frame(data, websocket.ABNF.OPCODE_PONG))
+                    self._write(_frame(data, websocket.ABNF.OPCODE_PONG), deadline)
                 case websocket.ABNF.OPCODE_CLOSE:
                     raise self._close_error(data)
                 case websocket.ABNF.OPCODE_BINARY:
@@ -303,8 +382,11 @@ class WebSocketTransport:
         if starts == bool(self._parts):
             raise self._broken("it mixed up the fragments of its messages")
         self._parts.append(data)
-        if sum(map(len, self._parts)) > MAX_INCOMING:
+        self._size += len(data)
+        if self._size > MAX_INCOMING:
             raise self._broken(f"it sent a message of more than {MAX_INCOMING} bytes")
+        if len(self._parts) > MAX_INCOMING_FRAGMENTS:
+            raise self._broken(f"it sent a message in more than {MAX_INCOMING_FRAGMENTS} fragments")
 
     def _broken(self, cause: str) -> LinkClosedError:
         self.abort()
@@ -333,22 +415,27 @@ class WebSocketTransport:
     def _read(self, size: int) -> bytes:
         if (self._frames.length or 0) > MAX_INCOMING:
             raise self._broken(f"it sent a frame of {self._frames.length} bytes")
+        # The stream looks at the time when it has to wait, and a flood never lets it. The first read is free:
+        # whoever has no time left still gets on, however little.
+        if self._reads and self._deadline.passed():
+            raise TimeoutError("no whole message came in time")
+        self._reads += 1
         data = self._stream.read(size, self._deadline)
         if not data:
             raise ConnectionResetError("the connection ended without a close frame")
         return data
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, deadline: Deadline) -> None:
         with self._send_lock:
             try:
-                self._stream.write(data, Deadline(SEND_TIMEOUT))
+                self._stream.write(data, deadline.within(SEND_TIMEOUT))
             except OSError as exc:
                 self.abort()  # part of a frame may be gone: nothing can follow it
                 raise LinkClosedError(f"the WebSocket to {self._url} broke: {exc}") from exc
 
     def _close_error(self, data: bytes) -> LinkClosedError:
         with contextlib.suppress(LinkClosedError):
-            self._write(_frame(data[:2], websocket.ABNF.OPCODE_CLOSE))
+            self._write(_frame(data[:2], websocket.ABNF.OPCODE_CLOSE), self._deadline)
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
         reason = decode_clean(data[2:]) or "no reason given"
         return LinkClosedError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import select
 import socket
 import struct
@@ -21,36 +22,66 @@ from emissary_lib.transport.deadline import Deadline
 _TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 
 
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
+def tcp_pair(deadline: Deadline | None = None) -> tuple[socket.socket, socket.socket]:
     """Two connected blocking sockets with ``TCP_NODELAY``; what one sends the other receives.
 
-    Whoever else on this machine connects first to the port in between is on_idle away: only the connection
-    that this function itself made is accepted.
+    Whoever else on this machine connects to the port in between is turned away: only the connection that this
+    function itself made is accepted.
+
+    Args:
+        deadline: For both to be connected; ``None`` for no end.
+
+    Blocking: while others keep the port's queue full, at most until the deadline. Any thread.
 
     Raises:
+        TimeoutError: The deadline passed.
         OSError: The machine has no loopback address, or no file descriptor is left.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(8)
+        listener.setblocking(False)
         near = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            near.connect(listener.getsockname())
-            far = _accept_from(listener, near.getsockname())
+            near.setblocking(False)
+            # To connect first and accept then would wait for a place in the queue, which strangers may fill.
+            with contextlib.suppress(BlockingIOError):
+                near.connect(listener.getsockname())
+            far = _accept_from(listener, near, deadline or Deadline(None))
         except BaseException:
             near.close()
             raise
     for sock in (near, far):
+        sock.setblocking(True)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return near, far
 
 
-def _accept_from(listener: socket.socket, address: object) -> socket.socket:
-    while True:
+def _accept_from(listener: socket.socket, near: socket.socket, deadline: Deadline) -> socket.socket:
+    poll = select.poll()
+    poll.register(near, select.POLLOUT)
+    poll.register(listener, select.POLLIN)
+    while not deadline.passed():
+        left = deadline.remaining()
+        for descriptor, _events in poll.poll(None if left is None else int(left * 1000) + 1):
+            if descriptor == near.fileno():
+                if error := near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    raise OSError(error, os.strerror(error))
+                poll.unregister(near)
+            elif accepted := _accept(listener, near.getsockname()):
+                return accepted
+    raise TimeoutError("timed out")
+
+
+def _accept(listener: socket.socket, address: object) -> socket.socket | None:
+    try:
         accepted, peer = listener.accept()
-        if peer == address:
-            return accepted
-        accepted.close()
+    except (BlockingIOError, ConnectionAbortedError):  # whoever it was has left
+        return None
+    if peer == address:
+        return accepted
+    accepted.close()
+    return None
 
 
 def reset(sock: socket.socket) -> None:

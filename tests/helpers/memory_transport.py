@@ -68,7 +68,7 @@ class MemoryTransport:
         self._incoming = incoming
         self.sent: list[str] = []
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, timeout: float | None = None) -> None:
         """Send, or lose, double or hold back, as the faults want it. Never blocks."""
         self._outgoing.put(text)
         self.sent.append(text)

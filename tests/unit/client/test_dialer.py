@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.client import dialer as module
 from emissary_lib.client.dialer import MAX_IN_FLIGHT, Dialer
 from emissary_lib.exceptions import (
     ClosedError,
@@ -28,6 +29,7 @@ from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.wire.frames import FrameType, decode
+from emissary_lib.transport.deadline import Deadline
 from tests.helpers.bridge import KEY, LIFE, TARGET, Behaviour, Bridge, echo
 from tests.helpers.patience import HANG, repeat_until_it_raises, wait_until
 from tests.helpers.ws_server import noise
@@ -289,6 +291,19 @@ def test_a_dial_without_a_thread_fails_with_a_declared_error_and_ends_its_sessio
         monkeypatch.undo()
         assert dialer._in_flight.free == MAX_IN_FLIGHT
         dialer.dial(TARGET, HANG).close()
+
+
+def test_a_dial_that_cannot_even_reach_itself_keeps_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crowded(deadline: Deadline) -> None:
+        assert deadline.timeout == 7.0
+        raise TimeoutError
+
+    monkeypatch.setattr(module, "tcp_pair", crowded)
+    with Bridge() as bridge:
+        with pytest.raises(DialTimeoutError, match=r"longer than 7 s; .* loopback connection") as caught:
+            Dialer(bridge.url, KEY).dial(TARGET, 7.0)
+        assert caught.value.step == "a loopback connection on this machine"
+        assert bridge.server.requests == []
 
 
 def test_silence_is_asked_about_and_an_answer_keeps_the_tunnel() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -26,15 +27,19 @@ from emissary_lib.exceptions import (
     UnsupportedVersionError,
 )
 from emissary_lib.protocol.auth.headers import ConnectHeaders
+from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.opening.exchange import evaluate, opening_bytes
+from emissary_lib.protocol.opening.exchange import OpeningReader, evaluate, opening_bytes
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
+from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.session.session import Session, SessionConfig
 from emissary_lib.protocol.targets.allow_list import Target
-from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from emissary_lib.transport.deadline import Deadline
 from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay, echo
+from tests.helpers.clock import Clock
 from tests.helpers.patience import HANG
 from tests.helpers.ws_server import Peer, WsServer, refusal
 
@@ -96,6 +101,39 @@ def test_a_clock_that_is_off_is_named_as_such(ahead: float) -> None:
     assert "1200 s" in str(caught.value) or "1199 s" in str(caught.value) or "1201 s" in str(caught.value)
     assert "set the dialer's clock" in str(caught.value)
     assert isinstance(caught.value, PermissionError)
+
+
+def then(sock: socket.socket, data: bytes) -> None:
+    """Send it again and again, until the client is gone."""
+    with contextlib.suppress(ConnectionError):
+        while data:
+            sock.sendall(data)
+    sock.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (b"Content-Length: 1000\r\n", b""),
+        (b"Content-Length: 1000\r\n", b"half"),
+        (b"Content-Length: 999999999999\r\n", b"x" * 65_536),
+        (b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n"),
+        (b"Content-Length: many\r\n", b""),
+    ],
+    ids=["none", "half", "endless", "chunks", "nonsense"],
+)
+def test_a_refusal_is_told_before_its_body(headers: bytes, body: bytes) -> None:
+    """No deadline: whoever waits for the body waits for ever."""
+
+    def refuse(sock: socket.socket) -> None:
+        while b"\r\n\r\n" not in sock.recv(65_536):
+            pass
+        late = http_date(time.time() - 3600).encode()
+        sock.sendall(b"HTTP/1.1 403 No\r\n" + headers + b"Date: " + late + b"\r\n\r\n")
+        then(sock, body if body != b"half" else b"")
+
+    with WsServer(raw=refuse) as server, pytest.raises(ClockSkewError):
+        Dialer(server.url, KEY).dial(TARGET, None)
 
 
 def test_a_missing_signature_blames_what_took_the_headers_away() -> None:
@@ -207,7 +245,8 @@ def test_no_time_at_all_is_a_timeout_too(timeout: float) -> None:
         b"220 mail.example\r\n\r\n",
         b"\x15\x03\x01\x00\x02\x02\x50\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
-        b"HTTP/1.1 403\r\nContent-Length: many\r\n\r\n",
+        b"HTTP/1.1 403\r\nno header\r\n\r\n",
+        b"HTTP/1.1 403 No\r\n" + b"X: y\r\n" * 20_000,
     ],
 )
 def test_something_else_than_a_gateway_is_an_unreachable_gateway(greeting: bytes) -> None:
@@ -299,6 +338,60 @@ def test_a_server_that_cannot_prove_itself_gets_no_byte_of_the_users() -> None:
     signed = ConnectHeaders.from_headers(request)
     exchange = opening_bytes(key=KEY, date=signed.date, nonce=signed.nonce, target=Target.parse(TARGET))
     assert stream == [(0, exchange)]
+
+
+class Talkative:
+    """A transport over which messages never stop coming, each of which takes a while on the test's clock."""
+
+    def __init__(self, text: str) -> None:
+        self.clock = Clock()
+        self.sent: list[str] = []
+        self._text = text
+
+    def send(self, text: str, timeout: float | None = None) -> None:
+        self.sent.append(text)
+
+    def recv(self, timeout: float | None) -> str:
+        self.clock.advance(0.01)
+        assert self.clock.now < 2000, "it goes on and on"
+        return self._text
+
+    def close(self) -> None:
+        pass
+
+    release = abort = close
+
+
+MESSAGES = ["{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.PROBED, payload=bytes(8)))]
+
+
+@pytest.mark.parametrize("text", MESSAGES, ids=["gateway errors", "ignorable", "probed"])
+@pytest.mark.parametrize("timeout", [0.5, 5.0])
+def test_messages_that_mean_nothing_stretch_neither_the_dial_nor_its_farewell(
+    text: str, timeout: float
+) -> None:
+    transport = Talkative(text)
+    session = Session(Role.DIALER, SessionConfig(), now=time.monotonic())
+    session.send_data(b"anything")
+    reader = OpeningReader(KEY, "date", bytes(32), "host")
+    handshake = opening.Handshake(Target.parse(TARGET), session, transport, reader)
+    deadline = Deadline(timeout, lambda: transport.clock.now)
+    began = transport.clock.now
+    with pytest.raises(TimeoutError):
+        handshake.run(deadline)
+    assert transport.clock.now - began <= timeout + 0.02
+    assert FrameType.END in [decode(text).type for text in transport.sent]
+
+
+@pytest.mark.parametrize("text", MESSAGES, ids=["gateway errors", "ignorable", "probed"])
+def test_a_dial_that_fails_early_waits_a_moment_for_the_bridge_and_no_longer(text: str) -> None:
+    transport = Talkative(text)
+    session = Session(Role.DIALER, SessionConfig(), now=time.monotonic())
+    reader = OpeningReader(KEY, "date", bytes(32), "host")
+    handshake = opening.Handshake(Target.parse(TARGET), session, transport, reader)
+    began = transport.clock.now
+    handshake.give_up(Code.PROTOCOL_ERROR, "why", Deadline(HANG, lambda: transport.clock.now))
+    assert opening.GIVE_UP_WAIT <= transport.clock.now - began <= opening.GIVE_UP_WAIT + 0.02
 
 
 def test_success_without_a_relay_is_a_broken_server() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import pytest
 
+from emissary_lib.client import health
 from emissary_lib.client.dialer import Dialer
-from emissary_lib.client.health import Health
+from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.client.handshake import Upgrade
+from emissary_lib.client.health import Health, check_health
 from emissary_lib.exceptions import (
     AuthenticationError,
     ClosedError,
@@ -21,9 +25,13 @@ from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import canonical_authority, server_mac
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.constants import HEALTH_INTERVAL
+from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.health import Healthy, Usage
 from emissary_lib.protocol.wire.payloads import Ended, Reset
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.websocket import WebSocketTransport
+from tests.helpers.clock import Clock
 from tests.helpers.patience import HANG
 from tests.helpers.ws_server import Peer, WsServer, refusal
 
@@ -131,6 +139,47 @@ def test_another_answer_is_an_error_that_says_which(
 def test_a_bridge_that_says_nothing_runs_into_the_timeout() -> None:
     with bridge() as dialer, pytest.raises(TimeoutError, match="did not say how it is"):
         dialer.health(0.3)
+
+
+class Talkative:
+    """A transport that gives the same message again and again, each after a while on the test's clock."""
+
+    def __init__(self, text: str) -> None:
+        self.clock = Clock()
+        self.asked_at: list[float] = []
+        self._text = text
+
+    def send(self, text: str, timeout: float | None = None) -> None:
+        self.asked_at.append(self.clock.now)
+
+    def recv(self, timeout: float | None) -> str:
+        self.clock.advance(0.01)
+        assert self.clock.now < 2000, "it goes on and on"
+        return self._text
+
+    def close(self) -> None:
+        pass
+
+    release = abort = close
+
+
+STALE = Healthy(b"another!", bytes(36), 2, Usage(), Usage(), (), "0").encode()
+TEXTS = ["{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.HEALTHY, payload=STALE))]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=["gateway errors", "ignorable", "another answer"])
+def test_messages_that_are_no_answer_stretch_nothing_and_the_question_is_repeated(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = Talkative(text)
+    upgrade = Upgrade(bytes(32), "date", cast(WebSocketTransport, transport))
+    monkeypatch.setattr(health, "connect_with_retry", lambda *_args: upgrade)
+    began = transport.clock.now
+    deadline = Deadline(3.5 * HEALTH_INTERVAL, lambda: transport.clock.now)
+    with pytest.raises(TimeoutError, match="did not say how it is"):
+        check_health(Endpoint("ws://127.0.0.1:1/x"), KEY, deadline)
+    assert transport.clock.now - began <= 3.5 * HEALTH_INTERVAL + 0.02
+    assert len(transport.asked_at) == 4
 
 
 def test_a_hang_up_is_a_closed_link() -> None:

@@ -69,6 +69,21 @@ def test_a_get_tells_status_and_date() -> None:
     assert b"Emissary-" not in asked[0]
 
 
+def test_an_answer_that_comes_byte_by_byte_does_not_stretch_the_timeout() -> None:
+    def drip(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.02)
+
+    with Server(drip) as (host, port):
+        connection = network.connect(host, port, HANG)
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            connection.ask("gateway.example", "/", 0.1)
+        assert time.monotonic() - began < HANG  # the longest head would take five minutes
+        connection.close()
+
+
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\r\n\r\n"])
 def test_an_answer_that_is_no_http_is_a_value_error(answer: bytes) -> None:
     with answering(answer, []) as (host, port):

@@ -101,6 +101,27 @@ def test_shutdown_wakes_a_reader(pair: Pair) -> None:
     assert got == [b""]
 
 
+def test_after_a_shutdown_nothing_is_read_of_what_the_kernel_still_has(pair: Pair) -> None:
+    stream, far = pair
+    far.sendall(b"abc")
+    assert stream.read(1, Deadline(HANG)) == b"a"
+    far.sendall(bytes(100_000))
+    stream.shutdown()
+    assert [stream.read(1, Deadline(HANG)) for _ in range(2)] == [b"", b""]
+
+
+def test_a_read_without_time_gives_what_is_there_and_waits_for_nothing(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each millisecond of waiting is one in which a drip can make it wait again."""
+    stream, far = pair
+    far.sendall(b"a")
+    assert stream.read(1, Deadline(HANG)) == b"a"
+    monkeypatch.delattr("select.poll")
+    with pytest.raises(TimeoutError):
+        stream.read(1, Deadline(0.0))
+
+
 class GivenUp(socket.socket):
     """A socket whose kernel has given up on the peer, as TCP_USER_TIMEOUT makes it."""
 

@@ -35,6 +35,15 @@ def test_cap_is_the_shorter_of_both() -> None:
     assert [deadline.cap(seconds) for seconds in (None, 1.0, 3.0, 0.0)] == [2.0, 1.0, 2.0, 0.0]
 
 
+def test_a_nearer_deadline_is_on_the_same_clock_and_never_later() -> None:
+    clock = Clock()
+    deadline = Deadline(2.0, lambda: clock.now)
+    near, far, endless = deadline.within(1.0), deadline.within(3.0), Deadline(None, lambda: clock.now)
+    clock.advance(1.0)
+    assert (near.passed(), far.passed(), far.remaining()) == (True, False, 1.0)
+    assert endless.within(3.0).remaining() == 3.0
+
+
 def test_a_negative_timeout_has_passed_already() -> None:
     deadline = Deadline(-1.0, lambda: 5.0)
     assert deadline.passed()

@@ -29,8 +29,8 @@ class Recorded:
         self._near, self.far = linked_pair()
         self.ends: list[str] = []
 
-    def send(self, text: str) -> None:
-        self._near.send(text)
+    def send(self, text: str, timeout: float | None = None) -> None:
+        self._near.send(text, timeout)
 
     def recv(self, timeout: float | None) -> str:
         return self._near.recv(timeout)

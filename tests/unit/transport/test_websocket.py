@@ -11,16 +11,28 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
+from websocket import WebSocketException
 from websockets.asyncio.server import ServerConnection, serve
 
 from emissary_lib.exceptions import GatewayUnreachableError, LinkClosedError, TransportError
 from emissary_lib.protocol.constants import MAX_FRAGMENT, MAX_MESSAGE, SUBPROTOCOL
+from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.transport.websocket import WebSocketTransport, connect
+from emissary_lib.transport.websocket import (
+    MAX_HEAD,
+    MAX_INCOMING_FRAGMENTS,
+    SEND_TIMEOUT,
+    WebSocketTransport,
+    _AnswerHead,
+    connect,
+)
 from emissary_local.net.certificates import Certificates, create_certificates
+from tests.helpers.clock import Clock
+from tests.helpers.hostile import FLOODS, Script, Torrent
 from tests.helpers.patience import HANG, repeat_until_it_raises
 from tests.helpers.servers import BlackHole
 from tests.helpers.ws_server import (
@@ -200,6 +212,131 @@ def test_what_the_gateway_never_sends_ends_the_link(joined: Joined, frames: list
     joined.peer.send_raw(b"".join(frames))
     with pytest.raises(LinkClosedError):
         joined.transport.recv(HANG)
+
+
+def test_a_message_in_as_many_fragments_as_may_be_is_whole(joined: Joined) -> None:
+    parts = [frame_bytes(CONT, b"x", fin=False)] * (MAX_INCOMING_FRAGMENTS - 2)
+    whole = b"".join([frame_bytes(TEXT, b"x", fin=False), *parts, frame_bytes(CONT, b"y")])
+    for _ in range(2):
+        joined.peer.send_raw(whole)
+        assert joined.transport.recv(HANG) == "x" * (MAX_INCOMING_FRAGMENTS - 1) + "y"
+
+
+class Counted(bytes):
+    """Bytes that count how often anybody asks how many they are."""
+
+    asked = 0
+
+    def __len__(self) -> int:
+        Counted.asked += 1
+        return super().__len__()
+
+
+def test_each_fragment_is_measured_once_or_so_however_many_came_before(joined: Joined) -> None:
+    """A sum over all of them for each made a message of one-byte fragments cost 500 s."""
+    Counted.asked = 0
+    for index in range(MAX_INCOMING_FRAGMENTS):
+        joined.transport._take(Counted(b"x"), starts=index == 0)
+    assert Counted.asked <= 3 * MAX_INCOMING_FRAGMENTS
+
+
+def on_a_clock(script: Script) -> tuple[WebSocketTransport, Clock]:
+    clock = Clock()
+    stream = cast(ByteStream, Torrent(script, clock))
+    return WebSocketTransport(stream, "ws://hostile", lambda: clock.now), clock
+
+
+@pytest.mark.parametrize(
+    ("frames", "cause"),
+    [
+        ([frame_bytes(TEXT, fin=False), *[frame_bytes(CONT, fin=False)] * 1024], "1024 fragments"),
+        (
+            [frame_bytes(TEXT, b"x", fin=False), *[frame_bytes(CONT, b"x", fin=False)] * 1024],
+            "1024 fragments",
+        ),
+        ([frame_bytes(PING, bytes(126))], "control frame"),
+        ([frame_bytes(PONG, fin=False)], "control frame"),
+    ],
+    ids=["empty fragments", "tiny fragments", "huge ping", "half a pong"],
+)
+def test_what_would_make_work_without_end_ends_the_link_at_once(frames: list[bytes], cause: str) -> None:
+    transport, _clock = on_a_clock(Script(b"".join(frames)))
+    with pytest.raises(LinkClosedError, match=cause):
+        transport.recv(1.0)
+
+
+#: Those that give no message, so that one call has to go through all of it.
+NO_MESSAGE = ["pings", "pongs", "pings between fragments", "a frame that drips", "a frame byte by byte"]
+
+
+@pytest.mark.parametrize("name", NO_MESSAGE)
+def test_a_flood_that_is_no_message_does_not_outlast_the_deadline(name: str) -> None:
+    transport, clock = on_a_clock(FLOODS[name])
+    began = clock.now
+    with pytest.raises(TimeoutError):
+        transport.recv(1.0)
+    assert clock.now - began <= 1.0 + FLOODS[name].pace
+
+
+def test_a_receiver_without_any_time_gets_on_all_the_same() -> None:
+    transport, _clock = on_a_clock(Script(frame_bytes(TEXT, b"hello")))
+    for _ in range(10):
+        with contextlib.suppress(TimeoutError):
+            assert transport.recv(0.0) == "hello"
+            return
+    raise AssertionError("the message was there and never came out")
+
+
+def test_a_pong_that_nobody_takes_does_not_outlast_the_deadline() -> None:
+    transport, clock = on_a_clock(Script(again=frame_bytes(PING), takes=0))
+    began = clock.now
+    with pytest.raises(LinkClosedError):
+        transport.recv(1.0)
+    assert clock.now - began <= 1.1
+
+
+@pytest.mark.parametrize(("timeout", "waited"), [(1.0, 1.0), (None, SEND_TIMEOUT), (1000.0, SEND_TIMEOUT)])
+def test_a_message_that_nobody_takes_breaks_the_link_in_time(timeout: float | None, waited: float) -> None:
+    transport, clock = on_a_clock(Script(takes=0))
+    began = clock.now
+    with pytest.raises(LinkClosedError):
+        transport.send("x", timeout)
+    assert clock.now - began == pytest.approx(waited)
+
+
+class Drip(socket.socket):
+    """A connection that gives an answer byte by byte, without end, and counts them."""
+
+    given = 0
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        self.given += 1
+        return b"x"
+
+
+def test_the_head_of_an_answer_is_read_up_to_a_limit_and_no_longer_than_the_deadline() -> None:
+    clock = Clock()
+    with Drip() as endless:
+        head = _AnswerHead(endless, Deadline(1.0, lambda: clock.now))
+        with pytest.raises(WebSocketException, match="65536 bytes"):
+            head.recv(1)
+        assert endless.given == MAX_HEAD + 1
+    clock.advance(2.0)
+    with Drip() as endless:
+        with pytest.raises(TimeoutError):
+            _AnswerHead(endless, Deadline(-1.0, lambda: clock.now)).recv(1)
+        assert endless.given == 0
+
+
+@pytest.mark.parametrize("cookie", ["a=1; domain=127.0.0.1", "a/b=1", "a=1"])
+def test_cookies_are_neither_kept_nor_sent_nor_understood(cookie: str) -> None:
+    """The library keeps one jar for the whole process, and breaks at a name that it cannot parse."""
+    with WsServer(subprotocol=f"{SUBPROTOCOL}\r\nSet-Cookie: {cookie}") as server:
+        for _ in range(2):
+            transport = connect(server.url, headers={}, deadline=Deadline(HANG))
+            transport.close()
+            transport.release()
+        assert not any("cookie" in request.headers for request in server.requests)
 
 
 def test_what_is_not_ascii_is_left_to_the_frame_decoder_to_refuse(joined: Joined) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,6 +23,53 @@ def test_a_pair_is_connected_with_no_delay_and_blocking() -> None:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert sock.gettimeout() is None
             assert sock.getsockname()[0] == sock.getpeername()[0] == "127.0.0.1"
+
+
+@pytest.fixture
+def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[socket.socket]]:
+    """Connections that stand in the queue of every listener, before its owner can connect."""
+    came: list[socket.socket] = []
+    listen = socket.socket.listen
+
+    def crowded(listener: socket.socket, backlog: int) -> None:
+        listen(listener, backlog)
+        for _ in range(2 * backlog + 4):
+            stranger = socket.socket()
+            stranger.setblocking(False)
+            stranger.connect_ex(listener.getsockname())
+            came.append(stranger)
+
+    monkeypatch.setattr(socket.socket, "listen", crowded)
+    yield came
+    for each in came:
+        each.close()
+
+
+def test_strangers_that_fill_the_queue_are_turned_away_and_keep_nobody_out(
+    strangers: list[socket.socket],
+) -> None:
+    near, far = tcp_pair(Deadline(HANG))
+    with near, far:
+        assert near.getsockname() == far.getpeername()
+        assert near.getpeername() == far.getsockname()
+        near.sendall(b"there")
+        assert far.recv(10) == b"there"
+    assert len(strangers) > 8
+
+
+def test_strangers_that_never_stop_are_waited_for_until_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stranger(_listener: socket.socket) -> tuple[socket.socket, object]:
+        return socket.socket(), ("127.0.0.1", 1)
+
+    monkeypatch.setattr(socket.socket, "accept", stranger)
+    with pytest.raises(TimeoutError):
+        tcp_pair(Deadline(0.05))
+
+
+def test_a_loopback_that_refuses_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket.socket, "listen", lambda listener, backlog: None)
+    with pytest.raises(ConnectionRefusedError):
+        tcp_pair(Deadline(HANG))
 
 
 def test_reset_is_seen_as_one_and_never_raises() -> None:

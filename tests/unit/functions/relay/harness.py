@@ -55,7 +55,7 @@ class FakeTransport:
         """A message comes in."""
         self._inbox.put(text)
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, timeout: float | None = None) -> None:
         if self._closed.is_set():
             raise LinkClosedError("closed")
         self.sent.put(decode(text))
