@@ -143,8 +143,8 @@ def read_session(item: Item) -> SessionRecord:
         dialer=_side(item, "dialer"),
         relay=_side(item, "relay"),
         instance=_text(item, "instance"),
-        relay_token_hash=_text(item, "relay_token_hash"),
-        resume_token_hash=_text(item, "resume_token_hash"),
+        relay_token_hashes=_hashes(item, "relay_token_hash"),
+        resume_token_hashes=_hashes(item, "resume_token_hash"),
         fragments=frozenset(_fragment(member) for member in item.get("fragments", {}).get("SS", ())),
         target=_text(item, "target"),
         invoked_at=float(item["invoked_at"]["N"]) if "invoked_at" in item else None,
@@ -160,6 +160,12 @@ def _side(item: Item, role: str) -> Side:
     previous = _text(item, f"{role}_previous") or None
     left = float(item[f"{role}_left"]["N"]) if f"{role}_left" in item else None
     return Side(_text(item, f"{role}_connection"), _int(item, f"{role}_epoch"), previous, left)
+
+
+def _hashes(item: Item, single: str) -> frozenset[str]:
+    """Those of all launches; of a session that older code has launched, that of the last one."""
+    last = _text(item, single)
+    return frozenset(item.get(f"{single}es", {}).get("SS", ())) | ({last} if last else frozenset())
 
 
 def _ending(item: Item) -> EndRecord:

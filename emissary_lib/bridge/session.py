@@ -235,6 +235,8 @@ class SessionRecord:
         expires: Until when it may live: the opening's deadline, from the claim on the relay's.
         purge_at: When the table may delete it.
         instance: The relay invocation that holds it, once claimed.
+        relay_token_hashes: Of all its launches: any of their relays may claim it.
+        resume_token_hashes: Of all its launches: the dialer has that of the relay that claimed.
         invoked_at: When the relay was last launched.
         slots: Names of the slots that it has taken, or had.
     """
@@ -252,8 +254,8 @@ class SessionRecord:
     dialer: Side = Side(None, 1)
     relay: Side = Side(None, 0)
     instance: str | None = None
-    relay_token_hash: str | None = field(default=None, repr=False)
-    resume_token_hash: str | None = field(default=None, repr=False)
+    relay_token_hashes: frozenset[str] = field(default=frozenset(), repr=False)
+    resume_token_hashes: frozenset[str] = field(default=frozenset(), repr=False)
     fragments: frozenset[Fragment] = field(default=frozenset(), repr=False)
     target: str | None = None
     invoked_at: float | None = None
@@ -330,8 +332,8 @@ def claim_refusal(session: SessionRecord | None, claim: Claim) -> str | None:
     unclaimed_end = session.state is RecordState.ENDED and session.instance is None
     if unclaimed_end or not _may_come(session, RecordStep.CLAIM):
         return f"the session is {session.state.value}"
-    if session.relay_token_hash != claim.token_hash:
-        return "the token is not that of the last launch"
+    if claim.token_hash not in session.relay_token_hashes:
+        return "the token is of no launch of the session"
     if session.instance not in (None, claim.instance):
         return "another instance holds the session"
     if claim.epoch <= session.relay.epoch:
@@ -347,8 +349,8 @@ def resume_refusal(session: SessionRecord | None, resume: Resume) -> str | None:
         return f"the session is {session.state.value}"
     if session.key_id != resume.key_id:
         return "another key opened the session"
-    if session.resume_token_hash != resume.token_hash:
-        return "the token is not that of the last launch"
+    if resume.token_hash not in session.resume_token_hashes:
+        return "the token is of no launch of the session"
     if resume.epoch <= session.dialer.epoch:
         return f"epoch {resume.epoch} is not above {session.dialer.epoch}"
     return _expiry(session, resume.at)

@@ -112,7 +112,7 @@ class FakeStore:
     def launch(self, session_id: str, launch: LaunchRecord) -> Outcome:
         old = self._old(session_id)
         if old is None or not may_launch(old, launch.at):
-            return Outcome(old, old is not None and old.relay_token_hash == launch.relay_token_hash)
+            return Outcome(old, old is not None and launch.relay_token_hash in old.relay_token_hashes)
         slots = frozenset(self._slot(limit, session_id, launch) for limit in launch.limits)
         self.leases.update(dict.fromkeys(slots, (session_id, launch.lease)))
         return self._put(
@@ -121,8 +121,8 @@ class FakeStore:
             purge_at=launch.purge_at,
             state=RecordState.INVOKED,
             target=launch.target,
-            relay_token_hash=launch.relay_token_hash,
-            resume_token_hash=launch.resume_token_hash,
+            relay_token_hashes=old.relay_token_hashes | {launch.relay_token_hash},
+            resume_token_hashes=old.resume_token_hashes | {launch.resume_token_hash},
             invoked_at=launch.at,
         )
 

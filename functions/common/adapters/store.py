@@ -148,7 +148,7 @@ class DynamoSessionStore:
             items.session_key(claim.session),
             f"SET #state = :to, {_take_over(Role.RELAY)},"
             " #instance = :instance, #relay_expires = if_not_exists(#relay_expires, :expires)",
-            f"{states} AND #relay_token_hash = :token AND #relay_epoch < :epoch"
+            f"{states} AND {_is_of_a_launch('relay')} AND #relay_epoch < :epoch"
             " AND (attribute_not_exists(#instance) OR #instance = :instance)"
             " AND (#relay_expires > :now OR (attribute_not_exists(#relay_expires) AND #expires > :now))",
             values
@@ -163,7 +163,7 @@ class DynamoSessionStore:
         )
 
         def is_own(old: SessionRecord) -> bool:
-            return (old.instance, old.relay_token_hash) == (claim.instance, claim.token_hash)
+            return old.instance == claim.instance and claim.token_hash in old.relay_token_hashes
 
         purge_at = int(expires + PURGE_MARGIN)
         return self._admit(update, relay, purge_at, lambda old: claim_refusal(old, claim), is_own)
@@ -175,7 +175,7 @@ class DynamoSessionStore:
         update = Write.update(
             items.session_key(resume.session),
             f"SET {_take_over(Role.DIALER)}",
-            f"{states} AND #key_id = :key AND #resume_token_hash = :token AND #dialer_epoch < :epoch"
+            f"{states} AND #key_id = :key AND {_is_of_a_launch('resume')} AND #dialer_epoch < :epoch"
             " AND #relay_expires > :now",
             values
             | _take_over_values(dialer)
@@ -292,15 +292,15 @@ def _launch_write(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -
         values |= {":slots": {"SS": list(slots)}}
     return Write.update(
         items.session_key(session_id),
-        "SET #state = :to, #target = :target, #relay_token_hash = :relay,"
-        f" #resume_token_hash = :resume, #invoked_at = :now, #purge_at = :purge{taken}",
+        f"SET #state = :to, #target = :target, #invoked_at = :now, #purge_at = :purge{taken}"
+        " ADD #relay_token_hashes :relays, #resume_token_hashes :resumes",
         f"{states} AND #expires > :now AND (attribute_not_exists(#invoked_at) OR #invoked_at < :stale)",
         values
         | {
             ":to": text(RecordState.INVOKED.value),
             ":target": text(launch.target),
-            ":relay": text(launch.relay_token_hash),
-            ":resume": text(launch.resume_token_hash),
+            ":relays": {"SS": [launch.relay_token_hash]},
+            ":resumes": {"SS": [launch.resume_token_hash]},
             ":now": number(launch.at),
             ":stale": number(launch.at - RELAUNCH_AFTER),
             ":purge": number(launch.purge_at),
@@ -309,7 +309,12 @@ def _launch_write(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -
 
 
 def _is_of(launch: LaunchRecord, session: SessionRecord) -> bool:
-    return session.relay_token_hash == launch.relay_token_hash
+    return launch.relay_token_hash in session.relay_token_hashes
+
+
+def _is_of_a_launch(token: str) -> str:
+    """A condition that ``:token`` is that of a launch; older code has written that of the last one alone."""
+    return f"(contains(#{token}_token_hashes, :token) OR #{token}_token_hash = :token)"
 
 
 def _is_done(failed: ConditionFailedError, own: Connection) -> bool:

@@ -71,3 +71,12 @@ def test_a_fragment_is_its_offset_and_base64() -> None:
     assert items.fragment_text(Fragment(7, b"\xff\x00")) == "7:/wA="
     session = items.read_session({**ITEM, "fragments": {"SS": ["7:/wA=", "0:"]}})
     assert session.fragments == {Fragment(7, b"\xff\x00"), Fragment(0, b"")}
+
+
+def test_the_hashes_of_all_launches_are_read_and_those_that_older_code_wrote_of_the_last() -> None:
+    older = {**ITEM, "relay_token_hash": {"S": "c"}, "resume_token_hash": {"S": "d"}}
+    session = items.read_session(older)
+    assert (session.relay_token_hashes, session.resume_token_hashes) == ({"c"}, {"d"})
+    both = {**older, "relay_token_hashes": {"SS": ["a"]}, "resume_token_hashes": {"SS": ["b"]}}
+    session = items.read_session(both)
+    assert (session.relay_token_hashes, session.resume_token_hashes) == ({"a", "c"}, {"b", "d"})

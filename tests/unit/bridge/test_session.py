@@ -104,6 +104,8 @@ def test_items_outlive_every_clock_that_accepts_the_date_and_the_session_itself(
 
 
 def test_no_secret_is_shown() -> None:
-    session = dataclasses.replace(SESSION_NOW, relay_token_hash="hush", resume_token_hash="hush")
+    session = dataclasses.replace(
+        SESSION_NOW, relay_token_hashes=frozenset({"hush"}), resume_token_hashes=frozenset({"hush"})
+    )
     assert "hush" not in repr(session)
     assert "nonce" not in repr(session)

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import logging
 import random
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_the_launch_event_is_complete() -> None:
     (event,) = bridge.launcher.events
     example = load_event("relay_start")
     relay_token = base64.b64decode(event["relay_token"] + "=")
-    assert hashlib.sha256(relay_token).hexdigest() == bridge.session.relay_token_hash
+    assert bridge.session.relay_token_hashes == {hashlib.sha256(relay_token).hexdigest()}
     tokens = {"relay_token": event["relay_token"], "resume_token": event["resume_token"]}
     assert event == example | tokens
     assert event["relay_token"] != event["resume_token"]
@@ -199,6 +200,28 @@ def test_a_launch_that_nobody_claims_is_repeated_after_five_seconds_with_fresh_t
     assert first["relay_token"] != second["relay_token"]
     assert base64.b64decode(second["early"]) == b"more"
     assert bridge.session.invoked_at == NOW + 5.001
+
+
+@pytest.mark.parametrize("winner", [0, 1])
+def test_the_first_of_the_launched_relays_that_claims_has_the_session(winner: int) -> None:
+    """A start that took longer than the pause before the second launch was refused for its sake."""
+    bridge = Bridge()
+    bridge.launch()
+    bridge.clock.now += 6
+    bridge.send_opening(0, example_stream())
+    first, second = bridge.launcher.events[winner], bridge.launcher.events[1 - winner]
+    assert claim(bridge, first, "first=", "1" * 32) == 200
+    assert claim(bridge, second, "second=", "2" * 32) == 409, "one instance holds a session"
+    assert (bridge.session.state, bridge.session.instance) == (RecordState.OPEN, "1" * 32)
+    shown = {"X-Emissary-Resume-Token": first["resume_token"]}
+    assert bridge.resume(headers=shown)["statusCode"] == 200, "the token that the relay has told"
+
+
+def claim(bridge: Bridge, event: dict[str, Any], connection_id: str, instance: str) -> int:
+    """A relay that was launched by ``event`` dials back: the status."""
+    headers = {"X-Emissary-Relay-Token": event["relay_token"], "X-Emissary-Instance": instance}
+    shown = load_event("connect_relay", connection_id=connection_id, headers=headers)
+    return bridge.connect(shown)["statusCode"]
 
 
 def test_a_relay_that_has_claimed_is_not_launched_again() -> None:
