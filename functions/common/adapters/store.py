@@ -135,19 +135,27 @@ class DynamoSessionStore:
         """See :meth:`ports.SessionStore.in_use`."""
         return self._slots.in_use(limit, now)
 
-    def release(self, session: SessionRecord) -> None:
+    def release(self, session: SessionRecord, until: float) -> None:
         """See :meth:`ports.SessionStore.release`."""
-        self._slots.release(session)
+        self._slots.release(session, until)
+
+    def desert(self, session: SessionRecord, until: float) -> None:
+        """See :meth:`ports.SessionStore.desert`."""
+        self._slots.desert(session, until)
+
+    def renew(self, session: SessionRecord) -> bool:
+        """See :meth:`ports.SessionStore.renew`."""
+        return self._slots.renew(session)
 
     def claim(self, claim: Claim) -> RecordState:
         """See :meth:`ports.SessionStore.claim`."""
         states, values = state_in(RecordStep.CLAIM)
-        expires = claim.at + RELAY_TIME
         relay = Connection(claim.connection, claim.session, Role.RELAY, claim.epoch)
         update = Write.update(
             items.session_key(claim.session),
             f"SET #state = :to, {_take_over(Role.RELAY)},"
-            " #instance = :instance, #relay_expires = if_not_exists(#relay_expires, :expires)",
+            " #instance = :instance, #relay_expires = if_not_exists(#relay_expires, :expires),"
+            " #claimed_at = if_not_exists(#claimed_at, :now)",
             f"{states} AND {_is_of_a_launch('relay')} AND #relay_epoch < :epoch"
             " AND (attribute_not_exists(#instance) OR #instance = :instance)"
             " AND (#relay_expires > :now OR (attribute_not_exists(#relay_expires) AND #expires > :now))",
@@ -156,7 +164,7 @@ class DynamoSessionStore:
             | {
                 ":to": text(RecordState.OPEN.value),
                 ":instance": text(claim.instance),
-                ":expires": number(expires),
+                ":expires": number(claim.expires),
                 ":token": text(claim.token_hash),
                 ":now": number(claim.at),
             },
@@ -165,7 +173,7 @@ class DynamoSessionStore:
         def is_own(old: SessionRecord) -> bool:
             return old.instance == claim.instance and claim.token_hash in old.relay_token_hashes
 
-        purge_at = int(expires + PURGE_MARGIN)
+        purge_at = int(claim.at + RELAY_TIME + PURGE_MARGIN)
         return self._admit(update, relay, purge_at, lambda old: claim_refusal(old, claim), is_own)
 
     def resume(self, resume: Resume) -> RecordState:
