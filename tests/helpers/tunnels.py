@@ -138,6 +138,7 @@ class FakeLink:
         self.sent: list[Frame] = []
         self._answers_end = answers_end
         self._near, self._far = linked_pair()
+        self.closed = False
         self.released = False
         self.dropped = False
 
@@ -159,6 +160,7 @@ class FakeLink:
         self._near.abort()
 
     def close(self) -> None:
+        self.closed = True
         self._near.close()
 
     def release(self) -> None:
