@@ -18,10 +18,9 @@ from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward
 from emissary_lib.client.health import Health, check_health
 from emissary_lib.client.in_flight import InFlightLimiter
-from emissary_lib.client.socket import TunnelSocket
+from emissary_lib.client.socket import TunnelSocket, logger
 from emissary_lib.exceptions import ClosedError
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.stream.duplex import StreamConfig
@@ -31,6 +30,8 @@ from emissary_lib.tunnel.loopback import tcp_pair
 
 #: Seconds that ``dial`` may take unless told otherwise: enough for Lambda functions that start from cold.
 DIAL_TIMEOUT: Final = 20.0
+
+_CLOSED: Final = "this dialer was closed; make a new one"
 
 #: Messages in flight of all tunnels of one dialer together; each is a concurrent Lambda invocation.
 MAX_IN_FLIGHT: Final = 64
@@ -127,18 +128,24 @@ class Dialer:
         Blocking: until the relay is connected to the target. Any thread.
         """
         parsed = Target.parse(target)
+        if self._closed:
+            raise ClosedError(_CLOSED)
         ours, theirs = tcp_pair()  # first, so that a lack of descriptors shows before anything is opened
         try:
             dial = self._dial(parsed, timeout)
-            dial.attach(ours)
+            tunnel = dial.attach(ours)
         except BaseException:
             ours.close()
             theirs.close()
             raise
+        # Before the caller has the socket: the program may exit at any moment.
+        unseen = theirs.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        connection = drain.begin(str(parsed), (self,), unseen=unseen)
+        connection.carry(tunnel)
         theirs.settimeout(socket.getdefaulttimeout())
         sock = TunnelSocket(fileno=theirs.detach())
         sock.session = dial.info
-        threading.Thread(target=dial.run, name="emissary-driver", daemon=True).start()
+        threading.Thread(target=_drive, args=(dial, connection), name="emissary-driver", daemon=True).start()
         return sock
 
     def create_connection(
@@ -163,25 +170,28 @@ class Dialer:
             timeout: Seconds for each dial.
 
         Returns:
-            A context manager that gives ``(host, port)``::
+            A context manager that gives ``(host, port)``, a pair whose ``last_error`` says why the newest
+            connection failed that did. At its end it waits for what was written to the connections::
 
                 with dialer.forward("db.internal:5432") as (host, port):
                     psycopg.connect(host=host, port=port, ...)
 
         Raises:
             ConfigError: ``target`` is none.
+            ClosedError: The dialer was closed.
         """
         parsed = Target.parse(target)
+        if self._closed:
+            raise ClosedError(_CLOSED)
 
-        def serve(sock: socket.socket) -> None:
+        def serve(sock: socket.socket, connection: drain.Connection) -> None:
+            # Also if the dialer was closed meanwhile: it was open when the connection was accepted.
             dial = self._dial(parsed, timeout)
-            dial.attach(sock)
-            dial.run()
-            error = dial.info.error
-            if error is not None and error.code is not Code.DIALER_RESET:
+            connection.carry(dial.attach(sock))
+            if error := dial.run():
                 raise error  # nobody else could tell: the program has a plain socket
 
-        return Forward(listen, serve)
+        return Forward(listen, serve, target=str(parsed), owner=self, timeout=timeout)
 
     def health(self, timeout: float | None = DIAL_TIMEOUT) -> Health:
         """Ask the bridge how it is: its version, the keys that are valid, how many sessions there may be.
@@ -202,21 +212,24 @@ class Dialer:
         Blocking: until the answer. Any thread.
         """
         if self._closed:
-            raise ClosedError("this dialer was closed; make a new one")
+            raise ClosedError(_CLOSED)
         return check_health(self._endpoint, self._key, Deadline(timeout))
 
     def close(self) -> None:
         """Refuse further dials, and see what was written off. Idempotent.
 
-        Sockets that were dialled live on until they are closed.
+        Forwarded ports stop listening. Sockets that were dialled live on until they are closed.
 
-        Blocking: until everything that was written to them so far has arrived, the end of those that were
-        closed included; two seconds at most. A job that ends, or takes the gateway down, right after this
-        cuts nothing off. What had not arrived by then, because the link was down or nobody read, is a
-        warning on the logger ``emissary_lib.tunnel``.
+        Blocking: for connections of forwarded ports that are being dialled, at most for their timeout; then
+        until everything that was written to all sockets so far has arrived, the end of those that were closed
+        included: as long as bytes move, and two seconds more. A job that ends, or takes the gateway down,
+        right after this cuts nothing off. What had not arrived by then, because the link was down or nobody
+        read, is a warning on the logger ``emissary_lib.tunnel``.
         """
+        drain.stop_listeners(self)
         self._closed = True
-        drain.wait_until_idle(owner=self)
+        drain.wait_until_idle(self)
+        drain.warn_undelivered(self)
 
     def __enter__(self) -> Dialer:
         return self
@@ -227,8 +240,6 @@ class Dialer:
         self.close()
 
     def _dial(self, target: Target, timeout: float | None) -> Dial:
-        if self._closed:
-            raise ClosedError("this dialer was closed; make a new one")
         return Dial(
             target,
             Deadline(timeout),
@@ -238,5 +249,13 @@ class Dialer:
             keepalive=self._keepalive,
             in_flight=self._in_flight,
             clock=self._clock,
-            owner=self,
         )
+
+
+def _drive(dial: Dial, connection: drain.Connection) -> None:
+    try:
+        error = dial.run()
+        if error is not None and not error.whole and (error.lost or dial.nobody_is_left):
+            logger.warning("%s", error)  # the socket tells it too, but it may be closed already
+    finally:
+        drain.end(connection)
