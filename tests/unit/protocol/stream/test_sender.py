@@ -335,3 +335,15 @@ def test_an_error_that_names_no_frame_passes_over_what_is_sacked() -> None:
     assert shape(drain(made)) == [(100, 100, False)]
     made.receive_ack(0, [(0, 200)], 0.0)
     assert not made.mark_oldest_lost()
+
+
+def test_a_frame_that_was_lost_before_its_connection_is_sent_again_once() -> None:
+    made = sender()
+    made.write(bytes(200))
+    drain(made)
+    assert made.mark_oldest_lost()
+    assert made.in_flight == 1
+    made.mark_all_lost()
+    assert (made.in_flight, made.waiting) == (0, True)
+    assert shape(drain(made)) == [(0, 100, False), (100, 100, False)]
+    assert (made.in_flight, made.waiting) == (2, False)
