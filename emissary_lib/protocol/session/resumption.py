@@ -14,10 +14,10 @@ class _Asking:
 
     __slots__ = ("next_at", "rounds", "until")
 
-    def __init__(self, next_at: float, until: float, rounds: int = 0) -> None:
+    def __init__(self, next_at: float, until: float) -> None:
         self.next_at = next_at
         self.until = until
-        self.rounds = rounds
+        self.rounds = 0
 
 
 class Resumption:

@@ -24,31 +24,19 @@ class Segment:
         small: Whether it could have carried more (section 4.5).
         sent_at: When it was last sent, in seconds on the caller's monotonic clock.
         sends: How often it was sent. Only a segment that was sent once gives a round-trip sample (Karn).
-        sacked: The peer has it, above a gap.
         lost: Taken for lost; to be sent again.
     """
 
-    __slots__ = ("data", "fin", "lost", "offset", "sacked", "sends", "sent_at", "small")
+    __slots__ = ("data", "fin", "lost", "offset", "sends", "sent_at", "small")
 
-    def __init__(
-        self,
-        offset: int,
-        data: bytes,
-        fin: bool,
-        small: bool,
-        sent_at: float,
-        sends: int = 1,
-        sacked: bool = False,
-        lost: bool = False,
-    ) -> None:
+    def __init__(self, offset: int, data: bytes, fin: bool, small: bool, sent_at: float) -> None:
         self.offset = offset
         self.data = data
         self.fin = fin
         self.small = small
         self.sent_at = sent_at
-        self.sends = sends
-        self.sacked = sacked
-        self.lost = lost
+        self.sends = 1
+        self.lost = False
 
     @property
     def end(self) -> int:
@@ -225,9 +213,7 @@ class StreamSender:
             self._buffered -= self._sacked.pop(0)[2]
         self._base = max(self._base, ack)
         if ranges:
-            sacked = self._sack(ranges)
-            self._join_sacked(sacked)
-            newly += sacked
+            newly += self._sack(ranges)
         for segment in newly:
             self._leave_flight(segment)
             self._lost -= segment.lost
@@ -236,28 +222,24 @@ class StreamSender:
         return Acked(len(newly), now - max(samples) if samples else None)
 
     def _sack(self, ranges: list[tuple[int, int]]) -> list[Segment]:
-        """Mark the segments that lie in the ranges, in one pass; those that were not marked before."""
-        newly: list[Segment] = []
+        """Take out the segments that lie in the ranges, in one pass: the peer has their bytes for good."""
+        sacked: list[Segment] = []
+        rest: deque[Segment] = deque()
         following = iter(ranges)
         start, end = next(following)
         for segment in self._segments:
             while segment.offset >= end:
                 start, end = next(following, (self._next, self._next))
-                if start == self._next:
-                    return newly
-            if segment.offset >= start and segment.end <= end:
-                newly.append(segment)
-                segment.sacked = True
-        return newly
+            inside = segment.offset >= start and segment.end <= end
+            (sacked if inside else rest).append(segment)
+        if sacked:
+            self._segments = rest
+            self._join((segment.offset, segment.end, len(segment.data)) for segment in sacked)
+        return sacked
 
-    def _join_sacked(self, sacked: list[Segment]) -> None:
-        """Keep of these what they covered: the peer has their bytes for good."""
-        if not sacked:
-            return
-        self._segments = deque(segment for segment in self._segments if not segment.sacked)
-        spans = [(segment.offset, segment.end, len(segment.data)) for segment in sacked]
+    def _join(self, spans: Iterable[tuple[int, int, int]]) -> None:
         joined: list[tuple[int, int, int]] = []
-        for start, end, size in sorted(self._sacked + spans):
+        for start, end, size in sorted([*self._sacked, *spans]):
             if joined and joined[-1][1] == start:
                 first, _, before = joined.pop()
                 start, size = first, before + size
