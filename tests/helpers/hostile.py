@@ -86,6 +86,28 @@ HEADS: Final[dict[str, Script]] = {
 }
 
 
+class Talkative:
+    """A transport over which the same message never stops coming, each a while later on the test's clock."""
+
+    def __init__(self, text: str) -> None:
+        self.clock = Clock()
+        self.sent: list[str] = []
+        self._text = text
+
+    def send(self, text: str, timeout: float | None = None) -> None:
+        self.sent.append(text)
+
+    def recv(self, timeout: float | None) -> str:
+        self.clock.advance(0.01)
+        assert self.clock.now < 2000, "it goes on and on"
+        return self._text
+
+    def close(self) -> None:
+        pass
+
+    release = abort = close
+
+
 class Torrent:
     """As :class:`ByteStream`, in memory: the other side follows a script on the test's clock.
 

@@ -16,8 +16,11 @@ from emissary_lib.protocol.session.session import Outgoing, Session, SessionConf
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened
+from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.reconnecting import ReconnectingTransport
 from emissary_lib.tunnel.driver import Tunnel
+from emissary_lib.tunnel.link import SocketLink
 from emissary_lib.tunnel.loopback import tcp_pair
 from emissary_lib.tunnel.shutdown import ShutdownPolicy
 from tests.helpers.memory_transport import Faults, MemoryTransport, linked_pair
@@ -62,12 +65,12 @@ class Ends:
                 transport.send(text)
 
 
-class PairLink:
-    """One tunnel's link over a transport in memory."""
+class PairLink(SocketLink):
+    """One tunnel's link over a transport in memory; what the test plays of the bridge takes END."""
 
     def __init__(self, role: Role, transport: MemoryTransport, ends: Ends) -> None:
+        super().__init__(ReconnectingTransport(transport, refuse))
         self._role = role
-        self._transport = transport
         self._ends = ends
 
     def send(self, message: Outgoing) -> None:
@@ -75,22 +78,11 @@ class PairLink:
         if frame.type is FrameType.END:
             self._ends.tell(self._role, End.decode(frame.payload))
         else:
-            self._transport.send(message.text)
+            super().send(message)
 
-    def recv(self) -> str:
-        return self._transport.recv(None)
 
-    def reconnect(self, epoch: int, deadline: Deadline) -> None:
-        raise LinkRefusedError("the test gives no second connection")
-
-    def drop(self) -> None:
-        self._transport.abort()
-
-    def close(self) -> None:
-        self._transport.close()
-
-    def release(self) -> None:
-        self._transport.release()
+def refuse(epoch: int, deadline: Deadline) -> MessageTransport:
+    raise LinkRefusedError("the test gives no second connection")
 
 
 class Running:

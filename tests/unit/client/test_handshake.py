@@ -39,7 +39,7 @@ from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, en
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from emissary_lib.transport.deadline import Deadline
 from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay, echo
-from tests.helpers.clock import Clock
+from tests.helpers.hostile import Talkative
 from tests.helpers.patience import HANG
 from tests.helpers.ws_server import Peer, WsServer, refusal
 
@@ -338,28 +338,6 @@ def test_a_server_that_cannot_prove_itself_gets_no_byte_of_the_users() -> None:
     signed = ConnectHeaders.from_headers(request)
     exchange = opening_bytes(key=KEY, date=signed.date, nonce=signed.nonce, target=Target.parse(TARGET))
     assert stream == [(0, exchange)]
-
-
-class Talkative:
-    """A transport over which messages never stop coming, each of which takes a while on the test's clock."""
-
-    def __init__(self, text: str) -> None:
-        self.clock = Clock()
-        self.sent: list[str] = []
-        self._text = text
-
-    def send(self, text: str, timeout: float | None = None) -> None:
-        self.sent.append(text)
-
-    def recv(self, timeout: float | None) -> str:
-        self.clock.advance(0.01)
-        assert self.clock.now < 2000, "it goes on and on"
-        return self._text
-
-    def close(self) -> None:
-        pass
-
-    release = abort = close
 
 
 MESSAGES = ["{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.PROBED, payload=bytes(8)))]

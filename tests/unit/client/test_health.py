@@ -31,7 +31,7 @@ from emissary_lib.protocol.wire.health import Healthy, Usage
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import WebSocketTransport
-from tests.helpers.clock import Clock
+from tests.helpers.hostile import Talkative
 from tests.helpers.patience import HANG
 from tests.helpers.ws_server import Peer, WsServer, refusal
 
@@ -141,28 +141,6 @@ def test_a_bridge_that_says_nothing_runs_into_the_timeout() -> None:
         dialer.health(0.3)
 
 
-class Talkative:
-    """A transport that gives the same message again and again, each after a while on the test's clock."""
-
-    def __init__(self, text: str) -> None:
-        self.clock = Clock()
-        self.asked_at: list[float] = []
-        self._text = text
-
-    def send(self, text: str, timeout: float | None = None) -> None:
-        self.asked_at.append(self.clock.now)
-
-    def recv(self, timeout: float | None) -> str:
-        self.clock.advance(0.01)
-        assert self.clock.now < 2000, "it goes on and on"
-        return self._text
-
-    def close(self) -> None:
-        pass
-
-    release = abort = close
-
-
 STALE = Healthy(b"another!", bytes(36), 2, Usage(), Usage(), (), "0").encode()
 TEXTS = ["{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.HEALTHY, payload=STALE))]
 
@@ -179,7 +157,7 @@ def test_messages_that_are_no_answer_stretch_nothing_and_the_question_is_repeate
     with pytest.raises(TimeoutError, match="did not say how it is"):
         check_health(Endpoint("ws://127.0.0.1:1/x"), KEY, deadline)
     assert transport.clock.now - began <= 3.5 * HEALTH_INTERVAL + 0.02
-    assert len(transport.asked_at) == 4
+    assert len(transport.sent) == 4
 
 
 def test_a_hang_up_is_a_closed_link() -> None:

@@ -19,6 +19,15 @@ def fresh(environ: dict[str, str], env_file: pathlib.Path = pathlib.Path("no.env
     return Settings(environ, env_file, None, no_proxy, 20.0)
 
 
+@pytest.fixture
+def env_file(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A whole one, for its owner alone."""
+    path = tmp_path / ".env"
+    path.write_text("".join(f"{name}='{value}'\n" for name, value in ENVIRON.items()))
+    path.chmod(0o600)
+    return path
+
+
 def test_configuration_tells_url_source_and_key_ids_and_no_secret() -> None:
     keys = format_keys([KEY, Key(8, b"s" * 32)])
     given = fresh({**ENVIRON, "EMISSARY_AUTH_KEYS": keys})
@@ -28,25 +37,20 @@ def test_configuration_tells_url_source_and_key_ids_and_no_secret() -> None:
     assert (given.known_endpoint.url, given.known_key) == (URL, KEY)
 
 
-def test_configuration_is_read_from_the_env_file_too(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / ".env"
-    path.write_text("".join(f"{name}='{value}'\n" for name, value in ENVIRON.items()))
-    path.chmod(0o600)
-    found = configuration.configuration(fresh({}, path))
+def test_configuration_is_read_from_the_env_file_too(env_file: pathlib.Path) -> None:
+    found = configuration.configuration(fresh({}, env_file))
     assert found.status is Status.OK
-    assert str(path) in found.fact
+    assert str(env_file) in found.fact
 
 
-def test_an_env_file_that_others_may_write_is_a_warning(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / ".env"
-    path.write_text("".join(f"{name}='{value}'\n" for name, value in ENVIRON.items()))
-    path.chmod(0o666)
-    found = configuration.configuration(fresh({}, path))
+def test_an_env_file_that_others_may_write_is_a_warning(env_file: pathlib.Path) -> None:
+    env_file.chmod(0o666)
+    found = configuration.configuration(fresh({}, env_file))
     assert found.status is Status.WARNING
-    assert found.fact.endswith(f"; {path} holds keys, and others may write it (mode 0666)")
-    assert found.hint == f"chmod 600 {path}"
-    path.write_text(f"EMISSARY_URL={URL}\n")
-    assert configuration.configuration(fresh(ENVIRON, path)).status is Status.OK
+    assert found.fact.endswith(f"; {env_file} holds keys, and others may write it (mode 0666)")
+    assert found.hint == f"chmod 600 {env_file}"
+    env_file.write_text(f"EMISSARY_URL={URL}\n")
+    assert configuration.configuration(fresh(ENVIRON, env_file)).status is Status.OK
 
 
 @pytest.mark.parametrize(
