@@ -150,8 +150,31 @@ def test_another_timeout_is_for_later_invocations_and_what_runs_keeps_its_own(tm
             second = await harness.call({"at": str(place), "count": 2})
             assert (await first)["pid"] == idle != second["pid"]
             assert await meet(harness, tmp_path / "afterwards", 1) == {second["pid"]}
+            assert idle not in await meet(harness, tmp_path / "two more", 2)
 
     run(body)
+
+
+def test_another_timeout_holds_at_once_though_an_environment_was_idle(tmp_path: Path) -> None:
+    async def body(advance: Advance) -> None:
+        async with running_lambda(tmp_path, spec("meet", tmp_path, timeout=900.0)) as harness:
+            (idle,) = await meet(harness, tmp_path / "alone", 1)
+            await stopped(idle)
+            harness.service.set_timeout("F", 10)
+            place = tmp_path / "nobody comes"
+            place.mkdir()
+            running = asyncio.ensure_future(
+                harness.service.invoke("F", json.dumps({"at": str(place), "count": 2}).encode())
+            )
+            while not list(place.iterdir()):
+                await asyncio.sleep(0)
+            assert not (place / str(idle)).exists()
+            await advance(10)
+            result = await running
+            assert result.status is InvocationStatus.TIMEOUT
+            assert "Task timed out after 10.00 seconds" in json.loads(result.payload)["errorMessage"]
+
+    run_stepped(body)
 
 
 @pytest.mark.parametrize("seconds", [0, 901])
