@@ -10,7 +10,15 @@ import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
-from emissary_lib.bridge.session import Connection, EndRecord, Fragment, RecordState, SessionRecord, Side
+from emissary_lib.bridge.session import (
+    RELAY_TIME,
+    Connection,
+    EndRecord,
+    Fragment,
+    RecordState,
+    SessionRecord,
+    Side,
+)
 from emissary_lib.protocol.codes import code_of
 from emissary_lib.protocol.role import Role
 
@@ -143,14 +151,16 @@ def read_session(item: Item) -> SessionRecord:
         dialer=_side(item, "dialer"),
         relay=_side(item, "relay"),
         instance=_text(item, "instance"),
-        relay_token_hash=_text(item, "relay_token_hash"),
-        resume_token_hash=_text(item, "resume_token_hash"),
+        relay_token_hashes=_hashes(item, "relay_token_hash"),
+        resume_token_hashes=_hashes(item, "resume_token_hash"),
         fragments=frozenset(_fragment(member) for member in item.get("fragments", {}).get("SS", ())),
         target=_text(item, "target"),
-        invoked_at=float(item["invoked_at"]["N"]) if "invoked_at" in item else None,
+        invoked_at=_time(item, "invoked_at"),
         ending=_ending(item) if "ended_by" in item else None,
         slots=frozenset(item.get("slots", {}).get("SS", ())),
         source=_text(item, "source") or "",
+        claimed_at=_claimed_at(item),
+        slots_until=_time(item, "slots_until"),
     )
 
 
@@ -158,8 +168,21 @@ def _side(item: Item, role: str) -> Side:
     # An empty text stands for "none": an update that copies another attribute can give a value where that is
     # absent, but cannot do without one.
     previous = _text(item, f"{role}_previous") or None
-    left = float(item[f"{role}_left"]["N"]) if f"{role}_left" in item else None
-    return Side(_text(item, f"{role}_connection"), _int(item, f"{role}_epoch"), previous, left)
+    connection, epoch = _text(item, f"{role}_connection"), _int(item, f"{role}_epoch")
+    return Side(connection, epoch, previous, _time(item, f"{role}_left"))
+
+
+def _claimed_at(item: Item) -> float | None:
+    if "claimed_at" in item or "relay_expires" not in item:
+        return _time(item, "claimed_at")
+    # Older code has not written it, and counted on Lambda's longest, whatever the relay's timeout was.
+    return float(item["relay_expires"]["N"]) - RELAY_TIME
+
+
+def _hashes(item: Item, single: str) -> frozenset[str]:
+    """Those of all launches; of a session that older code has launched, that of the last one."""
+    last = _text(item, single)
+    return frozenset(item.get(f"{single}es", {}).get("SS", ())) | ({last} if last else frozenset())
 
 
 def _ending(item: Item) -> EndRecord:
@@ -178,6 +201,11 @@ def _ending(item: Item) -> EndRecord:
 def _text(item: Item, name: str) -> str | None:
     attribute = item.get(name)
     return None if attribute is None else str(attribute["S"])
+
+
+def _time(item: Item, name: str) -> float | None:
+    attribute = item.get(name)
+    return None if attribute is None else float(attribute["N"])
 
 
 def _int(item: Item, name: str) -> int:

@@ -23,12 +23,23 @@ from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import CLOCK_SKEW, OPENING_TIME, RELAUNCH_AFTER, VERSION
 from emissary_lib.protocol.role import Role
 
-#: How long a relay can live after its claim, in seconds: Lambda's longest invocation. It started before it
-#: claimed, so this is never too short. Source: AWS Lambda developer guide, "Lambda quotas".
+#: How long a relay can live, in seconds, unless the stack says less: Lambda's longest invocation. Counted
+#: from its claim it is never too short: it started before. Source: Lambda developer guide, "Lambda quotas".
 RELAY_TIME: Final = 900.0
 
 #: How long ``$connect`` may take to answer, in seconds: its timeout in template.yaml.
 CONNECT_TIME: Final = 20.0
+
+#: After so many seconds the relay of a session that ended unclaimed has returned: it may have started late,
+#: has tried its target for ten seconds at most, and was refused its claim.
+LAUNCH_MARGIN: Final = 30.0
+
+#: How much longer than the grace a relay that has lost its WebSocket, and hears of the end when it is back or
+#: gives up, can take to return, in seconds.
+LEAVE_MARGIN: Final = 30.0
+
+#: The longest grace that template.yaml allows, in seconds, for whoever does not know the stack's.
+LONGEST_GRACE: Final = 300.0
 
 #: How long the facts of a session are kept after its end, in seconds: who was in, when, to where
 #: (docs/operations.md). If nobody notes the end, after the last moment at which it can have ended.
@@ -141,6 +152,7 @@ class LaunchRecord:
     Attributes:
         limits: Each takes a slot.
         held: Slots that an earlier launch of this session has taken.
+        relay_time: How long a relay of the stack can live, in seconds.
     """
 
     target: str
@@ -149,21 +161,26 @@ class LaunchRecord:
     at: float
     limits: tuple[Limit, ...] = ()
     held: frozenset[str] = frozenset()
+    relay_time: float = RELAY_TIME
 
     @property
     def lease(self) -> float:
         """Until when the session's slots are its own: no relay of this launch can live longer."""
-        return self.at + OPENING_TIME + RELAY_TIME
+        return self.at + OPENING_TIME + self.relay_time
 
     @property
     def purge_at(self) -> int:
         """When the table may delete the session if nobody ever notes its end."""
-        return int(self.lease + RECORD_TIME)
+        return int(self.at + OPENING_TIME + RELAY_TIME + RECORD_TIME)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a relay shows and what its claim writes."""
+    """What a relay shows and what its claim writes.
+
+    Attributes:
+        relay_time: How long a relay of the stack can live, in seconds.
+    """
 
     session: str
     connection: str
@@ -171,6 +188,12 @@ class Claim:
     instance: str
     epoch: int
     at: float
+    relay_time: float = RELAY_TIME
+
+    @property
+    def expires(self) -> float:
+        """Until when the session may live, if this is its first claim."""
+        return self.at + self.relay_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +256,12 @@ class SessionRecord:
         source: Address that the dialer came from.
         started: When it was let in.
         expires: Until when it may live: the opening's deadline, from the claim on the relay's.
+        claimed_at: When a relay first claimed it.
+        slots_until: When its slots are free if its relay, which has lost its connection, does not come back.
         purge_at: When the table may delete it.
         instance: The relay invocation that holds it, once claimed.
+        relay_token_hashes: Of all its launches: any of their relays may claim it.
+        resume_token_hashes: Of all its launches: the dialer has that of the relay that claimed.
         invoked_at: When the relay was last launched.
         slots: Names of the slots that it has taken, or had.
     """
@@ -252,14 +279,16 @@ class SessionRecord:
     dialer: Side = Side(None, 1)
     relay: Side = Side(None, 0)
     instance: str | None = None
-    relay_token_hash: str | None = field(default=None, repr=False)
-    resume_token_hash: str | None = field(default=None, repr=False)
+    relay_token_hashes: frozenset[str] = field(default=frozenset(), repr=False)
+    resume_token_hashes: frozenset[str] = field(default=frozenset(), repr=False)
     fragments: frozenset[Fragment] = field(default=frozenset(), repr=False)
     target: str | None = None
     invoked_at: float | None = None
     ending: EndRecord | None = None
     slots: frozenset[str] = frozenset()
     source: str = ""
+    claimed_at: float | None = None
+    slots_until: float | None = None
 
     @property
     def generation(self) -> int:
@@ -276,8 +305,9 @@ class SessionRecord:
         A claim is written before ``$connect`` answers, and until then a post to the relay is answered 410. A
         side that comes back asks by RESUME, which puts that right; a relay that has just claimed does not.
         """
-        claimed = self.expires - RELAY_TIME
-        return role is Role.RELAY and self.relay.epoch == 1 and now < claimed + CONNECT_TIME
+        if role is not Role.RELAY or self.relay.epoch != 1 or self.claimed_at is None:
+            return False
+        return now < self.claimed_at + CONNECT_TIME
 
     def loss(self, now: float) -> Loss | None:
         """Why and when the session was lost though nobody has ended it, or None while it may live.
@@ -306,6 +336,32 @@ class SessionRecord:
         return Loss(first.gone, max(self.dialer.left, self.relay.left))
 
 
+def lease_left(session: SessionRecord, now: float, grace: float) -> float:
+    """Until when a relay of the session may run though nothing more is heard of it.
+
+    For a session that has ended, or that both clients have lost: until then its slots are its own.
+
+    Args:
+        session: As it is now.
+        now: The time.
+        grace: How long a relay without its WebSocket may come back, in seconds.
+    """
+    if session.instance is None:
+        return (now if session.invoked_at is None else session.invoked_at) + LAUNCH_MARGIN
+    left = session.relay.left if session.relay.connection is None else None
+    return min((now if left is None else left) + grace + LEAVE_MARGIN, session.expires)
+
+
+def lease_after_relay(session: SessionRecord) -> float:
+    """Until when slots of an ended session are its own once its relay has left: not at all, which is 0.
+
+    But if it was launched more than once, a relay may still be on its way, to be refused.
+    """
+    if len(session.relay_token_hashes) < 2 or session.invoked_at is None:
+        return 0.0
+    return session.invoked_at + LAUNCH_MARGIN
+
+
 def purge_time(*, date: float, now: float) -> int:
     """When the items of a session that begins now may be deleted, in whole seconds since 1970 UTC.
 
@@ -330,8 +386,8 @@ def claim_refusal(session: SessionRecord | None, claim: Claim) -> str | None:
     unclaimed_end = session.state is RecordState.ENDED and session.instance is None
     if unclaimed_end or not _may_come(session, RecordStep.CLAIM):
         return f"the session is {session.state.value}"
-    if session.relay_token_hash != claim.token_hash:
-        return "the token is not that of the last launch"
+    if claim.token_hash not in session.relay_token_hashes:
+        return "the token is of no launch of the session"
     if session.instance not in (None, claim.instance):
         return "another instance holds the session"
     if claim.epoch <= session.relay.epoch:
@@ -347,8 +403,8 @@ def resume_refusal(session: SessionRecord | None, resume: Resume) -> str | None:
         return f"the session is {session.state.value}"
     if session.key_id != resume.key_id:
         return "another key opened the session"
-    if session.resume_token_hash != resume.token_hash:
-        return "the token is not that of the last launch"
+    if resume.token_hash not in session.resume_token_hashes:
+        return "the token is of no launch of the session"
     if resume.epoch <= session.dialer.epoch:
         return f"epoch {resume.epoch} is not above {session.dialer.epoch}"
     return _expiry(session, resume.at)

@@ -81,11 +81,11 @@ def end_session(session_id: str, ending: EndRecord, step: RecordStep) -> Write:
     )
 
 
-def release_slot(name: str, session_id: str) -> Write:
-    """Give a slot back, unless another session has it by now."""
+def release_slot(name: str, session_id: str, until: float) -> Write:
+    """Let a slot be free at ``until``, unless it is so sooner, or another session has it by now."""
     return Write.update(
         items.slot_key(name),
-        "SET #expires = :never",
-        "#session = :session",
-        {":never": number(0), ":session": text(session_id)},
+        "SET #expires = :until",
+        "#session = :session AND #expires > :until",
+        {":until": number(until), ":session": text(session_id)},
     )

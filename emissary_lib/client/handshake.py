@@ -18,6 +18,7 @@ from emissary_lib.exceptions import (
     EmissaryError,
     GatewayRefusedError,
     LinkClosedError,
+    SessionLimitError,
     UnsupportedVersionError,
     dial_error,
 )
@@ -48,6 +49,10 @@ _START_OVER: Final = frozenset(
 
 #: How long a failed dial waits for the bridge to have taken note, in seconds, if it has that long.
 GIVE_UP_WAIT: Final = 1.0
+
+#: How long a dial that finds as many sessions as may be tries again, in seconds: the place of one that was
+#: just closed is about to be free. Others are taken for minutes.
+LIMIT_WAIT: Final = 3.0
 
 #: Longest wait for a message while a place in the shared budget is missing, in seconds.
 _BUDGET_WAIT: Final = 0.05
@@ -83,21 +88,32 @@ def open_session(
         AuthenticationError: The key is unknown or wrong; :class:`ClockSkewError` if the clock is.
         GatewayUnreachableError: No answer from the gateway; AnswerLostError is retried first.
         GatewayRefusedError: An answer of neither kind; throttling and server errors are retried first.
-        DialError: The target was not reached; its subclasses say why.
+        DialError: The target was not reached; its subclasses say why. SessionLimitError is retried first.
         DialTimeoutError: The deadline passed.
         RemoteProtocolError: The server does not speak the protocol.
     """
     progress = _Progress()
     waits = back_off()
+    full: SessionLimitError | None = None
+    patience = Deadline(None)
     while True:
         try:
             return _open_once(endpoint, key, target, config, deadline, progress)
+        except SessionLimitError as exc:
+            if full is None:
+                patience = Deadline(LIMIT_WAIT)
+            full, left = exc, patience.remaining()
+            if not left:
+                raise
+            wait(min(next(waits), left), deadline, exc)
         except (LinkClosedError, DialError) as exc:
             # Cut off before a relay had reached the target: there is nothing to lose, so start over.
             if isinstance(exc, DialError) and exc.code not in _START_OVER:
                 raise
             wait(next(waits), deadline, exc)
         except TimeoutError as exc:
+            if full is not None and not patience.passed():
+                raise full from None  # it says more than that there was no time for yet another attempt
             raise timeout_error(target, deadline, progress.step) from exc
 
 

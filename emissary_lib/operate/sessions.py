@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import OPERATOR, EndRecord, RecordState, RecordStep, SessionRecord
+from emissary_lib.bridge.session import (
+    LONGEST_GRACE,
+    OPERATOR,
+    EndRecord,
+    RecordState,
+    RecordStep,
+    SessionRecord,
+    lease_left,
+)
 from emissary_lib.bridge.writes import Write, end_session, release_slot
 from emissary_lib.exceptions import OperationError
 from emissary_lib.operate.clients import aws_errors
@@ -123,7 +131,10 @@ class SessionTable:
         return found[0]
 
     def kill(self, session_id: str) -> SessionRecord | None:
-        """Set a session to ENDED with KILLED, and give its slots back. Nobody is told by that.
+        """Set a session to ENDED with KILLED. Nobody is told by that.
+
+        The ``$disconnect`` of its relay gives its slots back; without one they are free when no relay of it
+        can run any more.
 
         Returns:
             The session as it was when it ended: its connections are those to tell. None if it had ended
@@ -138,10 +149,11 @@ class SessionTable:
         killed = None if item is None else items.read_session(item)
         if killed is None or killed.ending != ending:
             return None
+        until = lease_left(killed, ending.at, LONGEST_GRACE)
         for slot in sorted(killed.slots):
             # What cannot be given back runs out by itself.
             with contextlib.suppress(OperationError), aws_errors():
-                self._update(release_slot(slot, session_id))
+                self._update(release_slot(slot, session_id, until))
         return killed
 
     def _update(self, write: Write) -> items.Item:

@@ -378,8 +378,10 @@ class Tunnel:
             self._on_event(event)
             if isinstance(event, LinkDead):
                 self._link.drop()
-            elif isinstance(event, Finished):
-                self._link.close()  # even if the user is slow to take the last bytes
+            elif isinstance(event, Finished) and not self._shutdown.bounded:
+                # Even if the user is slow to take the last bytes. A relay says goodbye when it returns: then
+                # its place among the sessions is given to another.
+                self._link.close()
         # The reader meets the end of a connection that breaks here, and what was lost is sent again.
         with contextlib.suppress(TransportError):
             for message in messages:

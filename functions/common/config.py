@@ -6,12 +6,15 @@ ever repeats the value of a secret.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from emissary_lib.bridge.limits import smallest
+from emissary_lib.bridge.session import RELAY_TIME
 from emissary_lib.protocol.auth.keys import KeyRing, parse_keys
+from emissary_lib.protocol.constants import GRACE
 from emissary_lib.protocol.errors import ConfigError
 from emissary_lib.protocol.targets.allow_list import AllowList
 
@@ -22,6 +25,8 @@ MAX_SESSIONS_PER_KEY: Final = "EMISSARY_MAX_SESSIONS_PER_KEY"
 RELAY_CONCURRENCY: Final = "EMISSARY_RELAY_CONCURRENCY"
 ALLOWED_TARGETS: Final = "EMISSARY_ALLOWED_PROXY_TARGETS"
 TABLE: Final = "EMISSARY_TABLE"
+RELAY_TIMEOUT: Final = "EMISSARY_RELAY_TIMEOUT"
+GRACE_SECONDS: Final = "EMISSARY_GRACE_SECONDS"
 RELAY_FUNCTION: Final = "EMISSARY_RELAY_FUNCTION"
 LOG_LEVEL: Final = "EMISSARY_LOG_LEVEL"
 REGION: Final = "AWS_REGION"
@@ -51,11 +56,16 @@ class KeySettings:
 
 @dataclass(frozen=True, slots=True)
 class ConnectSettings:
-    """Of ``$connect``."""
+    """Of ``$connect``.
+
+    Attributes:
+        relay_time: How long a relay of the stack can live, in seconds.
+    """
 
     table: str
     region: str
     keys: KeySettings
+    relay_time: float = RELAY_TIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,8 @@ class DefaultSettings:
         max_sessions: Sessions at once; 0 for any number. Never more than relays that Lambda runs at once: it
             would take the launch of one more, and keep it waiting, and nobody would hear of it.
         max_sessions_per_key: Sessions at once of each key; 0 for any number.
+        relay_time: How long a relay of the stack can live, in seconds.
+        grace: How long a relay without its WebSocket may come back, in seconds.
     """
 
     table: str
@@ -75,14 +87,21 @@ class DefaultSettings:
     keys: KeySettings
     max_sessions: int = 0
     max_sessions_per_key: int = 0
+    relay_time: float = RELAY_TIME
+    grace: float = GRACE
 
 
 @dataclass(frozen=True, slots=True)
 class DisconnectSettings:
-    """Of ``$disconnect``."""
+    """Of ``$disconnect``.
+
+    Attributes:
+        grace: How long a relay without its WebSocket may come back, in seconds.
+    """
 
     table: str
     region: str
+    grace: float = GRACE
 
 
 def connect_settings(environ: Mapping[str, str]) -> ConnectSettings:
@@ -94,8 +113,9 @@ def connect_settings(environ: Mapping[str, str]) -> ConnectSettings:
     reader = _Reader(environ)
     table, region = reader.text(TABLE), reader.text(REGION)
     keys = reader.keys()
+    relay_time = reader.seconds(RELAY_TIMEOUT, RELAY_TIME)
     reader.finish()
-    return ConnectSettings(table, region, keys)
+    return ConnectSettings(table, region, keys, relay_time)
 
 
 def default_settings(environ: Mapping[str, str]) -> DefaultSettings:
@@ -110,8 +130,9 @@ def default_settings(environ: Mapping[str, str]) -> DefaultSettings:
     allow = reader.parse(ALLOWED_TARGETS, AllowList.parse, AllowList())
     most = smallest(reader.limit(MAX_SESSIONS), reader.limit(RELAY_CONCURRENCY))
     most_per_key = reader.limit(MAX_SESSIONS_PER_KEY)
+    relay_time, grace = reader.seconds(RELAY_TIMEOUT, RELAY_TIME), reader.seconds(GRACE_SECONDS, GRACE)
     reader.finish()
-    return DefaultSettings(table, region, relay, allow, keys, most, most_per_key)
+    return DefaultSettings(table, region, relay, allow, keys, most, most_per_key, relay_time, grace)
 
 
 def disconnect_settings(environ: Mapping[str, str]) -> DisconnectSettings:
@@ -121,7 +142,8 @@ def disconnect_settings(environ: Mapping[str, str]) -> DisconnectSettings:
         ConfigError: With every fault.
     """
     reader = _Reader(environ)
-    settings = DisconnectSettings(reader.text(TABLE), reader.text(REGION))
+    grace = reader.seconds(GRACE_SECONDS, GRACE)
+    settings = DisconnectSettings(reader.text(TABLE), reader.text(REGION), grace)
     reader.finish()
     return settings
 
@@ -130,6 +152,24 @@ def log_level(environ: Mapping[str, str]) -> str:
     """The log's level. A wrong one reads as INFO: a log must not be what keeps a function from working."""
     level = environ.get(LOG_LEVEL, "").strip().upper()
     return level if level in _LEVELS else "INFO"
+
+
+def read_seconds(environ: Mapping[str, str], name: str, default: float, faults: list[str]) -> float:
+    """A time from the environment; if it is none, ``faults`` is told so.
+
+    Returns:
+        Seconds above 0; ``default`` if the variable is absent or empty.
+    """
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        faults.append(f"{name}: {text!r} is no number of seconds above 0")
+    return seconds
 
 
 class _Reader:
@@ -158,6 +198,9 @@ class _Reader:
             self._faults.append(f"{name}: {text!r} is no whole number from 0 (no limit) to {MOST_SESSIONS}")
             return 0
         return int(text)
+
+    def seconds(self, name: str, default: float) -> float:
+        return read_seconds(self._environ, name, default, self._faults)
 
     def parse(self, name: str, parse: Callable[[str], T], instead: T) -> T:
         text = self.text(name)

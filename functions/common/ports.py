@@ -73,8 +73,24 @@ class SessionStore(Protocol):
     def in_use(self, limit: Limit, now: float) -> int:
         """How many slots of a limit are taken."""
 
-    def release(self, session: SessionRecord) -> None:
-        """Give back the slots that a session has taken. Those it does not hold any more are let alone."""
+    def release(self, session: SessionRecord, until: float) -> None:
+        """Let the slots that a session has taken be free at ``until``, 0 for now.
+
+        Those that are free sooner, or that it does not hold any more, are let alone.
+        """
+
+    def desert(self, session: SessionRecord, until: float) -> None:
+        """Lease the slots of an open session whose relay is gone until then only, and note that.
+
+        Nothing is done if the relay has had a connection since the session was read.
+        """
+
+    def renew(self, session: SessionRecord) -> bool:
+        """Take back, to the session's end, what :meth:`desert` gave: its relay is here again.
+
+        Returns:
+            False if another session has a slot by now.
+        """
 
     def claim(self, claim: Claim) -> RecordState:
         """Go to OPEN with the relay's connection, and write that connection.

@@ -15,6 +15,8 @@ from typing import Final
 
 from emissary_lib._version import __version__
 from emissary_lib.bridge.limits import NO_LIMITS, Limits
+from emissary_lib.bridge.session import RELAY_TIME
+from emissary_lib.protocol.constants import GRACE
 from emissary_lib.protocol.errors import ConfigError
 from emissary_lib.protocol.targets.allow_list import AllowList
 from functions.common import config
@@ -45,10 +47,14 @@ from functions.common.routes.resume import OnResume
 _IN_LAMBDA: Final = "AWS_LAMBDA_RUNTIME_API"
 
 
-def on_connect(store: SessionStore, keys: KeySource, clock: Clock) -> OnConnect:
+def on_connect(
+    store: SessionStore, keys: KeySource, clock: Clock, *, relay_time: float = RELAY_TIME
+) -> OnConnect:
     """The use case of ``$connect``."""
     return OnConnect(
-        ConnectDialer(store, keys, clock), ConnectRelay(store, clock), ConnectResume(store, keys, clock)
+        ConnectDialer(store, keys, clock),
+        ConnectRelay(store, clock, relay_time),
+        ConnectResume(store, keys, clock),
     )
 
 
@@ -64,18 +70,24 @@ def on_message(
     entropy: Entropy,
     server_version: str = __version__,
     limits: Limits = NO_LIMITS,
+    relay_time: float = RELAY_TIME,
+    grace: float = GRACE,
 ) -> OnMessage:
     """The use case of ``$default``."""
-    end = EndSession(store, link, clock)
+    end = EndSession(store, link, clock, grace)
     forward = ForwardMessage(store, link, peers, end)
-    opening = Opening(store, link, launcher, keys, allow, forward, clock, entropy, server_version, limits)
+    opening = Opening(
+        store, link, launcher, keys, allow, forward, clock, entropy, server_version, limits, relay_time
+    )
     health = OnHealth(store, link, keys, end, limits, server_version)
     return OnMessage(store, link, forward, opening, OnResume(store, link, end), end, health)
 
 
-def on_disconnect(store: SessionStore, link: PeerLink, *, clock: Clock, entropy: Entropy) -> OnDisconnect:
+def on_disconnect(
+    store: SessionStore, link: PeerLink, *, clock: Clock, entropy: Entropy, grace: float = GRACE
+) -> OnDisconnect:
     """The use case of ``$disconnect``."""
-    return OnDisconnect(store, link, EndSession(store, link, clock), entropy)
+    return OnDisconnect(store, link, EndSession(store, link, clock, grace), entropy)
 
 
 class _Environment:
@@ -154,7 +166,9 @@ class Connect(_Environment):
 
     @functools.cached_property
     def _use_case(self) -> OnConnect:
-        return on_connect(self._new_store(self._settings.table), self._keys, time.time)
+        settings = self._settings
+        store = self._new_store(settings.table)
+        return on_connect(store, self._keys, time.time, relay_time=settings.relay_time)
 
 
 class Default(_Environment):
@@ -183,6 +197,8 @@ class Default(_Environment):
                 clock=time.time,
                 entropy=os.urandom,
                 limits=Limits(self._settings.max_sessions, self._settings.max_sessions_per_key),
+                relay_time=self._settings.relay_time,
+                grace=self._settings.grace,
             )
         use_case(event)
 
@@ -225,7 +241,7 @@ class Disconnect(_Environment):
         if use_case is None:
             link = self._new_link(endpoint, self._settings.region)
             use_case = self._use_cases[endpoint] = on_disconnect(
-                self._store, link, clock=time.time, entropy=os.urandom
+                self._store, link, clock=time.time, entropy=os.urandom, grace=self._settings.grace
             )
         use_case(event)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,11 +12,10 @@ from emissary_lib.protocol.constants import GRACE, PING_INTERVAL, PONG_DEADLINE,
 from emissary_lib.protocol.errors import ConfigError
 from emissary_lib.protocol.session.keepalive import ProbeTimes
 from emissary_lib.protocol.targets.allow_list import AllowList
-from functions.common.config import ALLOWED_TARGETS, REGION
+from functions.common.config import ALLOWED_TARGETS, GRACE_SECONDS, REGION, read_seconds
 
 WEBSOCKET_URL = "EMISSARY_WEBSOCKET_URL"
 DNS_SERVERS = "EMISSARY_DNS_SERVERS"
-GRACE_SECONDS = "EMISSARY_GRACE_SECONDS"
 PING_SECONDS = "EMISSARY_PING_SECONDS"
 PONG_SECONDS = "EMISSARY_PONG_SECONDS"
 PROBE_SECONDS = "EMISSARY_PROBE_SECONDS"
@@ -68,7 +66,7 @@ class RelaySettings:
         for server in servers:
             if not _is_address(server):
                 faults.append(f"{DNS_SERVERS}: {server!r} is no IP address; separate servers by spaces")
-        seconds = {name: _seconds(environ, name, default, faults) for name, default in _SECONDS.items()}
+        seconds = {name: read_seconds(environ, name, default, faults) for name, default in _SECONDS.items()}
         allow = AllowList()
         try:
             allow = AllowList.parse(environ.get(ALLOWED_TARGETS, ""))
@@ -87,19 +85,6 @@ class RelaySettings:
     def stage(self) -> str:
         """The API's stage."""
         return urlsplit(self.websocket_url).path.strip("/")
-
-
-def _seconds(environ: Mapping[str, str], name: str, default: float, faults: list[str]) -> float:
-    text = environ.get(name, "").strip()
-    if not text:
-        return default
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        faults.append(f"{name}: {text!r} is no number of seconds above 0")
-    return seconds
 
 
 def _probing(seconds: Mapping[str, float]) -> ProbeTimes:

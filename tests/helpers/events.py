@@ -40,6 +40,7 @@ def load_event(
     request_id: str | None = None,
     body: str | None = None,
     headers: Mapping[str, str | None] | None = None,
+    close_code: int | None = None,
 ) -> dict[str, Any]:
     """Read ``events/<name>.json``.
 
@@ -49,6 +50,7 @@ def load_event(
         request_id: Another request.
         body: Another message.
         headers: Headers to set; None takes one away.
+        close_code: Another close code, of a ``$disconnect``.
     """
     event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text(encoding="utf-8"))
     if connection_id is not None:
@@ -57,6 +59,8 @@ def load_event(
         event["requestContext"]["requestId"] = request_id
     if body is not None:
         event["body"] = body
+    if close_code is not None:
+        event["requestContext"]["disconnectStatusCode"] = close_code
     for header, value in (headers or {}).items():
         event["headers"].pop(header, None)
         event["multiValueHeaders"].pop(header, None)

@@ -10,7 +10,6 @@ from typing import Any
 from emissary_lib.bridge.limits import Limit
 from emissary_lib.bridge.session import (
     RECORD_TIME,
-    RELAY_TIME,
     TRANSITIONS,
     Claim,
     Connection,
@@ -112,7 +111,7 @@ class FakeStore:
     def launch(self, session_id: str, launch: LaunchRecord) -> Outcome:
         old = self._old(session_id)
         if old is None or not may_launch(old, launch.at):
-            return Outcome(old, old is not None and old.relay_token_hash == launch.relay_token_hash)
+            return Outcome(old, old is not None and launch.relay_token_hash in old.relay_token_hashes)
         slots = frozenset(self._slot(limit, session_id, launch) for limit in launch.limits)
         self.leases.update(dict.fromkeys(slots, (session_id, launch.lease)))
         return self._put(
@@ -121,8 +120,8 @@ class FakeStore:
             purge_at=launch.purge_at,
             state=RecordState.INVOKED,
             target=launch.target,
-            relay_token_hash=launch.relay_token_hash,
-            resume_token_hash=launch.resume_token_hash,
+            relay_token_hashes=old.relay_token_hashes | {launch.relay_token_hash},
+            resume_token_hashes=old.resume_token_hashes | {launch.resume_token_hash},
             invoked_at=launch.at,
         )
 
@@ -140,7 +139,8 @@ class FakeStore:
             state=state,
             relay=Side(claim.connection, claim.epoch, old.relay.connection),
             instance=claim.instance,
-            expires=claim.at + RELAY_TIME if old.instance is None else old.expires,
+            expires=claim.expires if old.instance is None else old.expires,
+            claimed_at=claim.at if old.claimed_at is None else old.claimed_at,
         )
         self.connections[claim.connection] = Connection(
             claim.connection, claim.session, Role.RELAY, claim.epoch
@@ -197,10 +197,30 @@ class FakeStore:
         self._read()
         return len([name for name in limit.slots if self._taken(name, now)])
 
-    def release(self, session: SessionRecord) -> None:
+    def release(self, session: SessionRecord, until: float) -> None:
         for name in session.slots:
-            if self.leases[name][0] == session.id:
-                self.leases[name] = (session.id, 0)
+            holder, expires = self.leases[name]
+            if holder == session.id:
+                self.leases[name] = (holder, min(expires, until))
+
+    def desert(self, session: SessionRecord, until: float) -> None:
+        old = self._old(session.id)
+        if old is None or old.state is not RecordState.OPEN or not old.slots:
+            return
+        held = all(self.leases[name][0] == old.id for name in old.slots)
+        if held and old.relay.connection is None and old.relay.epoch == session.relay.epoch:
+            self._put(old, slots_until=until)
+            self.leases.update(dict.fromkeys(old.slots, (old.id, until)))
+
+    def renew(self, session: SessionRecord) -> bool:
+        old = self._old(session.id)
+        if old is None or old.state is not RecordState.OPEN or old.relay.epoch != session.relay.epoch:
+            return True
+        if any(self.leases[name][0] != old.id for name in old.slots):
+            return False
+        self.leases.update(dict.fromkeys(old.slots, (old.id, old.expires)))
+        self._put(old, slots_until=None)
+        return True
 
     def _slot(self, limit: Limit, session_id: str, launch: LaunchRecord) -> str:
         for name in [*sorted(launch.held), *limit.slots]:

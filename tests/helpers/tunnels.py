@@ -130,6 +130,7 @@ class FakeLink:
         self.sent: list[Frame] = []
         self._answers_end = answers_end
         self._near, self._far = linked_pair()
+        self.closed = False
         self.released = False
         self.dropped = False
 
@@ -151,6 +152,7 @@ class FakeLink:
         self._near.abort()
 
     def close(self) -> None:
+        self.closed = True
         self._near.close()
 
     def release(self) -> None:

@@ -10,8 +10,15 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.bridge.session import RECORD_TIME, RELAY_TIME, LaunchRecord
+from emissary_lib.bridge.session import (
+    LAUNCH_MARGIN,
+    LEAVE_MARGIN,
+    RECORD_TIME,
+    RELAY_TIME,
+    LaunchRecord,
+)
 from emissary_lib.client.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
+from emissary_lib.client.handshake import LIMIT_WAIT
 from emissary_lib.protocol import constants
 from emissary_lib.protocol.constants import OPENING_TIME
 from functions.common import audit, logs
@@ -272,13 +279,14 @@ def test_every_logical_id_in_the_manual_is_in_the_template() -> None:
     assert set(re.findall(r"emissary-(\w+)-1ABCDEFGHIJK", TEXT)) <= set(source()["Resources"])
 
 
-def test_a_crashed_relay_s_place_is_free_when_the_manual_says_whatever_the_timeout() -> None:
-    (row,) = [row for row in tables(MANUAL, "Parameters")[0] if row[0] == "RelayTimeout"]
-    allowed = source()["Parameters"]["RelayTimeout"]
-    assert allowed["MinValue"] < RELAY_TIME == allowed["MaxValue"], "the lease knows nothing of the parameter"
-    launch = LaunchRecord("db.internal:5432", "hash", "hash", at=0.0)
-    assert f"free {launch.lease / 60:g} minutes after its launch at the latest" in row[2]
-    assert f"leased for Lambda's {RELAY_TIME / 60:g} minutes" in row[2]
+def test_a_place_is_free_when_the_manual_says() -> None:
+    rows = {row[0]: row[2] for row in tables(MANUAL, "Parameters")[0]}
+    launch = LaunchRecord("db.internal:5432", "hash", "hash", at=0.0, relay_time=100.0)
+    assert launch.lease == 100 + 60
+    assert "leased for this and a minute, from its launch on" in rows["RelayTimeout"]
+    assert f"RelayGraceSeconds and {LEAVE_MARGIN:g} s after the end" in rows["MaxSessions"]
+    assert f"{LAUNCH_MARGIN:g} s after its launch if the session ended before" in rows["MaxSessions"]
+    assert f"tries again for {LIMIT_WAIT:g} s" in rows["MaxSessions"]
 
 
 def test_times_in_the_prose_are_those_of_the_code() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import CONNECT_TIME, RELAY_TIME
+from emissary_lib.bridge.session import CONNECT_TIME, LONGEST_GRACE, RELAY_TIME
 from emissary_lib.client.config import PING_RANGE, PONG_RANGE
 from emissary_lib.protocol.constants import GRACE, OPENING_TIME, PING_INTERVAL, PONG_DEADLINE
 from emissary_local.template.specs import Route, Template
@@ -48,7 +48,12 @@ RIGHTS = {
 POWERTOOLS = {"POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME"}
 
 VARIABLES = {
-    "ConnectFunction": {config.AUTH_KEYS_SECRET, config.TABLE, config.LOG_LEVEL},
+    "ConnectFunction": {
+        config.AUTH_KEYS_SECRET,
+        config.RELAY_TIMEOUT,
+        config.TABLE,
+        config.LOG_LEVEL,
+    },
     "DefaultFunction": {
         config.AUTH_KEYS_SECRET,
         config.MAX_SESSIONS,
@@ -57,13 +62,15 @@ VARIABLES = {
         config.ALLOWED_TARGETS,
         config.TABLE,
         config.RELAY_FUNCTION,
+        config.RELAY_TIMEOUT,
+        config.GRACE_SECONDS,
         config.LOG_LEVEL,
     },
-    "DisconnectFunction": {config.TABLE, config.LOG_LEVEL},
+    "DisconnectFunction": {config.GRACE_SECONDS, config.TABLE, config.LOG_LEVEL},
     "RelayFunction": {
         config.ALLOWED_TARGETS,
         "EMISSARY_DNS_SERVERS",
-        "EMISSARY_GRACE_SECONDS",
+        config.GRACE_SECONDS,
         "EMISSARY_PING_SECONDS",
         "EMISSARY_PONG_SECONDS",
         "EMISSARY_WEBSOCKET_URL",
@@ -160,6 +167,7 @@ def test_only_the_relay_is_in_the_vpc() -> None:
 def test_times_fit_into_each_other(template: Template) -> None:
     relay = template.functions["RelayFunction"]
     assert relay.timeout == RELAY_TIME == 900
+    assert source()["Parameters"]["RelayTimeout"]["MaxValue"] == RELAY_TIME
     assert template.functions["ConnectFunction"].timeout == CONNECT_TIME
     assert relay.event_age == OPENING_TIME
     assert relay.retry_attempts == 0
@@ -173,7 +181,17 @@ def test_the_relay_waits_for_a_lost_side_as_long_as_the_protocol_says_unless_tol
     grace = template.functions["RelayFunction"].environment["EMISSARY_GRACE_SECONDS"]
     assert float(grace) == GRACE
     parameter = source()["Parameters"]["RelayGraceSeconds"]
-    assert (parameter["MinValue"], parameter["MaxValue"]) == (5, 300)
+    assert (parameter["MinValue"], parameter["MaxValue"]) == (5, LONGEST_GRACE)
+
+
+def test_the_bridge_keeps_a_place_for_as_long_as_the_relay_lives_and_may_come_back() -> None:
+    given = {**REQUIRED, "RelayTimeout": "61", "RelayGraceSeconds": "7"}
+    functions = read_template(TEMPLATE, given).functions
+    assert functions["RelayFunction"].timeout == 61
+    for name in ("ConnectFunction", "DefaultFunction"):
+        assert functions[name].environment[config.RELAY_TIMEOUT] == "61"
+    for name in ("DefaultFunction", "DisconnectFunction", "RelayFunction"):
+        assert functions[name].environment[config.GRACE_SECONDS] == "7"
 
 
 @pytest.mark.parametrize(

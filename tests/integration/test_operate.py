@@ -133,7 +133,7 @@ def test_a_dial_beyond_a_limit_names_it_and_a_place_that_is_free_is_taken(
             assert answers(third)
             ended(cloud, third)
         ended(cloud, second)
-        assert dialer.health(DIAL).usage == Usage(0, 3)
+        wait_until(lambda: dialer.health(DIAL).usage == Usage(0, 3), "both places, free again")
 
 
 def test_a_health_check_starts_no_relay_and_leaves_no_record(

@@ -13,8 +13,8 @@ from typing import Final
 from emissary_lib.bridge import items
 from emissary_lib.bridge.items import Item, number, text
 from emissary_lib.bridge.limits import Limit
-from emissary_lib.bridge.session import PURGE_MARGIN, LaunchRecord, SessionRecord
-from emissary_lib.bridge.writes import Write, release_slot
+from emissary_lib.bridge.session import PURGE_MARGIN, LaunchRecord, RecordStep, SessionRecord
+from emissary_lib.bridge.writes import Write, release_slot, state_in
 from functions.common import logs
 from functions.common.adapters.dynamo import ConditionFailedError, Table
 from functions.common.errors import LimitReachedError, StoreError
@@ -72,19 +72,63 @@ class Slots:
         """See :meth:`ports.SessionStore.in_use`."""
         return sum(len(self._find_taken(chunk, now)) for chunk in _chunks(limit.slots))
 
-    def release(self, session: SessionRecord) -> None:
+    def release(self, session: SessionRecord, until: float) -> None:
         """See :meth:`ports.SessionStore.release`. What cannot be given back runs out by itself."""
         for name in sorted(session.slots):
             try:
-                self._table.update(release_slot(name, session.id))
+                self._table.update(release_slot(name, session.id, until))
             except ConditionFailedError:
-                continue  # its lease had run out, and another session has it
+                continue  # it is free sooner, or its lease had run out and another session has it
             except StoreError as exc:
                 logs.warning("slot not given back", session=session.id, cause=str(exc))
+
+    def desert(self, session: SessionRecord, until: float) -> None:
+        """See :meth:`ports.SessionStore.desert`. What cannot be written runs out by itself."""
+        if not session.slots:
+            return
+        states, values = state_in(RecordStep.RESTORE)
+        note = Write.update(
+            items.session_key(session.id),
+            "SET #slots_until = :until",
+            f"{states} AND attribute_not_exists(#relay_connection) AND #relay_epoch = :epoch",
+            values | {":until": number(until), ":epoch": number(session.relay.epoch)},
+        )
+        try:
+            self._table.transact(note, *_leases(session, until))
+        except ConditionFailedError:
+            return  # the relay has come back, or another session has a slot
+        except StoreError as exc:
+            logs.warning("slot not given back", session=session.id, cause=str(exc))
+
+    def renew(self, session: SessionRecord) -> bool:
+        """See :meth:`ports.SessionStore.renew`."""
+        states, values = state_in(RecordStep.RESTORE)
+        note = Write.update(
+            items.session_key(session.id),
+            "REMOVE #slots_until",
+            f"{states} AND #relay_epoch = :epoch",
+            values | {":epoch": number(session.relay.epoch)},
+        )
+        try:
+            self._table.transact(note, *_leases(session, session.expires))
+        except ConditionFailedError as failed:
+            return not any(failed.items[1:])
+        return True
 
     def _find_taken(self, names: list[str], now: float, session_id: str | None = None) -> set[str]:
         found = self._table.get_many([items.slot_key(name) for name in names])
         return {str(item[items.KEY]["S"]) for item in found if _is_taken(item, now, session_id)}
+
+
+def _leases(session: SessionRecord, until: float) -> Iterable[Write]:
+    """Writes that lease a session's slots until then; they fail if another session has one."""
+    for name in sorted(session.slots):
+        yield Write.update(
+            items.slot_key(name),
+            "SET #expires = :until",
+            "#session = :session",
+            {":session": text(session.id), ":until": number(until)},
+        )
 
 
 def _is_taken(item: Item, now: float, session_id: str | None) -> bool:

@@ -135,20 +135,28 @@ class DynamoSessionStore:
         """See :meth:`ports.SessionStore.in_use`."""
         return self._slots.in_use(limit, now)
 
-    def release(self, session: SessionRecord) -> None:
+    def release(self, session: SessionRecord, until: float) -> None:
         """See :meth:`ports.SessionStore.release`."""
-        self._slots.release(session)
+        self._slots.release(session, until)
+
+    def desert(self, session: SessionRecord, until: float) -> None:
+        """See :meth:`ports.SessionStore.desert`."""
+        self._slots.desert(session, until)
+
+    def renew(self, session: SessionRecord) -> bool:
+        """See :meth:`ports.SessionStore.renew`."""
+        return self._slots.renew(session)
 
     def claim(self, claim: Claim) -> RecordState:
         """See :meth:`ports.SessionStore.claim`."""
         states, values = state_in(RecordStep.CLAIM)
-        expires = claim.at + RELAY_TIME
         relay = Connection(claim.connection, claim.session, Role.RELAY, claim.epoch)
         update = Write.update(
             items.session_key(claim.session),
             f"SET #state = :to, {_take_over(Role.RELAY)},"
-            " #instance = :instance, #relay_expires = if_not_exists(#relay_expires, :expires)",
-            f"{states} AND #relay_token_hash = :token AND #relay_epoch < :epoch"
+            " #instance = :instance, #relay_expires = if_not_exists(#relay_expires, :expires),"
+            " #claimed_at = if_not_exists(#claimed_at, :now)",
+            f"{states} AND {_is_of_a_launch('relay')} AND #relay_epoch < :epoch"
             " AND (attribute_not_exists(#instance) OR #instance = :instance)"
             " AND (#relay_expires > :now OR (attribute_not_exists(#relay_expires) AND #expires > :now))",
             values
@@ -156,16 +164,16 @@ class DynamoSessionStore:
             | {
                 ":to": text(RecordState.OPEN.value),
                 ":instance": text(claim.instance),
-                ":expires": number(expires),
+                ":expires": number(claim.expires),
                 ":token": text(claim.token_hash),
                 ":now": number(claim.at),
             },
         )
 
         def is_own(old: SessionRecord) -> bool:
-            return (old.instance, old.relay_token_hash) == (claim.instance, claim.token_hash)
+            return old.instance == claim.instance and claim.token_hash in old.relay_token_hashes
 
-        purge_at = int(expires + PURGE_MARGIN)
+        purge_at = int(claim.at + RELAY_TIME + PURGE_MARGIN)
         return self._admit(update, relay, purge_at, lambda old: claim_refusal(old, claim), is_own)
 
     def resume(self, resume: Resume) -> RecordState:
@@ -175,7 +183,7 @@ class DynamoSessionStore:
         update = Write.update(
             items.session_key(resume.session),
             f"SET {_take_over(Role.DIALER)}",
-            f"{states} AND #key_id = :key AND #resume_token_hash = :token AND #dialer_epoch < :epoch"
+            f"{states} AND #key_id = :key AND {_is_of_a_launch('resume')} AND #dialer_epoch < :epoch"
             " AND #relay_expires > :now",
             values
             | _take_over_values(dialer)
@@ -292,15 +300,15 @@ def _launch_write(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -
         values |= {":slots": {"SS": list(slots)}}
     return Write.update(
         items.session_key(session_id),
-        "SET #state = :to, #target = :target, #relay_token_hash = :relay,"
-        f" #resume_token_hash = :resume, #invoked_at = :now, #purge_at = :purge{taken}",
+        f"SET #state = :to, #target = :target, #invoked_at = :now, #purge_at = :purge{taken}"
+        " ADD #relay_token_hashes :relays, #resume_token_hashes :resumes",
         f"{states} AND #expires > :now AND (attribute_not_exists(#invoked_at) OR #invoked_at < :stale)",
         values
         | {
             ":to": text(RecordState.INVOKED.value),
             ":target": text(launch.target),
-            ":relay": text(launch.relay_token_hash),
-            ":resume": text(launch.resume_token_hash),
+            ":relays": {"SS": [launch.relay_token_hash]},
+            ":resumes": {"SS": [launch.resume_token_hash]},
             ":now": number(launch.at),
             ":stale": number(launch.at - RELAUNCH_AFTER),
             ":purge": number(launch.purge_at),
@@ -309,7 +317,12 @@ def _launch_write(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -
 
 
 def _is_of(launch: LaunchRecord, session: SessionRecord) -> bool:
-    return session.relay_token_hash == launch.relay_token_hash
+    return launch.relay_token_hash in session.relay_token_hashes
+
+
+def _is_of_a_launch(token: str) -> str:
+    """A condition that ``:token`` is that of a launch; older code has written that of the last one alone."""
+    return f"(contains(#{token}_token_hashes, :token) OR #{token}_token_hash = :token)"
 
 
 def _is_done(failed: ConditionFailedError, own: Connection) -> bool:

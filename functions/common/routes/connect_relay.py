@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge.session import Claim, RecordState
+from emissary_lib.bridge.session import RELAY_TIME, Claim, RecordState
 from emissary_lib.protocol.auth.macs import RelayHeaders, token_hash
 from functions.common import logs
 from functions.common.events import GatewayEvent
@@ -17,6 +17,7 @@ class ConnectRelay:
 
     store: SessionStore
     clock: Clock
+    relay_time: float = RELAY_TIME
 
     def __call__(self, event: GatewayEvent) -> None:
         """Admit a relay; one whose session has ended, so that it can be told how.
@@ -34,6 +35,7 @@ class ConnectRelay:
             instance=shown.instance,
             epoch=shown.epoch,
             at=self.clock(),
+            relay_time=self.relay_time,
         )
         state = self.store.claim(claim)
         logs.info(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from emissary_lib.bridge import replies
-from emissary_lib.bridge.session import Loss, RecordState, RecordStep, SessionRecord
+from emissary_lib.bridge.session import Loss, RecordState, RecordStep, SessionRecord, lease_after_relay
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from functions.common import audit, logs
@@ -13,6 +14,10 @@ from functions.common.events import GatewayEvent
 from functions.common.ports import Entropy, PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
 from functions.common.routes.posting import notify
+
+#: Close codes of a WebSocket that was lost: the gateway has cut it (1001), or it broke (1006). Its relay may
+#: come back to hear how the session ended. One that leaves says goodbye, which has another code.
+_LOST: Final = frozenset({1001, 1006})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class OnDisconnect:
         if session is None or not done:
             return
         if session.state is RecordState.ENDED:
+            if role is Role.RELAY and event.close_code not in _LOST:
+                self.store.release(session, lease_after_relay(session))
             return self._record_if_killed(session)
         logs.info(
             "connection gone",
@@ -75,6 +82,7 @@ class OnDisconnect:
         if peer is None:
             # It stays OPEN, because both may come back. If neither does, nobody is left to report the end:
             # this line then stands for the audit record, and its code is what SessionRecord.loss will say.
+            self.store.desert(session, self.end.lease_left(session))
             deserted = session.deserted
             logs.warning(
                 "both connections gone",

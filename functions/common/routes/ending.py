@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies
-from emissary_lib.bridge.session import Connection, EndRecord, Loss, RecordStep, SessionRecord
+from emissary_lib.bridge.session import Connection, EndRecord, Loss, RecordStep, SessionRecord, lease_left
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import GRACE
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import End
 from functions.common import audit
@@ -16,11 +17,21 @@ from functions.common.routes.posting import notify
 
 @dataclass(frozen=True, slots=True)
 class EndSession:
-    """Sets a session to ENDED, once; writes the audit record, once; tells both clients, as often as asked."""
+    """Sets a session to ENDED, once; writes the audit record, once; tells both clients, as often as asked.
+
+    Its slots stay taken for as long as its relay may run: until that has left, if ``$disconnect`` says so.
+
+    Attributes:
+        store: The sessions.
+        link: To the connections.
+        clock: Seconds since 1970 UTC.
+        grace: How long a relay without its WebSocket may come back, in seconds.
+    """
 
     store: SessionStore
     link: PeerLink
     clock: Clock
+    grace: float = GRACE
 
     def take_report(self, sender: Connection, end: End, request_id: str) -> Outcome:
         """A client has sent END."""
@@ -66,6 +77,10 @@ class EndSession:
         self.declare_lost(session.id, loss, request_id)
         return True
 
+    def lease_left(self, session: SessionRecord) -> float:
+        """Until when a relay may run of whom nothing more is heard, in seconds since 1970 UTC."""
+        return lease_left(session, self.clock(), self.grace)
+
     def _end(self, session_id: str, ending: EndRecord, step: RecordStep) -> Outcome:
         outcome = self.store.end(session_id, ending, step)
         session = outcome.session
@@ -73,7 +88,7 @@ class EndSession:
             return outcome
         if outcome.done:
             audit.record(session)
-            self.store.release(session)
+            self.store.release(session, self.lease_left(session))
         text = replies.encode_ended(session)
         for side in (session.dialer, session.relay):
             notify(self.link, side.connection, text, session=session.id)

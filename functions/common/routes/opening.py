@@ -12,6 +12,7 @@ from emissary_lib.bridge import replies
 from emissary_lib.bridge.launch import Launch
 from emissary_lib.bridge.limits import NO_LIMITS, Limits
 from emissary_lib.bridge.session import (
+    RELAY_TIME,
     Connection,
     Fragment,
     LaunchRecord,
@@ -48,6 +49,7 @@ class Opening:
     entropy: Entropy
     server_version: str
     limits: Limits = NO_LIMITS
+    relay_time: float = RELAY_TIME
 
     def __call__(self, sender: Connection, frame: Frame, text: str, request_id: str) -> None:
         """Handle one OPENING message.
@@ -119,6 +121,7 @@ class Opening:
             now,
             self.limits.of(session.key_id),
             session.slots,
+            self.relay_time,
         )
         try:
             launched, done = self.store.launch(session.id, launch)

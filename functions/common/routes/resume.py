@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies
-from emissary_lib.bridge.session import Connection, RecordState, SessionRecord, may_restore
+from emissary_lib.bridge.session import Connection, Loss, RecordState, SessionRecord, may_restore
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from functions.common import logs
 from functions.common.errors import PeerError
 from functions.common.ports import PeerLink, SessionStore
@@ -36,6 +38,9 @@ class OnResume:
             return reply_to_sender(self.link, sender.id, replies.encode_ended(session))
         if session.side(sender.role).connection != sender.id or self.end.expire(session, request_id):
             return
+        if not self._keeps_its_slots(session, sender.role):
+            self.end.declare_lost(session.id, Loss(Code.RELAY_GONE, self.end.clock()), request_id)
+            return
         told, _ = post_or_forget(
             self.store, self.link, session, sender.role.other, self._tell, self.end.clock
         )
@@ -44,6 +49,11 @@ class OnResume:
         # The sender last: what it hears is what has been found out about its peer.
         try_post(self.link, sender.id, replies.encode_resumed(told))
         close(self.link, told.side(sender.role).previous, session=session.id)
+
+    def _keeps_its_slots(self, session: SessionRecord, role: Role) -> bool:
+        """Whether a relay that was thought to be gone for good still has its place among the sessions."""
+        given = role is Role.RELAY and session.slots_until is not None
+        return not given or self.store.renew(session)
 
     def _current(self, sender: Connection) -> SessionRecord | None:
         """The session; a sender that was forgotten, and is here, is its side's connection again."""

@@ -58,6 +58,10 @@ def test_the_relays_deadline_replaces_the_openings() -> None:
     item = {**ITEM, "state": {"S": "OPEN"}, "relay_expires": {"N": "1795343400.5"}}
     session = items.read_session(item)
     assert (session.state, session.expires) == (RecordState.OPEN, 1_795_343_400.5)
+    assert session.claimed_at == 1_795_342_500.5, "older code did not write it, and reckoned with 900 s"
+    claimed = {**item, "claimed_at": {"N": "1795342501.5"}, "slots_until": {"N": "1795342600"}}
+    session = items.read_session(claimed)
+    assert (session.claimed_at, session.slots_until) == (1_795_342_501.5, 1_795_342_600)
 
 
 def test_a_previous_connection_may_be_absent_or_empty() -> None:
@@ -71,3 +75,14 @@ def test_a_fragment_is_its_offset_and_base64() -> None:
     assert items.fragment_text(Fragment(7, b"\xff\x00")) == "7:/wA="
     session = items.read_session({**ITEM, "fragments": {"SS": ["7:/wA=", "0:"]}})
     assert session.fragments == {Fragment(7, b"\xff\x00"), Fragment(0, b"")}
+
+
+def test_the_hashes_of_all_launches_are_read_and_those_that_older_code_wrote_of_the_last() -> None:
+    older = {**ITEM, "relay_token_hash": {"S": "c"}, "resume_token_hash": {"S": "d"}}
+    session = items.read_session(older)
+    assert session.relay_token_hashes == {"c"}
+    assert session.resume_token_hashes == {"d"}
+    both = {**older, "relay_token_hashes": {"SS": ["a"]}, "resume_token_hashes": {"SS": ["b"]}}
+    session = items.read_session(both)
+    assert session.relay_token_hashes == {"a", "c"}
+    assert session.resume_token_hashes == {"b", "d"}

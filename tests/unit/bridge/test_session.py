@@ -7,6 +7,9 @@ import dataclasses
 import pytest
 
 from emissary_lib.bridge.session import (
+    CONNECT_TIME,
+    LAUNCH_MARGIN,
+    LEAVE_MARGIN,
     TRANSITIONS,
     Loss,
     RecordState,
@@ -14,6 +17,8 @@ from emissary_lib.bridge.session import (
     SessionRecord,
     Side,
     Transition,
+    lease_after_relay,
+    lease_left,
     purge_time,
 )
 from emissary_lib.protocol.codes import Code
@@ -85,6 +90,43 @@ def test_who_leaves_after_the_relays_end_leaves_because_of_it() -> None:
     assert session.loss(NOW + 61) == Loss(Code.RELAY_DEADLINE, NOW + 60)
 
 
+CLAIMED = dataclasses.replace(SESSION_NOW, state=P, expires=NOW + 900, invoked_at=NOW + 1, instance="i")
+
+
+@pytest.mark.parametrize(
+    ("session", "until"),
+    [
+        (SESSION_NOW, NOW + 50 + LAUNCH_MARGIN),
+        (dataclasses.replace(SESSION_NOW, invoked_at=NOW + 1), NOW + 1 + LAUNCH_MARGIN),
+        (dataclasses.replace(CLAIMED, relay=Side("r=", 1, left=NOW + 5)), NOW + 50 + 20 + LEAVE_MARGIN),
+        (dataclasses.replace(CLAIMED, relay=Side(None, 1)), NOW + 50 + 20 + LEAVE_MARGIN),
+        (dataclasses.replace(CLAIMED, relay=Side(None, 1, left=NOW + 5)), NOW + 5 + 20 + LEAVE_MARGIN),
+        (dataclasses.replace(CLAIMED, expires=NOW + 55), NOW + 55),
+    ],
+    ids=["not launched", "launched", "here", "gone", "gone since", "at its end"],
+)
+def test_a_relay_of_whom_nothing_is_heard_may_run_until(session: SessionRecord, until: float) -> None:
+    assert lease_left(session, NOW + 50, 20) == until
+
+
+def test_a_relay_that_has_left_leaves_nothing_behind_but_a_second_launch() -> None:
+    once = dataclasses.replace(CLAIMED, relay_token_hashes=frozenset({"a"}))
+    assert lease_after_relay(once) == 0
+    twice = dataclasses.replace(CLAIMED, relay_token_hashes=frozenset({"a", "b"}))
+    assert lease_after_relay(twice) == NOW + 1 + LAUNCH_MARGIN
+
+
+@pytest.mark.parametrize("relay_time", [60, 900])
+def test_a_relay_is_arriving_for_some_time_after_its_claim_whatever_its_timeout(relay_time: float) -> None:
+    session = dataclasses.replace(
+        CLAIMED, relay=Side("r=", 1), claimed_at=NOW + 3, expires=NOW + 3 + relay_time
+    )
+    assert session.arriving(Role.RELAY, NOW + 3 + CONNECT_TIME - 0.1)
+    assert not session.arriving(Role.RELAY, NOW + 3 + CONNECT_TIME)
+    assert not session.arriving(Role.DIALER, NOW + 3)
+    assert not dataclasses.replace(session, relay=Side("r=", 2)).arriving(Role.RELAY, NOW + 3)
+
+
 def test_the_generation_is_the_sum_of_the_epochs_in_16_bits() -> None:
     session = dataclasses.replace(SESSION_NOW, dialer=Side("d=", 65_535), relay=Side("r=", 3))
     assert session.generation == 2
@@ -104,6 +146,8 @@ def test_items_outlive_every_clock_that_accepts_the_date_and_the_session_itself(
 
 
 def test_no_secret_is_shown() -> None:
-    session = dataclasses.replace(SESSION_NOW, relay_token_hash="hush", resume_token_hash="hush")
+    session = dataclasses.replace(
+        SESSION_NOW, relay_token_hashes=frozenset({"hush"}), resume_token_hashes=frozenset({"hush"})
+    )
     assert "hush" not in repr(session)
     assert "nonce" not in repr(session)

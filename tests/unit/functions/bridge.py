@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from emissary_lib.bridge.limits import NO_LIMITS
-from emissary_lib.bridge.session import SessionRecord
+from emissary_lib.bridge.session import RELAY_TIME, SessionRecord
 from emissary_lib.protocol.auth.keys import KeyRing
 from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac
+from emissary_lib.protocol.constants import GRACE
 from emissary_lib.protocol.opening.exchange import opening_bytes
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
@@ -56,10 +57,14 @@ class Bridge:
         self.entropy = FakeEntropy()
         self.keys: KeySource = EnvironmentKeys(KeyRing([KEY]))
         self.limits = NO_LIMITS
+        self.relay_time = RELAY_TIME
+        self.grace = GRACE
         self.peers: PeerCache | None = PeerCache() if warm else None
 
     def connect(self, event: Mapping[str, Any]) -> Response:
-        handler = connect_app.make_handler(wiring.on_connect(self.store, self.keys, self.clock))
+        handler = connect_app.make_handler(
+            wiring.on_connect(self.store, self.keys, self.clock, relay_time=self.relay_time)
+        )
         return handler(event, None)
 
     def message(self, event: Mapping[str, Any]) -> Response:
@@ -74,11 +79,15 @@ class Bridge:
             entropy=self.entropy,
             server_version="0.1.0",
             limits=self.limits,
+            relay_time=self.relay_time,
+            grace=self.grace,
         )
         return default_app.make_handler(use_case)(event, None)
 
     def disconnect(self, event: Mapping[str, Any]) -> Response:
-        use_case = wiring.on_disconnect(self.store, self.link, clock=self.clock, entropy=self.entropy)
+        use_case = wiring.on_disconnect(
+            self.store, self.link, clock=self.clock, entropy=self.entropy, grace=self.grace
+        )
         return disconnect_app.make_handler(use_case)(event, None)
 
     def send(self, sender: str, frame: Frame, *, request_id: str = "request=") -> Response:

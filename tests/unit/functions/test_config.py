@@ -87,6 +87,33 @@ def test_there_are_never_more_sessions_than_relays_that_may_run(
     assert config.default_settings({**GOOD, **given}).max_sessions == most
 
 
+def test_the_stacks_times_are_read_and_an_older_stack_s_environment_is_good() -> None:
+    assert config.connect_settings(GOOD).relay_time == 900
+    default = config.default_settings(GOOD)
+    assert (default.relay_time, default.grace) == (900, 60)
+    assert config.disconnect_settings(GOOD).grace == 60
+    given = {**GOOD, "EMISSARY_RELAY_TIMEOUT": "120", "EMISSARY_GRACE_SECONDS": "7.5"}
+    assert config.connect_settings(given).relay_time == 120
+    default = config.default_settings(given)
+    assert (default.relay_time, default.grace) == (120, 7.5)
+    assert config.disconnect_settings(given).grace == 7.5
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "inf", "nan"])
+def test_a_time_that_is_none_is_a_fault(text: str) -> None:
+    given = {**GOOD, "EMISSARY_RELAY_TIMEOUT": text, "EMISSARY_GRACE_SECONDS": text}
+    relay_timeout = f"EMISSARY_RELAY_TIMEOUT: '{text}' is no number of seconds above 0"
+    grace = f"EMISSARY_GRACE_SECONDS: '{text}' is no number of seconds above 0"
+    for read, faults in (
+        (config.connect_settings, (relay_timeout,)),
+        (config.default_settings, (relay_timeout, grace)),
+        (config.disconnect_settings, (grace,)),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            read(given)
+        assert caught.value.faults == faults
+
+
 @pytest.mark.parametrize("name", ["EMISSARY_MAX_SESSIONS", "EMISSARY_RELAY_CONCURRENCY"])
 @pytest.mark.parametrize("text", ["-1", "1.5", "many", "1001", "²"])
 def test_a_limit_that_is_no_number_in_range_is_a_fault(name: str, text: str) -> None:

@@ -97,7 +97,7 @@ class ClaimedMeanwhile(FakeStore):
     def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         outcome = super().clear(session_id, role, connection_id, epoch, at)
         old = self.sessions[session_id]
-        self.claim(Claim(SESSION, RELAY, str(old.relay_token_hash), INSTANCE, 1, old.started + 1))
+        self.claim(Claim(SESSION, RELAY, min(old.relay_token_hashes), INSTANCE, 1, old.started + 1))
         return outcome
 
 

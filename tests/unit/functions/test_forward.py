@@ -188,7 +188,7 @@ class RelayReturnsMeanwhile(FakeStore):
     def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         old = self.sessions[session_id]
         if old.relay.epoch == 1:
-            self.claim(Claim(SESSION, "again=", str(old.relay_token_hash), INSTANCE, 2, old.started + 1))
+            self.claim(Claim(SESSION, "again=", min(old.relay_token_hashes), INSTANCE, 2, old.started + 1))
         return super().clear(session_id, role, connection_id, epoch, at)
 
 

@@ -61,7 +61,7 @@ def secrets_of(bridge: Bridge) -> list[str]:
     forms += [repr(item)[2:-1] for item in raw]
     for event in bridge.launcher.events:
         forms += [event["relay_token"], event["resume_token"], event["server_bytes"]]
-    forms += [str(bridge.session.relay_token_hash), str(bridge.session.resume_token_hash)]
+    forms += [*bridge.session.relay_token_hashes, *bridge.session.resume_token_hashes]
     return forms
 
 

@@ -7,12 +7,14 @@ import hashlib
 import itertools
 import logging
 import random
+from typing import Any
 
 import pytest
 
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import RecordState
+from emissary_lib.bridge.session import LAUNCH_MARGIN, RecordState
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import OPENING_TIME
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import End, Ended, Reset
 from functions.common.responses import MessageNotHandledError
@@ -61,7 +63,7 @@ def test_the_launch_event_is_complete() -> None:
     (event,) = bridge.launcher.events
     example = load_event("relay_start")
     relay_token = base64.b64decode(event["relay_token"] + "=")
-    assert hashlib.sha256(relay_token).hexdigest() == bridge.session.relay_token_hash
+    assert bridge.session.relay_token_hashes == {hashlib.sha256(relay_token).hexdigest()}
     tokens = {"relay_token": event["relay_token"], "resume_token": event["resume_token"]}
     assert event == example | tokens
     assert event["relay_token"] != event["resume_token"]
@@ -201,6 +203,29 @@ def test_a_launch_that_nobody_claims_is_repeated_after_five_seconds_with_fresh_t
     assert bridge.session.invoked_at == NOW + 5.001
 
 
+@pytest.mark.parametrize("winner", [0, 1])
+def test_the_first_of_the_launched_relays_that_claims_has_the_session(winner: int) -> None:
+    """A start that took longer than the pause before the second launch was refused for its sake."""
+    bridge = Bridge()
+    bridge.launch()
+    bridge.clock.now += 6
+    bridge.send_opening(0, example_stream())
+    first, second = bridge.launcher.events[winner], bridge.launcher.events[1 - winner]
+    assert claim(bridge, first, "first=", "1" * 32) == 200
+    assert claim(bridge, second, "second=", "2" * 32) == 409, "one instance holds a session"
+    assert (bridge.session.state, bridge.session.instance) == (RecordState.OPEN, "1" * 32)
+    shown = {"X-Emissary-Resume-Token": first["resume_token"]}
+    assert bridge.resume(headers=shown)["statusCode"] == 200, "the token that the relay has told"
+
+
+def claim(bridge: Bridge, event: dict[str, Any], connection_id: str, instance: str) -> int:
+    """A relay that was launched by ``event`` dials back: the status."""
+    headers = {"X-Emissary-Relay-Token": event["relay_token"], "X-Emissary-Instance": instance}
+    shown = load_event("connect_relay", connection_id=connection_id, headers=headers)
+    status: int = bridge.connect(shown)["statusCode"]
+    return status
+
+
 def test_a_relay_that_has_claimed_is_not_launched_again() -> None:
     bridge = Bridge()
     bridge.open()
@@ -324,17 +349,31 @@ def test_a_place_that_became_free_is_taken() -> None:
     assert set(bridge.store.leases) == {"L#0", "K#1#0"}
     end = Frame(FrameType.END, generation=2, payload=End(Code.OK, 1, 2).encode())
     bridge.send(DIALER, end)
+    assert bridge.store.in_use(Limit(1), bridge.clock.now) == 1, "its relay runs until it has left"
+    bridge.disconnect(load_event("disconnect_relay", close_code=1000))
     assert {expires for _session, expires in bridge.store.leases.values()} == {0}
 
 
-def test_an_opening_that_is_abandoned_gives_its_place_back() -> None:
+def test_an_opening_that_is_abandoned_gives_its_place_back_when_its_relay_has_returned() -> None:
+    """Else whoever gives up at once, again and again, has as many relays connecting as it likes."""
     bridge = Bridge()
     bridge.limits = Limits(total=1)
     bridge.launch()
     assert bridge.store.in_use(Limit(1), bridge.clock.now) == 1
+    bridge.clock.now += 4
     bridge.disconnect(load_event("disconnect_dialer"))
     assert bridge.session.state is RecordState.ENDED
-    assert bridge.store.in_use(Limit(1), bridge.clock.now) == 0
+    assert bridge.store.in_use(Limit(1), NOW + LAUNCH_MARGIN - 0.1) == 1
+    assert bridge.store.in_use(Limit(1), NOW + LAUNCH_MARGIN) == 0
+
+
+def test_a_place_is_leased_for_as_long_as_a_relay_of_the_stack_can_live() -> None:
+    bridge = Bridge()
+    bridge.limits = Limits(total=1)
+    bridge.relay_time = 60
+    bridge.open()
+    assert bridge.store.leases["L#0"][1] == NOW + OPENING_TIME + 60
+    assert (bridge.session.claimed_at, bridge.session.expires) == (NOW, NOW + 60)
 
 
 def test_a_session_that_is_found_lost_gives_its_place_back() -> None:
@@ -344,7 +383,7 @@ def test_a_session_that_is_found_lost_gives_its_place_back() -> None:
     bridge.clock.now = bridge.session.expires + 1
     bridge.send(DIALER, Frame(FrameType.RESUME, generation=2))
     assert bridge.session.state is RecordState.ENDED
-    assert bridge.store.leases["L#0"][1] == 0
+    assert bridge.store.in_use(Limit(1), bridge.clock.now) == 0
 
 
 def test_a_second_launch_keeps_the_place() -> None:

@@ -117,10 +117,10 @@ def test_no_secret_and_no_bytes_are_read(client: Any, real: DynamoSessionStore, 
     (page,) = client.get_paginator("scan").paginate(TableName=TABLE, FilterExpression="begins_with(pk, :p)",
         ExpressionAttributeValues={":p": {"S": "S#"}})  # fmt: skip
     withheld = set(page["Items"][0]) - set(items.FACTS)
-    assert {"nonce", "relay_token_hash", "resume_token_hash", "instance"} <= withheld
+    assert {"nonce", "relay_token_hashes", "resume_token_hashes", "instance"} <= withheld
     assert withheld <= {
-        "nonce", "relay_token_hash", "resume_token_hash", "instance", "date", "host", "version",
-        "invoked_at", "purge_at", "dialer_previous", "relay_previous",
+        "nonce", "relay_token_hashes", "resume_token_hashes", "instance", "date", "host", "version",
+        "invoked_at", "purge_at", "dialer_previous", "relay_previous", "claimed_at",
     }  # fmt: skip
 
 
@@ -166,7 +166,14 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
     assert session.ending == EndRecord(Code.KILLED, 0, 0, session.ending.by, clock.now)
     assert session.ending.by_operator
     assert session.purge_at == int(clock.now + stored.RECORD_TIME)
-    assert [real.in_use(limit, NOW) for limit in Limits(5, 5).of(1)] == [0, 0]
+    free = {
+        "opening": NOW,
+        "launched": LAUNCH.at + stored.LAUNCH_MARGIN,
+        "open": clock.now + stored.LONGEST_GRACE + stored.LEAVE_MARGIN,
+    }[step]
+    taken = 0 if step == "opening" else 1
+    assert [real.in_use(limit, free - 0.1) for limit in Limits(5, 5).of(1)] == [taken, taken]
+    assert [real.in_use(limit, free) for limit in Limits(5, 5).of(1)] == [0, 0]
 
 
 def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_otherwise(

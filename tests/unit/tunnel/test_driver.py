@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -159,6 +160,28 @@ def test_a_target_that_does_not_read_does_not_hold_the_relay_beyond_its_time() -
     relay.user.close()
     relay.join()
     assert not alive
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_relay_says_goodbye_when_it_returns_and_a_dialer_as_soon_as_all_is_over(role: Role) -> None:
+    """Its place among the sessions is given to another when it has said goodbye."""
+    link, size, later = FakeLink(answers_end=False), 8 << 20, time.monotonic() + 10 * HANG
+    shutdown = ShutdownPolicy(later, later) if role is Role.RELAY else None
+    side = Running(session_of(role, capacity=size), link, shutdown=shutdown)
+    side.user.shutdown(socket.SHUT_WR)
+    wait_until(lambda: side.session.send_ended, "its stream has ended")
+    for at in range(0, size, 65_536):
+        link.give(FrameType.DATA, bytes(65_536), offset=at)
+    finals = (size + 1, 1) if role is Role.RELAY else (1, size + 1)
+    link.give(FrameType.ENDED, Ended(Code.OK, *finals).encode())
+    wait_until(lambda: Finished(Code.OK) in side.events, "the end is told")
+    if role is Role.DIALER:
+        wait_until(lambda: link.closed, "the goodbye")
+    assert side.thread.is_alive(), "its socket takes nothing"
+    assert link.closed is (role is Role.DIALER)
+    assert len(read_to_end(side.user)) == size
+    side.join()
+    assert link.closed
 
 
 def test_at_the_time_limit_the_target_is_let_go_of_though_the_bridge_confirms_nothing() -> None:

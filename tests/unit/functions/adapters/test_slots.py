@@ -11,11 +11,13 @@ import pytest
 from emissary_lib.bridge.limits import Limit, Limits
 from emissary_lib.bridge.session import RELAY_TIME, LaunchRecord, RecordState, RecordStep, SessionRecord
 from emissary_lib.protocol.constants import OPENING_TIME
+from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import LimitReachedError, StoreError
 from functions.common.ports import SessionStore
+from tests.helpers.events import NOW, RELAY
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo
-from tests.unit.functions.adapters.steps import ENDING, LAUNCH, other
+from tests.unit.functions.adapters.steps import CLAIM, ENDING, LAUNCH, forget_relay, other, stored_session
 from tests.unit.functions.adapters.test_store_races import races
 
 LIMITS = Limits(total=3, per_key=2)
@@ -84,19 +86,114 @@ def test_another_key_has_slots_of_its_own_up_to_the_limit_of_all(store: SessionS
 
 def test_a_slot_that_is_given_back_is_free_at_once(store: SessionStore) -> None:
     first, _second = start(store, 1), start(store, 2)
-    store.release(first)
+    store.release(first, 0)
     assert in_use(store) == (1, 1)
-    store.release(first)
+    store.release(first, 0)
     start(store, 3)
     assert in_use(store) == (2, 2)
 
 
 def test_who_gives_back_late_takes_nothing_from_the_next(store: SessionStore) -> None:
     first, _second = start(store, 1), start(store, 2)
-    store.release(first)
+    store.release(first, 0)
     start(store, 3)
-    store.release(first)
+    store.release(first, 0)
     assert in_use(store) == (2, 2)
+
+
+def test_a_slot_that_is_given_back_for_later_is_free_then_and_never_later_than_before(
+    store: SessionStore,
+) -> None:
+    first = start(store, 1)
+    store.release(first, LAUNCH.at + 30)
+    assert (in_use(store, LAUNCH.at + 29), in_use(store, LAUNCH.at + 30)) == ((1, 1), (0, 0))
+    store.release(first, LAUNCH.at + 40)
+    assert in_use(store, LAUNCH.at + 30) == (0, 0)
+    store.release(first, 0)
+    assert in_use(store) == (0, 0)
+
+
+def open_and_leave(store: SessionStore) -> SessionRecord:
+    """A session whose relay has lost its connection."""
+    session = start(store, 1)
+    (token,) = session.relay_token_hashes
+    store.claim(dataclasses.replace(CLAIM, session=session.id, token_hash=token, relay_time=100))
+    left, done = store.clear(session.id, Role.RELAY, RELAY, 1, LAUNCH.at + 5)
+    assert done
+    assert left is not None
+    return left
+
+
+def come_back(store: SessionStore, session: SessionRecord) -> SessionRecord:
+    (token,) = session.relay_token_hashes
+    claim = dataclasses.replace(CLAIM, session=session.id, token_hash=token, epoch=2, connection="again=")
+    store.claim(claim)
+    back = store.session(session.id)
+    assert back is not None
+    return back
+
+
+def test_the_slots_of_a_relay_that_is_gone_are_free_soon_unless_it_comes_back(store: SessionStore) -> None:
+    left = open_and_leave(store)
+    store.desert(left, LAUNCH.at + 50)
+    deserted = store.session(left.id)
+    assert deserted == dataclasses.replace(left, slots_until=LAUNCH.at + 50)
+    assert (in_use(store, LAUNCH.at + 49), in_use(store, LAUNCH.at + 50)) == ((1, 1), (0, 0))
+    back = come_back(store, left)
+    assert back.slots_until == LAUNCH.at + 50
+    for _ in range(2):
+        assert store.renew(back)
+        renewed = store.session(left.id)
+        assert renewed == dataclasses.replace(back, slots_until=None)
+    assert (in_use(store, back.expires - 1), in_use(store, back.expires)) == ((1, 1), (0, 0))
+
+
+def test_who_finds_a_relay_gone_that_has_come_back_since_gives_nothing_away(store: SessionStore) -> None:
+    left = open_and_leave(store)
+    back = come_back(store, left)
+    store.desert(left, LAUNCH.at + 50)
+    assert store.session(left.id) == back
+    assert in_use(store, LAUNCH.at + 51) == (1, 1)
+
+
+def test_a_relay_that_comes_back_does_not_get_a_slot_that_another_session_has(store: SessionStore) -> None:
+    left = open_and_leave(store)
+    store.desert(left, LAUNCH.at + 5)
+    later = LAUNCH.at + 10
+    start(store, 2, at=later)
+    start(store, 3, at=later)  # of the two of a key there is none left
+    assert not store.renew(come_back(store, left))
+    assert in_use(store, later) == (2, 2)
+    assert in_use(store, later + LEASE) == (0, 0), "theirs are as they were"
+
+
+def test_what_has_ended_meanwhile_is_not_renewed(store: SessionStore) -> None:
+    left = open_and_leave(store)
+    store.desert(left, LAUNCH.at + 50)
+    back = come_back(store, left)
+    assert store.end(left.id, ENDING, RecordStep.END).done
+    store.release(left, 0)
+    assert store.renew(back), "nobody else has it"
+    store.desert(left, LAUNCH.at + 500)
+    assert in_use(store) == (0, 0)
+
+
+def test_without_slots_there_is_nothing_to_desert(store: SessionStore) -> None:
+    forget_relay(store)
+    before = stored_session(store)
+    store.desert(before, NOW + 50)
+    assert stored_session(store) == before
+
+
+def test_slots_that_cannot_be_given_back_run_out_by_themselves(
+    dynamo: Dynamo, real: DynamoSessionStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = open_and_leave(real)
+    dynamo.conflicts = 1000
+    real.desert(left, LAUNCH.at + 50)
+    dynamo.conflicts = 0
+    assert [record.getMessage() for record in caplog.records] == ["slot not given back"]
+    assert in_use(real, LAUNCH.at + 51) == (1, 1)
 
 
 def test_a_lease_runs_out_by_itself(store: SessionStore) -> None:
@@ -190,7 +287,7 @@ def test_a_lost_answer_or_a_conflict_takes_no_second_slot(
     launched = real.session(session.id)
     assert launched is not None
     setattr(dynamo, fault, 1)
-    real.release(launched)
+    real.release(launched, 0)
     assert in_use(real) == (0, 0)
 
 

@@ -127,8 +127,8 @@ def test_a_launch_goes_to_invoked(store: SessionStore) -> None:
         NEW,
         state=RecordState.INVOKED,
         target="db.internal:5432",
-        relay_token_hash="relay hash",
-        resume_token_hash="resume hash",
+        relay_token_hashes=frozenset({"relay hash"}),
+        resume_token_hashes=frozenset({"resume hash"}),
         invoked_at=NOW + 1,
         purge_at=int(NOW + 1 + 60 + 900 + 7 * 86_400),
     )
@@ -141,7 +141,20 @@ def test_a_second_launch_needs_five_seconds_and_an_opening_that_lives(
     launch_session(store)
     again = LaunchRecord("db.internal:5432", "second", "second", LAUNCH.at + after)
     assert store.launch(SESSION, again).done is done
-    assert stored_session(store).relay_token_hash == ("second" if done else "relay hash")
+    assert stored_session(store).relay_token_hashes == {"relay hash", *(["second"] if done else [])}
+
+
+@pytest.mark.parametrize("winner", [0, 1])
+def test_any_launch_s_relay_may_claim_and_its_resume_token_is_good(store: SessionStore, winner: int) -> None:
+    launch_session(store)
+    again = LaunchRecord("db.internal:5432", "second relay", "second resume", LAUNCH.at + 6)
+    assert store.launch(SESSION, again).done
+    launch = (LAUNCH, again)[winner]
+    store.claim(dataclasses.replace(CLAIM, token_hash=launch.relay_token_hash, at=again.at))
+    with pytest.raises(ClaimRefusedError, match="another instance holds the session"):
+        store.claim(dataclasses.replace(CLAIM, connection="late=", instance="f" * 32, epoch=2, at=again.at))
+    resume = dataclasses.replace(RESUME, token_hash=launch.resume_token_hash, at=again.at)
+    assert store.resume(resume) is RecordState.OPEN
 
 
 def test_a_session_whose_end_nobody_notes_is_kept_as_long_as_any_other(store: SessionStore) -> None:

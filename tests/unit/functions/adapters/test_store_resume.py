@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.bridge import items
 from emissary_lib.bridge.session import Connection, RecordState, RecordStep, Side
 from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError
 from functions.common.ports import SessionStore
 from tests.helpers.events import DIALER, DIALER_AGAIN, NOW, RELAY, SESSION
-from tests.unit.functions.adapters.conftest import Dynamo
+from tests.unit.functions.adapters.conftest import TABLE, Dynamo
 from tests.unit.functions.adapters.steps import (
     CLAIM,
     ENDING,
+    LAUNCH,
     NEW,
     RESUME,
     launch_session,
@@ -224,3 +226,24 @@ def test_a_resume_that_races_an_end_leaves_an_ended_session_that_knows_who_to_te
     # Either the end saw the new connection and tells it, or the dialer came later and asks.
     assert seen[0] in (Side(DIALER, 1), came_back)
     assert real.connection(DIALER_AGAIN) is not None
+
+
+def test_a_session_that_older_code_has_launched_is_claimed_and_resumed(
+    dynamo: Dynamo, real: DynamoSessionStore
+) -> None:
+    """It has the hashes of its last launch alone, each an attribute of its own."""
+    launch_session(real)
+    client = dynamo.client()
+    client.update_item(
+        TableName=TABLE,
+        Key=items.session_key(SESSION),
+        UpdateExpression="REMOVE relay_token_hashes, resume_token_hashes"
+        " SET relay_token_hash = :relay, resume_token_hash = :resume",
+        ExpressionAttributeValues={
+            ":relay": items.text(LAUNCH.relay_token_hash),
+            ":resume": items.text(LAUNCH.resume_token_hash),
+        },
+    )
+    client.close()
+    assert real.claim(CLAIM) is RecordState.OPEN
+    assert real.resume(RESUME) is RecordState.OPEN

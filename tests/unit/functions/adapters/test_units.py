@@ -85,6 +85,6 @@ def test_a_session_takes_the_units_that_the_audit_record_reckons_with(
     bridge.message(load_event("default_end"))
     small()
     bridge.disconnect(load_event("disconnect_dialer"))
-    bridge.disconnect(load_event("disconnect_relay"))
+    bridge.disconnect(load_event("disconnect_relay", close_code=1000))
     small()
     assert (used.writes, used.reads) == (audit.write_units(slots), audit.read_units(slots))

@@ -1,0 +1,61 @@
+"""The one place of a stack: taken by one session after another, and not lost with those who had it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from emissary_lib.protocol.wire.frames import FrameType
+from emissary_local import LocalCloud
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
+from tests.helpers.patience import HANG, wait_until
+from tests.helpers.raw_dialer import RawDialer
+from tests.helpers.servers import Server, echo
+
+pytestmark = [LINUX_ONLY, pytest.mark.slow]
+
+ONE = {**PARAMETERS, "MaxSessions": "1", "RelayGraceSeconds": "5"}
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[LocalCloud]:
+    with LocalCloud(TEMPLATE, parameters=ONE) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[tuple[str, int]]:
+    with Server(echo) as address:
+        yield address
+
+
+def test_dialling_again_after_a_close_finds_the_place_free(
+    cloud: LocalCloud, target: tuple[str, int]
+) -> None:
+    """So does a pool that keeps no connection. A quarter of such dials was refused."""
+    with dialer_of(cloud) as dialer:
+        for _ in range(12):
+            sock = dialer.dial(target, DIAL)
+            sock.settimeout(HANG)
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+            sock.close()
+
+
+def test_a_place_whose_relay_and_dialer_have_died_is_free_before_the_relays_timeout(
+    cloud: LocalCloud, target: tuple[str, int]
+) -> None:
+    with dialer_of(cloud) as other:
+
+        def used() -> int:
+            sessions: int = other.health(DIAL).usage.sessions
+            return sessions
+
+        wait_until(lambda: used() == 0, "the end of the sessions before")
+        with RawDialer(cloud.url, cloud.key) as raw:
+            raw.send(FrameType.OPENING, raw.opening(target))
+            raw.opened()
+            assert used() == 1
+            assert cloud.crash("RelayFunction") == 1
+        wait_until(lambda: used() == 0, "the place, free again")

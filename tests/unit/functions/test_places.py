@@ -1,0 +1,143 @@
+"""When the place of a session that is over is free: not before its relay has returned, and not long after."""
+
+from __future__ import annotations
+
+import pytest
+
+from emissary_lib.bridge.limits import Limit, Limits
+from emissary_lib.bridge.session import LAUNCH_MARGIN, LEAVE_MARGIN, RecordState
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.wire.frames import Frame, FrameType
+from emissary_lib.protocol.wire.payloads import End
+from tests.helpers.events import DIALER, NOW, RELAY, load_event
+from tests.unit.functions.bridge import Bridge, example_stream
+
+GRACE = 20.0
+END = Frame(FrameType.END, generation=2, payload=End(Code.OK, 1, 2).encode())
+RESUME = Frame(FrameType.RESUME, generation=2)
+
+
+def one_place() -> Bridge:
+    """An open session that has the only place there is."""
+    bridge = Bridge()
+    bridge.limits, bridge.grace = Limits(total=1), GRACE
+    bridge.open()
+    return bridge
+
+
+def taken(bridge: Bridge, at: float) -> bool:
+    return bridge.store.in_use(Limit(1), at) == 1
+
+
+def free_from(bridge: Bridge, at: float) -> bool:
+    return taken(bridge, at - 0.1) and not taken(bridge, at)
+
+
+def leave(bridge: Bridge, name: str = "relay", connection: str | None = None, code: int = 1000) -> None:
+    bridge.disconnect(load_event(f"disconnect_{name}", connection_id=connection, close_code=code))
+
+
+def test_a_lost_disconnect_locks_a_place_for_no_longer_than_a_relay_may_come_back() -> None:
+    bridge = one_place()
+    bridge.clock.now += 5
+    bridge.send(DIALER, END)
+    assert free_from(bridge, NOW + 5 + GRACE + LEAVE_MARGIN)
+
+
+@pytest.mark.parametrize("code", [1001, 1006])
+def test_a_relay_whose_connection_is_lost_comes_back_to_hear_of_the_end_and_keeps_its_place(
+    code: int,
+) -> None:
+    bridge = one_place()
+    bridge.send(DIALER, END)
+    leave(bridge, code=code)
+    assert taken(bridge, NOW)
+    assert bridge.reclaim()["statusCode"] == 200
+    leave(bridge, connection=RELAY)
+    assert taken(bridge, NOW), "that was the connection before"
+    leave(bridge, connection="relay again=")
+    assert not taken(bridge, NOW)
+    leave(bridge, connection="relay again=")
+    assert not taken(bridge, NOW), "once more, and nothing is taken by that"
+
+
+def test_a_relay_that_crashed_before_the_end_is_waited_for_from_then_on() -> None:
+    bridge = one_place()
+    leave(bridge, code=1006)
+    assert taken(bridge, NOW + 60), "it may come back"
+    bridge.clock.now += GRACE
+    bridge.send(DIALER, END)
+    assert free_from(bridge, NOW + GRACE + LEAVE_MARGIN)
+
+
+def test_when_a_second_launch_is_under_way_the_place_waits_for_its_relay_too() -> None:
+    bridge = Bridge()
+    bridge.limits = Limits(total=1)
+    bridge.launch()
+    bridge.clock.now += 6
+    bridge.send_opening(0, example_stream())
+    assert bridge.reclaim(1, connection_id=RELAY)["statusCode"] == 200
+    bridge.send(DIALER, END)
+    leave(bridge)
+    assert free_from(bridge, NOW + 6 + LAUNCH_MARGIN)
+
+
+def test_a_refused_relay_s_place_is_not_free_sooner_for_its_claim() -> None:
+    bridge = Bridge()
+    bridge.limits = Limits(total=1)
+    bridge.launch()
+    bridge.send(DIALER, END)
+    assert bridge.reclaim(1)["statusCode"] == 409
+    leave(bridge, connection="relay again=")
+    assert free_from(bridge, NOW + LAUNCH_MARGIN)
+
+
+@pytest.mark.parametrize("order", [("dialer", "relay"), ("relay", "dialer")])
+def test_when_both_have_gone_the_place_is_free_after_the_grace(order: tuple[str, str]) -> None:
+    """Whatever the relay's timeout: the bridge knows after seconds."""
+    bridge = one_place()
+    leave(bridge, order[0], code=1006)
+    assert taken(bridge, NOW + 900)
+    leave(bridge, order[1], code=1006)
+    assert bridge.session.state is RecordState.OPEN, "both may come back"
+    assert free_from(bridge, NOW + GRACE + LEAVE_MARGIN)
+
+
+def desert(bridge: Bridge) -> None:
+    leave(bridge, "dialer", code=1006)
+    leave(bridge, "relay", code=1006)
+    bridge.link.take()
+    assert not taken(bridge, NOW + 60)
+
+
+def test_a_relay_that_comes_back_has_its_place_again() -> None:
+    bridge = one_place()
+    desert(bridge)
+    bridge.clock.now += GRACE - 1
+    assert bridge.reclaim()["statusCode"] == 200
+    bridge.send("relay again=", RESUME)
+    assert bridge.session.slots_until is None
+    assert free_from(bridge, bridge.session.expires)
+    writes = bridge.store.writes
+    bridge.send("relay again=", RESUME)
+    assert bridge.store.writes == writes, "it is renewed once"
+
+
+def test_a_relay_that_comes_back_when_its_place_is_taken_is_ended() -> None:
+    bridge = one_place()
+    desert(bridge)
+    bridge.clock.now += 70
+    bridge.store.leases["L#0"] = ("another session", bridge.clock.now + 100)
+    assert bridge.reclaim()["statusCode"] == 200
+    bridge.send("relay again=", RESUME)
+    assert bridge.session.ending is not None
+    assert bridge.session.ending.code is Code.RELAY_GONE
+    assert [(to, frame.type) for to, frame in bridge.link.take()] == [("relay again=", FrameType.ENDED)]
+    assert bridge.store.leases["L#0"] == ("another session", bridge.clock.now + 100)
+
+
+def test_a_dialer_that_comes_back_alone_does_not_take_the_place_again() -> None:
+    bridge = one_place()
+    desert(bridge)
+    assert bridge.resume()["statusCode"] == 200
+    assert free_from(bridge, NOW + GRACE + LEAVE_MARGIN)
