@@ -215,11 +215,20 @@ class TunnelResetError(EmissaryError, ConnectionResetError):
 
     Attributes:
         code: Why (docs/protocol.md section 8).
+        whole: Whether the target reset a connection on which nothing was missing but its own end of stream:
+            the program had ended its stream, and each had all that the other wrote.
+        lost: Bytes that the program wrote and that did not arrive, as far as is known once it is all over.
     """
 
-    def __init__(self, message: str, *, code: Code) -> None:
+    def __init__(self, message: str, *, code: Code, whole: bool = False, lost: int = 0) -> None:
         super().__init__(message)
         self.code = code
+        self.whole = whole
+        self.lost = lost
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}. {self.lost} bytes that the program had written did not arrive" if self.lost else text
 
 
 class RelayDeadlineError(TunnelResetError):
@@ -360,7 +369,9 @@ def _format_limit(limit: float | None) -> str:
     return f"{minutes}-minute limit" if 0 < minutes * 60 - limit < 30 < limit else f"limit of {limit:.0f} s"
 
 
-def reset_error(target: Target, code: Code, reason: str, *, limit: float | None = None) -> TunnelResetError:
+def reset_error(
+    target: Target, code: Code, reason: str, *, limit: float | None = None, whole: bool = False
+) -> TunnelResetError:
     """The error for an open tunnel that was cut off.
 
     Args:
@@ -368,6 +379,7 @@ def reset_error(target: Target, code: Code, reason: str, *, limit: float | None 
         code: Why it was cut off.
         reason: What the one who did it says.
         limit: Seconds that the relay gave the tunnel when it opened it; ``None`` if that is not known.
+        whole: Whether each side has all that the other wrote.
     """
     if code is Code.RELAY_DEADLINE:
         return RelayDeadlineError(
@@ -380,4 +392,5 @@ def reset_error(target: Target, code: Code, reason: str, *, limit: float | None 
         f"the tunnel to {target} was cut off: {reason or MEANINGS[code]} ({code.name}). "
         f"The outcome of a statement that was running is unknown; {_RESET_ADVICE.get(code, _STACK)}",
         code=code,
+        whole=whole and code is Code.TARGET_RESET,
     )

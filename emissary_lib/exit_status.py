@@ -29,8 +29,8 @@ from emissary_lib.exceptions import (
 class Exit(enum.IntEnum):
     """Exit statuses of every command.
 
-    Of ``emissary exec`` they hold only as long as its program was not started; then the program's is passed
-    on.
+    Of ``emissary exec`` they hold as long as its program was not started; then the program's is passed on,
+    unless that is 0 and a connection of its own was not dialled, or bytes that it wrote were lost.
     """
 
     OK = 0
@@ -75,7 +75,7 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.NOT_ALLOWED: "the target is not on the allow-list",
     Exit.NOT_REACHED: "the target was not reached for another reason than 6, 8, 10, 11 and 12",
     Exit.TIMED_OUT: "the target, or the dial, took too long",
-    Exit.CUT_OFF: "an open tunnel was cut off",
+    Exit.CUT_OFF: "an open tunnel was cut off; of exec: bytes that its program wrote were lost",
     Exit.NAME_NOT_FOUND: "the target's name does not resolve",
     Exit.REFUSED: "the target refused the connection",
     Exit.UNREACHABLE: "there is no route to the target",
@@ -93,7 +93,7 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.PROOF: "of doctor: the server does not prove that it knows the key",
     Exit.RELAY: "of doctor: no relay starts, or it does not dial back",
     Exit.SERVICE: "of doctor: the target is reached, but does not answer as its service should",
-    Exit.NOT_STARTED: "of exec: its program cannot be started; else its own status, or 128 + its signal",
+    Exit.NOT_STARTED: "of exec: its program cannot be started; else, if not 0, its own, or 128 + its signal",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); of local and forward, which run until then, the status is 0",
 }
 

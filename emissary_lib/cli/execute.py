@@ -6,20 +6,24 @@ import argparse
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Final
+from typing import Final, TextIO
 
 from emissary_lib.cli.forward import LISTEN, add_dialling, listen
 from emissary_lib.cli.signals import handle_signals, typed_at_our_terminal
-from emissary_lib.exceptions import CommandError
+from emissary_lib.exceptions import CommandError, TunnelResetError
+from emissary_lib.exit_status import Exit, exit_status
 
 SUMMARY: Final = "run a program with a local port that leads to a target"
 DESCRIPTION: Final = """\
 Run a program that connects to the target through a local port, which exists for as long as the program runs.
 {host} and {port} in its arguments, and EMISSARY_HOST and EMISSARY_PORT in its environment, give the address.
 Each connection becomes a tunnel of its own; one that fails is reported on standard error. Signals are passed
-on to the program, and its exit status is passed back.
+on to the program, and its exit status is passed back. What the program wrote before it ended is passed on
+first. If the program ends with 0 though a connection of its own was not dialled, the status is that of the
+dial; 9 if bytes that it wrote were lost.
 
 EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
 """
@@ -62,8 +66,54 @@ def run(args: argparse.Namespace) -> int:
     """Listen for as long as the program runs."""
     if not args.words:
         args.parser.error("name the command to run behind --, as in: emissary exec db.internal:5432 -- psql")
-    with listen(args, LISTEN) as address:
-        return run_program(args.words, address, os.environ)
+    outcome = Outcome()
+    stops: list[int] = []
+    # As long as the program runs, its signals are passed on; from then on they end our wait.
+    with (
+        listen(args, LISTEN) as address,
+        handle_signals(lambda number, _frame: stops.append(number), *_PASSED_ON),
+    ):
+        address.forward.on_failure = outcome.note
+        status = run_program(args.words, address, os.environ)
+        lost = address.forward.finish(stopped=lambda: bool(stops))
+    return outcome.status(status, lost=lost, err=sys.stderr)
+
+
+class Outcome:
+    """What became of a program's connections, and what ``exec`` makes of it.
+
+    Thread safety: :meth:`note` from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._undialled: Exception | None = None
+        self._lost = False
+        self._harmless: list[Exception] = []
+
+    def note(self, error: Exception) -> None:
+        """A connection failed; unless it did no harm, that was reported."""
+        if not isinstance(error, TunnelResetError):
+            self._undialled = self._undialled or error
+        elif error.whole:
+            self._harmless.append(error)
+        else:
+            self._lost = self._lost or error.lost > 0
+
+    def status(self, program: int, *, lost: bool, err: TextIO) -> int:
+        """The exit status.
+
+        Args:
+            program: The program's own; any but 0 is kept.
+            lost: Whether bytes of its were lost at its end.
+            err: Where to show what may explain a failure of the program's.
+        """
+        if program:
+            for error in self._harmless:
+                print(f"emissary: a forwarded connection failed: {error}", file=err)
+            return program
+        if self._undialled:
+            return exit_status(self._undialled)
+        return Exit.CUT_OFF if lost or self._lost else Exit.OK
 
 
 def fill_placeholders(words: Sequence[str], host: str, port: int) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Final, TextIO
 from emissary_lib.cli.command import positive, target
 from emissary_lib.cli.signals import handle_signals
 from emissary_lib.client.dialer import DIAL_TIMEOUT, Dialer
+from emissary_lib.client.forward import ForwardedAddress
 from emissary_lib.exceptions import ListenError
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.targets.allow_list import Target
@@ -71,11 +72,12 @@ def run(args: argparse.Namespace) -> int:
     """Listen until a signal comes."""
     with listen(args, args.listen) as address:
         run_until_stopped(address, args.target, json_line=args.json, out=sys.stdout)
+        address.forward.give_up_dialling()  # whoever asked us to end does not want to wait for that
     return Exit.OK
 
 
 @contextlib.contextmanager
-def listen(args: argparse.Namespace, local: tuple[str, int]) -> Iterator[tuple[str, int]]:
+def listen(args: argparse.Namespace, local: tuple[str, int]) -> Iterator[ForwardedAddress]:
     """Forward as the arguments of :func:`add_dialling` say; failed dials are shown on standard error.
 
     Gives the local address.
@@ -92,7 +94,7 @@ def listen(args: argparse.Namespace, local: tuple[str, int]) -> Iterator[tuple[s
 @contextlib.contextmanager
 def forward_to(
     dialer: Dialer, target: Target, local: tuple[str, int], timeout: float, *, check: bool
-) -> Iterator[tuple[str, int]]:
+) -> Iterator[ForwardedAddress]:
     """Lead a local address to ``target``; gives the address.
 
     Args:

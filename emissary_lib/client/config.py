@@ -15,7 +15,6 @@ from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 
 logger = logging.getLogger("emissary_lib.config")
-logger.addHandler(logging.NullHandler())
 
 URL: Final = "EMISSARY_URL"
 AUTH_KEYS: Final = "EMISSARY_AUTH_KEYS"

@@ -6,13 +6,12 @@ import socket
 import time
 from collections.abc import Callable
 
-from emissary_lib.client import drain
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.handshake import OpenedSession, open_session
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.resume import ResumeUpgrade
 from emissary_lib.client.socket import SessionInfo
-from emissary_lib.exceptions import local_resource_error, reset_error
+from emissary_lib.exceptions import TunnelResetError, local_resource_error, reset_error
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.events import Aborted, Event, GoingAway
@@ -40,7 +39,6 @@ class Dial:
         keepalive: When to ask whether the relay is still there.
         in_flight: The places that all tunnels of a dialer share.
         clock: As of :class:`SuspendDetector`.
-        owner: Whose tunnel it is: :func:`drain.wait_until_idle` is asked by owner.
 
     Attributes:
         info: What is known of the session.
@@ -62,13 +60,11 @@ class Dial:
         keepalive: KeepaliveTimes,
         in_flight: InFlightLimiter,
         clock: Callable[[], float] | None,
-        owner: object,
     ) -> None:
         self._target = target
         self._endpoint = endpoint
         self._key = key
         self._clock = clock
-        self._owner = owner
         self._tunnel: Tunnel | None = None
         self._slots = in_flight.member(self._wake)
         config = SessionConfig(streams=streams, keepalive=keepalive, gate=self._slots)
@@ -81,8 +77,11 @@ class Dial:
         if self._opened.announced:
             self._on_event(self._opened.announced)
 
-    def attach(self, sock: socket.socket) -> None:
+    def attach(self, sock: socket.socket) -> Tunnel:
         """Tie the session to ``sock``, which is owned from here on; call :meth:`run` next.
+
+        Returns:
+            What carries the bytes.
 
         Raises:
             LocalResourceError: No descriptor is left; the socket was reset.
@@ -109,11 +108,14 @@ class Dial:
                 raise local_resource_error(exc) from exc
             raise
         self._tunnel = tunnel
-        # Before the caller has the socket: the program may exit at any moment.
-        drain.add(tunnel, owner=self._owner, target=str(self._target))
+        return tunnel
 
-    def run(self) -> None:
+    def run(self) -> TunnelResetError | None:
         """Drive the tunnel until its end.
+
+        Returns:
+            Why it was cut off, if somebody has to be told: a program that resets its own connection knows,
+            unless bytes were lost that it had written before.
 
         Blocking: for the life of the tunnel.
         """
@@ -121,8 +123,17 @@ class Dial:
         try:
             self._tunnel.run()
         finally:
-            drain.discard(self._tunnel)
             self._slots.close()
+        error = self.info.error
+        if error is None:
+            return None
+        error.lost = self._tunnel.undelivered_bytes
+        return error if error.lost or error.code is not Code.DIALER_RESET else None
+
+    @property
+    def nobody_is_left(self) -> bool:
+        """Whether an error may find no reader at the socket: the program had ended its stream."""
+        return self._tunnel is not None and self._tunnel.program_ended
 
     def abandon(self) -> None:
         """End the session at once, in place of :meth:`run`: the socket is reset, and nothing is left open."""
@@ -131,7 +142,6 @@ class Dial:
             self._tunnel.abort(Code.DIALER_RESET, "the dialer has no thread for it")
         finally:
             self._tunnel.close()
-            drain.discard(self._tunnel)
             self._slots.close()
 
     def _wake(self) -> None:
@@ -141,7 +151,9 @@ class Dial:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Aborted):
             limit = self._opened.parameters.remaining / 1000
-            self.info.error = reset_error(self._target, event.code, event.reason, limit=limit)
+            self.info.error = reset_error(
+                self._target, event.code, event.reason, limit=limit, whole=event.whole
+            )
         elif isinstance(event, GoingAway):
             self.info.announce_end(event.remaining / 1000, time.time())
 

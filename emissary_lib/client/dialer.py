@@ -17,10 +17,9 @@ from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward
 from emissary_lib.client.handshake import timeout_error
 from emissary_lib.client.in_flight import InFlightLimiter
-from emissary_lib.client.socket import TunnelSocket
+from emissary_lib.client.socket import TunnelSocket, logger
 from emissary_lib.exceptions import ClosedError, ConfigError, local_resource_error
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.stream.duplex import StreamConfig
@@ -36,6 +35,8 @@ DIAL_TIMEOUT: Final = 20.0
 
 #: Longest timeout that can be given, in seconds: poll(2) counts milliseconds in 31 bits.
 MAX_TIMEOUT: Final = 2_000_000
+
+_CLOSED: Final = "this dialer was closed; make a new one"
 
 #: Messages in flight of all tunnels of one dialer together; each is a concurrent Lambda invocation.
 MAX_IN_FLIGHT: Final = 64
@@ -133,6 +134,8 @@ class Dialer:
         Blocking: until the relay is connected to the target. Any thread.
         """
         parsed, deadline = Target.parse(target), _deadline(timeout)
+        if self._closed:
+            raise ClosedError(_CLOSED)
         try:  # first, so that a lack of descriptors shows before anything is opened
             ours, theirs = tcp_pair(deadline)
         except TimeoutError as exc:
@@ -141,18 +144,24 @@ class Dialer:
             raise local_resource_error(exc) from exc
         try:
             dial = self._dial(parsed, deadline)
-            dial.attach(ours)
+            tunnel = dial.attach(ours)
         except BaseException:
             ours.close()
             theirs.close()
             raise
+        # Before the caller has the socket: the program may exit at any moment.
+        unseen = theirs.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        connection = drain.begin(str(parsed), (self,), unseen=unseen)
+        connection.carry(tunnel)
         theirs.settimeout(socket.getdefaulttimeout())
         sock = TunnelSocket(fileno=theirs.detach())
         sock.session = dial.info
+        driver = threading.Thread(target=_drive, args=(dial, connection), name="emissary-driver", daemon=True)
         try:
-            threading.Thread(target=dial.run, name="emissary-driver", daemon=True).start()
+            driver.start()
         except RuntimeError as exc:  # no thread is left
             dial.abandon()
+            drain.end(connection)
             sock.close()
             raise local_resource_error(exc) from exc
         return sock
@@ -179,26 +188,29 @@ class Dialer:
             timeout: Seconds for each dial.
 
         Returns:
-            A context manager that gives ``(host, port)``::
+            A context manager that gives ``(host, port)``, a pair whose ``last_error`` says why the newest
+            connection failed that did. At its end it waits for what was written to the connections::
 
                 with dialer.forward("db.internal:5432") as (host, port):
                     psycopg.connect(host=host, port=port, ...)
 
         Raises:
             ConfigError: ``target`` or ``timeout`` is none.
+            ClosedError: The dialer was closed.
         """
         parsed = Target.parse(target)
         _deadline(timeout)
+        if self._closed:
+            raise ClosedError(_CLOSED)
 
-        def serve(sock: socket.socket) -> None:
+        def serve(sock: socket.socket, connection: drain.Connection) -> None:
+            # Also if the dialer was closed meanwhile: it was open when the connection was accepted.
             dial = self._dial(parsed, _deadline(timeout))
-            dial.attach(sock)
-            dial.run()
-            error = dial.info.error
-            if error is not None and error.code is not Code.DIALER_RESET:
+            connection.carry(dial.attach(sock))
+            if error := dial.run():
                 raise error  # nobody else could tell: the program has a plain socket
 
-        return Forward(listen, serve)
+        return Forward(listen, serve, target=str(parsed), owner=self, timeout=timeout)
 
     def health(self, timeout: float | None = DIAL_TIMEOUT) -> Health:
         """Ask the bridge how it is: its version, the keys that are valid, how many sessions there may be.
@@ -221,7 +233,7 @@ class Dialer:
         Blocking: until the answer. Any thread.
         """
         if self._closed:
-            raise ClosedError("this dialer was closed; make a new one")
+            raise ClosedError(_CLOSED)
         from emissary_lib.client.health import check_health  # only who asks has to load it
 
         return check_health(self._endpoint, self._key, _deadline(timeout))
@@ -229,15 +241,18 @@ class Dialer:
     def close(self) -> None:
         """Refuse further dials, and see what was written off. Idempotent.
 
-        Sockets that were dialled live on until they are closed.
+        Forwarded ports stop listening. Sockets that were dialled live on until they are closed.
 
-        Blocking: until everything that was written to them so far has arrived, the end of those that were
-        closed included; two seconds at most. A job that ends, or takes the gateway down, right after this
-        cuts nothing off. What had not arrived by then, because the link was down or nobody read, is a
-        warning on the logger ``emissary_lib.tunnel``.
+        Blocking: for connections of forwarded ports that are being dialled, at most for their timeout; then
+        until everything that was written to all sockets so far has arrived, the end of those that were closed
+        included: as long as bytes move, and two seconds more. A job that ends, or takes the gateway down,
+        right after this cuts nothing off. What had not arrived by then, because the link was down or nobody
+        read, is a warning on the logger ``emissary_lib.tunnel``.
         """
+        drain.stop_listeners(self)
         self._closed = True
-        drain.wait_until_idle(owner=self)
+        drain.wait_until_idle(self)
+        drain.warn_undelivered(self)
 
     def __enter__(self) -> Dialer:
         return self
@@ -248,8 +263,6 @@ class Dialer:
         self.close()
 
     def _dial(self, target: Target, deadline: Deadline) -> Dial:
-        if self._closed:
-            raise ClosedError("this dialer was closed; make a new one")
         return Dial(
             target,
             deadline,
@@ -259,7 +272,6 @@ class Dialer:
             keepalive=self._keepalive,
             in_flight=self._in_flight,
             clock=self._clock,
-            owner=self,
         )
 
 
@@ -270,3 +282,12 @@ def _deadline(timeout: float | None) -> Deadline:
             f"the timeout {timeout!r} is no number of seconds up to {MAX_TIMEOUT}; None is no limit"
         )
     return Deadline(timeout)
+
+
+def _drive(dial: Dial, connection: drain.Connection) -> None:
+    try:
+        error = dial.run()
+        if error is not None and not error.whole and (error.lost or dial.nobody_is_left):
+            logger.warning("%s", error)  # the socket tells it too, but it may be closed already
+    finally:
+        drain.end(connection)

@@ -1,7 +1,9 @@
-"""Tunnels that are open in this process, and what becomes of them when a dialer or the interpreter ends.
+"""Connections whose bytes are under way, and what becomes of them when a dialer or the interpreter ends.
 
-The kernel delivers what a program wrote to a TCP socket even if the program exits right after. Tunnels run in
-daemon threads, which the interpreter stops; so at exit they get a moment to pass on what they hold.
+The kernel delivers what a program wrote to a TCP socket even if the program exits right after. So does this:
+a connection counts from the moment on that it was accepted or dialled, is waited for as long as bytes move,
+and what is lost all the same is said on the logger ``emissary_lib.tunnel``. Nothing of a tunnel outlives the
+interpreter: its threads are daemons, which stop at exit.
 """
 
 from __future__ import annotations
@@ -11,17 +13,19 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
-#: Seconds that all tunnels together get at interpreter exit, and those of a dialer when it is closed.
-DRAIN_TIMEOUT: Final = 2.0
+from emissary_lib.transport.deadline import Deadline
+
+#: Seconds without progress after which nothing more is waited for: a message that was lost is sent again
+#: sooner than that, and a Lambda function has started from cold.
+STANDSTILL: Final = 2.0
 
 #: Seconds between two looks at whether they are done.
 _LOOK: Final = 0.005
 
-
-#: The one that tells of tunnels (emissary_lib/client/socket.py).
+#: No handler of ours: to whom the application has said nothing of logging, Python prints warnings.
 _logger = logging.getLogger("emissary_lib.tunnel")
 
 
@@ -33,66 +37,230 @@ class Drainable(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether all that was written has reached the peer; after a cut, whether the bridge knows of it."""
+        """Whether all that was written has reached the peer; never after a cut."""
+
+    @property
+    def acked(self) -> int:
+        """How much of what was written has reached the peer."""
+
+    @property
+    def written(self) -> int:
+        """How much the user has written, as far as the tunnel knows."""
 
     @property
     def undelivered_bytes(self) -> int:
         """Bytes that the user has written and that have not reached the peer, at least."""
 
 
+class Connection:
+    """One connection of a program's, from :func:`begin` to :func:`end`.
+
+    Args:
+        target: Where it leads.
+        owners: Whose it is: what is waited for, is waited for by owner.
+        timeout: Seconds that its dial may take; ``None`` for no limit.
+        unseen: Bytes that the program may have written beyond what its tunnel knows, where that has a bound:
+            who writes on and on is then not waited for.
+
+    Thread safety: any.
+    """
+
+    def __init__(
+        self, target: str, owners: tuple[object, ...], timeout: float | None, unseen: int | None
+    ) -> None:
+        self.target = target
+        self.owners = owners
+        self._dial = Deadline(None if timeout is None else timeout + STANDSTILL)
+        self._unseen = unseen
+        self._lock = threading.Lock()
+        self._tunnel: Drainable | None = None
+        self._draining = False
+        self._over = False
+
+    def carry(self, tunnel: Drainable) -> None:
+        """The dial is through: ``tunnel`` is what carries the bytes."""
+        with self._lock:
+            self._tunnel = tunnel
+            draining = self._draining
+        if draining:
+            tunnel.begin_drain()
+
+    def begin_drain(self) -> None:
+        """The program exits: end the stream behind what was written, or will have been by then."""
+        with self._lock:
+            self._draining = True
+            tunnel = self._tunnel
+        if tunnel:
+            tunnel.begin_drain()
+
+    def over(self) -> None:
+        """The connection has ended, and what was to be said of it was said."""
+        self._over = True
+
+    @property
+    def dialling(self) -> bool:
+        """Whether its dial is under way."""
+        return self._tunnel is None and not self._over
+
+    @property
+    def may_be_dialled(self) -> bool:
+        """Whether its dial is under way and may still succeed."""
+        return self.dialling and not self._dial.passed()
+
+    @property
+    def progress(self) -> int:
+        """Grows while bytes move."""
+        return self._tunnel.acked if self._tunnel else -1
+
+    def goal(self) -> float:
+        """The progress at which all that was written by now has arrived, at the latest."""
+        if self._tunnel is None or self._unseen is None:
+            return float("inf")
+        return self._tunnel.written + self._unseen
+
+    def settled(self, goal: float) -> bool:
+        """Whether there is nothing more to wait for."""
+        tunnel = self._tunnel
+        return self._over or (tunnel is not None and (tunnel.idle or tunnel.acked >= goal))
+
+    def loss(self) -> str:
+        """What has not arrived, in words; empty if nothing is known to be missing."""
+        if self.dialling:
+            return f"whatever was written to a connection to {self.target} that was still being dialled"
+        count = 0 if self._over or self._tunnel is None else self._tunnel.undelivered_bytes
+        return f"at least {count} bytes written to the tunnel to {self.target}" if count else ""
+
+
 _lock = threading.Lock()
-_open: dict[Drainable, tuple[object, str]] = {}  # who opened it, and where it leads
+_open: set[Connection] = set()
+_listeners: dict[Callable[[], None], object] = {}  # what stops them, and whose they are
 
 
-def add(tunnel: Drainable, owner: object, target: str) -> None:
-    """A tunnel to ``target`` began, opened by ``owner``."""
+def begin(
+    target: str, owners: tuple[object, ...], *, timeout: float | None = None, unseen: int | None = None
+) -> Connection:
+    """A connection began; arguments as of :class:`Connection`."""
+    connection = Connection(target, owners, timeout, unseen)
     with _lock:
-        _open[tunnel] = (owner, target)
+        _open.add(connection)
+    return connection
 
 
-def discard(tunnel: Drainable) -> None:
-    """A tunnel is over."""
+def end(connection: Connection) -> None:
+    """A connection is over, and what was lost with it was said."""
+    connection.over()
     with _lock:
-        _open.pop(tunnel, None)
+        _open.discard(connection)
+
+
+def add_listener(stop: Callable[[], None], owner: object) -> None:
+    """Connections are accepted, until ``stop`` is called: at exit, or by :func:`stop_listeners`."""
+    with _lock:
+        _listeners[stop] = owner
+
+
+def discard_listener(stop: Callable[[], None]) -> None:
+    """Nothing is accepted any more."""
+    with _lock:
+        _listeners.pop(stop, None)
+
+
+def stop_listeners(owner: object) -> None:
+    """Stop whatever accepts connections for ``owner``. Blocking: until those that are waiting were taken."""
+    with _lock:
+        stops = [stop for stop, whose in _listeners.items() if whose is owner]
+    for stop in stops:
+        stop()
 
 
 def wait_until_idle(owner: object) -> None:
-    """Wait until all that was written to the owner's tunnels has arrived, for ``DRAIN_TIMEOUT`` at most.
+    """Wait until all that was written to the owner's connections has arrived.
 
-    Bytes that have not arrived by then are a warning on the logger ``emissary_lib.tunnel``; at exit too.
+    Blocking: for dials that are under way, at most for their timeout; then for as long as bytes move, and
+    ``STANDSTILL`` more.
     """
+    _wait(_owned(owner), lambda: False)
+
+
+def warn_undelivered(owner: object) -> None:
+    """Say what has not arrived of the owner's connections; it still may."""
+    _warn(_owned(owner), "when the dialer was closed: they are lost if the program exits before they have")
+
+
+def finish(owner: object, stopped: Callable[[], bool] = lambda: False) -> bool:
+    """The owner's connections end here: wait as :func:`wait_until_idle` does, and say what is lost.
+
+    Args:
+        owner: Whose.
+        stopped: Whether to wait no longer.
+
+    Returns:
+        Whether anything is lost.
+    """
+    return _finish(_owned(owner), stopped)
+
+
+def give_up_dialling(owner: object) -> None:
+    """Wait no longer for dials of the owner's, and say so."""
+    dialling = [connection for connection in _owned(owner) if connection.dialling]
+    _warn(dialling, "when it was stopped: it is lost")
+    for connection in dialling:
+        end(connection)
+
+
+def _owned(owner: object) -> list[Connection]:
     with _lock:
-        tunnels = {tunnel: target for tunnel, (opened_by, target) in _open.items() if opened_by is owner}
-    _wait(tunnels)
-    _warn(tunnels, "when the dialer was closed: they are lost if the program exits before they have")
+        return [connection for connection in _open if any(each is owner for each in connection.owners)]
 
 
-def _warn(tunnels: Mapping[Drainable, str], when: str) -> None:
-    for tunnel, target in tunnels.items():
-        if count := tunnel.undelivered_bytes:
-            _logger.warning(
-                "at least %d bytes written to the tunnel to %s had not arrived after %g s, %s. Shut sockets "
-                "down and read them to their end before, to be sure",
-                count,
-                target,
-                DRAIN_TIMEOUT,
-                when,
-            )
+def _finish(connections: Collection[Connection], stopped: Callable[[], bool]) -> bool:
+    try:
+        # First without an end: of a big write, the kernel may still hold a part back.
+        _wait(connections, stopped)
+        for connection in connections:
+            connection.begin_drain()
+        _wait(connections, stopped)
+    finally:
+        lost = _warn(connections, "when the program exited: they are lost")
+        for connection in connections:
+            end(connection)
+    return lost
 
 
-def _wait(tunnels: Collection[Drainable]) -> None:
-    give_up_at = time.monotonic() + DRAIN_TIMEOUT
-    while time.monotonic() < give_up_at and not all(tunnel.idle for tunnel in tunnels):
+def _wait(connections: Collection[Connection], stopped: Callable[[], bool]) -> None:
+    goals = {connection: connection.goal() for connection in connections}
+    before: list[tuple[Connection, int]] = []
+    moved_at = time.monotonic()
+    while pending := [each for each in connections if not each.settled(goals[each])]:
+        if stopped():
+            return
+        now, picture = time.monotonic(), [(each, each.progress) for each in pending]
+        if picture != before or any(each.may_be_dialled for each in pending):
+            before, moved_at = picture, now
+        elif now >= moved_at + STANDSTILL:
+            return
         time.sleep(_LOOK)
 
 
-def _wait_at_exit() -> None:
+def _warn(connections: Collection[Connection], when: str) -> bool:
+    losses = [loss for connection in connections if (loss := connection.loss())]
+    for loss in losses:
+        _logger.warning(
+            "%s had not arrived %s. Shut sockets down and read them to their end before, to be sure",
+            loss,
+            when,
+        )
+    return bool(losses)
+
+
+def _finish_at_exit() -> None:
     with _lock:
-        tunnels = {tunnel: target for tunnel, (_owner, target) in _open.items()}
-    for tunnel in tunnels:
-        tunnel.begin_drain()
-    _wait(tunnels)
-    _warn(tunnels, "when the program exited: they are lost")
+        stops = list(_listeners)
+    for stop in stops:
+        stop()
+    with _lock:
+        connections = list(_open)
+    _finish(connections, lambda: False)
 
 
 def _forget() -> None:
@@ -100,7 +268,8 @@ def _forget() -> None:
     global _lock
     _lock = threading.Lock()  # the old one may be held by a thread that does not exist here
     _open.clear()
+    _listeners.clear()
 
 
-atexit.register(_wait_at_exit)
+atexit.register(_finish_at_exit)
 os.register_at_fork(after_in_child=_forget)

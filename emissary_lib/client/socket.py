@@ -15,9 +15,9 @@ from emissary_lib.exceptions import TunnelResetError
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.targets.allow_list import Target
 
-#: Named for what the user knows: tunnels, not modules.
+#: Named for what the user knows: tunnels, not modules. No handler of ours: to whom the application has said
+#: nothing of logging, Python prints warnings.
 logger = logging.getLogger("emissary_lib.tunnel")
-logger.addHandler(logging.NullHandler())
 
 
 class SessionInfo:

@@ -34,6 +34,10 @@ from emissary_lib.tunnel.shutdown import ShutdownPolicy
 from emissary_lib.tunnel.suspend import SuspendDetector
 from emissary_lib.tunnel.wakeup import Wakeup
 
+#: Seconds for which nothing must come from a program that has not ended its stream before that counts as all
+#: it has written. The kernel holds the rest of a big write back until we have read, and then needs a moment.
+_QUIET: Final = 0.05
+
 #: Seconds between two looks at whether a socket that is not waited for has been reset: no event would tell.
 _LOOK_RESET: Final = 1.0
 
@@ -72,6 +76,7 @@ class Tunnel:
         self._socket = LocalSocket(sock)
         self._on_event = on_event
         self._shutdown = shutdown or ShutdownPolicy()
+        self._program_ended = False
         self._on_idle = on_idle
         self._clock = clock
         self._suspend_detector = suspend_detector or SuspendDetector()
@@ -86,6 +91,8 @@ class Tunnel:
         self._wakes_at: float | None = None  # when the driver wakes on its own
         self._aborted: Aborted | None = None
         self._finished = False
+        self._read_at = -math.inf  # when the program's socket last gave bytes
+        self._left_unread = 0
         self._draining = False
         self._ended = threading.Event()
         self._waits = back_off()  # between attempts to reconnect
@@ -127,6 +134,8 @@ class Tunnel:
 
     def _end_socket(self) -> None:
         """Close, or reset if anything is missing: a stream that was cut short must never look complete."""
+        if self._aborted:
+            self._left_unread = self._socket.recv_queue
         if self._finished and not self._aborted and not self._undelivered():
             self._socket.close()
         elif self._socket.gone:
@@ -158,19 +167,44 @@ class Tunnel:
 
     @property
     def idle(self) -> bool:
-        """Whether all that the user has written, the end of its stream included, or a cut, has arrived."""
+        """Whether all that the user has written, the end of its stream included, has arrived.
+
+        Never after a cut: the bridge has to be told, and the user, and then :meth:`run` returns.
+        """
         with self._lock:
             if not self._session.alive:
-                return self._finished  # a session that was cut off here has to be told to the bridge
+                return self._finished and not self._aborted
             if self._session.buffered[0] or self._session.send_ended or self._draining:
                 return False
-            return not self._socket.has_unread()
+            return not self._socket.has_unread() and self._clock() >= self._read_at + _QUIET
+
+    @property
+    def acked(self) -> int:
+        """How much of what the user has written has arrived, its end included: it grows while bytes move."""
+        with self._lock:
+            return self._session.acked
+
+    @property
+    def written(self) -> int:
+        """How much the user has written, as far as it has come out of the user's socket."""
+        with self._lock:
+            return self._session.written + self._socket.recv_queue
 
     @property
     def undelivered_bytes(self) -> int:
-        """Bytes that the user has written and that have not arrived, at least: the kernel may hold more."""
+        """Bytes that the user has written and that have not arrived, at least: the kernel may hold more.
+
+        After a cut, those that are lost.
+        """
         with self._lock:
-            return self._session.buffered[0] + self._socket.recv_queue if self._session.alive else 0
+            if not (self._session.alive or self._aborted):
+                return 0
+            return self._session.undelivered + max(self._left_unread, self._socket.recv_queue)
+
+    @property
+    def program_ended(self) -> bool:
+        """Whether the user had ended the stream, as far as is known: nobody may be left to meet an error."""
+        return self._program_ended
 
     # -- the driver: socket and clock -----------------------------------------------------------
 
@@ -226,8 +260,10 @@ class Tunnel:
                 self._socket_failed(exc, now)
                 return
             if data:
+                self._read_at = now
                 self._session.send_data(data)
             elif data is not None or self._draining:
+                self._program_ended = data is not None
                 self._session.send_eof()
             if not data or not self._draining:
                 return
@@ -239,7 +275,8 @@ class Tunnel:
     def _socket_failed(self, exc: OSError, now: float) -> None:
         assert self._lock.locked()
         self._socket.gone = True
-        self._session.abort(self.local_code, f"{exc.strerror or exc}", now)
+        unread = self._socket.recv_queue
+        self._session.abort(self.local_code, f"{exc.strerror or exc}", now, unread=unread)
 
     def _wanted_interest(self) -> int:
         if self._socket.gone:

@@ -18,6 +18,13 @@ from typing import Final
 
 from emissary_lib.transport.deadline import Deadline
 
+#: Bytes that the kernel is asked to buffer each way at each socket that a tunnel reads and writes. Left to
+#: itself it takes up to 6 MiB for each (net.ipv4.tcp_rmem), beyond what a session's capacity bounds. A tunnel
+#: carries a few megabytes a second, and a target is milliseconds away: 128 KiB are more than are ever under
+#: way. The system's limits allow as much everywhere (net.core.wmem_max: 208 KiB), and Linux doubles it for
+#: its own bookkeeping.
+KERNEL_BUFFER: Final = 131_072
+
 #: Linux's number, which Python does not name everywhere: writable only when nothing is left unsent.
 _TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 
@@ -53,8 +60,15 @@ def tcp_pair(deadline: Deadline | None = None) -> tuple[socket.socket, socket.so
             raise
     for sock in (near, far):
         sock.setblocking(True)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tune(sock)
     return near, far
+
+
+def tune(sock: socket.socket) -> None:
+    """Have a TCP socket send at once, and the kernel buffer no more than :data:`KERNEL_BUFFER` each way."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
 
 
 def _accept_from(listener: socket.socket, near: socket.socket, deadline: Deadline) -> socket.socket:

@@ -11,6 +11,7 @@ from typing import Final
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.loopback import tune
 from functions.relay.resolver import Resolver
 
 #: Seconds that one of several addresses may take before the next one is tried.
@@ -87,7 +88,7 @@ def _first_connection(addresses: Sequence[str], port: int, deadline: Deadline, c
 
 def _tune(sock: socket.socket) -> None:
     sock.settimeout(None)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tune(sock)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
         if hasattr(socket, name):

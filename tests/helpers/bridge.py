@@ -49,6 +49,8 @@ class Relay:
         aborted: How the session was cut off, if it was.
         echo: Whether everything that comes goes back, end of stream included.
         reads: Whether the target takes bytes; a target that does not makes the dialer's window shut.
+        cut_after: Bytes after which the target resets its connection; ``None`` for never.
+        resets_at_end: Whether it does so once the dialer's stream has ended.
     """
 
     def __init__(self, peer: Peer, session: Session, target: Target) -> None:
@@ -56,8 +58,11 @@ class Relay:
         self.aborted: Aborted | None = None
         self.echo = False
         self.reads = True
+        self.cut_after: int | None = None
+        self.resets_at_end = False
         self.outgoing = bytearray()
         self._session = session
+        self._began = session.received
         self._peer = peer
         self._received = bytearray()
         self._eof_wanted = False
@@ -133,6 +138,17 @@ class Relay:
         with contextlib.suppress(OSError):
             self.control(FrameType.ENDED, Ended(Code.KILLED, 0, 0).encode())
 
+    @property
+    def acknowledges(self) -> int:
+        """How much of the program's stream has come, its end included; taken or not."""
+        with self._changed:
+            return self._session.received - self._began
+
+    def swallow(self, data: bytes) -> None:
+        """The target writes, and none of it is ever sent: the session is reset before that."""
+        with self._changed:
+            self._session.send_data(data)
+
     def gateway_error(self) -> None:
         self._peer.send_text('{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}')
 
@@ -169,6 +185,9 @@ class Relay:
                     self.outgoing += data
                 else:
                     self._received += data
+            cut = self.cut_after is not None and len(self._received) >= self.cut_after
+            if cut or (self.resets_at_end and session.receive_ended):
+                session.abort(Code.TARGET_RESET, "Connection reset by peer", now)
             if room := session.send_room:
                 taken = session.send_data(bytes(self.outgoing[:room]))
                 del self.outgoing[:taken]

@@ -31,10 +31,18 @@ class LinkDead(Record):
 
 
 class Aborted(Record):
-    """The session was cut off: an error at the socket. At most once, and never after a clean end."""
+    """The session was cut off: an error at the socket. At most once, and never after a clean end.
+
+    Attributes:
+        code: Why.
+        reason: The same in words.
+        whole: Whether nothing is missing but the end of the peer's stream: ours was over and the peer's user
+            has all of it, and we have all that the peer's user had written.
+    """
 
     code: Code
     reason: str
+    whole: bool = False
 
 
 class Finished(Record):

@@ -98,7 +98,9 @@ class FrameReceiver:
                 self._position(frame, [], now)
             case FrameType.RESET:
                 reset = Reset.decode(frame.payload)
-                self._lifecycle.reset_by_peer(reset.code, reset.reason, now)
+                self._lifecycle.reset_by_peer(
+                    reset.code, reset.reason, now, written=frame.offset, handed_over=frame.ack
+                )
             case FrameType.RESUMED:
                 self._receive_resumed(Resumed.decode(frame.payload), now)
             case FrameType.PROBED:

@@ -21,10 +21,21 @@ class Ending:
         tell_peer: Whether RESET goes to the peer beside END to the bridge.
         next_at: When the next round goes out.
         until: When to give up, as long as there is a WebSocket to say it over.
+        written: How far our user's stream had got, read by us or not.
+        handed_over: How much of the peer's stream our user had taken, its FIN included.
         may_wait_until: When to give up waiting for a WebSocket, if that is later; ``None``: it is not.
     """
 
-    __slots__ = ("code", "may_wait_until", "next_at", "reason", "tell_peer", "until")
+    __slots__ = (
+        "code",
+        "handed_over",
+        "may_wait_until",
+        "next_at",
+        "reason",
+        "tell_peer",
+        "until",
+        "written",
+    )
 
     def __init__(
         self,
@@ -41,6 +52,8 @@ class Ending:
         self.next_at = next_at
         self.until = until
         self.may_wait_until = may_wait_until
+        self.written = 0
+        self.handed_over = 0
 
     @classmethod
     def begin(cls, code: Code, reason: str, now: float, *, tell_peer: bool, delay: float = 0.0) -> Ending:
@@ -150,18 +163,41 @@ class Lifecycle:
             ending = Ending.begin(Code.OK, "the dialer left", now, tell_peer=False)
             self._begin_ending(Step.STREAMS_COMPLETE, ending)
 
-    def abort(self, code: Code, reason: str, now: float) -> None:
-        """Cut off here, for a reason of ours; what has arrived is still the user's."""
+    def abort(self, code: Code, reason: str, now: float, *, unread: int = 0) -> None:
+        """Cut off here, for a reason of ours; what has arrived is still the user's.
+
+        Args:
+            code: Why.
+            reason: The same in words.
+            now: The time.
+            unread: Bytes of our user's that were not read and never will be.
+        """
         if self.alive:
             self.tell(Aborted(code, reason))
-            self._begin_ending(Step.ABORTED_HERE, Ending.begin(code, reason, now, tell_peer=True))
+            ending = Ending.begin(code, reason, now, tell_peer=True)
+            ending.written = self._duplex.sender.written + unread
+            ending.handed_over = self._duplex.receiver.handed_over
+            self._begin_ending(Step.ABORTED_HERE, ending)
             self._duplex.stop(drop_received=False)
 
-    def reset_by_peer(self, code: Code, reason: str, now: float) -> None:
-        """The peer has cut off both directions; what has arrived is still the user's."""
+    def reset_by_peer(
+        self, code: Code, reason: str, now: float, *, written: int = 0, handed_over: int = 0
+    ) -> None:
+        """The peer has cut off both directions; what has arrived is still the user's.
+
+        Args:
+            code: Why.
+            reason: The same in words; may be empty.
+            now: The time.
+            written: How far the peer's user had written.
+            handed_over: How much of our stream the peer's user had taken; 0 if the peer does not tell.
+        """
         if self.alive:
             code = code or Code.PROTOCOL_ERROR  # a reset is never clean
-            self.tell(Aborted(code, reason or MEANINGS[code]))
+            whole = self._duplex.is_whole(written, handed_over)
+            self.tell(Aborted(code, reason or MEANINGS[code], whole))
+            if handed_over:
+                self._duplex.sender.settle(handed_over)
             # The peer sends END itself; ours follows only if no ENDED comes of that.
             ending = Ending.begin(code, reason, now, tell_peer=False, delay=END_INTERVAL)
             self._begin_ending(Step.ABORTED_BY_PEER, ending)

@@ -98,8 +98,15 @@ class FrameBuilder:
         )
         messages = [self.control(FrameType.END, generation, end.encode())]
         if ending.tell_peer and heard:
-            reset = Reset(ending.code, ending.reason)
-            messages.append(self.control(FrameType.RESET, generation, reset.encode()))
+            payload = Reset(ending.code, ending.reason).encode()
+            reset = Frame(
+                FrameType.RESET,
+                generation=generation,
+                offset=ending.written,
+                ack=ending.handed_over,
+                payload=payload,
+            )
+            messages.append(Outgoing(encode(reset), to_bridge=False))
         return messages
 
     def _stream(self, sending: Sending, generation: int, remaining: int, now: float) -> Outgoing:

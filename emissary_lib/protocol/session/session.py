@@ -99,6 +99,26 @@ class Session:
         return self._duplex.sender.buffered, self._duplex.receiver.buffered
 
     @property
+    def acked(self) -> int:
+        """How much of our stream has arrived at the peer, its FIN included: it grows while bytes move."""
+        return self._duplex.sender.acked
+
+    @property
+    def received(self) -> int:
+        """How much of the peer's stream has arrived in order, its FIN included."""
+        return self._duplex.receiver.ack
+
+    @property
+    def written(self) -> int:
+        """Position behind the last byte that ``send_data`` took."""
+        return self._duplex.sender.written
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes that ``send_data`` took and that have not arrived, as far as is known; also after a cut."""
+        return self._duplex.sender.undelivered
+
+    @property
     def receive_ended(self) -> bool:
         """Whether the peer's stream is complete and was consumed to its end: EOF for the reader."""
         return self._duplex.receiver.drained
@@ -132,10 +152,17 @@ class Session:
         if self.alive:
             self._duplex.sender.write_eof()
 
-    def abort(self, code: Code, reason: str, now: float) -> None:
-        """Reset both directions; bytes not yet sent or read are dropped. Does nothing once it is ending."""
+    def abort(self, code: Code, reason: str, now: float, *, unread: int = 0) -> None:
+        """Reset both directions; bytes not yet sent or read are dropped. Does nothing once it is ending.
+
+        Args:
+            code: Why.
+            reason: The same in words.
+            now: The time.
+            unread: Bytes of the user's that ``send_data`` was never given; the peer is told of them.
+        """
         if self.alive:
-            self._cut_off_here(code, reason, now)
+            self._cut_off_here(code, reason, now, unread=unread)
             self._duplex.stop(drop_received=True)
 
     def ping(self) -> None:
@@ -280,8 +307,8 @@ class Session:
         if self._goaway and self._goaway.over(now):
             self._cut_off_here(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now)
 
-    def _cut_off_here(self, code: Code, reason: str, now: float) -> None:
-        self._lifecycle.abort(code, reason, now)
+    def _cut_off_here(self, code: Code, reason: str, now: float, *, unread: int = 0) -> None:
+        self._lifecycle.abort(code, reason, now, unread=unread)
         self._wait_to_say_why()
 
     def _wait_to_say_why(self) -> None:

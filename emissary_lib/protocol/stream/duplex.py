@@ -169,6 +169,16 @@ class Duplex:
             receiver.receive(receiver.received, b"", fin=True)
         return receiver.complete and receiver.ack == received
 
+    def is_whole(self, written: int, handed_over: int) -> bool:
+        """Whether only the peer's FIN is missing: our stream is over and was taken to its end.
+
+        Args:
+            written: How far the peer's user had written.
+            handed_over: How much of our stream the peer's user had taken, the FIN counted as one.
+        """
+        ours = self.sender.fin_sent and handed_over == self.sender.next_offset
+        return ours and not self.receiver.gap and self.receiver.received == written
+
     def consume(self, count: int, now: float) -> None:
         """The user took ``count`` bytes of what the receiver's ``peek`` showed; frees window."""
         self.receiver.consume(count)

@@ -86,6 +86,11 @@ class StreamReceiver:
         return self.complete and self._consumed == self._next
 
     @property
+    def handed_over(self) -> int:
+        """Everything below this position was taken by the application; the FIN counts as one."""
+        return self._consumed + self.drained
+
+    @property
     def buffered(self) -> int:
         """Bytes held, in order and out of order."""
         return self.arrived - self._consumed

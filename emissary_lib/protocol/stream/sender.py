@@ -89,6 +89,7 @@ class StreamSender:
         self._eof = False
         self._fin_sent = False
         self._buffered = 0
+        self._written = start
         self._lost = 0  # segments that are to be sent again
         self.in_flight = 0
         self.small_in_flight = 0
@@ -97,6 +98,16 @@ class StreamSender:
     def acked(self) -> int:
         """Everything below this position has arrived at the peer."""
         return self._base
+
+    @property
+    def written(self) -> int:
+        """Position behind the last byte that was ever written; without the FIN."""
+        return self._written
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes written that have not arrived at the peer; stays readable after :meth:`drop`."""
+        return max(0, self._written - self._base)
 
     @property
     def next_offset(self) -> int:
@@ -182,6 +193,7 @@ class StreamSender:
         if taken:
             self._unsent_bytes += taken
             self._buffered += taken
+            self._written += taken
         return taken
 
     def write_eof(self) -> None:
@@ -335,6 +347,10 @@ class StreamSender:
         if not segment.lost:
             self.in_flight -= 1
             self.small_in_flight -= segment.small
+
+    def settle(self, handed_over: int) -> None:
+        """The stream was aborted by a peer that passed on just this much, whatever it had acknowledged."""
+        self._base = min(handed_over, self._next)
 
     def drop(self) -> None:
         """Forget everything: the stream was aborted."""

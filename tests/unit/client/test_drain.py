@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from emissary_lib.client.drain import DRAIN_TIMEOUT
+from emissary_lib.client import drain
+from emissary_lib.client.drain import STANDSTILL
 from tests.helpers.bridge import TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.patience import HANG
 
@@ -18,19 +19,21 @@ PREAMBLE = f"""
 import os, signal, socket, sys, threading
 from emissary_lib import Dialer, Key
 from emissary_lib.client import drain
-drain.DRAIN_TIMEOUT = float(sys.argv[2])
+drain.STANDSTILL = float(sys.argv[2])
 dialer = Dialer(sys.argv[1], Key(7, bytes(range(32))))
 sock = dialer.dial({TARGET!r}, {HANG})
 """
 
 
-def run(bridge: Bridge, program: str, patience: float = 10 * HANG) -> None:
+def run(bridge: Bridge, program: str, patience: float = 10 * HANG, *, told: str = "") -> None:
     """Run a program to its end.
 
     Args:
         bridge: Where its tunnel leads.
         program: What it does with its tunnel.
-        patience: Seconds that tunnels get at its exit. So long that a program which waits for them hangs.
+        patience: Seconds of standstill that tunnels get at its exit. So long that a program which waits for
+            them hangs.
+        told: A pattern for what it says on standard error; it configures no logging.
     """
     options = ["-X", "dev", "-W", "ignore::ResourceWarning"]
     done = subprocess.run(
@@ -40,7 +43,8 @@ def run(bridge: Bridge, program: str, patience: float = 10 * HANG) -> None:
         check=False,
         text=True,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(told, done.stderr.strip()), done.stderr
 
 
 def test_an_open_tunnel_does_not_hold_the_program() -> None:
@@ -72,7 +76,7 @@ def test_what_is_written_just_before_the_exit_arrives_and_then_the_end(last: str
 
 def test_a_target_that_never_ends_does_not_hold_the_program_for_ever() -> None:
     with Bridge() as bridge:
-        run(bridge, "sock.sendall(b'x')", DRAIN_TIMEOUT)
+        run(bridge, "sock.sendall(b'x')", STANDSTILL)
 
 
 #: Writes what its target, which reads nothing, leaves no room for, and says so in the log that it is given.
@@ -101,7 +105,7 @@ def test_bytes_that_had_not_arrived_in_time_are_a_warning(tmp_path: Path, last: 
     """Symptom: what was written to a tunnel without its link was dropped at exit, and nobody told."""
     log = tmp_path / "log"
     with Bridge(Behaviour(script=deaf)) as bridge:
-        run(bridge, WRITES_TOO_MUCH.format(log=str(log)) + last, DRAIN_TIMEOUT)
+        run(bridge, WRITES_TOO_MUCH.format(log=str(log)) + last, STANDSTILL)
     told = log.read_text()
     count = re.search(
         rf"WARNING:emissary_lib\.tunnel:at least (\d+) bytes written to the tunnel to {TARGET}", told
@@ -111,11 +115,102 @@ def test_bytes_that_had_not_arrived_in_time_are_a_warning(tmp_path: Path, last: 
     assert lost in told
 
 
+def test_without_any_logging_it_is_said_on_standard_error() -> None:
+    """Symptom: the library's own handler that does nothing kept Python from printing what was lost."""
+    fills = WRITES_TOO_MUCH.replace("logging.basicConfig(filename={log!r})", "")
+    with Bridge(Behaviour(script=deaf)) as bridge:
+        told = rf"at least \d+ bytes written to the tunnel to {TARGET} .*the program exited: they are lost.*"
+        run(bridge, fills, STANDSTILL, told=told)
+
+
+def test_what_a_target_loses_after_the_program_has_closed_its_socket_is_said() -> None:
+    program = """
+try:
+    sock.sendall(b"x" * 500_000)
+except ConnectionError:  # or it is told already
+    pass
+sock.close()
+while any(thread.name == "emissary-driver" for thread in threading.enumerate()):
+    pass
+"""
+
+    def resets(relay: Relay) -> None:
+        relay.cut_after = 100_000
+
+    with Bridge(Behaviour(script=resets)) as bridge:
+        run(bridge, program, told=r"the tunnel to .* was cut off: .*\d+ bytes .* did not arrive")
+
+
+class Moving:
+    """A tunnel on a clock of its own, whose bytes move for so many seconds."""
+
+    undelivered_bytes = 1
+    written = 1_000_000
+    idle = False
+
+    def __init__(self, seconds: float) -> None:
+        self.now = 0.0
+        self._seconds = seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def begin_drain(self) -> None: ...
+
+    @property
+    def acked(self) -> int:
+        return int(min(self.now, self._seconds))  # a byte a second: slower than that is a standstill
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 60, 3600])
+def test_bytes_are_waited_for_as_long_as_they_move(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Symptom: a normal exit cut off after two seconds what would have arrived in three."""
+    tunnel = Moving(seconds)
+    monkeypatch.setattr(drain, "time", tunnel)
+    connection = drain.begin(TARGET, (tunnel,))
+    connection.carry(tunnel)
+    try:
+        drain.wait_until_idle(tunnel)
+    finally:
+        drain.end(connection)
+    assert tunnel.now == pytest.approx(seconds + STANDSTILL, abs=0.1)
+
+
+def test_who_writes_on_and_on_is_waited_for_only_as_far_as_had_been_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tunnel = Moving(10_000_000)
+    tunnel.written = 30
+    monkeypatch.setattr(drain, "time", tunnel)
+    connection = drain.begin(TARGET, (tunnel,), unseen=10)
+    connection.carry(tunnel)
+    try:
+        drain.wait_until_idle(tunnel)
+    finally:
+        drain.end(connection)
+    assert tunnel.now == pytest.approx(40, abs=0.1)
+
+
+def test_an_accepted_connection_is_dialled_to_its_end_at_the_interpreter_s_exit() -> None:
+    program = f"""
+sock.close()
+address = dialer.forward({TARGET!r}, timeout=60).__enter__()
+with socket.create_connection(address) as through:
+    through.sendall(b"hello")
+"""
+    with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
+        run(bridge, program)
+        assert bridge.relay(1).read_to_end() == b"hello"
+
+
 def test_what_has_arrived_is_no_warning_though_the_target_never_ends(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with Bridge() as bridge:
         program = f"import logging; logging.basicConfig(filename={str(log)!r}); sock.sendall(b'x')"
-        run(bridge, program, 2 * DRAIN_TIMEOUT)
+        run(bridge, program, 2 * STANDSTILL)
     assert log.read_text() == ""
 
 
@@ -144,4 +239,4 @@ while any(thread.name == "emissary-driver" for thread in threading.enumerate()):
     pass
 """
     with Bridge(Behaviour(script=echo)) as bridge:
-        run(bridge, program)
+        run(bridge, program, told=".*that the program had written did not arrive|")

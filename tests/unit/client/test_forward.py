@@ -10,12 +10,13 @@ import threading
 import pytest
 
 from emissary_lib.client.dialer import Dialer
+from emissary_lib.client.drain import Connection
 from emissary_lib.client.forward import Forward
 from emissary_lib.exceptions import DialError, TargetRefusedError, TunnelResetError
 from emissary_lib.protocol.codes import Code
 from emissary_lib.tunnel.loopback import reset
-from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, echo
-from tests.helpers.patience import HANG, wait_until
+from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
+from tests.helpers.patience import HANG, repeat_until_it_raises, wait_until
 
 
 def connect(address: tuple[str, int]) -> socket.socket:
@@ -38,7 +39,7 @@ def test_connections_through_it_reach_the_target() -> None:
 
 def test_a_busy_port_fails_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        forward = Forward(taken.getsockname(), lambda sock: None)
+        forward = Forward(taken.getsockname(), lambda sock, connection: None)
         with pytest.raises(OSError, match="in use"):
             forward.__enter__()
     forward.close()
@@ -76,6 +77,106 @@ def test_a_tunnel_that_is_cut_off_is_logged_with_its_cause(caplog: pytest.LogCap
     assert isinstance(forward.last_error, TunnelResetError)
 
 
+def write_and_close(address: tuple[str, int], data: bytes) -> None:
+    with connect(address) as sock:
+        sock.sendall(data)
+
+
+def held(gate: threading.Event) -> Behaviour:
+    """A dial that is through only once the gate is open."""
+
+    def script(relay: Relay) -> None:
+        relay.end_with_dialer()
+        assert gate.wait(HANG)
+
+    return Behaviour(script=script)
+
+
+@pytest.mark.parametrize("close", ["forward", "dialer"])
+def test_closing_waits_for_connections_whose_dial_is_under_way(close: str) -> None:
+    """Symptom: what a program wrote and closed before its dial was through was thrown away at exit."""
+    gate = threading.Event()
+    with Bridge(held(gate)) as bridge:
+        dialer = Dialer(bridge.url, KEY)
+        forward = dialer.forward(TARGET, timeout=HANG)
+        address = forward.__enter__()
+        write_and_close(address, b"hello")
+        closing = threading.Thread(target=forward.close if close == "forward" else dialer.close)
+        closing.start()
+        wait_until(lambda: bridge.server.requests, "the dial")
+        with pytest.raises(ConnectionRefusedError):
+            repeat_until_it_raises(lambda: connect(address).close())
+        assert closing.is_alive()
+        gate.set()
+        closing.join(HANG)
+        assert bridge.relay().arrived == b"hello"
+        dialer.close()
+
+
+def test_a_connection_that_nobody_had_accepted_yet_counts_as_well() -> None:
+    with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
+        with Dialer(bridge.url, KEY).forward(TARGET, timeout=HANG) as address:
+            for number in range(8):
+                write_and_close(address, bytes([number]))
+        assert {bridge.relay(number).arrived for number in range(8)} == {bytes([n]) for n in range(8)}
+
+
+def test_a_dial_that_is_given_up_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    gate = threading.Event()
+    with Bridge(held(gate)) as bridge:
+        forward = Dialer(bridge.url, KEY).forward(TARGET, timeout=HANG)
+        with forward as address:
+            write_and_close(address, b"hello")
+            wait_until(lambda: bridge.server.requests, "the dial")
+            forward.give_up_dialling()
+        assert "whatever was written to a connection to db.internal:5432" in caplog.text
+        gate.set()
+        assert bridge.relay().read_to_end() == b"hello"
+
+
+def test_a_reset_behind_a_whole_session_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Symptom: a database that closes with a farewell unread alarmed after a good session."""
+
+    def script(relay: Relay) -> None:
+        relay.resets_at_end = True
+
+    caplog.set_level("INFO", "emissary_lib")
+    with Bridge(Behaviour(script=script)) as bridge:
+        with Dialer(bridge.url, KEY).forward(TARGET, timeout=HANG) as address:
+            with connect(address) as sock:
+                bridge.relay().write(b"answer")
+                assert sock.recv(100) == b"answer"
+                sock.sendall(b"farewell")
+                sock.shutdown(socket.SHUT_WR)
+            wait_until(lambda: address.last_error, "the reset is kept")
+        assert bridge.relay().arrived == b"farewell"
+    assert isinstance(address.last_error, TunnelResetError)
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+@pytest.mark.parametrize("missing", ["of the program's", "of the target's", "the program's end"])
+def test_a_reset_with_anything_missing_is_one(missing: str, caplog: pytest.LogCaptureFixture) -> None:
+    with Bridge() as bridge:
+        with Dialer(bridge.url, KEY).forward(TARGET, timeout=HANG) as address:
+            with connect(address) as sock:
+                relay = bridge.relay()
+                relay.reads = missing != "of the program's"
+                sock.sendall(b"question")
+                if missing != "the program's end":
+                    sock.shutdown(socket.SHUT_WR)
+                end = missing != "the program's end"
+                wait_until(lambda: relay.acknowledges == 8 + end, "all has come to the relay")
+                wait_until(lambda: len(relay.arrived) == 8 * relay.reads, "and to the target, if it reads")
+                if missing == "of the target's":
+                    relay.swallow(b"answer")
+                relay.reset(Code.TARGET_RESET)
+                wait_until(lambda: address.last_error, "the reset is kept")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert ("8 bytes that the program had written did not arrive" in caplog.text) == (
+        missing == "of the program's"
+    )
+
+
 def test_a_program_that_resets_its_own_socket_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     with Bridge() as bridge:
         forward = Dialer(bridge.url, KEY).forward(TARGET)
@@ -106,7 +207,7 @@ def test_closing_leaves_no_thread_and_lets_open_connections_live() -> None:
 
 
 def test_a_service_that_fails_unforeseen_resets_its_connection() -> None:
-    def fail(sock: socket.socket) -> None:
+    def fail(sock: socket.socket, connection: Connection) -> None:
         raise ZeroDivisionError("a bug")
 
     reported = threading.Event()
@@ -124,7 +225,7 @@ def test_a_lack_of_descriptors_does_not_end_it() -> None:
     held: list[socket.socket] = []
     both = threading.Event()
 
-    def serve(sock: socket.socket) -> None:
+    def serve(sock: socket.socket, connection: Connection) -> None:
         held.append(sock)
         if len(held) == 2:
             both.set()

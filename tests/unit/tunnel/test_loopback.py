@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.tunnel.loopback import recv_queue_bytes, reset, reset_after_drain, tcp_pair
+from emissary_lib.tunnel.loopback import KERNEL_BUFFER, recv_queue_bytes, reset, reset_after_drain, tcp_pair
 from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises
 
 
@@ -21,6 +21,8 @@ def test_a_pair_is_connected_with_no_delay_and_blocking() -> None:
         assert (far.recv(10), near.recv(10)) == (b"there", b"back")
         for sock in (near, far):
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # Linux doubles what it is asked for
+                assert sock.getsockopt(socket.SOL_SOCKET, option) in (KERNEL_BUFFER, 2 * KERNEL_BUFFER)
             assert sock.gettimeout() is None
             assert sock.getsockname()[0] == sock.getpeername()[0] == "127.0.0.1"
 

@@ -12,7 +12,7 @@ import pytest
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.tunnel.loopback import reset
+from emissary_lib.tunnel.loopback import KERNEL_BUFFER, reset
 from functions.relay.connector import Connected, connect_target
 from tests.helpers.servers import BlackHole
 
@@ -55,6 +55,8 @@ def test_connection_goes_to_the_address_that_was_checked() -> None:
             assert result.bound == result.sock.getpeername() == ("127.0.0.1", port)
             assert result.sock.gettimeout() is None
             assert result.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # Linux doubles what it is asked for
+                assert result.sock.getsockopt(socket.SOL_SOCKET, option) in (KERNEL_BUFFER, 2 * KERNEL_BUFFER)
             assert result.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 

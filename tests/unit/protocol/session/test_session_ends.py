@@ -90,6 +90,55 @@ def test_a_websocket_lost_while_ending_well_is_not_replaced(role: Role) -> None:
     assert session.link_deadline is None
 
 
+def reset_after(pair: SessionPair, *, unread: int = 0) -> bool:
+    """The target resets its connection; whether the dialer takes the session for whole."""
+    now = pair.clock.now
+    pair.relay.abort(Code.TARGET_RESET, "reset", now, unread=unread)
+    (reset,) = [frame for frame in frames(pair.relay, now) if frame.type is FrameType.RESET]
+    give(pair.client, reset, now)
+    (aborted,) = [event for event in events(pair.client) if isinstance(event, Aborted)]
+    return aborted.whole
+
+
+def test_a_reset_tells_whether_anything_is_missing() -> None:
+    def pair(*, ended: bool = True, taken: bool = True, sent: bool = True) -> SessionPair:
+        made = SessionPair()
+        made.client.send_data(b"opening")
+        made.settle()
+        read_all(made.relay, made.clock.now)
+        made.client.send_data(b"question")
+        made.relay.send_data(b"answer")
+        if ended:
+            made.client.send_eof()
+        made.settle()
+        events(made.client)
+        if taken:
+            read_all(made.relay, made.clock.now)
+        if not sent:
+            made.relay.send_data(b"more")
+        return made
+
+    whole = pair()
+    assert reset_after(whole)
+    assert whole.client.undelivered == 0
+    assert not reset_after(pair(ended=False))
+    untaken = pair(taken=False)
+    assert not reset_after(untaken)
+    assert untaken.client.undelivered == len(b"question")  # though the relay had acknowledged it
+    assert not reset_after(pair(sent=False))
+    assert not reset_after(pair(), unread=1)
+
+
+def test_a_reset_that_does_not_tell_is_never_whole() -> None:
+    pair = SessionPair()
+    pair.client.send_data(b"question")
+    pair.client.send_eof()
+    pair.settle()
+    events(pair.client)
+    give(pair.client, reset_frame(Code.TARGET_RESET, ""), pair.clock.now)
+    assert [event.whole for event in events(pair.client) if isinstance(event, Aborted)] == [False]
+
+
 @BOTH
 def test_an_abort_tells_bridge_and_peer_until_the_bridge_confirms(role: Role) -> None:
     session = session_of(role, NOW)
