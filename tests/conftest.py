@@ -15,10 +15,10 @@ from tests.helpers.patience import HANG
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile(
-    "default", deadline=None, max_examples=100, derandomize=True, database=None, suppress_health_check=_QUIET
+    "default", deadline=None, max_examples=50, derandomize=True, database=None, suppress_health_check=_QUIET
 )
 settings.register_profile("gate", settings.get_profile("default"), max_examples=300)
-settings.register_profile("ci", settings.get_profile("default"), max_examples=1000)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -113,7 +113,7 @@ class Relay:
         abandon_at = ends_at + _ABANDON * margin
         link = RelayLink(transport, self.poster, launch.dialer_connection, abandon_at=abandon_at)
         session = self._session(launch, connected, claimed.epoch, claimed_at, ends_at)
-        shutdown = ShutdownPolicy(ends_at, ends_at + _LEAVE * margin, linger=self.probing.orphan)
+        shutdown = ShutdownPolicy(ends_at, ends_at + _LEAVE * margin, linger=self.grace)
         return self._carry(session, link, connected, shutdown)
 
     def _connector(self, launch: Launch) -> Callable[[int, Deadline], MessageTransport]:

@@ -38,7 +38,7 @@ pytestmark = LINUX_ONLY
 @pytest.fixture
 def patient_dialers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dialer that is closed waits for its tunnels' end: demo and bench end their cloud right after."""
-    monkeypatch.setattr(drain, "DRAIN_TIMEOUT", HANG)
+    monkeypatch.setattr(drain, "STANDSTILL", HANG)
 
 
 def test_the_demo_ends_with_success_and_its_table() -> None:
@@ -129,6 +129,7 @@ def test_the_bench_measures_tunnel_and_direct_connection_alike() -> None:
         assert f"{which}: 2 dials\n" in progress.getvalue()
 
 
+@pytest.mark.slow
 def test_the_readme_s_ten_lines_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,6 +157,7 @@ def test_silent_target_is_told_once_the_relay_has_waited_for_it(cloud: LocalClou
         relay_returned(cloud, session)
 
 
+@pytest.mark.slow
 def test_missing_route_is_told_as_such() -> None:
     # TCP to a multicast address: the kernel itself answers, and no packet leaves the machine.
     with LocalCloud(TEMPLATE, targets=[("224.0.0.1", 5432)]) as cloud:

@@ -18,7 +18,7 @@ from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, au
 from tests.helpers.patience import HANG, read_until_it_raises, wait_until
 from tests.helpers.servers import Server, echo
 
-pytestmark = LINUX_ONLY
+pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
 #: How long nobody is let in, in seconds: longer than last words are repeated, shorter than the grace.
 OUTAGE = 6.0
@@ -42,7 +42,6 @@ def until_it_ends(connection: socket.socket, ended: threading.Event, errors: lis
     ended.set()
 
 
-@pytest.mark.slow
 def test_reason_said_during_an_outage_is_told_after_it(sick: LocalCloud) -> None:
     """Symptom: after five seconds the reason was dropped; user and record had RELAY_GONE and DIALER_GONE."""
     resets, ended, errors = threading.Event(), threading.Event(), list[OSError]()

@@ -10,10 +10,10 @@ from emissary_local import LocalCloud
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
 from tests.helpers.servers import Server, echo
 
-pytestmark = LINUX_ONLY
+pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("sessions", ["0", pytest.param("3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sessions", ["0", "3"])
 def test_a_dial_beyond_the_relays_that_may_run_fails_and_says_so(sessions: str) -> None:
     """Lambda would have taken the launch with a 202, and kept it in its queue."""
     given = {**PARAMETERS, "RelayConcurrency": "1", "MaxSessions": sessions}

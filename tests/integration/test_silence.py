@@ -22,7 +22,7 @@ from tests.helpers.servers import Server, greeter
 from tests.soak import leaks
 from tools.demo.postgres import Postgres
 
-pytestmark = LINUX_ONLY
+pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
 #: Seconds of silence after which the gateway cuts here, and of the query. A ping each half second may be late
 #: by many of itself.

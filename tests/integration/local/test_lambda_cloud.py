@@ -175,6 +175,7 @@ def test_killed_user_takes_the_whole_cloud_along() -> None:
     assert not directory.exists()
 
 
+@pytest.mark.slow
 def test_killed_cloud_process_takes_its_children_along_and_is_reported() -> None:
     cloud = LocalCloud(TEMPLATE)
     cloud.start()
@@ -201,6 +202,7 @@ def test_setting_refused_by_the_cloud_process_is_named() -> None:
         LocalCloud(TEMPLATE, latency="slow").start()
 
 
+@pytest.mark.slow
 def test_foreground_run_prints_one_json_line_and_the_cost_at_the_end() -> None:
     class Output:
         """Interrupts this process once the ready line is there, as Ctrl-C would."""
@@ -230,6 +232,7 @@ def test_foreground_run_prints_one_json_line_and_the_cost_at_the_end() -> None:
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.slow
 def test_operator_sees_the_tables_and_functions_get_more_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalCloud(TEMPLATE, targets=TARGETS, variables={"Default": {"MORE": "given by hand"}}) as cloud:
         for name, value in cloud.operator.items():

@@ -95,6 +95,7 @@ def test_a_template_without_the_transform_stays_as_it_is() -> None:
     assert sam.translate(plain, "template.yaml") is plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
