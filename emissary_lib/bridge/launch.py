@@ -18,7 +18,7 @@ from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.base64 import decode_unpadded, encode_unpadded
 
 _SESSION_ID: Final = re.compile("[0-9a-f]{64}")
-_TOKEN_BYTES: Final = 32
+_RESUME_TOKEN_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Launch:
     Attributes:
         session: The session id.
         target: Where to connect; the relay checks it against its own allow-list.
-        relay_token: What the relay claims with, 32 bytes.
+        relay_token: What the relay claims with; it need not understand it.
         resume_token: What it tells the dialer in OPENED, 32 bytes.
         server_bytes: The server's stream so far, without the SOCKS5 reply.
         client_offset: Bytes of the dialer's stream that the SOCKS5 exchange used.
@@ -87,8 +87,8 @@ class Launch:
             return cls(
                 session=_session_id(event["session"]),
                 target=Target.parse((str(event["target"]["host"]), int(event["target"]["port"]))),
-                relay_token=_token(event["relay_token"]),
-                resume_token=_token(event["resume_token"]),
+                relay_token=decode_unpadded(_text(event["relay_token"])),
+                resume_token=_resume_token(event["resume_token"]),
                 server_bytes=binascii.a2b_base64(event["server_bytes"], strict_mode=True),
                 client_offset=int(event["client_offset"]),
                 early=binascii.a2b_base64(event["early"], strict_mode=True),
@@ -115,8 +115,8 @@ def _text(value: object) -> str:
     return value
 
 
-def _token(text: str) -> bytes:
+def _resume_token(text: str) -> bytes:
     token = decode_unpadded(text)
-    if len(token) != _TOKEN_BYTES:
+    if len(token) != _RESUME_TOKEN_BYTES:
         raise ValueError("a token of another length")
     return token

@@ -53,7 +53,7 @@ def on_connect(
     """The use case of ``$connect``."""
     return OnConnect(
         ConnectDialer(store, keys, clock),
-        ConnectRelay(store, clock, relay_time),
+        ConnectRelay(store, keys, clock, relay_time),
         ConnectResume(store, keys, clock),
     )
 
@@ -147,7 +147,7 @@ class Connect(_Environment):
         return self._use_case(event)
 
     def warm(self) -> None:
-        """Build everything ahead of the first event, and fetch the keys, which every dialer needs.
+        """Build everything ahead of the first event, and fetch the keys, which every client needs.
 
         Raises:
             ConfigError: Settings are wrong.

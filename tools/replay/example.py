@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import session_id
+from emissary_lib.protocol.auth.macs import relay_token, session_id
 
 #: The example key: 32 bytes, 0 to 31.
 KEY: Final = Key(1, bytes(range(32)))
@@ -25,7 +25,8 @@ DIALER: Final = "Uv8abcE0FiACDIA="
 RELAY: Final = "Uv8bXdR3FiACReL="
 #: The nonce that the dialer signed its next connection with: 32 bytes, 192 to 223.
 RESUME_NONCE: Final = bytes(range(192, 224))
-#: 32 bytes, 128 to 159; and 160 to 191.
-RELAY_TOKEN: Final = bytes(range(128, 160))
+#: Its random part: 16 bytes, 128 to 143.
+RELAY_TOKEN: Final = relay_token(KEY, session=SESSION, random=bytes(range(128, 144)))
+#: 32 bytes, 160 to 191.
 RESUME_TOKEN: Final = bytes(range(160, 192))
 INSTANCE: Final = "0123456789abcdef0123456789abcdef"

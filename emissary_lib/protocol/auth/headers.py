@@ -24,8 +24,12 @@ RESUME_TOKEN: Final = "X-Emissary-Resume-Token"
 INSTANCE: Final = "X-Emissary-Instance"
 EPOCH: Final = "X-Emissary-Epoch"
 
-#: Bytes of a nonce, of a MAC (HMAC-SHA256) and of a token.
+#: Bytes of a nonce, of a MAC (HMAC-SHA256) and of a resume token.
 SECRET_LENGTH: Final = 32
+
+#: Bytes of a relay token's random part, and of the whole: key id, random part and MAC.
+RELAY_TOKEN_RANDOM: Final = 16
+RELAY_TOKEN_LENGTH: Final = 4 + RELAY_TOKEN_RANDOM + SECRET_LENGTH
 
 _U32_MAX: Final = 0xFFFF_FFFF
 
@@ -74,13 +78,13 @@ class _Reader:
             raise MissingCredentialsError(name, "is not an HTTP date (IMF-fixdate)") from error
         return text
 
-    def secret(self, name: str) -> bytes:
+    def secret(self, name: str, length: int = SECRET_LENGTH) -> bytes:
         try:
             data = decode_unpadded(self.text(name))
         except EncodingError:
             raise MissingCredentialsError(name, "is not unpadded base64") from None
-        if len(data) != SECRET_LENGTH:
-            raise MissingCredentialsError(name, f"holds {len(data)} bytes instead of {SECRET_LENGTH}")
+        if len(data) != length:
+            raise MissingCredentialsError(name, f"holds {len(data)} bytes instead of {length}")
         return data
 
     def hexadecimal(self, name: str, digits: int) -> str:
@@ -130,7 +134,7 @@ class RelayHeaders(Record):
 
     Attributes:
         session: Session id, 64 lower-case hexadecimal digits.
-        relay_token: The 32 bytes of its launch.
+        relay_token: Of its launch, 52 bytes, which it need not understand.
         instance: 32 lower-case hexadecimal digits, drawn afresh by each invocation.
         epoch: Which attempt to connect this is, 1 at the first.
     """
@@ -159,7 +163,7 @@ class RelayHeaders(Record):
         reader = _Reader(headers)
         return cls(
             reader.hexadecimal(SESSION, 64),
-            reader.secret(RELAY_TOKEN),
+            reader.secret(RELAY_TOKEN, RELAY_TOKEN_LENGTH),
             reader.hexadecimal(INSTANCE, 32),
             reader.number(EPOCH, least=1),
         )

@@ -14,6 +14,7 @@ import struct
 from typing import Final
 
 from emissary_lib.protocol.auth.headers import (
+    RELAY_TOKEN_RANDOM,
     ConnectHeaders,
     MissingCredentialsError,
     RelayHeaders,
@@ -42,6 +43,8 @@ __all__ = [
     "canonical_authority",
     "parse_http_date",
     "parse_keys",
+    "relay_token",
+    "relay_token_key_id",
     "resume_mac",
     "server_mac",
     "session_id",
@@ -49,6 +52,7 @@ __all__ = [
     "socks_password",
     "token_hash",
     "verify_connect",
+    "verify_relay_token",
     "verify_resume_mac",
     "verify_server_mac",
     "verify_socks_password",
@@ -57,6 +61,7 @@ __all__ = [
 _DOOR: Final = b"emissary.v2 door"
 _SERVER: Final = b"emissary.v2 server"
 _RESUME: Final = b"emissary.v2 resume"
+_RELAY: Final = b"emissary.v2 relay"
 
 _FIELD_MAX: Final = 0xFFFF
 
@@ -228,6 +233,49 @@ def verify_resume_mac(
     expected = resume_mac(key, date=date, nonce=nonce, host=host, session=session, epoch=epoch)
     if not hmac.compare_digest(expected, mac):
         raise AuthenticationError(f"wrong MAC on a resume for key id {key.key_id}")
+
+
+def relay_token(key: Key, *, session: str, random: bytes) -> bytes:
+    """What a relay claims with: key id, random part and MAC, 52 bytes.
+
+    Args:
+        key: The key of the session's upgrade.
+        session: Session id.
+        random: 16 fresh random bytes.
+
+    Source:
+        docs/protocol.md section 7.3.
+    """
+    key_id = struct.pack(">I", key.key_id)
+    mac = _mac(key, _RELAY, key_id, session.encode("utf-8", "surrogatepass"), random)
+    return key_id + random + mac
+
+
+def relay_token_key_id(token: bytes) -> int:
+    """The id of the key that a relay token says it was made with."""
+    return int.from_bytes(token[:4], "big")
+
+
+def verify_relay_token(token: bytes, keys: KeyRing, *, session: str) -> None:
+    """Check that a bridge with a valid key made this token for this session.
+
+    Whether it is that of a launch, only the stored session can tell: who holds a key can make tokens too.
+
+    Args:
+        token: From :meth:`RelayHeaders.from_headers`.
+        keys: The valid keys.
+        session: Session id.
+
+    Raises:
+        AuthenticationError: For an unknown key id or a wrong MAC.
+    """
+    key_id = relay_token_key_id(token)
+    key = keys.get(key_id)
+    if key is None:
+        raise AuthenticationError(f"the relay token is of key id {key_id}, which is not known here")
+    expected = relay_token(key, session=session, random=token[4 : 4 + RELAY_TOKEN_RANDOM])
+    if not hmac.compare_digest(expected, token):
+        raise AuthenticationError(f"wrong MAC in the relay token for key id {key_id}")
 
 
 def socks_password(key: Key, *, date: str, nonce: bytes) -> str:

@@ -5,17 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge.session import RELAY_TIME, Claim, RecordState
-from emissary_lib.protocol.auth.macs import RelayHeaders, token_hash
+from emissary_lib.protocol.auth.macs import (
+    RelayHeaders,
+    relay_token_key_id,
+    token_hash,
+    verify_relay_token,
+)
 from functions.common import logs
 from functions.common.events import GatewayEvent
-from functions.common.ports import Clock, SessionStore
+from functions.common.ports import Clock, KeySource, SessionStore
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectRelay:
-    """Lets exactly one relay instance hold a session."""
+    """Lets exactly one relay instance hold a session.
+
+    The token's MAC comes first: whoever only poses as a relay costs nothing at the table.
+    """
 
     store: SessionStore
+    keys: KeySource
     clock: Clock
     relay_time: float = RELAY_TIME
 
@@ -23,11 +32,14 @@ class ConnectRelay:
         """Admit a relay; one whose session has ended, so that it can be told how.
 
         Raises:
-            AuthenticationError: Credentials are absent or malformed.
+            AuthenticationError: Credentials are absent, malformed or wrong.
             ClaimRefusedError: The session is not this relay's to claim.
+            KeysUnavailableError: The keys cannot be had.
             StoreError: The table could not be reached.
         """
         shown = RelayHeaders.from_headers(event.headers)
+        keys = self.keys.keys(relay_token_key_id(shown.relay_token))
+        verify_relay_token(shown.relay_token, keys, session=shown.session)
         claim = Claim(
             session=shown.session,
             connection=event.connection_id,

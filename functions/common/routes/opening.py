@@ -20,7 +20,9 @@ from emissary_lib.bridge.session import (
     SessionRecord,
     may_launch,
 )
-from emissary_lib.protocol.auth.macs import token_hash
+from emissary_lib.protocol.auth.headers import RELAY_TOKEN_RANDOM, SECRET_LENGTH
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.auth.macs import relay_token, token_hash
 from emissary_lib.protocol.codes import MEANINGS
 from emissary_lib.protocol.opening.exchange import OpeningAnswer, OpeningState, evaluate, within_limit
 from emissary_lib.protocol.targets.allow_list import AllowList
@@ -31,8 +33,6 @@ from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLau
 from functions.common.routes.forward import ForwardMessage
 from functions.common.routes.lookup import Found
 from functions.common.routes.posting import reply_to_sender
-
-_TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +68,22 @@ class Opening:
             # OPEN: the relay reads it as DATA. Otherwise the dialer is told that it is over.
             found = Found(sender, session)
             return self.forward.to_peer(found, frame.generation, text, request_id)
+        keys = self.keys.keys(session.key_id)
         result = evaluate(
             [(fragment.offset, fragment.payload) for fragment in session.fragments],
             nonce=session.nonce,
             date=session.date,
             host=session.host,
             key_id=session.key_id,
-            keys=self.keys.keys(session.key_id),
+            keys=keys,
             allow=self.allow,
             server_version=self.server_version,
         )
-        if result.state is OpeningState.ACCEPTED:
-            return self._launch(session, result, frame.window, request_id)
-        if session.state is RecordState.OPENING:
+        key = keys.get(session.key_id)
+        if key is not None and result.state is OpeningState.ACCEPTED:
+            return self._launch(session, key, result, frame.window, request_id)
+        # Without the key no relay can claim either, so a dialer that waits for one is told too.
+        if session.state is RecordState.OPENING or key is None:
             self._reply(sender, session, result)
 
     def _keep(self, sender: Connection, frame: Frame) -> SessionRecord | None:
@@ -108,15 +111,18 @@ class Opening:
                 reason=MEANINGS[result.code],
             )
 
-    def _launch(self, session: SessionRecord, result: OpeningAnswer, window: int, request_id: str) -> None:
+    def _launch(
+        self, session: SessionRecord, key: Key, result: OpeningAnswer, window: int, request_id: str
+    ) -> None:
         now = self.clock()
         target = result.target
         if target is None or not may_launch(session, now):
             return
-        relay_token, resume_token = self.entropy(_TOKEN_BYTES), self.entropy(_TOKEN_BYTES)
+        claim_token = relay_token(key, session=session.id, random=self.entropy(RELAY_TOKEN_RANDOM))
+        resume_token = self.entropy(SECRET_LENGTH)
         launch = LaunchRecord(
             str(target),
-            token_hash(relay_token),
+            token_hash(claim_token),
             token_hash(resume_token),
             now,
             self.limits.of(session.key_id),
@@ -133,7 +139,7 @@ class Opening:
         event = Launch(
             session=launched.id,
             target=target,
-            relay_token=relay_token,
+            relay_token=claim_token,
             resume_token=resume_token,
             server_bytes=result.server_bytes,
             client_offset=result.client_offset,

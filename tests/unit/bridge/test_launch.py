@@ -57,7 +57,7 @@ def test_malformed_field_is_refused(name: str, how: str) -> None:
     [
         ("session", SESSION + "\r\nX-Emissary-Instance: 0"),
         ("session", SESSION.upper()),
-        ("relay_token", encode_unpadded(RELAY_TOKEN[:31])),
+        ("relay_token", "!"),
         ("resume_token", encode_unpadded(RESUME_TOKEN + b"\0")),
         ("resume_token", "!"),
         ("server_bytes", "a\nb="),

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import logging
+import random
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import pytest
 
 from emissary_lib.bridge.session import Connection, RecordState, Side
 from emissary_lib.protocol.auth.keys import Key, KeyRing
-from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, sign_connect, token_hash
+from emissary_lib.protocol.auth.macs import (
+    encode_unpadded,
+    http_date,
+    relay_token,
+    sign_connect,
+    token_hash,
+)
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
-from functions.common.errors import KeysUnavailableError
+from emissary_lib.protocol.wire.frames import FrameType
+from emissary_lib.protocol.wire.payloads import Reset
+from functions.common.adapters.keys import EnvironmentKeys
+from functions.common.errors import KeysUnavailableError, StoreError
 from tests.helpers.events import (
     DATE,
     DIALER,
@@ -20,11 +33,11 @@ from tests.helpers.events import (
     NONCE,
     NOW,
     RELAY,
-    RELAY_TOKEN,
     SESSION,
     load_event,
 )
 from tests.unit.functions.bridge import Bridge
+from tests.unit.functions.conftest import Figures
 
 SUBPROTOCOL = {"Sec-WebSocket-Protocol": "emissary.v2"}
 
@@ -144,20 +157,97 @@ def test_the_launched_relay_claims_its_session() -> None:
     assert bridge.store.connections[RELAY] == Connection(RELAY, SESSION, Role.RELAY, 1)
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        pytest.param({"relay-token": encode_unpadded(RELAY_TOKEN)}, id="another token"),
-        pytest.param({"session": "0" * 64}, id="no such session"),
-    ],
-)
-def test_a_relay_without_the_launchs_token_is_409(headers: dict[str, str]) -> None:
+def claim_event(token: bytes, session: str = SESSION) -> dict[str, Any]:
+    """Somebody claims a session with a token."""
+    headers = {"X-Emissary-Relay-Token": encode_unpadded(token), "X-Emissary-Session": session}
+    return load_event("connect_relay", headers=headers)
+
+
+@pytest.mark.parametrize("session", [SESSION, "0" * 64], ids=["another token", "no such session"])
+def test_a_holder_of_the_key_cannot_claim_with_a_token_of_its_own(session: str) -> None:
     bridge = Bridge()
     bridge.launch()
-    changes = {f"X-Emissary-{'-'.join(p.capitalize() for p in k.split('-'))}": v for k, v in headers.items()}
-    token = {"X-Emissary-Relay-Token": bridge.launcher.events[-1]["relay_token"]}
-    assert bridge.connect(load_event("connect_relay", headers=token | changes)) == {"statusCode": 409}
+    token = relay_token(KEY, session=session, random=b"r" * 16)
+    assert bridge.connect(claim_event(token, session)) == {"statusCode": 409}
     assert bridge.session.state is RecordState.INVOKED
+
+
+class RecordingStore:
+    """Keeps the name of each method that is called, and answers none."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        def call(*_: object, **__: object) -> NoReturn:
+            self.names.append(name)
+            raise StoreError("not to be reached")
+
+        return call
+
+
+GOOD = relay_token(KEY, session=SESSION, random=b"r" * 16)
+
+
+@pytest.mark.parametrize(
+    ("token", "status"),
+    [
+        pytest.param(random.Random(1).randbytes(52), 403, id="random"),
+        pytest.param(GOOD[:-1] + bytes([GOOD[-1] ^ 1]), 403, id="forged MAC"),
+        pytest.param(GOOD[:4] + b"R" + GOOD[5:], 403, id="another random part"),
+        pytest.param(relay_token(Key(1, b"o" * 16), session=SESSION, random=b"r" * 16), 403, id="secret"),
+        pytest.param(relay_token(Key(9, KEY.secret), session=SESSION, random=b"r" * 16), 403, id="key id"),
+        pytest.param(relay_token(KEY, session="0" * 64, random=b"r" * 16), 403, id="for another session"),
+        pytest.param(GOOD[:-1], 401, id="truncated"),
+        pytest.param(GOOD + b"x", 401, id="too long"),
+        pytest.param(random.Random(2).randbytes(32), 401, id="without a MAC"),
+    ],
+)
+def test_whoever_poses_as_a_relay_never_reaches_the_table(
+    token: bytes, status: int, figures: Figures
+) -> None:
+    bridge = Bridge()
+    bridge.launch()
+    calls: Any = RecordingStore()
+    bridge.store = calls
+    figures.lines.clear()
+    assert bridge.connect(claim_event(token)) == {"statusCode": status}
+    assert calls.names == []
+    assert figures.lines == [{"AuthFailure": 1}], "as any other stranger"
+
+
+def test_only_a_token_with_a_good_mac_is_asked_about_at_the_table() -> None:
+    bridge = Bridge()
+    calls: Any = RecordingStore()
+    bridge.store = calls
+    assert bridge.connect(claim_event(GOOD)) == {"statusCode": 503}
+    assert calls.names == ["claim"]
+
+
+def test_a_key_that_is_withdrawn_between_launch_and_claim_ends_the_dial() -> None:
+    bridge = Bridge()
+    bridge.launch()
+    bridge.keys = EnvironmentKeys(KeyRing([Key(2, KEY.secret)]))
+    assert bridge.connect(relay_event(bridge)) == {"statusCode": 403}
+    bridge.message(load_event("default_opening"))
+    ((to, frame),) = bridge.link.take()
+    assert (to, frame.type) == (DIALER, FrameType.RESET)
+    assert Reset.decode(frame.payload).code is Code.AUTHENTICATION_FAILED
+
+
+def test_a_key_that_is_new_since_the_launch_does_not_matter() -> None:
+    bridge = Bridge()
+    bridge.launch()
+    bridge.keys = EnvironmentKeys(KeyRing([Key(2, b"n" * 16), KEY]))
+    assert bridge.connect(relay_event(bridge))["statusCode"] == 200
+
+
+def test_a_relay_whose_key_was_withdrawn_cannot_come_back() -> None:
+    bridge = Bridge()
+    bridge.open()
+    bridge.keys = EnvironmentKeys(KeyRing([Key(2, KEY.secret)]))
+    assert bridge.reclaim() == {"statusCode": 403}
+    assert bridge.session.relay == Side(RELAY, 1)
 
 
 def test_a_relay_with_a_malformed_header_is_401() -> None:
@@ -205,7 +295,8 @@ def test_a_relay_is_409_once_the_session_has_ended() -> None:
 def test_tokens_are_stored_hashed() -> None:
     bridge = Bridge()
     bridge.launch()
-    assert bridge.session.relay_token_hashes == {token_hash(bytes([1]) * 32)}
+    token = relay_token(KEY, session=SESSION, random=bytes([1]) * 16)
+    assert bridge.session.relay_token_hashes == {token_hash(token)}
     assert bridge.session.resume_token_hashes == {token_hash(bytes([2]) * 32)}
 
 
@@ -224,12 +315,13 @@ def test_a_key_that_was_taken_away_opens_no_door() -> None:
     assert Bridge().connect(load_event("connect_dialer", headers=headers)) == {"statusCode": 403}
 
 
-def test_a_door_without_keys_asks_the_dialer_to_come_again() -> None:
+@pytest.mark.parametrize("who", ["connect_dialer", "connect_relay"])
+def test_a_door_without_keys_asks_the_client_to_come_again(who: str) -> None:
     class Nowhere:
         def keys(self, wanted: int) -> KeyRing:
             raise KeysUnavailableError("Secrets Manager did not answer")
 
     bridge = Bridge()
     bridge.keys = Nowhere()
-    assert bridge.connect(load_event("connect_dialer")) == {"statusCode": 503}
+    assert bridge.connect(load_event(who)) == {"statusCode": 503}
     assert not bridge.store.sessions

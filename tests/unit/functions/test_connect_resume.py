@@ -164,7 +164,7 @@ def test_without_the_sessions_token_the_status_is_409(headers: dict[str, str]) -
 def test_the_relays_token_is_not_the_dialers() -> None:
     bridge = opened()
     token = bridge.launcher.events[0]["relay_token"]
-    assert bridge.resume(headers={"X-Emissary-Resume-Token": token}) == {"statusCode": 409}
+    assert bridge.resume(headers={"X-Emissary-Resume-Token": token}) == {"statusCode": 401}
 
 
 def test_a_session_that_no_relay_has_claimed_is_not_resumed() -> None:

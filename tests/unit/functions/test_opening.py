@@ -13,12 +13,14 @@ import pytest
 
 from emissary_lib.bridge.limits import Limit, Limits
 from emissary_lib.bridge.session import LAUNCH_MARGIN, RecordState
+from emissary_lib.protocol.auth.keys import KeyRing
+from emissary_lib.protocol.auth.macs import decode_unpadded, verify_relay_token
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import OPENING_TIME
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import End, Ended, Reset
 from functions.common.responses import MessageNotHandledError
-from tests.helpers.events import DIALER, HOST, NOW, RELAY, SESSION, load_event
+from tests.helpers.events import DIALER, HOST, KEY, NOW, RELAY, SESSION, load_event
 from tests.unit.functions.bridge import Bridge, example_stream
 
 STREAM = example_stream()
@@ -62,7 +64,8 @@ def test_the_launch_event_is_complete() -> None:
     bridge.launch()
     (event,) = bridge.launcher.events
     example = load_event("relay_start")
-    relay_token = base64.b64decode(event["relay_token"] + "=")
+    relay_token = decode_unpadded(event["relay_token"])
+    verify_relay_token(relay_token, KeyRing([KEY]), session=SESSION)
     assert bridge.session.relay_token_hashes == {hashlib.sha256(relay_token).hexdigest()}
     tokens = {"relay_token": event["relay_token"], "resume_token": event["resume_token"]}
     assert event == example | tokens

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from emissary_lib.protocol.auth.keys import format_keys
-from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac, session_id, sign_connect
+from emissary_lib.protocol.auth.macs import (
+    encode_unpadded,
+    http_date,
+    relay_token,
+    resume_mac,
+    session_id,
+    sign_connect,
+)
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.opening.exchange import opening_bytes
 from emissary_lib.protocol.targets.allow_list import Target
@@ -99,7 +106,8 @@ def test_a_session_from_door_to_end(
 
     claim = {"X-Emissary-Session": launch["session"], "X-Emissary-Relay-Token": launch["relay_token"]}
     assert connect(load_event("connect_relay", headers=claim), None)["statusCode"] == 200
-    late = {**claim, "X-Emissary-Relay-Token": encode_unpadded(bytes(32)), "X-Emissary-Epoch": "2"}
+    other = relay_token(KEY, session=launch["session"], random=bytes(16))
+    late = {**claim, "X-Emissary-Relay-Token": encode_unpadded(other), "X-Emissary-Epoch": "2"}
     assert connect(load_event("connect_relay", headers=late), None)["statusCode"] == 409
 
     up = Frame(FrameType.DATA, generation=2, offset=len(stream), payload=bytes(90_000))

@@ -12,7 +12,7 @@ from emissary_lib.protocol.auth.headers import (
 )
 
 DOOR = ConnectHeaders(7, "Sun, 22 Nov 2026 12:00:00 GMT", b"n" * 32, b"m" * 32)
-CLAIM = RelayHeaders("ab" * 32, b"t" * 32, "0f" * 16, 1)
+CLAIM = RelayHeaders("ab" * 32, b"t" * 52, "0f" * 16, 1)
 RESUME = ResumeHeaders("ab" * 32, b"t" * 32, 0xFFFFFFFF)
 
 Headers = ConnectHeaders | RelayHeaders | ResumeHeaders

@@ -126,6 +126,26 @@ def test_a_resume_mac_is_good_for_nothing_else(change: dict[str, Any]) -> None:
         auth.verify_resume_mac(**(given | change))
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"session": "x"}, "wrong MAC"),
+        ({"random": b"R" * 16}, "wrong MAC"),
+        ({"key": Key(1, OTHER.secret)}, "wrong MAC"),
+        ({"key": Key(3, KEY.secret)}, "key id 3, which is not known"),
+    ],
+)
+def test_a_relay_token_is_good_for_nothing_else(change: dict[str, Any], fault: str) -> None:
+    given: dict[str, Any] = {"key": KEY, "session": "s", "random": b"r" * 16}
+    token = auth.relay_token(**given)
+    auth.verify_relay_token(token, RING, session="s")
+    other = auth.relay_token(**(given | change))
+    mixed = other[:4] + token[4:20] + other[20:]
+    with pytest.raises(AuthenticationError, match=fault) as caught:
+        auth.verify_relay_token(mixed, RING, session="s")
+    assert auth.encode_unpadded(mixed) not in str(caught.value)
+
+
 @pytest.mark.parametrize("epoch", [-1, 1 << 32])
 def test_an_epoch_of_more_than_32_bits_is_the_callers_error(epoch: int) -> None:
     with pytest.raises(LocalProtocolError, match="epoch"):

@@ -60,6 +60,15 @@ def test_resume_mac() -> None:
     assert mac.hex() == AUTH["resume_mac"]
 
 
+def test_relay_token() -> None:
+    kid, random = struct.pack(">I", AUTH["kid"]), bytes.fromhex(AUTH["relay_random"])
+    assert mac_by_hand(b"emissary.v2 relay", kid, AUTH["session"].encode(), random) == AUTH["relay_mac"]
+    assert (kid + random).hex() + AUTH["relay_mac"] == AUTH["relay_token"]
+    token = auth.relay_token(KEY, session=AUTH["session"], random=random)
+    assert token.hex() == AUTH["relay_token"]
+    auth.verify_relay_token(token, auth.KeyRing([KEY]), session=AUTH["session"])
+
+
 def test_socks_password_has_the_form_of_the_original() -> None:
     nonce = base64.b64encode(NONCE).rstrip(b"=")
     mac = hmac.new(KEY.secret, AUTH["date"].encode() + b"\0" + nonce, hashlib.sha256).digest()
