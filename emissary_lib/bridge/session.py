@@ -2,9 +2,9 @@
 
 The store decides, by conditional writes. From which states a step is allowed is data here, of which its
 conditions are made; what they ask beside the state stands there, in DynamoDB's expressions. The predicates
-below decide nothing: ``may_launch`` and ``may_restore`` save a write that would fail, and ``claim_refusal``
-and ``resume_refusal`` say in words why one did. (One form for both would need a language of conditions, with
-an interpreter, between the code and the writes that everything rests on.)
+below decide nothing: ``may_launch`` and ``may_restore`` save a write that would fail, and ``has_room``,
+``claim_refusal`` and ``resume_refusal`` say why one did. (One form for both would need a language of
+conditions, with an interpreter, between the code and the writes that everything rests on.)
 
 Times are wall-clock seconds since 1970 UTC (containers share no other clock).
 
@@ -20,7 +20,14 @@ from typing import Final, NamedTuple
 
 from emissary_lib.bridge.limits import Limit
 from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.constants import CLOCK_SKEW, OPENING_TIME, RELAUNCH_AFTER, VERSION
+from emissary_lib.protocol.constants import (
+    CLOCK_SKEW,
+    FRAGMENT_OVERHEAD,
+    MAX_OPENING_TOTAL,
+    OPENING_TIME,
+    RELAUNCH_AFTER,
+    VERSION,
+)
 from emissary_lib.protocol.role import Role
 
 #: How long a relay can live, in seconds, unless the stack says less: Lambda's longest invocation. Counted
@@ -109,6 +116,11 @@ class Fragment:
 
     offset: int
     payload: bytes = field(repr=False)
+
+    @property
+    def weight(self) -> int:
+        """What it counts of :data:`MAX_OPENING_TOTAL`; so many bytes, and a third more, are in the item."""
+        return len(self.payload) + FRAGMENT_OVERHEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +389,12 @@ def may_launch(session: SessionRecord, now: float) -> bool:
     if session.state not in TRANSITIONS[RecordStep.LAUNCH].sources or now >= session.expires:
         return False
     return session.invoked_at is None or session.invoked_at < now - RELAUNCH_AFTER
+
+
+def has_room(session: SessionRecord, fragment: Fragment) -> bool:
+    """Whether an opening may have a fragment; one that it has already takes no room."""
+    used = sum(each.weight for each in session.fragments)
+    return fragment in session.fragments or used + fragment.weight <= MAX_OPENING_TOTAL
 
 
 def claim_refusal(session: SessionRecord | None, claim: Claim) -> str | None:

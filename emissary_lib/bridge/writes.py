@@ -64,7 +64,7 @@ def end_session(session_id: str, ending: EndRecord, step: RecordStep) -> Write:
         items.session_key(session_id),
         "SET #state = :to, #code = :code, #dialer_final = :dialer, #relay_final = :relay,"
         " #dialer_messages = :from_dialer, #relay_messages = :from_relay,"
-        f" #ended_by = :by, #ended_at = :at, #reason = :reason{recorded} REMOVE #fragments",
+        f" #ended_by = :by, #ended_at = :at, #reason = :reason{recorded} REMOVE #fragments, #opening_bytes",
         states,
         values
         | {

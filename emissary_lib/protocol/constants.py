@@ -116,9 +116,11 @@ END_DEADLINE: Final = 5.0
 #: Clock difference that a date in a MAC may show, in seconds (section 3.1).
 CLOCK_SKEW: Final = 15 * 60.0
 
-#: Opening: fragments kept, and bytes of the dialer's stream they may cover (section 3.2).
-MAX_OPENING_FRAGMENTS: Final = 1024
+#: Opening: how much of the dialer's stream its fragments may cover, how many bytes they may have together,
+#: and how much more than its bytes each counts (section 3.2).
 MAX_OPENING_BYTES: Final = 4096
+MAX_OPENING_TOTAL: Final = 8192
+FRAGMENT_OVERHEAD: Final = 8
 
 #: How long a session may be opening, from the upgrade's answer to the relay's claim, in seconds
 #: (section 3.4): as long as an asynchronous invocation may wait in Lambda's queue (template.yaml,

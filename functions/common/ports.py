@@ -59,7 +59,7 @@ class SessionStore(Protocol):
         """The session as it is now."""
 
     def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
-        """Put one fragment into the opening's set, unless that is full or the opening over."""
+        """Put one fragment into the opening's set, unless :func:`session.has_room` says no, or it is over."""
 
     def launch(self, session_id: str, launch: LaunchRecord) -> Outcome:
         """Go to INVOKED with fresh token hashes, under :func:`session.may_launch`.
@@ -93,7 +93,7 @@ class SessionStore(Protocol):
         """
 
     def claim(self, claim: Claim) -> RecordState:
-        """Go to OPEN with the relay's connection, and write that connection.
+        """Go to OPEN with the relay's connection, and write that connection; forget the opening's fragments.
 
         Returns:
             The session's state: OPEN, or ENDED where that was so before. An ended session stays as it is but

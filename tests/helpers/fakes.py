@@ -22,11 +22,11 @@ from emissary_lib.bridge.session import (
     SessionRecord,
     Side,
     claim_refusal,
+    has_room,
     may_launch,
     may_restore,
     resume_refusal,
 )
-from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, decode
 from functions.common.errors import (
@@ -102,9 +102,10 @@ class FakeStore:
 
     def add_fragment(self, session_id: str, fragment: Fragment, now: float) -> Outcome:
         old = self._old(session_id)
-        fits = old is not None and (fragment in old.fragments or len(old.fragments) < MAX_OPENING_FRAGMENTS)
         sources = TRANSITIONS[RecordStep.ADD_FRAGMENT].sources
-        if old is None or old.state not in sources or now >= old.expires or not fits:
+        if old is None or fragment in old.fragments:
+            return Outcome(old, old is not None)
+        if old.state not in sources or now >= old.expires or not has_room(old, fragment):
             return Outcome(old, False)
         return self._put(old, fragments=old.fragments | {fragment})
 
@@ -141,6 +142,7 @@ class FakeStore:
             instance=claim.instance,
             expires=claim.expires if old.instance is None else old.expires,
             claimed_at=claim.at if old.claimed_at is None else old.claimed_at,
+            fragments=frozenset(),
         )
         self.connections[claim.connection] = Connection(
             claim.connection, claim.session, Role.RELAY, claim.epoch

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emissary_lib.bridge import items
+from emissary_lib.bridge.session import Fragment, SessionRecord, has_room
 from emissary_lib.protocol.auth import macs as auth
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import (
+    FRAGMENT_OVERHEAD,
+    MAX_OPENING_BYTES,
+    MAX_OPENING_TOTAL,
+    OPENING_TIME,
+    RELAUNCH_AFTER,
+)
 from emissary_lib.protocol.errors import AuthenticationError, RemoteProtocolError
 from emissary_lib.protocol.opening import socks5
 from emissary_lib.protocol.opening.banner import parse_banner
@@ -21,6 +31,7 @@ from emissary_lib.protocol.opening.exchange import (
     opening_bytes,
 )
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
+from emissary_local.aws.dynamodb.sizes import item_size
 
 DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
 NONCE = b"n" * 32
@@ -61,7 +72,59 @@ STREAMS = st.one_of(
 )
 
 
-CUTS = st.lists(st.one_of(st.integers(0, 130), st.integers(0, 700)), max_size=40)
+CUT = st.one_of(st.integers(0, 130), st.integers(0, 700))
+
+#: So many launches there can be while a session is opening.
+LAUNCHES = int(OPENING_TIME / RELAUNCH_AFTER)
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda offset, size, fill: Fragment(
+                offset, bytes([fill]) * min(size, MAX_OPENING_BYTES - offset)
+            ),
+            st.one_of(st.just(0), st.integers(0, MAX_OPENING_BYTES - 1)),
+            st.one_of(st.integers(1, 3), st.integers(1, MAX_OPENING_BYTES)),
+            st.integers(0, 255),
+        ),
+        max_size=40,
+    ),
+    st.integers(1, 5),
+)
+def test_whatever_is_sent_the_stored_session_stays_small(sent: list[Fragment], rest: int) -> None:
+    session = SessionRecord("0" * 64, 1, NONCE, DATE, HOST, 1.8e9, 1.8e9 + OPENING_TIME, 1_800_000_000)
+    for fragment in sent:
+        if has_room(session, fragment):
+            session = dataclasses.replace(session, fragments=session.fragments | {fragment})
+    used = sum(fragment.weight for fragment in session.fragments)
+    assert used <= MAX_OPENING_TOTAL
+    # Behind what was sent, as many small pieces as there is room for.
+    room = (MAX_OPENING_TOTAL - used) // (rest + FRAGMENT_OVERHEAD)
+    small = {Fragment(MAX_OPENING_BYTES - 5 - n, bytes(rest)) for n in range(room)}
+    session = dataclasses.replace(session, fragments=session.fragments | small)
+    item = items.new_session(session) | {
+        "fragments": {"SS": [items.fragment_text(fragment) for fragment in session.fragments]},
+        "target": items.text("h" * 255 + ":65535"),
+        "relay_token_hashes": {"SS": [f"{n:064}" for n in range(LAUNCHES)]},
+        "resume_token_hashes": {"SS": [f"{n:064}" for n in range(LAUNCHES)]},
+    }
+    assert item_size(item) < 14 * 1024
+
+
+@given(st.lists(CUT, max_size=400), st.lists(CUT, max_size=400))
+def test_an_opening_may_be_sent_in_any_cut_and_again_in_any_other(first: list[int], again: list[int]) -> None:
+    stream = stream_to(Target("h" * 63 + ".internal", 5432))
+    session = SessionRecord("0" * 64, 1, NONCE, DATE, HOST, 0.0, OPENING_TIME, 0)
+    for cuts in (first, again):
+        edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+        for low, high in itertools.pairwise(edges):
+            fragment = Fragment(low, stream[low:high])
+            assert has_room(session, fragment)
+            session = dataclasses.replace(session, fragments=session.fragments | {fragment})
+
+
+CUTS = st.lists(CUT, max_size=40)
 
 
 @given(STREAMS, CUTS, st.integers(0, 20), st.randoms(use_true_random=False))

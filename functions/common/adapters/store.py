@@ -31,7 +31,7 @@ from emissary_lib.bridge.session import (
     resume_refusal,
 )
 from emissary_lib.bridge.writes import Write, end_session, state_in
-from emissary_lib.protocol.constants import MAX_OPENING_FRAGMENTS, RELAUNCH_AFTER
+from emissary_lib.protocol.constants import MAX_OPENING_TOTAL, RELAUNCH_AFTER
 from emissary_lib.protocol.role import Role
 from functions.common.adapters.dynamo import ConditionFailedError, Table
 from functions.common.adapters.slots import Slots
@@ -92,16 +92,18 @@ class DynamoSessionStore:
         """See :meth:`ports.SessionStore.add_fragment`."""
         member = items.fragment_text(fragment)
         states, values = state_in(RecordStep.ADD_FRAGMENT)
+        # One that is there already counts once: then nothing is written, and the old item shows why.
         return self._update(
             session_id,
-            "ADD #fragments :members",
-            f"{states} AND #expires > :now AND (attribute_not_exists(#fragments)"
-            " OR size(#fragments) < :most OR contains(#fragments, :member))",
+            "ADD #fragments :members, #opening_bytes :weight",
+            f"{states} AND #expires > :now AND NOT contains(#fragments, :member)"
+            " AND (attribute_not_exists(#opening_bytes) OR #opening_bytes <= :room)",
             values
             | {
                 ":members": {"SS": [member]},
                 ":member": text(member),
-                ":most": number(MAX_OPENING_FRAGMENTS),
+                ":weight": number(fragment.weight),
+                ":room": number(MAX_OPENING_TOTAL - fragment.weight),
                 ":now": number(now),
             },
             lambda old: fragment in old.fragments,
@@ -155,7 +157,7 @@ class DynamoSessionStore:
             items.session_key(claim.session),
             f"SET #state = :to, {_take_over(Role.RELAY)},"
             " #instance = :instance, #relay_expires = if_not_exists(#relay_expires, :expires),"
-            " #claimed_at = if_not_exists(#claimed_at, :now)",
+            " #claimed_at = if_not_exists(#claimed_at, :now) REMOVE #fragments, #opening_bytes",
             f"{states} AND {_is_of_a_launch('relay')} AND #relay_epoch < :epoch"
             " AND (attribute_not_exists(#instance) OR #instance = :instance)"
             " AND (#relay_expires > :now OR (attribute_not_exists(#relay_expires) AND #expires > :now))",

@@ -18,12 +18,15 @@ from emissary_lib.bridge.session import (
     LaunchRecord,
     RecordState,
     SessionRecord,
+    has_room,
     may_launch,
 )
 from emissary_lib.protocol.auth.headers import RELAY_TOKEN_RANDOM, SECRET_LENGTH
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import relay_token, token_hash
 from emissary_lib.protocol.codes import MEANINGS
+from emissary_lib.protocol.constants import MAX_OPENING_TOTAL
+from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.opening.exchange import OpeningAnswer, OpeningState, evaluate, within_limit
 from emissary_lib.protocol.targets.allow_list import AllowList
 from emissary_lib.protocol.wire.frames import Frame
@@ -55,6 +58,7 @@ class Opening:
         """Handle one OPENING message.
 
         Raises:
+            RemoteProtocolError: The dialer has sent too much.
             PeerBusyError, PeerUnreachableError: The answer was not posted.
             LaunchError: The relay could not be invoked.
             KeysUnavailableError: The keys cannot be had.
@@ -91,7 +95,11 @@ class Opening:
         kept = within_limit(frame.offset, frame.payload)
         if kept is None:
             return self.store.session(sender.session)
-        return self.store.add_fragment(sender.session, Fragment(*kept), self.clock()).session
+        fragment = Fragment(*kept)
+        session, done = self.store.add_fragment(sender.session, fragment, self.clock())
+        if session is not None and not done and not has_room(session, fragment):
+            raise RemoteProtocolError(f"an opening of more than {MAX_OPENING_TOTAL} bytes")
+        return session
 
     def _reply(self, sender: Connection, session: SessionRecord, result: OpeningAnswer) -> None:
         if result.server_bytes:

@@ -257,15 +257,32 @@ def test_an_opening_message_in_open_is_copied_to_the_relay_unchanged() -> None:
     assert bridge.link.posts == [(RELAY, event["body"])]
 
 
-def test_no_more_than_1024_fragments_are_kept() -> None:
+def test_an_opening_that_takes_too_much_room_is_a_protocol_error() -> None:
     bridge = Bridge()
     bridge.admit()
-    for offset in range(2000, 2000 + 1030):
+    for offset in range(2000, 2000 + 910):  # 9 of 8,192 each
         bridge.send_opening(offset, b"x")
-    assert len(bridge.session.fragments) == 1024
-    # One that is kept already is no other; and what is kept is still judged.
+    kept = bridge.session.fragments
+    assert (len(kept), bridge.link.take()) == (910, [])
+    assert bridge.send_opening(2000, b"y") == {"statusCode": 200}
+    ((to, frame),) = bridge.link.take()
+    assert (to, frame.type) == (DIALER, FrameType.RESET)
+    assert Reset.decode(frame.payload) == Reset(Code.PROTOCOL_ERROR, "an opening of more than 8192 bytes")
+    assert bridge.session.fragments == kept
+    # One that is kept already is no other.
     bridge.send_opening(2000, b"x")
-    assert len(bridge.session.fragments) == 1024
+    assert bridge.link.take() == []
+
+
+def test_a_launched_session_is_launched_again_though_its_opening_is_full() -> None:
+    bridge = Bridge()
+    bridge.launch()
+    used = sum(fragment.weight for fragment in bridge.session.fragments)
+    bridge.send_opening(1, bytes(4000))
+    bridge.send_opening(2, bytes(8192 - used - 4008 - 8))
+    bridge.clock.now += 6
+    bridge.send_opening(0, example_stream())
+    assert len(bridge.launcher.events) == 2
 
 
 def test_bytes_beyond_offset_4096_are_left_to_retransmission() -> None:

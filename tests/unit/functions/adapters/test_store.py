@@ -24,8 +24,7 @@ from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError
 from functions.common.ports import SessionStore
 from tests.helpers.events import DIALER, INSTANCE, NOW, RELAY, SESSION
-from tests.helpers.fakes import FakeStore
-from tests.unit.functions.adapters.conftest import TABLE
+from tests.unit.functions.adapters.conftest import TABLE, Dynamo
 from tests.unit.functions.adapters.steps import (
     CLAIM,
     ENDING,
@@ -74,29 +73,56 @@ def test_fragments_are_a_set(store: SessionStore) -> None:
     assert store.session(SESSION) == outcome.session
 
 
-def test_a_full_set_takes_no_other_fragment_but_those_it_has(store: SessionStore) -> None:
-    full = frozenset(Fragment(offset, b"x") for offset in range(1024))
+def test_an_opening_takes_so_many_bytes_though_they_are_all_at_one_offset(store: SessionStore) -> None:
     store.create(NEW)
-    for fragment in sorted(full)[:3]:
-        store.add_fragment(SESSION, fragment, NOW)
-    if isinstance(store, FakeStore):
-        store.sessions[SESSION] = dataclasses.replace(NEW, fragments=full)
+    first, second = Fragment(0, b"a" * 4088), Fragment(0, b"b" * 4088)
+    for fragment in (first, first, second, first):
+        assert store.add_fragment(SESSION, fragment, NOW).done, "one that is there counts once"
+    outcome = store.add_fragment(SESSION, Fragment(0, b""), NOW)
+    assert not outcome.done
+    assert outcome.session == stored_session(store)
+    assert stored_session(store).fragments == {first, second}
+    assert store.add_fragment(SESSION, second, NOW).done
+
+
+def test_what_is_left_of_an_opening_is_taken_to_the_last_byte(store: SessionStore) -> None:
+    store.create(NEW)
+    store.add_fragment(SESSION, Fragment(0, b"a" * 4000), NOW)
+    assert not store.add_fragment(SESSION, Fragment(1, b"b" * 4177), NOW).done
+    assert store.add_fragment(SESSION, Fragment(2, b"c" * 4167), NOW).done
+    assert store.add_fragment(SESSION, Fragment(3, b"d"), NOW).done
+    assert not store.add_fragment(SESSION, Fragment(4, b""), NOW).done
+
+
+def test_the_bytes_of_an_opening_are_counted_even_if_an_answer_was_lost(
+    real: DynamoSessionStore, dynamo: Dynamo
+) -> None:
+    real.create(NEW)
+    dynamo.lose_answers = 1
+    assert real.add_fragment(SESSION, Fragment(0, b"a" * 100), NOW).done
+    assert stored_item(dynamo)["opening_bytes"] == {"N": "108"}
+
+
+@pytest.mark.parametrize("after", ["claim", "end"])
+def test_neither_a_claimed_nor_an_ended_session_keeps_its_opening(
+    real: DynamoSessionStore, dynamo: Dynamo, after: str
+) -> None:
+    real.create(NEW)
+    real.add_fragment(SESSION, Fragment(0, b"a" * 100), NOW)
+    assert real.launch(SESSION, LAUNCH).done
+    assert {"fragments", "opening_bytes"} <= stored_item(dynamo).keys(), "it may be launched again"
+    if after == "claim":
+        real.claim(CLAIM)
     else:
-        fill(store, full)
-    outcome = store.add_fragment(SESSION, Fragment(5000, b"x"), NOW)
-    assert (outcome.done, outcome.session and len(outcome.session.fragments)) == (False, 1024)
-    assert store.add_fragment(SESSION, Fragment(9, b"x"), NOW).done
+        real.end(SESSION, ENDING, RecordStep.END)
+    assert not {"fragments", "opening_bytes"} & stored_item(dynamo).keys()
 
 
-def fill(store: SessionStore, fragments: frozenset[Fragment]) -> None:
-    assert isinstance(store, DynamoSessionStore)
-    client: Any = store._table._client
-    client.update_item(
-        TableName=TABLE,
-        Key={"pk": {"S": "S#" + SESSION}},
-        UpdateExpression="SET fragments = :f",
-        ExpressionAttributeValues={":f": {"SS": [f"{f.offset}:eA==" for f in fragments]}},
-    )
+def stored_item(dynamo: Dynamo) -> dict[str, Any]:
+    client = dynamo.client()
+    item: dict[str, Any] = client.get_item(TableName=TABLE, Key={"pk": {"S": "S#" + SESSION}})["Item"]
+    client.close()
+    return item
 
 
 def test_a_fragment_of_an_expired_opening_is_not_kept(store: SessionStore) -> None:
