@@ -47,6 +47,7 @@ FACTS: Final = (
     "relay_final",
     "dialer_messages",
     "relay_messages",
+    "reported_by",
     "dialer_connection",
     "relay_connection",
     "dialer_epoch",
@@ -195,7 +196,13 @@ def _ending(item: Item) -> EndRecord:
         _int(item, "dialer_messages"),
         _int(item, "relay_messages"),
         _text(item, "reason") or "",
+        _reporter(item),
     )
+
+
+def _reporter(item: Item) -> Role | None:
+    name = _text(item, "reported_by")  # not there in older code's items, nor if the bridge has ended it
+    return Role(name) if name else None
 
 
 def _text(item: Item, name: str) -> str | None:

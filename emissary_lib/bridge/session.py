@@ -233,6 +233,7 @@ class EndRecord:
         dialer_messages: Messages the dialer has sent, as far as known.
         relay_messages: Messages the relay has sent, as far as known.
         reason: What there is to say beyond the code's meaning.
+        reporter: The client whose figures these are; None if no client has reported any.
     """
 
     code: Code
@@ -243,11 +244,17 @@ class EndRecord:
     dialer_messages: int = 0
     relay_messages: int = 0
     reason: str = ""
+    reporter: Role | None = None
 
     @property
     def text(self) -> str:
         """Why, in words."""
         return self.reason or MEANINGS[self.code]
+
+    @property
+    def reported_by(self) -> str:
+        """``dialer``, ``relay`` or ``bridge``: whose figures these are."""
+        return self.reporter.value if self.reporter else "bridge"
 
     @property
     def by_operator(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from emissary_lib.bridge import items
 from emissary_lib.bridge.items import Attribute, Item, number, text
 from emissary_lib.bridge.session import RECORD_TIME, TRANSITIONS, EndRecord, RecordState, RecordStep
+from emissary_lib.protocol.role import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +56,29 @@ def state_in(step: RecordStep) -> tuple[str, dict[str, Attribute]]:
 
 
 def end_session(session_id: str, ending: EndRecord, step: RecordStep) -> Write:
-    """Go to ENDED from the states that ``step`` allows; forgets the opening's fragments."""
-    states, values = state_in(step)
+    """Go to ENDED from the states that ``step`` allows; forgets the opening's fragments.
+
+    The relay's report does more: where the dialer has reported first, its figures take the place of the
+    dialer's. Why, when and by whom the session was ended stays.
+    """
+    condition, values = state_in(step)
+    if ending.reporter is Role.RELAY:
+        condition += " OR #reported_by = :dialer_reported"
+        values |= {":dialer_reported": text(Role.DIALER.value)}
     recorded = "" if step is RecordStep.CHECK else ", #purge_at = :purge"
     if recorded:
         values |= {":purge": number(int(ending.at + RECORD_TIME))}
+    first = {"code": ":code", "ended_by": ":by", "ended_at": ":at", "reason": ":reason"}
     return Write.update(
         items.session_key(session_id),
-        "SET #state = :to, #code = :code, #dialer_final = :dialer, #relay_final = :relay,"
-        " #dialer_messages = :from_dialer, #relay_messages = :from_relay,"
-        f" #ended_by = :by, #ended_at = :at, #reason = :reason{recorded} REMOVE #fragments, #opening_bytes",
-        states,
+        "SET #state = :to, #dialer_final = :dialer, #relay_final = :relay,"
+        " #dialer_messages = :from_dialer, #relay_messages = :from_relay, #reported_by = :reporter, "
+        + ", ".join(f"#{name} = if_not_exists(#{name}, {value})" for name, value in first.items())
+        + f"{recorded} REMOVE #fragments, #opening_bytes",
+        condition,
         values
         | {
+            ":reporter": text(ending.reporter.value if ending.reporter else ""),
             ":reason": text(ending.reason),
             ":to": text(RecordState.ENDED.value),
             ":code": number(int(ending.code)),

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
-from emissary_lib.bridge.session import EndRecord
+from emissary_lib.bridge.report import Figures, figures
+from emissary_lib.bridge.session import EndRecord, SessionRecord
 from emissary_lib.cli.command import add_parser, key_id
 from emissary_lib.client.config import URL, read_env_file
 from emissary_lib.client.endpoint import Endpoint
@@ -237,9 +238,14 @@ def _faults(each: Outcome, named: Iterable[str]) -> Iterator[str]:
 _UNKNOWN_END = EndRecord(Code.OK, 0, 0, "", 0.0)
 
 
+def _figures(session: SessionRecord) -> Figures | None:
+    """Zeros where nobody has told any yet; None where what was told cannot be."""
+    return Figures(0, 0, 0, 0) if session.ending is None else figures(session)
+
+
 def _session_json(each: ListedSession) -> Mapping[str, object]:
     session = each.record
-    end = session.ending or _UNKNOWN_END
+    end, told = session.ending or _UNKNOWN_END, _figures(session)
     return {
         "session": session.id,
         "state": each.state,
@@ -250,20 +256,23 @@ def _session_json(each: ListedSession) -> Mapping[str, object]:
         "ended": None if each.ended_at is None else format_time(each.ended_at),
         "code": None if session.ending is None else end.code.name,
         "reason": "" if session.ending is None else end.text,
-        "dialer_bytes": end.dialer_final,
-        "relay_bytes": end.relay_final,
-        "dialer_messages": end.dialer_messages,
-        "relay_messages": end.relay_messages,
+        "dialer_bytes": told.dialer_bytes if told else None,
+        "relay_bytes": told.relay_bytes if told else None,
+        "dialer_messages": told.dialer_messages if told else None,
+        "relay_messages": told.relay_messages if told else None,
+        "reported_by": None if session.ending is None else session.ending.reported_by,
+        "implausible": told is None,
     }
 
 
 def _session_line(each: ListedSession) -> str:
     session = each.record
-    end = session.ending or _UNKNOWN_END
+    told = _figures(session)
+    carried = f"{told.dialer_bytes:>12}{told.relay_bytes:>12}" if told else f"{'-':>12}{'-':>12}"
     seconds = "-" if each.ended_at is None else f"{max(0.0, each.ended_at - session.started):.0f}"
-    why = "" if session.ending is None else f", {end.code.name}"
+    why = "" if session.ending is None else f", {session.ending.code.name}"
     return (
         f"{session.id[:_DIGITS]:<18}{each.state:<10}{session.key_id:<6}{session.source or '-':<17}"
-        f"{format_time(session.started):<22}{seconds:>8}  {end.dialer_final:>12}{end.relay_final:>12}  "
+        f"{format_time(session.started):<22}{seconds:>8}  {carried}  "
         f"{session.target or '-'}{why}"
     )

@@ -113,6 +113,10 @@ LINGER: Final = 5.0
 END_INTERVAL: Final = 1.0
 END_DEADLINE: Final = 5.0
 
+#: Messages a second that a client can have sent, for its figures to be believed (section 6): as many as the
+#: route of all dialers lets through (template.yaml), and more than a relay's posts reach.
+MAX_MESSAGE_RATE: Final = 2000
+
 #: Clock difference that a date in a MAC may show, in seconds (section 3.1).
 CLOCK_SKEW: Final = 15 * 60.0
 

@@ -6,6 +6,11 @@ is killed between its write and this line, the record is lost, and the item has 
 purged, a week after the end (``emissary sessions list``). What an operator has ended is recorded by the
 ``$disconnect`` of the last of its connections, once as well: the item notes by which.
 
+Its figures are those of the END that ended the session, and it names whose: ``dialer``, ``relay``, or
+``bridge`` where no client has reported any. Which of two ENDs comes first is chance, or a dialer's choice,
+and a line cannot be taken back. So the item takes the relay's figures also if they come second, and the relay
+has a line of its own in the log with what it has counted. Figures that cannot be are left out.
+
 A session that both clients left without a word stays OPEN until somebody reads it past its time, which may be
 never: then the warning "both connections gone" stands for the record, and has its ``code`` and times. Where
 API Gateway does not deliver ``$disconnect`` either, the log has the line "relay launched", with who and to
@@ -18,6 +23,7 @@ import math
 import platform
 from typing import Final
 
+from emissary_lib.bridge.report import Figures, figures
 from emissary_lib.bridge.session import SessionRecord
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import HEADER_CHARS, MAX_MESSAGE, MAX_PAYLOAD
@@ -118,10 +124,12 @@ def record(session: SessionRecord) -> None:
     if ending is None:
         return
     seconds = max(0.0, ending.at - session.started)
+    told = figures(session)
+    believed = told or Figures(0, 0, 0, 0)
     cost = estimated_cost(
         seconds=seconds,
-        dialer_bytes=ending.dialer_final,
-        relay_bytes=ending.relay_final,
+        dialer_bytes=believed.dialer_bytes,
+        relay_bytes=believed.relay_bytes,
         slots=len(session.slots),
     )
     logs.info(
@@ -133,10 +141,12 @@ def record(session: SessionRecord) -> None:
         started=session.started,
         ended=ending.at,
         duration_s=round(seconds, 3),
-        dialer_bytes=ending.dialer_final,
-        relay_bytes=ending.relay_final,
-        dialer_messages=ending.dialer_messages,
-        relay_messages=ending.relay_messages,
+        dialer_bytes=told.dialer_bytes if told else None,
+        relay_bytes=told.relay_bytes if told else None,
+        dialer_messages=told.dialer_messages if told else None,
+        relay_messages=told.relay_messages if told else None,
+        reported_by=ending.reported_by,
+        implausible=told is None,
         code=ending.code.name,
         reason=ending.text,
         dialer_epoch=session.dialer.epoch,
@@ -144,11 +154,11 @@ def record(session: SessionRecord) -> None:
         estimated_cost_usd=round(cost, 9),
         prices=f"{PRICES} {ARCHITECTURE}",
     )
-    metrics.put(
-        {
-            Metric.SESSION_ENDED: 1,
-            Metric.SESSION_FAILED: int(ending.code is not Code.OK),
-            Metric.SESSION_SECONDS: seconds,
-            Metric.SESSION_BYTES: ending.dialer_final + ending.relay_final,
-        }
-    )
+    counted = {
+        Metric.SESSION_ENDED: 1,
+        Metric.SESSION_FAILED: int(ending.code is not Code.OK),
+        Metric.SESSION_SECONDS: seconds,
+    }
+    if told:
+        counted[Metric.SESSION_BYTES] = told.dialer_bytes + told.relay_bytes
+    metrics.put(counted)

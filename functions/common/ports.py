@@ -122,6 +122,9 @@ class SessionStore(Protocol):
     def end(self, session_id: str, ending: EndRecord, step: RecordStep) -> Outcome:
         """Go to ENDED from the states that ``step`` (END, ABANDON, REFUSE or CHECK) allows.
 
+        Where the dialer's report has ended it, the figures of the relay's take their place; that is not done
+        by this.
+
         Forgets the opening's fragments, and keeps the rest for :data:`session.RECORD_TIME`, but after a
         CHECK.
         """

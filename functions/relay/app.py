@@ -42,5 +42,4 @@ def lambda_handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]
         return {"statusCode": 500}
     if code is None:
         return {"statusCode": 409}
-    logs.info("session ended", session=launch.session, code=code.name)
     return {"statusCode": 200, "code": code.name}

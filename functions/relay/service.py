@@ -114,7 +114,19 @@ class Relay:
         link = RelayLink(transport, self.poster, launch.dialer_connection, abandon_at=abandon_at)
         session = self._session(launch, connected, claimed.epoch, claimed_at, ends_at)
         shutdown = ShutdownPolicy(ends_at, ends_at + _LEAVE * margin, linger=self.grace)
-        return self._carry(session, link, connected, shutdown)
+        code = self._carry(session, link, connected, shutdown)
+        if code is not None:
+            # What we have counted ourselves: the audit record may have to go by what the dialer says.
+            logs.info(
+                "session ended",
+                session=launch.session,
+                code=code.name,
+                dialer_bytes=session.received,
+                relay_bytes=session.sent,
+                dialer_messages=session.counters.messages_received,
+                relay_messages=session.counters.messages_sent,
+            )
+        return code
 
     def _connector(self, launch: Launch) -> Callable[[int, Deadline], MessageTransport]:
         """What dials back for this session, again and again, as one and the same instance."""

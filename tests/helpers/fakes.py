@@ -187,8 +187,15 @@ class FakeStore:
 
     def end(self, session_id: str, ending: EndRecord, step: RecordStep) -> Outcome:
         old = self._old(session_id)
+        if old is not None and old.ending is not None:
+            if (old.ending.reporter, ending.reporter) == (Role.DIALER, Role.RELAY):
+                first = old.ending
+                ending = replace(ending, code=first.code, by=first.by, at=first.at, reason=first.reason)
+                self._put(old, ending=ending)
+                return Outcome(self.sessions[session_id], False)
+            return Outcome(old, old.ending.by == ending.by)
         if old is None or old.state not in TRANSITIONS[step].sources:
-            return Outcome(old, old is not None and old.ending is not None and old.ending.by == ending.by)
+            return Outcome(old, False)
         kept = old.purge_at if step is RecordStep.CHECK else int(ending.at + RECORD_TIME)
         return self._put(old, state=RecordState.ENDED, ending=ending, fragments=frozenset(), purge_at=kept)
 

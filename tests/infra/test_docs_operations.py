@@ -20,7 +20,7 @@ from emissary_lib.bridge.session import (
 from emissary_lib.client.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
 from emissary_lib.client.handshake import LIMIT_WAIT
 from emissary_lib.protocol import constants
-from emissary_lib.protocol.constants import OPENING_TIME
+from emissary_lib.protocol.constants import MAX_MESSAGE_RATE, OPENING_TIME
 from functions.common import audit, logs
 from functions.common.adapters import keys
 from functions.common.metrics import NAMESPACE, Metric
@@ -200,6 +200,11 @@ def record_fields() -> set[str]:
 def test_the_manual_has_every_field_of_the_audit_record() -> None:
     told = {name for row in tables(MANUAL, "Audit records")[0] for name in row[0].split(", ")}
     assert told == record_fields()
+
+
+def test_figures_are_believed_up_to_what_the_gateway_lets_through() -> None:
+    assert throttle("$default") == (MAX_MESSAGE_RATE, MAX_MESSAGE_RATE)
+    assert f"more was reported than {MAX_MESSAGE_RATE:,} messages a second" in TEXT
 
 
 def test_the_query_asks_for_fields_that_are_logged() -> None:

@@ -104,6 +104,11 @@ class Session:
         return self._duplex.sender.acked
 
     @property
+    def sent(self) -> int:
+        """How much of our stream was sent at least once, its FIN included."""
+        return self._duplex.sender.next_offset
+
+    @property
     def received(self) -> int:
         """How much of the peer's stream has arrived in order, its FIN included."""
         return self._duplex.receiver.ack

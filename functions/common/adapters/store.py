@@ -255,8 +255,9 @@ class DynamoSessionStore:
 
     def end(self, session_id: str, ending: EndRecord, step: RecordStep) -> Outcome:
         """See :meth:`ports.SessionStore.end`."""
-        write = end_session(session_id, ending, step)
-        return self._write(write, lambda old: old.ending is not None and old.ending.by == ending.by)
+        session, _ = self._write(end_session(session_id, ending, step), lambda old: False)
+        ended_here = session is not None and session.ending is not None and session.ending.by == ending.by
+        return Outcome(session, ended_here)
 
     def note_record(self, session_id: str, by: str) -> bool:
         """See :meth:`ports.SessionStore.note_record`."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emissary_lib.bridge import replies
+from emissary_lib.bridge.report import reported_end
 from emissary_lib.bridge.session import Connection, EndRecord, Loss, RecordStep, SessionRecord, lease_left
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import GRACE
-from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import End
 from functions.common import audit
 from functions.common.ports import Clock, Outcome, PeerLink, SessionStore
@@ -35,16 +35,7 @@ class EndSession:
 
     def take_report(self, sender: Connection, end: End, request_id: str) -> Outcome:
         """A client has sent END."""
-        mine = sender.role is Role.DIALER
-        ending = EndRecord(
-            code=end.code,
-            dialer_final=end.sent if mine else end.received,
-            relay_final=end.received if mine else end.sent,
-            by=request_id,
-            at=self.clock(),
-            dialer_messages=end.messages_sent if mine else end.messages_received,
-            relay_messages=end.messages_received if mine else end.messages_sent,
-        )
+        ending = reported_end(sender.role, end, by=request_id, at=self.clock())
         return self._end(sender.session, ending, RecordStep.END)
 
     def declare_lost(

@@ -70,6 +70,8 @@ def test_a_list_as_json_is_whole(
         "relay_bytes": 0,
         "dialer_messages": 0,
         "relay_messages": 0,
+        "reported_by": None,
+        "implausible": False,
     }
 
 

@@ -59,6 +59,7 @@ DOCUMENT = " ".join(TEXT.split())
         ("REFUSED_FOR", 20.0, "once its posts have met nothing else for **20 s**"),
         ("END_INTERVAL", 1.0, "repeat RESET and END every second until ENDED"),
         ("LINGER", 5.0, "has what had arrived for it, or **5 s** later"),
+        ("MAX_MESSAGE_RATE", 2000, "more than **2,000** messages a second of either client"),
         ("END_DEADLINE", 5.0, "for at most **5 s**"),
         ("CLOCK_SKEW", 900.0, "date more than 15 minutes off"),
         ("MAX_OPENING_BYTES", 4096, "below offset **4,096**"),

@@ -11,6 +11,7 @@ import pytest
 from emissary_lib.bridge.session import (
     RECORD_TIME,
     Connection,
+    EndRecord,
     Fragment,
     LaunchRecord,
     Loss,
@@ -347,3 +348,40 @@ def test_a_record_is_for_the_first_who_notes_it(store: SessionStore) -> None:
 def test_there_is_no_record_of_a_session_that_was_purged(store: SessionStore) -> None:
     assert not store.note_record(SESSION, "one")
     assert store.session(SESSION) is None
+
+
+OF_DIALER = dataclasses.replace(ENDING, reporter=Role.DIALER, dialer_messages=1, reason="why")
+OF_RELAY = EndRecord(Code.OK, 5, 6, "later=", NOW + 9, 7, 8, reporter=Role.RELAY)
+
+
+def test_the_relays_figures_take_the_place_of_the_dialers(store: SessionStore) -> None:
+    open_session(store)
+    assert store.end(SESSION, OF_DIALER, RecordStep.END).done
+    assert stored_session(store).ending == OF_DIALER
+    outcome = store.end(SESSION, OF_RELAY, RecordStep.END)
+    assert not outcome.done, "there is a record of this end already"
+    assert stored_session(store).ending == dataclasses.replace(
+        OF_RELAY, code=OF_DIALER.code, by=OF_DIALER.by, at=OF_DIALER.at, reason="why"
+    )
+    assert outcome.session == stored_session(store)
+    assert stored_session(store).state is RecordState.ENDED
+
+
+@pytest.mark.parametrize("first", [OF_RELAY, ENDING], ids=["relay", "bridge"])
+@pytest.mark.parametrize("role", Role)
+def test_no_other_figures_are_replaced(store: SessionStore, first: EndRecord, role: Role) -> None:
+    open_session(store)
+    store.end(SESSION, first, RecordStep.END)
+    late = dataclasses.replace(first, dialer_final=1, relay_final=1, by="again=", reporter=role)
+    assert not store.end(SESSION, late, RecordStep.END).done
+    assert stored_session(store).ending == first
+
+
+@pytest.mark.parametrize("ending", [OF_DIALER, OF_RELAY])
+def test_an_end_repeated_by_the_sdk_counts_as_done(
+    real: DynamoSessionStore, dynamo: Dynamo, ending: EndRecord
+) -> None:
+    open_session(real)
+    dynamo.lose_answers = 1
+    assert real.end(SESSION, ending, RecordStep.END).done
+    assert stored_session(real).ending == ending

@@ -267,6 +267,24 @@ def test_nothing_is_left_when_serve_returns() -> None:
         assert harness.near.fileno() == -1
 
 
+def test_the_relay_logs_what_it_has_counted_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """The audit record may have only what the dialer says of it."""
+    caplog.set_level("INFO", logger="emissary")
+    with RelayHarness() as harness:
+        _frame, _parameters, data = harness.wait_for_opened()
+        harness.target_closes()
+        harness.next_fin()
+        harness.hang_up(ack=len(data) + 1)
+        end = harness.wait_for_end()
+        assert harness.result() is Code.OK
+    (line,) = [each.__dict__ for each in caplog.records if each.getMessage() == "session ended"]
+    assert (line["session"], line["code"]) == (harness.launch.session, "OK")
+    assert (line["dialer_bytes"], line["relay_bytes"]) == (end.received, end.sent)
+    assert end.sent == len(data) + 1
+    assert line["dialer_messages"] >= end.messages_received > 0
+    assert line["relay_messages"] >= end.messages_sent > 0
+
+
 def test_tokens_are_in_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     with RelayHarness() as harness:
