@@ -201,8 +201,8 @@ def _ending(item: Item) -> EndRecord:
 
 
 def _reporter(item: Item) -> Role | None:
-    name = _text(item, "reported_by")  # not there in older code's items, nor if the bridge has ended it
-    return Role(name) if name else None
+    name = _text(item, "reported_by")  # not there in older code's items
+    return next((role for role in Role if role.value == name), None)
 
 
 def _text(item: Item, name: str) -> str | None:

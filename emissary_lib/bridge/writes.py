@@ -78,7 +78,7 @@ def end_session(session_id: str, ending: EndRecord, step: RecordStep) -> Write:
         condition,
         values
         | {
-            ":reporter": text(ending.reporter.value if ending.reporter else ""),
+            ":reporter": text(ending.reported_by),
             ":reason": text(ending.reason),
             ":to": text(RecordState.ENDED.value),
             ":code": number(int(ending.code)),

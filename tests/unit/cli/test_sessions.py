@@ -9,11 +9,12 @@ from urllib.parse import unquote
 
 import pytest
 
-from emissary_lib.bridge.session import RecordStep, SessionRecord
+from emissary_lib.bridge.session import EndRecord, RecordStep, SessionRecord
 from emissary_lib.cli import main as cli
 from emissary_lib.exit_status import Exit
 from emissary_lib.operate import kill
 from emissary_lib.protocol.codes import MEANINGS, Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.protocol.wire.payloads import Ended
 from functions.common.adapters.store import DynamoSessionStore
@@ -73,6 +74,22 @@ def test_a_list_as_json_is_whole(
         "reported_by": None,
         "implausible": False,
     }
+
+
+def test_figures_that_cannot_be_are_listed_as_none(
+    aws: Dynamo, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = alive(real)
+    ending = EndRecord(Code.OK, 2**60, 7, "request=", session.started + 9, 1, 1, reporter=Role.DIALER)
+    assert real.end(session.id, ending, RecordStep.END).done
+    assert run("list", "--json") == Exit.OK
+    (found,) = json.loads(capsys.readouterr().out)
+    told = ("dialer_bytes", "relay_bytes", "dialer_messages", "relay_messages")
+    assert [found[name] for name in told] == [None] * 4
+    assert (found["reported_by"], found["implausible"]) == ("dialer", True)
+    assert run("list") == Exit.OK
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.split()[-5:] == ["9", "-", "-", "db.internal:5432,", "OK"]
 
 
 def test_a_kill_tells_the_relay_and_then_the_dialer(
