@@ -48,6 +48,8 @@ FACTS: Final = (
     "dialer_messages",
     "relay_messages",
     "reported_by",
+    "carried_dialer",
+    "carried_relay",
     "dialer_connection",
     "relay_connection",
     "dialer_epoch",
@@ -197,6 +199,7 @@ def _ending(item: Item) -> EndRecord:
         _int(item, "relay_messages"),
         _text(item, "reason") or "",
         _reporter(item),
+        (_int(item, "carried_dialer"), _int(item, "carried_relay")) if "carried_dialer" in item else None,
     )
 
 

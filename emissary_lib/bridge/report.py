@@ -74,6 +74,7 @@ def reported_end(role: Role, end: End, *, by: str, at: float) -> EndRecord:
         relay_messages=relay[1],
         reason=reason,
         reporter=role,
+        carried=(dialer[0], relay[0]) if role is Role.RELAY else None,
     )
 
 
@@ -85,7 +86,8 @@ def figures(session: SessionRecord) -> Figures | None:
     ending = session.ending
     if ending is None:
         return None
-    found = Figures(ending.dialer_final, ending.relay_final, ending.dialer_messages, ending.relay_messages)
+    carried = ending.carried or (ending.dialer_final, ending.relay_final)
+    found = Figures(*carried, ending.dialer_messages, ending.relay_messages)
     # A second more than it was there: what a throttle of so many a second lets through at once.
     messages = MAX_MESSAGE_RATE * (max(0.0, ending.at - session.started) + 1)
     most = Figures(*[int(messages * MAX_PAYLOAD)] * 2, *[int(messages)] * 2)

@@ -234,6 +234,8 @@ class EndRecord:
         relay_messages: Messages the relay has sent, as far as known.
         reason: What there is to say beyond the code's meaning.
         reporter: The client whose figures these are; None if no client has reported any.
+        carried: Final offsets of the dialer's and the relay's stream as the relay has reported them, if it
+            has: for the record. Clients are told those of the first report, whoever's that was.
     """
 
     code: Code
@@ -245,6 +247,7 @@ class EndRecord:
     relay_messages: int = 0
     reason: str = ""
     reporter: Role | None = None
+    carried: tuple[int, int] | None = None
 
     @property
     def text(self) -> str:

@@ -58,21 +58,33 @@ def state_in(step: RecordStep) -> tuple[str, dict[str, Attribute]]:
 def end_session(session_id: str, ending: EndRecord, step: RecordStep) -> Write:
     """Go to ENDED from the states that ``step`` allows; forgets the opening's fragments.
 
-    The relay's report does more: where the dialer has reported first, its figures take the place of the
-    dialer's. Why, when and by whom the session was ended stays.
+    The relay's report does more: where the dialer has reported first, the relay's figures are what counts for
+    the record. What clients are told, and when and by whom the session was ended, stays.
     """
     condition, values = state_in(step)
+    recorded = ""
+    if ending.carried is not None:
+        recorded = ", #carried_dialer = :carried_dialer, #carried_relay = :carried_relay"
+        dialer, relay = ending.carried
+        values |= {":carried_dialer": number(dialer), ":carried_relay": number(relay)}
     if ending.reporter is Role.RELAY:
         condition += " OR #reported_by = :dialer_reported"
         values |= {":dialer_reported": text(Role.DIALER.value)}
-    recorded = "" if step is RecordStep.CHECK else ", #purge_at = :purge"
-    if recorded:
+    if step is not RecordStep.CHECK:
+        recorded += ", #purge_at = :purge"
         values |= {":purge": number(int(ending.at + RECORD_TIME))}
-    first = {"code": ":code", "ended_by": ":by", "ended_at": ":at", "reason": ":reason"}
+    first = {
+        "code": ":code",
+        "dialer_final": ":dialer",
+        "relay_final": ":relay",
+        "ended_by": ":by",
+        "ended_at": ":at",
+        "reason": ":reason",
+    }
     return Write.update(
         items.session_key(session_id),
-        "SET #state = :to, #dialer_final = :dialer, #relay_final = :relay,"
-        " #dialer_messages = :from_dialer, #relay_messages = :from_relay, #reported_by = :reporter, "
+        "SET #state = :to, #dialer_messages = :from_dialer, #relay_messages = :from_relay,"
+        " #reported_by = :reporter, "
         + ", ".join(f"#{name} = if_not_exists(#{name}, {value})" for name, value in first.items())
         + f"{recorded} REMOVE #fragments, #opening_bytes",
         condition,

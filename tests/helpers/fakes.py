@@ -190,9 +190,14 @@ class FakeStore:
         if old is not None and old.ending is not None:
             if (old.ending.reporter, ending.reporter) == (Role.DIALER, Role.RELAY):
                 first = old.ending
-                ending = replace(ending, code=first.code, by=first.by, at=first.at, reason=first.reason)
-                self._put(old, ending=ending)
-                return Outcome(self.sessions[session_id], False)
+                counted = replace(
+                    first,
+                    dialer_messages=ending.dialer_messages,
+                    relay_messages=ending.relay_messages,
+                    reporter=ending.reporter,
+                    carried=ending.carried,
+                )
+                return Outcome(self._put(old, ending=counted).session, False)
             return Outcome(old, old.ending.by == ending.by)
         if old is None or old.state not in TRANSITIONS[step].sources:
             return Outcome(old, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 
@@ -300,6 +301,11 @@ def test_whoever_comes_back_after_the_end_is_told_how_it_ended(role: Role, frame
     bridge = opened()
     bridge.message(load_event("default_end"))
     ending = bridge.session.ending
+    assert ending is not None
+    if role is Role.RELAY and frame.type is FrameType.END:  # the record has the relay's figures then
+        ending = dataclasses.replace(
+            ending, dialer_messages=0, relay_messages=0, reporter=Role.RELAY, carried=(2, 1)
+        )
     bridge.link.gone.update({DIALER, RELAY})
     bridge.link.take()
     if role is Role.DIALER:

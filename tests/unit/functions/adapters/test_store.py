@@ -351,7 +351,7 @@ def test_there_is_no_record_of_a_session_that_was_purged(store: SessionStore) ->
 
 
 OF_DIALER = dataclasses.replace(ENDING, reporter=Role.DIALER, dialer_messages=1, reason="why")
-OF_RELAY = EndRecord(Code.OK, 5, 6, "later=", NOW + 9, 7, 8, reporter=Role.RELAY)
+OF_RELAY = EndRecord(Code.OK, 5, 6, "later=", NOW + 9, 7, 8, reporter=Role.RELAY, carried=(5, 6))
 
 
 def test_the_relays_figures_take_the_place_of_the_dialers(store: SessionStore) -> None:
@@ -361,8 +361,8 @@ def test_the_relays_figures_take_the_place_of_the_dialers(store: SessionStore) -
     outcome = store.end(SESSION, OF_RELAY, RecordStep.END)
     assert not outcome.done, "there is a record of this end already"
     assert stored_session(store).ending == dataclasses.replace(
-        OF_RELAY, code=OF_DIALER.code, by=OF_DIALER.by, at=OF_DIALER.at, reason="why"
-    )
+        OF_DIALER, dialer_messages=7, relay_messages=8, reporter=Role.RELAY, carried=(5, 6)
+    ), "clients are told what they were told before"
     assert outcome.session == stored_session(store)
     assert stored_session(store).state is RecordState.ENDED
 
