@@ -6,6 +6,7 @@
 #   make core       coverage on Python 3.13, which is Lambda's, and the property tests with more examples
 # make coverage   what the unit tests leave out: of the protocol nothing, of the rest no more than pyproject.toml allows
 # make bench   measure, as one line of JSON
+# make fuzz    any bytes into each parser, led by coverage; FUZZ_SECONDS (10) each, FUZZ=name for one alone
 # make soak    mixed traffic while everything goes wrong; SOAK_SECONDS (180) and SOAK_SEED (drawn) may be set
 # make build   the functions' artifacts, as they are deployed, in .aws-sam/build: no Docker, any Python from 3.11 on
 # make replay  each of events/ against the built artifacts, under AWS's runtime interface emulator; RECORD=1 records
@@ -24,8 +25,8 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
-.PHONY: demo test slow check layout lint types template doctests coverage slowtests core bench soak build replay \
-  coldstart lock lowest newest dist format documents clean
+.PHONY: demo test slow check layout lint types template doctests coverage slowtests core bench soak fuzz build \
+  replay coldstart lock lowest newest dist format documents clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -118,6 +119,9 @@ bench: $(VENV)/.demo
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak
 
+fuzz: $(VENV)/.fuzz
+	@FUZZ="$(FUZZ)" FUZZ_SECONDS=$(or $(FUZZ_SECONDS),10) $(BIN)/python -m tests.fuzz
+
 build: $(VENV)/.dev
 	@PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/sam build --template template.yaml
 	@$(BIN)/python -m tools.artifacts report .aws-sam/build
@@ -138,8 +142,9 @@ lock: $(VENV)/.dev $(UV)
 	@$(BIN)/python -m tools.artifacts lock
 	@echo uv | $(UNIVERSAL) - --output-file requirements/lock.txt
 	@$(BACKEND) | $(UNIVERSAL) --extra dev pyproject.toml - --output-file requirements/dev.txt
-	@$(BACKEND) | $(UNIVERSAL) --extra demo --constraint requirements/dev.txt pyproject.toml - \
-	  --output-file requirements/demo.txt
+	@for extra in demo fuzz; do \
+	  $(BACKEND) | $(UNIVERSAL) --extra $$extra --constraint requirements/dev.txt pyproject.toml - \
+	    --output-file requirements/$$extra.txt || exit; done
 
 lowest: RESOLUTION := lowest-direct
 newest: RESOLUTION := highest
@@ -165,7 +170,8 @@ documents: $(VENV)/.dev
 	@$(BIN)/python -m tools.documents write
 
 clean:
-	rm -rf $(VENV) .venv-* .check dist .aws-sam .databases .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) .venv-* .check dist .aws-sam .databases .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage \
+	  .fuzz
 
 # A stamp file for each set of packages; installing again when pyproject.toml or the lock has changed.
 
@@ -186,6 +192,12 @@ $(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
 	@$(BIN)/python $(EDITABLE)
 	@$(BIN)/python $(PIP) check
 	@touch $@ $(VENV)/.demo
+
+# Where atheris has no wheel, its mark keeps it out, and nothing is installed.
+$(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
+	@echo "installing what leads the fuzzing"
+	@$(BIN)/python $(LOCKED) requirements/fuzz.txt
+	@touch $@
 
 $(UV): requirements/lock.txt
 	@$(PYTHON) -m venv .venv-lock

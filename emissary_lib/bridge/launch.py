@@ -79,10 +79,9 @@ class Launch:
             UnsupportedVersionError: Of another version, or no such event.
             RemoteProtocolError: It is malformed; the text never shows a token.
         """
-        if event.get("version") != VERSION:
-            raise UnsupportedVersionError(
-                f"the launch event is of version {event.get('version')!r}, not {VERSION}"
-            )
+        version = event.get("version") if isinstance(event, Mapping) else None
+        if version != VERSION:
+            raise UnsupportedVersionError(f"the launch event is of version {version!r}, not {VERSION}")
         try:
             return cls(
                 session=_session_id(event["session"]),
@@ -95,7 +94,7 @@ class Launch:
                 window=int(event["window"]),
                 dialer_connection=_text(event["dialer_connection"]),
                 dialer_epoch=int(event["dialer_epoch"]),
-                expires=float(event["expires"]),
+                expires=_time(event["expires"]),
                 host=str(event.get("host", "")),
             )
         except (LookupError, TypeError, ValueError, ArithmeticError, EmissaryError) as exc:
@@ -113,6 +112,13 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("no text")
     return value
+
+
+def _time(value: str | float) -> float:
+    seconds = float(value)
+    if not abs(seconds) < float("inf"):  # nor NaN, which no clock ever reaches
+        raise ValueError("no time")
+    return seconds
 
 
 def _resume_token(text: str) -> bytes:

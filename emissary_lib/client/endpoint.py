@@ -34,7 +34,8 @@ class Endpoint(Record):
             usable = parts.scheme in _DEFAULT_PORTS and parts.hostname and parts.port != 0
         except (ValueError, AttributeError):  # a port or an address in brackets that is none; no text at all
             usable = None
-        if not usable or "@" in parts.netloc:
+        # A space is printable, and no other separator is.
+        if not usable or not parts.netloc.isprintable() or {" ", "@"} & set(parts.netloc):
             raise ConfigError(
                 f"the gateway's URL {self.url!r} is not of the form wss://host/stage; "
                 "take WebSocketUrl from the stack's outputs"

@@ -316,7 +316,7 @@ def lock(name: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("name", ["dev", "demo"])
+@pytest.mark.parametrize("name", ["dev", "demo", "fuzz"])
 def test_the_lock_has_every_dependency_with_hashes(name: str) -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]]
@@ -335,10 +335,12 @@ def test_the_lock_has_every_dependency_with_hashes(name: str) -> None:
 
 def test_the_locks_name_no_index_and_the_demo_s_packages_are_the_suite_s() -> None:
     texts = {path.name: path.read_text() for path in (ROOT / "requirements").iterdir()}
-    assert set(texts) == {"demo.txt", "dev.txt", "lock.txt"}
+    assert set(texts) == {"demo.txt", "dev.txt", "fuzz.txt", "lock.txt"}
     assert all("://" not in text and "--index" not in text for text in texts.values())
     pins = {name: set(re.findall(r"^[\w.-]+==[^ \\\n]+", text, re.MULTILINE)) for name, text in texts.items()}
     assert pins["demo.txt"] < pins["dev.txt"]
+    # Which of the two is for whom, their marks say.
+    assert {pin.partition("==")[0] for pin in pins["fuzz.txt"] - pins["dev.txt"]} == {"atheris"}
 
 
 def test_every_dependency_has_a_lower_bound() -> None:

@@ -7,11 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.opening.socks5 import (
-    ClientNegotiation,
-    ServerEvent,
-    ServerNegotiation,
     auth_status,
     connect,
     credentials,
@@ -21,6 +17,7 @@ from emissary_lib.protocol.opening.socks5 import (
 )
 from emissary_lib.protocol.opening.socks5_messages import ReplyCode
 from emissary_lib.protocol.targets.allow_list import Target
+from tests.fuzz.opening import ask, serve
 
 HOSTS = st.one_of(
     st.from_regex(r"[a-z]([a-z0-9-]{0,20}\.)?[a-z]{1,20}", fullmatch=True),
@@ -45,26 +42,10 @@ SERVER_STREAMS = st.builds(
 )
 CUTS = st.lists(st.integers(0, 600), max_size=12)
 
-Outcome = tuple[list[ServerEvent], int, bytes, object, bool]
-
 
 def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     return [stream[low:high] for low, high in itertools.pairwise(edges)]
-
-
-def serve(parts: list[bytes]) -> Outcome:
-    """Feed a server; also after an error, which must come again and change nothing."""
-    machine, events, failed = ServerNegotiation(), [], False
-    for part in parts:
-        machine.receive(part)
-        try:
-            while (event := machine.next_event()) is not None:
-                assert not failed
-                events.append(event)
-        except RemoteProtocolError:
-            failed = True
-    return events, machine.used, machine.leftover, machine.state, failed
 
 
 @given(CLIENT_STREAMS, CUTS)
@@ -80,16 +61,6 @@ def test_any_cut_of_a_clients_stream_reads_as_the_whole(stream: bytes, cuts: lis
 )
 def test_a_server_meets_garbage_with_its_own_error_alone(stream: bytes, cuts: list[int]) -> None:
     assert serve(pieces(stream, cuts)) == serve([stream] if stream else [])
-
-
-def ask(parts: list[bytes]) -> tuple[object, object, object, bytes] | None:
-    machine, left = ClientNegotiation(), b""
-    try:
-        for part in parts:
-            left += part[machine.receive(part) :]
-    except RemoteProtocolError:
-        return None
-    return machine.state, machine.code, machine.bound, left
 
 
 @given(SERVER_STREAMS, CUTS)

@@ -7,7 +7,7 @@ from typing import Final
 
 from emissary_lib.protocol.errors import FrameError
 from emissary_lib.protocol.record import Record, hidden
-from emissary_lib.protocol.wire.text import decode_clean
+from emissary_lib.protocol.wire.text import decode_clean, encode_within
 
 #: Bytes of a HEALTH's question.
 QUESTION_BYTES: Final = 8
@@ -59,7 +59,7 @@ class Healthy(Record):
 
     def encode(self) -> bytes:
         """The payload; a server version that is too long is cut."""
-        version = self.server_version.encode("utf-8")[:_VERSION_MAX]
+        version = encode_within(self.server_version, _VERSION_MAX)
         fixed = _FIXED.pack(
             self.question,
             self.proof,

@@ -14,7 +14,7 @@ from emissary_lib.protocol.codes import Code, code_of
 from emissary_lib.protocol.constants import MAX_SACK_RANGES
 from emissary_lib.protocol.errors import FrameError
 from emissary_lib.protocol.record import Record, hidden
-from emissary_lib.protocol.wire.text import decode_clean
+from emissary_lib.protocol.wire.text import decode_clean, encode_within
 
 #: Longest reason text in a RESET or ENDED, in bytes.
 MAX_REASON: Final = 512
@@ -36,10 +36,6 @@ def _unpack(layout: struct.Struct, payload: bytes, name: str) -> tuple[int, ...]
     return layout.unpack_from(payload)
 
 
-def _reason(text: str) -> bytes:
-    return text.encode("utf-8")[:MAX_REASON].decode("utf-8", "ignore").encode("utf-8")
-
-
 class Reset(Record):
     """RESET: both directions are aborted."""
 
@@ -48,7 +44,7 @@ class Reset(Record):
 
     def encode(self) -> bytes:
         """The payload; what a reason has beyond ``MAX_REASON`` bytes is cut off."""
-        return _CODE.pack(self.code) + _reason(self.reason)
+        return _CODE.pack(self.code) + encode_within(self.reason, MAX_REASON)
 
     @classmethod
     def decode(cls, payload: bytes) -> Reset:
@@ -96,7 +92,7 @@ class Ended(Record):
 
     def encode(self) -> bytes:
         """The payload; what a reason has beyond ``MAX_REASON`` bytes is cut off."""
-        return _ENDED.pack(self.code, self.dialer, self.relay) + _reason(self.reason)
+        return _ENDED.pack(self.code, self.dialer, self.relay) + encode_within(self.reason, MAX_REASON)
 
     @classmethod
     def decode(cls, payload: bytes) -> Ended:
@@ -150,14 +146,17 @@ class Resumed(Record):
 
     @classmethod
     def decode(cls, payload: bytes) -> Resumed:
-        """Read it. Raises :class:`FrameError` if it is cut short."""
+        """Read it. Raises :class:`FrameError` if it is cut short, or an id is no ASCII."""
         dialer_epoch, relay_epoch = _unpack(_EPOCHS, payload, "RESUMED")
         ids: list[str | None] = []
         rest = payload[_EPOCHS.size :]
         for _role in range(2):
             if not rest or len(rest) < 1 + rest[0]:
                 raise FrameError("RESUMED: a connection id is cut short")
-            ids.append(rest[1 : 1 + rest[0]].decode("ascii", "replace") or None)
+            connection = rest[1 : 1 + rest[0]]
+            if not connection.isascii():
+                raise FrameError("RESUMED: a connection id is no ASCII")
+            ids.append(connection.decode("ascii") or None)
             rest = rest[1 + rest[0] :]
         return cls(dialer_epoch, relay_epoch, *ids)
 

@@ -37,3 +37,8 @@ def decode_clean(data: bytes, limit: int = MAX_TEXT) -> str:
         'müde �'
     """
     return clean(data[:limit].decode("utf-8", "replace"), limit)
+
+
+def encode_within(text: str, limit: int) -> bytes:
+    """As UTF-8, without what goes beyond ``limit`` bytes: whole characters alone."""
+    return text.encode("utf-8")[:limit].decode("utf-8", "ignore").encode("utf-8")

@@ -39,6 +39,12 @@ def test_event_of_another_version_is_refused(version: object) -> None:
         Launch.parse({**load_event("relay_start"), "version": version})
 
 
+@pytest.mark.parametrize("event", [None, [], "2"])
+def test_what_is_no_object_is_refused(event: Any) -> None:
+    with pytest.raises(UnsupportedVersionError, match="version None"):
+        Launch.parse(event)
+
+
 @pytest.mark.parametrize("name", sorted(set(load_event("relay_start")) - {"version", "host"}))
 @pytest.mark.parametrize("how", ["absent", "null", "list"])
 def test_malformed_field_is_refused(name: str, how: str) -> None:
@@ -63,6 +69,8 @@ def test_malformed_field_is_refused(name: str, how: str) -> None:
         ("server_bytes", "a\nb="),
         ("client_offset", "x"),
         ("window", float("inf")),
+        ("expires", float("nan")),
+        ("expires", "inf"),
         ("target", {"host": "", "port": 5432}),
         ("target", {"host": "db.internal", "port": 65536}),
         ("target", {"host": "db.internal"}),

@@ -43,6 +43,9 @@ def test_a_limit_is_reached_when_nobody_else_gets_in(usage: Usage, reached: bool
     assert usage.reached is reached
 
 
-def test_a_long_version_is_cut() -> None:
-    long = Healthy(b"question", PROOF, 2, Usage(), Usage(), (), "v" * 300)
-    assert Healthy.decode(long.encode()).server_version == "v" * 255
+@pytest.mark.parametrize(
+    ("version", "left"), [("v" * 300, "v" * 255), ("\N{LATIN SMALL LETTER E WITH ACUTE}" * 200, "\xe9" * 127)]
+)
+def test_a_long_version_is_cut_between_characters(version: str, left: str) -> None:
+    long = Healthy(b"question", PROOF, 2, Usage(), Usage(), (), version)
+    assert Healthy.decode(long.encode()).server_version == left

@@ -162,3 +162,11 @@ def test_resumed_cut_anywhere_is_refused_by_name() -> None:
     for cut in range(len(raw)):
         with pytest.raises(FrameError, match="RESUMED: "):
             Resumed.decode(raw[:cut])
+
+
+@pytest.mark.parametrize("name", [b"d\xff", "d\N{LATIN SMALL LETTER E WITH ACUTE}".encode()])
+def test_a_connection_id_that_is_no_ascii_is_refused(name: bytes) -> None:
+    names = bytes([len(name)]) + name
+    for raw in (names + b"\0", b"\0" + names):
+        with pytest.raises(FrameError, match="RESUMED: a connection id is no ASCII"):
+            Resumed.decode(bytes(8) + raw)
