@@ -26,8 +26,13 @@ from emissary_lib.protocol.role import Role
 Attribute = Mapping[str, Any]
 Item = Mapping[str, Attribute]
 
-#: The table's only key. Sessions begin with ``S#``, connections with ``C#``, slots with ``L#`` and ``K#``.
+#: The session table's only key. Sessions begin with ``S#``, connections with ``C#``.
 KEY: Final = "pk"
+
+#: The keys of the table of slots: a limit's name, and the number of one of its slots. So one query reads all
+#: slots of a limit.
+LIMIT: Final = "limit"
+SLOT: Final = "slot"
 
 #: What an operator reads of a session's item: neither nonce, hashes of tokens, nor the opening's bytes.
 FACTS: Final = (
@@ -69,8 +74,19 @@ def connection_key(connection_id: str) -> dict[str, Attribute]:
 
 
 def slot_key(name: str) -> dict[str, Attribute]:
-    """The key of a limit's slot; ``name`` has its prefix already."""
-    return {KEY: text(name)}
+    """The key of a slot by its name, such as ``K#1#0``."""
+    limit, _, slot = name.rpartition("#")
+    return {LIMIT: text(limit), SLOT: {"N": slot}}
+
+
+def slot_name(item: Item) -> str:
+    """The name of a slot by its item."""
+    return f"{item[LIMIT]['S']}#{item[SLOT]['N']}"
+
+
+def holder(session_id: str) -> Attribute:
+    """Who holds a slot. In bytes: a limit is read whole, and its slots are billed by what they hold."""
+    return {"B": bytes.fromhex(session_id)}
 
 
 def text(value: str) -> Attribute:

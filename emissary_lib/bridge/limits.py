@@ -1,8 +1,8 @@
 """How many sessions there may be at once (docs/protocol.md section 3.5).
 
-Each limit of N has N slots, items of the table. A session takes one of each limit in the very transaction
-that launches it, and so there are never more than N: nothing is counted that could be counted wrong. A slot
-is a lease: that of a session which nobody ended runs out by itself.
+Each limit of N has N slots, items of a table of their own. A session takes one of each limit in the very
+transaction that launches it, and so there are never more than N: nothing is counted that could be counted
+wrong. A slot is a lease: that of a session which nobody ended runs out by itself.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ class Limit:
     key_id: int | None = None
 
     @property
+    def name(self) -> str:
+        """``L``, or ``K#<key id>``."""
+        return "L" if self.key_id is None else f"K#{self.key_id}"
+
+    @property
     def slots(self) -> list[str]:
         """The names of its slots: ``L#0``, ``L#1``, ... or ``K#<key id>#0``, ..."""
-        prefix = "L" if self.key_id is None else f"K#{self.key_id}"
-        return [f"{prefix}#{number}" for number in range(self.most)]
+        return [f"{self.name}#{number}" for number in range(self.most)]
 
     def __str__(self) -> str:
         whose = "" if self.key_id is None else f" for key {self.key_id}"

@@ -45,9 +45,6 @@ LAUNCH_MARGIN: Final = 30.0
 #: gives up, can take to return, in seconds.
 LEAVE_MARGIN: Final = 30.0
 
-#: The longest grace that template.yaml allows, in seconds, for whoever does not know the stack's.
-LONGEST_GRACE: Final = 300.0
-
 #: How long the facts of a session are kept after its end, in seconds: who was in, when, to where
 #: (docs/operations.md). If nobody notes the end, after the last moment at which it can have ended.
 RECORD_TIME: Final = 7 * 86_400.0

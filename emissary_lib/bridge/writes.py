@@ -43,6 +43,15 @@ class Write:
         )
 
 
+def key_condition(condition: str, values: Item) -> dict[str, Any]:
+    """The arguments of a Query with this condition on the keys; ``#name`` as in a :class:`Write`."""
+    return {
+        "KeyConditionExpression": condition,
+        "ExpressionAttributeValues": values,
+        **_names(condition),
+    }
+
+
 def _names(expressions: str) -> dict[str, Any]:
     # Always by placeholder: "state", "date" and some 570 other words are reserved.
     return {"ExpressionAttributeNames": {name: name[1:] for name in re.findall(r"#\w+", expressions)}}
@@ -101,14 +110,4 @@ def end_session(session_id: str, ending: EndRecord, step: RecordStep) -> Write:
             ":by": text(ending.by),
             ":at": number(ending.at),
         },
-    )
-
-
-def release_slot(name: str, session_id: str, until: float) -> Write:
-    """Let a slot be free at ``until``, unless it is so sooner, or another session has it by now."""
-    return Write.update(
-        items.slot_key(name),
-        "SET #expires = :until",
-        "#session = :session AND #expires > :until",
-        {":until": number(until), ":session": text(session_id)},
     )

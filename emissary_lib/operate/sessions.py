@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 import uuid
@@ -12,17 +11,14 @@ from typing import Any, Final
 
 from emissary_lib.bridge import items
 from emissary_lib.bridge.session import (
-    LONGEST_GRACE,
     OPERATOR,
     EndRecord,
     RecordState,
     RecordStep,
     SessionRecord,
-    lease_left,
 )
-from emissary_lib.bridge.writes import Write, end_session, release_slot
+from emissary_lib.bridge.writes import Write, end_session
 from emissary_lib.exceptions import OperationError
-from emissary_lib.operate.clients import aws_errors
 from emissary_lib.protocol.codes import Code
 
 #: A session id, or enough of its beginning to be the only one.
@@ -133,7 +129,7 @@ class SessionTable:
     def kill(self, session_id: str) -> SessionRecord | None:
         """Set a session to ENDED with KILLED. Nobody is told by that.
 
-        The ``$disconnect`` of its relay gives its slots back; without one they are free when no relay of it
+        The ``$disconnect`` of its sides gives its slots back; without one they are free when no relay of it
         can run any more.
 
         Returns:
@@ -147,14 +143,7 @@ class SessionTable:
             # The SDK may have asked twice, when only the answer to the first was lost: then it was us.
             item = failed.response.get("Item")
         killed = None if item is None else items.read_session(item)
-        if killed is None or killed.ending != ending:
-            return None
-        until = lease_left(killed, ending.at, LONGEST_GRACE)
-        for slot in sorted(killed.slots):
-            # What cannot be given back runs out by itself.
-            with contextlib.suppress(OperationError), aws_errors():
-                self._update(release_slot(slot, session_id, until))
-        return killed
+        return killed if killed is not None and killed.ending == ending else None
 
     def _update(self, write: Write) -> items.Item:
         item: items.Item = self._client.update_item(

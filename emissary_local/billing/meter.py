@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
+from emissary_local.billing.item_size import item_size
 from emissary_local.billing.prices import HERE, Prices
 
 #: Bytes in one billed WebSocket message unit.
@@ -200,10 +201,12 @@ class Meter:
     ) -> None:
         """Count one DynamoDB request, failed conditions too (they are billed as well).
 
-        A write costs by the larger of the item's sizes before and after. Where those are not known, and for
-        reads, sizes are those of the JSON, which is a little more than DynamoDB's own measure of an item.
+        A write costs by the larger of the item's sizes before and after; where those are not known, by that
+        of the JSON, which is a little more. A read costs by the size of each item, but a query or a scan by
+        that of all its items together. (What a filter or a projection leaves out costs on AWS, and is not
+        counted here.)
 
-        Source: DynamoDB Developer Guide, "Write operation consumption".
+        Source: DynamoDB Developer Guide, "Write operation consumption", "Read operation consumption".
 
         Args:
             operation: For example ``PutItem``; one that has no request units (CreateTable) is ignored.
@@ -227,7 +230,7 @@ class Meter:
             self._units["write"] += sum(2 * _units(len(json.dumps(each)), WRITE_UNIT) for each in items)
         elif operation == "TransactGetItems":
             self._units["read"] += sum(
-                2 * _units(len(json.dumps(each)), READ_UNIT)
+                2 * _units(item_size(each.get("Item", {})), READ_UNIT)
                 for each in json.loads(response or b"{}").get("Responses", [])
             )
         elif operation in _READS:
@@ -252,16 +255,17 @@ def _units(size: int, unit: int) -> int:
 
 
 def _read_units(operation: str, request: bytes, response: bytes) -> float:
-    asked = json.loads(request)
+    asked, answer = json.loads(request), json.loads(response or b"{}")
     if operation != "BatchGetItem":
-        return _units(len(response), READ_UNIT) * (1.0 if asked.get("ConsistentRead") else 0.5)
+        items = answer.get("Items") or [answer.get("Item", {})]
+        return _units(sum(map(item_size, items)), READ_UNIT) * (1.0 if asked.get("ConsistentRead") else 0.5)
     # Every item is rounded up by itself, and each table chooses its own consistency; a key that was not
     # found still costs a unit.
-    found = json.loads(response or b"{}").get("Responses", {})
+    found = answer.get("Responses", {})
     total = 0.0
     for table, wanted in asked["RequestItems"].items():
         items = found.get(table, [])
-        units = sum(_units(len(json.dumps(item)), READ_UNIT) for item in items)
+        units = sum(_units(item_size(item), READ_UNIT) for item in items)
         units += len(wanted["Keys"]) - len(items)
         total += units * (1.0 if wanted.get("ConsistentRead") else 0.5)
     return total

@@ -68,11 +68,11 @@ _FIXED_READS: Final = 4 + 2
 
 #: What limits add: the launch becomes a transaction, behind which the session is read again; each slot is
 #: taken in it, leased for less at the end and given back when the relay has left, each by itself, and is
-#: chosen by reading all of its limit (25 at most; here as many as ``MaxSessions`` is if nobody changes it).
+#: chosen by reading all of its limit at once (a unit for some 40 that are held).
 _LIMITED_WRITES: Final = 1
 _LIMITED_READS: Final = 1
 _SLOT_WRITES: Final = 2 + 1 + 1
-_SLOT_READS: Final = 5
+_SLOT_READS: Final = 1
 
 
 def _units(length: int) -> int:

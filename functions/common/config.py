@@ -25,6 +25,7 @@ MAX_SESSIONS_PER_KEY: Final = "EMISSARY_MAX_SESSIONS_PER_KEY"
 RELAY_CONCURRENCY: Final = "EMISSARY_RELAY_CONCURRENCY"
 ALLOWED_TARGETS: Final = "EMISSARY_ALLOWED_PROXY_TARGETS"
 TABLE: Final = "EMISSARY_TABLE"
+SLOT_TABLE: Final = "EMISSARY_SLOT_TABLE"
 RELAY_TIMEOUT: Final = "EMISSARY_RELAY_TIMEOUT"
 GRACE_SECONDS: Final = "EMISSARY_GRACE_SECONDS"
 RELAY_FUNCTION: Final = "EMISSARY_RELAY_FUNCTION"
@@ -32,8 +33,7 @@ LOG_LEVEL: Final = "EMISSARY_LOG_LEVEL"
 REGION: Final = "AWS_REGION"
 SERVICE: Final = "POWERTOOLS_SERVICE_NAME"
 
-#: Largest limit of sessions. Each of them has an item of its own in the table, and the last free one is
-#: found by reading them all.
+#: Largest limit of sessions. Each of them has a slot of its own, and a free one is found by reading them all.
 MOST_SESSIONS: Final = 1000
 
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -81,6 +81,7 @@ class DefaultSettings:
     """
 
     table: str
+    slot_table: str
     region: str
     relay_function: str
     allow: AllowList
@@ -100,6 +101,7 @@ class DisconnectSettings:
     """
 
     table: str
+    slot_table: str
     region: str
     grace: float = GRACE
 
@@ -125,14 +127,17 @@ def default_settings(environ: Mapping[str, str]) -> DefaultSettings:
         ConfigError: With every fault.
     """
     reader = _Reader(environ)
-    table, region, relay = reader.text(TABLE), reader.text(REGION), reader.text(RELAY_FUNCTION)
+    table, slot_table = reader.text(TABLE), reader.text(SLOT_TABLE)
+    region, relay = reader.text(REGION), reader.text(RELAY_FUNCTION)
     keys = reader.keys()
     allow = reader.parse(ALLOWED_TARGETS, AllowList.parse, AllowList())
     most = smallest(reader.limit(MAX_SESSIONS), reader.limit(RELAY_CONCURRENCY))
     most_per_key = reader.limit(MAX_SESSIONS_PER_KEY)
     relay_time, grace = reader.seconds(RELAY_TIMEOUT, RELAY_TIME), reader.seconds(GRACE_SECONDS, GRACE)
     reader.finish()
-    return DefaultSettings(table, region, relay, allow, keys, most, most_per_key, relay_time, grace)
+    return DefaultSettings(
+        table, slot_table, region, relay, allow, keys, most, most_per_key, relay_time, grace
+    )
 
 
 def disconnect_settings(environ: Mapping[str, str]) -> DisconnectSettings:
@@ -142,10 +147,10 @@ def disconnect_settings(environ: Mapping[str, str]) -> DisconnectSettings:
         ConfigError: With every fault.
     """
     reader = _Reader(environ)
+    table, slot_table, region = reader.text(TABLE), reader.text(SLOT_TABLE), reader.text(REGION)
     grace = reader.seconds(GRACE_SECONDS, GRACE)
-    settings = DisconnectSettings(reader.text(TABLE), reader.text(REGION), grace)
     reader.finish()
-    return settings
+    return DisconnectSettings(table, slot_table, region, grace)
 
 
 def log_level(environ: Mapping[str, str]) -> str:

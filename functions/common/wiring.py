@@ -116,8 +116,8 @@ class _Environment:
     def _trust(self) -> ssl.SSLContext:
         return trust(self._environ)
 
-    def _new_store(self, table: str) -> DynamoSessionStore:
-        return DynamoSessionStore(self._sdk.client("dynamodb"), table)
+    def _new_store(self, table: str, slots: str = "") -> DynamoSessionStore:
+        return DynamoSessionStore(self._sdk.client("dynamodb"), table, slots)
 
     def _new_keys(self, settings: config.KeySettings, look_interval: float) -> KeySource:
         if not settings.secret:
@@ -212,7 +212,7 @@ class Default(_Environment):
 
     @functools.cached_property
     def _store(self) -> DynamoSessionStore:
-        return self._new_store(self._settings.table)
+        return self._new_store(self._settings.table, self._settings.slot_table)
 
     @functools.cached_property
     def _keys(self) -> KeySource:
@@ -255,7 +255,7 @@ class Disconnect(_Environment):
 
     @functools.cached_property
     def _store(self) -> DynamoSessionStore:
-        return self._new_store(self._settings.table)
+        return self._new_store(self._settings.table, self._settings.slot_table)
 
 
 def warm(function: Connect | Default | Disconnect, environ: Mapping[str, str]) -> None:

@@ -28,7 +28,8 @@ TEXT = prose(read(DOCUMENT))
 #: How the table of rights calls a resource of a policy.
 CALLED = {
     "<KeySecret>": "the keys' secret",
-    "<SessionTable.Arn>": "the table",
+    "<SessionTable.Arn>": "the sessions",
+    "<SlotTable.Arn>": "the slots",
     "<RelayFunction.Arn>": "the relay",
 }
 

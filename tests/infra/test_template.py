@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import CONNECT_TIME, LONGEST_GRACE, RELAY_TIME
+from emissary_lib.bridge.session import CONNECT_TIME, RELAY_TIME
 from emissary_lib.client.config import PING_RANGE, PONG_RANGE
 from emissary_lib.protocol.constants import GRACE, OPENING_TIME, PING_INTERVAL, PONG_DEADLINE
 from emissary_local.template.specs import Route, Template
@@ -30,8 +30,9 @@ RIGHTS = {
     "DefaultFunction": {
         ("secretsmanager:GetSecretValue", "secret"),
         ("dynamodb:GetItem", "table"),
-        ("dynamodb:BatchGetItem", "table"),
         ("dynamodb:UpdateItem", "table"),
+        ("dynamodb:Query", "slots"),
+        ("dynamodb:UpdateItem", "slots"),
         ("lambda:InvokeFunction", "relay"),
         ("execute-api:ManageConnections", "posts"),
         ("execute-api:ManageConnections", "closings"),
@@ -39,6 +40,7 @@ RIGHTS = {
     "DisconnectFunction": {
         ("dynamodb:GetItem", "table"),
         ("dynamodb:UpdateItem", "table"),
+        ("dynamodb:UpdateItem", "slots"),
         ("execute-api:ManageConnections", "posts"),
     },
     "RelayFunction": {("execute-api:ManageConnections", "posts")},
@@ -61,12 +63,13 @@ VARIABLES = {
         config.RELAY_CONCURRENCY,
         config.ALLOWED_TARGETS,
         config.TABLE,
+        config.SLOT_TABLE,
         config.RELAY_FUNCTION,
         config.RELAY_TIMEOUT,
         config.GRACE_SECONDS,
         config.LOG_LEVEL,
     },
-    "DisconnectFunction": {config.GRACE_SECONDS, config.TABLE, config.LOG_LEVEL},
+    "DisconnectFunction": {config.GRACE_SECONDS, config.TABLE, config.SLOT_TABLE, config.LOG_LEVEL},
     "RelayFunction": {
         config.ALLOWED_TARGETS,
         "EMISSARY_DNS_SERVERS",
@@ -118,10 +121,11 @@ def test_both_throttles_are_set_everywhere(template: Template) -> None:
 
 @pytest.mark.parametrize("name", RIGHTS)
 def test_a_function_may_do_exactly_what_it_does(template: Template, name: str) -> None:
-    (table,) = template.tables.values()
+    table, slots = template.tables["SessionTable"], template.tables["SlotTable"]
     connections = rf"arn:aws:execute-api:[^:*]+:\d+:{template.api.api_id}/{re.escape(template.api.stage)}"
     kinds = {
         "table": re.compile(rf"arn:aws:dynamodb:[^:*]+:\d+:table/{re.escape(table.name)}"),
+        "slots": re.compile(rf"arn:aws:dynamodb:[^:*]+:\d+:table/{re.escape(slots.name)}"),
         "secret": re.compile(r"arn:aws:secretsmanager:[^:*]+:\d+:secret:[^:*]*KeySecret[^:*]*"),
         "relay": re.compile(re.escape(template.functions["RelayFunction"].arn)),
         "posts": re.compile(rf"{connections}/POST/@connections/\*"),
@@ -151,10 +155,11 @@ def test_every_variable_that_the_code_reads_is_given_to_somebody() -> None:
 
 def test_the_relay_has_no_key_and_no_table(template: Template) -> None:
     relay = template.functions["RelayFunction"]
-    (table,) = template.tables.values()
-    assert not {config.AUTH_KEYS, config.AUTH_KEYS_SECRET, config.TABLE} & set(relay.environment)
+    for_handlers = {config.AUTH_KEYS, config.AUTH_KEYS_SECRET, config.TABLE, config.SLOT_TABLE}
+    assert not for_handlers & set(relay.environment)
     said = " ".join(strings([dict(relay.environment), list(relay.policies)]))
-    assert table.name not in said
+    assert len(template.tables) == 2
+    assert not any(table.name in said for table in template.tables.values())
     assert "secret" not in said
 
 
@@ -180,8 +185,6 @@ def test_the_relay_waits_for_a_lost_side_as_long_as_the_protocol_says_unless_tol
 ) -> None:
     grace = template.functions["RelayFunction"].environment["EMISSARY_GRACE_SECONDS"]
     assert float(grace) == GRACE
-    parameter = source()["Parameters"]["RelayGraceSeconds"]
-    assert (parameter["MinValue"], parameter["MaxValue"]) == (5, LONGEST_GRACE)
 
 
 def test_the_bridge_keeps_a_place_for_as_long_as_the_relay_lives_and_may_come_back() -> None:
@@ -212,10 +215,14 @@ def test_the_estimate_counts_the_memory_that_is_deployed(template: Template) -> 
     assert template.functions["DefaultFunction"].memory == audit._DEFAULT_MEMORY * 1024
 
 
-def test_the_table_has_the_key_and_the_expiry_the_store_uses(template: Template) -> None:
-    (table,) = template.tables.values()
-    assert table.definition["KeySchema"] == [{"AttributeName": items.KEY, "KeyType": "HASH"}]
-    assert table.ttl_attribute == "purge_at"
+def test_each_table_has_the_keys_and_the_expiry_the_store_uses(template: Template) -> None:
+    hash_key, sort_key = {"KeyType": "HASH"}, {"KeyType": "RANGE"}
+    keys = {name: table.definition["KeySchema"] for name, table in template.tables.items()}
+    assert keys == {
+        "SessionTable": [{"AttributeName": items.KEY, **hash_key}],
+        "SlotTable": [{"AttributeName": items.LIMIT, **hash_key}, {"AttributeName": items.SLOT, **sort_key}],
+    }
+    assert {table.ttl_attribute for table in template.tables.values()} == {"purge_at"}
 
 
 def test_keys_are_in_no_parameter_and_nothing_names_an_account() -> None:

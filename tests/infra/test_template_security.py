@@ -159,11 +159,13 @@ def test_both_throttles_are_set_for_strangers_apart_from_everybody() -> None:
     assert stage["RouteSettings"]["$connect"] != stage["DefaultRouteSettings"]
 
 
-def test_the_table_is_encrypted_forgets_by_itself_and_is_not_backed_up() -> None:
-    (table,) = of_type(resolve_resources(), "AWS::DynamoDB::Table").values()
-    assert table["SSESpecification"] == {"SSEEnabled": True}
-    assert table["TimeToLiveSpecification"] == {"AttributeName": "purge_at", "Enabled": True}
-    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": False}
+def test_each_table_is_encrypted_forgets_by_itself_and_is_not_backed_up() -> None:
+    tables = of_type(resolve_resources(), "AWS::DynamoDB::Table")
+    assert set(tables) == {"SessionTable", "SlotTable"}
+    for table in tables.values():
+        assert table["SSESpecification"] == {"SSEEnabled": True}
+        assert table["TimeToLiveSpecification"] == {"AttributeName": "purge_at", "Enabled": True}
+        assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": False}
 
 
 def test_a_failed_launch_is_kept_nowhere() -> None:

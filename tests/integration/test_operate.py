@@ -139,7 +139,7 @@ def test_a_dial_beyond_a_limit_names_it_and_a_place_that_is_free_is_taken(
 def test_a_health_check_starts_no_relay_and_leaves_no_record(
     operator: LocalCloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (table,) = operator.tables.values()
+    table = operator.tables["SessionTable"]
     known = run(capsys, "sessions", "list", "--all", "--table", table)
     with dialer_of(operator) as dialer:
         health = dialer.health(DIAL)
@@ -155,7 +155,7 @@ def test_a_health_check_starts_no_relay_and_leaves_no_record(
 def test_a_killed_session_is_reset_on_both_sides_and_recorded_once(
     operator: LocalCloud, target: tuple[str, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (table,) = operator.tables.values()
+    table = operator.tables["SessionTable"]
     with dialer_of(operator) as dialer, dialer.dial(target, DIAL) as sock:
         assert answers(sock)
         assert sock.session is not None

@@ -34,7 +34,7 @@ def result(
 
     Args:
         response: The function's answer.
-        items: The table before and after. Where they are the same, the result has no items.
+        items: The tables before and after. Where they are the same, the result has no items.
         calls: What it asked of the stand-ins.
         gateway: Where it dialled back to.
         moment: The present.
@@ -46,8 +46,9 @@ def result(
     for launch in calls.launched:
         moment.map_token(launch["relay_token"], example.RELAY_TOKEN)
         moment.map_token(launch["resume_token"], example.RESUME_TOKEN)
-    for slot in _slots(items[1]):
-        moment.map_text(slot, re.sub(r"\d+$", "1", slot))
+    for slot in filter(_is_slot, items[1]):
+        moment.map_text(f"{slot['limit']}#{slot['slot']}", f"{slot['limit']}#1")
+    after = [{**item, "slot": 1} if _is_slot(item) else item for item in items[1]]
     for headers in gateway.dial_backs:
         moment.map_text(headers.get("X-Emissary-Instance", example.INSTANCE), example.INSTANCE)
     posts: list[dict[str, Any]] = []
@@ -59,7 +60,7 @@ def result(
         posts.sort(key=lambda post: int(post.get("offset", 0)))
     parts = {
         "response": moment.to_example(response),
-        "items": [] if items[0] == items[1] else moment.to_example(items[1]),
+        "items": [] if items[0] == items[1] else moment.to_example(after),
         "posts": posts,
         "deleted": calls.deleted,
         "launched": moment.to_example(calls.launched),
@@ -69,9 +70,9 @@ def result(
     return {name: part for name, part in parts.items() if part or name == "response"}
 
 
-def _slots(items: Items) -> list[str]:
-    """The slots that were taken; each case begins with none."""
-    return [item["pk"] for item in items if re.match("[KL]#", item["pk"])]
+def _is_slot(item: Mapping[str, Any]) -> bool:
+    """Each case begins with none: this one was taken."""
+    return "slot" in item
 
 
 def difference(name: str, expected: Mapping[str, Any] | None, got: Mapping[str, Any]) -> str:

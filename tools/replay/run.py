@@ -26,7 +26,7 @@ from tools.replay.gateway import FakeGateway, SilentTarget
 from tools.replay.moment import Moment
 from tools.replay.results import result
 from tools.replay.services import Services
-from tools.replay.table import Table
+from tools.replay.table import Tables
 
 #: What the example's targets may be, beside the target that some cases have of their own.
 ALLOWED: Final = [{"host": "db.internal", "port": 5432}]
@@ -53,7 +53,7 @@ class Environment(Protocol):
 
 
 class Replayer:
-    """A context manager: the table and what else all cases share.
+    """A context manager: the tables and what else all cases share.
 
     Args:
         template: The template.
@@ -61,7 +61,7 @@ class Replayer:
         listen: Address of this machine that the stand-ins listen on.
 
     Raises:
-        ReplayError: On entering, if the emulator, the artifacts or the table are not to be had.
+        ReplayError: On entering, if the emulator, the artifacts or the tables are not to be had.
     """
 
     def __init__(self, template: Path, artifacts: Path, *, listen: str = "127.0.0.1") -> None:
@@ -78,8 +78,7 @@ class Replayer:
             raise ReplayError(f"{self._artifacts} has no {', '.join(missing)}; run: make build")
         with contextlib.ExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            (spec,) = self._template.tables.values()
-            self._table = stack.enter_context(Table(spec, self._listen))
+            self._tables = stack.enter_context(Tables([*self._template.tables.values()], self._listen))
             self._stack = stack.pop_all()
         return self
 
@@ -95,15 +94,15 @@ class Replayer:
             ReplayError: If the emulator breaks, or a secret is found in the function's log.
         """
         moment = Moment(time.time())
-        self._table.replace(moment.to_present(case.given))
+        self._tables.replace(moment.to_present(case.given))
         for name in case.before:
             earlier = cases.load(name)
             with self._services(earlier) as (services, gateway, target):
                 self._invoke(earlier, moment, services, gateway, target)
         with self._services(case) as (services, gateway, target):
-            before = self._table.items()
+            before = self._tables.items()
             response = self._invoke(case, moment, services, gateway, target)
-            return result(response, (before, self._table.items()), services.calls, gateway, moment)
+            return result(response, (before, self._tables.items()), services.calls, gateway, moment)
 
     @contextlib.contextmanager
     def _services(self, case: Case) -> Iterator[tuple[Services, FakeGateway, SilentTarget]]:
@@ -144,7 +143,7 @@ class Replayer:
         endpoints = self._endpoints(services, websocket)
         variables = {
             **environment_variables(spec, self._identities.by_function[function], endpoints, "", "replay"),
-            "AWS_ENDPOINT_URL_DYNAMODB": self._table.url,
+            "AWS_ENDPOINT_URL_DYNAMODB": self._tables.url,
             "AWS_LAMBDA_FUNCTION_TIMEOUT": str(int(spec.timeout)),
         }
         log = self._folder / f"{function}.log"

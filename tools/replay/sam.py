@@ -96,7 +96,7 @@ class SamReplayer(Replayer):
         variables = {
             **spec.environment,
             **self._endpoints(services, websocket).variables(),
-            "AWS_ENDPOINT_URL_DYNAMODB": self._table.url,
+            "AWS_ENDPOINT_URL_DYNAMODB": self._tables.url,
         }
         yield _Invocations(
             self._sam, self._folder, spec, template(spec, self._artifacts / function, variables)

@@ -1,4 +1,4 @@
-"""The table: moto, in the very process that the local cloud uses."""
+"""The tables: moto, in the very process that the local cloud uses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -18,16 +18,17 @@ from tools.replay.errors import ReplayError
 from tools.replay.items import from_dynamodb, to_dynamodb
 
 
-class Table:
-    """A context manager: one table, empty at first.
+class Tables:
+    """A context manager: the tables, empty at first. Which one an item is of its keys tell.
 
     Args:
-        spec: The table, from the template.
+        specs: The tables, from the template.
         listen: Address of this machine to listen on.
     """
 
-    def __init__(self, spec: TableSpec, listen: str = "127.0.0.1") -> None:
-        self._spec = spec
+    def __init__(self, specs: Sequence[TableSpec], listen: str = "127.0.0.1") -> None:
+        self._keys = {spec.name: _keys(spec) for spec in specs}
+        self._definitions = [spec.definition for spec in specs]
         self._listen = listen
         self._process = subprocess.Popen(
             [sys.executable, "-m", "emissary_local.aws.dynamodb.server", listen],
@@ -38,7 +39,7 @@ class Table:
         self.url = ""
         self._client: Any = None
 
-    def __enter__(self) -> Table:
+    def __enter__(self) -> Tables:
         try:
             assert self._process.stdout is not None
             line = self._process.stdout.readline()
@@ -49,7 +50,8 @@ class Table:
                 "dynamodb", region_name=names.REGION, endpoint_url=self.url,
                 aws_access_key_id="replay", aws_secret_access_key="replay",
             )  # fmt: skip
-            self._client.create_table(**self._spec.definition)
+            for definition in self._definitions:
+                self._client.create_table(**definition)
         except BaseException:
             self.close()
             raise
@@ -71,20 +73,28 @@ class Table:
                 pipe.close()
 
     def replace(self, items: Iterable[Mapping[str, Any]]) -> None:
-        """Have the table hold these items, in their readable form, and no others."""
-        keys = [entry["AttributeName"] for entry in self._spec.definition["KeySchema"]]
-        for item in self._scan():
-            key = {name: item[name] for name in keys}
-            self._client.delete_item(TableName=self._spec.name, Key=key)
+        """Have the tables hold these items, in their readable form, and no others."""
+        for table, keys in self._keys.items():
+            for item in self._scan(table):
+                self._client.delete_item(TableName=table, Key={name: item[name] for name in keys})
         for each in items:
-            self._client.put_item(TableName=self._spec.name, Item=to_dynamodb(each))
+            (table,) = (table for table, keys in self._keys.items() if each.keys() >= set(keys))
+            self._client.put_item(TableName=table, Item=to_dynamodb(each))
 
     def items(self) -> list[dict[str, Any]]:
-        """All items in their readable form, in the order of their keys."""
-        return sorted((from_dynamodb(item) for item in self._scan()), key=lambda item: str(item["pk"]))
-
-    def _scan(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._client.scan(TableName=self._spec.name, ConsistentRead=True)[
-            "Items"
+        """All items in their readable form, table by table in the order of their keys."""
+        return [
+            item
+            for table, keys in self._keys.items()
+            for item in sorted(
+                map(from_dynamodb, self._scan(table)), key=lambda item: [str(item[name]) for name in keys]
+            )
         ]
+
+    def _scan(self, table: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._client.scan(TableName=table, ConsistentRead=True)["Items"]
         return found
+
+
+def _keys(spec: TableSpec) -> list[str]:
+    return [entry["AttributeName"] for entry in spec.definition["KeySchema"]]

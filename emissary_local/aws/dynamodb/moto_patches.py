@@ -18,7 +18,8 @@ from moto.dynamodb.exceptions import ItemSizeToUpdateTooLarge
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.table import Table
 
-from emissary_local.aws.dynamodb.sizes import MAX_ITEM, item_size
+from emissary_local.aws.dynamodb.sizes import MAX_ITEM
+from emissary_local.billing.item_size import item_size
 
 #: Values of keys that the running transaction may change. One request is served at a time.
 _touched: set[str] = set()
@@ -155,6 +156,17 @@ def _snapshot(table: Any, memo: dict[int, Any]) -> Any:
     snapshot = copy.copy(table)
     snapshot.items = copy.copy(table.items)
     for key, found in table.items.items():
-        if str(key.value) in _touched:
+        if not _is_touched(key):
+            continue
+        if table.has_range_key:
+            snapshot.items[key] = {
+                sort_key: copy.deepcopy(item, memo) if _is_touched(sort_key) else item
+                for sort_key, item in found.items()
+            }
+        else:
             snapshot.items[key] = copy.deepcopy(found, memo)
     return snapshot
+
+
+def _is_touched(key: Any) -> bool:
+    return str(key.value) in _touched

@@ -1,6 +1,6 @@
-"""One DynamoDB table: conditional writes, transactions, consistent reads, and their errors.
+"""A DynamoDB table: conditional writes, transactions, consistent reads, and their errors.
 
-Source: DynamoDB API reference, UpdateItem, TransactWriteItems, GetItem and BatchGetItem.
+Source: DynamoDB API reference, UpdateItem, TransactWriteItems, GetItem and Query.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emissary_lib.bridge.items import Item
-from emissary_lib.bridge.writes import Write
+from emissary_lib.bridge.writes import Write, key_condition
 from functions.common.errors import StoreError
 
 #: Tries of a write that meets another transaction on the same item, and the first pause between them in
 #: seconds; each following one is twice as long.
 _TRIES: Final = 6
 _PAUSE: Final = 0.02
+
+#: One of the writes of a transaction, with the table that it is for, as the client takes it.
+Action = Mapping[str, Mapping[str, Any]]
 
 _CONFLICTS: Final = frozenset({"TransactionConflict", "TransactionConflictException"})
 _FAILED: Final = "ConditionalCheckFailed"
@@ -64,23 +67,20 @@ class Table:
         item: Item | None = self._try(self._client.get_item, arguments).get("Item")
         return item
 
-    def get_many(self, keys: Sequence[Item]) -> list[Item]:
-        """Read those of at most 100 items that exist, each consistently, in no order.
+    def query(self, condition: str, values: Item) -> list[Item]:
+        """Read all items of one partition that a condition on the keys chooses, consistently.
 
         Raises:
             StoreError: If they cannot be read.
         """
         found: list[Item] = []
-        asked: Mapping[str, Any] = {self._name: {"Keys": list(keys), "ConsistentRead": True}}
-        for attempt in range(_TRIES):
-            if attempt:
-                self._wait(attempt)
-            answer = self._try(self._client.batch_get_item, {"RequestItems": asked})
-            found += answer.get("Responses", {}).get(self._name, ())
-            asked = answer.get("UnprocessedKeys") or {}
-            if not asked:
+        arguments = {"TableName": self._name, **key_condition(condition, values), "ConsistentRead": True}
+        while True:
+            answer = self._try(self._client.query, arguments)
+            found += answer["Items"]
+            if not answer.get("LastEvaluatedKey"):
                 return found
-        raise StoreError(f"the session table left reads undone {_TRIES} times")
+            arguments["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     def update(self, write: Write) -> Item:
         """Update one item; returns it as it is now.
@@ -100,23 +100,23 @@ class Table:
         )["Attributes"]
         return item
 
-    def transact(self, *writes: Write) -> None:
-        """Do all writes or none.
+    def action(self, write: Write) -> Action:
+        """A write to this table as one of a transaction."""
+        return {
+            write.kind: {
+                "TableName": self._name,
+                **write.arguments,
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
+
+    def transact(self, *actions: Action) -> None:
+        """Do all actions or none; they may be on other tables too.
 
         Raises:
             ConditionFailedError: With the old items.
             StoreError: If nothing is known of the outcome.
         """
-        actions = [
-            {
-                write.kind: {
-                    "TableName": self._name,
-                    **write.arguments,
-                    "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-                }
-            }
-            for write in writes
-        ]
         self._try(self._client.transact_write_items, {"TransactItems": actions})
 
     def _wait(self, attempt: int) -> None:
@@ -134,8 +134,8 @@ class Table:
                 if not _is_conflict(exc):
                     raise _translate(exc) from exc
             except BotoCoreError as exc:
-                raise StoreError(f"the session table did not answer: {exc}") from exc
-        raise StoreError(f"the session table was busy with another transaction {_TRIES} times")
+                raise StoreError(f"DynamoDB did not answer: {exc}") from exc
+        raise StoreError(f"DynamoDB was busy with another transaction {_TRIES} times")
 
 
 def _reasons(exc: ClientError) -> Sequence[Mapping[str, Any]]:
@@ -156,4 +156,4 @@ def _translate(exc: ClientError) -> Exception:
         return ConditionFailedError([response.get("Item")])
     if any(reason.get("Code") == _FAILED for reason in _reasons(exc)):
         return ConditionFailedError([reason.get("Item") for reason in _reasons(exc)])
-    return StoreError(f"the session table refused: {error['Code']}")
+    return StoreError(f"DynamoDB refused: {error['Code']}")

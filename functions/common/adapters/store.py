@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from emissary_lib.bridge import items
@@ -35,7 +35,7 @@ from emissary_lib.protocol.constants import MAX_OPENING_TOTAL, RELAUNCH_AFTER
 from emissary_lib.protocol.role import Role
 from functions.common.adapters.dynamo import ConditionFailedError, Table
 from functions.common.adapters.slots import Slots
-from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
+from functions.common.errors import ClaimRefusedError, LimitReachedError, NonceBurntError, StoreError
 from functions.common.ports import Outcome
 
 _NEW: Final = "attribute_not_exists(#pk)"
@@ -45,11 +45,13 @@ _TRIES: Final = 10
 
 
 class DynamoSessionStore:
-    """:class:`ports.SessionStore` over one DynamoDB table.
+    """:class:`ports.SessionStore` over DynamoDB.
 
     Args:
         client: A botocore DynamoDB client.
-        table: The table's name.
+        table: Name of the table of sessions and connections.
+        slots: Name of the table of the limits' slots; empty for who lets sessions in, but launches and ends
+            none.
         sleep: Waits some seconds between tries of a write that met another transaction.
         rng: Draws the jitter of those waits, and which free slot is taken.
     """
@@ -58,20 +60,21 @@ class DynamoSessionStore:
         self,
         client: Any,
         table: str,
+        slots: str = "",
         *,
         sleep: Callable[[float], None] = time.sleep,
         rng: random.Random = random.SystemRandom(),  # noqa: B008 - without state
     ) -> None:
         self._table = Table(client, table, sleep, rng)
-        self._slots = Slots(self._table, rng)
+        self._slots = Slots(Table(client, slots, sleep, rng), self._table, rng)
 
     def create(self, session: SessionRecord) -> None:
         """See :meth:`ports.SessionStore.create`."""
         dialer = Connection(str(session.dialer.connection), session.id, Role.DIALER, session.dialer.epoch)
         try:
             self._table.transact(
-                Write.put(items.new_session(session), _NEW),
-                Write.put(items.connection(dialer, session.purge_at), _NEW),
+                self._table.action(Write.put(items.new_session(session), _NEW)),
+                self._table.action(Write.put(items.connection(dialer, session.purge_at), _NEW)),
             )
         except ConditionFailedError as failed:
             old = _session(failed.items[0])
@@ -116,19 +119,25 @@ class DynamoSessionStore:
         return self._write(_launch_write(session_id, launch, ()), lambda old: _is_of(launch, old))
 
     def _launch_limited(self, session_id: str, launch: LaunchRecord) -> Outcome:
-        held: Iterable[str] = launch.held
+        # Each limit is read once, however many others launch at the same time: who is refused costs as much.
+        free = [self._slots.free(limit, session_id, launch.held, launch.at) for limit in launch.limits]
         for _try in range(_TRIES):
-            slots = [self._slots.choose(limit, session_id, held, launch.at) for limit in launch.limits]
+            slots = [names[0] for names in free]
             try:
                 self._table.transact(
-                    _launch_write(session_id, launch, slots),
+                    self._table.action(_launch_write(session_id, launch, slots)),
                     *(self._slots.take(name, session_id, launch) for name in slots),
                 )
             except ConditionFailedError as failed:
                 old = _session(failed.items[0])
                 if old is not None or not any(failed.items):
                     return Outcome(old, old is not None and _is_of(launch, old))
-                held = ()  # another session was quicker with a slot
+                for limit, names, quicker in zip(launch.limits, free, failed.items[1:], strict=True):
+                    if quicker is None:
+                        continue
+                    del names[0]  # another session was quicker
+                    if not names:
+                        raise LimitReachedError(f"{limit} reached") from None
             else:
                 return Outcome(self.session(session_id), True)
         raise StoreError(f"other sessions were quicker with a free slot {_TRIES} times")
@@ -218,7 +227,7 @@ class DynamoSessionStore:
         put = Write.put(items.connection(own, purge_at), _NEW)
         for write, state in ((update, RecordState.OPEN), (visit, RecordState.ENDED)):
             try:
-                self._table.transact(write, put)
+                self._table.transact(self._table.action(write), self._table.action(put))
             except ConditionFailedError as failed:
                 old = _session(failed.items[0])
                 if old is not None and is_own(old) and _is_done(failed, own):

@@ -48,6 +48,8 @@ class OnDisconnect:
         if session.state is RecordState.ENDED:
             if role is Role.RELAY and event.close_code not in _LOST:
                 self.store.release(session, lease_after_relay(session))
+            elif _is_killed(session):
+                self.store.release(session, self.end.lease_left(session))
             return self._record_if_killed(session)
         logs.info(
             "connection gone",
@@ -66,13 +68,13 @@ class OnDisconnect:
             self._tell_peer(session, role, connection.epoch)
 
     def _record_if_killed(self, session: SessionRecord) -> None:
-        """An operator's command writes no log: the last connection to go does.
+        """An operator's command writes the end alone, and no log: the last connection to go does.
 
         Several may find that they are that: ``$disconnect`` can be repeated, even as the very same event, and
         a client that comes back to hear of the end goes once more. The first of them writes the record.
         """
-        killed = session.ending is not None and session.ending.by_operator
-        if not killed or session.dialer.connection is not None or session.relay.connection is not None:
+        left = session.dialer.connection is None and session.relay.connection is None
+        if not _is_killed(session) or not left:
             return
         if self.store.note_record(session.id, self.entropy(16).hex()):
             audit.record(session)
@@ -98,3 +100,7 @@ class OnDisconnect:
             )
         text = replies.encode_disconnected(role, epoch, session.generation)
         notify(self.link, peer, text, session=session.id)
+
+
+def _is_killed(session: SessionRecord) -> bool:
+    return session.ending is not None and session.ending.by_operator

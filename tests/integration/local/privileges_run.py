@@ -154,7 +154,7 @@ def killed(
     cloud: LocalCloud, dialer: Dialer, target: tuple[str, int], patience: Patience, records: float
 ) -> None:
     """Dial, be killed by an operator, and be recorded, once."""
-    (table,) = cloud.tables.values()
+    table = cloud.tables["SessionTable"]
     with tunnel(dialer, target, patience) as (sock, session), pytest.MonkeyPatch.context() as environment:
         exchange(sock, b"hello", patience)
         for name, value in cloud.operator.items():

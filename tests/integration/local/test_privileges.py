@@ -43,7 +43,11 @@ FOR_AWS_ITSELF: Final = {
 }
 
 #: What is done as well as it can be, so that no client feels its refusal: that alone fails the run.
-UNFELT: Final = {("DefaultFunction", "CloseReplacedConnections"), TELLS_PEERS}
+UNFELT: Final = {
+    ("DefaultFunction", "CloseReplacedConnections"),
+    ("DisconnectFunction", "GiveSlotsBack"),
+    TELLS_PEERS,
+}
 
 #: No client feels this one either, but a killed session has no audit record without it.
 RECORDS: Final = ("DisconnectFunction", "ReadAndAdvanceSessions")
@@ -61,10 +65,12 @@ NEEDED: Final = [
     ("ConnectFunction", "CreateAndClaimSessions"),
     ("DefaultFunction", "ReadKeys"),
     ("DefaultFunction", "ReadAndAdvanceSessions"),
+    ("DefaultFunction", "ReadAndTakeSlots"),
     ("DefaultFunction", "LaunchRelays"),
     ("DefaultFunction", "PostToPeers"),
     ("DefaultFunction", "CloseReplacedConnections"),
     ("DisconnectFunction", "ReadAndAdvanceSessions"),
+    ("DisconnectFunction", "GiveSlotsBack"),
     ("DisconnectFunction", "PostToPeers"),
     ("RelayFunction", "PostToDialers"),
 ]

@@ -11,6 +11,7 @@ from functions.common import config
 GOOD = {
     "AWS_REGION": "eu-central-1",
     "EMISSARY_TABLE": "sessions",
+    "EMISSARY_SLOT_TABLE": "slots",
     "EMISSARY_RELAY_FUNCTION": "relay",
     "EMISSARY_AUTH_KEYS": '[{"kid": 1, "data": "AAECAwQFBgcICQoLDA0ODw"}]',
     "EMISSARY_ALLOWED_PROXY_TARGETS": '[{"host": "db.internal", "port": 5432}]',
@@ -21,9 +22,9 @@ def test_each_function_reads_what_it_needs() -> None:
     connect = config.connect_settings(GOOD)
     assert (connect.table, connect.region, connect.keys.ring.key_ids) == ("sessions", "eu-central-1", (1,))
     default = config.default_settings(GOOD)
-    assert (default.table, default.relay_function) == ("sessions", "relay")
+    assert (default.table, default.slot_table, default.relay_function) == ("sessions", "slots", "relay")
     assert default.allow.permits(Target("db.internal", 5432))
-    assert config.disconnect_settings(GOOD) == config.DisconnectSettings("sessions", "eu-central-1")
+    assert config.disconnect_settings(GOOD) == config.DisconnectSettings("sessions", "slots", "eu-central-1")
 
 
 def test_every_fault_is_told_at_once() -> None:
@@ -37,6 +38,7 @@ def test_every_fault_is_told_at_once() -> None:
     faults = caught.value.faults
     assert [fault.partition(":")[0].partition(" ")[0] for fault in faults] == [
         "EMISSARY_TABLE",
+        "EMISSARY_SLOT_TABLE",
         "AWS_REGION",
         "EMISSARY_RELAY_FUNCTION",
         "EMISSARY_AUTH_KEYS",

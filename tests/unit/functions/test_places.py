@@ -5,11 +5,18 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import LAUNCH_MARGIN, LEAVE_MARGIN, RecordState
+from emissary_lib.bridge.session import (
+    LAUNCH_MARGIN,
+    LEAVE_MARGIN,
+    OPERATOR,
+    EndRecord,
+    RecordState,
+    RecordStep,
+)
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import End
-from tests.helpers.events import DIALER, NOW, RELAY, load_event
+from tests.helpers.events import DIALER, NOW, RELAY, SESSION, load_event
 from tests.unit.functions.bridge import Bridge, example_stream
 
 GRACE = 20.0
@@ -101,6 +108,40 @@ def test_when_both_have_gone_the_place_is_free_after_the_grace(order: tuple[str,
     leave(bridge, order[1], code=1006)
     assert bridge.session.state is RecordState.OPEN, "both may come back"
     assert free_from(bridge, NOW + GRACE + LEAVE_MARGIN)
+
+
+def kill(bridge: Bridge) -> None:
+    """What ``emissary sessions kill`` writes: the end alone."""
+    ending = EndRecord(Code.KILLED, 0, 0, f"{OPERATOR}1", bridge.clock.now)
+    assert bridge.store.end(SESSION, ending, RecordStep.END).done
+
+
+def test_the_place_of_a_killed_session_is_free_when_its_relay_has_left() -> None:
+    bridge = one_place()
+    kill(bridge)
+    leave(bridge, "dialer")
+    assert free_from(bridge, NOW + GRACE + LEAVE_MARGIN), "if no more is heard of the relay"
+    leave(bridge)
+    assert not taken(bridge, NOW)
+
+
+def test_the_place_of_a_session_that_is_killed_before_the_claim_waits_for_the_launch_alone() -> None:
+    bridge = Bridge()
+    bridge.limits = Limits(total=1)
+    bridge.launch()
+    kill(bridge)
+    assert taken(bridge, NOW + 900)
+    leave(bridge, "dialer")
+    assert free_from(bridge, NOW + LAUNCH_MARGIN)
+
+
+def test_a_killed_session_whose_relay_is_lost_keeps_its_place_for_the_grace() -> None:
+    bridge = one_place()
+    leave(bridge, "dialer")
+    kill(bridge)
+    bridge.clock.now += 5
+    leave(bridge, code=1006)
+    assert free_from(bridge, NOW + 5 + GRACE + LEAVE_MARGIN)
 
 
 def desert(bridge: Bridge) -> None:

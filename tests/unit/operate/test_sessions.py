@@ -10,7 +10,7 @@ import pytest
 
 from emissary_lib.bridge import items
 from emissary_lib.bridge import session as stored
-from emissary_lib.bridge.limits import Limit, Limits
+from emissary_lib.bridge.limits import Limits
 from emissary_lib.bridge.session import EndRecord, RecordState, RecordStep
 from emissary_lib.exceptions import OperationError
 from emissary_lib.operate.sessions import SessionTable
@@ -166,14 +166,9 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
     assert session.ending == EndRecord(Code.KILLED, 0, 0, session.ending.by, clock.now)
     assert session.ending.by_operator
     assert session.purge_at == int(clock.now + stored.RECORD_TIME)
-    free = {
-        "opening": NOW,
-        "launched": LAUNCH.at + stored.LAUNCH_MARGIN,
-        "open": clock.now + stored.LONGEST_GRACE + stored.LEAVE_MARGIN,
-    }[step]
     taken = 0 if step == "opening" else 1
-    assert [real.in_use(limit, free - 0.1) for limit in Limits(5, 5).of(1)] == [taken, taken]
-    assert [real.in_use(limit, free) for limit in Limits(5, 5).of(1)] == [0, 0]
+    held = [real.in_use(limit, LAUNCH.lease - 1) for limit in Limits(5, 5).of(1)]
+    assert held == [taken, taken], "its places are given back as its sides go"
 
 
 def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_otherwise(
@@ -208,41 +203,6 @@ def test_a_kill_whose_answer_was_lost_is_done_all_the_same(
     assert killed.ending is not None
     assert killed.ending.code is Code.KILLED
     assert (killed.dialer.connection, killed.relay.connection) == (DIALER, RELAY)
-
-
-def test_a_slot_that_cannot_be_given_back_does_not_hide_the_kill(
-    client: Any, real: DynamoSessionStore, table: SessionTable
-) -> None:
-    real.create(NEW)
-    real.launch(SESSION, dataclasses.replace(LAUNCH, limits=(Limit(5),)))
-    update = client.update_item
-
-    def refused(**arguments: Any) -> Any:
-        if arguments["Key"]["pk"]["S"].startswith("L#"):
-            arguments["TableName"] = "nowhere"
-        return update(**arguments)
-
-    client.update_item = refused
-    killed = table.kill(SESSION)
-    assert killed is not None
-    assert killed.ending is not None
-    assert killed.ending.code is Code.KILLED
-    assert real.in_use(Limit(5), NOW + 2) == 1
-
-
-def test_a_slot_that_another_session_has_is_let_alone(
-    real: DynamoSessionStore, table: SessionTable, clock: FakeClock
-) -> None:
-    limit = Limit(1)
-    first = dataclasses.replace(LAUNCH, limits=(limit,))
-    real.create(NEW)
-    real.launch(SESSION, first)
-    later = first.lease
-    successor = dataclasses.replace(other(1), expires=later + 60)
-    real.create(successor)
-    assert real.launch(successor.id, dataclasses.replace(first, at=later)).done
-    table.kill(SESSION)
-    assert real.in_use(limit, later) == 1
 
 
 def test_a_side_that_has_left_is_none_to_tell(real: DynamoSessionStore, table: SessionTable) -> None:

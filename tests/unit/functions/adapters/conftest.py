@@ -16,8 +16,10 @@ from functions.common.adapters.store import DynamoSessionStore
 from functions.common.ports import SessionStore
 from tests.helpers.fakes import FakeStore
 from tests.helpers.patience import HANG
+from tests.helpers.sam_template import source
 
 TABLE = "sessions"
+SLOTS = "slots"
 
 Wsgi = Callable[..., Iterable[bytes]]
 
@@ -100,26 +102,29 @@ def dynamo_server() -> Iterator[Dynamo]:
 
 @pytest.fixture
 def dynamo(dynamo_server: Dynamo) -> Iterator[Dynamo]:
-    """An empty table."""
+    """The template's two tables, empty."""
     client = dynamo_server.client()
-    client.create_table(
-        TableName=TABLE,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-    )
+    for name, logical_id in ((TABLE, "SessionTable"), (SLOTS, "SlotTable")):
+        properties = source()["Resources"][logical_id]["Properties"]
+        client.create_table(
+            TableName=name,
+            BillingMode=properties["BillingMode"],
+            AttributeDefinitions=properties["AttributeDefinitions"],
+            KeySchema=properties["KeySchema"],
+        )
     try:
         yield dynamo_server
     finally:
         dynamo_server.lose_answers = dynamo_server.conflicts = 0
         client.delete_table(TableName=TABLE)
+        client.delete_table(TableName=SLOTS)
         client.close()
 
 
 @pytest.fixture
 def real(dynamo: Dynamo) -> Iterator[DynamoSessionStore]:
     client = dynamo.client()
-    yield DynamoSessionStore(client, TABLE, sleep=lambda _seconds: None)
+    yield DynamoSessionStore(client, TABLE, SLOTS, sleep=lambda _seconds: None)
     client.close()
 
 

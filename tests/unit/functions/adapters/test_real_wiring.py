@@ -30,7 +30,7 @@ from functions.default.app import make_handler as default_handler
 from functions.disconnect.app import make_handler as disconnect_handler
 from tests.helpers.events import DIALER, DIALER_AGAIN, HOST, KEY, RELAY, RESUME_NONCE, load_event
 from tests.unit.functions.adapters.callback_server import CallbackServer
-from tests.unit.functions.adapters.conftest import TABLE, Dynamo
+from tests.unit.functions.adapters.conftest import SLOTS, TABLE, Dynamo
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def environ(
     return sdk | {
         "AWS_REGION": "eu-central-1",
         "EMISSARY_TABLE": TABLE,
+        "EMISSARY_SLOT_TABLE": SLOTS,
         "EMISSARY_RELAY_FUNCTION": "relay",
         "EMISSARY_AUTH_KEYS": format_keys([KEY]),
         "EMISSARY_ALLOWED_PROXY_TARGETS": '[{"host": "db.internal", "port": 5432}]',

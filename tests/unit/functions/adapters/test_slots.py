@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
-import random
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from emissary_lib.bridge import items
 from emissary_lib.bridge.limits import Limit, Limits
 from emissary_lib.bridge.session import RELAY_TIME, LaunchRecord, RecordState, RecordStep, SessionRecord
 from emissary_lib.protocol.constants import OPENING_TIME
 from emissary_lib.protocol.role import Role
+from emissary_local.billing.item_size import item_size
 from functions.common.adapters.store import DynamoSessionStore
-from functions.common.errors import LimitReachedError, StoreError
+from functions.common.errors import LimitReachedError
 from functions.common.ports import SessionStore
 from tests.helpers.events import NOW, RELAY
-from tests.unit.functions.adapters.conftest import TABLE, Dynamo
+from tests.unit.functions.adapters.conftest import SLOTS, TABLE, Dynamo
 from tests.unit.functions.adapters.steps import CLAIM, ENDING, LAUNCH, forget_relay, other, stored_session
 from tests.unit.functions.adapters.test_store_races import races
 
@@ -267,12 +271,12 @@ def test_racing_sessions_take_as_many_slots_as_there_are_and_no_more(
     assert sorted(name for slots in held for name in slots) == [f"L#{number}" for number in range(5)]
 
 
-def test_a_limit_of_many_is_read_in_pieces(real: DynamoSessionStore) -> None:
-    session = other(1)
-    real.create(session)
-    many = Limits(total=260)
-    assert real.launch(session.id, launch_of(session, limits=many)).done
-    assert real.in_use(Limit(260), LAUNCH.at) == 1
+def test_slots_beyond_a_limit_that_is_lower_now_do_not_count(real: DynamoSessionStore) -> None:
+    for number in range(4):
+        session = other(number)
+        real.create(session)
+        assert real.launch(session.id, launch_of(session, limits=Limits(total=4))).done
+    assert (real.in_use(Limit(4), LAUNCH.at), real.in_use(Limit(3), LAUNCH.at)) == (4, 3)
 
 
 @pytest.mark.parametrize("fault", ["lose_answers", "conflicts"])
@@ -291,37 +295,114 @@ def test_a_lost_answer_or_a_conflict_takes_no_second_slot(
     assert in_use(real) == (0, 0)
 
 
-class Unready:
-    """A DynamoDB that leaves a part of each read undone, so many times."""
+class Pages:
+    """A DynamoDB that answers a query in pages of three.
 
-    def __init__(self, times: int) -> None:
-        self.times = times
+    Attributes:
+        queries: The queries so far, each a page's.
+    """
 
-    def batch_get_item(self, **request: dict[str, dict[str, Any]]) -> dict[str, object]:
-        asked = request["RequestItems"][TABLE]
-        keys = asked["Keys"]
-        assert asked["ConsistentRead"]
-        self.times -= 1
-        done = len(keys) if self.times < 0 else 1
-        found = [{**key, "session": {"S": "x"}, "expires": {"N": "9e9"}} for key in keys[:done]]
-        rest = {TABLE: {"Keys": keys[done:], "ConsistentRead": True}} if keys[done:] else {}
-        return {"Responses": {TABLE: found}, "UnprocessedKeys": rest}
+    def __init__(self, slots: int) -> None:
+        self._items = [
+            {"limit": {"S": "L"}, "slot": {"N": str(n)}, "session": {"B": b"x"}, "expires": {"N": "9e9"}}
+            for n in range(slots)
+        ]
+        self.queries: list[dict[str, Any]] = []
+
+    def query(self, **request: Any) -> dict[str, Any]:
+        self.queries.append(dict(request))
+        first = int(request.get("ExclusiveStartKey", {"slot": {"N": "0"}})["slot"]["N"])
+        rest = self._items[first + 3 :]
+        more = {"LastEvaluatedKey": {"limit": {"S": "L"}, "slot": {"N": str(first + 3)}}} if rest else {}
+        return {"Items": self._items[first : first + 3], **more}
 
 
-def test_reads_that_were_left_undone_are_done() -> None:
-    store = DynamoSessionStore(Unready(3), TABLE, sleep=lambda _seconds: None)
+def test_a_limit_is_read_to_its_last_page_and_consistently() -> None:
+    pages = Pages(10)
+    store = DynamoSessionStore(pages, TABLE, SLOTS)
     assert store.in_use(Limit(10), LAUNCH.at) == 10
+    assert [request["TableName"] for request in pages.queries] == [SLOTS] * 4
+    assert all(request["ConsistentRead"] for request in pages.queries)
 
 
-def test_reads_that_are_never_done_are_a_store_error() -> None:
-    store = DynamoSessionStore(Unready(1000), TABLE, sleep=lambda _seconds: None)
-    with pytest.raises(StoreError, match="left reads undone 6 times"):
-        store.in_use(Limit(25), LAUNCH.at)
+def count(client: Any) -> Counter[str]:
+    """Counts a client's requests by their names from now on."""
+    asked: Counter[str] = Counter()
+    client.meta.events.register(
+        "provide-client-params.dynamodb", lambda model, **_: asked.update([model.name])
+    )
+    return asked
 
 
-def test_the_wait_between_reads_is_drawn_from_what_was_given() -> None:
-    waits: list[float] = []
-    store = DynamoSessionStore(Unready(2), TABLE, sleep=waits.append, rng=random.Random(1))
-    store.in_use(Limit(10), LAUNCH.at)
-    drawn = random.Random(1)
-    assert waits == [0.02 * 2**attempt * (0.5 + drawn.random()) for attempt in range(2)]
+@pytest.fixture
+def observed(dynamo: Dynamo) -> Iterator[Any]:
+    """Another client, that can be watched and changed."""
+    client = dynamo.client()
+    yield client
+    client.close()
+
+
+def test_a_launch_reads_each_limit_once_however_many_others_are_quicker(
+    observed: Any, real: DynamoSessionStore
+) -> None:
+    """All three slots look free, and each is taken by another just before this session would have it."""
+    late = other(9)
+    real.create(late)
+    asked = count(observed)
+    transact = observed.transact_write_items
+    quicker = (other(number, key_id=2) for number in range(3))
+
+    def after_another(**request: Any) -> Any:
+        slots = [items.slot_name(each["Update"]["Key"]) for each in request["TransactItems"][1:]]
+        (wanted,) = (name for name in slots if name.startswith("L#"))
+        another = next(quicker)
+        real.create(another)
+        launch = launch_of(another, limits=Limits(total=3))
+        assert real.launch(another.id, dataclasses.replace(launch, held=frozenset({wanted}))).done
+        return transact(**request)
+
+    observed.transact_write_items = after_another
+    store = DynamoSessionStore(observed, TABLE, SLOTS, sleep=lambda _seconds: None)
+    with pytest.raises(LimitReachedError, match=r"^limit of 3 sessions reached$"):
+        store.launch(late.id, launch_of(late))
+    assert asked == {"Query": 2, "TransactWriteItems": 3}
+    assert in_use(real) == (3, 0), "nothing is taken in vain"
+
+
+def test_a_launch_at_a_full_limit_is_refused_for_one_query_of_each_limit(
+    observed: Any, real: DynamoSessionStore
+) -> None:
+    for number in range(3):
+        start(real, number, key_id=number)
+    refused = other(9, key_id=9)
+    real.create(refused)
+    asked = count(observed)
+    with pytest.raises(LimitReachedError):
+        DynamoSessionStore(observed, TABLE, SLOTS).launch(refused.id, launch_of(refused))
+    assert asked == {"Query": 2}
+
+
+def test_a_thousand_slots_are_no_more_than_25_read_units(observed: Any, real: DynamoSessionStore) -> None:
+    """Even with the longest of key ids: a unit is 4 KB of what the slots hold together."""
+    session = other(1, key_id=2**32 - 1)
+    real.create(session)
+    at = LAUNCH.at + 0.123456
+    assert real.launch(session.id, launch_of(session, at, Limits(1000, 1000))).done
+    for item in observed.scan(TableName=SLOTS)["Items"]:
+        item["session"]["B"] = base64.b64encode(item["session"]["B"]).decode()
+        assert item_size(item) * 1000 <= 25 * 4096
+
+
+def test_a_session_that_older_code_has_launched_neither_has_nor_loses_a_slot(
+    observed: Any, real: DynamoSessionStore
+) -> None:
+    """Its slots are items of another table, though of the same names."""
+    left = open_and_leave(real)
+    for name in left.slots:
+        observed.delete_item(TableName=SLOTS, Key=items.slot_key(name))
+    assert in_use(real) == (0, 0)
+    start(real, 2)
+    real.release(left, 0)
+    real.desert(left, LAUNCH.at + 5)
+    assert real.session(left.id) == left, "with nothing to take back when its relay returns"
+    assert in_use(real) == (1, 1)

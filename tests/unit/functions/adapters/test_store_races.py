@@ -17,7 +17,7 @@ from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreErr
 from functions.common.ports import SessionStore
 from tests.helpers.events import NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeStore
-from tests.unit.functions.adapters.conftest import TABLE, Dynamo
+from tests.unit.functions.adapters.conftest import SLOTS, TABLE, Dynamo
 from tests.unit.functions.adapters.steps import (
     CLAIM,
     ENDING,
@@ -34,7 +34,7 @@ from tests.unit.functions.adapters.steps import (
 def races(dynamo: Dynamo, act: Callable[[DynamoSessionStore, int], bool], racers: int = 8) -> int:
     """How many of so many simultaneous callers, each with a client of its own, had success."""
     clients = [dynamo.client() for _ in range(racers)]
-    stores = [DynamoSessionStore(client, TABLE, sleep=lambda _seconds: None) for client in clients]
+    stores = [DynamoSessionStore(client, TABLE, SLOTS, sleep=lambda _seconds: None) for client in clients]
     with ThreadPoolExecutor(racers) as pool:
         winners = sum(pool.map(act, stores, range(racers)))
     for client in clients:

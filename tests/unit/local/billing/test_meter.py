@@ -50,9 +50,8 @@ def test_lambda_time_is_rounded_up_to_milliseconds_and_weighed_by_memory() -> No
 
 
 def item(size: int) -> dict[str, object]:
-    """An item whose JSON is exactly ``size`` bytes."""
-    empty = {"pk": {"S": ""}}
-    return {"pk": {"S": "x" * (size - len(json.dumps(empty)))}}
+    """An item of ``size`` bytes."""
+    return {"pk": {"S": "x" * (size - len("pk"))}}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,13 @@ def item(size: int) -> dict[str, object]:
         ("BatchWriteItem", {"RequestItems": {"t": [{"PutRequest": item(10)}] * 3}}, {}, 3, 0),
         ("GetItem", {"ConsistentRead": True}, {"Item": item(100)}, 0, 1),
         ("GetItem", {}, {"Item": item(100)}, 0, 0.5),
+        ("GetItem", {"ConsistentRead": True}, {"Item": item(4096)}, 0, 1),
         ("GetItem", {"ConsistentRead": True}, {"Item": item(4097)}, 0, 2),
+        # Only what a query reads together is rounded up.
+        ("Query", {"ConsistentRead": True}, {"Items": [item(82)] * 1000, "Count": 1000}, 0, 21),
+        ("Query", {}, {"Items": [item(82)] * 1000, "Count": 1000}, 0, 10.5),
+        ("Query", {"ConsistentRead": True}, {"Items": [], "Count": 0}, 0, 1),
+        ("Scan", {"ConsistentRead": True}, {"Items": [item(3000), item(3000)]}, 0, 2),
         ("GetItem", {"ConsistentRead": True}, {}, 0, 1),
         ("TransactGetItems", {}, {"Responses": [{"Item": item(10)}, {"Item": item(10)}]}, 0, 4),
         (

@@ -12,16 +12,13 @@ from moto.dynamodb.models.dynamo_type import Item
 from emissary_local.aws.dynamodb.moto_patches import patch_moto
 
 
-@pytest.fixture
-def backend() -> Any:
-    """A table with a hundred items, in a patched moto."""
-    patch_moto()
-    backend = DynamoDBBackend("us-east-1", "123456789012")
+def create(backend: Any, name: str, **keys: str) -> None:
+    kinds = dict(zip(keys, ("HASH", "RANGE"), strict=False))
     backend.create_table(
-        "T",
-        schema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        name,
+        schema=[{"AttributeName": key, "KeyType": kind} for key, kind in kinds.items()],
         throughput=None,
-        attr=[{"AttributeName": "pk", "AttributeType": "S"}],
+        attr=[{"AttributeName": key, "AttributeType": type_} for key, type_ in keys.items()],
         global_indexes=None,
         indexes=None,
         streams=None,
@@ -31,8 +28,19 @@ def backend() -> Any:
         deletion_protection_enabled=False,
         warm_throughput=None,
     )
+
+
+@pytest.fixture
+def backend() -> Any:
+    """A table with a hundred items, and one of two partitions with fifty each, in a patched moto."""
+    patch_moto()
+    backend = DynamoDBBackend("us-east-1", "123456789012")
+    create(backend, "T", pk="S")
+    create(backend, "P", limit="S", slot="N")
     for number in range(100):
         backend.put_item("T", {"pk": {"S": f"S#{number}"}, "n": {"N": "1"}})
+        slot = {"limit": {"S": "LK"[number % 2]}, "slot": {"N": str(number // 2)}, "n": {"N": "1"}}
+        backend.put_item("P", slot)
     return backend
 
 
@@ -62,6 +70,28 @@ def test_failed_transaction_is_undone_and_shares_what_it_did_not_touch(backend: 
     after = stored(backend)
     assert [after[f"S#{number}"].attrs["n"].value for number in (1, 2, 3)] == ["1", "1", "1"]
     assert [key for key in before if after[key] is not before[key]] == ["S#1", "S#2"]
+
+
+def slots(backend: Any) -> dict[tuple[str, str], Any]:
+    return {
+        (key.value, sort_key.value): item
+        for key, partition in backend.tables["P"].items.items()
+        for sort_key, item in partition.items()
+    }
+
+
+def test_failed_transaction_over_two_tables_is_undone_in_both(backend: Any) -> None:
+    before = slots(backend)
+    taken = update(1, "attribute_exists(#n)")
+    taken["Update"] |= {"TableName": "P", "Key": {"limit": {"S": "L"}, "slot": {"N": "7"}}}
+    new = update(1, "attribute_not_exists(#n)")
+    new["Update"] |= {"TableName": "P", "Key": {"limit": {"S": "L"}, "slot": {"N": "1000"}}}
+    with pytest.raises(TransactionCanceledException):
+        backend.transact_write_items([new, taken, update(2, "attribute_not_exists(#n)")])
+    after = slots(backend)
+    assert after.keys() == before.keys()
+    assert after["L", "7"].attrs["n"].value == "1"
+    assert [key for key in before if after[key] is not before[key]] == [("L", "7")]
 
 
 def test_transaction_that_holds_changes_the_items_it_names(backend: Any) -> None:

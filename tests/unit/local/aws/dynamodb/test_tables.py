@@ -11,7 +11,7 @@ from typing import Any
 from emissary_local.aws.dynamodb.tables import Answer, Tables
 from emissary_local.template.specs import TableSpec
 
-DEFINITION = {
+DEFINITION: dict[str, Any] = {
     "TableName": "t",
     "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
     "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
@@ -23,12 +23,14 @@ REASON = "Item size to update has exceeded the maximum allowed size"
 Ask = Callable[..., Awaitable[Answer]]
 
 
-def with_table(tmp_path: Path, body: Callable[[Ask], Awaitable[None]]) -> None:
+def with_table(tmp_path: Path, body: Callable[[Ask], Awaitable[None]], *more: dict[str, Any]) -> None:
     async def run() -> None:
         with open(tmp_path / "log", "wb") as log:
             tables = Tables(log)
             try:
-                await tables.start([TableSpec("T", "t", DEFINITION, None)])
+                await tables.start(
+                    TableSpec("T", each["TableName"], each, None) for each in (DEFINITION, *more)
+                )
 
                 async def ask(operation: str, **arguments: Any) -> Answer:
                     named = arguments if "TransactItems" in arguments else {"TableName": "t", **arguments}
@@ -110,3 +112,40 @@ def test_a_write_tells_the_larger_of_the_sizes_before_and_after(tmp_path: Path) 
         assert (await ask("DeleteItem", Key=KEY)).written == (5_004,)
 
     with_table(tmp_path, body)
+
+
+def test_a_query_reads_a_partition_in_order_and_a_transaction_writes_to_several_tables(
+    tmp_path: Path,
+) -> None:
+    slots = {
+        **DEFINITION,
+        "TableName": "slots",
+        "KeySchema": [
+            {"AttributeName": "limit", "KeyType": "HASH"},
+            {"AttributeName": "slot", "KeyType": "RANGE"},
+        ],
+        "AttributeDefinitions": [
+            {"AttributeName": "limit", "AttributeType": "S"},
+            {"AttributeName": "slot", "AttributeType": "N"},
+        ],
+    }
+
+    def take(slot: int) -> dict[str, Any]:
+        item = {"limit": {"S": "L"}, "slot": {"N": str(slot)}}
+        return {"Put": {"TableName": "slots", "Item": item}}
+
+    async def body(ask: Ask) -> None:
+        session = {"Put": {"TableName": "t", "Item": KEY}}
+        both = await ask("TransactWriteItems", TransactItems=[session, take(10), take(9), take(2)])
+        assert (both.status, both.written) == (200, (3, 12, 12, 12))
+        of_limit = {
+            "TableName": "slots",
+            "KeyConditionExpression": "#limit = :limit AND #slot < :most",
+            "ExpressionAttributeNames": {"#limit": "limit", "#slot": "slot"},
+            "ExpressionAttributeValues": {":limit": {"S": "L"}, ":most": {"N": "10"}},
+            "ConsistentRead": True,
+        }
+        found = json.loads((await ask("Query", **of_limit)).body)
+        assert [int(item["slot"]["N"]) for item in found["Items"]] == [2, 9], "numbers, not texts"
+
+    with_table(tmp_path, body, slots)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from emissary_local.aws.dynamodb.sizes import item_size
+from emissary_local.billing.item_size import item_size
 
 
 @pytest.mark.parametrize(
