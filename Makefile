@@ -26,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
 .PHONY: demo test slow check layout lint types template doctests coverage slowtests core bench soak fuzz build \
-  replay coldstart lock lowest newest dist format documents clean
+  replay coldstart lock lowest newest dist format documents costs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -167,6 +167,11 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 
 documents: $(VENV)/.dev
+	@$(BIN)/python -m tools.documents write
+
+# What each kind of message costs, measured anew on the local cloud, and the documents' table of it.
+costs: $(VENV)/.dev
+	@$(BIN)/python -m tests.helpers.costs
 	@$(BIN)/python -m tools.documents write
 
 clean:

@@ -21,6 +21,7 @@ from functions.common.adapters import keys
 from tests.helpers.sam_template import of_type, resolve_resources, source
 from tests.infra.documents import fenced, prose, read, section, tables
 from tests.infra.test_docs_operations import HANDLER_SECONDS, number, throttle
+from tools import costs
 
 DOCUMENT = "docs/security.md"
 TEXT = prose(read(DOCUMENT))
@@ -204,3 +205,26 @@ def test_the_price_of_a_flood_is_its_parts() -> None:
     assert f"that is {day:.2f} million a day, ${day * least:.0f} to ${day * most:.0f};" in TEXT
     assert f"for 30 days, ${30 * day * least:.0f} to ${30 * day * most:.0f}." in TEXT
     assert f"Handlers need {rate} x {HANDLER_SECONDS} s = {rate * HANDLER_SECONDS:g} Lambda units" in TEXT
+
+
+def test_no_stranger_reaches_the_tables_and_no_key_holder_costs_much() -> None:
+    kept = costs.load()
+    strangers = [cost for cost in kept if cost.who == costs.STRANGER]
+    assert len(strangers) == 5
+    assert not any(cost.writes or cost.reads for cost in strangers)
+    assert "No message of a stranger reads or writes anything." in TEXT
+    most = max(max(cost.writes, cost.reads) for cost in kept)
+    assert most <= costs.MOST_UNITS
+    assert f"No message of a key holder takes more than {costs.MOST_UNITS} read or write units" in TEXT
+
+
+def test_the_costs_are_reckoned_as_the_other_prices_are() -> None:
+    assert HANDLER_SECONDS == costs.HANDLER_SECONDS
+    functions = of_type(resolve_resources(), "AWS::Lambda::Function")
+    for name in ("ConnectFunction", "DefaultFunction"):
+        assert float(functions[name]["MemorySize"]) == costs.HANDLER_MEMORY * 1024
+    assert f"with {costs.HANDLER_MEMORY} GB for {costs.HANDLER_SECONDS} s" in TEXT
+    one = costs.Cost(costs.STRANGER, "", invocations=1, posts=0, units=1, writes=8, reads=8)
+    handler = costs.HANDLER_MEMORY * costs.HANDLER_SECONDS * audit.GIGABYTE_SECOND["arm64"]
+    prices = audit.INVOCATION + audit.MESSAGE_UNIT + 8 * audit.WRITE_UNIT + 8 * audit.READ_UNIT + handler
+    assert one.dollars == pytest.approx(prices * 1e6)

@@ -31,7 +31,7 @@ from emissary_lib.protocol.opening.exchange import (
     opening_bytes,
 )
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
-from emissary_local.aws.dynamodb.sizes import item_size
+from emissary_local.billing.item_size import item_size
 
 DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
 NONCE = b"n" * 32

@@ -24,6 +24,7 @@ from emissary_lib.protocol.session import states
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import FrameType
 from functions.common.metrics import Metric
+from tools import costs
 from tools.documents import ROOT
 
 #: What stands for a hand-written cell that nobody has written yet; the check fails over it.
@@ -190,6 +191,20 @@ def _diagram(steps: Iterable[tuple[str, str, str]]) -> str:
     return "\n".join(["```mermaid", "stateDiagram-v2", *(f"    {line}" for line in lines), "```"])
 
 
+def cost_table(_former: str) -> str:
+    """What each kind of message costs, as it was measured."""
+    return table(
+        ["from", "message", "invocations", "posts", "metered", "writes", "reads", "dollars a million"],
+        [
+            [
+                cost.who, cost.message, cost.invocations, cost.posts, cost.units,
+                f"{cost.writes:g}", f"{cost.reads:g}", f"{cost.dollars:.2f}",
+            ]
+            for cost in costs.load()
+        ],
+    )  # fmt: skip
+
+
 PARTS: Final[dict[str, Callable[[str], str]]] = {
     "codes": code_table,
     "exit-statuses": exit_status_table,
@@ -202,4 +217,5 @@ PARTS: Final[dict[str, Callable[[str], str]]] = {
     "metrics": metric_table,
     "doctor-checks": check_table,
     "doctor-json": json_table,
+    "costs": cost_table,
 }
