@@ -12,6 +12,7 @@ import select
 import socket
 import ssl
 
+from tests.helpers.patience import HANG
 from tests.helpers.servers import Service
 
 #: Int32(8) Int32(80877103). Source: PostgreSQL documentation, "Message Formats".
@@ -39,8 +40,18 @@ def pass_on(front: socket.socket, back: socket.socket) -> None:
                 sink.sendall(data)
 
 
-def postgres_over_tls(server: tuple[str, int], context: ssl.SSLContext) -> Service:
-    """A service that adds TLS to the PostgreSQL at ``server``; clients that want none are passed on."""
+def postgres_over_tls(
+    server: tuple[str, int], context: ssl.SSLContext, *, slow_to_exit: bool = False
+) -> Service:
+    """A service that adds TLS to the PostgreSQL at ``server``; clients that want none are passed on.
+
+    Args:
+        server: Where it is.
+        context: The server's side of TLS.
+        slow_to_exit: When the server ends, close only once more has come, and do not read it. A backend of
+            PostgreSQL exits at libpq's last message, and behind that comes TLS's: if it is there by then, the
+            kernel resets the connection.
+    """
 
     def serve(connection: socket.socket) -> None:
         first = read_exactly(connection, len(SSL_REQUEST))
@@ -55,5 +66,7 @@ def postgres_over_tls(server: tuple[str, int], context: ssl.SSLContext) -> Servi
                 context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=True) as secure,
             ):
                 pass_on(secure, back)
+                if slow_to_exit:
+                    select.select([secure], [], [], HANG)
 
     return serve

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +20,7 @@ import sqlalchemy
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
 from emissary_local.net.certificates import Certificates, create_certificates
-from tests.helpers.local_cloud import DIAL, LINUX_ONLY, eventually, relay_returned
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, ROOT, eventually, relay_returned
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server
 from tests.helpers.tls_front import postgres_over_tls
@@ -26,6 +30,12 @@ pytestmark = LINUX_ONLY
 
 #: More than any driver reads at once, and than one frame holds.
 ROWS = 30_000
+
+#: Debian's, say; that of the embedded PostgreSQL has no TLS.
+PSQL = shutil.which("psql")
+
+#: How often psql is run: what it is about happened to every eighth.
+PSQL_RUNS = int(os.environ.get("PSQL_RUNS") or 10)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +85,25 @@ def test_tls_that_the_target_does_not_have_is_not_dropped_in_silence(
     with dialer.forward(target(postgres), timeout=DIAL) as (host, port):
         with pytest.raises(psycopg.OperationalError, match="does not support SSL"):
             psycopg.connect(**(postgres.through(host, port) | {"sslmode": "require"}))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PSQL is None, reason="no psql on this machine")
+def test_psql_over_tls_through_exec_ends_without_an_alarm(
+    cloud: LocalCloud, postgres: Postgres, certificates: Certificates
+) -> None:
+    """Symptom: the server closes at psql's last word, its kernel resets over TLS's, and the command alarmed."""
+    environ = {**os.environ, **cloud.application.client_variables(cloud.url), "PGPASSWORD": postgres.password}
+    where = f"host={{host}} port={{port}} user={postgres.user} dbname={postgres.database}"
+    psql = ["psql", f"{where} sslmode=require gssencmode=disable", "-XAtc", "select 6 * 7"]
+    server = postgres_over_tls(target(postgres), certificates.server_context(), slow_to_exit=True)
+    with Server(server) as (host, port):
+        command = [sys.executable, "-m", "emissary_lib", "exec", f"{host}:{port}", "--", *psql]
+        for number in range(PSQL_RUNS):
+            done = subprocess.run(
+                command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=HANG, check=False
+            )
+            assert (number, done.returncode, done.stdout, done.stderr) == (number, 0, "42\n", "")
 
 
 def pg8000_connection(postgres: Postgres, sock: Any, ssl_context: Any = None) -> pg8000.dbapi.Connection:

@@ -170,13 +170,13 @@ class Duplex:
         return receiver.complete and receiver.ack == received
 
     def is_whole(self, written: int, handed_over: int) -> bool:
-        """Whether only the peer's FIN is missing: our stream is over and was taken to its end.
+        """Whether only FINs are missing: our stream is over, and each user has all that the other wrote.
 
         Args:
             written: How far the peer's user had written.
             handed_over: How much of our stream the peer's user had taken, the FIN counted as one.
         """
-        ours = self.sender.fin_sent and handed_over == self.sender.next_offset
+        ours = self.sender.eof and handed_over >= self.sender.written
         return ours and not self.receiver.gap and self.receiver.received == written
 
     def consume(self, count: int, now: float) -> None:

@@ -129,6 +129,18 @@ def test_a_reset_tells_whether_anything_is_missing() -> None:
     assert not reset_after(pair(), unread=1)
 
 
+def test_a_reset_that_overtook_our_fin_is_whole_if_all_bytes_were_taken() -> None:
+    """Symptom: psql over TLS alarmed where the server was gone before the relay heard that psql had ended."""
+    pair = SessionPair()
+    pair.client.send_data(b"opening")
+    pair.settle()
+    events(pair.client)
+    assert read_all(pair.relay, pair.clock.now) == b"opening"
+    pair.client.send_eof()
+    assert reset_after(pair)
+    assert pair.client.undelivered == 0
+
+
 def test_a_reset_that_does_not_tell_is_never_whole() -> None:
     pair = SessionPair()
     pair.client.send_data(b"question")
