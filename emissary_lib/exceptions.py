@@ -218,17 +218,25 @@ class TunnelResetError(EmissaryError, ConnectionResetError):
         whole: Whether the target reset a connection on which nothing was missing but its own end of stream:
             the program had ended its stream, and each had all that the other wrote.
         lost: Bytes that the program wrote and that did not arrive, as far as is known once it is all over.
+        untaken: Whether all of them reached the relay, and nobody knows whether the target has them.
     """
 
-    def __init__(self, message: str, *, code: Code, whole: bool = False, lost: int = 0) -> None:
+    def __init__(
+        self, message: str, *, code: Code, whole: bool = False, lost: int = 0, untaken: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.whole = whole
         self.lost = lost
+        self.untaken = untaken
 
     def __str__(self) -> str:
         text = super().__str__()
-        return f"{text}. {self.lost} bytes that the program had written did not arrive" if self.lost else text
+        if self.lost:
+            return f"{text}. {self.lost} bytes that the program had written did not arrive"
+        if self.untaken:
+            return f"{text}. The last bytes that the program had written may not have arrived"
+        return text
 
 
 class RelayDeadlineError(TunnelResetError):

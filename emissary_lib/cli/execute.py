@@ -97,7 +97,7 @@ class Outcome:
         elif error.whole:
             self._harmless.append(error)
         else:
-            self._lost = self._lost or error.lost > 0
+            self._lost = self._lost or error.lost > 0 or error.untaken
 
     def status(self, program: int, *, lost: bool, err: TextIO) -> int:
         """The exit status.

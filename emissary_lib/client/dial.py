@@ -127,7 +127,7 @@ class Dial:
         error = self.info.error
         if error is None:
             return None
-        error.lost = self._tunnel.undelivered_bytes
+        error.lost, error.untaken = self._tunnel.undelivered_bytes, self._tunnel.untaken
         return error if error.lost or error.code is not Code.DIALER_RESET else None
 
     @property

@@ -44,12 +44,20 @@ class Drainable(Protocol):
         """How much of what was written has reached the peer."""
 
     @property
+    def progress(self) -> int:
+        """Grows while what was written moves."""
+
+    @property
     def written(self) -> int:
         """How much the user has written, as far as the tunnel knows."""
 
     @property
     def undelivered_bytes(self) -> int:
         """Bytes that the user has written and that have not reached the peer, at least."""
+
+    @property
+    def untaken(self) -> bool:
+        """Whether the peer has them all, but its target may not."""
 
 
 class Connection:
@@ -110,7 +118,7 @@ class Connection:
     @property
     def progress(self) -> int:
         """Grows while bytes move."""
-        return self._tunnel.acked if self._tunnel else -1
+        return self._tunnel.progress if self._tunnel else -1
 
     def goal(self) -> float:
         """The progress at which all that was written by now has arrived, at the latest."""
@@ -127,8 +135,11 @@ class Connection:
         """What has not arrived, in words; empty if nothing is known to be missing."""
         if self.dialling:
             return f"whatever was written to a connection to {self.target} that was still being dialled"
-        count = 0 if self._over or self._tunnel is None else self._tunnel.undelivered_bytes
-        return f"at least {count} bytes written to the tunnel to {self.target}" if count else ""
+        if self._over or self._tunnel is None:
+            return ""
+        if count := self._tunnel.undelivered_bytes:
+            return f"at least {count} bytes written to the tunnel to {self.target}"
+        return f"the last bytes written to the tunnel to {self.target}" if self._tunnel.untaken else ""
 
 
 _lock = threading.Lock()

@@ -45,6 +45,10 @@ ACK_DELAY: Final = 0.2
 #: Least time between an acknowledgement and the next that only repeats it, in seconds (section 4.3).
 ACK_REPEAT: Final = 0.05
 
+#: How long a relay waits before it tells how far a target has got that holds up the end of a stream, in
+#: seconds (section 4.3).
+ACK_PROGRESS: Final = 0.5
+
 #: Retransmission timer, in seconds (section 4.4; RFC 6298 has the form, the bounds are ours).
 RTO_INITIAL: Final = 3.0
 RTO_MIN: Final = 1.0

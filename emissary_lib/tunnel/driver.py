@@ -41,6 +41,9 @@ _QUIET: Final = 0.05
 #: Seconds between two looks at whether a socket that is not waited for has been reset: no event would tell.
 _LOOK_RESET: Final = 1.0
 
+#: Seconds between two looks at whether the socket's peer has taken the last bytes: no event tells of that.
+_LOOK_TAKEN: Final = 0.05
+
 
 class Tunnel:
     """One session at work.
@@ -93,6 +96,7 @@ class Tunnel:
         self._finished = False
         self._read_at = -math.inf  # when the program's socket last gave bytes
         self._left_unread = 0
+        self._user_wrote = False
         self._draining = False
         self._ended = threading.Event()
         self._waits = back_off()  # between attempts to reconnect
@@ -180,9 +184,15 @@ class Tunnel:
 
     @property
     def acked(self) -> int:
-        """How much of what the user has written has arrived, its end included: it grows while bytes move."""
+        """How much of what the user has written has arrived, its end included."""
         with self._lock:
             return self._session.acked
+
+    @property
+    def progress(self) -> int:
+        """Grows while what the user has written moves, here or at the peer."""
+        with self._lock:
+            return self._session.progress
 
     @property
     def written(self) -> int:
@@ -200,6 +210,13 @@ class Tunnel:
             if not (self._session.alive or self._aborted):
                 return 0
             return self._session.undelivered + max(self._left_unread, self._socket.recv_queue)
+
+    @property
+    def untaken(self) -> bool:
+        """Whether the relay has all that the user has written, and the target may not."""
+        with self._lock:
+            ended = self._program_ended or self._draining
+            return self._user_wrote and ended and not (self._session.end_acked or self._session.undelivered)
 
     @property
     def program_ended(self) -> bool:
@@ -261,6 +278,7 @@ class Tunnel:
                 return
             if data:
                 self._read_at = now
+                self._user_wrote = True
                 self._session.send_data(data)
             elif data is not None or self._draining:
                 self._program_ended = data is not None
@@ -292,6 +310,8 @@ class Tunnel:
         times = [self._session.next_timeout(), self._shutdown.next_timeout(now, waits=waits)]
         if self._session.alive and not self._socket.gone and not self._wanted_interest():
             times.append(now + _LOOK_RESET)
+        if self._session.end_waits and self._session.receive_ended and not self._socket.gone:
+            times.append(now + _LOOK_TAKEN)
         first = min(at for at in times if at is not None)
         return None if first == math.inf else first
 
@@ -408,6 +428,8 @@ class Tunnel:
                 self._session.consume(sent, now)
         if self._session.receive_ended:
             self._socket.end_write()
+            if self._session.end_waits and not self._socket.gone and not self._socket.send_queue:
+                self._session.release_end(now)
 
     def _carry_out(self, step: tuple[list[Event], list[Outgoing]]) -> None:
         events, messages = step

@@ -188,7 +188,9 @@ class Relay:
 
     def _config(self, launch: Launch, code: Code, epoch: int, ends_at: float) -> SessionConfig:
         return SessionConfig(
-            streams=StreamConfig(receive_start=launch.client_offset, peer_window=launch.window),
+            streams=StreamConfig(
+                receive_start=launch.client_offset, peer_window=launch.window, holds_end=True
+            ),
             probing=self.probing,
             grace=self.grace,
             own_epoch=epoch,

@@ -185,6 +185,8 @@ class Relay:
                     self.outgoing += data
                 else:
                     self._received += data
+            if session.receive_ended:
+                session.release_end(now)
             cut = self.cut_after is not None and len(self._received) >= self.cut_after
             if cut or (self.resets_at_end and session.receive_ended):
                 session.abort(Code.TARGET_RESET, "Connection reset by peer", now)
@@ -355,7 +357,7 @@ class Bridge:
     def _launch(self, peer: Peer, target: Target, said: bytes, used: int, frame: Frame) -> Relay:
         now, code = time.monotonic(), self.behaviour.dial_code
         config = SessionConfig(
-            streams=StreamConfig(receive_start=used, peer_window=frame.window),
+            streams=StreamConfig(receive_start=used, peer_window=frame.window, holds_end=True),
             peer_epoch=1,
             opened=Opened(code, 0, int(self.behaviour.grace * 1000), bytes(32)),
             expires_at=now + LIFE,

@@ -104,12 +104,16 @@ class SessionPair:
     """
 
     def __init__(
-        self, *, streams: StreamConfig | None = None, keepalive: KeepaliveTimes | None = None
+        self,
+        *,
+        streams: StreamConfig | None = None,
+        relay_streams: StreamConfig | None = None,
+        keepalive: KeepaliveTimes | None = None,
     ) -> None:
         self.clock = Clock()
         self.client = client_session(self.clock.now, streams=streams, keepalive=keepalive)
         self.client.finish_opening()
-        self.relay = relay_session(self.clock.now, streams=streams)
+        self.relay = relay_session(self.clock.now, streams=relay_streams or streams)
         self.sent: list[tuple[Role, Frame]] = []
 
     def of(self, role: Role) -> Session:

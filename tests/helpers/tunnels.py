@@ -35,9 +35,14 @@ USERS: list[socket.socket] = []
 
 
 def session_of(
-    role: Role, *, capacity: int = CAPACITY, life: float | None = None, grace: float = 60.0
+    role: Role,
+    *,
+    capacity: int = CAPACITY,
+    life: float | None = None,
+    grace: float = 60.0,
+    holds_end: bool = False,
 ) -> Session:
-    streams = StreamConfig(capacity=capacity)
+    streams = StreamConfig(capacity=capacity, holds_end=holds_end)
     if role is Role.RELAY:
         opened = Opened(Code.OK, 0, 0, bytes(32))
         expires_at = None if life is None else time.monotonic() + life
@@ -86,10 +91,21 @@ def refuse(epoch: int, deadline: Deadline) -> MessageTransport:
 
 
 class Running:
-    """A tunnel in its thread, with the user's end of its socket."""
+    """A tunnel in its thread, with the user's end of its socket.
 
-    def __init__(self, session: Session, link: object, *, shutdown: ShutdownPolicy | None = None) -> None:
+    Attributes:
+        filled: Bytes that were sent to the user before, so that the kernel takes no more.
+    """
+
+    def __init__(
+        self, session: Session, link: object, *, shutdown: ShutdownPolicy | None = None, fill: bool = False
+    ) -> None:
         ours, self.user = tcp_pair()
+        self.filled = 0
+        ours.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while fill:
+                self.filled += ours.send(bytes(4096))
         USERS.append(self.user)
         self.user.settimeout(HANG)
         self.events: list[Event] = []
@@ -108,12 +124,14 @@ class Running:
 
 
 @contextlib.contextmanager
-def back_to_back(faults: Faults | None = None, *, seed: int = 1) -> Iterator[tuple[Running, Running]]:
+def back_to_back(
+    faults: Faults | None = None, *, seed: int = 1, holds_end: bool = False, fill: bool = False
+) -> Iterator[tuple[Running, Running]]:
     here, there = linked_pair(seed, faults)
     ends = Ends()
     ends.transports = [here, there]
     dialer = Running(session_of(Role.DIALER), PairLink(Role.DIALER, here, ends))
-    relay = Running(session_of(Role.RELAY), PairLink(Role.RELAY, there, ends))
+    relay = Running(session_of(Role.RELAY, holds_end=holds_end), PairLink(Role.RELAY, there, ends), fill=fill)
     try:
         yield dialer, relay
     finally:

@@ -121,10 +121,7 @@ class Program(threading.Thread):
 
 
 def carry_out(plan: Plan, end: Callable[[Dialer, Forward], object]) -> tuple[bytes, list[str], Program]:
-    """Let a program write, and ``end`` our side once it has ended; gives what arrived and what was told.
-
-    What the relay has for a target that takes nothing has arrived: it stays when we are gone.
-    """
+    """Let a program write, and ``end`` our side once it has ended; gives what arrived and what was told."""
     gate, told = threading.Event(), Told()
 
     def script(relay: Relay) -> None:
@@ -155,7 +152,7 @@ def carry_out(plan: Plan, end: Callable[[Dialer, Forward], object]) -> tuple[byt
                 assert not ending.is_alive(), "the end does not come"
                 said = list(told.records)
                 relay = bridge.relay()
-                arrived = plan.written[: relay.acknowledges] if plan.deaf else relay.arrived
+                arrived = relay.arrived
                 forward.stop()
             wait_until(_no_tunnels, "the end of every tunnel")
     finally:

@@ -114,9 +114,19 @@ class Session:
         return self._duplex.receiver.ack
 
     @property
+    def progress(self) -> int:
+        """Grows while our bytes move, from here to the peer and from there on to its user."""
+        return self._duplex.sender.acked + self._duplex.sender.edge
+
+    @property
     def written(self) -> int:
         """Position behind the last byte that ``send_data`` took."""
         return self._duplex.sender.written
+
+    @property
+    def end_acked(self) -> bool:
+        """Whether the peer has acknowledged all that was written and the end behind it."""
+        return self._duplex.sender.acked > self._duplex.sender.written
 
     @property
     def undelivered(self) -> int:
@@ -127,6 +137,17 @@ class Session:
     def receive_ended(self) -> bool:
         """Whether the peer's stream is complete and was consumed to its end: EOF for the reader."""
         return self._duplex.receiver.drained
+
+    @property
+    def end_waits(self) -> bool:
+        """Whether the peer's stream is complete, and ``release_end`` is waited for to acknowledge its end."""
+        receiver = self._duplex.receiver
+        return self.alive and receiver.complete and not receiver.ended
+
+    def release_end(self, now: float) -> None:
+        """The user's kernel has all of the peer's stream, so that its end may be acknowledged."""
+        self._duplex.release_end(now)
+        self._lifecycle.end_if_complete(now)
 
     @property
     def send_ended(self) -> bool:

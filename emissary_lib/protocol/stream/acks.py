@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emissary_lib.protocol.constants import ACK_DELAY, ACK_REPEAT
+from emissary_lib.protocol.constants import ACK_DELAY, ACK_PROGRESS, ACK_REPEAT
 
 
 class AckSchedule:
@@ -51,6 +51,14 @@ class AckSchedule:
         """The application took bytes, so the window's edge may have moved."""
         if edge - self._told_edge >= self._quarter:
             self._due_by(now)
+
+    def on_end_waits(self, now: float) -> None:
+        """As :meth:`on_consume`, where nothing more will come and the end is not acknowledged yet."""
+        self._due_by(now + ACK_PROGRESS)
+
+    def on_end(self, now: float) -> None:
+        """The end of the stream may be acknowledged."""
+        self._due_by(now)
 
     def on_sent(self, now: float, *, ack: int, edge: int) -> None:
         """A frame with this acknowledgement and window goes out."""

@@ -54,12 +54,14 @@ class StreamConfig(Record):
         send_start: Position of the first byte we send.
         receive_start: Position of the first byte we expect.
         peer_window: The peer's window, counted from position 0, where it is known beforehand.
+        holds_end: Whether the peer's FIN is acknowledged only after ``release_end`` (the relay).
     """
 
     capacity: int = DEFAULT_CAPACITY
     send_start: int = 0
     receive_start: int = 0
     peer_window: int = 0
+    holds_end: bool = False
 
     def __post_init__(self) -> None:
         if self.capacity < INITIAL_WINDOW:
@@ -87,7 +89,9 @@ class Duplex:
         self, config: StreamConfig, cap: CongestionWindow, gate: InFlightGate, counters: Counters
     ) -> None:
         self.sender = StreamSender(config.capacity, start=config.send_start)
-        self.receiver = StreamReceiver(config.capacity, start=config.receive_start)
+        self.receiver = StreamReceiver(
+            config.capacity, start=config.receive_start, holds_end=config.holds_end
+        )
         self.sender.receive_window(0, config.peer_window)
         self._acks = AckSchedule(config.capacity, edge=self.receiver.edge, acked=config.receive_start)
         self._timer = RetransmissionTimer()
@@ -102,8 +106,8 @@ class Duplex:
 
     @property
     def complete(self) -> bool:
-        """Whether both directions are: our FIN acknowledged, the peer's stream whole."""
-        return self.sender.complete and self.receiver.complete
+        """Whether both directions are: our FIN acknowledged, the peer's stream whole and its FIN too."""
+        return self.sender.complete and self.receiver.ended
 
     @property
     def progress(self) -> int:
@@ -151,7 +155,7 @@ class Duplex:
         if acked.segments:
             self._cap.on_ack(acked.segments)
             self._pause.on_ack()
-            self._settle_gate()
+        self._settle_gate()
 
     def ends_at(self, sent: int, received: int) -> bool:
         """Whether both streams are whole if they end where the bridge says (docs/protocol.md section 6).
@@ -184,6 +188,14 @@ class Duplex:
         self.receiver.consume(count)
         if not self.receiver.complete:
             self._acks.on_consume(now, edge=self.receiver.edge)
+        elif not self.receiver.ended:
+            self._acks.on_end_waits(now)
+
+    def release_end(self, now: float) -> None:
+        """The user has all of the peer's stream for good: its FIN may be acknowledged. Idempotent."""
+        if self.receiver.complete and not self.receiver.ended:
+            self.receiver.release_end()
+            self._acks.on_end(now)
 
     def message_refused(self, now: float) -> None:
         """Some message was not handled, and nobody says which (docs/protocol.md section 4.6)."""

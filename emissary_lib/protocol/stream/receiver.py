@@ -24,11 +24,12 @@ class StreamReceiver:
     Args:
         capacity: The receive buffer, in bytes; at least ``INITIAL_WINDOW``.
         start: Position of the first byte to come; everything below it was handled elsewhere.
+        holds_end: Whether the FIN is acknowledged only after :meth:`release_end`.
 
     Thread safety: none; the owner of the session serialises every call.
     """
 
-    def __init__(self, capacity: int = DEFAULT_CAPACITY, *, start: int = 0) -> None:
+    def __init__(self, capacity: int = DEFAULT_CAPACITY, *, start: int = 0, holds_end: bool = False) -> None:
         self._capacity = capacity
         self._ready: deque[bytes] = deque()
         self._head = 0  # bytes of the first ready chunk that were consumed already
@@ -39,11 +40,12 @@ class StreamReceiver:
         self._kept = 0  # bytes in the pieces
         self._final: int | None = None
         self._dropped = False
+        self._holds_end = holds_end
 
     @property
     def ack(self) -> int:
-        """Everything below this position has arrived; the FIN counts as one."""
-        return self._next + self.complete
+        """What to acknowledge: everything below this position has arrived; the FIN counts as one."""
+        return self._next + self.ended
 
     @property
     def received(self) -> int:
@@ -79,6 +81,15 @@ class StreamReceiver:
     def complete(self) -> bool:
         """Whether every byte and the FIN have arrived."""
         return self._final == self._next
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is complete, and its end need not be held back."""
+        return self.complete and not self._holds_end
+
+    def release_end(self) -> None:
+        """The end of the stream may be acknowledged."""
+        self._holds_end = False
 
     @property
     def drained(self) -> bool:
@@ -173,7 +184,7 @@ class StreamReceiver:
     def sack_ranges(self) -> list[tuple[int, int]]:
         """What has arrived above the gap, at most ``MAX_SACK_RANGES`` ranges, lowest first.
 
-        A range that reaches a known final size includes the FIN's offset.
+        A range that reaches a known final size includes the FIN's offset, unless that is held back.
         """
         ranges: list[tuple[int, int]] = []
         for start in self._starts:
@@ -184,7 +195,7 @@ class StreamReceiver:
                 return ranges
             else:
                 ranges.append((start, end))
-        if ranges and ranges[-1][1] == self._final:
+        if ranges and ranges[-1][1] == self._final and not self._holds_end:
             ranges[-1] = (ranges[-1][0], self._final + 1)
         return ranges
 

@@ -25,9 +25,10 @@ class Segment:
         sent_at: When it was last sent, in seconds on the caller's monotonic clock.
         sends: How often it was sent. Only a segment that was sent once gives a round-trip sample (Karn).
         lost: Taken for lost; to be sent again.
+        waits: A FIN that is alone unacknowledged: in flight no more, but sent again when its time is up.
     """
 
-    __slots__ = ("data", "fin", "lost", "offset", "sends", "sent_at", "small")
+    __slots__ = ("data", "fin", "lost", "offset", "sends", "sent_at", "small", "waits")
 
     def __init__(self, offset: int, data: bytes, fin: bool, small: bool, sent_at: float) -> None:
         self.offset = offset
@@ -37,6 +38,7 @@ class Segment:
         self.sent_at = sent_at
         self.sends = 1
         self.lost = False
+        self.waits = False
 
     @property
     def end(self) -> int:
@@ -128,6 +130,11 @@ class StreamSender:
     def unsent(self) -> int:
         """Bytes written but never sent."""
         return self._unsent_bytes
+
+    @property
+    def edge(self) -> int:
+        """First position that the peer's window does not allow."""
+        return self._edge
 
     @property
     def credit(self) -> int:
@@ -226,12 +233,34 @@ class StreamSender:
         self._base = max(self._base, ack)
         if ranges:
             newly += self._sack(ranges)
+        if self._segments and self._segments[0].fin and self._segments[0].end == self._base + 1:
+            newly += self._let_fin_wait()
         for segment in newly:
             self._leave_flight(segment)
             self._lost -= segment.lost
             segment.lost = False
         samples = [segment.sent_at for segment in newly if segment.sends == 1]
         return Acked(len(newly), now - max(samples) if samples else None)
+
+    def _let_fin_wait(self) -> list[Segment]:
+        """All but the FIN is acknowledged, and that may take long (section 4.1): it holds nothing up.
+
+        Returns:
+            What was acknowledged of its segment.
+        """
+        last = self._segments[0]
+        if not last.data:
+            if not last.lost:
+                self._leave_flight(last)
+                last.waits = True
+            return []
+        acked = Segment(last.offset, last.data, False, last.small, last.sent_at)
+        fin = Segment(last.end - 1, b"", True, True, last.sent_at)
+        acked.sends, acked.lost = last.sends, last.lost
+        fin.sends, fin.waits = last.sends, True
+        self._segments[0] = fin
+        self._buffered -= len(last.data)
+        return [acked]
 
     def _sack(self, ranges: list[tuple[int, int]]) -> list[Segment]:
         """Take out the segments that lie in the ranges, in one pass: the peer has their bytes for good."""
@@ -285,7 +314,7 @@ class StreamSender:
 
     def _lose(self, segment: Segment) -> None:
         self._leave_flight(segment)
-        segment.lost = True
+        segment.lost, segment.waits = True, False
         self._lost += 1
 
     def next_segment(self, limit: int, now: float) -> Segment | None:
@@ -344,13 +373,14 @@ class StreamSender:
         self.small_in_flight += segment.small
 
     def _leave_flight(self, segment: Segment) -> None:
-        if not segment.lost:
+        if not (segment.lost or segment.waits):
             self.in_flight -= 1
             self.small_in_flight -= segment.small
 
     def settle(self, handed_over: int) -> None:
         """The stream was aborted by a peer that passed on just this much, whatever it had acknowledged."""
-        self._base = min(handed_over, self._next)
+        # The FIN carries nothing: who has all bytes may be without it.
+        self._base = self._written + 1 if handed_over >= self._written else handed_over
 
     def drop(self) -> None:
         """Forget everything: the stream was aborted."""

@@ -17,6 +17,8 @@ import pytest
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.wire.frames import FrameType
+from emissary_lib.protocol.wire.payloads import Ended
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay
 from tests.helpers.patience import HANG, wait_until
 
@@ -113,6 +115,33 @@ def test_bytes_that_are_lost_are_the_status_unless_the_program_failed(
         got, err = run(bridge, 3_000_000, last)  # more than one session's side holds
     assert re.match(f"emissary: {said}", err), err
     assert got == status
+
+
+def test_bytes_that_the_relay_has_and_the_target_does_not_take_are_said() -> None:
+    """Symptom: the relay gave up a minute later and reset the target, when nobody was there to be told."""
+    with Bridge(Behaviour(script=deaf)) as bridge:
+        got, err = run(bridge, 1000)
+        assert bridge.relay().acknowledges == 1000
+    assert err.startswith(f"emissary: the last bytes written to the tunnel to {TARGET} had not arrived")
+    assert got == Exit.CUT_OFF
+
+
+def loses_its_relay(relay: Relay) -> None:
+    relay.reads = False
+
+    def die() -> None:
+        wait_until(lambda: relay.acknowledges == 1000, "the relay has everything")
+        relay.control(FrameType.ENDED, Ended(Code.RELAY_GONE, 0, 0).encode())
+
+    threading.Thread(target=die, name="test-death", daemon=True).start()
+
+
+def test_a_relay_that_dies_with_the_last_bytes_is_the_status() -> None:
+    with Bridge(Behaviour(script=loses_its_relay)) as bridge:
+        got, err = run(bridge, 1000)
+    assert "RELAY_GONE" in err
+    assert "The last bytes that the program had written may not have arrived" in err
+    assert got == Exit.CUT_OFF
 
 
 @pytest.mark.parametrize("status", [0, 7])

@@ -145,6 +145,7 @@ class Moving:
     """A tunnel on a clock of its own, whose bytes move for so many seconds."""
 
     undelivered_bytes = 1
+    untaken = False
     written = 1_000_000
     idle = False
 
@@ -163,6 +164,8 @@ class Moving:
     @property
     def acked(self) -> int:
         return int(min(self.now, self._seconds))  # a byte a second: slower than that is a standstill
+
+    progress = acked
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 60, 3600])

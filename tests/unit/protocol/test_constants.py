@@ -28,6 +28,7 @@ DOCUMENT = " ".join(TEXT.split())
         ("INITIAL_WINDOW", 65_536, "Until it has heard a window, a sender assumes 65,536"),
         ("MAX_SACK_RANGES", 32, "zero to 32 SACK ranges"),
         ("ACK_DELAY", 0.2, "otherwise **200 ms** after the first unacknowledged byte"),
+        ("ACK_PROGRESS", 0.5, "send ACK **500 ms** after the window's"),
         ("ACK_REPEAT", 0.05, "no sooner than **50 ms** after the acknowledgement before"),
         ("RTO_INITIAL", 3.0, "initial 3 s, at least 1 s, at most 60 s"),
         ("RTO_MIN", 1.0, "initial 3 s, at least 1 s, at most 60 s"),

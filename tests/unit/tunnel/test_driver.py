@@ -68,6 +68,19 @@ def test_bytes_cross_both_ways_at_once_and_each_direction_ends_on_its_own() -> N
         assert relay.aborted is None
 
 
+def test_the_end_of_a_stream_is_acknowledged_once_the_target_s_kernel_has_all() -> None:
+    """Symptom: what a relay had for a target that took nothing was lost with it, and its dialer had left."""
+    with back_to_back(holds_end=True, fill=True) as (dialer, relay):
+        send_all(dialer.user, b"question")
+        wait_until(lambda: dialer.tunnel.untaken, "the relay has all bytes")
+        relay.user.recv(relay.filled // 3, socket.MSG_WAITALL)
+        wait_until(lambda: relay.session.receive_ended, "the relay's kernel has them")
+        assert relay.session.end_waits  # the target's does not
+        assert read_to_end(relay.user).endswith(b"question")
+        wait_until(lambda: dialer.session.end_acked, "the end is acknowledged")
+        assert not dialer.tunnel.untaken
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_bytes_survive_reordering_and_duplication(seed: int) -> None:
     data = noise(600_000)

@@ -9,6 +9,7 @@ from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished, LinkDead
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes, ProbeTimes
 from emissary_lib.protocol.session.states import State
+from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import Disconnected, End, Reset
 from tests.helpers.closing_frames import ended_frame, fin_frame, reset_frame, words
@@ -139,6 +140,40 @@ def test_a_reset_that_overtook_our_fin_is_whole_if_all_bytes_were_taken() -> Non
     pair.client.send_eof()
     assert reset_after(pair)
     assert pair.client.undelivered == 0
+
+
+def test_the_end_of_a_stream_is_acknowledged_when_its_user_has_all() -> None:
+    pair = SessionPair(relay_streams=StreamConfig(holds_end=True))
+    before = pair.client.progress
+    pair.client.send_data(b"question")
+    pair.client.send_eof()
+    pair.settle()
+    assert (pair.client.undelivered, pair.client.end_acked, pair.relay.end_waits) == (0, False, True)
+    assert pair.client.acked == pair.client.written == pair.relay.received == len(b"question")
+    assert pair.client.progress > before
+    before = pair.client.progress
+    assert read_all(pair.relay, pair.clock.now) == b"question"
+    pair.clock.advance(0.5)
+    pair.settle()
+    assert pair.client.progress > before  # the target has taken something
+    assert (pair.client.end_acked, pair.relay.end_waits) == (False, True)
+    pair.relay.release_end(pair.clock.now)
+    pair.settle()
+    assert (pair.client.end_acked, pair.relay.end_waits) == (True, False)
+
+
+def test_a_session_does_not_end_well_before_the_target_has_all() -> None:
+    pair = SessionPair(relay_streams=StreamConfig(holds_end=True))
+    pair.client.send_data(b"question")
+    pair.client.send_eof()
+    pair.relay.send_eof()
+    pair.settle()
+    read_all(pair.relay, pair.clock.now)
+    pair.settle()
+    assert (pair.client.state, pair.relay.state) == (State.OPEN, State.OPEN)
+    pair.relay.release_end(pair.clock.now)
+    assert pair.relay.state is State.ENDING
+    assert words(pair.relay, pair.clock.now) == [(FrameType.END, End(Code.OK, 1, 9).encode())]
 
 
 def test_a_reset_that_does_not_tell_is_never_whole() -> None:

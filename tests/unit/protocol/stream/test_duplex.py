@@ -263,3 +263,39 @@ def test_the_timers_end_halves_the_cap() -> None:
     assert offsets(send(made, 3.0, limit=100)) == [0, 100]
     made.handle_timeout(9.0)
     assert offsets(send(made, 9.0, limit=100)) == [0]
+
+
+def test_an_end_is_acknowledged_once_it_is_released_and_progress_before_that_is_told() -> None:
+    streams = StreamConfig(peer_window=WIDE, holds_end=True)
+    made = Duplex(streams, CongestionWindow(4, 16), OpenGate(), Counters())
+    made.release_end(0.0)  # too early: there is none yet
+    made.receive(0, b"abcdef", fin=True, ack_now=False, now=1.0)
+    assert made.ack_due(1.0)
+    assert made.position(1.0, sacks=True)[0] == 6
+    made.consume(3, 2.0)
+    assert (made.ack_due(2.4), made.ack_due(2.5)) == (False, True)
+    made.position(2.5, sacks=True)
+    made.consume(3, 3.0)
+    assert not made.complete
+    made.release_end(3.1)
+    assert made.ack_due(3.1)
+    assert made.position(3.1, sacks=True)[0] == 7
+    made.release_end(3.2)
+    assert not made.ack_due(9.0)
+
+
+def test_a_fin_that_is_not_acknowledged_gives_its_place_in_a_shared_budget_back() -> None:
+    gate = CountingGate(2)
+    made = duplex(gate=gate)
+    made.sender.write(b"a" * 10)
+    made.sender.write_eof()
+    send(made, 0.0)
+    assert gate.free == 1
+    made.acknowledge(10, WIDE, [], 0.1)
+    assert gate.free == 2
+    assert send(made, 0.1) == []
+    made.handle_timeout(made.next_timeout() or 0.0)
+    assert offsets(send(made, 9.0)) == [10]
+    assert gate.free == 1
+    made.acknowledge(10, WIDE, [], 9.1)
+    assert gate.free == 2

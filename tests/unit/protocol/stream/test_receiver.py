@@ -254,3 +254,15 @@ def test_bytes_that_bridge_pieces_side_by_side_are_stored_once() -> None:
     assert stream.buffered == 7
     assert stream.receive(0, b"abcde", False)
     assert take(stream) == b"abcdefghijkl"
+
+
+def test_an_end_that_is_held_back_is_acknowledged_once_it_is_released() -> None:
+    stream = StreamReceiver(INITIAL_WINDOW, holds_end=True)
+    stream.receive(3, b"def", True)
+    assert stream.sack_ranges() == [(3, 6)]
+    stream.receive(0, b"abc", False)
+    assert (stream.ack, stream.complete, stream.ended) == (6, True, False)
+    assert take(stream) == b"abcdef"
+    assert (stream.drained, stream.ack, stream.handed_over) == (True, 6, 7)
+    stream.release_end()
+    assert (stream.ack, stream.ended) == (7, True)

@@ -347,3 +347,39 @@ def test_a_frame_that_was_lost_before_its_connection_is_sent_again_once() -> Non
     assert (made.in_flight, made.waiting) == (0, True)
     assert shape(drain(made)) == [(0, 100, False), (100, 100, False)]
     assert (made.in_flight, made.waiting) == (2, False)
+
+
+def test_a_fin_that_is_alone_unacknowledged_holds_up_nothing_and_is_sent_again() -> None:
+    made = sender()
+    made.write(b"a" * 10)
+    drain(made)
+    made.write_eof()
+    (fin,) = drain(made)
+    assert (made.in_flight, made.small_in_flight) == (2, 2)
+    made.receive_ack(10, [], 1.0)
+    assert (made.in_flight, made.small_in_flight, made.outstanding, made.complete) == (0, 0, True, False)
+    made.receive_ack(10, [], 1.0)  # once more
+    assert (made.in_flight, made.in_flight_since) == (0, fin.sent_at)
+    assert made.mark_lost(5.0, 1.0) == 1
+    assert (made.in_flight, made.waiting) == (0, True)
+    made.receive_ack(10, [], 5.0)
+    assert shape(drain(made, now=6.0)) == [(10, 0, True)]
+    assert made.in_flight == 1
+    made.receive_ack(11, [], 7.0)
+    assert (made.in_flight, made.small_in_flight, made.complete) == (0, 0, True)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_bytes_of_a_frame_whose_fin_is_not_acknowledged_are_not_sent_again(lost: bool) -> None:
+    made = sender()
+    made.write(b"a" * 10)
+    made.write_eof()
+    drain(made)
+    if lost:
+        made.mark_all_lost()
+    assert made.receive_ack(10, [], 1.0).segments == 1
+    assert (made.buffered, made.in_flight, made.waiting, made.complete) == (0, 0, False, False)
+    made.mark_lost(2.0, 1.0)
+    assert shape(drain(made)) == [(10, 0, True)]
+    made.receive_ack(11, [], 3.0)
+    assert (made.in_flight, made.small_in_flight, made.complete) == (0, 0, True)
