@@ -92,7 +92,7 @@ def test_tls_that_the_target_does_not_have_is_not_dropped_in_silence(
 def test_psql_over_tls_through_exec_ends_without_an_alarm(
     cloud: LocalCloud, postgres: Postgres, certificates: Certificates
 ) -> None:
-    """Symptom: the server closes at psql's last word, its kernel resets over TLS's, and the command alarmed."""
+    """Symptom: the server closes at psql's last word, its kernel resets at TLS's, and the command alarmed."""
     environ = {**os.environ, **cloud.application.client_variables(cloud.url), "PGPASSWORD": postgres.password}
     where = f"host={{host}} port={{port}} user={postgres.user} dbname={postgres.database}"
     psql = ["psql", f"{where} sslmode=require gssencmode=disable", "-XAtc", "select 6 * 7"]
