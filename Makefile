@@ -8,6 +8,7 @@
 # make bench   measure, as one line of JSON
 # make fuzz    any bytes into each parser, led by coverage; FUZZ_SECONDS (10) each, FUZZ=name for one alone
 # make soak    mixed traffic while everything goes wrong; SOAK_SECONDS (180) and SOAK_SEED (drawn) may be set
+# make ends    programs that write and end at once: RUNS (100), SEED (drawn), RUN (one of them alone) may be set
 # make build   the functions' artifacts, as they are deployed, in .aws-sam/build: no Docker, any Python from 3.11 on
 # make replay  each of events/ against the built artifacts, under AWS's runtime interface emulator; RECORD=1 records
 #              what they do now, CASES="connect_dialer ..." chooses
@@ -25,8 +26,8 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
-.PHONY: demo test slow check layout lint types template doctests coverage slowtests core bench soak fuzz build \
-  replay coldstart lock lowest newest dist format documents costs clean
+.PHONY: demo test slow check layout lint types template doctests coverage slowtests core bench soak fuzz ends \
+  build replay coldstart lock lowest newest dist format documents costs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -121,6 +122,9 @@ soak: $(VENV)/.dev
 
 fuzz: $(VENV)/.fuzz
 	@FUZZ="$(FUZZ)" FUZZ_SECONDS=$(or $(FUZZ_SECONDS),10) $(BIN)/python -m tests.fuzz
+
+ends: $(VENV)/.dev
+	@$(BIN)/python -m tests.ends
 
 build: $(VENV)/.dev
 	@PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/sam build --template template.yaml
