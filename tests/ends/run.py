@@ -59,7 +59,7 @@ _DIALS: Final = {
     "off the list": Exit.NOT_ALLOWED,
     "wrong key": Exit.KEY,
 }
-_FAILURES: Final = frozenset(
+FAILURES: Final = frozenset(
     {*_DIALS.values(), Exit.GATEWAY, Exit.NOT_REACHED, Exit.TIMED_OUT, Exit.CUT_OFF, Exit.UNREACHABLE}
 )
 
@@ -108,7 +108,7 @@ class Result:
     def reported(self) -> bool:
         """Whether somebody was told of a loss, by words and by status."""
         exact = _DIALS.get(self.draw.target) if self.draw.faults == "none" else None
-        allowed = _FAILURES if exact is None else {exact}
+        allowed = FAILURES if exact is None else {exact}
         return (
             bool(self.err)
             and self.status is not None

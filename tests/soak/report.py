@@ -59,6 +59,7 @@ def judge(
         "resumes": sums.get("resumes", 0),
         "retransmits": sums.get("retransmits", 0),
         "mismatches": len(stats.mismatches),
+        "unreported_losses": sum(each.endswith("nobody was told") for each in stats.mismatches),
         "unexplained": len(unexplained),
         "leaked": {what: len(found) for what, found in left.items()},
         "leaked_items": len(left.get("session items", ())),

@@ -46,6 +46,12 @@ RELAY: Final = {
     "EMISSARY_PROBE_SECONDS": f"{KEEPALIVE.when_unacked:g}",
 }
 
+#: The same for the command.
+COMMAND: Final = {
+    "EMISSARY_PING_SECONDS": f"{KEEPALIVE.interval:g}",
+    "EMISSARY_PONG_SECONDS": f"{KEEPALIVE.deadline:g}",
+}
+
 #: By how much a ``$disconnect`` may be late (Faults.disconnect_seconds) and take, in seconds.
 _LATE: Final = 8.0
 
@@ -93,7 +99,8 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
                 Dialer(cloud.url, cloud.key, keepalive=KEEPALIVE, max_in_flight=MAX_IN_FLIGHT) as dialer,
                 _relays_watched(cloud.pid, ports, stats),
             ):
-                context = Context(dialer, target.address, postgres, stats, threading.Event())
+                environ = cloud.application.client_variables(cloud.url) | COMMAND
+                context = Context(dialer, target.address, postgres, stats, threading.Event(), environ=environ)
                 workers = Workers(
                     context, Settings(cloud.url, cloud.key, target.address, postgres, KEEPALIVE), seed
                 )
@@ -112,7 +119,7 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
             if stats.mismatches or strange or any(left.values()):
                 _keep_logs(cloud, progress)
     left["processes"] = _until_none(lambda: [str(pid) for pid in set(family()) - before], HANG)
-    _judge_cut_short(stats, target)
+    _judge_lost(stats, target)
     stats.most("workers_rss_mb", leaks.peak_memory())
     about = {"seed": seed, "seconds": round(time.monotonic() - began, 1), "doubts": doubts}
     return judge(stats, met, left, lost, strange, leaks.ends(items), seconds, about)
@@ -199,10 +206,12 @@ def _until_none(ask: Callable[[], list[str]], seconds: float) -> list[str]:
     return found
 
 
-def _judge_cut_short(stats: Stats, target: Target) -> None:
-    """A stream that ended too early at the target is right only if the dialer was told of an error."""
+def _judge_lost(stats: Stats, target: Target) -> None:
+    """A stream that ended too early at the target, or never came, is right only if somebody was told."""
     for number in target.cut_short - set(stats.cut_off):
         stats.mismatch(f"transfer {number} ended too early at the target, and the dialer had no error")
+    for number in stats.unalarmed - target.whole - target.cut_short:
+        stats.mismatch(f"transfer {number} did not come to the target, and nobody was told")
 
 
 def _keep_logs(cloud: LocalCloud, progress: TextIO) -> None:

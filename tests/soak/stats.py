@@ -27,6 +27,7 @@ class Stats:
         errors: Clear errors, by name: pieces of work that were cut short, and said so.
         mismatches: What must never be.
         peaks: The highest of each figure that was seen.
+        unalarmed: Transfers of programs that have ended, of which nobody was told that anything is lost.
         cut_off: Transfers that ended with a clear error, and its name.
         interrupted: Sessions that ended with a clear error once they were open, and its name.
     """
@@ -39,6 +40,7 @@ class Stats:
         self.errors: Counter[str] = Counter()
         self.mismatches: list[str] = []
         self.peaks: dict[str, float] = {}
+        self.unalarmed: set[int] = set()
         self.cut_off: dict[int, str] = {}
         self.interrupted: dict[str, str] = {}
         self._bytes = 0

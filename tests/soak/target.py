@@ -29,7 +29,8 @@ class Transfer:
     Attributes:
         number: Of this transfer, alone of its kind; the seed of the bytes up, and one more of those down.
         up, down: Bytes to the target and from it.
-        after: The target says nothing before it has seen the end of the dialer's stream.
+        after: The target says nothing before it has seen the end of the dialer's stream; and then nothing at
+            all, if it has nothing to send either.
         pause: Seconds for which the target reads nothing more.
     """
 
@@ -51,6 +52,7 @@ class Target:
     kernel ends a killed relay's connections like that, and the dialer must then never be told of success.
 
     Attributes:
+        whole: Numbers of transfers of which everything came.
         cut_short: Numbers of transfers whose stream ended too early, without a reset.
     """
 
@@ -61,6 +63,7 @@ class Target:
         self._open: dict[socket.socket, threading.Thread] = {}
         self._accepting = threading.Thread(target=self._accept, name="soak-target", daemon=True)
         self._closing = threading.Event()
+        self.whole: set[int] = set()
         self.cut_short: set[int] = set()
 
     @property
@@ -134,7 +137,10 @@ class Target:
             finally:
                 giver.join()
         if complete:
-            sock.sendall(DONE)
+            with self._lock:
+                self.whole.add(transfer.number)
+            if transfer.down or not transfer.after:
+                sock.sendall(DONE)
             sock.shutdown(socket.SHUT_WR)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -14,8 +14,10 @@ import pytest
 from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.protocol.stream.counters import Counters
 from tests.helpers.servers import Server, unused_port
-from tests.soak import work
-from tests.soak.stats import Stats
+from tests.soak import exits, work
+from tests.soak.pattern import pattern
+from tests.soak.run import _judge_lost
+from tests.soak.stats import MismatchError, Stats
 from tests.soak.target import DONE, Target, Transfer
 from tests.soak.work import Context
 
@@ -72,6 +74,30 @@ def test_wrong_or_missing_bytes_are_a_mismatch(context: Context, answer: bytes, 
         lied_to = Context(context.dialer, liar, context.postgres, context.stats, context.stop)
         assert not work.attempt(lied_to, "kind", short, random.Random(1))
     assert complaint in context.stats.mismatches[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "wrong"),
+    [(0, "", False), (9, "lost", False), (9, "", True), (0, "lost", True), (1, "Traceback", True)],
+)
+def test_words_and_status_of_a_program_s_command_agree(
+    context: Context, status: int, said: str, wrong: bool
+) -> None:
+    with pytest.raises(MismatchError) if wrong else contextlib.nullcontext():
+        exits.judge(context, Transfer(7, 5, 0, after=True), status, said)
+        assert (7 in context.stats.unalarmed, 7 in context.stats.cut_off) == (not said, bool(said))
+
+
+def test_a_loss_that_nobody_was_told_of_is_a_mismatch() -> None:
+    stats = Stats()
+    with Target(stats) as target:
+        with socket.create_connection(target.address) as sock:
+            sock.sendall(Transfer(1, 2, 0, after=True).header() + pattern(1, 0, 2))
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""  # it says nothing to who is not there
+        stats.unalarmed |= {1, 2}
+        _judge_lost(stats, target)
+    assert stats.mismatches == ["transfer 2 did not come to the target, and nobody was told"]
 
 
 def test_refused_connection_is_a_clear_error(context: Context) -> None:

@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -48,6 +48,7 @@ class Context:
         stats: Where to count.
         stop: Set when no more work is to begin.
         recent: Ids of the sessions that were opened last.
+        environ: Variables with which the command reaches the same gateway.
     """
 
     dialer: Dialer
@@ -56,6 +57,7 @@ class Context:
     stats: Stats
     stop: threading.Event
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=3))
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     def dial(self, address: tuple[str, int]) -> TunnelSocket:
         """Dial, count the session, and bound every wait on its socket."""

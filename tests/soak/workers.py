@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from tests.soak import child, work
+from tests.soak import child, exits, work
 from tests.soak.work import Context
 
 #: How many dialers do what, at any time.
@@ -21,6 +21,7 @@ WORKERS: Final[dict[Callable[[Context, random.Random], None], int]] = {
     work.ping_pong: 2,
     work.short_dial: 2,
     work.idle: 2,
+    exits.write_and_exit: 1,
 }
 
 #: In processes of their own: eight migrations at once, and streams whose readers have stopped.
