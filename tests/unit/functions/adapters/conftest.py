@@ -10,6 +10,8 @@ import botocore.session
 import pytest
 import werkzeug.serving
 from botocore.config import Config
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.dynamodb.models import dynamodb_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from functions.common.adapters.store import DynamoSessionStore
@@ -18,6 +20,7 @@ from tests.helpers.fakes import FakeStore
 from tests.helpers.patience import HANG
 from tests.helpers.sam_template import source
 
+REGION = "eu-central-1"
 TABLE = "sessions"
 SLOTS = "slots"
 
@@ -43,6 +46,13 @@ class Dynamo:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="moto")
         self._thread.start()
+        client = self.client()
+        for name, logical_id in ((TABLE, "SessionTable"), (SLOTS, "SlotTable")):
+            properties = source()["Resources"][logical_id]["Properties"]
+            shape = {each: properties[each] for each in ("BillingMode", "AttributeDefinitions", "KeySchema")}
+            if name not in _tables():
+                client.create_table(TableName=name, **shape)
+        client.close()  # the server serves one connection at a time
 
     def close(self) -> None:
         self._server.shutdown()
@@ -52,7 +62,7 @@ class Dynamo:
     def client(self, service: str = "dynamodb") -> Any:
         return self._session.create_client(
             service,
-            region_name="eu-central-1",
+            region_name=REGION,
             endpoint_url=self.url,
             aws_access_key_id="example",
             aws_secret_access_key="example",
@@ -72,6 +82,12 @@ class Dynamo:
         for _ in self._application(environ, lambda *_: None):
             pass
         return _fail(start, "500 Internal Server Error", b'{"__type":"InternalServerError"}')
+
+
+def _tables() -> dict[str, Any]:
+    """Those of every server in this process: moto keeps them in one place."""
+    found: dict[str, Any] = dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables
+    return found
 
 
 _CONFLICT = b'{"__type":"com.amazonaws.dynamodb.v20120810#TransactionConflictException"}'
@@ -103,22 +119,12 @@ def dynamo_server() -> Iterator[Dynamo]:
 @pytest.fixture
 def dynamo(dynamo_server: Dynamo) -> Iterator[Dynamo]:
     """The template's two tables, empty."""
-    client = dynamo_server.client()
-    for name, logical_id in ((TABLE, "SessionTable"), (SLOTS, "SlotTable")):
-        properties = source()["Resources"][logical_id]["Properties"]
-        client.create_table(
-            TableName=name,
-            BillingMode=properties["BillingMode"],
-            AttributeDefinitions=properties["AttributeDefinitions"],
-            KeySchema=properties["KeySchema"],
-        )
     try:
         yield dynamo_server
     finally:
         dynamo_server.lose_answers = dynamo_server.conflicts = 0
-        client.delete_table(TableName=TABLE)
-        client.delete_table(TableName=SLOTS)
-        client.close()
+        for table in _tables().values():
+            table.items.clear()  # by requests it would take a tenth of the tests' time
 
 
 @pytest.fixture

@@ -41,6 +41,18 @@ def test_end_counts_the_messages_each_way() -> None:
 
 
 @BOTH
+def test_each_side_tells_how_much_was_sent_and_received_the_fin_included(role: Role) -> None:
+    pair = SessionPair()
+    one, peer = pair.of(role), pair.peer(role)
+    before = one.sent
+    one.send_data(b"last words")
+    one.send_eof()
+    assert one.sent == before
+    pair.settle()
+    assert one.sent == peer.received == before + len(b"last words") + 1
+
+
+@BOTH
 def test_half_close_ends_one_direction_only(role: Role) -> None:
     pair = SessionPair()
     one, peer = pair.of(role), pair.peer(role)
