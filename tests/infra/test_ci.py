@@ -177,6 +177,7 @@ def plan(*targets: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_gate_has_every_step() -> None:
     (line,) = [line for line in plan("check").splitlines() if ".ci/check" in line]
     assert line.startswith("SOAK_SECONDS=60 ")

@@ -175,6 +175,7 @@ def test_make_names_the_interpreter_it_would_use_or_says_what_is_missing(tmp_pat
     assert "no Python 3.11 or newer with venv was found" in missing.stderr
 
 
+@pytest.mark.slow
 def test_the_second_make_installs_nothing(tmp_path: pathlib.Path) -> None:
     make = shutil.which("make")
     assert make is not None

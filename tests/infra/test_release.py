@@ -57,6 +57,7 @@ def test_what_disagrees_is_named(version: str, changelog: str, tags: list[str], 
     assert objection in said
 
 
+@pytest.mark.slow
 def test_the_distributions_that_the_locked_backend_builds_are_whole(tmp_path: pathlib.Path) -> None:
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, tmp_path)

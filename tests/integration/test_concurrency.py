@@ -58,7 +58,8 @@ def run_at_once(count: int, work: Callable[[int], bool]) -> list[bool]:
         return list(pool.map(one, range(count)))
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [5, 30])
 def test_connections_made_at_once_from_cold_each_get_their_own_bytes(count: int) -> None:
     sessions: list[str] = []
     with (

@@ -99,6 +99,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_nothing_is_left_afterwards() -> None:
     threads = set(threading.enumerate())
     with LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud, dialer_of(cloud) as dialer:

@@ -31,7 +31,7 @@ from tests.helpers.local_cloud import (
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo
 
-pytestmark = LINUX_ONLY
+pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
 LIMITS = {**PARAMETERS, "MaxSessions": "3", "MaxSessionsPerKey": "2"}
 

@@ -18,6 +18,8 @@ from emissary_local.command import run_foreground
 from tests.helpers.local_cloud import eventually
 from tests.helpers.patience import HANG, wait_until
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = Path(__file__).parent / "stack" / "template.yaml"
 
 
@@ -131,7 +133,6 @@ def test_the_functions_remaining_time_is_scaled(client: websocket.WebSocket) -> 
     assert 10_000 < ask(client, "remaining") <= 100_000  # of 10 s, times 10
 
 
-@pytest.mark.slow
 def test_the_idle_limit_is_met_in_scaled_time() -> None:
     with LocalCloud(TEMPLATE, time_scale=0.001) as cloud:
 
@@ -150,7 +151,6 @@ def test_the_idle_limit_is_met_in_scaled_time() -> None:
         client.shutdown()  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("skew", [-3600, 7 * 86_400])
 def test_a_cloud_with_another_clock_works_in_itself(skew: float) -> None:
     """The SDK signs with the function's clock, and the local services check with the same."""
@@ -163,7 +163,6 @@ def test_a_cloud_with_another_clock_works_in_itself(skew: float) -> None:
         client.close()
 
 
-@pytest.mark.slow
 def test_a_foreground_run_tells_what_went_wrong() -> None:
     class Output:
         """Meets a fault once the ready line is there, then interrupts this process, as Ctrl-C would."""
