@@ -22,7 +22,13 @@ settings.register_profile("ci", settings.get_profile("default"), max_examples=50
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+#: What a make that runs the tests hands down, command-line variables included: a test's own make is not told.
+_FROM_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "VENV")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    for name in _FROM_MAKE:
+        os.environ.pop(name, None)
     config.pluginmanager.register(LeakCheck())
 
 
