@@ -9,6 +9,7 @@ import pytest
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
 from tests.helpers.local_cloud import PARAMETERS, TEMPLATE, dialer_of
+from tests.helpers.servers import Server, echo
 from tools.demo.postgres import Postgres, embedded_postgres
 
 
@@ -25,6 +26,13 @@ def sick() -> Iterator[LocalCloud]:
     """A cloud of the module's own, whose faults come and go."""
     with LocalCloud(TEMPLATE, parameters=PARAMETERS) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[tuple[str, int]]:
+    """A server that sends back what it gets."""
+    with Server(echo) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,6 @@ from tests.helpers.local_cloud import (
     relay_returned,
 )
 from tests.helpers.patience import HANG, wait_until
-from tests.helpers.servers import Server, echo
 
 pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
@@ -40,12 +39,6 @@ LIMITS = {**PARAMETERS, "MaxSessions": "3", "MaxSessionsPerKey": "2"}
 def cloud() -> Iterator[LocalCloud]:
     with LocalCloud(TEMPLATE, parameters=LIMITS) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def target() -> Iterator[tuple[str, int]]:
-    with Server(echo) as address:
-        yield address
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from emissary_local import LocalCloud
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.raw_dialer import RawDialer
-from tests.helpers.servers import Server, echo
 
 pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
@@ -22,12 +21,6 @@ ONE = {**PARAMETERS, "MaxSessions": "1", "RelayGraceSeconds": "5"}
 def cloud() -> Iterator[LocalCloud]:
     with LocalCloud(TEMPLATE, parameters=ONE) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def target() -> Iterator[tuple[str, int]]:
-    with Server(echo) as address:
-        yield address
 
 
 def test_dialling_again_after_a_close_finds_the_place_free(

@@ -102,7 +102,7 @@ def parse_keys(text: str) -> tuple[Key, ...]:
         >>> parse_keys('{"kid": 7, "data": "MDEyMzQ1Njc4OWFiY2RlZg"}')
         (Key(key_id=7),)
     """
-    import json  # a dialer may need neither this nor its 2 ms
+    import json  # only who reads or writes keys has to load it
 
     try:
         document = json.loads(text)
@@ -162,6 +162,6 @@ def _decode_secret(data: str) -> bytes:
 
 def format_keys(keys: Iterable[Key]) -> str:
     """Write keys as the JSON text that :func:`parse_keys` reads. The text holds the secrets."""
-    import json
+    import json  # as above
 
     return json.dumps([{"kid": key.key_id, "data": encode_unpadded(key.secret)} for key in keys])

@@ -151,7 +151,7 @@ class AllowList(Record):
             >>> print(*AllowList.parse('[{"host": "DB.internal", "port": [3306, "5432-5440"]}]').rules)
             db.internal:3306,5432-5440
         """
-        import json  # a dialer may need neither this nor its 2 ms
+        import json  # a dialer, which has no list, does not load it
 
         try:
             document = json.loads(text)

@@ -94,15 +94,14 @@ class Slots:
         """See :meth:`ports.SessionStore.desert`. What cannot be written runs out by itself."""
         if not session.slots:
             return
-        states, values = state_in(RecordStep.RESTORE)
-        note = Write.update(
-            items.session_key(session.id),
-            "SET #slots_until = :until",
-            f"{states} AND attribute_not_exists(#relay_connection) AND #relay_epoch = :epoch",
-            values | {":until": number(until), ":epoch": number(session.relay.epoch)},
-        )
         try:
-            self._sessions.transact(self._sessions.action(note), *self._leases(session, until))
+            self._lease(
+                session,
+                until,
+                "SET #slots_until = :until",
+                "attribute_not_exists(#relay_connection) AND #relay_epoch = :epoch",
+                {":until": number(until)},
+            )
         except ConditionFailedError:
             return  # the relay has come back, or another session has a slot
         except StoreError as exc:
@@ -110,18 +109,28 @@ class Slots:
 
     def renew(self, session: SessionRecord) -> bool:
         """See :meth:`ports.SessionStore.renew`."""
-        states, values = state_in(RecordStep.RESTORE)
-        note = Write.update(
-            items.session_key(session.id),
-            "REMOVE #slots_until",
-            f"{states} AND #relay_epoch = :epoch",
-            values | {":epoch": number(session.relay.epoch)},
-        )
         try:
-            self._sessions.transact(self._sessions.action(note), *self._leases(session, session.expires))
+            self._lease(session, session.expires, "REMOVE #slots_until", "#relay_epoch = :epoch", {})
         except ConditionFailedError as failed:
             return not any(failed.items[1:])
         return True
+
+    def _lease(self, session: SessionRecord, until: float, note: str, condition: str, values: Item) -> None:
+        """Lease a session's slots until then, and note it in the session; all of it or nothing.
+
+        Raises:
+            ConditionFailedError: The session is another's to write by now, or has ended; or, behind the first
+                item, another session has a slot.
+            StoreError: The table could not be reached.
+        """
+        states, known = state_in(RecordStep.RESTORE)
+        write = Write.update(
+            items.session_key(session.id),
+            note,
+            f"{states} AND {condition}",
+            {**known, **values, ":epoch": number(session.relay.epoch)},
+        )
+        self._sessions.transact(self._sessions.action(write), *self._leases(session, until))
 
     def _leases(self, session: SessionRecord, until: float) -> Iterable[Action]:
         """Writes that lease a session's slots until then; they fail if another session has one."""

@@ -24,7 +24,6 @@ from emissary_local.aws.iam.report import Permission
 from emissary_local.template.template import read_template
 from tests.helpers.local_cloud import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually
 from tests.helpers.patience import HANG
-from tests.helpers.servers import Server, echo
 from tests.integration.local.privileges_run import TELLS_PEERS, Patience, exchange, run
 
 pytestmark = [LINUX_ONLY, pytest.mark.slow]
@@ -87,12 +86,6 @@ def cloud() -> Iterator[LocalCloud]:
     # A limit, which is what takes slots, and reads them.
     with LocalCloud(TEMPLATE, parameters={**PARAMETERS, "MaxSessions": "100"}) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def target() -> Iterator[tuple[str, int]]:
-    with Server(echo) as address:
-        yield address
 
 
 @contextlib.contextmanager
