@@ -160,6 +160,13 @@ def test_who_finds_a_relay_gone_that_has_come_back_since_gives_nothing_away(stor
     assert in_use(store, LAUNCH.at + 51) == (1, 1)
 
 
+def test_a_relay_that_is_there_keeps_its_slots_whoever_takes_it_for_gone(store: SessionStore) -> None:
+    there = come_back(store, open_and_leave(store))
+    store.desert(there, LAUNCH.at + 50)
+    assert store.session(there.id) == there
+    assert in_use(store, LAUNCH.at + 51) == (1, 1)
+
+
 def test_a_relay_that_comes_back_does_not_get_a_slot_that_another_session_has(store: SessionStore) -> None:
     left = open_and_leave(store)
     store.desert(left, LAUNCH.at + 5)
