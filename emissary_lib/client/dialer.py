@@ -194,6 +194,9 @@ class Dialer:
                 with dialer.forward("db.internal:5432") as (host, port):
                     psycopg.connect(host=host, port=port, ...)
 
+            Threads of this process serve the port: whoever keeps the interpreter's lock while it connects
+            to it or waits for its answer, as psycopg's ``Connection.cancel()`` does, waits for ever.
+
         Raises:
             ConfigError: ``target`` or ``timeout`` is none.
             ClosedError: The dialer was closed.

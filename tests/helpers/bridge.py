@@ -63,6 +63,7 @@ class Relay:
         self.outgoing = bytearray()
         self._session = session
         self._began = session.received
+        self._told = self._began
         self._peer = peer
         self._received = bytearray()
         self._eof_wanted = False
@@ -140,9 +141,9 @@ class Relay:
 
     @property
     def acknowledges(self) -> int:
-        """How much of the program's stream has come, its end included; taken or not."""
+        """How much of the program's stream the dialer was told has come, its end included; taken or not."""
         with self._changed:
-            return self._session.received - self._began
+            return self._told - self._began
 
     def swallow(self, data: bytes) -> None:
         """The target writes, and none of it is ever sent: the session is reset before that."""
@@ -204,6 +205,7 @@ class Relay:
                     self._end(Ended(end.code, end.received, end.sent))
                 else:
                     self._peer.send_text(message.text)
+                    self._told = max(self._told, frame.ack)
             while event := session.next_event():
                 if isinstance(event, Aborted):
                     self.aborted = event
