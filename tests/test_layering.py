@@ -25,7 +25,7 @@ ROOMS = {
         "protocol",
         "protocol.wire", "protocol.stream", "protocol.targets", "protocol.auth", "protocol.session",
         "protocol.opening",
-        "bridge", "exceptions", "exit_status",
+        "bridge", "exceptions", "exit_status", "aws",
         "transport", "tunnel", "client", "operate", "doctor", "cli",
         "__main__",
     ],
@@ -39,7 +39,7 @@ ROOMS = {
 
 CORE = {"emissary_lib.protocol", "emissary_lib.bridge"}
 LINK = CORE | {"emissary_lib.exceptions", "emissary_lib.transport"}
-LIBRARY = LINK | {"emissary_lib._version", "emissary_lib.tunnel", "emissary_lib.client"}
+LIBRARY = LINK | {"emissary_lib._version", "emissary_lib.aws", "emissary_lib.tunnel", "emissary_lib.client"}
 COMMON = CORE | {"emissary_lib._version", "functions.common"}
 AWS = {"boto3", "botocore"}
 LOCAL = {"aiohttp", "awslambdaric", "moto", "trustme", "websockets", "werkzeug", "yaml"}
@@ -50,11 +50,15 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "emissary_lib": ({"emissary_lib"}, set()),
     "emissary_lib.protocol": ({"emissary_lib.protocol"}, set()),
     "emissary_lib.bridge": (CORE, set()),
+    "emissary_lib.aws": (CORE | {"emissary_lib.exceptions"}, AWS),
     "emissary_lib.exceptions": (CORE, set()),
     "emissary_lib.transport": (LINK, set()),
+    "emissary_lib.transport.proxy": (LINK, {"python_socks"}),
+    "emissary_lib.transport.trust": (LINK, {"truststore"}),
     "emissary_lib.transport.websocket": (LINK, {"websocket"}),
     "emissary_lib.tunnel": (LINK | {"emissary_lib.tunnel"}, set()),
     "emissary_lib.client": (LIBRARY, set()),
+    "emissary_lib.client.env_file": (LIBRARY, {"dotenv"}),
     "emissary_lib.operate": (LIBRARY | {"emissary_lib.operate"}, AWS),
     "emissary_lib.doctor": (LIBRARY | {"emissary_lib.doctor", "emissary_lib.exit_status"}, set()),
     "emissary_local": ({"emissary_local"}, LOCAL),

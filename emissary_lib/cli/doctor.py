@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import pathlib
 import sys
-from collections.abc import Mapping
 from typing import Final, TextIO
 
 from emissary_lib.cli.command import positive, target
+from emissary_lib.cli.settings import add_settings, settings_reader
+from emissary_lib.client.settings import SettingsReader
 from emissary_lib.doctor import render
 from emissary_lib.doctor.checks import Result
 from emissary_lib.doctor.configuration import Settings
@@ -17,7 +16,7 @@ from emissary_lib.doctor.run import Dependencies, examine
 from emissary_lib.doctor.service_probes import SERVICE_PROBES, ServiceProbe, service_probe_for
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.targets.allow_list import Target
-from emissary_lib.transport.websocket import proxy_of
+from emissary_lib.transport.proxy import find_proxy
 
 SUMMARY: Final = "check the way to a target; say what failed and what to do"
 DESCRIPTION: Final = """\
@@ -66,13 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"longest wait of one check (default: {TIMEOUT:g})",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead (docs/doctor.md)")
+    add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the checks with the settings of this process."""
     return run_doctor(
         args.target,
-        environ=os.environ,
+        reader=settings_reader(args),
         out=sys.stdout,
         service=args.service,
         timeout=args.timeout,
@@ -83,30 +83,28 @@ def run(args: argparse.Namespace) -> int:
 def run_doctor(
     target: Target | None,
     *,
-    environ: Mapping[str, str],
+    reader: SettingsReader,
     out: TextIO,
     service: str = "auto",
     timeout: float = TIMEOUT,
     json_line: bool = False,
-    env_file: str = ".env",
     dependencies: Dependencies | None = None,
 ) -> Exit:
     """Run the checks and print the report.
 
     Args:
         target: What is to be reached inside the VPC; ``None`` to look at gateway and bridge only.
-        environ: Where the settings stand.
+        reader: Finds the settings.
         out: Where to print.
         service: One of :data:`SERVICES`.
         timeout: Longest wait of one check, in seconds.
         json_line: Print one line of JSON at the end instead of text as it comes.
-        env_file: Where those settings stand that are missing in ``environ``.
         dependencies: What the checks need from outside; ``None`` for the real network.
 
     Returns:
         The exit status of the check that failed.
     """
-    settings = Settings(environ, pathlib.Path(env_file), None, proxy_of, timeout)
+    settings = Settings(reader, find_proxy, timeout)
 
     def print_result(result: Result) -> None:
         if not json_line:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final, TextIO
 
 from emissary_lib.cli.command import positive, target
+from emissary_lib.cli.settings import add_settings, dialer_of
 from emissary_lib.cli.signals import handle_signals
 from emissary_lib.client.dialer import DIAL_TIMEOUT, Dialer
 from emissary_lib.client.forward import ForwardedAddress
@@ -66,6 +67,7 @@ def add_dialling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="dial once first; if that fails, end with a status that says why"
     )
+    add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,7 +88,7 @@ def listen(args: argparse.Namespace, local: tuple[str, int]) -> Iterator[Forward
         ConfigError: The settings are wrong.
         ListenError, EmissaryError: As :func:`forward_to`.
     """
-    with show_warnings(sys.stderr), Dialer.from_env() as dialer:
+    with show_warnings(sys.stderr), dialer_of(args) as dialer:
         with forward_to(dialer, args.target, local, args.timeout, check=args.check) as address:
             yield address
 

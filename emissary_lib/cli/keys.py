@@ -8,9 +8,9 @@ import sys
 import time
 from typing import Final, TextIO
 
+from emissary_lib.aws import client
 from emissary_lib.cli.command import add_parser, key_id
 from emissary_lib.exit_status import Exit
-from emissary_lib.operate.clients import client
 from emissary_lib.operate.keys import KeySecret, StoredKey, format_time, settings_line
 from emissary_lib.protocol.wire.base64 import encode_unpadded
 

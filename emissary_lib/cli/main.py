@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from emissary_lib._version import __version__
-from emissary_lib.cli import doctor, execute, forward, keys, sessions
+from emissary_lib.cli import config, doctor, execute, forward, keys, sessions
 from emissary_lib.cli.command import EXIT_STATUSES, Command, add_parser
 from emissary_lib.cli.output import checked_output, complain
 from emissary_lib.exceptions import EmissaryError, OutputError
@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "exec": execute,
     "forward": forward,
     "doctor": doctor,
+    "config": config,
     "keys": keys,
     "sessions": sessions,
 }

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final, TextIO
 
+from emissary_lib.aws import client
 from emissary_lib.bridge.report import Figures, figures
 from emissary_lib.bridge.session import EndRecord, SessionRecord
 from emissary_lib.cli.command import add_parser, key_id
-from emissary_lib.client.config import URL, read_env_file
+from emissary_lib.cli.settings import add_settings, settings_reader
+from emissary_lib.client.config import URL
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.exceptions import ConfigError, OperationError
 from emissary_lib.exit_status import Exit
-from emissary_lib.operate.clients import client
 from emissary_lib.operate.keys import format_time
 from emissary_lib.operate.kill import KillResult, Outcome, kill_all, select_sessions
 from emissary_lib.operate.sessions import SESSION_ID, ListedSession, SessionTable
@@ -109,6 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     kill_parser.add_argument("--key", type=key_id, metavar="ID", help="all that are alive of this key")
     kill_parser.add_argument("--url", metavar="URL", help="the stack's WebSocketUrl (default: EMISSARY_URL)")
+    add_settings(kill_parser)
     for action in (list_parser, kill_parser):
         action.add_argument("--table", required=True, metavar="NAME", help="the stack's TableName")
         action.add_argument("--json", action="store_true", help="print one line of JSON")
@@ -121,7 +121,8 @@ def run(args: argparse.Namespace) -> int:
         return Exit.OK
     if not args.session and args.key is None:
         args.parser.error("name a SESSION, or a --key")
-    url = args.url or {**read_env_file(Path(".env")), **os.environ}.get(URL, "")
+    found = None if args.url else settings_reader(args).find(URL, needed=True)
+    url = args.url or (found.text if found else "")
     kill(args.table, args.session, args.key, url, json_line=args.json, out=sys.stdout)
     return Exit.OK
 

@@ -1,30 +1,56 @@
-"""Settings of the platform side, from the environment or an ``.env`` file; ``example.env`` explains them."""
+"""Settings of the platform's side and what they may be; ``example.env`` explains them."""
 
 from __future__ import annotations
 
-import logging
 import os
-import stat
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
-from emissary_lib.exceptions import ConfigError
+from emissary_lib.client.env_file import read_text
+from emissary_lib.client.settings import ARGUMENT, ENVIRONMENT, Setting, SettingsReader, warn_of_writers
+from emissary_lib.exceptions import ConfigError, OperationError
 from emissary_lib.protocol.auth.keys import Key, parse_keys
 from emissary_lib.protocol.constants import PING_INTERVAL, PING_REPEAT, PING_WHEN_UNACKED, PONG_DEADLINE
-from emissary_lib.protocol.record import Record, hidden
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-
-logger = logging.getLogger("emissary_lib.config")
 
 URL: Final = "EMISSARY_URL"
 AUTH_KEYS: Final = "EMISSARY_AUTH_KEYS"
+AUTH_KEYS_FILE: Final = "EMISSARY_AUTH_KEYS_FILE"
+AUTH_KEYS_SECRET: Final = "EMISSARY_AUTH_KEYS_SECRET"
+CA_FILE: Final = "EMISSARY_CA_FILE"
 PING_SECONDS: Final = "EMISSARY_PING_SECONDS"
 PONG_SECONDS: Final = "EMISSARY_PONG_SECONDS"
+
+#: Where keys may stand; one of them is enough, and more than one in the same place is a fault.
+KEY_SETTINGS: Final = (AUTH_KEYS, AUTH_KEYS_FILE, AUTH_KEYS_SECRET)
 
 #: What they may be, in seconds; template.yaml takes the same for the relay. NAT gateways and endpoints forget
 #: a flow after 350 s.
 PING_RANGE: Final = (10.0, 300.0)
 PONG_RANGE: Final = (5.0, 60.0)
+
+#: Sources that are no files.
+_NO_FILES: Final = (ARGUMENT, ENVIRONMENT)
+
+_WANTED: Final = '[{"kid": 1, "data": "<base64>"}]'
+
+_NOT_SET: Final = "is not set"
+_T = TypeVar("_T")
+
+
+class GivenKeys(Record):
+    """The shared keys that are set.
+
+    Attributes:
+        keys: At least one; the first signs.
+        source: Where they were found, in words.
+        file: The path of the file that they stand in, if they do.
+    """
+
+    keys: tuple[Key, ...]
+    source: str
+    file: str | None = None
 
 
 class ClientConfig(Record):
@@ -32,112 +58,156 @@ class ClientConfig(Record):
 
     Attributes:
         url: The gateway's ``wss://`` URL.
-        key: The key it signs with: the first in ``EMISSARY_AUTH_KEYS``.
+        url_source: Where it was found, in words.
+        given: All keys, and where they were found.
         keepalive: When it asks whether the relay is still there. A PING is repeated four times within the
             deadline, whatever that is.
+        ca_file: PEM file of authorities to trust beside the usual ones; ``None`` for none.
     """
 
     url: str
-    key: Key = hidden()
+    url_source: str
+    given: GivenKeys
     keepalive: KeepaliveTimes = KeepaliveTimes()
+    ca_file: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """The key it signs with: the first that is given."""
+        return self.given.keys[0]
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ClientConfig:
+        """As :meth:`read`, from the environment alone."""
+        return cls.read(SettingsReader(environ, default_file=None))
+
+    @classmethod
+    def read(cls, reader: SettingsReader) -> ClientConfig:
         """Read the settings of the platform's side, as example.env explains them.
 
         Raises:
             ConfigError: Names every setting that is missing or wrong; never shows a key.
+
+        Blocking: for a secret, until AWS has answered; for a pipe in a file's place, up to half a minute.
         """
         faults: list[str] = []
-        url = environ.get(URL, "").strip()
-        if not url:
-            faults.append(f"{URL} is not set; take WebSocketUrl from the stack's outputs")
-        keys: tuple[Key, ...] = ()
-        try:
-            if environ.get(AUTH_KEYS, "").strip():
-                keys = parse_keys(environ[AUTH_KEYS])
-            else:
-                faults.append(f'{AUTH_KEYS} is not set; want [{{"kid": 1, "data": "<base64>"}}]')
-        except ConfigError as exc:
-            faults += [f"{AUTH_KEYS}: {fault}" for fault in exc.faults]
-        interval = _seconds(environ, PING_SECONDS, PING_INTERVAL, PING_RANGE, faults)
-        deadline = _seconds(environ, PONG_SECONDS, PONG_DEADLINE, PONG_RANGE, faults)
+
+        def collect(read: Callable[[], _T]) -> _T | None:
+            try:
+                return read()
+            except ConfigError as exc:
+                faults.extend(fault for fault in exc.faults if fault not in faults)
+                return None
+
+        url = collect(lambda: read_url(reader))
+        given = collect(lambda: read_keys(reader))
+        ca_file = collect(lambda: read_path(reader, CA_FILE))
+        interval = collect(lambda: read_seconds(reader, PING_SECONDS, PING_INTERVAL, PING_RANGE))
+        deadline = collect(lambda: read_seconds(reader, PONG_SECONDS, PONG_DEADLINE, PONG_RANGE))
+        if any(_NOT_SET in fault for fault in faults):
+            faults.append(reader.where())
         if faults:
             raise ConfigError(*faults)
+        assert url and given and interval and deadline, "else there were faults"
         repeat = deadline * PING_REPEAT / PONG_DEADLINE
         times = KeepaliveTimes(interval, min(interval, PING_WHEN_UNACKED), deadline, repeat)
-        return cls(url, keys[0], times)
+        return cls(url.text, url.source, given, times, ca_file)
 
 
-def _seconds(
-    environ: Mapping[str, str], name: str, default: float, limits: tuple[float, float], faults: list[str]
-) -> float:
-    text = environ.get(name, "").strip()
-    if not text:
+def read_url(reader: SettingsReader) -> Setting:
+    """The gateway's URL, whatever it looks like.
+
+    Raises:
+        ConfigError: It is not set.
+    """
+    if setting := reader.find(URL, needed=True):
+        return setting
+    raise _missing_error(URL, "take WebSocketUrl from the stack's outputs", reader)
+
+
+def read_keys(reader: SettingsReader) -> GivenKeys:
+    """The shared keys, wherever they stand.
+
+    Raises:
+        ConfigError: No setting says, or they are none, or cannot be read; never shows one.
+    """
+    found = reader.find_first(KEY_SETTINGS, needed=True)
+    if not found:
+        raise _missing_error(AUTH_KEYS, f"want {_WANTED}", reader)
+    if len(found) > 1:
+        source = next(iter(found.values())).source
+        raise ConfigError(f"{' and '.join(found)} are set in {source}; set one of them")
+    ((name, setting),) = found.items()
+    try:
+        if name == AUTH_KEYS:
+            file = None if setting.source in _NO_FILES else setting.source
+            return GivenKeys(parse_keys(setting.text), setting.source, file)
+        if name == AUTH_KEYS_FILE:
+            path = os.path.expanduser(setting.text)
+            try:
+                text = read_text(path)
+            except ConfigError as exc:
+                raise ConfigError(f"the file {path} {exc}") from exc
+            warn_of_writers(path, holds_keys=True)
+            return GivenKeys(parse_keys(text), f"the file {path}", path)
+        return GivenKeys(parse_keys(_read_secret(setting.text)), f"the secret {setting.text}")
+    except ConfigError as exc:
+        raise ConfigError(*(f"{name}: {fault}" for fault in exc.faults)) from exc
+
+
+def _read_secret(name: str) -> str:
+    from emissary_lib.aws import client  # only who has such a setting has to load it
+
+    try:
+        with client("secretsmanager", name) as secrets:
+            answer = secrets.get_secret_value(SecretId=name)
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"reading a secret needs the package {exc.name}: pip install 'emissary-lib[aws]'"
+        ) from exc
+    except OperationError as exc:
+        raise ConfigError(f"the secret {name} cannot be read: {exc}") from exc
+    text = answer.get("SecretString")
+    if not isinstance(text, str):
+        raise ConfigError(f"the secret {name} is binary; want the text {_WANTED}")
+    return text
+
+
+def read_path(reader: SettingsReader, name: str) -> str | None:
+    """The path of a file that can be read; ``None`` if it is not set.
+
+    Raises:
+        ConfigError: There is no such file, or it may not be read.
+    """
+    setting = reader.find(name)
+    if setting is None:
+        return None
+    path = os.path.expanduser(setting.text)
+    try:
+        read_text(path)
+    except ConfigError as exc:
+        raise ConfigError(f"{name}: the file {path} {exc}") from exc
+    return path
+
+
+def read_seconds(reader: SettingsReader, name: str, default: float, limits: tuple[float, float]) -> float:
+    """A time, or its default.
+
+    Raises:
+        ConfigError: It is none, or not within the limits.
+    """
+    setting = reader.find(name)
+    if setting is None:
         return default
     least, most = limits
     try:
-        seconds = float(text)
+        seconds = float(setting.text)
     except ValueError:
         seconds = 0.0
     if not least <= seconds <= most:
-        faults.append(f"{name}: {text!r} is no number of seconds from {least:g} to {most:g}")
+        raise ConfigError(f"{name}: {setting.text!r} is no number of seconds from {least:g} to {most:g}")
     return seconds
 
 
-def read_env_file(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read ``NAME=value`` lines; an absent file reads as empty.
-
-    Blank lines and lines that begin with ``#`` are skipped, ``export`` in front is allowed, and one pair of
-    single or double quotes around a value is taken off. Nothing is expanded. A file that holds keys and that
-    others may write is a warning on the logger ``emissary_lib.config``, once.
-
-    Raises:
-        ConfigError: The file cannot be read, or a line is none of these; names its number, not its text.
-    """
-    if not os.path.isfile(path):
-        return {}
-    values: dict[str, str] = {}
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            content = file.read()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} cannot be read: {type(exc).__name__}; want UTF-8 text") from None
-    for number, line in enumerate(content.splitlines(), start=1):
-        text = line.strip().removeprefix("export ").strip()
-        if not text or text.startswith("#"):
-            continue
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip().isidentifier():
-            raise ConfigError(f"{path}, line {number}: want NAME=value")
-        value = value.strip()
-        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        values[name.strip()] = value
-    fault = keys_fault(path, values)
-    if fault and str(path) not in _warned:
-        _warned.add(str(path))
-        logger.warning("%s: chmod 600 %s", fault, path)
-    return values
-
-
-#: Files that were warned of.
-_warned: set[str] = set()
-
-
-def keys_fault(path: str | os.PathLike[str], values: Mapping[str, str]) -> str:
-    """What is wrong with who may write a file of settings; empty if nothing is.
-
-    Args:
-        path: The file.
-        values: What :func:`read_env_file` has read from it.
-    """
-    if AUTH_KEYS not in values:
-        return ""
-    try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
-    except OSError:  # gone meanwhile
-        return ""
-    if not mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return ""
-    return f"{path} holds keys, and others may write it (mode {mode:04o})"
+def _missing_error(name: str, advice: str, reader: SettingsReader) -> ConfigError:
+    return ConfigError(f"{name} {_NOT_SET}{reader.suggest(name)}; {advice}")

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from emissary_lib.client import drain
-from emissary_lib.client.config import ClientConfig, read_env_file
 from emissary_lib.client.dial import Dial
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward
@@ -28,6 +27,7 @@ from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.loopback import tcp_pair
 
 if TYPE_CHECKING:
+    from emissary_lib.client.config import ClientConfig
     from emissary_lib.client.health import Health
 
 #: Seconds that ``dial`` may take unless told otherwise: enough for Lambda functions that start from cold.
@@ -48,14 +48,16 @@ class Dialer:
     Args:
         url: The gateway: ``WebSocketUrl`` of the stack's outputs, ``wss://...``.
         key: The shared key to sign with.
-        ssl_context: For ``wss``; ``None`` for Python's default, which checks certificate and name.
+        ssl_context: For ``wss``; ``None`` for one that checks certificate and name, by the authorities that
+            Python trusts, or with the package truststore the operating system.
+        ca_file: PEM file of authorities to trust beside those.
         max_in_flight: Messages in flight of all tunnels together; each is a concurrent Lambda invocation.
         capacity: Bytes that each tunnel buffers each way, at most; at least 65,536.
         keepalive: When to ask whether the relay is still there.
         clock: Monotonic, and goes on while the host sleeps; ``None`` for the platform's.
 
     Raises:
-        ConfigError: The URL is none of a WebSocket.
+        ConfigError: The URL is none of a WebSocket, or the file has no authority in it.
 
     Thread safety: one dialer serves any number of threads. It keeps no connection while nothing is dialled.
 
@@ -71,12 +73,13 @@ class Dialer:
         key: Key,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        ca_file: str | None = None,
         max_in_flight: int = MAX_IN_FLIGHT,
         capacity: int = DEFAULT_CAPACITY,
         keepalive: KeepaliveTimes | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self._endpoint = Endpoint(url, ssl_context)
+        self._endpoint = Endpoint(url, ssl_context, ca_file)
         self._key = key
         self._streams = StreamConfig(capacity=capacity)
         self._keepalive = keepalive or KeepaliveTimes()
@@ -85,21 +88,39 @@ class Dialer:
         self._closed = False
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, *, env_file: str = ".env") -> Dialer:
-        """A dialer from ``EMISSARY_URL`` and ``EMISSARY_AUTH_KEYS``, the settings that must be there.
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, *, env_file: str | os.PathLike[str] | None = None
+    ) -> Dialer:
+        """A dialer from the settings that example.env explains.
 
-        ``EMISSARY_PING_SECONDS`` and ``EMISSARY_PONG_SECONDS`` may be; example.env explains all of them.
+        ``EMISSARY_URL``, and one of ``EMISSARY_AUTH_KEYS``, ``EMISSARY_AUTH_KEYS_FILE`` and
+        ``EMISSARY_AUTH_KEYS_SECRET``, must be there. Each is taken from the first place that has it: the
+        environment, ``env_file``, the file ``.env`` of the current directory if there is one.
 
         Args:
-            environ: Where to look first; ``None`` for the process's environment.
-            env_file: Where to look for what is missing there; need not exist.
+            environ: The environment; ``None`` for the process's.
+            env_file: A file of settings, which must be there; ``None`` for the one that ``EMISSARY_ENV_FILE``
+                names, if it names one.
 
         Raises:
             ConfigError: Names every setting that is missing or wrong.
+
+        Blocking: for a key in a secret, until AWS has answered; for a pipe in a file's place, up to half a
+        minute.
         """
-        given = os.environ if environ is None else environ
-        config = ClientConfig.from_env({**read_env_file(env_file), **given})
-        return cls(config.url, config.key, keepalive=config.keepalive)
+        from emissary_lib.client.config import ClientConfig  # only who reads settings has to load it
+        from emissary_lib.client.settings import SettingsReader
+
+        return cls.from_config(ClientConfig.read(SettingsReader(environ, env_file=env_file)))
+
+    @classmethod
+    def from_config(cls, config: ClientConfig) -> Dialer:
+        """A dialer from settings that were read.
+
+        Raises:
+            ConfigError: The URL is none of a WebSocket, or the file of authorities has none in it.
+        """
+        return cls(config.url, config.key, keepalive=config.keepalive, ca_file=config.ca_file)
 
     def dial(self, target: str | tuple[str, int], timeout: float | None = DIAL_TIMEOUT) -> TunnelSocket:
         """Connect to ``target`` from inside the VPC.

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.protocol.auth.macs import canonical_authority
 from emissary_lib.protocol.record import Record, hidden
+from emissary_lib.transport import trust
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
@@ -19,16 +20,24 @@ class Endpoint(Record):
     Attributes:
         url: ``wss://{api}.execute-api.{region}.amazonaws.com/{stage}``, or ``ws://`` for the local cloud:
             that is taken for this very machine alone (127.0.0.0/8, ``::1``, ``localhost``).
-        ssl_context: For ``wss``; ``None`` for Python's default, which checks certificate and name.
+        ssl_context: For ``wss``; ``None`` for one that checks certificate and name.
+        ca_file: PEM file of authorities that it trusts beside the usual ones.
 
     Raises:
-        ConfigError: The URL is none of a WebSocket, or would go to another machine unencrypted.
+        ConfigError: The URL is none of a WebSocket, or would go to another machine unencrypted; or no
+            authority is in the file.
     """
 
     url: str
     ssl_context: ssl.SSLContext | None = hidden(default=None)
+    ca_file: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.url, str) and any(map(str.isspace, self.url)):
+            raise ConfigError(
+                f"the gateway's URL {self.url!r} has a blank in it; take WebSocketUrl from the stack's "
+                "outputs, and nothing behind it"
+            )
         try:
             parts = urlsplit(self.url)
             usable = parts.scheme in _DEFAULT_PORTS and parts.hostname and parts.port != 0
@@ -48,6 +57,8 @@ class Endpoint(Record):
             )
         # Written as the WebSocket library takes it: it knows the scheme in small letters only.
         object.__setattr__(self, "url", parts.geturl())
+        if self.ca_file is not None:
+            trust.client_context(self.ca_file)
 
     @property
     def host(self) -> str:
@@ -72,6 +83,10 @@ class Endpoint(Record):
         parts = urlsplit(self.url)
         scheme = "https" if self.secure else "http"
         return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What to speak TLS with; ``None`` without TLS."""
+        return (self.ssl_context or trust.client_context(self.ca_file)) if self.secure else None
 
     @property
     def secure(self) -> bool:

@@ -189,7 +189,7 @@ def connect_once(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgrade:
     """
     nonce, date = os.urandom(32), http_date(time.time())
     headers = sign_connect(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
-    transport = connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context)
+    transport = connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.tls())
     return Upgrade(nonce, date, transport)
 
 

@@ -48,7 +48,7 @@ class ResumeUpgrade:
         }
         endpoint = self._endpoint
         try:
-            return connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.ssl_context)
+            return connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.tls())
         except GatewayRefusedError as exc:
             meaning = error_from_status(exc, self._key)
             if meaning is exc:

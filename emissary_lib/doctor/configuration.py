@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from emissary_lib.client.config import AUTH_KEYS, URL, ClientConfig, keys_fault, read_env_file
+from emissary_lib.client.config import AUTH_KEYS, URL, ClientConfig
 from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.client.settings import SettingsReader, writers_fault
 from emissary_lib.doctor.checks import Finding, failure, ok, warning
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.exit_status import Exit
-from emissary_lib.protocol.auth.keys import Key, parse_keys
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.transport.proxy import Proxy
 
 #: API Gateway's own names. A VPC endpoint for execute-api with private DNS makes them resolve to itself, and
 #: WebSocket APIs cannot be reached through it.
@@ -26,9 +26,7 @@ class Settings:
     """What the checks run with; the first one fills in the rest.
 
     Attributes:
-        environ: Where the settings stand.
-        env_file: Where those stand that are missing there.
-        ssl_context: For ``wss``; ``None`` for Python's default.
+        reader: Finds the settings.
         proxy_of: The proxy on the way to a URL, if there is one.
         timeout: Longest wait of a check, in seconds.
         endpoint: The gateway.
@@ -37,10 +35,8 @@ class Settings:
         private: Whether the gateway's name resolves to private addresses only.
     """
 
-    environ: Mapping[str, str]
-    env_file: pathlib.Path
-    ssl_context: ssl.SSLContext | None
-    proxy_of: Callable[[str], tuple[str, int] | None]
+    reader: SettingsReader
+    proxy_of: Callable[[str], Proxy | None]
     timeout: float
     endpoint: Endpoint | None = None
     key: Key | None = None
@@ -63,20 +59,21 @@ class Settings:
 def configuration(settings: Settings) -> Finding:
     """Are the settings there, and of the right shape?"""
     try:
-        from_file = read_env_file(settings.env_file)
-        values = {**from_file, **settings.environ}
-        config = ClientConfig.from_env(values)
-        settings.endpoint, settings.key = Endpoint(config.url, settings.ssl_context), config.key
-        settings.proxy_of(settings.endpoint.url)
+        config = ClientConfig.read(settings.reader)
+        settings.endpoint, settings.key = Endpoint(config.url, ca_file=config.ca_file), config.key
+        proxy = settings.proxy_of(settings.endpoint.url)
     except ConfigError as exc:
         return failure(Exit.SETTINGS, str(exc), f"set {URL} and {AUTH_KEYS}; example.env explains them")
-    ids = settings.key_ids = tuple(key.key_id for key in parse_keys(values[AUTH_KEYS]))
+    ids = settings.key_ids = tuple(key.key_id for key in config.given.keys)
     others = f", also given: {', '.join(map(str, ids[1:]))}" if ids[1:] else ""
-    source = "the environment" if URL in settings.environ else str(settings.env_file)
     endpoint = settings.endpoint
-    fact = f"{endpoint.url} from {source}, signing with key id {ids[0]}{others}"
+    fact = f"{endpoint.url} from {config.url_source}, signing with key id {ids[0]}{others}"
+    if config.given.source != config.url_source:
+        fact += f" from {config.given.source}"
+    if proxy:
+        fact += f", through the proxy {proxy} ({proxy.variable})"
     if endpoint.path == "/" and EXECUTE_API.fullmatch(endpoint.address[0]):
         return warning(fact, "the URL has no stage: take WebSocketUrl from the stack's outputs as it is")
-    if fault := keys_fault(settings.env_file, from_file):
-        return warning(f"{fact}; {fault}", f"chmod 600 {settings.env_file}")
+    if config.given.file and (fault := writers_fault(config.given.file)):
+        return warning(f"{fact}; {fault}", f"chmod 600 {config.given.file}")
     return ok(fact)

@@ -16,6 +16,8 @@ from emissary_lib.exceptions import AuthenticationError
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.httpdate import parse_http_date
 from emissary_lib.protocol.constants import CLOCK_SKEW
+from emissary_lib.transport.proxy import Proxy
+from emissary_lib.transport.trust import explain_certificate
 
 #: Difference of clocks, in seconds, from which on one should be set: a few minutes are lost soon enough.
 NOTABLE_SKEW: Final = 60.0
@@ -42,12 +44,6 @@ RENEW_DAYS: Final = 14
 
 _DAY: Final = 86_400.0
 
-#: OpenSSL's numbers (x509_vfy.h), as ``SSLCertVerificationError.verify_code`` has them.
-_NOT_YET_VALID: Final = 9
-_EXPIRED: Final = 10
-_UNKNOWN_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})
-_WRONG_NAME: Final = frozenset({62, 64})
-
 
 @dataclass
 class Gateway:
@@ -70,14 +66,13 @@ class Gateway:
     @property
     def _destination(self) -> tuple[str, int, str]:
         """Host and port that are really connected to, and what they are."""
-        proxy = self.settings.proxy_of(self.settings.known_endpoint.url)
-        if proxy is not None:
-            return *proxy, "the proxy"
+        if (proxy := self._proxy) is not None:
+            return *proxy.address, "the proxy"
         return *self.settings.known_endpoint.address, "the gateway"
 
     @property
-    def _proxied(self) -> bool:
-        return self.settings.proxy_of(self.settings.known_endpoint.url) is not None
+    def _proxy(self) -> Proxy | None:
+        return self.settings.proxy_of(self.settings.known_endpoint.url)
 
     def dns(self) -> Finding:
         """Does the gateway's name resolve, and to something that can work?"""
@@ -89,13 +84,13 @@ class Gateway:
             hint = "check the URL's spelling, that the stack still exists, and this machine's DNS"
             if isinstance(exc, TimeoutError) or getattr(exc, "errno", None) == socket.EAI_AGAIN:
                 hint = "this machine's name servers do not answer: check its DNS settings and network"
-            if what == "the proxy":
-                hint = "check https_proxy and http_proxy, or name the gateway in no_proxy"
+            if self._proxy:
+                hint = f"check {self._proxy.variable}, or name the gateway in no_proxy"
             return failure(Exit.GATEWAY_NAME, f"{what}'s name {host} does not resolve: {_reason(exc)}", hint)
         took = self.clock.monotonic() - began
         fact = f"{what} {host} is {', '.join(self._addresses)}"
         private = all(map(_is_private, self._addresses))
-        self.settings.private = private and not self._proxied
+        self.settings.private = private and self._proxy is None
         if self.settings.private and EXECUTE_API.fullmatch(host):
             return warning(f"{fact}: private addresses", _ENDPOINT_HINT, took)
         return ok(fact, took)
@@ -126,11 +121,11 @@ class Gateway:
         endpoint = self.settings.known_endpoint
         if not endpoint.secure:
             return skip("the URL is ws://, without TLS")
-        if self._proxied:
+        if self._proxy:
             return skip("TLS runs inside the proxy's tunnel; the check connect covers it")
         began = self.clock.monotonic()
         try:
-            handshake = self._open.secure(endpoint.address[0], endpoint.ssl_context, self.settings.timeout)
+            handshake = self._open.secure(endpoint.address[0], endpoint.tls(), self.settings.timeout)
         except OSError as exc:  # ssl.SSLError is one
             fact, hint = explain_tls_failure(exc, endpoint.address[0])
             return failure(Exit.GATEWAY_TLS, fact, hint)
@@ -140,7 +135,7 @@ class Gateway:
     def skew(self) -> Finding:
         """Does the gateway's clock agree with ours?"""
         endpoint = self.settings.known_endpoint
-        if self._proxied:
+        if self._proxy:
             return skip("behind a proxy the gateway is not asked for the time; the check connect covers it")
         before = self.clock.unix()
         try:
@@ -194,7 +189,7 @@ def judge_tls(handshake: Tls, unix_now: float, seconds: float) -> Finding:
 def explain_tls_failure(exc: OSError, host: str) -> tuple[str, str]:
     """A handshake that failed: the fact, and what to do."""
     if isinstance(exc, ssl.SSLCertVerificationError):
-        return _explain_certificate(exc, host)
+        return explain_certificate(exc, host)
     if isinstance(exc, TimeoutError):
         return "no answer to the TLS handshake", "a firewall may drop it: try from another network"
     if isinstance(exc, ssl.SSLError) and exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
@@ -206,26 +201,6 @@ def explain_tls_failure(exc: OSError, host: str) -> tuple[str, str]:
         f"the TLS handshake failed: {exc.strerror or exc}",
         "a firewall or an intercepting proxy may have cut it: try from another network",
     )
-
-
-def _explain_certificate(exc: ssl.SSLCertVerificationError, host: str) -> tuple[str, str]:
-    said = exc.verify_message or str(exc)
-    if exc.verify_code in _WRONG_NAME:
-        return (
-            f"the certificate is not for {host}: {said}",
-            "check the URL; for a custom domain see that its DNS points at its own API Gateway domain name",
-        )
-    if exc.verify_code in _UNKNOWN_AUTHORITY:
-        return (
-            f"the certificate is not signed by a known authority: {said}",
-            "a proxy may intercept TLS: name its authority in SSL_CERT_FILE; a local cloud prints its own",
-        )
-    if exc.verify_code in (_EXPIRED, _NOT_YET_VALID):
-        return (
-            f"the certificate is not valid today: {said}",
-            "check this machine's clock first, then the certificate in ACM",
-        )
-    return f"the certificate is not to be trusted: {said}", "check the URL, and the certificate in ACM"
 
 
 def _is_private(address: str) -> bool:

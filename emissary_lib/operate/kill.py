@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from emissary_lib.aws import aws_errors
 from emissary_lib.bridge.session import SessionRecord
 from emissary_lib.exceptions import OperationError
-from emissary_lib.operate.clients import aws_errors
 from emissary_lib.operate.notify import NOT_REACHED, tell_ended
 from emissary_lib.operate.sessions import SessionTable
 

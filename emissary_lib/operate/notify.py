@@ -34,7 +34,7 @@ def tell_ended(client: Any, session: SessionRecord) -> dict[str, str]:
 
 
 def _tell(client: Any, connection: str | None, text: str) -> str:
-    from botocore.exceptions import BotoCoreError  # as in emissary_lib.operate.clients
+    from botocore.exceptions import BotoCoreError  # as in emissary_lib.aws
 
     if connection is None:
         return "gone"

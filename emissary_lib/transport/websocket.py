@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import websocket
-from websocket._url import get_proxy_info, parse_url
+from websocket._url import parse_url
 
 from emissary_lib.exceptions import (
     NOTHING_LEFT,
@@ -30,9 +30,15 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
 from emissary_lib.protocol.wire.text import clean, decode_clean
-from emissary_lib.transport import happy_eyeballs
+from emissary_lib.transport import happy_eyeballs, trust
 from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.proxy import (
+    ProxyError,
+    ask_http_proxy,
+    connect_through_socks,
+    find_proxy,
+)
 
 #: Longest message to take, in bytes: API Gateway's own limit, 128 KB. Bounds what a false server can fill.
 MAX_INCOMING: Final = 131_072
@@ -68,17 +74,22 @@ def connect(
         url: ``wss://host/stage`` (or ``ws://`` for the local cloud), the scheme in small letters.
         headers: Sent with the upgrade request.
         deadline: Bounds DNS, TCP, TLS and the upgrade together.
-        ssl_context: For ``wss``; ``None`` for Python's default, which checks certificate and name.
+        ssl_context: For ``wss``; ``None`` for :func:`trust.client_context`, which checks certificate and name.
+
+    A proxy that the environment names (:mod:`emissary_lib.transport.proxy`) is gone through.
 
     Raises:
         GatewayUnreachableError: No answer; its subclass AnswerLostError: cut off while one was waited for.
         GatewayRefusedError: An answer other than 101.
+        ConfigError: The environment names a proxy that cannot be used.
         LocalResourceError: No descriptor or thread is left here.
         TimeoutError: The deadline passed.
     """
     upgrade = _Upgrade(url, headers, deadline, ssl_context)
     try:
         ws = upgrade.result(deadline)
+    except ConfigError:  # also a ValueError, which is what the library raises of URLs
+        raise
     except websocket.WebSocketBadStatusException as exc:
         raise _refused_error(url, int(exc.status_code or 0), exc.resp_headers) from exc
     except (websocket.WebSocketTimeoutException, TimeoutError) as exc:
@@ -89,34 +100,25 @@ def connect(
         if isinstance(exc, OSError) and exc.errno in NOTHING_LEFT:
             raise local_resource_error(exc) from exc
         said = clean(str(exc))
+        if isinstance(exc, ProxyError):
+            raise GatewayUnreachableError(f"cannot reach the gateway at {url}: {said}") from exc
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            fact, advice = trust.explain_certificate(exc, parse_url(url)[0])
+            raise GatewayUnreachableError(f"cannot reach the gateway at {url}: {fact}; {advice}") from exc
         if upgrade.asked and isinstance(exc, _CUT_OFF):
             raise AnswerLostError(
                 f"the gateway at {url} cut the connection before it had answered: {said}; if that goes on, "
                 "check the URL, and what stands between here and there"
             ) from exc
+        through = f" through the proxy {upgrade.proxy} ({upgrade.proxy.variable})" if upgrade.proxy else ""
         raise GatewayUnreachableError(
-            f"cannot reach the gateway at {url}: {said}; check the URL, DNS and the way out to the internet"
+            f"cannot reach the gateway at {url}{through}: {said}; check the URL, DNS and the way out to the "
+            "internet"
         ) from exc
     if ws.connection is None or (ws.getheaders() or {}).get("sec-websocket-protocol") != SUBPROTOCOL:
         ws.shutdown()  # type: ignore[no-untyped-call]
         raise GatewayUnreachableError(f"the server at {url} does not speak {SUBPROTOCOL}; check the URL")
     return WebSocketTransport(ByteStream(ws.connection), url)
-
-
-def proxy_of(url: str) -> tuple[str, int] | None:
-    """The HTTP proxy through which :func:`connect` would go to ``url``, as the environment has it; or none.
-
-    Raises:
-        ConfigError: The variable is no URL of a proxy.
-    """
-    try:
-        host, _port, _path, secure = parse_url(url)
-        proxy, port, _credentials = get_proxy_info(host, secure)
-    except ValueError as exc:
-        raise ConfigError(
-            f"the proxy in the environment is no URL: {exc}; see https_proxy, http_proxy"
-        ) from exc
-    return (proxy, port or 80) if proxy else None
 
 
 def _refused_error(url: str, status: int, headers: Mapping[str, str] | None) -> GatewayRefusedError:
@@ -165,14 +167,20 @@ class _AnswerHead:
 
     def recv(self, size: int) -> bytes:
         while not self._rest:
-            line = self._read_line()
+            line = self.read_line()
             name = line.partition(b":")[0].strip().lower()
             if self._lines == 1 or name not in _NOT_FOR_THE_LIBRARY:
                 self._rest = line
         piece, self._rest = self._rest[:size], self._rest[size:]
         return piece
 
-    def _read_line(self) -> bytes:
+    def read_line(self) -> bytes:
+        """The next line as it comes.
+
+        Raises:
+            TimeoutError: The deadline passed.
+            websocket.WebSocketException: The head is too long, or the connection ended in it.
+        """
         line = bytearray()
         while not line.endswith(b"\n"):
             if self._deadline.passed():
@@ -209,7 +217,8 @@ class _Upgrade:
     ) -> None:
         self._url = url
         self._deadline = deadline
-        self._tls = (ssl_context or ssl.create_default_context()) if parse_url(url)[3] else None
+        self.proxy = find_proxy(url)
+        self._tls = (ssl_context or trust.client_context()) if parse_url(url)[3] else None
         # Offered here and checked by the caller: the library would not say what it missed in the answer.
         self._headers = {**headers, "Sec-WebSocket-Protocol": SUBPROTOCOL}
         self._ws = _Client(
@@ -263,8 +272,8 @@ class _Upgrade:
     def _run(self) -> None:
         try:
             self._ws.connect(  # type: ignore[no-untyped-call]
-                # The library would try one address after the other; with a proxy it is the only way.
-                socket=None if proxy_of(self._url) else self._reach(),
+                # The library would try one address after the other, and read proxies' variables in its own way.
+                socket=self._reach(),
                 # A redirect would carry the signed headers to wherever it points.
                 url=self._url,
                 header=self._headers,
@@ -280,23 +289,43 @@ class _Upgrade:
             self._done.set()
 
     def _reach(self) -> socket.socket:
-        """TCP and TLS to the gateway itself."""
+        """TCP and TLS to the gateway itself, through a proxy if there is one."""
         host, port, _path, _secure = parse_url(self._url)
-        sock = happy_eyeballs.connect((host, port), self._deadline.remaining(), options=_socket_options())
+        sock = self._open((host, port))
         try:
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-            with self._lock:
-                self._sock = sock
-                if self._abandoned:
-                    raise TimeoutError("timed out")
-            sock.settimeout(self._deadline.remaining())
+            self._hold(sock)
             if isinstance(sock, ssl.SSLSocket):
                 sock.do_handshake()
         except BaseException:
             sock.close()
             raise
         return sock
+
+    def _open(self, address: tuple[str, int]) -> socket.socket:
+        """TCP to ``address``, as far as it depends on us."""
+        proxy = self.proxy
+        if proxy is not None and proxy.scheme != "http":
+            return connect_through_socks(proxy, address, self._deadline.remaining())
+        first = proxy.address if proxy else address
+        sock = happy_eyeballs.connect(first, self._deadline.remaining(), options=_socket_options())
+        if proxy is not None:
+            try:
+                self._hold(sock)
+                ask_http_proxy(sock, proxy, address, _AnswerHead(sock, self._deadline).read_line)
+            except BaseException:
+                sock.close()
+                raise
+        return sock
+
+    def _hold(self, sock: socket.socket) -> None:
+        """Have the wait at ``sock`` ended once the attempt is nobody's any more, or its time is up."""
+        with self._lock:
+            self._sock = sock
+            if self._abandoned:
+                raise TimeoutError("timed out")
+        sock.settimeout(self._deadline.remaining())
 
     def _finish_or_abandon(self) -> bool:
         """Whether the attempt has ended; one that has not is nobody's any more, whatever comes of it."""

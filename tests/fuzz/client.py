@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import random
-import tempfile
 from collections.abc import Callable
 from typing import Final, cast
 
-from emissary_lib.client.config import ClientConfig, read_env_file
+from emissary_lib.client.config import ClientConfig
 from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.client.env_file import parse_env
 from emissary_lib.exceptions import ConfigError, LinkClosedError
 from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline
@@ -30,15 +30,10 @@ _READERS: Final[tuple[Callable[[dict[str, str]], object], ...]] = (
 
 def env_file(data: bytes) -> None:
     """And each reader of settings on what the file has."""
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        try:
-            values = read_env_file(file.name)
-        except ConfigError:
-            return
-    assert all(name.isidentifier() for name in values)
-    _read_settings(values)
+    found = parse_env(as_text(data))
+    assert all(name.startswith("EMISSARY_") and fault for name, fault in found.faults.items())
+    assert not found.faults.keys() & found.values.keys()
+    _read_settings(dict(found.values))
 
 
 def settings(data: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.health import Health
+from emissary_lib.client.settings import SettingsReader
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.ports import Connection, HttpAnswer, Probe, Tls
 from emissary_lib.doctor.run import Dependencies
@@ -19,6 +19,7 @@ from emissary_lib.protocol.auth.keys import Key, format_keys
 from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.health import Usage
+from emissary_lib.transport.proxy import Proxy
 
 T = TypeVar("T")
 
@@ -181,7 +182,8 @@ class FakeProbe:
 
 def settings(environ: dict[str, str] | None = None, **changes: object) -> Settings:
     """Settings as after the check of the configuration."""
-    made = Settings(ENVIRON if environ is None else environ, pathlib.Path("no.env"), None, no_proxy, 20.0)
+    given = ENVIRON if environ is None else environ
+    made = Settings(SettingsReader(given, default_file=None), no_proxy, 20.0)
     made.endpoint, made.key = Endpoint(URL), KEY
     for name, value in changes.items():
         assert hasattr(made, name)
@@ -189,7 +191,7 @@ def settings(environ: dict[str, str] | None = None, **changes: object) -> Settin
     return made
 
 
-def no_proxy(url: str) -> tuple[str, int] | None:
+def no_proxy(url: str) -> Proxy | None:
     return None
 
 

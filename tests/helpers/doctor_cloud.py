@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from emissary_lib import Key
 from emissary_lib.cli.doctor import run_doctor
 from emissary_lib.client.health import Health, check_health
+from emissary_lib.client.settings import SettingsReader
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.network import TcpConnection
 from emissary_lib.doctor.ports import Clock, HttpAnswer, Tls
@@ -146,12 +147,11 @@ def ask(
     environ = {"EMISSARY_URL": url, "EMISSARY_AUTH_KEYS": format_keys([key])}
     status = run_doctor(
         Target(*target) if target else None,
-        environ=environ,
+        reader=SettingsReader(environ, default_file=None),
         out=out,
         service=service,
         timeout=HANG,
         json_line=True,
-        env_file="no.env",
         dependencies=Dependencies(connector=connect, probe=make_probe, health=health),
     )
     return Diagnosis(status, out.getvalue())

@@ -14,7 +14,8 @@ import pytest
 
 from emissary_lib import Dialer
 from emissary_lib.cli import main as cli
-from emissary_lib.client.config import ClientConfig, read_env_file
+from emissary_lib.client.config import ClientConfig
+from emissary_lib.client.env_file import parse_env
 from emissary_lib.protocol.targets.allow_list import AllowList
 from tests.infra.documents import fenced
 
@@ -88,17 +89,16 @@ def test_the_names_are_the_original_s() -> None:
     )
 
 
-def test_example_env_is_a_valid_env_file_of_the_platform_s_side(tmp_path: pathlib.Path) -> None:
-    values = read_env_file(ROOT / "example.env")
+def test_example_env_is_a_valid_env_file_of_the_platform_s_side() -> None:
+    values = parse_env((ROOT / "example.env").read_text()).values
     assert set(values) == {"EMISSARY_URL", "EMISSARY_AUTH_KEYS"}
     assert ClientConfig.from_env(values).key.key_id == 1
     Dialer.from_env({}, env_file=str(ROOT / "example.env")).close()
 
 
-def test_example_env_s_commented_values_are_valid(tmp_path: pathlib.Path) -> None:
+def test_example_env_s_commented_values_are_valid() -> None:
     bare = re.sub(r"^#(?=[A-Z_]+=)", "", (ROOT / "example.env").read_text(), flags=re.MULTILINE)
-    (tmp_path / ".env").write_text(bare)
-    values = read_env_file(tmp_path / ".env")
+    values = parse_env(bare).values
     assert set(values) == set(paragraphs())
     (rule,) = AllowList.parse(values["EMISSARY_ALLOWED_PROXY_TARGETS"]).rules
     assert str(rule) == "db.internal:5432"
@@ -121,7 +121,7 @@ def test_every_emissary_command_in_the_readme_is_accepted(monkeypatch: pytest.Mo
     monkeypatch.chdir(ROOT)
     text = "\n".join(fenced("README.md", "sh"))
     commands = re.findall(r"^emissary ([^#\n]+)", text, re.MULTILINE)
-    assert {command.split()[0] for command in commands} == {"exec", "forward", "doctor", "local"}
+    assert {command.split()[0] for command in commands} == {"exec", "forward", "config", "doctor", "local"}
     for command in commands:
         assert callable(cli.parse(shlex.split(command)).command.run)
 

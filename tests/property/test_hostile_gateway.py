@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import os
-import pathlib
 import secrets
 import socket
 import threading
@@ -24,6 +22,7 @@ from emissary_lib.client.dialer import Dialer
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.handshake import GIVE_UP_WAIT, Upgrade, open_session
 from emissary_lib.client.resume import ResumeUpgrade
+from emissary_lib.client.settings import SettingsReader
 from emissary_lib.doctor import probe as doctor_probe
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.probe import SessionProbe
@@ -202,7 +201,7 @@ def resume(url: str) -> None:
 
 def examine_all(url: str) -> None:
     environ = {"EMISSARY_URL": url, "EMISSARY_AUTH_KEYS": format_keys([KEY])}
-    made = Settings(environ, pathlib.Path(os.devnull), None, lambda url: None, SHORT)
+    made = Settings(SettingsReader(environ, default_file=None), lambda url: None, SHORT)
     report = examine(made, TARGET, None, dependencies=Dependencies(sleep=lambda seconds: None))
     assert report.failed_check is not None
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from botocore.exceptions import ClientError
 
+from emissary_lib.aws import aws_errors
 from emissary_lib.doctor.network import _common_name
 from emissary_lib.doctor.service_probes import POSTGRES
 from emissary_lib.exceptions import LinkClosedError, OperationError, reset_error
-from emissary_lib.operate.clients import aws_errors
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.opening.banner import Banner, parse_banner
 from emissary_lib.protocol.targets.allow_list import Target

@@ -18,6 +18,9 @@ MIN_SECRET: Final = 16
 #: Largest key id: it travels as a u32. Source: docs/protocol.md section 7.1.
 MAX_KEY_ID: Final = 0xFFFF_FFFF
 
+#: What word processors and chats make of quotes.
+_TYPOGRAPHIC: Final = frozenset("\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb")
+
 
 class Key(Record):
     """One shared key.
@@ -85,11 +88,22 @@ class KeyRing:
         return f"KeyRing(key_ids={self.key_ids})"
 
 
+def unquote(text: str) -> str:
+    """A value without the one pair of quotes around it, which some that pass variables on leave there.
+
+    Example:
+        >>> unquote("'[1]'"), unquote("'"), unquote('it"s')
+        ('[1]', "'", 'it"s')
+    """
+    return text[1:-1] if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
 def parse_keys(text: str) -> tuple[Key, ...]:
     """Read keys from ``[{"kid": 1, "data": "<base64>"}]``, or from one such object.
 
     Args:
-        text: JSON. ``data`` is base64 (RFC 4648 section 4), padded or not. Other members are ignored.
+        text: JSON, in quotes or not. ``data`` is base64 (RFC 4648 section 4), padded or not. Other members
+            are ignored.
 
     Returns:
         At least one key, in the order given.
@@ -105,10 +119,15 @@ def parse_keys(text: str) -> tuple[Key, ...]:
     import json  # only who reads or writes keys has to load it
 
     try:
-        document = json.loads(text)
+        document = json.loads(unquote(text.strip()))
     except (ValueError, RecursionError):
         # The cause is dropped: json's error keeps the whole text, secrets included.
-        raise ConfigError('keys are not JSON; want [{"kid": 1, "data": "<base64>"}]') from None
+        odd = (
+            "have typographic quotes, which JSON does not know"
+            if set(text) & _TYPOGRAPHIC
+            else "are not JSON"
+        )
+        raise ConfigError(f'keys {odd}; want [{{"kid": 1, "data": "<base64>"}}]') from None
     items = [document] if isinstance(document, dict) else document
     if not isinstance(items, list) or not items:
         raise ConfigError('no key is given; want [{"kid": 1, "data": "<base64>"}]')

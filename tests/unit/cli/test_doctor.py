@@ -11,6 +11,7 @@ import pytest
 
 from emissary_lib.cli import main as cli
 from emissary_lib.cli.doctor import run_doctor
+from emissary_lib.client.settings import SettingsReader
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.targets.allow_list import Target
 from tests.helpers.doctor import (
@@ -27,8 +28,8 @@ from tests.helpers.doctor import (
 
 def run(network: FakeNetwork, *probes: FakeProbe, **options: Any) -> tuple[Exit, str]:
     out = io.StringIO()
-    given = {"target": TARGET, "environ": ENVIRON, **options}
-    status = run_doctor(out=out, env_file="no.env", dependencies=dependencies(network, *probes), **given)
+    given = {"target": TARGET, "reader": SettingsReader(ENVIRON, default_file=None), **options}
+    status = run_doctor(out=out, dependencies=dependencies(network, *probes), **given)
     return status, out.getvalue()
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from emissary_lib.cli import keys
 from emissary_lib.cli import main as cli
-from emissary_lib.client.config import ClientConfig, read_env_file
+from emissary_lib.client.config import ClientConfig
+from emissary_lib.client.settings import SettingsReader
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import Key, format_keys
 from functions.common.adapters.keys import MAX_AGE
@@ -45,8 +46,8 @@ def test_what_new_prints_is_a_platform_s_env_file(
     arn: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / ".env").write_text(said(capsys, "new", "--secret", arn))
-    values = {"EMISSARY_URL": "wss://example/emissary", **read_env_file(tmp_path / ".env")}
-    assert ClientConfig.from_env(values).key.key_id == 2
+    reader = SettingsReader({"EMISSARY_URL": "wss://example/emissary"}, env_file=tmp_path / ".env")
+    assert ClientConfig.read(reader).key.key_id == 2
 
 
 def test_new_as_json_is_one_object(arn: str, capsys: pytest.CaptureFixture[str]) -> None:

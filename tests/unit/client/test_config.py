@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from emissary_lib.client.config import ClientConfig, read_env_file
+from emissary_lib.client.config import ClientConfig
+from emissary_lib.client.settings import SettingsReader
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.protocol.auth.keys import Key, format_keys
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
@@ -60,65 +62,82 @@ def test_a_time_that_is_none_or_out_of_range_is_named(name: str, value: str) -> 
         ClientConfig.from_env({**GOOD, f"EMISSARY_{name}_SECONDS": value})
 
 
-def test_an_env_file_is_read_line_by_line(tmp_path: Path) -> None:
-    path = tmp_path / ".env"
-    path.write_text(
-        "\ufeff# a comment\n\nA=1\nexport B='two words'\nC=\"x=y\"\nD = spaced \nE=\nF='\nG=\"a'\n",
-        encoding="utf-8",
-    )
-    expected = {"A": "1", "B": "two words", "C": "x=y", "D": "spaced", "E": "", "F": "'", "G": "\"a'"}
-    assert read_env_file(path) == expected
+QUOTED = [
+    f"'{GOOD['EMISSARY_AUTH_KEYS']}'",
+    f'"{GOOD["EMISSARY_AUTH_KEYS"]}"',
+    f" '{GOOD['EMISSARY_AUTH_KEYS']}'\n",
+]
 
 
-def test_an_absent_env_file_is_empty(tmp_path: Path) -> None:
-    assert read_env_file(tmp_path / "absent") == {}
+@pytest.mark.parametrize("text", QUOTED)
+def test_quotes_that_somebody_left_around_a_value_are_taken_off(text: str) -> None:
+    given = {"EMISSARY_URL": '"wss://host/stage"', "EMISSARY_AUTH_KEYS": text}
+    config = ClientConfig.from_env(given)
+    assert (config.url, config.key) == ("wss://host/stage", KEYS[0])
 
 
-@pytest.mark.parametrize("line", ["hunter2", "=hunter2", "2x=hunter2", "a-b=hunter2"])
-def test_a_line_that_is_none_is_named_by_number_not_by_text(tmp_path: Path, line: str) -> None:
-    path = tmp_path / ".env"
-    path.write_text(f"A=1\n{line}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="line 2: want NAME=value") as caught:
-        read_env_file(path)
+def test_typographic_quotes_are_named() -> None:
+    text = "[{\u201ckid\u201d: 1, \u201cdata\u201d: \u201chunter2\u201d}]"
+    with pytest.raises(ConfigError, match="typographic quotes") as caught:
+        ClientConfig.from_env({**GOOD, "EMISSARY_AUTH_KEYS": text})
     assert "hunter2" not in str(caught.value)
 
 
-def env_file(path: Path, mode: int, text: str = "EMISSARY_URL=wss://h/s\nEMISSARY_AUTH_KEYS='[]'\n") -> Path:
-    path.write_text(text, encoding="utf-8")
-    path.chmod(mode)
-    return path
+def test_keys_may_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(GOOD["EMISSARY_AUTH_KEYS"] + "\n")
+    config = ClientConfig.from_env({"EMISSARY_URL": "wss://h/s", "EMISSARY_AUTH_KEYS_FILE": str(file)})
+    assert (config.key, config.given.source) == (KEYS[0], f"the file {file}")
 
 
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [each.getMessage() for each in caplog.records if each.name == "emissary_lib.config"]
-
-
-@pytest.mark.parametrize("mode", [0o666, 0o620, 0o602])
-def test_keys_that_others_may_write_are_warned_of_once(
-    tmp_path: Path, mode: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "cannot be read: No such file"),
+        ("hunter2", "keys are not JSON"),
+        ("", "keys are not JSON"),
+    ],
+)
+def test_a_file_of_keys_that_has_none_is_named_and_not_shown(
+    tmp_path: Path, content: str | None, says: str
 ) -> None:
-    path = env_file(tmp_path / ".env", mode)
-    for _ in range(3):
-        assert read_env_file(path)["EMISSARY_AUTH_KEYS"] == "[]"
-    said = f"{path} holds keys, and others may write it (mode 0{mode:o}): chmod 600 {path}"
-    assert warnings(caplog) == [said]
+    file = tmp_path / "keys.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=rf"EMISSARY_AUTH_KEYS_FILE: .*{says}") as caught:
+        ClientConfig.from_env({"EMISSARY_URL": "wss://h/s", "EMISSARY_AUTH_KEYS_FILE": str(file)})
+    assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o644])
-def test_keys_that_their_owner_alone_may_write_are_not(
-    tmp_path: Path, mode: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    read_env_file(env_file(tmp_path / ".env", mode))
-    assert warnings(caplog) == []
+def test_a_directory_in_place_of_a_file_of_keys_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a directory"):
+        ClientConfig.from_env({"EMISSARY_URL": "wss://h/s", "EMISSARY_AUTH_KEYS_FILE": str(tmp_path)})
 
 
-def test_a_file_without_keys_may_be_anybody_s(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    read_env_file(env_file(tmp_path / ".env", 0o666, "EMISSARY_URL=wss://h/s\n"))
-    assert warnings(caplog) == []
+def test_two_places_for_the_key_at_once_are_a_fault() -> None:
+    with pytest.raises(
+        ConfigError, match=r"EMISSARY_AUTH_KEYS and EMISSARY_AUTH_KEYS_FILE are set in the env"
+    ):
+        ClientConfig.from_env({**GOOD, "EMISSARY_AUTH_KEYS_FILE": "keys.json"})
 
 
-def test_a_file_that_is_no_text_is_a_config_error(tmp_path: Path) -> None:
-    path = tmp_path / ".env"
-    path.write_bytes(b"A=\xff\xfe")
-    with pytest.raises(ConfigError, match="UTF-8"):
-        read_env_file(path)
+def test_the_environment_s_key_wins_over_a_file_s_whatever_kind_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "x.env"
+    file.write_text("EMISSARY_AUTH_KEYS_FILE=/nowhere\n")
+    assert ClientConfig.read(SettingsReader(GOOD, env_file=file)).key == KEYS[0]
+
+
+def test_a_secret_without_the_aws_sdk_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ConfigError, match=r"EMISSARY_AUTH_KEYS_SECRET: .*pip install 'emissary-lib\[aws\]'"):
+        ClientConfig.from_env({"EMISSARY_URL": "wss://h/s", "EMISSARY_AUTH_KEYS_SECRET": "emissary-keys"})
+
+
+def test_a_file_of_authorities_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"EMISSARY_CA_FILE: the file /nowhere\.pem cannot be read"):
+        ClientConfig.from_env({**GOOD, "EMISSARY_CA_FILE": "/nowhere.pem"})
+
+
+def test_a_name_that_was_misspelt_is_suggested() -> None:
+    with pytest.raises(ConfigError, match=r"EMISSARY_AUTH_KEYS is not set \(but EMISSARY_AUTH_KEY is\)"):
+        ClientConfig.from_env({"EMISSARY_URL": "wss://h/s", "EMISSARY_AUTH_KEY": "[]"})

@@ -123,9 +123,9 @@ def test_create_connection_leaves_its_timeout_on_the_socket() -> None:
 def test_settings_come_from_the_environment() -> None:
     with Bridge() as bridge:
         environ = {"EMISSARY_URL": bridge.url, "EMISSARY_AUTH_KEYS": format_keys([KEY])}
-        Dialer.from_env(environ, env_file="absent.env").dial(TARGET, HANG).close()
+        Dialer.from_env(environ).dial(TARGET, HANG).close()
         times = {"EMISSARY_PING_SECONDS": "30", "EMISSARY_PONG_SECONDS": "10"}
-        with Dialer.from_env({**environ, **times}, env_file="absent.env") as dialer:
+        with Dialer.from_env({**environ, **times}) as dialer:
             assert (dialer._keepalive.interval, dialer._keepalive.deadline) == (30.0, 10.0)
 
 

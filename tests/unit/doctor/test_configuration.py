@@ -6,17 +6,19 @@ import pathlib
 
 import pytest
 
+from emissary_lib.client.settings import SettingsReader
 from emissary_lib.doctor import configuration
 from emissary_lib.doctor.checks import Status
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import Key, format_keys
+from emissary_lib.transport.proxy import Proxy
 from tests.helpers.doctor import ENVIRON, HOST, KEY, URL, no_proxy
 
 
-def fresh(environ: dict[str, str], env_file: pathlib.Path = pathlib.Path("no.env")) -> Settings:
-    return Settings(environ, env_file, None, no_proxy, 20.0)
+def fresh(environ: dict[str, str], env_file: pathlib.Path | None = None) -> Settings:
+    return Settings(SettingsReader(environ, default_file=env_file), no_proxy, 20.0)
 
 
 @pytest.fixture
@@ -73,14 +75,14 @@ def test_a_setting_that_is_missing_or_wrong_breaks_the_first_check(change: dict[
 
 def test_an_env_file_that_cannot_be_read_breaks_the_first_check(tmp_path: pathlib.Path) -> None:
     path = tmp_path / ".env"
-    path.write_text("no setting\n")
+    path.write_text("EMISSARY_URL\tno setting\n")
     found = configuration.configuration(fresh({}, path))
     assert found.exit is Exit.SETTINGS
     assert "line 1" in found.fact
 
 
 def test_a_proxy_that_is_none_breaks_the_first_check() -> None:
-    def broken(url: str) -> tuple[str, int] | None:
+    def broken(url: str) -> Proxy | None:
         raise ConfigError("the proxy in the environment is no URL")
 
     given = fresh(ENVIRON)

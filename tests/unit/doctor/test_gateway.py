@@ -14,6 +14,7 @@ from emissary_lib.doctor.gateway import Gateway, explain_tls_failure, judge_tls
 from emissary_lib.doctor.ports import HttpAnswer, Tls
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.httpdate import http_date
+from emissary_lib.transport.proxy import Proxy
 from tests.helpers.doctor import (
     DAY,
     HOST,
@@ -24,6 +25,8 @@ from tests.helpers.doctor import (
     name_error,
     settings,
 )
+
+PROXY = Proxy("http", "proxy.corp", 3128, variable="https_proxy")
 
 
 def checks(network: FakeNetwork, given: Settings | None = None) -> Gateway:
@@ -86,7 +89,7 @@ def test_one_public_address_is_enough_for_no_trap(network: FakeNetwork) -> None:
 
 
 def test_with_a_proxy_it_is_the_proxy_that_is_looked_up_and_connected_to(network: FakeNetwork) -> None:
-    given = settings(proxy_of=lambda url: ("proxy.corp", 3128))
+    given = settings(proxy_of=lambda url: PROXY)
     network.addresses = ("10.0.0.1",)
     gateway = checks(network, given)
     assert gateway.dns().status is Status.OK
@@ -99,7 +102,7 @@ def test_with_a_proxy_it_is_the_proxy_that_is_looked_up_and_connected_to(network
 
 def test_a_proxy_that_does_not_resolve_is_blamed_by_its_variable(network: FakeNetwork) -> None:
     network.unresolved = name_error()
-    found = checks(network, settings(proxy_of=lambda url: ("proxy.corp", 3128))).dns()
+    found = checks(network, settings(proxy_of=lambda url: PROXY)).dns()
     assert "https_proxy" in found.hint
 
 
@@ -244,9 +247,9 @@ def test_the_connection_is_closed(network: FakeNetwork) -> None:
     [
         (62, "not for gateway.example", "custom domain"),
         (64, "not for gateway.example", "check the URL"),
-        (18, "not signed by a known authority", "SSL_CERT_FILE"),
+        (18, "not signed by a known authority", "EMISSARY_CA_FILE"),
         (19, "not signed by a known authority", "proxy"),
-        (20, "not signed by a known authority", "SSL_CERT_FILE"),
+        (20, "not signed by a known authority", "EMISSARY_CA_FILE"),
         (10, "not valid today", "clock first"),
         (9, "not valid today", "clock first"),
         (26, "not to be trusted", "ACM"),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import pytest
 
+from emissary_lib.client.settings import SettingsReader
 from emissary_lib.doctor.checks import Result, Status, failure, ok
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.run import CHECKS, examine, latencies
@@ -27,7 +26,8 @@ from tests.helpers.doctor import (
 
 
 def fresh(environ: dict[str, str] | None = None) -> Settings:
-    return Settings(ENVIRON if environ is None else environ, pathlib.Path("no.env"), None, no_proxy, 20.0)
+    given = ENVIRON if environ is None else environ
+    return Settings(SettingsReader(given, default_file=None), no_proxy, 20.0)
 
 
 @pytest.fixture

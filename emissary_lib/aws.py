@@ -1,4 +1,4 @@
-"""Clients of AWS for an operator's commands, with the operator's own profile and credentials."""
+"""Clients of AWS, with the profile and credentials of whoever runs this."""
 
 from __future__ import annotations
 

@@ -1,0 +1,150 @@
+"""``emissary config``: the settings that are in force, and where each comes from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final, TextIO
+
+from emissary_lib.cli.settings import add_settings, settings_reader
+from emissary_lib.client import config
+from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.client.settings import SettingsReader
+from emissary_lib.exceptions import ConfigError
+from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.constants import PING_INTERVAL, PONG_DEADLINE
+from emissary_lib.protocol.record import Record
+from emissary_lib.transport.proxy import VARIABLES, find_proxy
+from emissary_lib.transport.trust import client_context, describe_authorities
+
+SUMMARY: Final = "show the settings in force, and where each comes from"
+DESCRIPTION: Final = """\
+Print what a dial from here would use: each setting, its value, and where that was found. Each comes from the
+first place that has it: the environment; the file that --env-file or EMISSARY_ENV_FILE names; .env in the
+current directory. No secret is shown. The gateway is not asked; a key in Secrets Manager is read.
+"""
+EPILOG: Final = """\
+examples:
+  emissary config
+  emissary config --env-file prod.env --json
+"""
+
+#: Where a value is from that nobody has set.
+_DEFAULT: Final = "default"
+
+
+class Line(Record):
+    """One setting.
+
+    Attributes:
+        name: Its variable, or what it is.
+        value: As shown; ``None`` if it is not set.
+        source: Where it was found.
+        fault: What is wrong with it; empty if nothing is.
+    """
+
+    name: str
+    value: str | None
+    source: str
+    fault: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare its options."""
+    parser.add_argument(
+        "--json", action="store_true", help="print one line of JSON: by setting, value, source and fault"
+    )
+    add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the settings of this process."""
+    lines = collect(settings_reader(args))
+    print_lines(lines, json_line=args.json, out=sys.stdout)
+    return Exit.SETTINGS if any(line.fault for line in lines) else Exit.OK
+
+
+def collect(reader: SettingsReader, environ: Mapping[str, str] | None = None) -> list[Line]:
+    """All settings of the platform's side.
+
+    Args:
+        reader: Finds them.
+        environ: Where proxies are named; ``None`` for the process's environment.
+    """
+    url = _line(config.URL, lambda: _url(reader))
+    return [
+        url,
+        _line(config.AUTH_KEYS, lambda: _keys(reader)),
+        _line(config.CA_FILE, lambda: _ca_file(reader)),
+        _line(
+            config.PING_SECONDS,
+            lambda: _seconds(reader, config.PING_SECONDS, PING_INTERVAL, config.PING_RANGE),
+        ),
+        _line(
+            config.PONG_SECONDS,
+            lambda: _seconds(reader, config.PONG_SECONDS, PONG_DEADLINE, config.PONG_RANGE),
+        ),
+        _line("proxy", lambda: _proxy(url.value, environ)),
+        Line("authorities", describe_authorities(), _DEFAULT),
+    ]
+
+
+def print_lines(lines: list[Line], *, json_line: bool, out: TextIO) -> None:
+    """Print them, as text or as JSON."""
+    if json_line:
+        found = {
+            line.name: {"value": line.value, "source": line.source, "fault": line.fault} for line in lines
+        }
+        print(json.dumps(found), file=out, flush=True)
+        return
+    width = max(len(line.name) for line in lines)
+    for line in lines:
+        text = line.fault or f"{'(none)' if line.value is None else line.value}  [{line.source}]"
+        print(f"{line.name:<{width}}  {text}", file=out)
+    out.flush()
+
+
+def _line(name: str, read: Callable[[], tuple[str | None, str]]) -> Line:
+    try:
+        return Line(name, *read())
+    except ConfigError as exc:
+        return Line(name, None, "", str(exc))
+
+
+def _url(reader: SettingsReader) -> tuple[str, str]:
+    setting = config.read_url(reader)
+    return Endpoint(setting.text).url, setting.source
+
+
+def _keys(reader: SettingsReader) -> tuple[str, str]:
+    given = config.read_keys(reader)
+    first, *others = (str(key.key_id) for key in given.keys)
+    also = f", also given: {', '.join(others)}" if others else ""
+    return f"signing with key id {first}{also}", given.source
+
+
+def _ca_file(reader: SettingsReader) -> tuple[str | None, str]:
+    setting = reader.find(config.CA_FILE)
+    path = config.read_path(reader, config.CA_FILE)
+    if path is not None:
+        client_context(path)
+    return path, setting.source if setting else _DEFAULT
+
+
+def _seconds(
+    reader: SettingsReader, name: str, default: float, limits: tuple[float, float]
+) -> tuple[str, str]:
+    setting = reader.find(name)
+    value = config.read_seconds(reader, name, default, limits)
+    return f"{value:g}", setting.source if setting else _DEFAULT
+
+
+def _proxy(url: str | None, environ: Mapping[str, str] | None) -> tuple[str | None, str]:
+    if url is None:
+        return None, "of no use without a URL"
+    proxy = find_proxy(url, environ)
+    if proxy:
+        return str(proxy), proxy.variable
+    return None, f"none of {', '.join(VARIABLES[url.startswith('wss:')])} applies"

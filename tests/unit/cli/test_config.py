@@ -1,0 +1,59 @@
+"""``emissary config``: what is in force, where it comes from, and no secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emissary_lib.cli import main as cli
+from emissary_lib.cli.config import collect
+from emissary_lib.client.settings import SettingsReader
+from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.auth.keys import Key, format_keys
+
+KEYS = format_keys([Key(3, b"first-secret-0123"), Key(4, b"second-secret-012")])
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("URL", "AUTH_KEYS", "AUTH_KEYS_FILE", "AUTH_KEYS_SECRET", "ENV_FILE", "CA_FILE"):
+        monkeypatch.delenv(f"EMISSARY_{name}", raising=False)
+
+
+def test_each_setting_is_shown_with_its_source_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prod.env").write_text(f"EMISSARY_AUTH_KEYS='{KEYS}'\nEMISSARY_PONG_SECONDS=10\n")
+    monkeypatch.setenv("EMISSARY_URL", "wss://gateway.example/stage")
+    monkeypatch.setenv("https_proxy", "me:hunter2@proxy.corp:3128")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert cli.main(["config", "--env-file", "prod.env"]) == Exit.OK
+    said = capsys.readouterr().out
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in said.splitlines()}
+    assert lines["EMISSARY_URL"] == "wss://gateway.example/stage  [the environment]"
+    assert lines["EMISSARY_AUTH_KEYS"] == "signing with key id 3, also given: 4  [prod.env]"
+    assert lines["EMISSARY_PING_SECONDS"] == "240  [default]"
+    assert lines["EMISSARY_PONG_SECONDS"] == "10  [prod.env]"
+    assert lines["EMISSARY_CA_FILE"] == "(none)  [default]"
+    assert lines["proxy"] == "http://me:***@proxy.corp:3128  [https_proxy]"
+    assert "authorities" in lines
+    assert "hunter2" not in said
+    assert json.loads(KEYS)[0]["data"] not in said
+
+
+def test_what_is_wrong_is_said_in_its_place_and_in_the_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "--json"]) == Exit.SETTINGS
+    said = json.loads(capsys.readouterr().out)
+    assert said["EMISSARY_URL"]["fault"].startswith("EMISSARY_URL is not set")
+    assert said["EMISSARY_PING_SECONDS"] == {"value": "240", "source": "default", "fault": ""}
+
+
+def test_a_proxy_or_a_file_of_authorities_that_cannot_be_used_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+    given = {"EMISSARY_URL": "wss://h/s", "EMISSARY_AUTH_KEYS": KEYS, "EMISSARY_CA_FILE": "ca.pem"}
+    lines = collect(SettingsReader(given, default_file=None), {"https_proxy": "https://proxy.corp"})
+    assert {line.name for line in lines if line.fault} == {"EMISSARY_CA_FILE", "proxy"}
