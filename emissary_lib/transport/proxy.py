@@ -2,8 +2,8 @@
 
 The environment is read as curl reads it (curl(1), "ENVIRONMENT"; everything.curl.dev, "Proxy environment
 variables"): ``https_proxy``, then ``all_proxy``, small letters first; no scheme means ``http://``. This very
-machine is never reached through a proxy. HTTP proxies are asked with CONNECT (RFC 9110 section 9.3.6) and Basic
-authentication (RFC 7617); SOCKS is the package python-socks'.
+machine is never reached through a proxy. HTTP proxies are asked with CONNECT (RFC 9110 section 9.3.6) and
+Basic authentication (RFC 7617); SOCKS is the package python-socks'.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Proxy(Record):
     """A proxy.
 
     Attributes:
-        scheme: ``http``, ``socks4``, ``socks4a``, ``socks5`` or ``socks5h``; with an ``a`` or ``h``, names are
-            looked up by the proxy.
+        scheme: ``http``, ``socks4``, ``socks4a``, ``socks5`` or ``socks5h``; with an ``a`` or ``h``, names
+            are looked up by the proxy.
         host: Its name or address.
         port: Its port.
         user: For its authentication; empty for none.
@@ -197,8 +197,8 @@ def ask_http_proxy(
         )
     if not 200 <= status < 300:
         raise ProxyError(
-            f"the proxy {proxy} ({proxy.variable}) refused a connection to {authority}: {clean(rest)}; ask whoever "
-            "runs it to let that through"
+            f"the proxy {proxy} ({proxy.variable}) refused a connection to {authority}: {clean(rest)}; ask "
+            "whoever runs it to let that through"
         )
 
 
@@ -220,7 +220,8 @@ def connect_through_socks(proxy: Proxy, address: tuple[str, int], timeout: float
         from python_socks.sync import Proxy as SocksProxy
     except ImportError as exc:
         raise ConfigError(
-            f"{proxy.variable} names a SOCKS proxy, which needs a package more: pip install 'emissary-lib[socks]'"
+            f"{proxy.variable} names a SOCKS proxy, which needs a package more: "
+            "pip install 'emissary-lib[socks]'"
         ) from exc
     kind = (
         python_socks.ProxyType.SOCKS5 if proxy.scheme.startswith("socks5") else python_socks.ProxyType.SOCKS4

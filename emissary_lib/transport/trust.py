@@ -17,7 +17,7 @@ _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21, 27})
 _WRONG_NAME: Final = frozenset({62, 64})
 
-#: What only X509_V_FLAG_X509_STRICT refuses: lacks in an authority's form, which Python looks for from 3.13 on.
+#: What only X509_V_FLAG_X509_STRICT refuses: lacks in an authority's form. Python looks for them from 3.13 on.
 _STRICT: Final = frozenset(range(79, 94))
 
 
@@ -25,8 +25,8 @@ def client_context(ca_file: str | None = None) -> ssl.SSLContext:
     """A context that checks certificate and name.
 
     Args:
-        ca_file: PEM file of authorities to trust beside the usual ones. With it, an authority need not keep to
-            every form of RFC 5280 (Python 3.13 and newer look at that): whoever names it knows it.
+        ca_file: PEM file of authorities to trust beside the usual ones. With it, an authority need not keep
+            to every form of RFC 5280 (Python 3.13 and newer look at that): whoever names it knows it.
 
     Raises:
         ConfigError: The file has no authority in it.
@@ -88,8 +88,8 @@ def explain_certificate(exc: ssl.SSLCertVerificationError, host: str) -> tuple[s
     if exc.verify_code in _STRICT:
         return (
             f"the certificate's authority is not in the form that Python 3.13 and newer ask for: {said}",
-            "if it is your company's, which inspects TLS, name its PEM file in EMISSARY_CA_FILE: then the form "
-            "does not count",
+            "if it is your company's, which inspects TLS, name its PEM file in EMISSARY_CA_FILE: then the "
+            "form does not count",
         )
     return f"the certificate is not to be trusted: {said}", "check the URL, and the certificate in ACM"
 
@@ -100,12 +100,12 @@ def _missing_authority() -> str:
         return f"SSL_CERT_FILE names {path}, which is not there: then nobody is trusted; correct or unset it"
     if not any(_found_authorities()):
         return (
-            "this Python knows no authorities at all: install the system's (package ca-certificates; on macOS "
-            "Python's own \"Install Certificates.command\"), or pip install 'emissary-lib[truststore]'"
+            "this Python knows no authorities at all: install the system's (package ca-certificates; on "
+            "macOS Python's own \"Install Certificates.command\"), or pip install 'emissary-lib[truststore]'"
         )
     return (
-        "a proxy may intercept TLS: name its authority's PEM file in EMISSARY_CA_FILE, or trust the operating "
-        "system's authorities (pip install 'emissary-lib[truststore]'); a local cloud prints its own"
+        "a proxy may intercept TLS: name its authority's PEM file in EMISSARY_CA_FILE, or trust the "
+        "operating system's authorities (pip install 'emissary-lib[truststore]'); a local cloud prints its own"
     )
 
 

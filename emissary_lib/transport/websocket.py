@@ -74,7 +74,7 @@ def connect(
         url: ``wss://host/stage`` (or ``ws://`` for the local cloud), the scheme in small letters.
         headers: Sent with the upgrade request.
         deadline: Bounds DNS, TCP, TLS and the upgrade together.
-        ssl_context: For ``wss``; ``None`` for :func:`trust.client_context`, which checks certificate and name.
+        ssl_context: For ``wss``; ``None`` for one that checks certificate and name.
 
     A proxy that the environment names (:mod:`emissary_lib.transport.proxy`) is gone through.
 
@@ -272,7 +272,7 @@ class _Upgrade:
     def _run(self) -> None:
         try:
             self._ws.connect(  # type: ignore[no-untyped-call]
-                # The library would try one address after the other, and read proxies' variables in its own way.
+                # The library would try one address after the other, and has its own idea of proxies.
                 socket=self._reach(),
                 # A redirect would carry the signed headers to wherever it points.
                 url=self._url,

@@ -43,6 +43,8 @@ def settings(data: bytes) -> None:
 
 
 def _read_settings(values: dict[str, str]) -> None:
+    for name in ("EMISSARY_AUTH_KEYS_SECRET", "EMISSARY_AUTH_KEYS_FILE", "EMISSARY_ENV_FILE"):
+        values.pop(name, None)  # what they name is elsewhere, and not to be opened by chance
     for read in _READERS:
         faults: tuple[str, ...] = ("none",)
         try:

@@ -71,7 +71,7 @@ def test_an_authority_in_a_file_is_trusted_beside_the_usual_ones(
     with WsServer(ssl_context=server_context(authority)) as server:
         reach(server, client_context(str(tmp_path / "ca.pem")))
         with pytest.raises(
-            GatewayUnreachableError, match="not signed by a known authority: .*EMISSARY_CA_FILE"
+            GatewayUnreachableError, match=r"not signed by a known authority: .*EMISSARY_CA_FILE"
         ):
             reach(server, client_context())
 
