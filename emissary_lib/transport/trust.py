@@ -17,7 +17,7 @@ _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21, 27})
 _WRONG_NAME: Final = frozenset({62, 64})
 
-#: What only X509_V_FLAG_X509_STRICT refuses: lacks in an authority's form. Python looks for them from 3.13 on.
+#: What only X509_V_FLAG_X509_STRICT refuses: lacks in an authority's form; Python 3.13 and newer look.
 _STRICT: Final = frozenset(range(79, 94))
 
 
@@ -105,7 +105,7 @@ def _missing_authority() -> str:
         )
     return (
         "a proxy may intercept TLS: name its authority's PEM file in EMISSARY_CA_FILE, or trust the "
-        "operating system's authorities (pip install 'emissary-lib[truststore]'); a local cloud prints its own"
+        "operating system's (pip install 'emissary-lib[truststore]'); a local cloud prints its own"
     )
 
 

