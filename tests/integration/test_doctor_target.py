@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 import shutil
 import socket
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -17,10 +13,10 @@ from emissary_lib.doctor.vpc import SERVICE_TIMEOUT
 from emissary_lib.exit_status import Exit
 from emissary_local import LocalCloud
 from tests.helpers.doctor_cloud import ask, faulty
-from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, eventually
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
 from tests.helpers.patience import HANG
+from tests.helpers.real_servers import behind, mariadb_words, redis_words
 from tests.helpers.servers import BlackHole, Server, echo, greeter, sink, source, unused_port
-from tests.helpers.tls_front import pass_on
 from tests.unit.doctor.test_service_probes import MARIADB_SAYS
 
 pytestmark = [LINUX_ONLY, pytest.mark.slow]
@@ -135,37 +131,10 @@ def test_a_recorded_mariadb_and_a_recorded_redis_are_recognised(cloud: LocalClou
     assert diagnosis.outcome() == (None, 0)
 
 
-@contextmanager
-def behind(*words: str, directory: pathlib.Path) -> Iterator[tuple[str, int]]:
-    """A real server that listens on the socket file ``s`` in its directory; gives a TCP address before it."""
-    path = str(directory / "s")
-
-    def serve(connection: socket.socket) -> None:
-        with socket.socket(socket.AF_UNIX) as back:
-            back.connect(path)
-            pass_on(connection, back)
-
-    def listens() -> bool | None:
-        assert process.poll() is None, (directory / "log").read_text()
-        with socket.socket(socket.AF_UNIX) as trial:
-            return trial.connect_ex(path) == 0 or None
-
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, cwd=directory)
-        try:
-            eventually(listens, words[0])
-            with Server(serve) as address:
-                yield address
-        finally:
-            process.terminate()
-            process.wait(HANG)
-
-
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server is installed")
 @pytest.mark.parametrize(("options", "says"), [([], "no password"), (["--requirepass", "x"], "a password")])
 def test_a_real_redis(cloud: LocalCloud, tmp_path: pathlib.Path, options: list[str], says: str) -> None:
-    words = ["redis-server", "--port", "0", "--unixsocket", "s", "--save", "", *options]
-    with behind(*words, directory=tmp_path) as target:
+    with behind(*redis_words(*options), directory=tmp_path) as target:
         diagnosis = ask(cloud.url, cloud.key, target, service="redis")
     assert diagnosis.outcome() == (None, 0)
     assert f"asks for {says}" in diagnosis.fact("service")
@@ -173,11 +142,7 @@ def test_a_real_redis(cloud: LocalCloud, tmp_path: pathlib.Path, options: list[s
 
 @pytest.mark.skipif(shutil.which("mariadbd") is None, reason="no mariadbd is installed")
 def test_a_real_mariadb(cloud: LocalCloud, tmp_path: pathlib.Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    words = ["mariadbd", "--no-defaults", f"--datadir={data}", f"--socket={tmp_path / 's'}"]
-    words += ["--skip-networking", "--skip-grant-tables", *(["--user=root"] if os.getuid() == 0 else [])]
-    with behind(*words, directory=tmp_path) as target:
+    with behind(*mariadb_words(tmp_path), directory=tmp_path) as target:
         diagnosis = ask(cloud.url, cloud.key, target, service="mysql")
     assert diagnosis.outcome() == (None, 0)
     assert re.match(r"MariaDB \d+\.\d+", diagnosis.fact("service"))
