@@ -3,27 +3,8 @@
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Final
-
-from emissary_lib.exceptions import (
-    AuthenticationError,
-    CommandError,
-    ConfigError,
-    DialError,
-    DialTimeoutError,
-    ListenError,
-    LocalResourceError,
-    NameNotFoundError,
-    OperationError,
-    OutputError,
-    SessionLimitError,
-    TargetNotAllowedError,
-    TargetRefusedError,
-    TargetTimedOutError,
-    TargetUnreachableError,
-    TransportError,
-    TunnelResetError,
-)
 
 
 class Exit(enum.IntEnum):
@@ -97,30 +78,54 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.INTERRUPTED: "interrupted (Ctrl-C); of local and forward, which run until then, the status is 0",
 }
 
-#: The first class that fits counts.
-STATUSES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
-    (KeyboardInterrupt, Exit.INTERRUPTED),
-    (ModuleNotFoundError, Exit.USAGE),
-    (ConfigError, Exit.SETTINGS),
-    (AuthenticationError, Exit.KEY),
-    (ListenError, Exit.PORT),
-    (CommandError, Exit.NOT_STARTED),
-    (OperationError, Exit.NOT_DONE),
-    (LocalResourceError, Exit.RESOURCES),
-    (OutputError, Exit.OUTPUT),
-    (TargetNotAllowedError, Exit.NOT_ALLOWED),
-    (NameNotFoundError, Exit.NAME_NOT_FOUND),
-    (TargetRefusedError, Exit.REFUSED),
-    (SessionLimitError, Exit.LIMIT),
-    (TargetUnreachableError, Exit.UNREACHABLE),
-    (TargetTimedOutError, Exit.TIMED_OUT),
-    (DialTimeoutError, Exit.TIMED_OUT),
-    (DialError, Exit.NOT_REACHED),
-    (TunnelResetError, Exit.CUT_OFF),
-    (TransportError, Exit.GATEWAY),
+#: What any command can end with.
+COMMON: Final = frozenset({Exit.OK, Exit.FAILED, Exit.USAGE, Exit.RESOURCES, Exit.OUTPUT, Exit.INTERRUPTED})
+
+#: What a command that dials can end with because of that.
+DIALLING: Final = frozenset(
+    {
+        Exit.SETTINGS,
+        Exit.KEY,
+        Exit.GATEWAY,
+        Exit.NOT_ALLOWED,
+        Exit.NOT_REACHED,
+        Exit.TIMED_OUT,
+        Exit.NAME_NOT_FOUND,
+        Exit.REFUSED,
+        Exit.UNREACHABLE,
+        Exit.LIMIT,
+    }
 )
+
+
+@functools.cache
+def statuses() -> tuple[tuple[type[BaseException], Exit], ...]:
+    """Which error ends with which status: the first class that fits counts."""
+    from emissary_lib import exceptions as errors  # loads what ``--help`` can do without
+
+    return (
+        (KeyboardInterrupt, Exit.INTERRUPTED),
+        (ModuleNotFoundError, Exit.USAGE),
+        (errors.ConfigError, Exit.SETTINGS),
+        (errors.AuthenticationError, Exit.KEY),
+        (errors.ListenError, Exit.PORT),
+        (errors.CommandError, Exit.NOT_STARTED),
+        (errors.OperationError, Exit.NOT_DONE),
+        (errors.LocalResourceError, Exit.RESOURCES),
+        (errors.OutputError, Exit.OUTPUT),
+        (errors.TargetNotAllowedError, Exit.NOT_ALLOWED),
+        (errors.NameNotFoundError, Exit.NAME_NOT_FOUND),
+        (errors.TargetRefusedError, Exit.REFUSED),
+        (errors.SessionLimitError, Exit.LIMIT),
+        (errors.TargetUnreachableError, Exit.UNREACHABLE),
+        (errors.TargetTimedOutError, Exit.TIMED_OUT),
+        (errors.DialTimeoutError, Exit.TIMED_OUT),
+        (errors.DialError, Exit.NOT_REACHED),
+        (errors.TunnelResetError, Exit.CUT_OFF),
+        (errors.TransportError, Exit.GATEWAY),
+    )
 
 
 def exit_status(error: BaseException) -> Exit:
     """The status with which a command ends that failed with ``error``."""
-    return next((status for kind, status in STATUSES if isinstance(error, kind)), Exit.FAILED)
+    return next((status for kind, status in statuses() if isinstance(error, kind)), Exit.FAILED)

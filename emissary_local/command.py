@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from emissary_local.cloud import Cloud
-from emissary_local.emissary import application_of, error_for_command, parse_target
 from emissary_local.errors import LocalCloudError, MissingPackagesError, SettingsError
-from emissary_local.faults.settings import Faults
-from emissary_local.process import check_requirements
+
+if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
+    from emissary_local.cloud import Cloud
 
 SUMMARY: Final = "run the stack on this machine"
 DESCRIPTION: Final = """\
@@ -33,6 +32,7 @@ examples:
   emissary local --target 127.0.0.1:5432 --seed 7 --fault reorder=0.3 --fault cut_every=30
   emissary local --target 127.0.0.1:5432 --time-scale 0.01 --json
 """
+EXITS: Final = frozenset({3})  # wrong settings
 
 #: How often :func:`run_foreground` looks whether the cloud process is alive, in seconds.
 LOOK_EVERY: Final = 0.5
@@ -94,6 +94,11 @@ def run(args: argparse.Namespace) -> int:
         EmissaryError: If it cannot start, or its process dies.
         MissingPackagesError: If packages of the local extra are not installed.
     """
+    from emissary_local.cloud import Cloud
+    from emissary_local.emissary import application_of, error_for_command
+    from emissary_local.faults.settings import Faults
+    from emissary_local.process import check_requirements
+
     faults = dict(args.fault)
     if args.reorder is not None:
         faults["reorder"] = args.reorder
@@ -184,6 +189,8 @@ def _template(text: str) -> str:
 
 def _target(text: str) -> tuple[str, int]:
     """``HOST:PORT``."""
+    from emissary_local.emissary import parse_target
+
     try:
         return parse_target(text)
     except SettingsError as error:
@@ -216,6 +223,8 @@ def _positive(text: str) -> float:
 
 def _fault(text: str) -> tuple[str, Any]:
     """``NAME=VALUE``, a setting of :class:`Faults`; values of a list are separated by commas."""
+    from emissary_local.faults.settings import Faults
+
     known = {each.name: each.default for each in fields(Faults) if each.name != "seed"}
     name, equals, value = text.partition("=")
     if not equals or name not in known:

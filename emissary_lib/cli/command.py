@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any, Final, Protocol
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Protocol
 
-from emissary_lib.exceptions import ConfigError
-from emissary_lib.exit_status import MEANINGS
-from emissary_lib.protocol.auth.keys import MAX_KEY_ID
-from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.exit_status import COMMON, MEANINGS
 
-#: Stands at the end of every ``--help``.
-EXIT_STATUSES: Final = "exit status:\n" + "".join(
-    f"  {status.value:<4} {meaning}\n" for status, meaning in MEANINGS.items()
-)
+if TYPE_CHECKING:  # what only some commands read is loaded where they do: --help must not wait for it
+    from emissary_lib.protocol.targets.allow_list import Target
 
 Commands = argparse._SubParsersAction
 
@@ -34,6 +30,10 @@ class Command(Protocol):
     def EPILOG(self) -> str:
         """Examples that can be pasted."""
 
+    @property
+    def EXITS(self) -> Collection[int]:
+        """Every exit status that it can have beside those of all commands."""
+
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare its options and arguments."""
 
@@ -46,22 +46,38 @@ class Command(Protocol):
 
 
 def add_parser(
-    commands: Commands[Any], name: str, *, summary: str, description: str, epilog: str
+    commands: Commands[Any],
+    name: str,
+    *,
+    summary: str,
+    description: str,
+    epilog: str,
+    exits: Collection[int],
 ) -> argparse.ArgumentParser:
-    """Add a command, or an action of one, whose help ends with the exit statuses."""
+    """Add a command, or an action of one, whose help ends with its exit statuses."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
         description=description,
-        epilog=f"{epilog}\n{EXIT_STATUSES}",
+        epilog=f"{epilog}\n{format_exits(exits)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(parser=parser)
     return parser
 
 
+def format_exits(exits: Collection[int]) -> str:
+    """These exit statuses and those of all commands, as they stand at the end of a help."""
+    shown = {*exits, *COMMON}
+    lines = [f"  {status.value:<4} {meaning}\n" for status, meaning in MEANINGS.items() if status in shown]
+    return "exit status:\n" + "".join(lines)
+
+
 def target(text: str) -> Target:
     """``HOST:PORT``."""
+    from emissary_lib.protocol.errors import ConfigError
+    from emissary_lib.protocol.targets.allow_list import Target
+
     try:
         return Target.parse(text)
     except ConfigError as error:
@@ -78,6 +94,8 @@ def positive(text: str) -> float:
 
 def key_id(text: str) -> int:
     """A key's id."""
+    from emissary_lib.protocol.auth.keys import MAX_KEY_ID
+
     if not (text.isascii() and text.isdigit() and int(text) <= MAX_KEY_ID):
         raise argparse.ArgumentTypeError(f"{text!r} is no key id; want a number from 0 to {MAX_KEY_ID}")
     return int(text)

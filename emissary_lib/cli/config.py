@@ -6,18 +6,17 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from emissary_lib.cli.settings import add_settings, settings_reader
 from emissary_lib.client import config
-from emissary_lib.client.endpoint import Endpoint
-from emissary_lib.client.settings import SettingsReader
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.constants import PING_INTERVAL, PONG_DEADLINE
 from emissary_lib.protocol.record import Record
-from emissary_lib.transport.proxy import VARIABLES, find_proxy
-from emissary_lib.transport.trust import client_context, describe_authorities
+
+if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
+    from emissary_lib.client.settings import SettingsReader
 
 SUMMARY: Final = "show the settings in force, and where each comes from"
 DESCRIPTION: Final = """\
@@ -30,6 +29,7 @@ examples:
   emissary config
   emissary config --env-file prod.env --json
 """
+EXITS: Final = frozenset({Exit.SETTINGS})
 
 #: Where a value is from that nobody has set.
 _DEFAULT: Final = "default"
@@ -73,6 +73,8 @@ def collect(reader: SettingsReader, environ: Mapping[str, str] | None = None) ->
         reader: Finds them.
         environ: Where proxies are named; ``None`` for the process's environment.
     """
+    from emissary_lib.transport.trust import describe_authorities
+
     url = _line(config.URL, lambda: _url(reader))
     return [
         url,
@@ -114,6 +116,8 @@ def _line(name: str, read: Callable[[], tuple[str | None, str]]) -> Line:
 
 
 def _url(reader: SettingsReader) -> tuple[str, str]:
+    from emissary_lib.client.endpoint import Endpoint
+
     setting = config.read_url(reader)
     return Endpoint(setting.text).url, setting.source
 
@@ -129,6 +133,8 @@ def _ca_file(reader: SettingsReader) -> tuple[str | None, str]:
     setting = reader.find(config.CA_FILE)
     path = config.read_path(reader, config.CA_FILE)
     if path is not None:
+        from emissary_lib.transport.trust import client_context
+
         client_context(path)
     return path, setting.source if setting else _DEFAULT
 
@@ -142,6 +148,8 @@ def _seconds(
 
 
 def _proxy(url: str | None, environ: Mapping[str, str] | None) -> tuple[str | None, str]:
+    from emissary_lib.transport.proxy import VARIABLES, find_proxy
+
     if url is None:
         return None, "of no use without a URL"
     proxy = find_proxy(url, environ)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from emissary_lib.cli.command import positive, target
 from emissary_lib.cli.settings import add_settings, settings_reader
-from emissary_lib.client.settings import SettingsReader
-from emissary_lib.doctor import render
-from emissary_lib.doctor.checks import Result
-from emissary_lib.doctor.configuration import Settings
-from emissary_lib.doctor.run import Dependencies, examine
 from emissary_lib.doctor.service_probes import SERVICE_PROBES, ServiceProbe, service_probe_for
-from emissary_lib.exit_status import Exit
-from emissary_lib.protocol.targets.allow_list import Target
-from emissary_lib.transport.proxy import find_proxy
+from emissary_lib.exit_status import DIALLING, Exit
+
+if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
+    from emissary_lib.client.settings import SettingsReader
+    from emissary_lib.doctor.checks import Result
+    from emissary_lib.doctor.run import Dependencies
+    from emissary_lib.protocol.targets.allow_list import Target
 
 SUMMARY: Final = "check the way to a target; say what failed and what to do"
 DESCRIPTION: Final = """\
@@ -34,6 +33,7 @@ examples:
   emissary doctor db.internal:5432
   emissary doctor cache.internal:7000 --service redis --json
 """
+EXITS: Final = DIALLING | {Exit.CUT_OFF, *(each for each in Exit if 20 <= each < 100)}
 
 #: What ``--service`` takes: a protocol, none at all, or whatever the port tells.
 SERVICES: Final = ("auto", "none", *SERVICE_PROBES)
@@ -104,6 +104,11 @@ def run_doctor(
     Returns:
         The exit status of the check that failed.
     """
+    from emissary_lib.doctor import render
+    from emissary_lib.doctor.configuration import Settings
+    from emissary_lib.doctor.run import examine
+    from emissary_lib.transport.proxy import find_proxy
+
     settings = Settings(reader, find_proxy, timeout)
 
     def print_result(result: Result) -> None:

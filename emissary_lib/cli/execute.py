@@ -13,8 +13,7 @@ from typing import Final, TextIO
 
 from emissary_lib.cli.forward import LISTEN, add_dialling, listen
 from emissary_lib.cli.signals import handle_signals, typed_at_our_terminal
-from emissary_lib.exceptions import CommandError, TunnelResetError
-from emissary_lib.exit_status import Exit, exit_status
+from emissary_lib.exit_status import DIALLING, Exit, exit_status
 
 SUMMARY: Final = "run a program with a local port that leads to a target"
 DESCRIPTION: Final = """\
@@ -33,6 +32,7 @@ examples:
   emissary exec db.internal:5432 -- alembic -x host={host} -x port={port} upgrade head
   emissary exec --check db.internal:3306 -- sh -c 'mysql -h $EMISSARY_HOST -P $EMISSARY_PORT -u app app'
 """
+EXITS: Final = DIALLING | {Exit.CUT_OFF, Exit.PORT, Exit.NOT_STARTED}
 
 #: What stands between the arguments of ``exec`` and the program that it runs.
 _SEPARATOR: Final = "--"
@@ -92,6 +92,8 @@ class Outcome:
 
     def note(self, error: Exception) -> None:
         """A connection failed; unless it did no harm, that was reported."""
+        from emissary_lib.exceptions import TunnelResetError
+
         if not isinstance(error, TunnelResetError):
             self._undialled = self._undialled or error
         elif error.whole:
@@ -158,6 +160,8 @@ def run_program(words: Sequence[str], address: tuple[str, int], environ: Mapping
         try:
             program = subprocess.Popen(fill_placeholders(words, host, port), env=environment)
         except (OSError, ValueError) as exc:  # ValueError: a zero byte in a word
+            from emissary_lib.exceptions import CommandError
+
             reason = exc.strerror if isinstance(exc, OSError) else str(exc)
             raise CommandError(f"cannot start {words[0]}: {reason}; check its name and PATH") from exc
         for number in early:

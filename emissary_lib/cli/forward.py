@@ -10,16 +10,18 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from emissary_lib.cli.command import positive, target
 from emissary_lib.cli.settings import add_settings, dialer_of
 from emissary_lib.cli.signals import handle_signals
-from emissary_lib.client.dialer import DIAL_TIMEOUT, Dialer
-from emissary_lib.client.forward import ForwardedAddress
-from emissary_lib.exceptions import ListenError
-from emissary_lib.exit_status import Exit
-from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.client import DIAL_TIMEOUT
+from emissary_lib.exit_status import DIALLING, Exit
+
+if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
+    from emissary_lib.client.dialer import Dialer
+    from emissary_lib.client.forward import ForwardedAddress
+    from emissary_lib.protocol.targets.allow_list import Target
 
 SUMMARY: Final = "a local port that leads to a target, until Ctrl-C"
 DESCRIPTION: Final = """\
@@ -34,6 +36,7 @@ examples:
   emissary forward db.internal:5432 --listen 127.0.0.1:5433
   emissary forward db.internal:5432 --check --json
 """
+EXITS: Final = DIALLING | {Exit.PORT}
 
 #: Where to listen unless told otherwise: for programs of this machine only, at a free port.
 LISTEN: Final = ("127.0.0.1", 0)
@@ -110,6 +113,8 @@ def forward_to(
         ListenError: The address is in use, or not of this machine: at once.
         EmissaryError: With ``check``: what :meth:`Dialer.dial` raises.
     """
+    from emissary_lib.exceptions import ListenError
+
     if check:
         dialer.dial((target.host, target.port), timeout).close()
     forward = dialer.forward((target.host, target.port), local, timeout)

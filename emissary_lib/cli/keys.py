@@ -29,6 +29,7 @@ examples:
   emissary keys new --secret emissary-keys
   emissary keys retire 1 --secret emissary-keys --json
 """
+EXITS: Final = frozenset({Exit.NOT_DONE})
 
 _NEW_DESCRIPTION: Final = """\
 Add a random key to those in the secret, and print it as the line EMISSARY_AUTH_KEYS of the platform's
@@ -83,10 +84,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         summary="add a fresh key and print it, once",
         description=_NEW_DESCRIPTION,
         epilog=_NEW_EPILOG,
+        exits=EXITS,
     )
     new.add_argument("--kid", type=key_id, metavar="ID", help="its id (default: the next above the highest)")
     listing = add_parser(
-        actions, "list", summary="ids and ages; no secret", description=_LIST_DESCRIPTION, epilog=_LIST_EPILOG
+        actions,
+        "list",
+        summary="ids and ages; no secret",
+        description=_LIST_DESCRIPTION,
+        epilog=_LIST_EPILOG,
+        exits=EXITS,
     )
     retiring = add_parser(
         actions,
@@ -94,6 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         summary="take a key away, unless it is the last one",
         description=_RETIRE_DESCRIPTION,
         epilog=_RETIRE_EPILOG,
+        exits=EXITS,
     )
     retiring.add_argument("kid", type=key_id, metavar="ID", help="the key's id")
     for action in (new, listing, retiring):

@@ -1,35 +1,50 @@
-"""The ``emissary`` command: reads the command line, runs a command, turns errors into exit statuses."""
+"""The ``emissary`` command: reads the command line, runs a command, turns errors into exit statuses.
+
+It loads the command that was chosen and no other, so that ``--help`` and ``--version`` answer at once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
 from emissary_lib._version import __version__
-from emissary_lib.cli import config, doctor, execute, forward, keys, sessions
-from emissary_lib.cli.command import EXIT_STATUSES, Command, add_parser
+from emissary_lib.cli.command import Command, add_parser, format_exits
 from emissary_lib.cli.output import checked_output, complain
-from emissary_lib.exceptions import EmissaryError, OutputError
-from emissary_lib.exit_status import exit_status
+from emissary_lib.exit_status import Exit, exit_status
 
-#: The library's own commands, in the order of ``--help``.
-COMMANDS: Final[dict[str, Command]] = {
-    "exec": execute,
-    "forward": forward,
-    "doctor": doctor,
-    "config": config,
-    "keys": keys,
-    "sessions": sessions,
+
+class Entry(NamedTuple):
+    """A command, as far as it is known without being loaded.
+
+    Attributes:
+        module: Provides it: see :class:`~emissary_lib.cli.command.Command`.
+        summary: The module's ``SUMMARY``.
+        extra: The extra of emissary-lib that brings the packages which it needs beyond the library's own.
+    """
+
+    module: str
+    summary: str
+    extra: str | None = None
+
+
+#: Every command, in the order of ``--help``.
+COMMANDS: Final = {
+    "exec": Entry("emissary_lib.cli.execute", "run a program with a local port that leads to a target"),
+    "forward": Entry("emissary_lib.cli.forward", "a local port that leads to a target, until Ctrl-C"),
+    "doctor": Entry("emissary_lib.cli.doctor", "check the way to a target; say what failed and what to do"),
+    "config": Entry("emissary_lib.cli.config", "show the settings in force, and where each comes from"),
+    "keys": Entry("emissary_lib.cli.keys", "the shared keys in Secrets Manager: new, list, retire", "aws"),
+    "sessions": Entry("emissary_lib.cli.sessions", "list open and past sessions; end a session", "aws"),
+    "local": Entry("emissary_local.command", "run the stack on this machine", "local"),
 }
 
-#: Commands that another package adds where it is installed, by the module that provides them.
-OPTIONAL: Final = {"local": "emissary_local.command"}
-
-#: The extra of emissary-lib that brings the packages which a command needs beyond the library's own.
-EXTRAS: Final = {"keys": "aws", "sessions": "aws", "local": "local"}
+#: What stands between the arguments of ``exec`` and the program that it runs.
+_SEPARATOR: Final = "--"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with checked_output():
             return _run(argv)
-    except OutputError as error:
+    except Exception as error:
+        from emissary_lib.exceptions import OutputError
+
+        if not isinstance(error, OutputError):
+            raise
         return _complain(error, exit_status(error))
 
 
@@ -63,10 +82,14 @@ def _run(argv: Sequence[str] | None) -> int:
             f"the package {error.name} is not installed: pip install 'emissary-lib[{args.extra}]'",
             exit_status(error),
         )
-    except EmissaryError as error:
-        return _complain(error, exit_status(error))
     except KeyboardInterrupt as error:
         return _complain("interrupted", exit_status(error))
+    except Exception as error:
+        from emissary_lib.exceptions import EmissaryError
+
+        if not isinstance(error, EmissaryError):
+            raise
+        return _complain(error, exit_status(error))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -75,44 +98,56 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         SystemExit: As :func:`main`.
     """
-    given, words = execute.split(sys.argv[1:] if argv is None else argv)
-    args = parser().parse_args(given)
+    given, words = list(sys.argv[1:] if argv is None else argv), []
+    chosen = next((word for word in given if not word.startswith("-")), "")
+    if chosen == "exec" and _SEPARATOR in given:  # argparse would take options of the program for its own
+        at = given.index(_SEPARATOR)
+        given, words = given[:at], given[at + 1 :]
+    args = parser({chosen}).parse_args(given)
     args.words = words
     return args
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line, but for the program that ``exec`` runs; see :func:`parse`."""
+def offered() -> dict[str, Entry]:
+    """The commands whose package is installed."""
+    return {
+        name: entry
+        for name, entry in COMMANDS.items()
+        if importlib.util.find_spec(entry.module.partition(".")[0])
+    }
+
+
+def parser(loaded: Collection[str] | None = None) -> argparse.ArgumentParser:
+    """The parser of the command line, but for the program that ``exec`` runs; see :func:`parse`.
+
+    Args:
+        loaded: Commands that are to be complete; of the others it knows the name and the summary. ``None``
+            for all of them.
+    """
     top = argparse.ArgumentParser(
         prog="emissary",
         description="Reach databases inside a private VPC through API Gateway and Lambda.",
-        epilog="Each command explains itself: emissary COMMAND --help\n\n" + EXIT_STATUSES,
+        epilog=f"Each command explains itself: emissary COMMAND --help\n\n{format_exits(list(Exit))}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"emissary {__version__}")
     subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, command in {**COMMANDS, **_optional_commands()}.items():
+    for name, entry in offered().items():
+        if loaded is not None and name not in loaded:
+            subparsers.add_parser(name, help=entry.summary)
+            continue
+        command: Command = importlib.import_module(entry.module)
         made = add_parser(
             subparsers,
             name,
-            summary=command.SUMMARY,
+            summary=entry.summary,
             description=command.DESCRIPTION,
             epilog=command.EPILOG,
+            exits=command.EXITS,
         )
-        made.set_defaults(command=command, extra=EXTRAS.get(name))
+        made.set_defaults(command=command, extra=entry.extra)
         command.add_arguments(made)
     return top
-
-
-def _optional_commands() -> dict[str, Command]:
-    found: dict[str, Command] = {}
-    for name, module in OPTIONAL.items():
-        try:
-            found[name] = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if not module.startswith(str(error.name)):
-                raise
-    return found
 
 
 def _complain(error: object, status: int) -> int:

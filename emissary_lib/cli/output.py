@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
-from emissary_lib.exceptions import OutputError
-
 
 @contextlib.contextmanager
 def checked_output() -> Iterator[None]:
@@ -72,6 +70,8 @@ class _Checked:
         except OSError as exc:
             self.failed = True
             _discard(self._stream)
+            from emissary_lib.exceptions import OutputError  # loads what ``--help`` can do without
+
             raise OutputError(
                 f"cannot write to standard output: {exc.strerror or exc}; make room, or send it elsewhere"
             ) from exc

@@ -14,7 +14,6 @@ from emissary_lib.bridge.session import EndRecord, SessionRecord
 from emissary_lib.cli.command import add_parser, key_id
 from emissary_lib.cli.settings import add_settings, settings_reader
 from emissary_lib.client.config import URL
-from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.exceptions import ConfigError, OperationError
 from emissary_lib.exit_status import Exit
 from emissary_lib.operate.keys import format_time
@@ -40,6 +39,7 @@ examples:
   emissary sessions kill 8f14e45fceea167a --table emissary-SessionTable-1ABCDEFGHIJK
   emissary sessions kill --key 1 --table emissary-SessionTable-1ABCDEFGHIJK
 """
+EXITS: Final = frozenset({Exit.SETTINGS, Exit.NOT_DONE})
 
 _LIST_DESCRIPTION: Final = """\
 Show the sessions that named a target, the newest first: those alive, and those that ended within the last
@@ -91,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         summary="those alive, and those of the last week",
         description=_LIST_DESCRIPTION,
         epilog=_LIST_EPILOG,
+        exits=EXITS,
     )
     list_parser.add_argument("--alive", action="store_true", help="only those that may still carry bytes")
     list_parser.add_argument(
@@ -102,6 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         summary="end sessions, and tell both sides",
         description=_KILL_DESCRIPTION,
         epilog=_KILL_EPILOG,
+        exits=EXITS,
     )
     kill_parser.add_argument(
         "session", type=_session_id, nargs="*", metavar="SESSION", help="id, or at least 8 digits of it"
@@ -182,6 +184,8 @@ def kill(
         raise ConfigError(
             f"{URL} is not set; give --url (WebSocketUrl of the stack's outputs), or neither side can be told"
         )
+    from emissary_lib.client.endpoint import Endpoint  # loads what --help can do without
+
     endpoint = Endpoint(url).callback_url
     outcomes: list[Outcome] = []
     with (

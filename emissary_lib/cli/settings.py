@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from emissary_lib.client.config import ClientConfig
-from emissary_lib.client.dialer import Dialer
-from emissary_lib.client.settings import SettingsReader
+if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
+    from emissary_lib.client.dialer import Dialer
+    from emissary_lib.client.settings import SettingsReader
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def settings_reader(args: argparse.Namespace) -> SettingsReader:
     """The reader of a command's settings; see :func:`add_settings`."""
+    from emissary_lib.client.settings import SettingsReader
+
     return SettingsReader(env_file=args.env_file)
 
 
@@ -30,4 +33,7 @@ def dialer_of(args: argparse.Namespace) -> Dialer:
     Raises:
         ConfigError: Names every setting that is missing or wrong.
     """
+    from emissary_lib.client.config import ClientConfig
+    from emissary_lib.client.dialer import Dialer
+
     return Dialer.from_config(ClientConfig.read(settings_reader(args)))

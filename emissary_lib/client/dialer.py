@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
+from emissary_lib.client import DIAL_TIMEOUT as DIAL_TIMEOUT
 from emissary_lib.client import drain
 from emissary_lib.client.dial import Dial
 from emissary_lib.client.endpoint import Endpoint
@@ -29,9 +30,6 @@ from emissary_lib.tunnel.loopback import tcp_pair
 if TYPE_CHECKING:
     from emissary_lib.client.config import ClientConfig
     from emissary_lib.client.health import Health
-
-#: Seconds that ``dial`` may take unless told otherwise: enough for Lambda functions that start from cold.
-DIAL_TIMEOUT: Final = 20.0
 
 #: Longest timeout that can be given, in seconds: poll(2) counts milliseconds in 31 bits.
 MAX_TIMEOUT: Final = 2_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib import exceptions
-from emissary_lib.cli.command import EXIT_STATUSES
+from emissary_lib.cli.command import format_exits
 from emissary_lib.exceptions import (
     AnswerLostError,
     ClockSkewError,
@@ -22,7 +22,7 @@ from emissary_lib.exceptions import (
     TargetNotAllowedError,
     dial_error,
 )
-from emissary_lib.exit_status import MEANINGS, STATUSES, Exit, exit_status
+from emissary_lib.exit_status import DIALLING, MEANINGS, Exit, exit_status, statuses
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.targets.allow_list import Target
 
@@ -64,18 +64,25 @@ def test_the_status_tells_the_kind_of_failure(error: BaseException, status: int)
 
 def test_help_lists_every_status_once() -> None:
     assert list(MEANINGS) == list(Exit)
-    lines = EXIT_STATUSES.splitlines()[1:]
+    lines = format_exits(list(Exit)).splitlines()[1:]
     assert [int(line.split()[0]) for line in lines] == [status.value for status in Exit]
+
+
+def test_a_dial_has_the_statuses_of_its_settings_its_key_the_gateway_and_the_target() -> None:
+    kinds = (exceptions.ConfigError, exceptions.AuthenticationError, exceptions.TransportError, DialError)
+    assert set(DIALLING) == {status for kind, status in statuses() if issubclass(kind, kinds)}
+    codes = [code for code in Code if code is not Code.OK]
+    assert {exit_status(dial_error(TARGET, code)) for code in codes} <= DIALLING
 
 
 def test_no_error_of_a_dial_shares_the_status_of_a_bug() -> None:
     kinds = {name: getattr(exceptions, name) for name in exceptions.__all__}
-    told = [kind for kind, status in STATUSES if status is not Exit.FAILED]
+    told = [kind for kind, status in statuses() if status is not Exit.FAILED]
     unnamed = {name for name, kind in kinds.items() if not any(issubclass(kind, each) for each in told)}
     broken = {"ProtocolError", "LocalProtocolError", "RemoteProtocolError", "FrameError", "FlowControlError"}
     assert unnamed == broken | {"UnsupportedVersionError", "EmissaryError", "ClosedError"}
 
 
 def test_no_error_is_hidden_by_one_before_it() -> None:
-    for index, (kind, _status) in enumerate(STATUSES):
-        assert not any(issubclass(kind, before) for before, _ in STATUSES[:index]), kind
+    for index, (kind, _status) in enumerate(statuses()):
+        assert not any(issubclass(kind, before) for before, _ in statuses()[:index]), kind

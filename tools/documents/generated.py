@@ -16,7 +16,7 @@ from emissary_lib import exceptions
 from emissary_lib.bridge import session as stored
 from emissary_lib.doctor import render, run
 from emissary_lib.doctor.checks import Report
-from emissary_lib.exit_status import MEANINGS, STATUSES, Exit, exit_status
+from emissary_lib.exit_status import MEANINGS, Exit, exit_status, statuses
 from emissary_lib.protocol import codes, constants
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.opening.socks5_messages import reply_for
@@ -78,7 +78,7 @@ def _code_row(code: Code) -> list[object]:
 def exit_status_table(_former: str) -> str:
     """Every exit status, and the exceptions that end with it."""
     by_status: dict[Exit, list[str]] = {}
-    for kind, status in STATUSES:
+    for kind, status in statuses():
         by_status.setdefault(status, []).append(f"`{kind.__name__}`")
     by_status[Exit.FAILED] = ["any other"]
     return table(

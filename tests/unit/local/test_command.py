@@ -79,7 +79,7 @@ def test_local_runs_with_the_faults_and_the_time_scale(
     def cloud(template: str, **options: object) -> None:
         asked.update(options, template=template)
 
-    monkeypatch.setattr(command, "Cloud", cloud)
+    monkeypatch.setattr("emissary_local.cloud.Cloud", cloud)
     monkeypatch.setattr(command, "run_foreground", lambda cloud, **_: 0)
     ours = tmp_path / "ours.yaml"
     ours.write_text("Parameters: {AllowedTargets: {Type: String}}\n")
