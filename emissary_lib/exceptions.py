@@ -32,6 +32,8 @@
     |- ListenError                                 a command: the local address cannot be listened on
     |- CommandError                                emissary exec: its program cannot be started
     |- OutputError                                 a command: its standard output cannot be written
+    |  `- ReaderGoneError                          because whoever read it has gone
+    |- PackageError(ImportError)                   websocket-client is not there, or another package is
     |- OperationError                              emissary keys, sessions: not done, by AWS or by us
     `- ClosedError                                 used after close(): a bug in the caller
 
@@ -85,7 +87,9 @@ __all__ = [
     "NameNotFoundError",
     "OperationError",
     "OutputError",
+    "PackageError",
     "ProtocolError",
+    "ReaderGoneError",
     "RelayDeadlineError",
     "RemoteProtocolError",
     "ServerProofError",
@@ -269,6 +273,14 @@ class OperationError(EmissaryError):
 
 class OutputError(EmissaryError):
     """What a command has to say cannot be written to its standard output."""
+
+
+class ReaderGoneError(OutputError):
+    """Whoever read a command's standard output has gone, as ``head`` does."""
+
+
+class PackageError(EmissaryError, ImportError):
+    """A package that Emissary needs is not installed, or another one stands in its place."""
 
 
 class ClosedError(EmissaryError):

@@ -41,15 +41,17 @@ class Exit(enum.IntEnum):
     PROOF = 26
     RELAY = 27
     SERVICE = 28
+    FAULT = 70
     NOT_STARTED = 127
     INTERRUPTED = 130
+    READER_GONE = 141
 
 
 #: One line for each status, for ``--help``.
 MEANINGS: Final[dict[Exit, str]] = {
     Exit.OK: "done",
     Exit.FAILED: "failed in a way that has no status of its own; the message says why",
-    Exit.USAGE: "wrong usage, or a package that is not installed",
+    Exit.USAGE: "wrong usage, or a package is not installed, or another is in its place",
     Exit.SETTINGS: "wrong settings",
     Exit.KEY: "the key was not accepted, or a clock is off",
     Exit.GATEWAY: "the gateway did not answer, or refused",
@@ -74,12 +76,25 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.PROOF: "of doctor: the server does not prove that it knows the key",
     Exit.RELAY: "of doctor: no relay starts, or it does not dial back",
     Exit.SERVICE: "of doctor: the target is reached, but does not answer as its service should",
+    Exit.FAULT: "a fault of emissary itself; EMISSARY_DEBUG=1 shows where",
     Exit.NOT_STARTED: "of exec: its program cannot be started; else, if not 0, its own, or 128 + its signal",
     Exit.INTERRUPTED: "interrupted (Ctrl-C); of local and forward, which run until then, the status is 0",
+    Exit.READER_GONE: "whoever read what it had to say has gone, as with `| head`; nothing is said of that",
 }
 
 #: What any command can end with.
-COMMON: Final = frozenset({Exit.OK, Exit.FAILED, Exit.USAGE, Exit.RESOURCES, Exit.OUTPUT, Exit.INTERRUPTED})
+COMMON: Final = frozenset(
+    {
+        Exit.OK,
+        Exit.FAILED,
+        Exit.USAGE,
+        Exit.RESOURCES,
+        Exit.OUTPUT,
+        Exit.FAULT,
+        Exit.INTERRUPTED,
+        Exit.READER_GONE,
+    }
+)
 
 #: What a command that dials can end with because of that.
 DIALLING: Final = frozenset(
@@ -97,6 +112,9 @@ DIALLING: Final = frozenset(
     }
 )
 
+#: What only the doctor can end with.
+DOCTOR: Final = frozenset(each for each in Exit if Exit.GATEWAY_NAME <= each <= Exit.SERVICE)
+
 
 @functools.cache
 def statuses() -> tuple[tuple[type[BaseException], Exit], ...]:
@@ -105,13 +123,14 @@ def statuses() -> tuple[tuple[type[BaseException], Exit], ...]:
 
     return (
         (KeyboardInterrupt, Exit.INTERRUPTED),
-        (ModuleNotFoundError, Exit.USAGE),
+        (ImportError, Exit.USAGE),
         (errors.ConfigError, Exit.SETTINGS),
         (errors.AuthenticationError, Exit.KEY),
         (errors.ListenError, Exit.PORT),
         (errors.CommandError, Exit.NOT_STARTED),
         (errors.OperationError, Exit.NOT_DONE),
         (errors.LocalResourceError, Exit.RESOURCES),
+        (errors.ReaderGoneError, Exit.READER_GONE),
         (errors.OutputError, Exit.OUTPUT),
         (errors.TargetNotAllowedError, Exit.NOT_ALLOWED),
         (errors.NameNotFoundError, Exit.NAME_NOT_FOUND),
@@ -123,9 +142,11 @@ def statuses() -> tuple[tuple[type[BaseException], Exit], ...]:
         (errors.DialError, Exit.NOT_REACHED),
         (errors.TunnelResetError, Exit.CUT_OFF),
         (errors.TransportError, Exit.GATEWAY),
+        (errors.EmissaryError, Exit.FAILED),
+        (OSError, Exit.FAILED),
     )
 
 
 def exit_status(error: BaseException) -> Exit:
     """The status with which a command ends that failed with ``error``."""
-    return next((status for kind, status in statuses() if isinstance(error, kind)), Exit.FAILED)
+    return next((status for kind, status in statuses() if isinstance(error, kind)), Exit.FAULT)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from emissary_lib.cli.command import positive, target
 from emissary_lib.cli.settings import add_settings, settings_reader
 from emissary_lib.doctor.service_probes import SERVICE_PROBES, ServiceProbe, service_probe_for
-from emissary_lib.exit_status import DIALLING, Exit
+from emissary_lib.exit_status import DIALLING, DOCTOR, Exit
 
 if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
     from emissary_lib.client.settings import SettingsReader
@@ -33,7 +33,7 @@ examples:
   emissary doctor db.internal:5432
   emissary doctor cache.internal:7000 --service redis --json
 """
-EXITS: Final = DIALLING | {Exit.CUT_OFF, *(each for each in Exit if 20 <= each < 100)}
+EXITS: Final = DIALLING | DOCTOR | {Exit.CUT_OFF}
 
 #: What ``--service`` takes: a protocol, none at all, or whatever the port tells.
 SERVICES: Final = ("auto", "none", *SERVICE_PROBES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple
 from emissary_lib._version import __version__
 from emissary_lib.cli.command import Command, add_parser, format_exits
 from emissary_lib.cli.output import checked_output, complain
-from emissary_lib.exit_status import Exit, exit_status
+from emissary_lib.exit_status import Exit
 
 
 class Entry(NamedTuple):
@@ -59,37 +60,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: By argparse: after ``--help`` and ``--version``, and with status 2 on wrong usage.
     """
+    entry: Entry | None = None
     try:
         with checked_output():
-            return _run(argv)
-    except Exception as error:
-        from emissary_lib.exceptions import OutputError
+            args = parse(argv)
+            entry = args.entry
+            command: Command = args.command
+            return command.run(args)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        return _fail(error, entry)
 
-        if not isinstance(error, OutputError):
-            raise
-        return _complain(error, exit_status(error))
 
+def _fail(error: BaseException, entry: Entry | None) -> int:
+    """Say what became of a command; returns its exit status."""
+    from emissary_lib.cli.failure import DEBUG, explain  # loads what --help can do without
 
-def _run(argv: Sequence[str] | None) -> int:
-    args = parse(argv)
-    command: Command = args.command
-    try:
-        return command.run(args)
-    except ModuleNotFoundError as error:
-        if args.extra is None:
-            raise
-        return _complain(
-            f"the package {error.name} is not installed: pip install 'emissary-lib[{args.extra}]'",
-            exit_status(error),
-        )
-    except KeyboardInterrupt as error:
-        return _complain("interrupted", exit_status(error))
-    except Exception as error:
-        from emissary_lib.exceptions import EmissaryError
+    failure = explain(error, entry and entry.extra)
+    if os.environ.get(DEBUG):
+        import traceback
 
-        if not isinstance(error, EmissaryError):
-            raise
-        return _complain(error, exit_status(error))
+        complain("".join(traceback.format_exception(error)))
+    if failure.message:
+        complain(failure.message)
+    return failure.status
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -145,11 +140,6 @@ def parser(loaded: Collection[str] | None = None) -> argparse.ArgumentParser:
             epilog=command.EPILOG,
             exits=command.EXITS,
         )
-        made.set_defaults(command=command, extra=entry.extra)
+        made.set_defaults(command=command, entry=entry)
         command.add_arguments(made)
     return top
-
-
-def _complain(error: object, status: int) -> int:
-    complain(error)
-    return status

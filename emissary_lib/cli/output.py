@@ -17,7 +17,8 @@ def checked_output() -> Iterator[None]:
     Characters that the terminal's encoding lacks are written as escapes, as on standard error.
 
     Raises:
-        OutputError: At the latest at the end: there is no room, or whoever read it has gone.
+        OutputError: At the latest at the end: there is no room.
+        ReaderGoneError: Whoever read it has gone.
     """
     stream: TextIO | None = sys.stdout
     if stream is None:  # closed by whoever started us
@@ -35,7 +36,7 @@ def checked_output() -> Iterator[None]:
 
 
 def complain(message: object) -> None:
-    """Write one message of the command to standard error; never raises."""
+    """Write one message of the command to standard error; never raises OSError."""
     stream: TextIO | None = sys.stderr
     if stream is None:  # print would take standard output for it
         return
@@ -70,9 +71,11 @@ class _Checked:
         except OSError as exc:
             self.failed = True
             _discard(self._stream)
-            from emissary_lib.exceptions import OutputError  # loads what ``--help`` can do without
+            # Here, because it loads what --help can do without.
+            from emissary_lib.exceptions import OutputError, ReaderGoneError
 
-            raise OutputError(
+            kind = ReaderGoneError if isinstance(exc, BrokenPipeError) else OutputError
+            raise kind(
                 f"cannot write to standard output: {exc.strerror or exc}; make room, or send it elsewhere"
             ) from exc
 

@@ -16,9 +16,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import websocket
-from websocket._url import parse_url
-
 from emissary_lib.exceptions import (
     NOTHING_LEFT,
     AnswerLostError,
@@ -39,6 +36,14 @@ from emissary_lib.transport.proxy import (
     connect_through_socks,
     find_proxy,
 )
+
+try:
+    import websocket
+    from websocket._url import parse_url
+except ImportError as _error:
+    from emissary_lib.transport.installation import package_error
+
+    raise package_error(_error) from _error
 
 #: Longest message to take, in bytes: API Gateway's own limit, 128 KB. Bounds what a false server can fill.
 MAX_INCOMING: Final = 131_072

@@ -80,7 +80,7 @@ def exit_status_table(_former: str) -> str:
     by_status: dict[Exit, list[str]] = {}
     for kind, status in statuses():
         by_status.setdefault(status, []).append(f"`{kind.__name__}`")
-    by_status[Exit.FAILED] = ["any other"]
+    by_status[Exit.FAULT] = ["any other"]
     return table(
         ["status", "meaning", "exceptions"],
         [[int(each), meaning, ", ".join(by_status.get(each, ["-"]))] for each, meaning in MEANINGS.items()],
