@@ -41,10 +41,16 @@ COMMANDS: Final = {
     "config": Entry("emissary_lib.cli.config", "show the settings in force, and where each comes from"),
     "keys": Entry("emissary_lib.cli.keys", "the shared keys in Secrets Manager: new, list, retire", "aws"),
     "sessions": Entry("emissary_lib.cli.sessions", "list open and past sessions; end a session", "aws"),
+    "completion": Entry(
+        "emissary_lib.cli.completion", "a script that has a shell complete this command's words"
+    ),
     "local": Entry("emissary_local.command", "run the stack on this machine", "local"),
 }
 
-#: What stands between the arguments of ``exec`` and the program that it runs.
+#: Commands that are given words which are none of their own arguments: a program, a line to complete.
+_TAKING_WORDS: Final = ("exec", "completion")
+
+#: What stands before those words.
 _SEPARATOR: Final = "--"
 
 
@@ -95,10 +101,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     given, words = list(sys.argv[1:] if argv is None else argv), []
     chosen = next((word for word in given if not word.startswith("-")), "")
-    if chosen == "exec" and _SEPARATOR in given:  # argparse would take options of the program for its own
+    if chosen in _TAKING_WORDS and _SEPARATOR in given:  # argparse would take options among them for its own
         at = given.index(_SEPARATOR)
         given, words = given[:at], given[at + 1 :]
-    args = parser({chosen}).parse_args(given)
+    top = parser({chosen})
+    if chosen and chosen not in COMMANDS:
+        import difflib  # takes time that no other command line has to wait for
+
+        near = difflib.get_close_matches(chosen, offered(), n=1)
+        top.error(f"there is no command {chosen}" + (f"; did you mean {near[0]}?" if near else ""))
+    args = top.parse_args(given)
     args.words = words
     return args
 

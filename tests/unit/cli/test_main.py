@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -55,7 +56,10 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     text = capsys.readouterr().out
-    assert all(f"\n    {command} " in text for command in COMMANDS)
+    # Older releases of argparse have the summary of a long name on a line of its own.
+    assert all(
+        re.search(rf"\n    {command}\s+{cli.COMMANDS[command].summary}\n", text) for command in COMMANDS
+    )
 
 
 @pytest.mark.parametrize("command", ["keys", "sessions"])
@@ -102,6 +106,18 @@ def test_every_example_is_accepted(
     (tmp_path / "template.yaml").touch()
     monkeypatch.chdir(tmp_path)
     assert callable(cli.parse(example).command.run)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("exce", "; did you mean exec?"), ("docter", "; did you mean doctor?"), ("psql", "")],
+)
+def test_a_command_that_is_not_there_may_be_one_misspelt(
+    given: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert usage_error(capsys, given, "db:1", "--check").endswith(
+        f"emissary: error: there is no command {given}{said}\n"
+    )
 
 
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
