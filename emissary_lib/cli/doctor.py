@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING, Final, TextIO
 
 from emissary_lib.cli.command import positive, target
+from emissary_lib.cli.output import GREEN, RED, YELLOW, in_colour, paint
 from emissary_lib.cli.settings import add_settings, settings_reader
 from emissary_lib.doctor.service_probes import SERVICE_PROBES, ServiceProbe, service_probe_for
 from emissary_lib.exit_status import DIALLING, DOCTOR, Exit
@@ -37,6 +39,9 @@ EXITS: Final = DIALLING | DOCTOR | {Exit.CUT_OFF}
 
 #: What ``--service`` takes: a protocol, none at all, or whatever the port tells.
 SERVICES: Final = ("auto", "none", *SERVICE_PROBES)
+
+#: How a terminal shows the status of a check, where that is worth a colour.
+_COLOURS: Final = {"ok": GREEN, "warning": YELLOW, "failed": RED}
 
 #: Longest wait of one check unless told otherwise, in seconds: API Gateway itself waits 29 s for $connect.
 TIMEOUT: Final = 30.0
@@ -111,9 +116,15 @@ def run_doctor(
 
     settings = Settings(reader, find_proxy, timeout)
 
+    coloured = in_colour(out, os.environ)
+
     def print_result(result: Result) -> None:
-        if not json_line:
-            print(render.line(result), file=out, flush=True)
+        if json_line:
+            return
+        status, gap, rest = render.line(result).partition(" ")
+        colour = _COLOURS.get(result.finding.status.value)
+        shown = paint(status, colour) if coloured and colour else status
+        print(f"{shown}{gap}{rest}", file=out, flush=True)
 
     report = examine(
         settings, target, _service_probe(service, target), dependencies=dependencies, on_result=print_result

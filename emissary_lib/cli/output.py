@@ -1,4 +1,4 @@
-"""Standard output and standard error of a command: what cannot be written is no traceback."""
+"""Standard output and standard error of a command: what cannot be written is no traceback; colours."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any, TextIO, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TextIO, cast
+
+#: Colours of a terminal, as SGR parameters (ECMA-48 section 8.3.117).
+GREEN: Final = 32
+YELLOW: Final = 33
+RED: Final = 31
 
 
 @contextlib.contextmanager
@@ -44,6 +49,26 @@ def complain(message: object) -> None:
         print(f"emissary: {message}", file=stream, flush=True)
     except OSError:
         _discard(stream)
+
+
+def in_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether to write colours to a stream, by the rules that Python's own programs have.
+
+    Args:
+        stream: Where they would be written.
+        environ: ``NO_COLOR`` forbids them, ``FORCE_COLOR`` wants them, if they are not empty; ``TERM=dumb``
+            cannot show them. Else a terminal has them.
+    """
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def paint(text: str, colour: int) -> str:
+    """The text in one of the colours above."""
+    return f"\x1b[{colour}m{text}\x1b[0m"
 
 
 class _Checked:
