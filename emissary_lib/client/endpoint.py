@@ -35,7 +35,7 @@ class Endpoint(Record):
     def __post_init__(self) -> None:
         if isinstance(self.url, str) and any(map(str.isspace, self.url)):
             raise ConfigError(
-                f"the gateway's URL {self.url!r} has a blank in it; take WebSocketUrl from the stack's "
+                f"the gateway's URL{_shown(self.url)} has a blank in it; take WebSocketUrl from the stack's "
                 "outputs, and nothing behind it"
             )
         try:
@@ -46,7 +46,7 @@ class Endpoint(Record):
         # A space is printable, and no other separator is.
         if not usable or not parts.netloc.isprintable() or {" ", "@"} & set(parts.netloc):
             raise ConfigError(
-                f"the gateway's URL {self.url!r} is not of the form wss://host/stage; "
+                f"the gateway's URL{_shown(self.url)} is not of the form wss://host/stage; "
                 "take WebSocketUrl from the stack's outputs"
             )
         if parts.scheme == "ws" and not _is_loopback(parts.hostname or ""):
@@ -99,3 +99,8 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _shown(url: object) -> str:
+    """A wrong URL as an error has it: nothing of what is none, or has a password, as a key by mistake."""
+    return "" if isinstance(url, str) and ("://" not in url or "@" in url) else f" {url!r}"

@@ -47,7 +47,8 @@ from emissary_lib.cli.main import main
 for environ, env_file in json.load(sys.stdin):
     os.environ.update(environ)
     pathlib.Path(".env").write_text(env_file)
-    for arguments in (["doctor"], ["doctor", "--json"], ["forward", "db:1", "--check", "--timeout", "5"],
+    for arguments in (["doctor"], ["doctor", "--json"], ["config"], ["config", "--json"],
+                      ["forward", "db:1", "--check", "--timeout", "5"],
                       ["exec", "db:1", "--check", "--timeout", "5", "--", "true"]):
         print("ran", main(arguments), flush=True)
 """
@@ -64,7 +65,7 @@ def said(tmp_path: pathlib.Path, *settings: tuple[Mapping[str, str], str]) -> st
         timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("ran ") == 4 * len(settings)
+    assert done.stdout.count("ran ") == 6 * len(settings)
     return done.stdout + done.stderr
 
 
@@ -99,6 +100,9 @@ def test_nor_if_another_setting_is_wrong_or_has_it_by_mistake(tmp_path: pathlib.
         {"EMISSARY_URL": ""},
         {"EMISSARY_URL": URL, "EMISSARY_PING_SECONDS": "x"},
         {"EMISSARY_URL": WRONG_KEYS[0], "EMISSARY_AUTH_KEYS": URL},
+        {"EMISSARY_URL": f'[{{"kid": 1, "data": "{DATA}"}}]'},
+        {"EMISSARY_URL": DATA},
+        {"EMISSARY_URL": f"wss://1:{DATA}@host/s"},
     ]
     assert (
         leaks(said(tmp_path, *(({"EMISSARY_AUTH_KEYS": WRONG_KEYS[0], **each}, "") for each in wrong))) == []

@@ -9,6 +9,7 @@ import pytest
 
 from emissary_lib.cli.doctor import run_doctor
 from emissary_lib.cli.output import GREEN, in_colour, paint
+from emissary_lib.client.settings import SettingsReader
 
 
 class Terminal(io.StringIO):
@@ -50,7 +51,7 @@ def test_the_doctor_s_status_is_red_on_a_terminal_where_a_check_failed(
 ) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
-    run_doctor(None, environ={}, out=out, env_file=os.devnull)
+    run_doctor(None, reader=SettingsReader({}, default_file=os.devnull), out=out)
     first = out.getvalue().splitlines()[0]
     assert first.startswith("\x1b[31mFAILED\x1b[0m " if coloured else "FAILED ")
     assert ("\x1b" in out.getvalue()) is coloured
