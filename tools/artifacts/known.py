@@ -23,5 +23,9 @@ NEVER_CALLED: Final = frozenset(
         ("dns.asyncbackend", "dns._trio_backend"),
         ("dns.quic", "dns.quic._asyncio"),
         ("dns.quic", "dns.quic._trio"),
+        # Proxies that speak SOCKS, and the operating system's authorities: for whoever dials, not for Lambda.
+        ("emissary_lib.transport.proxy", "python_socks"),
+        ("emissary_lib.transport.proxy", "python_socks.sync"),
+        ("emissary_lib.transport.trust", "truststore"),
     }
 )
