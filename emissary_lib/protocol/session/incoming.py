@@ -107,7 +107,7 @@ class FrameReceiver:
                 if self._watch:
                     self._watch.on_bridge_answer(now)
             case FrameType.ENDED:
-                self._receive_ended(Ended.decode(frame.payload))
+                self._receive_ended(Ended.decode(frame.payload), now)
             case FrameType.DISCONNECTED:
                 self._receive_disconnected(Disconnected.decode(frame.payload), now)
             case FrameType.GOAWAY:
@@ -171,11 +171,13 @@ class FrameReceiver:
             if self._resumption.peer_away:
                 self._lifecycle.end_if_left(now)
 
-    def _receive_ended(self, ended: Ended) -> None:
+    def _receive_ended(self, ended: Ended, now: float) -> None:
         if self._lifecycle.ending:
             self._lifecycle.finish(self._lifecycle.ending.code)
         elif ended.code is Code.OK and self._agrees(ended):
             self._lifecycle.finish(Code.OK)
+        elif ended.code is Code.TARGET_RESET:
+            self._lifecycle.reset_overtaken(ended.reason or MEANINGS[ended.code], now)
         else:
             code = ended.code or Code.INCOMPLETE
             self._lifecycle.cut_off(code, ended.reason or MEANINGS[code])

@@ -126,6 +126,7 @@ class Lifecycle:
         self._role = role
         self._duplex = duplex
         self._events: deque[Event] = deque()
+        self._untold: Aborted | None = None  # of an end whose RESET is still waited for
 
     @property
     def alive(self) -> bool:
@@ -192,16 +193,34 @@ class Lifecycle:
             written: How far the peer's user had written.
             handed_over: How much of our stream the peer's user had taken; 0 if the peer does not tell.
         """
-        if self.alive:
-            code = code or Code.PROTOCOL_ERROR  # a reset is never clean
-            whole = self._duplex.is_whole(written, handed_over)
-            self.tell(Aborted(code, reason or MEANINGS[code], whole))
-            if handed_over:
-                self._duplex.sender.settle(handed_over)
-            # The peer sends END itself; ours follows only if no ENDED comes of that.
-            ending = Ending.begin(code, reason, now, tell_peer=False, delay=END_INTERVAL)
+        if not (self.alive or self._untold):
+            return
+        code = code or Code.PROTOCOL_ERROR  # a reset is never clean
+        whole = self._duplex.is_whole(written, handed_over)
+        self.tell(Aborted(code, reason or MEANINGS[code], whole))
+        if handed_over:
+            self._duplex.sender.settle(handed_over)
+        if self._untold:
+            self._untold = None
+            self.finish(code)
+            return
+        # The peer sends END itself; ours follows only if no ENDED comes of that.
+        ending = Ending.begin(code, reason, now, tell_peer=False, delay=END_INTERVAL)
+        self._begin_ending(Step.ABORTED_BY_PEER, ending)
+        self._duplex.stop(drop_received=False)
+
+    def reset_overtaken(self, reason: str, now: float) -> None:
+        """The bridge tells that the target has reset its connection, and the peer's RESET has not come.
+
+        It alone tells whether anything is missing, so a dialer whose user has ended its stream waits for it as
+        long as for an answer to END. A program that is still at work is told at once.
+        """
+        if self._role is not Role.DIALER or not self._duplex.sender.eof:
+            self.cut_off(Code.TARGET_RESET, reason)
+        else:
+            self._untold = Aborted(Code.TARGET_RESET, reason)
+            ending = Ending.begin(Code.TARGET_RESET, reason, now, tell_peer=False, delay=END_INTERVAL)
             self._begin_ending(Step.ABORTED_BY_PEER, ending)
-            self._duplex.stop(drop_received=False)
 
     def cut_off(self, code: Code, reason: str) -> None:
         """Over for good, and nobody is to be told. A session that was ending keeps its code."""
@@ -215,6 +234,9 @@ class Lifecycle:
         """Over for good. Idempotent."""
         if self.state is State.ENDED:
             return
+        if self._untold:
+            self.tell(self._untold)
+            self._untold = None
         confirmed = code is Code.OK or self.ending is not None
         self._step(Step.TOLD_ENDED if confirmed else Step.GAVE_UP)
         self._duplex.stop(drop_received=False)

@@ -154,6 +154,72 @@ def test_a_reset_that_overtook_our_fin_is_whole_if_all_bytes_were_taken() -> Non
     assert pair.client.undelivered == 0
 
 
+def overtaken_by_ended(pair: SessionPair, *, unread: int = 0) -> Frame:
+    """The target resets its connection, and the bridge's word of it is the first; gives the relay's RESET."""
+    now = pair.clock.now
+    pair.relay.abort(Code.TARGET_RESET, "reset", now, unread=unread)
+    told = frames(pair.relay, now)
+    (end,) = [End.decode(frame.payload) for frame in told if frame.type is FrameType.END]
+    give(pair.client, ended_frame(Code.TARGET_RESET, end.received, end.sent, "reset"), now)
+    (reset,) = [frame for frame in told if frame.type is FrameType.RESET]
+    return reset
+
+
+def over(pair: SessionPair) -> SessionPair:
+    """The program has ended its stream, and each has what the other wrote."""
+    pair.client.send_data(b"question")
+    pair.client.send_eof()
+    pair.relay.send_data(b"answer")
+    pair.settle()
+    read_all(pair.relay, pair.clock.now)
+    events(pair.client)
+    return pair
+
+
+@pytest.mark.parametrize(("unread", "whole"), [(0, True), (1, False)])
+def test_a_reset_that_was_overtaken_by_the_bridges_word_still_tells_whether_anything_is_missing(
+    unread: int, whole: bool
+) -> None:
+    """Symptom: psql over TLS that ended well raised an alarm when ENDED was faster than RESET."""
+    pair = over(SessionPair())
+    reset = overtaken_by_ended(pair, unread=unread)
+    assert events(pair.client) == []
+    give(pair.client, reset, pair.clock.now)
+    assert events(pair.client) == [Aborted(Code.TARGET_RESET, "reset", whole), Finished(Code.TARGET_RESET)]
+    assert pair.client.undelivered == 0
+    give(pair.client, reset, pair.clock.now)
+    assert events(pair.client) == []
+
+
+def test_a_reset_that_never_comes_is_an_error_after_a_second() -> None:
+    pair = over(SessionPair())
+    overtaken_by_ended(pair)
+    due = pair.clock.now + 1
+    assert pair.client.next_timeout() == due
+    pair.client.handle_timeout(due)
+    assert [kind for kind, _payload in words(pair.client, due)] == [FrameType.END]
+    assert events(pair.client) == []
+    give(pair.client, ended_frame(Code.TARGET_RESET), due)
+    assert events(pair.client) == [Aborted(Code.TARGET_RESET, "reset"), Finished(Code.TARGET_RESET)]
+
+
+def test_a_reset_that_never_comes_is_an_error_though_the_bridge_is_silent_too() -> None:
+    pair = over(SessionPair())
+    overtaken_by_ended(pair)
+    pair.client.link_lost(Code.DIALER_GONE, "closed with 1006", pair.clock.now)
+    pair.client.handle_timeout(pair.clock.now + 5)
+    assert events(pair.client) == [Aborted(Code.TARGET_RESET, "reset"), Finished(Code.TARGET_RESET)]
+
+
+def test_a_program_that_is_at_work_hears_of_a_reset_by_the_bridges_word_at_once() -> None:
+    pair = SessionPair()
+    pair.client.send_data(b"question")
+    pair.settle()
+    events(pair.client)
+    overtaken_by_ended(pair)
+    assert events(pair.client) == [Aborted(Code.TARGET_RESET, "reset"), Finished(Code.TARGET_RESET)]
+
+
 def test_the_end_of_a_stream_is_acknowledged_when_its_user_has_all() -> None:
     pair = SessionPair(relay_streams=StreamConfig(holds_end=True))
     before = pair.client.progress
