@@ -25,7 +25,7 @@
     |  |- TargetUnreachableError
     |  |- SessionLimitError                         as many sessions as the bridge allows are open
     |  |- TargetTimedOutError(TimeoutError)        the target did not answer the relay
-    |  `- DialTimeoutError(TimeoutError)           dial's own timeout ran out; ``step`` says where
+    |  `- DialTimeoutError(TimeoutError)           dial's own timeout ran out; ``timings`` say where
     |- TunnelResetError(ConnectionResetError)      an open tunnel was cut off; ``code``
     |  `- RelayDeadlineError                       because the relay reached Lambda's time limit
     |- LocalResourceError(OSError)                 this machine has no descriptor or thread left; ``errno``
@@ -46,6 +46,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+from collections.abc import Mapping
 from typing import Final
 
 from emissary_lib.protocol.auth.headers import MissingCredentialsError
@@ -205,13 +206,27 @@ class DialTimeoutError(DialError, TimeoutError):
 
     Attributes:
         timeout: The budget, in seconds.
-        step: What was being waited for.
+        step: What was being waited for, in words.
+        timings: Seconds by step, in the order of a dial, all attempts together: ``name``, ``TCP`` (or
+            ``proxy``), ``TLS`` and ``upgrade`` of the gateway, ``relay`` with its target, ``pause`` between two attempts.
+        attempts: How often the gateway was asked.
     """
 
-    def __init__(self, message: str, *, target: Target, timeout: float, step: str) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        target: Target,
+        timeout: float,
+        step: str,
+        timings: Mapping[str, float] | None = None,
+        attempts: int = 1,
+    ) -> None:
         super().__init__(message, target=target, code=Code.TARGET_TIMED_OUT)
         self.timeout = timeout
         self.step = step
+        self.timings = dict(timings or {})
+        self.attempts = attempts
 
 
 class TunnelResetError(EmissaryError, ConnectionResetError):

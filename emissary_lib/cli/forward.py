@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, TextIO
 
 from emissary_lib.cli.command import positive, target
+from emissary_lib.cli.dials import LiveLine, show_dials
 from emissary_lib.cli.settings import add_settings, dialer_of
 from emissary_lib.cli.signals import handle_signals
 from emissary_lib.client import DIAL_TIMEOUT
@@ -163,16 +164,31 @@ def format_address(address: tuple[str, int]) -> str:
 
 @contextlib.contextmanager
 def show_warnings(err: TextIO) -> Iterator[None]:
-    """Show the library's warnings, of failed dials above all, as this command's messages."""
-    handler = logging.StreamHandler(err)
-    handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("emissary: %(message)s"))
+    """Show the library's warnings, of failed dials above all, as this command's messages.
+
+    On a terminal, what a dial waits for that takes long stands in its last line until it is over.
+    """
+    line = LiveLine(err)
+    handler = _Warnings(err, line)
     logger = logging.getLogger("emissary_lib")
     logger.addHandler(handler)
     try:
-        yield
+        with show_dials(line.show) if line.usable else contextlib.nullcontext():
+            yield
     finally:
         logger.removeHandler(handler)
+
+
+class _Warnings(logging.StreamHandler[TextIO]):
+    def __init__(self, err: TextIO, line: LiveLine) -> None:
+        super().__init__(err)
+        self._line = line
+        self.setLevel(logging.WARNING)
+        self.setFormatter(logging.Formatter("emissary: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._line.aside():
+            super().emit(record)
 
 
 def _listen_address(text: str) -> tuple[str, int]:

@@ -15,8 +15,8 @@ from emissary_lib.client import drain
 from emissary_lib.client.dial import Dial
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward
-from emissary_lib.client.handshake import timeout_error
 from emissary_lib.client.in_flight import InFlightLimiter
+from emissary_lib.client.progress import timeout_error
 from emissary_lib.client.socket import TunnelSocket, logger
 from emissary_lib.exceptions import ClosedError, ConfigError, local_resource_error
 from emissary_lib.protocol.auth.keys import Key
@@ -158,7 +158,7 @@ class Dialer:
         try:  # first, so that a lack of descriptors shows before anything is opened
             ours, theirs = tcp_pair(deadline)
         except TimeoutError as exc:
-            raise timeout_error(parsed, deadline, "a loopback connection on this machine") from exc
+            raise timeout_error(parsed, deadline, "loopback") from exc
         except OSError as exc:
             raise local_resource_error(exc) from exc
         try:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from emissary_lib.client.endpoint import Endpoint
+from emissary_lib.client.progress import Progress
 from emissary_lib.exceptions import (
     AnswerLostError,
     AuthenticationError,
     ClockSkewError,
     DialError,
-    DialTimeoutError,
     EmissaryError,
     GatewayRefusedError,
     LinkClosedError,
@@ -40,6 +40,7 @@ from emissary_lib.protocol.wire.payloads import Opened
 from emissary_lib.transport.backoff import back_off, may_pass, wait
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.watch import Watch
 from emissary_lib.transport.websocket import WebSocketTransport, connect
 
 #: Ends of a session that was still opening, after which a new session may do better.
@@ -78,9 +79,22 @@ class OpenedSession(Record):
 
 
 def open_session(
-    endpoint: Endpoint, key: Key, target: Target, config: SessionConfig, deadline: Deadline
+    endpoint: Endpoint,
+    key: Key,
+    target: Target,
+    config: SessionConfig,
+    deadline: Deadline,
+    progress: Progress | None = None,
 ) -> OpenedSession:
     """Dial ``target``.
+
+    Args:
+        endpoint: The gateway.
+        key: To sign with.
+        target: What to reach.
+        config: Of the session.
+        deadline: For all of it.
+        progress: Says what is waited for; ``None`` for one on the host's clock.
 
     Blocking: until the relay is connected to the target, at most until the deadline.
 
@@ -92,7 +106,24 @@ def open_session(
         DialTimeoutError: The deadline passed.
         RemoteProtocolError: The server does not speak the protocol.
     """
-    progress = _Progress()
+    progress = progress or Progress(target)
+    try:
+        opened = _open(endpoint, key, target, config, deadline, progress)
+    except BaseException as exc:
+        progress.end(exc)
+        raise
+    progress.end()
+    return opened
+
+
+def _open(
+    endpoint: Endpoint,
+    key: Key,
+    target: Target,
+    config: SessionConfig,
+    deadline: Deadline,
+    progress: Progress,
+) -> OpenedSession:
     waits = back_off()
     full: SessionLimitError | None = None
     patience = Deadline(None)
@@ -105,22 +136,16 @@ def open_session(
             full, left = exc, patience.remaining()
             if not left:
                 raise
-            wait(min(next(waits), left), deadline, exc)
+            wait(min(next(waits), left), deadline, exc, sleep=progress.pause)
         except (LinkClosedError, DialError) as exc:
             # Cut off before a relay had reached the target: there is nothing to lose, so start over.
             if isinstance(exc, DialError) and exc.code not in _START_OVER:
                 raise
-            wait(next(waits), deadline, exc)
+            wait(next(waits), deadline, exc, sleep=progress.pause)
         except TimeoutError as exc:
             if full is not None and not patience.passed():
                 raise full from None  # it says more than that there was no time for yet another attempt
-            raise timeout_error(target, deadline, progress.step) from exc
-
-
-class _Progress:
-    """What a dial is waiting for."""
-
-    step = "the gateway's answer to the connection"
+            raise progress.timeout_error(deadline) from exc
 
 
 def _open_once(
@@ -129,19 +154,20 @@ def _open_once(
     target: Target,
     config: SessionConfig,
     deadline: Deadline,
-    progress: _Progress,
+    progress: Progress,
 ) -> OpenedSession:
-    progress.step = _Progress.step
-    upgrade = connect_with_retry(endpoint, key, deadline)
+    upgrade = connect_with_retry(endpoint, key, deadline, progress)
     nonce, transport = upgrade.nonce, upgrade.transport
     try:
         session = Session(Role.DIALER, config, now=time.monotonic())
         session.send_data(opening_bytes(key=key, date=upgrade.date, nonce=nonce, target=target))
-        handshake = Handshake(
-            target, session, transport, OpeningReader(key, upgrade.date, nonce, endpoint.host)
-        )
-        progress.step = "the relay to start and to reach the target"
-        parameters = handshake.run(deadline)
+        reader = OpeningReader(key, upgrade.date, nonce, endpoint.host)
+        handshake = Handshake(target, session, transport, reader, progress)
+        progress.enter("relay")
+        try:
+            parameters = handshake.run(deadline)
+        finally:
+            progress.gateway_errors += session.counters.gateway_errors
     except BaseException as exc:
         exc.add_note(f"session {session_id(nonce)}")  # as it stands in the logs of bridge and relay
         transport.close()
@@ -149,18 +175,6 @@ def _open_once(
         raise
     return OpenedSession(
         session_id(nonce), session, transport, parameters, time.time(), announced=handshake.announced
-    )
-
-
-def timeout_error(target: Target, deadline: Deadline, step: str) -> DialTimeoutError:
-    """What a dial raises whose deadline passed while it was waiting for ``step``."""
-    timeout = deadline.timeout or 0.0
-    return DialTimeoutError(
-        f"dialling {target} took longer than {timeout:g} s; it was waiting for {step}. "
-        "A first dial starts Lambda functions from cold: allow 20 s; else see the relay's log",
-        target=target,
-        timeout=timeout,
-        step=step,
     )
 
 
@@ -178,7 +192,7 @@ class Upgrade(Record):
     transport: WebSocketTransport
 
 
-def connect_once(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgrade:
+def connect_once(endpoint: Endpoint, key: Key, deadline: Deadline, watch: Watch | None = None) -> Upgrade:
     """Ask to be let in, once, with a fresh nonce (docs/protocol.md section 3.1).
 
     Raises:
@@ -189,11 +203,15 @@ def connect_once(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgrade:
     """
     nonce, date = os.urandom(32), http_date(time.time())
     headers = sign_connect(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
-    transport = connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.tls())
+    transport = connect(
+        endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.tls(), watch=watch
+    )
     return Upgrade(nonce, date, transport)
 
 
-def connect_with_retry(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgrade:
+def connect_with_retry(
+    endpoint: Endpoint, key: Key, deadline: Deadline, watch: Watch | None = None
+) -> Upgrade:
     """Ask to be let in, again and again while the gateway is throttled or broken.
 
     Raises:
@@ -201,11 +219,12 @@ def connect_with_retry(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgr
             at once, as :func:`error_from_status` has it.
         TimeoutError: The deadline passed during the first attempt.
     """
-    waits = back_off()
+    waits, watch = back_off(), watch or Watch()
     failure: EmissaryError | None = None
     while True:
+        watch.begin_attempt()
         try:
-            return connect_once(endpoint, key, deadline)
+            return connect_once(endpoint, key, deadline, watch)
         except TimeoutError:
             if failure is None:
                 raise
@@ -216,7 +235,7 @@ def connect_with_retry(endpoint: Endpoint, key: Key, deadline: Deadline) -> Upgr
             if not may_pass(exc.http_status):
                 raise error_from_status(exc, key) from exc
             failure = exc
-        wait(next(waits), deadline, failure)
+        wait(next(waits), deadline, failure, sleep=watch.pause)
 
 
 def error_from_status(refused: GatewayRefusedError, key: Key) -> EmissaryError:
@@ -255,15 +274,22 @@ class Handshake:
         session: Its state; the bytes to send are written to it by the caller.
         transport: Its WebSocket.
         reader: Reads what the server says.
+        watch: Waits with it; ``None`` for nobody.
     """
 
     def __init__(
-        self, target: Target, session: Session, transport: MessageTransport, reader: OpeningReader
+        self,
+        target: Target,
+        session: Session,
+        transport: MessageTransport,
+        reader: OpeningReader,
+        watch: Watch | None = None,
     ) -> None:
         self.target = target
         self._session = session
         self._transport = transport
         self._reader = reader
+        self._watch = watch or Watch()
         self._parameters: Opened | None = None
         self.announced: GoingAway | None = None  # the user has nobody yet who could hear of it
 
@@ -320,7 +346,7 @@ class Handshake:
         if session.waits_to_send:
             wait = _BUDGET_WAIT if wait is None else min(wait, _BUDGET_WAIT)
         try:
-            session.receive_message(self._transport.recv(wait), time.monotonic())
+            session.receive_message(self._transport.recv(self._watch.look(wait)), time.monotonic())
         except TimeoutError:
             return
         while event := session.next_event():

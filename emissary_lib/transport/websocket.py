@@ -36,6 +36,7 @@ from emissary_lib.transport.proxy import (
     connect_through_socks,
     find_proxy,
 )
+from emissary_lib.transport.watch import Step, Watch
 
 try:
     import websocket
@@ -72,6 +73,7 @@ def connect(
     headers: Mapping[str, str],
     deadline: Deadline,
     ssl_context: ssl.SSLContext | None = None,
+    watch: Watch | None = None,
 ) -> WebSocketTransport:
     """Open a WebSocket with subprotocol ``emissary.v2``.
 
@@ -80,6 +82,7 @@ def connect(
         headers: Sent with the upgrade request.
         deadline: Bounds DNS, TCP, TLS and the upgrade together.
         ssl_context: For ``wss``; ``None`` for one that checks certificate and name.
+        watch: Told how far it has come; ``None`` for nobody.
 
     A proxy that the environment names (:mod:`emissary_lib.transport.proxy`) is gone through.
 
@@ -90,7 +93,7 @@ def connect(
         LocalResourceError: No descriptor or thread is left here.
         TimeoutError: The deadline passed.
     """
-    upgrade = _Upgrade(url, headers, deadline, ssl_context)
+    upgrade = _Upgrade(url, headers, deadline, ssl_context, watch or Watch())
     try:
         ws = upgrade.result(deadline)
     except ConfigError:  # also a ValueError, which is what the library raises of URLs
@@ -219,9 +222,11 @@ class _Upgrade:
         headers: Mapping[str, str],
         deadline: Deadline,
         ssl_context: ssl.SSLContext | None,
+        watch: Watch,
     ) -> None:
         self._url = url
         self._deadline = deadline
+        self._watch = watch
         self.proxy = find_proxy(url)
         self._tls = (ssl_context or trust.client_context()) if parse_url(url)[3] else None
         # Offered here and checked by the caller: the library would not say what it missed in the answer.
@@ -265,7 +270,7 @@ class _Upgrade:
         except RuntimeError as exc:  # no thread is left
             raise local_resource_error(exc) from exc
         try:
-            deadline.wait(self._done)
+            self._watch.wait(self._done, deadline)
         finally:
             finished = self._finish_or_abandon()
         if not finished:
@@ -299,6 +304,7 @@ class _Upgrade:
         sock = self._open((host, port))
         try:
             if self._tls is not None:
+                self._enter("TLS")
                 sock = self._tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
             self._hold(sock)
             if isinstance(sock, ssl.SSLSocket):
@@ -306,22 +312,26 @@ class _Upgrade:
         except BaseException:
             sock.close()
             raise
+        self._enter("upgrade")
         return sock
 
     def _open(self, address: tuple[str, int]) -> socket.socket:
         """TCP to ``address``, as far as it depends on us."""
         proxy = self.proxy
-        if proxy is not None and proxy.scheme != "http":
+        if proxy is None:
+            return happy_eyeballs.connect(
+                address, self._deadline.remaining(), options=_socket_options(), resolve=self._resolve
+            )
+        self._enter("proxy")
+        if proxy.scheme != "http":
             return connect_through_socks(proxy, address, self._deadline.remaining())
-        first = proxy.address if proxy else address
-        sock = happy_eyeballs.connect(first, self._deadline.remaining(), options=_socket_options())
-        if proxy is not None:
-            try:
-                self._hold(sock)
-                ask_http_proxy(sock, proxy, address, _AnswerHead(sock, self._deadline).read_line)
-            except BaseException:
-                sock.close()
-                raise
+        sock = happy_eyeballs.connect(proxy.address, self._deadline.remaining(), options=_socket_options())
+        try:
+            self._hold(sock)
+            ask_http_proxy(sock, proxy, address, _AnswerHead(sock, self._deadline).read_line)
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
     def _hold(self, sock: socket.socket) -> None:
@@ -331,6 +341,17 @@ class _Upgrade:
             if self._abandoned:
                 raise TimeoutError("timed out")
         sock.settimeout(self._deadline.remaining())
+
+    def _resolve(self, *address: Any, **hints: Any) -> Any:
+        self._enter("name")
+        found = socket.getaddrinfo(*address, **hints)
+        self._enter("TCP")
+        return found
+
+    def _enter(self, step: Step) -> None:
+        with self._lock:
+            if not self._abandoned:  # else the dial is elsewhere by now
+                self._watch.enter(step)
 
     def _finish_or_abandon(self) -> bool:
         """Whether the attempt has ended; one that has not is nobody's any more, whatever comes of it."""

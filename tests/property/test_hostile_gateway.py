@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import secrets
 import socket
@@ -21,6 +20,7 @@ from emissary_lib.client import handshake, health
 from emissary_lib.client.dialer import Dialer
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.handshake import GIVE_UP_WAIT, Upgrade, open_session
+from emissary_lib.client.progress import Progress
 from emissary_lib.client.resume import ResumeUpgrade
 from emissary_lib.client.settings import SettingsReader
 from emissary_lib.doctor import probe as doctor_probe
@@ -31,7 +31,6 @@ from emissary_lib.exceptions import EmissaryError, LinkClosedError, TransportErr
 from emissary_lib.protocol.auth.keys import Key, format_keys
 from emissary_lib.protocol.session.session import SessionConfig
 from emissary_lib.protocol.targets.allow_list import Target
-from emissary_lib.transport import backoff
 from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.reconnecting import ReconnectingTransport
@@ -83,10 +82,12 @@ class HostileGateway:
         patch.setattr(health, "connect_with_retry", self._connect)
         patch.setattr(doctor_probe, "connect_once", self._connect)
         patch.setattr(doctor_probe, "Deadline", self.deadline)
-        patch.setattr(handshake, "wait", functools.partial(backoff.wait, sleep=self._sleep))
 
     def deadline(self, seconds: float) -> Deadline:
         return Deadline(seconds, self._now)
+
+    def progress(self) -> Progress:
+        return Progress(TARGET, clock=self._now, sleep=self._sleep)
 
     def _now(self) -> float:
         return self.clock.now
@@ -108,7 +109,9 @@ def walk_virtually(script: Script) -> None:
     with pytest.MonkeyPatch.context() as patch:
         gateway = HostileGateway(script, patch)
         with pytest.raises(EmissaryError):
-            open_session(ENDPOINT, KEY, TARGET, SessionConfig(), gateway.deadline(TIMEOUT))
+            open_session(
+                ENDPOINT, KEY, TARGET, SessionConfig(), gateway.deadline(TIMEOUT), gateway.progress()
+            )
         gateway.assert_in_time(TIMEOUT)
 
         gateway = HostileGateway(script, patch)
