@@ -16,11 +16,15 @@ import time
 from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
+from emissary_lib.protocol.constants import RTO_INITIAL
 from emissary_lib.transport.deadline import Deadline
 
-#: Seconds without progress after which nothing more is waited for: a message that was lost is sent again
-#: sooner than that, and a Lambda function has started from cold.
+#: Seconds without progress after which nothing more is waited for, where all has arrived and only the end of
+#: the target has not: a Lambda function has started from cold by then.
 STANDSTILL: Final = 2.0
+
+#: Seconds more where bytes are missing: by then what was lost is sent again (docs/protocol.md section 4.4).
+RETRANSMISSION: Final = RTO_INITIAL
 
 #: Seconds between two looks at whether they are done.
 _LOOK: Final = 0.005
@@ -131,6 +135,12 @@ class Connection:
         tunnel = self._tunnel
         return self._over or (tunnel is not None and (tunnel.idle or tunnel.acked >= goal))
 
+    @property
+    def missing(self) -> bool:
+        """Whether something that was written is known not to have arrived."""
+        tunnel = self._tunnel
+        return not self._over and tunnel is not None and (tunnel.undelivered_bytes > 0 or tunnel.untaken)
+
     def loss(self) -> str:
         """What has not arrived, in words; empty if nothing is known to be missing."""
         if self.dialling:
@@ -188,7 +198,7 @@ def wait_until_idle(owner: object) -> None:
     """Wait until all that was written to the owner's connections has arrived.
 
     Blocking: for dials that are under way, at most for their timeout; then for as long as bytes move, and
-    ``STANDSTILL`` more.
+    ``STANDSTILL`` more, plus ``RETRANSMISSION`` while any are missing.
     """
     _wait(_owned(owner), lambda: False)
 
@@ -227,10 +237,10 @@ def _owned(owner: object) -> list[Connection]:
 def _finish(connections: Collection[Connection], stopped: Callable[[], bool]) -> bool:
     try:
         # First without an end: of a big write, the kernel may still hold a part back.
-        _wait(connections, stopped)
+        stuck = _wait(connections, stopped)
         for connection in connections:
             connection.begin_drain()
-        _wait(connections, stopped)
+        _wait([connection for connection in connections if connection not in stuck], stopped)
     finally:
         lost = _warn(connections, "when the program exited: they are lost")
         for connection in connections:
@@ -238,19 +248,22 @@ def _finish(connections: Collection[Connection], stopped: Callable[[], bool]) ->
     return lost
 
 
-def _wait(connections: Collection[Connection], stopped: Callable[[], bool]) -> None:
+def _wait(connections: Collection[Connection], stopped: Callable[[], bool]) -> list[Connection]:
+    """Wait until they are settled, or nothing moves any more; gives those that are not settled."""
     goals = {connection: connection.goal() for connection in connections}
     before: list[tuple[Connection, int]] = []
     moved_at = time.monotonic()
     while pending := [each for each in connections if not each.settled(goals[each])]:
         if stopped():
-            return
+            return pending
         now, picture = time.monotonic(), [(each, each.progress) for each in pending]
+        patience = STANDSTILL + (RETRANSMISSION if any(each.missing for each in pending) else 0.0)
         if picture != before or any(each.may_be_dialled for each in pending):
             before, moved_at = picture, now
-        elif now >= moved_at + STANDSTILL:
-            return
+        elif now >= moved_at + patience:
+            return pending
         time.sleep(_LOOK)
+    return []
 
 
 def _warn(connections: Collection[Connection], when: str) -> bool:

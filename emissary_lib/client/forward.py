@@ -114,8 +114,8 @@ class Forward:
         Connections that are still open live on until they are closed.
 
         Blocking: for dials that are under way, at most for their timeout; then for as long as bytes move, and
-        two seconds more. What has not arrived by then still may; whoever closes the dialer, or exits, is told
-        if it has not.
+        five seconds more. What has not arrived by then still may; whoever closes the dialer, or exits, is
+        told if it has not.
         """
         self.stop()
         drain.wait_until_idle(self)

@@ -57,7 +57,7 @@ def eventually(ask: Callable[[], T | None], what: str) -> T:
 def all_tunnels_over() -> Iterator[None]:
     """At the end of the block, wait until the tunnels that were opened in it are over.
 
-    ``Dialer.close`` waits until nothing has moved for two seconds. A tunnel that has not quite ended then,
+    ``Dialer.close`` waits until nothing has moved for some seconds. A tunnel that has not quite ended then,
     and whose cloud goes away, asks for the gateway until its grace is over.
     """
     before = set(threading.enumerate())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from emissary_lib.client import drain
-from emissary_lib.client.drain import STANDSTILL
+from emissary_lib.client.drain import RETRANSMISSION, STANDSTILL
+from emissary_lib.protocol.constants import RTO_INITIAL
 from tests.helpers.bridge import TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.patience import HANG
 
@@ -19,7 +21,7 @@ PREAMBLE = f"""
 import os, signal, socket, sys, threading
 from emissary_lib import Dialer, Key
 from emissary_lib.client import drain
-drain.STANDSTILL = float(sys.argv[2])
+drain.STANDSTILL, drain.RETRANSMISSION = float(sys.argv[2]), 0.0
 dialer = Dialer(sys.argv[1], Key(7, bytes(range(32))))
 sock = dialer.dial({TARGET!r}, {HANG})
 """
@@ -144,14 +146,14 @@ while any(thread.name == "emissary-driver" for thread in threading.enumerate()):
 class Moving:
     """A tunnel on a clock of its own, whose bytes move for so many seconds."""
 
-    undelivered_bytes = 1
     untaken = False
     written = 1_000_000
     idle = False
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, missing: int = 1) -> None:
         self.now = 0.0
         self._seconds = seconds
+        self.undelivered_bytes = missing
 
     def monotonic(self) -> float:
         return self.now
@@ -172,14 +174,57 @@ class Moving:
 def test_bytes_are_waited_for_as_long_as_they_move(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
     """Symptom: a normal exit cut off after two seconds what would have arrived in three."""
     tunnel = Moving(seconds)
+    wait_in_its_time(tunnel, monkeypatch)
+    assert tunnel.now == pytest.approx(seconds + STANDSTILL + RETRANSMISSION, abs=0.1)
+
+
+def wait_in_its_time(
+    tunnel: Moving,
+    monkeypatch: pytest.MonkeyPatch,
+    wait: Callable[[object], object] = drain.wait_until_idle,
+    *,
+    unseen: int | None = None,
+) -> None:
     monkeypatch.setattr(drain, "time", tunnel)
-    connection = drain.begin(TARGET, (tunnel,))
+    connection = drain.begin(TARGET, (tunnel,), unseen=unseen)
     connection.carry(tunnel)
     try:
-        drain.wait_until_idle(tunnel)
+        wait(tunnel)
     finally:
         drain.end(connection)
-    assert tunnel.now == pytest.approx(seconds + STANDSTILL, abs=0.1)
+
+
+def test_a_message_that_was_lost_is_waited_for_until_it_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Symptom: on a busy machine, an alarm for bytes that arrived when they were sent again, after 3 s."""
+
+    class SentAgain(Moving):
+        @property
+        def acked(self) -> int:
+            return self.written if self.now >= RTO_INITIAL + 1 else 0
+
+        progress = acked
+
+    tunnel = SentAgain(0)
+    wait_in_its_time(tunnel, monkeypatch, unseen=0)
+    assert tunnel.now == pytest.approx(RTO_INITIAL + 1, abs=0.1)
+
+
+def test_a_target_s_end_alone_is_waited_for_less_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    tunnel = Moving(0, missing=0)
+    wait_in_its_time(tunnel, monkeypatch)
+    assert tunnel.now == pytest.approx(STANDSTILL, abs=0.1)
+
+
+@pytest.mark.parametrize(("missing", "patience"), [(0, STANDSTILL), (1, STANDSTILL + RETRANSMISSION)])
+def test_what_stands_still_is_not_waited_for_twice(
+    monkeypatch: pytest.MonkeyPatch, missing: int, patience: float
+) -> None:
+    """Symptom: with a dead link, an exit waited once before the stream's end was sent and once behind it."""
+    tunnel = Moving(0, missing=missing)
+    wait_in_its_time(tunnel, monkeypatch, drain.finish)
+    assert tunnel.now == pytest.approx(patience, abs=0.1)
 
 
 def test_who_writes_on_and_on_is_waited_for_only_as_far_as_had_been_written(
@@ -187,13 +232,7 @@ def test_who_writes_on_and_on_is_waited_for_only_as_far_as_had_been_written(
 ) -> None:
     tunnel = Moving(10_000_000)
     tunnel.written = 30
-    monkeypatch.setattr(drain, "time", tunnel)
-    connection = drain.begin(TARGET, (tunnel,), unseen=10)
-    connection.carry(tunnel)
-    try:
-        drain.wait_until_idle(tunnel)
-    finally:
-        drain.end(connection)
+    wait_in_its_time(tunnel, monkeypatch, unseen=10)
     assert tunnel.now == pytest.approx(40, abs=0.1)
 
 
