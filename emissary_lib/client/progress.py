@@ -103,7 +103,7 @@ class Progress(Watch):
     def wait(self, event: threading.Event, deadline: Deadline) -> None:
         """As :meth:`Watch.wait`, and say meanwhile what is waited for."""
         while not event.is_set() and not deadline.passed():
-            deadline.wait(event, self.look(None))
+            event.wait(deadline.cap(self.look(None)))
 
     def pause(self, seconds: float) -> None:
         """As :meth:`Watch.pause`, and say meanwhile what is waited for."""

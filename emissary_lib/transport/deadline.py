@@ -39,9 +39,9 @@ class Deadline:
         """A deadline ``seconds`` from now on the same clock, but no later than this one."""
         return Deadline(self.cap(seconds), self._clock)
 
-    def wait(self, event: threading.Event, seconds: float | None = None) -> None:
-        """Wait until ``event`` is set, at most until the deadline, and no longer than ``seconds``."""
-        event.wait(self.cap(seconds))
+    def wait(self, event: threading.Event) -> None:
+        """Wait until ``event`` is set, at most until the deadline."""
+        event.wait(self.remaining())
 
 
 class AbortableDeadline(Deadline):
@@ -63,12 +63,12 @@ class AbortableDeadline(Deadline):
             for event in self._awaited:
                 event.set()
 
-    def wait(self, event: threading.Event, seconds: float | None = None) -> None:
+    def wait(self, event: threading.Event) -> None:
         """As :meth:`Deadline.wait`; :meth:`abort` sets ``event`` too, so look for yourself what happened."""
         with self._lock:
             self._awaited.append(event)
         try:
-            super().wait(event, seconds)
+            super().wait(event)
         finally:
             with self._lock:
                 self._awaited.remove(event)

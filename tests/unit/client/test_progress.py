@@ -256,18 +256,21 @@ def test_an_attempt_that_was_given_up_is_not_heard_of_again(monkeypatch: pytest.
 def test_who_waits_for_the_upgrade_is_told_meanwhile(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, LOGGER)
     clock = Clock()
-    event = threading.Event()
 
-    class Virtual(Deadline):
-        def wait(self, event: threading.Event, seconds: float | None = None) -> None:
-            clock.advance(self.cap(seconds) or 0.0)
+    class Virtual(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            clock.advance(timeout)
             if clock.now >= 1009.0:
-                event.set()
+                self.set()
+            return self.is_set()
 
     progress = Progress(Target("db", 1), clock=lambda: clock.now)
-    progress.wait(event, Virtual(100.0, lambda: clock.now))
+    event = Virtual()
+    progress.wait(event, Deadline(None, lambda: clock.now))
+    assert event.is_set()
     assert len(said(caplog)) == 3
-    progress.wait(threading.Event(), Virtual(1.0, lambda: clock.now))  # ends with its deadline
+    progress.wait(Virtual(), Deadline(1.0, lambda: clock.now))  # ends with its deadline
 
 
 def test_a_timed_out_dial_over_a_real_connection_has_its_timings() -> None:
