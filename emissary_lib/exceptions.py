@@ -208,7 +208,8 @@ class DialTimeoutError(DialError, TimeoutError):
         timeout: The budget, in seconds.
         step: What was being waited for, in words.
         timings: Seconds by step, in the order of a dial, all attempts together: ``name``, ``TCP`` (or
-            ``proxy``), ``TLS`` and ``upgrade`` of the gateway, ``relay`` with its target, ``pause`` between two attempts.
+            ``proxy``), ``TLS`` and ``upgrade`` of the gateway, ``relay`` with its target, ``pause`` between
+            two attempts.
         attempts: How often the gateway was asked.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from emissary_lib.client.handshake import OpenedSession, open_session
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.resume import ResumeUpgrade
 from emissary_lib.client.socket import SessionInfo
-from emissary_lib.exceptions import TunnelResetError, local_resource_error, reset_error
+from emissary_lib.exceptions import TransportError, TunnelResetError, local_resource_error, reset_error
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.events import Aborted, Event, GoingAway
@@ -84,7 +85,7 @@ class Dial:
             What carries the bytes.
 
         Raises:
-            LocalResourceError: No descriptor is left; the socket was reset.
+            LocalResourceError: No descriptor or thread is left; the session was ended, and the socket reset.
         """
         upgrade = ResumeUpgrade(
             self._endpoint, self._key, self._opened.id, self._opened.parameters.resume_token
@@ -101,13 +102,17 @@ class Dial:
             )
         except BaseException as exc:
             reset(sock)
-            link.close()
-            link.release()
+            self._end_unattached(link)
             self._slots.close()
             if isinstance(exc, OSError):
                 raise local_resource_error(exc) from exc
             raise
         self._tunnel = tunnel
+        try:
+            tunnel.start()
+        except BaseException:
+            self._slots.close()
+            raise
         return tunnel
 
     def run(self) -> TunnelResetError | None:
@@ -143,6 +148,16 @@ class Dial:
         finally:
             self._tunnel.close()
             self._slots.close()
+
+    def _end_unattached(self, link: SocketLink) -> None:
+        """End the session without a tunnel, so that no relay waits for us."""
+        now = time.monotonic()
+        self._opened.session.abort(Code.DIALER_RESET, "the dialer has no descriptor for it", now)
+        with contextlib.suppress(TransportError):
+            for message in self._opened.session.messages_to_send(now):
+                link.send(message)
+        link.close()
+        link.release()
 
     def _wake(self) -> None:
         if self._tunnel:

@@ -8,7 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from emissary_lib.client import DIAL_TIMEOUT as DIAL_TIMEOUT
 from emissary_lib.client import drain
@@ -25,6 +25,7 @@ from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.forked import keep_from_children
 from emissary_lib.tunnel.loopback import tcp_pair
 
 if TYPE_CHECKING:
@@ -59,6 +60,13 @@ class Dialer:
 
     Thread safety: one dialer serves any number of threads. It keeps no connection while nothing is dialled.
 
+    Processes: a dialer can be pickled, and so given to a process of multiprocessing's, and used by a forked
+    child. Each process has a ``max_in_flight`` of its own. **The pickle contains the key**: treat it as one.
+    With an ``ssl_context`` or a ``clock`` it cannot be pickled. A socket that was dialled before a fork is
+    shared with the child, as any socket is: the parent's threads carry its bytes, so that the tunnel ends
+    with the parent; and it goes on until both have closed it, or one has shut it down. In the child its
+    ``session`` stands still.
+
     Example::
 
         with Dialer(url, key) as dialer:
@@ -84,6 +92,24 @@ class Dialer:
         self._clock = clock
         self._in_flight = InFlightLimiter(max_in_flight)
         self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Dialer to {self._endpoint.url} with key {self._key.key_id}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {"ssl_context": self._endpoint.ssl_context, "clock": self._clock}
+        for name, value in kept.items():
+            if value is not None:
+                raise TypeError(
+                    f"a Dialer with a {name} of its own cannot be pickled: make it in the process that "
+                    "dials, or do without"
+                )
+        state = dict(vars(self))
+        state["_in_flight"] = self._in_flight.places
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _in_flight=InFlightLimiter(state["_in_flight"]))
 
     @classmethod
     def from_env(
@@ -161,6 +187,7 @@ class Dialer:
             raise timeout_error(parsed, deadline, "loopback") from exc
         except OSError as exc:
             raise local_resource_error(exc) from exc
+        keep_from_children(ours, theirs)  # theirs until the caller has it
         try:
             dial = self._dial(parsed, deadline)
             tunnel = dial.attach(ours)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from emissary_lib.protocol.constants import RTO_INITIAL
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.forked import in_child
 
 #: Seconds without progress after which nothing more is waited for, where all has arrived and only the end of
 #: the target has not: a Lambda function has started from cold by then.
@@ -164,6 +165,7 @@ def begin(
     connection = Connection(target, owners, timeout, unseen)
     with _lock:
         _open.add(connection)
+        _finish_with_worker()
     return connection
 
 
@@ -288,12 +290,27 @@ def _finish_at_exit() -> None:
 
 
 def _forget() -> None:
-    """A forked child has the tunnels' descriptors, but none of their threads: they are its parent's."""
-    global _lock
+    """A forked child has none of the threads that carry the connections: they are its parent's."""
+    global _lock, _finishes_with_worker
     _lock = threading.Lock()  # the old one may be held by a thread that does not exist here
+    _finishes_with_worker = False
+    for connection in _open:
+        connection.over()  # whoever was waiting for them when the program forked
     _open.clear()
     _listeners.clear()
 
 
+_finishes_with_worker = False
+
+
+def _finish_with_worker() -> None:
+    """A worker of multiprocessing's has no exit of the interpreter's: have it finish before. Idempotent."""
+    global _finishes_with_worker
+    process, util = (sys.modules.get(f"multiprocessing.{name}") for name in ("process", "util"))
+    if not _finishes_with_worker and process and util and process.parent_process() is not None:
+        _finishes_with_worker = True
+        util.Finalize(None, _finish_at_exit, exitpriority=0)
+
+
 atexit.register(_finish_at_exit)
-os.register_at_fork(after_in_child=_forget)
+in_child(_forget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
 import threading
@@ -11,7 +12,8 @@ from types import TracebackType
 from typing import Final
 
 from emissary_lib.client import drain
-from emissary_lib.exceptions import EmissaryError, TunnelResetError
+from emissary_lib.exceptions import EmissaryError, TunnelResetError, local_resource_error
+from emissary_lib.transport.forked import keep_from_children
 from emissary_lib.tunnel.loopback import reset, tune
 from emissary_lib.tunnel.wakeup import Wakeup
 
@@ -79,6 +81,7 @@ class Forward:
         self._stopping = threading.Lock()
         self._closing = threading.Event()
         self._wakeup: Wakeup | None = None
+        self._process = 0
         self.last_error: EmissaryError | None = None
         self.on_failure: Callable[[Exception], None] = lambda error: None
 
@@ -87,17 +90,26 @@ class Forward:
 
         Raises:
             OSError: The address is in use, or not of this machine: at once.
+            LocalResourceError: This machine has no thread left for it; an OSError.
         """
         host, port = self._listen
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         self._listener.setblocking(False)
+        keep_from_children(self._listener)
+        self._process = os.getpid()
         self._closing.clear()
         self._wakeup = Wakeup()
         self._thread = threading.Thread(
             target=self._accept, args=(self._listener, self._wakeup), name="emissary-forward", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as exc:  # no thread is left
+            self._listener.close()
+            self._wakeup.close()
+            self._listener = self._thread = self._wakeup = None
+            raise local_resource_error(exc) from exc
         drain.add_listener(self.stop, self._owner)
         address = self._listener.getsockname()
         return ForwardedAddress(str(address[0]), int(address[1]), self)
@@ -123,8 +135,12 @@ class Forward:
     def stop(self) -> None:
         """Stop listening; whoever has connected by now is still served. Idempotent.
 
+        In a forked child it does nothing: the port is its parent's.
+
         Blocking: until they were accepted.
         """
+        if self._process != os.getpid():
+            return
         with self._stopping:
             if self._listener is None or self._thread is None or self._wakeup is None:
                 return
@@ -176,6 +192,7 @@ class Forward:
                 self._failed("a connection could not be accepted: %s", exc)
                 self._closing.wait(_PAUSE)
                 return
+            keep_from_children(sock)
             self._start(sock)
 
     def _start(self, sock: socket.socket) -> None:
@@ -187,7 +204,7 @@ class Forward:
         try:
             thread.start()
         except RuntimeError as exc:  # no thread is left
-            self._failed("a forwarded connection failed: %s", exc)
+            self._failed("a forwarded connection failed: %s", local_resource_error(exc))
             reset(sock)
             drain.end(connection)
 

@@ -11,8 +11,11 @@ waited longest, until that one takes it or has had its turn without taking it.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
+
+from emissary_lib.transport.forked import in_child
 
 
 class InFlightLimiter:
@@ -21,13 +24,22 @@ class InFlightLimiter:
     Args:
         places: How many there are; at least 1.
 
+    Attributes:
+        places: The same.
+
     Thread safety: all of it may be used from any thread.
     """
 
     def __init__(self, places: int) -> None:
         if places < 1:
             raise ValueError(f"a budget of {places} messages in flight would never send one; want at least 1")
-        self._free = places
+        self.places = places
+        self._begin()
+        _limiters.add(self)
+
+    def _begin(self) -> None:
+        """Nobody has a place; in a forked child too, since whoever has one, or the lock, is its parent's."""
+        self._free = self.places
         self._lock = threading.Lock()
         self._waiting: deque[InFlightSlots] = deque()
         self._kept: set[InFlightSlots] = set()  # each has one free place kept for it
@@ -92,6 +104,17 @@ class InFlightLimiter:
             woken.append(self._waiting.popleft())
             self._kept.add(woken[-1])
         return woken
+
+
+_limiters: weakref.WeakSet[InFlightLimiter] = weakref.WeakSet()
+
+
+def _begin_all() -> None:
+    for limiter in list(_limiters):
+        limiter._begin()
+
+
+in_child(_begin_all)
 
 
 def _wake(members: list[InFlightSlots]) -> None:

@@ -6,9 +6,29 @@ the core is a bug.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EmissaryError(Exception):
-    """Base of every error Emissary raises on purpose; one ``except`` catches them all."""
+    """Base of every error Emissary raises on purpose; one ``except`` catches them all.
+
+    All can be pickled: a process of multiprocessing's raises them at whoever waits for its result.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = dict(self.__dict__)
+        if isinstance(self, OSError):
+            state["errno"] = self.errno
+        return _restore, (type(self), self.args, state)
+
+
+def _restore(kind: type[EmissaryError], args: tuple[Any, ...], state: dict[str, Any]) -> EmissaryError:
+    """An error as it was; its ``__init__`` would want other arguments than its text."""
+    error = kind.__new__(kind)
+    error.args = args
+    for name, value in state.items():
+        setattr(error, name, value)
+    return error
 
 
 class ConfigError(EmissaryError, ValueError):

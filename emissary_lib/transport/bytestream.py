@@ -15,6 +15,7 @@ import threading
 from typing import Final
 
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.forked import keep_from_children
 
 #: Bytes asked of the kernel at once; more than one WebSocket fragment.
 _CHUNK: Final = 65_536
@@ -30,6 +31,7 @@ class ByteStream:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(0)
+        keep_from_children(sock)
         self._sock = sock
         self._lock = threading.Lock()
         self._over = False  # shut down on this side

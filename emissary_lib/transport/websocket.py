@@ -23,6 +23,7 @@ from emissary_lib.exceptions import (
     GatewayRefusedError,
     GatewayUnreachableError,
     LinkClosedError,
+    LocalResourceError,
     local_resource_error,
 )
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
@@ -96,7 +97,7 @@ def connect(
     upgrade = _Upgrade(url, headers, deadline, ssl_context, watch or Watch())
     try:
         ws = upgrade.result(deadline)
-    except ConfigError:  # also a ValueError, which is what the library raises of URLs
+    except (ConfigError, LocalResourceError):  # also a ValueError, an OSError: no fault of the gateway's
         raise
     except websocket.WebSocketBadStatusException as exc:
         raise _refused_error(url, int(exc.status_code or 0), exc.resp_headers) from exc

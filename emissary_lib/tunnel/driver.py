@@ -20,7 +20,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from emissary_lib.exceptions import LinkRefusedError, TransportError
+from emissary_lib.exceptions import (
+    LinkRefusedError,
+    LocalResourceError,
+    TransportError,
+    local_resource_error,
+)
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, LINGER, MAX_PAYLOAD
 from emissary_lib.protocol.role import Role
@@ -109,11 +114,11 @@ class Tunnel:
         """What a reset of our own socket is called."""
         return Code.DIALER_RESET if self._session.role is Role.DIALER else Code.TARGET_RESET
 
-    def run(self) -> None:
-        """Drive the session until it is over and its bytes are delivered; then close everything.
+    def start(self) -> None:
+        """Begin, in the thread of whoever has to be told if that cannot be; :meth:`run` comes next.
 
-        Blocking: for the life of the tunnel. When it returns, the socket and the link are closed, and no
-        thread of the tunnel is left.
+        Raises:
+            LocalResourceError: No thread is left; the session was ended, and everything is closed.
         """
         try:
             # What the session begins with counts as sent before anything can be said of it.
@@ -121,6 +126,26 @@ class Tunnel:
                 step = self._advance()
             self._carry_out(step)
             self._reader.start()
+        except RuntimeError as exc:
+            self.abort(self.local_code, "no thread is left for it")
+            self.close()
+            raise local_resource_error(exc) from exc
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self) -> None:
+        """Drive the session until it is over and its bytes are delivered; then close everything.
+
+        Blocking: for the life of the tunnel. When it returns, the socket and the link are closed, and no
+        thread of the tunnel is left.
+
+        Raises:
+            LocalResourceError: As :meth:`start`, which it calls if nobody has.
+        """
+        if self._reader.ident is None:
+            self.start()
+        try:
             self._drive()
         finally:
             self.close()
@@ -363,7 +388,7 @@ class Tunnel:
             except LinkRefusedError as exc:
                 self._end_refused(exc.code, str(exc))
                 return False
-            except (TransportError, TimeoutError):
+            except (TransportError, TimeoutError, LocalResourceError):
                 self._sleep(next(self._waits))
             else:
                 self._apply(self._session.link_restored)

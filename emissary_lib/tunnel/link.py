@@ -23,7 +23,7 @@ class Link(Protocol):
 
         Raises:
             LinkRefusedError: The bridge will not have us back: definite; its ``code`` says why.
-            TransportError, TimeoutError: It did not work this time.
+            TransportError, TimeoutError, LocalResourceError: It did not work this time.
         """
 
     def drop(self) -> None:

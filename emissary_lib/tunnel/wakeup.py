@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 
+from emissary_lib.transport.forked import keep_from_children
+
 
 class Wakeup:
     """A socket that becomes readable when another thread calls :meth:`wake`."""
@@ -13,6 +15,7 @@ class Wakeup:
         self._receiver, self._sender = socket.socketpair()
         self._receiver.setblocking(False)
         self._sender.setblocking(False)
+        keep_from_children(self._receiver, self._sender)
 
     def fileno(self) -> int:
         """For a selector to wait on."""

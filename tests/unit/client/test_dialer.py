@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import gc
+import os
 import resource
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.client import dialer as module
+from emissary_lib.client import drain
 from emissary_lib.client.dialer import MAX_IN_FLIGHT, Dialer
 from emissary_lib.exceptions import (
     ClosedError,
@@ -30,6 +32,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.driver import Tunnel
 from tests.helpers.bridge import KEY, LIFE, TARGET, Behaviour, Bridge, echo
 from tests.helpers.patience import HANG, repeat_until_it_raises, wait_until
 from tests.helpers.ws_server import noise
@@ -275,22 +278,101 @@ def test_whichever_descriptor_is_missing_the_error_is_declared_and_nothing_is_le
     assert {"refused", "dialled"} == set(outcomes)
 
 
-def test_a_dial_without_a_thread_fails_with_a_declared_error_and_ends_its_session(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def without(patch: pytest.MonkeyPatch, name: str) -> None:
+    """From now on, no thread of that name can be started."""
+
     def start(thread: threading.Thread) -> None:
-        if thread.name == "emissary-driver":
+        if thread.name == name:
             raise RuntimeError("can't start new thread")
         real(thread)
 
     real = threading.Thread.start
-    with Bridge() as bridge, Dialer(bridge.url, KEY) as dialer:
-        monkeypatch.setattr(threading.Thread, "start", start)
+    patch.setattr(threading.Thread, "start", start)
+
+
+@pytest.mark.parametrize("name", ["emissary-upgrade", "emissary-reader", "emissary-driver"])
+def test_a_dial_without_a_thread_fails_with_a_declared_error_and_ends_its_session(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Symptom: the session was registered, nobody drove it, and its relay ran on for minutes."""
+    ends = Behaviour(script=lambda relay: relay.end_with_dialer())
+    with Bridge(ends) as bridge, Dialer(bridge.url, KEY) as dialer:
+        dialer.dial(TARGET, HANG).close()
+        wait_for_free(dialer)
+        gc.collect()
+        before = descriptors()
+        without(monkeypatch, name)
         with pytest.raises(LocalResourceError, match="can't start new thread"):
             dialer.dial(TARGET, HANG)
         monkeypatch.undo()
         assert dialer._in_flight.free == MAX_IN_FLIGHT
+        if name != "emissary-upgrade":  # there is a session, and the bridge hears of its end
+            assert bridge.relay(1).wait_aborted().code is Code.DIALER_RESET
+        wait_until(lambda: descriptors() == before, "the descriptors of bridge and dialer")
         dialer.dial(TARGET, HANG).close()
+
+
+def read_one(address: tuple[str, int]) -> bytes:
+    with socket.create_connection(address, HANG) as sock:
+        return sock.recv(1)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("name", ["emissary-upgrade", "emissary-reader", "emissary-forwarded"])
+def test_a_forwarded_connection_without_a_thread_is_reset_and_the_next_one_works(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with Bridge(Behaviour(script=echo)) as bridge, Dialer(bridge.url, KEY) as dialer:
+        with dialer.forward(TARGET) as address:
+            without(monkeypatch, name)
+            with pytest.raises(ConnectionResetError):
+                read_one(address)  # reset perhaps before it knows that it was accepted
+            monkeypatch.undo()
+            wait_until(lambda: address.last_error, "the failure")
+            assert "can't start new thread" in str(address.last_error)
+            with socket.create_connection(address, HANG) as sock:
+                sock.sendall(b"x")
+                assert sock.recv(1) == b"x"
+
+
+def test_a_forward_without_a_thread_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialer = Dialer("ws://127.0.0.1:1/x", KEY)
+    forward = dialer.forward(TARGET)
+    gc.collect()
+    before = descriptors()
+    without(monkeypatch, "emissary-forward")
+    with pytest.raises(LocalResourceError, match="can't start new thread"):
+        forward.__enter__()
+    assert descriptors() == before
+    monkeypatch.undo()
+    dialer.close()
+    forward.close()
+
+
+def test_a_lost_connection_is_replaced_once_there_are_threads_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lack of threads is no fault of the peer's, which would end the session."""
+    with Bridge(Behaviour(script=echo)) as bridge, Dialer(bridge.url, KEY) as dialer:
+        with dialer.dial(TARGET, HANG) as sock:
+            (tunnel,) = (each._tunnel for each in drain._open if dialer in each.owners)
+            assert isinstance(tunnel, Tunnel)
+            tried = threading.Event()
+
+            def start(thread: threading.Thread) -> None:
+                if thread.name == "emissary-upgrade" and not tried.is_set():
+                    tried.set()
+                    raise RuntimeError("can't start new thread")
+                real(thread)
+
+            real = threading.Thread.start
+            monkeypatch.setattr(threading.Thread, "start", start)
+            tunnel._link.drop()
+            wait_until(lambda: len(bridge.server.requests) > 1, "another attempt")
+            assert tried.is_set()
+            assert sock.session is not None
+            assert sock.session.error is None or sock.session.error.code is not Code.PROTOCOL_ERROR
 
 
 def test_a_dial_that_cannot_even_reach_itself_keeps_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
