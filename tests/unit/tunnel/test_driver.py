@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from emissary_lib.exceptions import LocalResourceError
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished
@@ -410,7 +411,7 @@ def test_nothing_is_left_when_a_tunnel_cannot_start_its_thread(monkeypatch: pyte
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError, match="can't start"):
+        with pytest.raises(LocalResourceError, match="can't start new thread"):
             tunnel.run()
     with pytest.raises(ConnectionResetError):
         user.recv(1)
