@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Iterator
@@ -124,7 +125,7 @@ def _open(
     deadline: Deadline,
     progress: Progress,
 ) -> OpenedSession:
-    waits = back_off()
+    waits, pause = back_off(), functools.partial(progress.pause, deadline=deadline)
     full: SessionLimitError | None = None
     patience = Deadline(None)
     while True:
@@ -136,12 +137,12 @@ def _open(
             full, left = exc, patience.remaining()
             if not left:
                 raise
-            wait(min(next(waits), left), deadline, exc, sleep=progress.pause)
+            wait(min(next(waits), left), deadline, exc, sleep=pause)
         except (LinkClosedError, DialError) as exc:
             # Cut off before a relay had reached the target: there is nothing to lose, so start over.
             if isinstance(exc, DialError) and exc.code not in _START_OVER:
                 raise
-            wait(next(waits), deadline, exc, sleep=progress.pause)
+            wait(next(waits), deadline, exc, sleep=pause)
         except TimeoutError as exc:
             if full is not None and not patience.passed():
                 raise full from None  # it says more than that there was no time for yet another attempt
@@ -219,7 +220,8 @@ def connect_with_retry(
             at once, as :func:`error_from_status` has it.
         TimeoutError: The deadline passed during the first attempt.
     """
-    waits, watch = back_off(), watch or Watch()
+    watch = watch or Watch()
+    waits, pause = back_off(), functools.partial(watch.pause, deadline=deadline)
     failure: EmissaryError | None = None
     while True:
         watch.begin_attempt()
@@ -235,7 +237,7 @@ def connect_with_retry(
             if not may_pass(exc.http_status):
                 raise error_from_status(exc, key) from exc
             failure = exc
-        wait(next(waits), deadline, failure, sleep=watch.pause)
+        wait(next(waits), deadline, failure, sleep=pause)
 
 
 def error_from_status(refused: GatewayRefusedError, key: Key) -> EmissaryError:

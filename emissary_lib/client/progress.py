@@ -60,7 +60,7 @@ class Progress(Watch):
         target: Target,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.target = target
         self._clock = clock
@@ -105,12 +105,12 @@ class Progress(Watch):
         while not event.is_set() and not deadline.passed():
             event.wait(deadline.cap(self.look(None)))
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float, deadline: Deadline) -> None:
         """As :meth:`Watch.pause`, and say meanwhile what is waited for."""
         self.enter("pause")
         until = self._clock() + seconds
-        while (left := until - self._clock()) > 0:
-            wait = self.look(left)
+        while (left := until - self._clock()) > 0 and not deadline.passed():
+            wait = deadline.cap(self.look(left))
             self._sleep(left if wait is None else wait)
 
     def end(self, failure: BaseException | None = None) -> None:

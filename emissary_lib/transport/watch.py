@@ -34,6 +34,6 @@ class Watch:
         """Wait until ``event`` is set, at most until the deadline."""
         deadline.wait(event)
 
-    def pause(self, seconds: float) -> None:
-        """Wait before the next attempt."""
+    def pause(self, seconds: float, deadline: Deadline) -> None:
+        """Wait before the next attempt, at most until the deadline."""
         time.sleep(seconds)

@@ -172,12 +172,20 @@ def test_a_pause_between_attempts_is_talked_over_too(caplog: pytest.LogCaptureFi
         slept.append(seconds)
         clock.advance(seconds)
 
-    Progress(Target("db", 1), clock=lambda: clock.now, sleep=sleep).pause(5.0)
+    Progress(Target("db", 1), clock=lambda: clock.now, sleep=sleep).pause(5.0, Deadline(None))
     assert slept == [2.0, 2.0, 1.0]
     assert [text.partition(": ")[2] for text in said(caplog)] == [
         "waiting for the next attempt (pause 2.0 s)",
         "waiting for the next attempt (pause 4.0 s)",
     ]
+
+
+def test_a_pause_ends_with_its_deadline() -> None:
+    """Which passes sooner than it was to, for one, when the program that waits has hung up."""
+    clock = Clock()
+    progress = Progress(Target("db", 1), clock=lambda: clock.now, sleep=clock.advance)
+    progress.pause(5.0, Deadline(1.0, lambda: clock.now))
+    assert clock.now == 1001.0
 
 
 def test_a_dial_that_is_quick_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
