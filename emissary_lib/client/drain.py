@@ -24,8 +24,9 @@ from emissary_lib.transport.forked import in_child
 #: the target has not: a Lambda function has started from cold by then.
 STANDSTILL: Final = 2.0
 
-#: Seconds more where bytes are missing: by then what was lost is sent again (docs/protocol.md section 4.4).
-RETRANSMISSION: Final = RTO_INITIAL
+#: Seconds more where bytes are missing, at least and at most: by then what was lost is sent again
+#: (docs/protocol.md section 4.4). A tunnel with a slow way takes long to call it lost.
+RETRANSMISSION: Final = (RTO_INITIAL, 18.0)
 
 #: Seconds between two looks at whether they are done.
 _LOOK: Final = 0.005
@@ -51,6 +52,10 @@ class Drainable(Protocol):
     @property
     def progress(self) -> int:
         """Grows while what was written moves."""
+
+    @property
+    def loss_noticed_after(self) -> float:
+        """Seconds after which what was lost is sent again."""
 
     @property
     def written(self) -> int:
@@ -124,6 +129,14 @@ class Connection:
     def progress(self) -> int:
         """Grows while bytes move."""
         return self._tunnel.progress if self._tunnel else -1
+
+    @property
+    def patience(self) -> float:
+        """Seconds without progress after which nothing more will move."""
+        if not self.missing or self._tunnel is None:
+            return STANDSTILL
+        least, most = RETRANSMISSION
+        return STANDSTILL + min(max(least, self._tunnel.loss_noticed_after), most)
 
     def goal(self) -> float:
         """The progress at which all that was written by now has arrived, at the latest."""
@@ -200,7 +213,7 @@ def wait_until_idle(owner: object) -> None:
     """Wait until all that was written to the owner's connections has arrived.
 
     Blocking: for dials that are under way, at most for their timeout; then for as long as bytes move, and
-    ``STANDSTILL`` more, plus ``RETRANSMISSION`` while any are missing.
+    for :attr:`Connection.patience` more.
     """
     _wait(_owned(owner), lambda: False)
 
@@ -259,10 +272,9 @@ def _wait(connections: Collection[Connection], stopped: Callable[[], bool]) -> l
         if stopped():
             return pending
         now, picture = time.monotonic(), [(each, each.progress) for each in pending]
-        patience = STANDSTILL + (RETRANSMISSION if any(each.missing for each in pending) else 0.0)
         if picture != before or any(each.may_be_dialled for each in pending):
             before, moved_at = picture, now
-        elif now >= moved_at + patience:
+        elif now >= moved_at + max(each.patience for each in pending):
             return pending
         time.sleep(_LOOK)
     return []

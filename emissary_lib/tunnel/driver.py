@@ -220,6 +220,12 @@ class Tunnel:
             return self._session.progress
 
     @property
+    def loss_noticed_after(self) -> float:
+        """Seconds after which what has not arrived is sent again: until then, nothing need move."""
+        with self._lock:
+            return self._session.loss_noticed_after
+
+    @property
     def written(self) -> int:
         """How much the user has written, as far as it has come out of the user's socket."""
         with self._lock:

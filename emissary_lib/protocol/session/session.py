@@ -164,6 +164,11 @@ class Session:
         """Smoothed round-trip time in seconds, the peer's delay of acknowledgements included."""
         return self._duplex.rtt
 
+    @property
+    def loss_noticed_after(self) -> float:
+        """Seconds after which a message that is not acknowledged is sent again for the first time."""
+        return self._duplex.loss_noticed_after
+
     def finish_opening(self) -> None:
         """The dialer has read the SOCKS5 reply: from now on its bytes travel as DATA."""
         if self._lifecycle.finish_opening():

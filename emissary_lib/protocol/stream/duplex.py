@@ -119,6 +119,11 @@ class Duplex:
         """Smoothed round-trip time in seconds, the peer's delay of acknowledgements included."""
         return self._timer.rtt
 
+    @property
+    def loss_noticed_after(self) -> float:
+        """Seconds after which a frame that is not acknowledged counts as lost for the first time."""
+        return self._timer.base
+
     def receive(self, offset: int, data: bytes, *, fin: bool, ack_now: bool, now: float) -> None:
         """Take one frame's stream bytes.
 

@@ -24,10 +24,15 @@ class RetransmissionTimer:
         return self._srtt
 
     @property
+    def base(self) -> float:
+        """Seconds the timer is set to while nothing has been lost."""
+        base = RTO_INITIAL if self._srtt is None else self._srtt + 4 * self._rttvar
+        return min(RTO_MAX, max(RTO_MIN, base))
+
+    @property
     def timeout(self) -> float:
         """Seconds the timer is set to, back-off included."""
-        base = RTO_INITIAL if self._srtt is None else self._srtt + 4 * self._rttvar
-        return min(RTO_MAX, max(RTO_MIN, base) * self._back_off)
+        return min(RTO_MAX, self.base * self._back_off)
 
     def sample(self, rtt: float) -> None:
         """Take one measurement (RFC 6298 section 2), of a frame that was sent once only."""

@@ -149,6 +149,7 @@ class Moving:
     untaken = False
     written = 1_000_000
     idle = False
+    loss_noticed_after = 1.0
 
     def __init__(self, seconds: float, *, missing: int = 1) -> None:
         self.now = 0.0
@@ -225,6 +226,23 @@ def test_what_stands_still_is_not_waited_for_twice(
     tunnel = Moving(0, missing=missing)
     wait_in_its_time(tunnel, monkeypatch, drain.finish)
     assert tunnel.now == pytest.approx(patience, abs=0.1)
+
+
+@pytest.mark.parametrize(("noticed_after", "standstill"), [(1, STANDSTILL), (1.5, 3), (7, 9), (60, 20)])
+def test_a_tunnel_that_is_slow_to_notice_a_loss_is_given_time_to_send_again(
+    monkeypatch: pytest.MonkeyPatch, noticed_after: float, standstill: float
+) -> None:
+    """Symptom: behind a dial that took three seconds, one lost message at a program's end lost its bytes."""
+    tunnel = Moving(0)
+    tunnel.loss_noticed_after = noticed_after
+    monkeypatch.setattr(drain, "time", tunnel)
+    connection = drain.begin(TARGET, (tunnel,))
+    connection.carry(tunnel)
+    try:
+        drain.wait_until_idle(tunnel)
+    finally:
+        drain.end(connection)
+    assert tunnel.now == pytest.approx(standstill, abs=0.1)
 
 
 def test_who_writes_on_and_on_is_waited_for_only_as_far_as_had_been_written(
