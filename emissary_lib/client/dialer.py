@@ -283,8 +283,10 @@ class Dialer:
         """
         if self._closed:
             raise ClosedError(_CLOSED)
-        from emissary_lib.client.health import check_health  # only who asks has to load it
-
+        try:
+            from emissary_lib.client.health import check_health  # only who asks has to load it
+        except OSError as exc:  # there is no descriptor to read it with
+            raise local_resource_error(exc) from exc
         return check_health(self._endpoint, self._key, _deadline(timeout))
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -190,3 +192,28 @@ def test_a_closed_dialer_does_not_ask() -> None:
         dialer.close()
         with pytest.raises(ClosedError):
             dialer.health()
+
+
+ASKS_WITHOUT_DESCRIPTORS = """
+import os, resource
+from emissary_lib import Dialer, Key
+from emissary_lib.exceptions import LocalResourceError
+
+dialer = Dialer("ws://127.0.0.1:1/x", Key(7, bytes(range(32))))
+before = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), before[1]))
+try:
+    dialer.health()
+except LocalResourceError as exc:
+    print(exc)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+def test_the_first_question_without_a_descriptor_is_a_declared_error() -> None:
+    """Symptom: a bare OSError, of the module that is loaded only then."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASKS_WITHOUT_DESCRIPTORS], capture_output=True, text=True, timeout=HANG
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ulimit -n" in done.stdout
