@@ -350,6 +350,11 @@ _DIAL_ERRORS: dict[Code, tuple[type[DialError], str, str]] = {
 }
 
 
+_BROKEN_RULES: dict[Code, type[RemoteProtocolError]] = {
+    kind.code: kind for kind in (RemoteProtocolError, UnsupportedVersionError, FlowControlError)
+}
+
+
 def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
     """The error for a dial that the bridge or the relay answered with ``code``.
 
@@ -362,6 +367,8 @@ def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
         return AuthenticationError(
             f"dialling {target}: the bridge did not accept the key; check EMISSARY_AUTH_KEYS on both sides"
         )
+    if broken := _BROKEN_RULES.get(code):
+        return broken(f"dialling {target}: {reason or MEANINGS[code]}")
     if code is Code.SESSION_LIMIT:
         return SessionLimitError(
             f"cannot reach {target}: {reason or MEANINGS[code]}; close some of them or wait for their end "

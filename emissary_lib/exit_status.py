@@ -140,6 +140,7 @@ def statuses() -> tuple[tuple[type[BaseException], Exit], ...]:
         (errors.TargetTimedOutError, Exit.TIMED_OUT),
         (errors.DialTimeoutError, Exit.TIMED_OUT),
         (errors.DialError, Exit.NOT_REACHED),
+        (errors.RemoteProtocolError, Exit.NOT_REACHED),
         (errors.TunnelResetError, Exit.CUT_OFF),
         (errors.TransportError, Exit.GATEWAY),
         (errors.EmissaryError, Exit.FAILED),

@@ -20,7 +20,6 @@ from emissary_lib.exceptions import (
     GatewayRefusedError,
     LinkClosedError,
     SessionLimitError,
-    UnsupportedVersionError,
     dial_error,
 )
 from emissary_lib.protocol.auth.httpdate import http_date
@@ -379,12 +378,8 @@ class Handshake:
         return self._parameters
 
     def _abort_error(self, event: Aborted) -> EmissaryError:
-        if event.code is Code.AUTHENTICATION_FAILED or event.code >= Code.TARGET_NOT_ALLOWED:
+        if event.code <= Code.FLOW_CONTROL_ERROR or event.code >= Code.TARGET_NOT_ALLOWED:
             return dial_error(self.target, event.code, event.reason)
-        if event.code is Code.UNSUPPORTED_VERSION:
-            return UnsupportedVersionError(f"dialling {self.target}: {event.reason}")
-        if event.code in (Code.PROTOCOL_ERROR, Code.FLOW_CONTROL_ERROR):
-            return RemoteProtocolError(f"dialling {self.target}: {event.reason}")
         return DialError(
             f"cannot reach {self.target}: {event.reason} ({event.code.name}); "
             "see the logs of bridge and relay",

@@ -6,7 +6,9 @@ the core is a bug.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
+
+from emissary_lib.protocol.codes import Code
 
 
 class EmissaryError(Exception):
@@ -52,7 +54,13 @@ class LocalProtocolError(ProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer broke the rules; the session cannot go on."""
+    """The peer broke the rules; the session cannot go on.
+
+    Attributes:
+        code: What the session ends with (docs/protocol.md section 8).
+    """
+
+    code: ClassVar[Code] = Code.PROTOCOL_ERROR
 
 
 class FrameError(RemoteProtocolError):
@@ -62,9 +70,13 @@ class FrameError(RemoteProtocolError):
 class FlowControlError(RemoteProtocolError):
     """Bytes past the window, or past the final size."""
 
+    code = Code.FLOW_CONTROL_ERROR
+
 
 class UnsupportedVersionError(RemoteProtocolError):
     """The peer speaks a version of the protocol that this side does not."""
+
+    code = Code.UNSUPPORTED_VERSION
 
 
 class AuthenticationError(EmissaryError, PermissionError):
@@ -72,4 +84,9 @@ class AuthenticationError(EmissaryError, PermissionError):
 
     The peer is told the same thing for every cause; the cause, in this exception's text, goes to our own
     log. It never contains a key, a MAC, a nonce or a token.
+
+    Attributes:
+        code: What a session ends with for it (docs/protocol.md section 8).
     """
+
+    code: ClassVar[Code] = Code.AUTHENTICATION_FAILED

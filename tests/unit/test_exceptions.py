@@ -7,7 +7,13 @@ import re
 import pytest
 
 from emissary_lib import exceptions
-from emissary_lib.exceptions import AuthenticationError, DialError, dial_error, reset_error
+from emissary_lib.exceptions import (
+    AuthenticationError,
+    DialError,
+    RemoteProtocolError,
+    dial_error,
+    reset_error,
+)
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.targets.allow_list import Target
 
@@ -72,6 +78,8 @@ def test_every_code_makes_errors_that_name_target_and_code(code: Code) -> None:
     assert "db.internal:5432" in str(missed)
     if code is Code.AUTHENTICATION_FAILED:
         assert isinstance(missed, AuthenticationError)
+    elif code <= Code.FLOW_CONTROL_ERROR:
+        assert isinstance(missed, RemoteProtocolError)
     else:
         assert isinstance(missed, DialError)
         assert (missed.code, missed.target) == (code, TARGET)

@@ -87,8 +87,15 @@ def test_no_error_of_a_dial_shares_the_status_of_a_bug() -> None:
     kinds = {name: getattr(exceptions, name) for name in exceptions.__all__}
     told = [kind for kind, status in statuses() if status is not Exit.FAILED]
     unnamed = {name for name, kind in kinds.items() if not any(issubclass(kind, each) for each in told)}
-    broken = {"ProtocolError", "LocalProtocolError", "RemoteProtocolError", "FrameError", "FlowControlError"}
-    assert unnamed == broken | {"UnsupportedVersionError", "EmissaryError", "ClosedError"}
+    assert unnamed == {"ProtocolError", "LocalProtocolError", "EmissaryError", "ClosedError"}
+
+
+@pytest.mark.parametrize("code", [code for code in Code if code])
+def test_every_code_of_a_dial_is_that_of_its_exception(code: Code) -> None:
+    """Symptom: a bridge that refused the dialer's protocol ended the command like a bug of its own."""
+    error = exceptions.dial_error(Target("db.internal", 5432), code)
+    assert error.code is code  # type: ignore[attr-defined]
+    assert exit_status(error) is not Exit.FAILED
 
 
 def test_no_error_is_hidden_by_one_before_it() -> None:

@@ -8,11 +8,9 @@ gives, takes what ``next_event`` tells, and calls ``handle_timeout`` no later th
 
 from __future__ import annotations
 
-from typing import Final
-
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import DIALER_FLIGHT, RELAY_FLIGHT, STEADY_AFTER
-from emissary_lib.protocol.errors import FlowControlError, RemoteProtocolError, UnsupportedVersionError
+from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.config import Outgoing as Outgoing
 from emissary_lib.protocol.session.config import SessionConfig as SessionConfig
@@ -29,11 +27,6 @@ from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.duplex import Duplex
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.protocol.wire.payloads import GoAway
-
-_CODES: Final[dict[type[Exception], Code]] = {
-    UnsupportedVersionError: Code.UNSUPPORTED_VERSION,
-    FlowControlError: Code.FLOW_CONTROL_ERROR,
-}
 
 
 class Session:
@@ -297,7 +290,7 @@ class Session:
         try:
             self._incoming.receive(decode(text), now)
         except RemoteProtocolError as exc:
-            self._cut_off_here(_CODES.get(type(exc), Code.PROTOCOL_ERROR), str(exc), now)
+            self._cut_off_here(exc.code, str(exc), now)
 
     # -- the clock ------------------------------------------------------------------------------
 
