@@ -296,9 +296,10 @@ class Dialer:
 
         Blocking: for connections of forwarded ports that are being dialled, at most for their timeout; then
         until everything that was written to all sockets so far has arrived, the end of those that were closed
-        included: as long as bytes move, and five seconds more (two if only the end of a target is missing).
-        A job that ends, or takes the gateway down, right after this cuts nothing off. What had not arrived by
-        then, because the link was down or nobody read, is a warning on the logger ``emissary_lib.tunnel``.
+        included: as long as bytes move, and five seconds more (longer where the way is slow, 20 at most; two
+        if only the end of a target is missing). A job that ends, or takes the gateway down, right after this
+        cuts nothing off. What had not arrived by then, because the link was down or nobody read, is a warning
+        on the logger ``emissary_lib.tunnel``.
         """
         drain.stop_listeners(self)
         self._closed = True
