@@ -136,7 +136,7 @@ def carry_out(plan: Plan, end: Callable[[Dialer, Forward], object]) -> tuple[byt
     logger.addHandler(told)
     patience = 0.2 if plan.deaf else HANG
     try:
-        with mock.patch.multiple(drain, STANDSTILL=patience, RETRANSMISSION=0.0):
+        with mock.patch.multiple(drain, STANDSTILL=patience, RETRANSMISSION=(0.0, 0.0)):
             with Bridge(Behaviour(script=script, dial_code=code)) as bridge:
                 dialer = Dialer(bridge.url, KEY)
                 forward = dialer.forward(TARGET, timeout=HANG)

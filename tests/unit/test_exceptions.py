@@ -20,6 +20,7 @@ from emissary_lib.protocol.targets.allow_list import Target
 TARGET = Target("db.internal", 5432)
 BUILTINS = (
     OSError,
+    ImportError,
     ValueError,
     PermissionError,
     ConnectionError,

@@ -46,6 +46,7 @@ class Session:
         self._outgoing = FrameBuilder(
             self._duplex, self.counters, opened=config.opened, first=config.streams.send_start
         )
+        self._duplex.measures_rtt = not self._outgoing.opening
         self._resumption = Resumption(
             role, own_epoch=config.own_epoch, peer_epoch=config.peer_epoch, grace=config.grace
         )
@@ -166,6 +167,7 @@ class Session:
         """The dialer has read the SOCKS5 reply: from now on its bytes travel as DATA."""
         if self._lifecycle.finish_opening():
             self._outgoing.opening = False
+            self._duplex.measures_rtt = True
 
     def send_data(self, data: bytes) -> int:
         """Take bytes to send; returns how many, from the front. The rest has to be offered again."""

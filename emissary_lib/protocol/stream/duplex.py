@@ -80,6 +80,8 @@ class Duplex:
         counters: Where to count.
 
     Attributes:
+        measures_rtt: Whether acknowledgements are timed. While a session opens they are not: the first waits
+            for the relay's start.
         outstanding_since: Since when anything has been unacknowledged or waiting; ``None`` when nothing is.
 
     Thread safety: none; the owner of the session serialises every call.
@@ -100,6 +102,7 @@ class Duplex:
         self._gate = gate
         self._places = 0  # taken from the gate
         self._probe_due = False
+        self.measures_rtt = True
         self.outstanding_since: float | None = None
         self._asked = config.send_start  # end of the newest frame that was sent with ACK-NOW
         self._counters = counters
@@ -148,7 +151,7 @@ class Duplex:
         before = self.sender.acked
         acked = self.sender.receive_ack(ack, ranges, now)
         opened = self.sender.receive_window(ack, window)
-        if acked.rtt is not None:
+        if acked.rtt is not None and self.measures_rtt:
             self._timer.sample(acked.rtt)
         if acked.segments or (opened and not self.sender.in_flight):
             self._timer.on_ack()

@@ -451,3 +451,17 @@ def test_an_answer_to_nobody_s_question_changes_nothing(role: Role) -> None:
     before = session.next_timeout()
     give(session, Frame(FrameType.PROBED, generation=session.generation), NOW)
     assert (events(session), types(session), session.next_timeout()) == ([], [], before)
+
+
+def test_the_start_of_a_relay_is_no_round_trip() -> None:
+    """Symptom: behind a dial of three seconds, the first message that was lost was sent again after seven."""
+    session = client_session(NOW)
+    session.send_data(b"socks")
+    frames(session, NOW)
+    give(session, data(0, b"reply", ack=5), NOW + 3)
+    assert (session.rtt, session.loss_noticed_after) == (None, 3.0)
+    session.finish_opening()
+    session.send_data(b"query")
+    frames(session, NOW + 3)
+    give(session, data(5, b"answer", ack=10), NOW + 3.25)
+    assert session.rtt == 0.25
