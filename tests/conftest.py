@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -29,6 +30,10 @@ _FROM_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "VENV")
 def pytest_configure(config: pytest.Config) -> None:
     for name in _FROM_MAKE:
         os.environ.pop(name, None)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        # In the background of a script, or under nohup. What our tests start would be told to ignore it, too.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     config.pluginmanager.register(LeakCheck())
 
 

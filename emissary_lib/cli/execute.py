@@ -1,82 +1,157 @@
-"""``emissary exec``: a program run with a local port that leads to a target, for as long as it runs."""
+"""``emissary exec``: a program run with local ports that lead to targets, for as long as it runs."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from types import FrameType
-from typing import Final, TextIO
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
-from emissary_lib.cli.forward import LISTEN, add_dialling, listen
-from emissary_lib.cli.signals import handle_signals, typed_at_our_terminal
+from emissary_lib.cli.command import target
+from emissary_lib.cli.forward import LISTEN, add_dialling, format_address, listen
+from emissary_lib.cli.output import complain
+from emissary_lib.cli.signals import existing, handle_signals, heeded
 from emissary_lib.exit_status import DIALLING, Exit, exit_status
+
+if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
+    from emissary_lib.cli.program_environment import Service
+    from emissary_lib.cli.service_url import LocalPort
 
 SUMMARY: Final = "run a program with a local port that leads to a target"
 DESCRIPTION: Final = """\
-Run a program that connects to the target through a local port, which exists for as long as the program runs.
-{host} and {port} in its arguments, and EMISSARY_HOST and EMISSARY_PORT in its environment, give the address.
-Each connection becomes a tunnel of its own; one that fails is reported on standard error. Signals are passed
-on to the program, and its exit status is passed back. What the program wrote before it ended is passed on
-first. If the program ends with 0 though a connection of its own was not dialled, the status is that of the
-dial; 9 if bytes that it wrote were lost.
+Run a program that connects to the target, or to several, through local ports, which exist for as long as it
+runs. Each connection becomes a tunnel of its own; one that fails is reported on standard error.
+
+How the program gets the address:
+  {host} {port}               in its arguments; {host2} {port2} of the second target, and so on
+  EMISSARY_HOST, EMISSARY_PORT
+                              in its environment; EMISSARY_HOST_2, EMISSARY_PORT_2 of the second, and so on,
+                              and by name: EMISSARY_DB_INTERNAL_5432_HOST, EMISSARY_DB_INTERNAL_5432_PORT
+  PGHOST, PGHOSTADDR, PGPORT  the first PostgreSQL (port 5432, or --as postgres): PGHOST has the target's
+                              name, so that plain `psql` with sslmode=verify-full verifies it
+  MYSQL_HOST, MYSQL_TCP_PORT  the first MySQL (3306, --as mysql); MYSQL_PORT, too, if it is set to a number
+  REDIS_URL                   the first Redis (6379, --as redis)
+  DATABASE_URL, REDIS_URL     set already, and of a target: the same with other host and port. If the name is
+                              to be verified (sslmode=verify-full), it stays, and hostaddr has the address
+PGHOSTADDR goes before any host that the program gives libpq, and only libpq knows it: for a program that
+reaches other PostgreSQL servers as well, or reads PGHOST without libpq (asyncpg, pgx, node-postgres), take
+--no-env and the variables above. It is not set, and PGHOST is the local address, where DATABASE_URL names
+another server or PGSERVICE is set. The variables with our own key are taken away.
+
+The program is in our process group, with our terminal, standard input, output and error, as under `env`. It
+gets each signal once: one sent to the group (Ctrl-C, Ctrl-Z, systemd, timeout) from whoever sent it; one that
+was sent to us alone is passed on within a fifth of a second. A signal that was ignored at the start (nohup)
+stays ignored. If the program stops, we stop, and its tunnels stand still meanwhile.
+
+Its exit status is passed back, once what it wrote before it ended was passed on. If it ends with 0 though a
+connection of its own was not dialled, the status is that of the dial; 9 if bytes that it wrote were lost. If
+it ends and nothing has connected to a port, that is said on standard error.
 
 EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
 """
 EPILOG: Final = """\
 examples:
-  emissary exec db.internal:5432 -- psql -h {host} -p {port} -U app app
+  emissary exec db.internal:5432 -- psql -U app app
   emissary exec db.internal:5432 -- alembic -x host={host} -x port={port} upgrade head
   emissary exec --check db.internal:3306 -- sh -c 'mysql -h $EMISSARY_HOST -P $EMISSARY_PORT -u app app'
+  emissary exec db.internal:6543 --as postgres -- pg_dump -U app -f app.sql app
+  emissary exec db.internal:5432 cache.internal:6379 -- ./manage.py migrate
 """
 EXITS: Final = DIALLING | {Exit.CUT_OFF, Exit.PORT, Exit.NOT_STARTED}
 
-#: What stands between the arguments of ``exec`` and the program that it runs.
-_SEPARATOR: Final = "--"
-
-#: Variables that the program finds in its environment.
-HOST_VARIABLE: Final = "EMISSARY_HOST"
-PORT_VARIABLE: Final = "EMISSARY_PORT"
-
-#: Signals that are passed on.
-_PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-#: Exit status of a program that a signal ended, less the signal, as shells have it.
-_SIGNALLED: Final = 128
-
-
-def split(given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Cut a command line of ``exec`` where the program begins: argparse would take options of the program."""
-    if "exec" in given[:1] and _SEPARATOR in given:
-        at = given.index(_SEPARATOR)
-        return list(given[:at]), list(given[at + 1 :])
-    return list(given), []
+#: Signals that end the wait for what the program wrote.
+_STOPS: Final = existing("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its options and arguments."""
-    parser.usage = f"{parser.prog} [-h] [--timeout SECONDS] [--check] TARGET -- COMMAND [ARGUMENT ...]"
+    parser.usage = (
+        f"{parser.prog} [-h] [--timeout SECONDS] [--check] [--as SERVICE | --no-env] "
+        "TARGET [TARGET ...] -- COMMAND [ARGUMENT ...]"
+    )
+    parser.add_argument("targets", type=target, nargs="+", metavar="TARGET", help="host:port inside the VPC")
     add_dialling(parser)
+    for_clients = parser.add_mutually_exclusive_group()
+    for_clients.add_argument(
+        "--as",
+        dest="services",
+        type=_service,
+        action="append",
+        default=[],
+        metavar="SERVICE",
+        help="what the target is, whatever its port: postgres, mysql or redis; once for each, in their order",
+    )
+    for_clients.add_argument(
+        "--no-env", action="store_true", help="set no variables but EMISSARY_*, and rewrite no URL"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Listen for as long as the program runs."""
-    if not args.words:
-        args.parser.error("name the command to run behind --, as in: emissary exec db.internal:5432 -- psql")
+    from emissary_lib.cli.program import run_program
+    from emissary_lib.cli.program_environment import program_environment, service_of
+    from emissary_lib.cli.service_url import LocalPort
+
+    _check_usage(args)
+    services = args.services + [service_of(each) for each in args.targets[len(args.services) :]]
     outcome = Outcome()
     stops: list[int] = []
     # As long as the program runs, its signals are passed on; from then on they end our wait.
     with (
-        listen(args, LISTEN) as address,
-        handle_signals(lambda number, _frame: stops.append(number), *_PASSED_ON),
+        listen(args, args.targets, LISTEN) as addresses,
+        handle_signals(lambda number, _frame: stops.append(number), *heeded(_STOPS)),
     ):
-        address.forward.on_failure = outcome.note
-        status = run_program(args.words, address, os.environ)
-        lost = address.forward.finish(stopped=lambda: bool(stops))
-    return outcome.status(status, lost=lost, err=sys.stderr)
+        for address in addresses:
+            address.forward.on_failure = outcome.note
+        ports = [LocalPort(each, *address) for each, address in zip(args.targets, addresses, strict=True)]
+        environ = program_environment(os.environ, ports, services, for_clients=not args.no_env)
+        status = run_program(fill_placeholders(args.words, ports), environ)
+        lost = [address.forward.finish(stopped=lambda: bool(stops)) for address in addresses]
+        unused = [number for number, address in enumerate(addresses) if not address.forward.accepted]
+    for number in unused:
+        complain(nothing_connected(number + 1, ports[number], None if args.no_env else services[number]))
+    return outcome.status(status, lost=any(lost))
+
+
+def _service(text: str) -> Service:
+    """``postgres``, ``mysql`` or ``redis``."""
+    from emissary_lib.cli.program_environment import Service
+
+    try:
+        return Service(text)
+    except ValueError:
+        names = ", ".join(service.value for service in Service)
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {names}") from None
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    if not args.words:
+        args.parser.error("name the command to run behind --, as in: emissary exec db.internal:5432 -- psql")
+    if len(args.services) > len(args.targets):
+        args.parser.error("argument --as: there are more of them than targets")
+    for number, each in enumerate(args.targets):
+        if each in args.targets[:number]:
+            args.parser.error(f"argument TARGET: {each} is named twice")
+
+
+def nothing_connected(number: int, port: LocalPort, service: Service | None) -> str:
+    """What to say of a program that has ended without a connection to a port.
+
+    Args:
+        number: Of the target, from 1.
+        port: What nobody has connected to.
+        service: Whose variables the program was given beside ours.
+    """
+    from emissary_lib.cli.program_environment import HOST, PORT, VARIABLES, numbered
+
+    suffix, variables = ("", (HOST, PORT)) if number == 1 else (str(number), numbered(number))
+    names = ", ".join((*variables, *(VARIABLES[service] if service else ())))
+    return (
+        f"nothing connected to {format_address((port.host, port.port))}, which leads to {port.target}: give "
+        f"the program the address by {{host{suffix}}} and {{port{suffix}}} in its arguments, or let it read "
+        f"{names} from its environment"
+    )
 
 
 class Outcome:
@@ -101,71 +176,26 @@ class Outcome:
         else:
             self._lost = self._lost or error.lost > 0 or error.untaken
 
-    def status(self, program: int, *, lost: bool, err: TextIO) -> int:
+    def status(self, program: int, *, lost: bool) -> int:
         """The exit status.
 
         Args:
             program: The program's own; any but 0 is kept.
             lost: Whether bytes of its were lost at its end.
-            err: Where to show what may explain a failure of the program's.
         """
         if program:
             for error in self._harmless:
-                print(f"emissary: a forwarded connection failed: {error}", file=err)
+                complain(f"a forwarded connection failed: {error}")  # may explain the program's failure
             return program
         if self._undialled:
             return exit_status(self._undialled)
         return Exit.CUT_OFF if lost or self._lost else Exit.OK
 
 
-def fill_placeholders(words: Sequence[str], host: str, port: int) -> list[str]:
-    """The words with ``{host}`` and ``{port}`` replaced; other braces stay."""
-    return [word.replace("{host}", host).replace("{port}", str(port)) for word in words]
-
-
-def run_program(words: Sequence[str], address: tuple[str, int], environ: Mapping[str, str]) -> int:
-    """Run a program that is to connect to ``address``, and wait for its end.
-
-    It has our standard input, output and error. SIGINT, SIGTERM and SIGHUP are passed on to it, but for a
-    Ctrl-C, which the terminal sends to both of us.
-
-    Args:
-        words: The program and its arguments, with placeholders; see :func:`fill_placeholders`.
-        address: Host and port.
-        environ: Its environment, beside :data:`HOST_VARIABLE` and :data:`PORT_VARIABLE`.
-
-    Returns:
-        Its exit status, or 128 and its signal.
-
-    Raises:
-        CommandError: It cannot be started.
-        ValueError: If called outside the main thread.
-
-    Blocking: until its end.
-    """
-    host, port = address
-    program: subprocess.Popen[bytes] | None = None
-    early: list[int] = []
-
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGCHLD:
-            return  # it only ends the wait
-        if program is None:
-            early.append(number)
-        elif number != signal.SIGINT or not typed_at_our_terminal():
-            program.send_signal(number)
-
-    environment = {**environ, HOST_VARIABLE: host, PORT_VARIABLE: str(port)}
-    with handle_signals(pass_on, *_PASSED_ON, signal.SIGCHLD) as wait:
-        try:
-            program = subprocess.Popen(fill_placeholders(words, host, port), env=environment)
-        except (OSError, ValueError) as exc:  # ValueError: a zero byte in a word
-            from emissary_lib.exceptions import CommandError
-
-            reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-            raise CommandError(f"cannot start {words[0]}: {reason}; check its name and PATH") from exc
-        for number in early:
-            program.send_signal(number)
-        while (status := program.poll()) is None:
-            wait()
-    return _SIGNALLED - status if status < 0 else status
+def fill_placeholders(words: Sequence[str], ports: Sequence[LocalPort]) -> list[str]:
+    """The words with ``{host}``, ``{port}``, ``{host1}``, ``{port1}``, ... replaced; other braces stay."""
+    values = {"{host}": ports[0].host, "{port}": str(ports[0].port)}
+    for number, port in enumerate(ports, start=1):
+        values |= {f"{{host{number}}}": port.host, f"{{port{number}}}": str(port.port)}
+    placeholder = re.compile("|".join(map(re.escape, values)))
+    return [placeholder.sub(lambda match: values[match[0]], word) for word in words]

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
 from emissary_lib.cli.command import positive, target
@@ -45,6 +45,7 @@ LISTEN: Final = ("127.0.0.1", 0)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its options and arguments."""
+    parser.add_argument("target", type=target, metavar="TARGET", help="host:port inside the VPC")
     add_dialling(parser)
     parser.add_argument(
         "--listen",
@@ -59,8 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_dialling(parser: argparse.ArgumentParser) -> None:
-    """Declare what ``forward`` and ``exec`` have in common."""
-    parser.add_argument("target", type=target, metavar="TARGET", help="host:port inside the VPC")
+    """Declare the options that ``forward`` and ``exec`` have in common."""
     parser.add_argument(
         "--timeout",
         type=positive,
@@ -76,25 +76,33 @@ def add_dialling(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Listen until a signal comes."""
-    with listen(args, args.listen) as address:
+    with listen(args, [args.target], args.listen) as (address,):
         run_until_stopped(address, args.target, json_line=args.json, out=sys.stdout)
         address.forward.give_up_dialling()  # whoever asked us to end does not want to wait for that
     return Exit.OK
 
 
 @contextlib.contextmanager
-def listen(args: argparse.Namespace, local: tuple[str, int]) -> Iterator[ForwardedAddress]:
-    """Forward as the arguments of :func:`add_dialling` say; failed dials are shown on standard error.
+def listen(
+    args: argparse.Namespace, targets: Sequence[Target], local: tuple[str, int]
+) -> Iterator[list[ForwardedAddress]]:
+    """Forward as the options of :func:`add_dialling` say; failed dials are shown on standard error.
 
-    Gives the local address.
+    Gives the local address of each target.
 
     Raises:
         ConfigError: The settings are wrong.
         ListenError, EmissaryError: As :func:`forward_to`.
     """
-    with show_warnings(sys.stderr), dialer_of(args) as dialer:
-        with forward_to(dialer, args.target, local, args.timeout, check=args.check) as address:
-            yield address
+    with (
+        show_warnings(sys.stderr),
+        dialer_of(args) as dialer,
+        contextlib.ExitStack() as listening,
+    ):
+        yield [
+            listening.enter_context(forward_to(dialer, target, local, args.timeout, check=args.check))
+            for target in targets
+        ]
 
 
 @contextlib.contextmanager

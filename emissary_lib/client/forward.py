@@ -58,6 +58,7 @@ class Forward:
         timeout: Seconds that ``serve`` may take for the dial; ``None`` for no limit.
 
     Attributes:
+        accepted: How many connections were accepted.
         last_error: Why the newest connection failed that did; ``None`` if none has.
         on_failure: Told of each failure, once it was logged and before the connection counts as over.
     """
@@ -82,6 +83,7 @@ class Forward:
         self._closing = threading.Event()
         self._wakeup: Wakeup | None = None
         self._process = 0
+        self.accepted = 0
         self.last_error: EmissaryError | None = None
         self.on_failure: Callable[[Exception], None] = lambda error: None
 
@@ -196,6 +198,7 @@ class Forward:
             self._start(sock)
 
     def _start(self, sock: socket.socket) -> None:
+        self.accepted += 1
         owners = (self, self._owner)
         connection = drain.begin(self._target, owners, timeout=self._timeout)
         thread = threading.Thread(

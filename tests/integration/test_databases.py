@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pg8000.dbapi
 import psycopg
 import pytest
 import sqlalchemy
+import trustme
 
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
@@ -104,6 +106,57 @@ def test_psql_over_tls_through_exec_ends_without_an_alarm(
                 command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=HANG, check=False
             )
             assert (number, done.returncode, done.stdout, done.stderr) == (number, 0, "42\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PSQL is None, reason="no psql on this machine")
+def test_plain_psql_through_exec_verifies_the_target_s_name(
+    cloud: LocalCloud, postgres: Postgres, tmp_path: pathlib.Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)  # and not for 127.0.0.1, where psql connects
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PG")},
+        **cloud.application.client_variables(cloud.url),
+        "PGSSLMODE": "verify-full",
+        "PGSSLROOTCERT": str(tmp_path / "ca.pem"),
+        "PGUSER": postgres.user,
+        "PGPASSWORD": postgres.password,
+        "PGDATABASE": postgres.database,
+    }
+    query = ["-XAtc", "select 6 * 7"]
+    with Server(postgres_over_tls(target(postgres), context)) as (_host, port):
+
+        def psql(options: list[str], *words: str) -> subprocess.CompletedProcess[str]:
+            command = [
+                sys.executable,
+                "-m",
+                "emissary_lib",
+                "exec",
+                *options,
+                f"localhost:{port}",
+                "--",
+                *words,
+            ]
+            url = {"DATABASE_URL": f"postgresql://localhost:{port}/?gssencmode=disable"}
+            return subprocess.run(
+                command,
+                cwd=ROOT,
+                env=environ | url,
+                capture_output=True,
+                text=True,
+                timeout=HANG,
+                check=False,
+            )
+
+        for words in (["psql", *query], ["sh", "-c", 'psql "$DATABASE_URL" -XAtc "select 6 * 7"']):
+            done = psql(["--as", "postgres"], *words)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "42\n", "")
+        done = psql(["--no-env"], "psql", "-h", "{host}", "-p", "{port}", *query)
+    assert done.returncode == 2
+    assert 'certificate for "localhost" does not match host name "127.0.0.1"' in done.stderr
 
 
 def pg8000_connection(postgres: Postgres, sock: Any, ssl_context: Any = None) -> pg8000.dbapi.Connection:

@@ -1,53 +1,73 @@
-"""Running a program: what it is given, what comes back, and who gets the signals."""
+"""``emissary exec`` as a command: what it asks for, what it hands its program, what it says at the end."""
 
 from __future__ import annotations
 
+import ast
 import os
 import pathlib
-import pty
-import signal
 import subprocess
 import sys
 
 import pytest
 
-from emissary_lib.cli.execute import fill_placeholders, run_program
-from emissary_lib.exceptions import CommandError
+from emissary_lib.cli import main as cli
+from emissary_lib.cli.execute import fill_placeholders, nothing_connected
+from emissary_lib.cli.program_environment import Service
+from emissary_lib.cli.service_url import LocalPort
+from emissary_lib.exit_status import Exit
+from emissary_lib.protocol.auth.keys import Key, format_keys
+from emissary_lib.protocol.targets.allow_list import Target
 from tests.helpers.patience import HANG
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-ADDRESS = ("127.0.0.1", 5433)
 
-#: Runs, as ``emissary exec`` would, what is behind it.
-RUN = """\
-import os, sys
-from emissary_lib.cli.execute import run_program
-sys.exit(run_program(sys.argv[1:], ("127.0.0.1", 5433), os.environ))
-"""
+#: Settings that are well formed; nothing answers there, and nobody asks before a program connects.
+SETTINGS = {"EMISSARY_URL": "ws://127.0.0.1:9/s", "EMISSARY_AUTH_KEYS": format_keys([Key(1, bytes(32))])}
 
-#: A program that counts the signals it gets, none of which can be lost, and ends with their number once
-#: there is something to read.
-COUNT = """\
-import select, signal, sys
-numbers, met = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}, 0
-signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-print("ready", flush=True)
-while not select.select([sys.stdin], [], [], 0)[0]:
-    came = signal.sigtimedwait(numbers, 0.02)
-    if came:
-        met += 1
-        print(signal.Signals(came.si_signo).name, flush=True)
-sys.exit(met)
-"""
+#: Prints its arguments and its environment.
+SHOW = "import os, sys; print((sys.argv[1:], dict(os.environ)))"
+
+#: Connects to each port that it is told of, and closes again.
+CONNECT = (
+    "import socket, sys\nfor port in sys.argv[1:]: socket.create_connection(('127.0.0.1', port)).close()"
+)
+
+
+def emissary(
+    *arguments: str, environ: dict[str, str] | None = None, cwd: pathlib.Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "emissary_lib", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **SETTINGS, **(environ or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
 
 
 def python(code: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-c", code, *arguments]
+    return ["--", sys.executable, "-c", code, *arguments]
+
+
+def local(target: str, port: int) -> LocalPort:
+    return LocalPort(Target.parse(target), "127.0.0.1", port)
 
 
 def test_placeholders_are_filled_and_other_braces_stay() -> None:
-    words = ["{port}", "host={host} port={port}", "{", "{}", "{{port}}", "{user}", "%s"]
-    assert fill_placeholders(words, "::1", 5433) == [
+    words = [
+        "{port}",
+        "host={host} port={port}",
+        "{",
+        "{}",
+        "{{port}}",
+        "{user}",
+        "%s",
+        "{port1}{port2}{port3}",
+    ]
+    ports = [LocalPort(Target.parse("db:1"), "::1", 5433), local("cache:2", 5434)]
+    assert fill_placeholders(words, ports) == [
         "5433",
         "host=::1 port=5433",
         "{",
@@ -55,111 +75,114 @@ def test_placeholders_are_filled_and_other_braces_stay() -> None:
         "{5433}",
         "{user}",
         "%s",
+        "54335434{port3}",
     ]
 
 
-def test_the_address_is_in_the_arguments_and_in_the_environment() -> None:
-    code = (
-        "import os, sys\n"
-        "told = os.environ['EMISSARY_HOST'], os.environ['EMISSARY_PORT']\n"
-        "ok = told == tuple(sys.argv[1:]) == ('127.0.0.1', '5433')\n"
-        "sys.exit(0 if ok and os.environ['MINE'] == 'kept' and 'PGHOST' not in os.environ else 1)"
-    )
-    environ = {**os.environ, "MINE": "kept", "EMISSARY_HOST": "an old one"}
-    environ.pop("PGHOST", None)
-    assert run_program(python(code, "{host}", "{port}"), ADDRESS, environ) == 0
-
-
-@pytest.mark.parametrize("status", [0, 1, 7, 255])
-def test_the_exit_status_is_passed_back(status: int) -> None:
-    assert run_program(python(f"import sys; sys.exit({status})"), ADDRESS, os.environ) == status
-
-
-def test_a_program_that_a_signal_ended_has_the_shells_status() -> None:
-    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    assert run_program(python(code), ADDRESS, os.environ) == 128 + signal.SIGKILL
+def test_a_program_gets_each_address_in_its_arguments_and_its_environment_and_no_key() -> None:
+    environ = {
+        "MINE": "kept",
+        "EMISSARY_HOST": "an old one",
+        "PGHOST": "an old one",
+        "DATABASE_URL": "postgresql://u:p@db.internal/app?sslmode=verify-full",
+    }
+    words = python(SHOW, "{host}:{port}", "{host2}:{port2}")
+    done = emissary("exec", "db.internal:5432", "cache.internal:6379", *words, environ=environ)
+    (one, other), env = ast.literal_eval(done.stdout)
+    assert done.returncode == 0
+    assert one != other
+    port, port2 = (address.removeprefix("127.0.0.1:") for address in (one, other))
+    expected = {
+        "MINE": "kept",
+        "EMISSARY_HOST": "127.0.0.1",
+        "EMISSARY_PORT": port,
+        "EMISSARY_PORT_2": port2,
+        "EMISSARY_CACHE_INTERNAL_6379_PORT": port2,
+        "PGHOST": "db.internal",
+        "PGHOSTADDR": "127.0.0.1",
+        "PGPORT": port,
+        "DATABASE_URL": f"postgresql://u:p@db.internal:{port}/app?sslmode=verify-full&hostaddr=127.0.0.1",
+        "REDIS_URL": f"redis://127.0.0.1:{port2}",
+    }
+    assert {name: env.get(name) for name in expected} == expected
+    assert "EMISSARY_AUTH_KEYS" not in env
+    assert SETTINGS["EMISSARY_AUTH_KEYS"] not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
-    ("word", "cause"),
-    [("no-such-program-anywhere", "No such file"), ("/", "Permission denied"), ("a\0b", "null byte")],
+    ("options", "expected"),
+    [
+        (["db:6000"], {}),
+        (["db:6000", "--as", "postgres"], {"PGHOST"}),
+        (["db:6000", "cache:7000", "--as=redis", "--as=mysql"], {"REDIS_URL", "MYSQL_HOST"}),
+        (["--no-env", "db:5432", "cache:6379"], {}),
+    ],
+    ids=" ".join,
 )
-def test_a_program_that_cannot_be_started_is_named_with_the_cause(word: str, cause: str) -> None:
-    with pytest.raises(CommandError, match=cause) as caught:
-        run_program([word], ADDRESS, os.environ)
-    assert str(caught.value).startswith(f"cannot start {word}: ")
+def test_options_say_what_the_targets_are(options: list[str], expected: set[str]) -> None:
+    done = emissary("exec", *options, *python(SHOW))
+    _words, env = ast.literal_eval(done.stdout)
+    assert {name for name in ("PGHOST", "MYSQL_HOST", "REDIS_URL") if name in env} == set(expected)
+    assert env["EMISSARY_HOST"] == "127.0.0.1"
 
 
-def test_the_handlers_of_signals_are_put_back() -> None:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
-    before = [signal.getsignal(number) for number in numbers]
-    run_program(python(""), ADDRESS, os.environ)
-    with pytest.raises(CommandError):
-        run_program(["no-such-program-anywhere"], ADDRESS, os.environ)
-    assert [signal.getsignal(number) for number in numbers] == before
-    assert signal.set_wakeup_fd(-1) == -1
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
-def test_signals_are_passed_on_and_the_program_decides(number: signal.Signals) -> None:
-    with subprocess.Popen(
-        python(RUN, *python(COUNT)),
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # no terminal, as in a build system
-    ) as running:
-        assert running.stdin is not None
-        assert running.stdout is not None
-        assert running.stdout.readline() == "ready\n"
-        for _ in range(2):
-            running.send_signal(number)
-            assert running.stdout.readline() == f"{number.name}\n"
-        running.stdin.write("enough\n")
-        running.stdin.close()
-        assert running.wait(HANG) == 2
-
-
-def test_ctrl_c_at_a_terminal_reaches_the_program_once() -> None:
-    """The terminal sends it to the program as well; twice would make many programs give up."""
-    # Two signals at nearly the same time may become one, so what is passed on is told, not what arrives.
-    take_terminal = (
-        "import fcntl, subprocess, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-        "send = subprocess.Popen.send_signal\n"
-        "def tell(self, n): print('passed on', n, file=sys.stderr, flush=True); send(self, n)\n"
-        "subprocess.Popen.send_signal = tell\n"
+@pytest.mark.parametrize("status", [0, 7])
+def test_a_program_that_never_connects_is_told_of_and_its_status_stays(status: int) -> None:
+    """Symptom: a migration that read its own URL went to the local database, with status 0 and in silence."""
+    done = emissary(
+        "exec", "db.internal:5432", "cache:6379", *python(f"print('{{port}} {{port2}}'); exit({status})")
     )
-    ours, theirs = pty.openpty()
-    try:
-        with subprocess.Popen(
-            python(take_terminal + RUN, *python(COUNT)),
-            cwd=ROOT,
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as running:
-            assert running.stdout is not None
-            assert running.stderr is not None
-            assert running.stdout.readline() == "ready\n"
-            os.write(ours, b"\x03")
-            assert running.stdout.readline() == "SIGINT\n"
-            running.send_signal(signal.SIGTERM)  # once this has come through, we have handled the SIGINT too
-            assert running.stdout.readline() == "SIGTERM\n"
-            os.write(ours, b"enough\n")
-            assert running.wait(HANG) == 2
-            assert running.stderr.read() == "passed on 15\n"
-    finally:
-        os.close(ours)
-        os.close(theirs)
+    port, port2 = done.stdout.split()
+    assert done.returncode == status
+    assert done.stderr == (
+        f"emissary: {nothing_connected(1, local('db.internal:5432', int(port)), Service.POSTGRES)}\n"
+        f"emissary: {nothing_connected(2, local('cache:6379', int(port2)), Service.REDIS)}\n"
+    )
 
 
-def test_standard_input_that_ends_ends_the_program_and_us_and_costs_no_time() -> None:
-    """Symptom elsewhere (aws-cli #9344): a tunnel whose pipe was closed spun at 84 % of a processor."""
-    reads = "import sys; sys.stdin.read(); sys.exit(7)"
-    with subprocess.Popen(python(RUN, *python(reads)), cwd=ROOT, stdin=subprocess.PIPE) as running:
-        assert running.stdin is not None
-        running.stdin.close()
-        assert running.wait(HANG) == 7
+def test_only_of_the_target_that_nothing_has_connected_to_is_that_said() -> None:
+    done = emissary("exec", "db:1", "cache:2", "--timeout=0.001", *python(CONNECT, "{port2}"))
+    assert "nothing connected to 127.0.0.1:" in done.stderr
+    assert "which leads to db:1:" in done.stderr
+    assert "which leads to cache:2:" not in done.stderr
+    assert done.returncode != 0  # the dial's
+
+
+def test_what_is_said_of_a_program_that_never_connects_names_the_address_and_the_ways_to_it() -> None:
+    assert nothing_connected(1, local("db.internal:5432", 41001), Service.POSTGRES) == (
+        "nothing connected to 127.0.0.1:41001, which leads to db.internal:5432: give the program the address "
+        "by {host} and {port} in its arguments, or let it read EMISSARY_HOST, EMISSARY_PORT, PGHOST, "
+        "PGHOSTADDR, PGPORT from its environment"
+    )
+    assert nothing_connected(2, local("10.0.1.7:9000", 41002), None) == (
+        "nothing connected to 127.0.0.1:41002, which leads to 10.0.1.7:9000: give the program the address by "
+        "{host2} and {port2} in its arguments, or let it read EMISSARY_HOST_2, EMISSARY_PORT_2 from its "
+        "environment"
+    )
+
+
+def test_a_program_that_cannot_be_started_is_not_said_to_have_connected_to_nothing() -> None:
+    done = emissary("exec", "db:5432", "--", "no-such-program-anywhere")
+    assert (done.returncode, done.stderr.count("\n")) == (Exit.NOT_STARTED, 1)
+    assert done.stderr.startswith("emissary: cannot start no-such-program-anywhere: No such file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["db:1", "db:2", "DB:1"], "argument TARGET: db:1 is named twice"),
+        (["db:1", "--as", "oracle"], "argument --as: 'oracle' is none of postgres, mysql, redis"),
+        (["db:1", "--as=redis", "--as=mysql"], "argument --as: there are more of them than targets"),
+        (["db:1", "--as=redis", "--no-env"], "argument --no-env: not allowed with argument --as"),
+        (["db:1", "cache"], "argument TARGET: 'cache' has no port"),
+        ([], "the following arguments are required: TARGET"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_says_what_is_wrong(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["exec", *arguments, "--", "true"])
+    assert ended.value.code == Exit.USAGE
+    assert complaint in capsys.readouterr().err

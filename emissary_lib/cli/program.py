@@ -1,0 +1,127 @@
+"""Running a program as if it ran in our place: its terminal, its signals, its stops and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Final
+
+from emissary_lib.cli.signals import (
+    CHILD,
+    PASSED_ON,
+    Gathered,
+    Wait,
+    Witness,
+    handle_signals,
+    heeded,
+    stop_as,
+)
+from emissary_lib.exceptions import CommandError
+
+#: Exit status of a program that a signal ended, less the signal, as shells have it.
+_SIGNALLED: Final = 128
+
+
+def run_program(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a program, and wait for its end.
+
+    It has our open files, and is of our process group, as under ``env``. What a terminal, a shell or ``kill``
+    sends to the group, it has got by itself; what was sent to us alone is passed on, a moment later. What was
+    ignored when we were started it ignores, too. If it stops, as by Ctrl-Z, so do we.
+
+    Args:
+        words: The program and its arguments.
+        environ: Its environment.
+
+    Returns:
+        Its exit status, or 128 and its signal.
+
+    Raises:
+        CommandError: It cannot be started.
+        ValueError: If called outside the main thread.
+
+    Blocking: until its end.
+    """
+    gathered = Gathered()
+
+    def came(number: int, _frame: FrameType | None) -> None:
+        if number != CHILD:  # it only ends the wait
+            gathered.came(number, time.monotonic())
+
+    of_child = [] if CHILD is None else [CHILD]
+    with handle_signals(came, *heeded(PASSED_ON), *of_child) as wait, Witness() as witness:
+        program = _start(words, environ)
+        for number in gathered.all():  # what came before it was there it cannot have got
+            witness.saw(number)
+            _send(program, number)
+            gathered.settled(number)
+        status = _follow(program, gathered, witness, wait)
+    return _SIGNALLED - status if status < 0 else status
+
+
+def _start(words: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        # What we have inherited, as a shell's <(...), it inherits; what we have opened ourselves it does not.
+        return subprocess.Popen(words, env=environ, close_fds=False)
+    except (OSError, ValueError) as exc:  # ValueError: a zero byte in a word
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise CommandError(f"cannot start {words[0]}: {reason}; check its name and PATH") from exc
+
+
+def _follow(program: subprocess.Popen[bytes], gathered: Gathered, witness: Witness, wait: Wait) -> int:
+    """See to its signals and its stops until it ends."""
+    if CHILD is None:
+        threading.Thread(
+            target=_wake_at_end, args=(program, wait), name="emissary-program", daemon=True
+        ).start()
+    while True:
+        stopped_by = _look(program)
+        if program.returncode is not None:
+            return program.returncode
+        if stopped_by:
+            stop_as(stopped_by)
+            continue
+        for number in gathered.due(time.monotonic()):
+            if not (witness.saw(number) and _in_our_group(program)):
+                _send(program, number)
+            gathered.settled(number)
+        wait(gathered.seconds(time.monotonic()))
+
+
+def _look(program: subprocess.Popen[bytes]) -> int | None:
+    """Note its end if it has ended; gives the signal that has stopped it since the last look."""
+    if CHILD is None:
+        program.poll()
+        return None
+    pid, status = os.waitpid(program.pid, os.WNOHANG | os.WUNTRACED)
+    if not pid:
+        return None
+    if os.WIFSTOPPED(status):
+        return os.WSTOPSIG(status)
+    program.returncode = os.waitstatus_to_exitcode(status)
+    return None
+
+
+def _wake_at_end(program: subprocess.Popen[bytes], wait: Wait) -> None:
+    program.wait()
+    wait.wake()
+
+
+def _in_our_group(program: subprocess.Popen[bytes]) -> bool:
+    """Whether it gets what our group gets: a shell makes a group of its own."""
+    if not hasattr(os, "getpgid"):
+        return True
+    try:
+        return os.getpgid(program.pid) == os.getpgrp()
+    except OSError:  # it has ended
+        return True
+
+
+def _send(program: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(PermissionError):  # it runs as another user: who signalled us could not either
+        program.send_signal(number)
