@@ -37,7 +37,7 @@ How the program gets the address:
 PGHOSTADDR goes before any host that the program gives libpq, and only libpq knows it: for a program that
 reaches other PostgreSQL servers as well, or reads PGHOST without libpq (asyncpg, pgx, node-postgres), take
 --no-env and the variables above. It is not set, and PGHOST is the local address, where DATABASE_URL names
-another server or PGSERVICE is set. The variables with our own key are taken away.
+another server or PGSERVICE is set. What leads to our own key (EMISSARY_AUTH_KEYS and the like) is taken away.
 
 The program is in our process group, with our terminal, standard input, output and error, as under `env`. It
 gets each signal once: one sent to the group (Ctrl-C, Ctrl-Z, systemd, timeout) from whoever sent it; one that
@@ -67,7 +67,7 @@ _STOPS: Final = existing("SIGINT", "SIGTERM", "SIGHUP")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its options and arguments."""
     parser.usage = (
-        f"{parser.prog} [-h] [--timeout SECONDS] [--check] [--as SERVICE | --no-env] "
+        f"{parser.prog} [-h] [--timeout SECONDS] [--check] [--env-file FILE] [--as SERVICE | --no-env] "
         "TARGET [TARGET ...] -- COMMAND [ARGUMENT ...]"
     )
     parser.add_argument("targets", type=target, nargs="+", metavar="TARGET", help="host:port inside the VPC")

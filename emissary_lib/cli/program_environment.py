@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from emissary_lib.cli.service_url import LocalPort, ServiceUrl
+from emissary_lib.client.config import KEY_SETTINGS
+from emissary_lib.client.settings import ENV_FILE
 from emissary_lib.protocol.targets.allow_list import Target
 
 #: Address of the first target.
@@ -15,9 +17,7 @@ HOST: Final = "EMISSARY_HOST"
 PORT: Final = "EMISSARY_PORT"
 
 #: Ours alone: what holds the key, or tells where it is.
-SECRETS: Final = tuple(
-    f"EMISSARY_{name}" for name in ("AUTH_KEYS", "AUTH_KEYS_FILE", "AUTH_KEYS_SECRET", "ENV_FILE")
-)
+SECRETS: Final = (*KEY_SETTINGS, ENV_FILE)
 
 DATABASE_URL: Final = "DATABASE_URL"
 REDIS_URL: Final = "REDIS_URL"
