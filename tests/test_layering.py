@@ -25,7 +25,7 @@ ROOMS = {
         "protocol",
         "protocol.wire", "protocol.stream", "protocol.targets", "protocol.auth", "protocol.session",
         "protocol.opening",
-        "bridge", "exceptions", "exit_status", "aws",
+        "bridge", "exceptions", "exit_status", "aws", "system",
         "transport", "tunnel", "client", "operate", "doctor", "cli",
         "__main__",
     ],
@@ -38,7 +38,7 @@ ROOMS = {
 }  # fmt: skip
 
 CORE = {"emissary_lib.protocol", "emissary_lib.bridge"}
-LINK = CORE | {"emissary_lib.exceptions", "emissary_lib.transport"}
+LINK = CORE | {"emissary_lib.exceptions", "emissary_lib.system", "emissary_lib.transport"}
 LIBRARY = LINK | {"emissary_lib._version", "emissary_lib.aws", "emissary_lib.tunnel", "emissary_lib.client"}
 COMMON = CORE | {"emissary_lib._version", "functions.common"}
 AWS = {"boto3", "botocore"}
@@ -52,6 +52,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "emissary_lib.bridge": (CORE, set()),
     "emissary_lib.aws": (CORE | {"emissary_lib.exceptions"}, AWS),
     "emissary_lib.exceptions": (CORE, set()),
+    "emissary_lib.system": (set(), set()),
     "emissary_lib.transport": (LINK, set()),
     "emissary_lib.transport.proxy": (LINK, {"python_socks"}),
     "emissary_lib.transport.trust": (LINK, {"truststore"}),

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import logging
 import math
-import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from emissary_lib.exceptions import TunnelResetError
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.system import socket_error
 
 #: Named for what the user knows: tunnels, not modules. No handler of ours: to whom the application has said
 #: nothing of logging, Python prints warnings.
@@ -96,7 +96,7 @@ class TunnelSocket(socket.socket):
         would look like a clean end.
         """
         if self.session is not None and self.session.error is not None:
-            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+            raise socket_error(errno.ECONNRESET)
 
     def recv(self, *args: Any) -> bytes:
         """As :meth:`socket.socket.recv`; raises where the session failed, instead of an end."""

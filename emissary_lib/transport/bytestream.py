@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import select
+import selectors
 import socket
 import ssl
 import threading
 from typing import Final
 
+from emissary_lib.system import never_sigpipe, wait_for
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.forked import keep_from_children
 
@@ -36,8 +37,8 @@ class ByteStream:
         self._lock = threading.Lock()
         self._over = False  # shut down on this side
         self._buffer = memoryview(b"")
-        # A program that takes SIGPIPE as it comes must not die of a gateway that left. TLS takes no flag.
-        self._flags = 0 if isinstance(sock, ssl.SSLSocket) else getattr(socket, "MSG_NOSIGNAL", 0)
+        flags = never_sigpipe(sock)
+        self._flags = 0 if isinstance(sock, ssl.SSLSocket) else flags  # TLS takes none
 
     def read(self, size: int, deadline: Deadline) -> bytes:
         """At least one and at most ``size`` bytes; empty at the end of the stream and after :meth:`shutdown`.
@@ -55,10 +56,10 @@ class ByteStream:
                 with self._lock:
                     data = self._sock.recv(_CHUNK)
             except _WANT_READ:
-                wait(self._sock, select.POLLIN, deadline)
+                wait(self._sock, selectors.EVENT_READ, deadline)
                 continue
             except ssl.SSLWantWriteError:
-                wait(self._sock, select.POLLOUT, deadline)
+                wait(self._sock, selectors.EVENT_WRITE, deadline)
                 continue
             except ssl.SSLEOFError:
                 data = b""
@@ -83,9 +84,9 @@ class ByteStream:
                 with self._lock:
                     sent = self._sock.send(view, self._flags)
             except (BlockingIOError, ssl.SSLWantWriteError):
-                wait(self._sock, select.POLLOUT, deadline)
+                wait(self._sock, selectors.EVENT_WRITE, deadline)
             except ssl.SSLWantReadError:
-                wait(self._sock, select.POLLIN, deadline)
+                wait(self._sock, selectors.EVENT_READ, deadline)
             else:
                 view = view[sent:]
 
@@ -107,7 +108,7 @@ class ByteStream:
 
 
 def wait(sock: socket.socket, event: int, deadline: Deadline) -> None:
-    """Wait until a socket is ready for ``select.POLLIN`` or ``select.POLLOUT``, or broken.
+    """Wait until a socket is ready for ``selectors.EVENT_READ`` or ``selectors.EVENT_WRITE``, or broken.
 
     Raises:
         TimeoutError: It was not in time; at once if no time is left.
@@ -115,11 +116,8 @@ def wait(sock: socket.socket, event: int, deadline: Deadline) -> None:
     """
     if deadline.passed():
         raise TimeoutError("timed out")
-    remaining = deadline.remaining()
     descriptor = sock.fileno()
     if descriptor < 0:
         raise OSError(errno.EBADF, "the connection was closed")
-    poll = select.poll()
-    poll.register(descriptor, event)
-    if not poll.poll(None if remaining is None else int(remaining * 1000) + 1):
+    if not wait_for(descriptor, event, deadline.remaining()):
         raise TimeoutError("timed out")

@@ -8,13 +8,14 @@ other would cost a whole timeout with every connection.
 from __future__ import annotations
 
 import itertools
-import os
 import selectors
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
+
+from emissary_lib.system import pending_error
 
 #: Seconds before another address is tried beside those that have not answered (RFC 8305 section 5).
 CONNECTION_ATTEMPT_DELAY: Final = 0.25
@@ -89,10 +90,10 @@ class _Connecting:
                 sock = key.fileobj
                 assert isinstance(sock, socket.socket)
                 self._running.unregister(sock)
-                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if not number:
+                failure = pending_error(sock)
+                if failure is None:
                     return sock
-                self._on_failure(sock, OSError(number, os.strerror(number)))
+                self._on_failure(sock, failure)
             if self._until is not None and time.monotonic() >= self._until:
                 raise TimeoutError("timed out")
 

@@ -28,6 +28,7 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
 from emissary_lib.protocol.wire.text import clean, decode_clean
+from emissary_lib.system import patience_options
 from emissary_lib.transport import happy_eyeballs, trust
 from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline
@@ -367,14 +368,12 @@ class _Upgrade:
 
 
 def _socket_options() -> list[tuple[int, int, int]]:
-    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        # NAT gateways, load balancers and VPC endpoints forget a flow that is silent for 350 s.
-        options.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 120))
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # A peer that vanished must not be waited for as long as TCP does by default: a quarter of an hour.
-        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SEND_TIMEOUT * 1000)))
-    return options
+    # NAT gateways, load balancers and VPC endpoints forget a flow that is silent for 350 s; and a peer that
+    # vanished must not be waited for as long as TCP does by default: a quarter of an hour.
+    return [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        *patience_options(silence=120.0, unanswered=SEND_TIMEOUT),
+    ]
 
 
 class WebSocketTransport:

@@ -355,7 +355,7 @@ class Tunnel:
     def _must_reset(self) -> bool:
         if self._aborted is None or self._socket.gone or not self._shutdown.bounded:
             return False
-        taken = not self._undelivered() and not self._socket.send_queue
+        taken = not self._undelivered() and self._socket.taken
         return self._shutdown.resets(self._clock(), taken=taken)
 
     # -- the reader: the link -------------------------------------------------------------------
@@ -459,7 +459,7 @@ class Tunnel:
                 self._session.consume(sent, now)
         if self._session.receive_ended:
             self._socket.end_write()
-            if self._session.end_waits and not self._socket.gone and not self._socket.send_queue:
+            if self._session.end_waits and not self._socket.gone and self._socket.taken:
                 self._session.release_end(now)
 
     def _carry_out(self, step: tuple[list[Event], list[Outgoing]]) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
 import socket
-from typing import Final
 
+from emissary_lib.system import never_sigpipe, pending_error, recv_queue_bytes, send_queue_bytes
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.tunnel.loopback import recv_queue_bytes, reset, reset_after_drain, send_queue_bytes
-
-#: A program that takes SIGPIPE as it comes (many tools do) must not die of closing its own socket.
-_SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
+from emissary_lib.tunnel.loopback import reset, reset_after_drain
 
 
 class LocalSocket:
@@ -31,6 +27,7 @@ class LocalSocket:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._flags = never_sigpipe(sock)
         self.blocked = False
         self.gone = False
         self._write_ended = False
@@ -57,7 +54,7 @@ class LocalSocket:
             OSError: The connection broke.
         """
         try:
-            return self._sock.send(data, _SEND_FLAGS)
+            return self._sock.send(data, self._flags)
         except BlockingIOError:
             self.blocked = True
             return 0
@@ -79,8 +76,7 @@ class LocalSocket:
 
     def pending_error(self) -> OSError | None:
         """What broke the connection, if that has not been told yet; for a socket that is not waited for."""
-        number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return OSError(number, os.strerror(number)) if number else None
+        return pending_error(self._sock)
 
     @property
     def recv_queue(self) -> int:
@@ -88,13 +84,13 @@ class LocalSocket:
         return recv_queue_bytes(self._sock)
 
     @property
-    def send_queue(self) -> int:
-        """Bytes for the program that the kernel has not passed on.
+    def taken(self) -> bool:
+        """Whether the program's kernel holds all that was handed over; true where nobody can tell.
 
         Raises:
-            OSError: The socket is closed.
+            OSError, ValueError: The socket is closed.
         """
-        return send_queue_bytes(self._sock)
+        return not send_queue_bytes(self._sock)
 
     def register(self, selector: selectors.BaseSelector, before: int, events: int) -> None:
         """Have ``selector`` wait for ``events`` instead of those of ``before``; 0 is none."""

@@ -7,15 +7,20 @@ which ``http.client`` and several drivers set.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import select
+import selectors
 import socket
-import struct
-import termios
 import time
 from typing import Final
 
+from emissary_lib.system import (
+    ShortSelector,
+    claim_port,
+    pending_error,
+    reset_on_close,
+    send_queue_bytes,
+    wait_for,
+    writable_when_sent,
+)
 from emissary_lib.transport.deadline import Deadline
 
 #: Bytes that the kernel is asked to buffer each way at each socket that a tunnel reads and writes. Left to
@@ -25,8 +30,9 @@ from emissary_lib.transport.deadline import Deadline
 #: its own bookkeeping.
 KERNEL_BUFFER: Final = 131_072
 
-#: Linux's number, which Python does not name everywhere: writable only when nothing is left unsent.
-_TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+#: Seconds that a reader has where the kernel does not tell how much is left for it. That is Windows, where a
+#: reset throws away what has come and was not read, too.
+_UNTOLD: Final = 1.0
 
 
 def tcp_pair(deadline: Deadline | None = None) -> tuple[socket.socket, socket.socket]:
@@ -45,6 +51,7 @@ def tcp_pair(deadline: Deadline | None = None) -> tuple[socket.socket, socket.so
         OSError: The machine has no loopback address, or no file descriptor is left.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        claim_port(listener)
         listener.bind(("127.0.0.1", 0))
         listener.listen(8)
         listener.setblocking(False)
@@ -72,18 +79,17 @@ def tune(sock: socket.socket) -> None:
 
 
 def _accept_from(listener: socket.socket, near: socket.socket, deadline: Deadline) -> socket.socket:
-    poll = select.poll()
-    poll.register(near, select.POLLOUT)
-    poll.register(listener, select.POLLIN)
-    while not deadline.passed():
-        left = deadline.remaining()
-        for descriptor, _events in poll.poll(None if left is None else int(left * 1000) + 1):
-            if descriptor == near.fileno():
-                if error := near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                    raise OSError(error, os.strerror(error))
-                poll.unregister(near)
-            elif accepted := _accept(listener, near.getsockname()):
-                return accepted
+    with ShortSelector() as selector:
+        selector.register(near, selectors.EVENT_WRITE)
+        selector.register(listener, selectors.EVENT_READ)
+        while not deadline.passed():
+            for key, _events in selector.select(deadline.remaining()):
+                if key.fileobj is near:
+                    if error := pending_error(near):
+                        raise error
+                    selector.unregister(near)
+                elif accepted := _accept(listener, near.getsockname()):
+                    return accepted
     raise TimeoutError("timed out")
 
 
@@ -100,45 +106,24 @@ def _accept(listener: socket.socket, address: object) -> socket.socket | None:
 
 def reset(sock: socket.socket) -> None:
     """Close a TCP socket so that its peer sees a reset, not an end of file; never raises."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset_on_close(sock)
     sock.close()
 
 
 def reset_after_drain(sock: socket.socket, deadline: Deadline) -> None:
     """As :func:`reset`, but only after the peer's end holds everything that was sent.
 
-    A reset throws away what the kernel has not passed on yet, and a slow reader leaves a lot there.
+    A reset throws away what the kernel has not passed on yet, and a slow reader leaves a lot there. Where the
+    kernel does not tell how much that is, the reader has a second at most.
 
     Blocking: until then, or until the peer closes, or the deadline passes. Never raises.
     """
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 1)
-        poll = select.poll()
-        poll.register(sock, select.POLLOUT)
-        while send_queue_bytes(sock) and not deadline.passed():
-            left = deadline.remaining()
-            ready = poll.poll(None if left is None else int(left * 1000) + 1)
-            if any(events & (select.POLLERR | select.POLLHUP) for _fd, events in ready):
-                break
+    with contextlib.suppress(OSError, ValueError):
+        writable_when_sent(sock)
+        if send_queue_bytes(sock) is None:
+            deadline = deadline.within(_UNTOLD)
+        while send_queue_bytes(sock) != 0 and not deadline.passed():
+            sock.getpeername()  # raises once the connection is broken
+            wait_for(sock, selectors.EVENT_WRITE, deadline.remaining())
             time.sleep(0.001)  # sent, and acknowledged at any moment: no event tells of that
     reset(sock)
-
-
-def send_queue_bytes(sock: socket.socket) -> int:
-    """Bytes that the kernel still holds for the peer of a TCP socket.
-
-    Raises:
-        OSError: The socket is closed.
-    """
-    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
-    return int(count)
-
-
-def recv_queue_bytes(sock: socket.socket) -> int:
-    """Bytes that have come and were not read; 0 of a socket that is closed."""
-    try:
-        (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
-    except (OSError, ValueError):
-        return 0
-    return int(count)

@@ -6,10 +6,10 @@ timer of four minutes still has its four minutes to go on waking, however long e
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable
 from typing import Final
+
+from emissary_lib.system import sleepless_clock
 
 #: Longest wait between two looks at the clock, in seconds. Each look costs a turn of the driver, some 0.3 ms
 #: of processor time for each tunnel.
@@ -17,23 +17,6 @@ LOOK: Final = 5.0
 
 #: How late a look may be before that counts as suspended, in seconds: what a busy machine may add.
 LATE: Final = 2.0
-
-#: Clocks that go on while the host sleeps. Elsewhere ``time.monotonic`` has to do; Windows' goes on.
-#: Sources: clock_gettime(2) of Linux; of macOS, where CLOCK_MONOTONIC_RAW is mach_continuous_time; PEP 418.
-_CLOCKS: Final = {"linux": "CLOCK_BOOTTIME", "darwin": "CLOCK_MONOTONIC_RAW"}
-
-
-def sleepless_clock(platform: str = sys.platform) -> Callable[[], float]:
-    """A monotonic clock, in seconds, that goes on while the host sleeps, as far as the platform has one."""
-    number: int | None = getattr(time, _CLOCKS.get(platform, ""), None)
-    if number is None:
-        return time.monotonic
-    known = number
-    try:
-        time.clock_gettime(known)
-    except OSError:  # an old kernel, or a sandbox that forbids it
-        return time.monotonic
-    return lambda: time.clock_gettime(known)
 
 
 class SuspendDetector:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 
+from emissary_lib.system import never_sigpipe
 from emissary_lib.transport.forked import keep_from_children
 
 
@@ -16,6 +17,7 @@ class Wakeup:
         self._receiver.setblocking(False)
         self._sender.setblocking(False)
         keep_from_children(self._receiver, self._sender)
+        self._flags = never_sigpipe(self._sender)
 
     def fileno(self) -> int:
         """For a selector to wait on."""
@@ -25,7 +27,7 @@ class Wakeup:
         """Wake the waiting thread, or the next one to wait. From any thread; does not block."""
         # Full: it is awake already. Closed: there is nobody left to wake.
         with contextlib.suppress(OSError):
-            self._sender.send(b"\0", getattr(socket, "MSG_NOSIGNAL", 0))
+            self._sender.send(b"\0", self._flags)
 
     def clear(self) -> None:
         """Forget past wake-ups."""

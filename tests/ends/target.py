@@ -7,7 +7,8 @@ import socket
 import threading
 from typing import Final
 
-from emissary_lib.tunnel.loopback import recv_queue_bytes, reset
+from emissary_lib.system import recv_queue_bytes
+from emissary_lib.tunnel.loopback import reset
 
 #: Seconds for which a late target reads nothing: longer than whoever ends waits for bytes that stand still.
 LATE: Final = 5.0

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from emissary_lib.system import recv_queue_bytes
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.tunnel.loopback import KERNEL_BUFFER, recv_queue_bytes, reset, reset_after_drain, tcp_pair
+from emissary_lib.tunnel.loopback import KERNEL_BUFFER, reset, reset_after_drain, tcp_pair
 from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises
 
 
