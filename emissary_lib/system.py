@@ -36,14 +36,18 @@ else:
 _SO_NWRITE: Final = {"darwin": 0x1024}.get(sys.platform)
 _SO_NOSIGPIPE: Final = {"darwin": 0x1022}.get(sys.platform)
 
+#: Whether the kernel tells what it holds for the peer of a TCP socket. Windows' does not: its SIO_TCP_INFO
+#: counts what is under way, and leaves out what has not left yet.
+TELLS_UNSENT: Final = _SO_NWRITE is not None or _UNSENT is not None
+
 #: Linux's number is not named by every Python.
 _TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", {"linux": 25}.get(sys.platform))
 
 #: Of ``struct linger``: two ints, on Windows two unsigned shorts (winsock2.h).
 _LINGER: Final = {"win32": "HH"}.get(sys.platform, "ii")
 
-#: What :func:`recv_queue_bytes` counts at most where it has to look at the bytes themselves: more than a kernel
-#: that was asked to keep 128 KiB has.
+#: What :func:`recv_queue_bytes` counts at most where it has to look at the bytes themselves: more than a
+#: kernel has that was asked to keep 128 KiB.
 _PEEKED: Final = 1 << 18
 
 #: Clocks that go on while the host sleeps. Elsewhere ``time.monotonic`` has to do; Windows' goes on.
@@ -127,14 +131,14 @@ def pending_error(sock: socket.socket) -> OSError | None:
 def send_queue_bytes(sock: socket.socket) -> int | None:
     """Bytes that the kernel still holds for the peer of a TCP socket; ``None`` where it does not tell.
 
-    Windows does not: its SIO_TCP_INFO counts what is under way, and leaves out what has not left yet.
-
     Raises:
         OSError, ValueError: The socket is closed.
     """
+    if not TELLS_UNSENT:
+        return None
     if _SO_NWRITE is not None:
         return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
-    return None if _UNSENT is None else _asked(sock, _UNSENT)
+    return _asked(sock, _UNSENT)
 
 
 def recv_queue_bytes(sock: socket.socket) -> int:

@@ -32,7 +32,7 @@ KERNEL_BUFFER: Final = 131_072
 
 #: Seconds that a reader has where the kernel does not tell how much is left for it. That is Windows, where a
 #: reset throws away what has come and was not read, too.
-_UNTOLD: Final = 1.0
+UNTOLD: Final = 1.0
 
 
 def tcp_pair(deadline: Deadline | None = None) -> tuple[socket.socket, socket.socket]:
@@ -83,13 +83,13 @@ def _accept_from(listener: socket.socket, near: socket.socket, deadline: Deadlin
         selector.register(near, selectors.EVENT_WRITE)
         selector.register(listener, selectors.EVENT_READ)
         while not deadline.passed():
-            for key, _events in selector.select(deadline.remaining()):
-                if key.fileobj is near:
-                    if error := pending_error(near):
-                        raise error
-                    selector.unregister(near)
-                elif accepted := _accept(listener, near.getsockname()):
-                    return accepted
+            ready = [key.fileobj for key, _events in selector.select(deadline.remaining())]
+            if near in ready:
+                if error := pending_error(near):
+                    raise error
+                selector.unregister(near)
+            if listener in ready and (accepted := _accept(listener, near.getsockname())):
+                return accepted
     raise TimeoutError("timed out")
 
 
@@ -121,7 +121,7 @@ def reset_after_drain(sock: socket.socket, deadline: Deadline) -> None:
     with contextlib.suppress(OSError, ValueError):
         writable_when_sent(sock)
         if send_queue_bytes(sock) is None:
-            deadline = deadline.within(_UNTOLD)
+            deadline = deadline.within(UNTOLD)
         while send_queue_bytes(sock) != 0 and not deadline.passed():
             sock.getpeername()  # raises once the connection is broken
             wait_for(sock, selectors.EVENT_WRITE, deadline.remaining())

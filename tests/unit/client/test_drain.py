@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -274,6 +276,7 @@ def test_what_has_arrived_is_no_warning_though_the_target_never_ends(tmp_path: P
     assert log.read_text() == ""
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 def test_a_forked_child_exits_at_once_and_leaves_the_tunnel_to_its_parent() -> None:
     program = """
 import warnings
@@ -290,6 +293,7 @@ assert sock.recv(100) == b"still mine"
         run(bridge, program)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="Windows has no SIGPIPE")
 def test_closing_a_socket_does_not_kill_a_program_that_takes_sigpipe_as_it_comes() -> None:
     program = """
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import resource
 import socket
 import threading
 
@@ -222,6 +221,7 @@ def test_a_service_that_fails_unforeseen_resets_its_connection() -> None:
 
 
 def test_a_lack_of_descriptors_does_not_end_it() -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
     held: list[socket.socket] = []
     both = threading.Event()
 

@@ -16,7 +16,7 @@ from emissary_lib.protocol.session.session import Session, SessionConfig
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import tcp_pair
-from emissary_lib.tunnel.suspend import LATE, LOOK, SuspendDetector, sleepless_clock
+from emissary_lib.tunnel.suspend import LATE, LOOK, SuspendDetector
 from tests.helpers.clock import Clock
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.tunnels import FakeLink
@@ -90,13 +90,6 @@ def tunnel_on(host: Host, role: Role = Role.DIALER, **times: float) -> Iterator[
         yield tunnel
     finally:
         tunnel.end()
-
-
-def test_the_clock_is_the_one_that_counts_the_time_asleep() -> None:
-    for platform, number in (("linux", time.CLOCK_BOOTTIME), ("darwin", time.CLOCK_MONOTONIC_RAW)):
-        before = time.clock_gettime(number)
-        assert before <= sleepless_clock(platform)() <= time.clock_gettime(number)
-    assert sleepless_clock("another") is time.monotonic
 
 
 @pytest.mark.parametrize(("timeout", "capped"), [(None, LOOK), (239.9, LOOK), (0.2, 0.2), (0.0, 0.0)])
