@@ -20,6 +20,7 @@ from typing import Final
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.protocol.auth.keys import unquote
 from emissary_lib.protocol.record import Record, hidden
+from emissary_lib.system import OPEN_NO_WAIT
 
 #: Largest file that is read, in bytes.
 MAX_SIZE: Final = 1_048_576
@@ -104,7 +105,10 @@ def read_text(path: str | os.PathLike[str], timeout: float = PIPE_TIMEOUT) -> st
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
             raise ConfigError("is a directory")
-        data = _read_pipe(path, timeout) if stat.S_ISFIFO(mode) else _read_file(path)
+        if stat.S_ISFIFO(mode) and OPEN_NO_WAIT is not None:
+            data = _read_pipe(path, OPEN_NO_WAIT, timeout)
+        else:
+            data = _read_file(path)
     except ValueError as exc:  # a path with a zero byte in it; ConfigError is one as well
         if isinstance(exc, ConfigError):
             raise
@@ -123,9 +127,9 @@ def _read_file(path: str | os.PathLike[str]) -> bytes:
         return file.read(MAX_SIZE + 1)
 
 
-def _read_pipe(path: str | os.PathLike[str], timeout: float) -> bytes:
+def _read_pipe(path: str | os.PathLike[str], no_wait: int, timeout: float) -> bytes:
     until = time.monotonic() + timeout
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else it waits for a writer, for ever
+    descriptor = os.open(path, os.O_RDONLY | no_wait)  # else it waits for a writer, for ever
     try:
         data = bytearray()
         while len(data) <= MAX_SIZE:

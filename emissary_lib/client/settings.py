@@ -15,6 +15,7 @@ from emissary_lib.client.env_file import EnvFile, parse_env, read_text
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.protocol.auth.keys import unquote
 from emissary_lib.protocol.record import Record, hidden
+from emissary_lib.system import FILE_MODES
 
 logger = logging.getLogger("emissary_lib.config")
 
@@ -199,6 +200,6 @@ def writers_fault(path: str | os.PathLike[str]) -> str:
         return ""
     mode = stat.S_IMODE(found.st_mode)
     # Windows has no such bits: what Python shows for them says nothing.
-    if os.name != "posix" or not stat.S_ISREG(found.st_mode) or not mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if not FILE_MODES or not stat.S_ISREG(found.st_mode) or not mode & (stat.S_IWGRP | stat.S_IWOTH):
         return ""
     return f"{path} holds keys, and others may write it (mode {mode:04o})"

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from emissary_lib.client.env_file import MAX_SIZE, parse_env, read_text
 from emissary_lib.exceptions import ConfigError
 
+with_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+
 OURS = "EMISSARY_URL=wss://host/stage\nEMISSARY_AUTH_KEYS='[{\"kid\":1}]'\n"
 FOUND = {"EMISSARY_URL": "wss://host/stage", "EMISSARY_AUTH_KEYS": '[{"kid":1}]'}
 
@@ -100,6 +102,7 @@ def test_a_line_of_others_in_another_encoding_harms_nothing(tmp_path: Path) -> N
     assert ours(read_text(file)) == FOUND
 
 
+@with_pipes
 def test_a_pipe_that_somebody_fills_is_read(tmp_path: Path) -> None:
     pipe = tmp_path / ".env"
     os.mkfifo(pipe)
@@ -118,6 +121,7 @@ def test_a_pipe_that_somebody_fills_is_read(tmp_path: Path) -> None:
         filler.join()
 
 
+@with_pipes
 def test_a_pipe_that_nobody_fills_is_given_up(tmp_path: Path) -> None:
     pipe = tmp_path / ".env"
     os.mkfifo(pipe)

@@ -11,6 +11,7 @@ from emissary_lib.client.config import ClientConfig
 from emissary_lib.client.settings import SettingsReader, warn_of_writers
 from emissary_lib.exceptions import ConfigError
 from emissary_lib.protocol.auth.keys import Key, format_keys
+from emissary_lib.system import FILE_MODES
 
 NAME = "EMISSARY_URL"
 GOOD = {NAME: "wss://host/stage", "EMISSARY_AUTH_KEYS": format_keys([Key(3, b"first-secret-0123")])}
@@ -89,6 +90,7 @@ def test_a_virtual_environment_that_is_called_env_is_no_file_of_settings(tmp_pat
     assert ClientConfig.read(SettingsReader(GOOD, default_file=tmp_path / ".env")).url == GOOD[NAME]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
 def test_a_pipe_is_not_waited_for_while_nothing_is_missing(tmp_path: Path) -> None:
     pipe = tmp_path / ".env"
     os.mkfifo(pipe)  # nobody will ever fill it
@@ -106,6 +108,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.name == "emissary_lib.config"]
 
 
+@pytest.mark.skipif(not FILE_MODES, reason="modes say nothing here")
 @pytest.mark.parametrize("mode", [0o666, 0o620, 0o602])
 def test_keys_that_others_may_write_are_warned_of_once(
     tmp_path: Path, mode: int, caplog: pytest.LogCaptureFixture
@@ -124,6 +127,17 @@ def test_keys_that_their_owner_alone_may_write_are_not(
 ) -> None:
     path = write(tmp_path / ".env", "EMISSARY_AUTH_KEYS=[]\n")
     path.chmod(mode)
+    warn_of_writers(path, holds_keys=True)
+    assert warnings(caplog) == []
+
+
+def test_a_mode_that_says_nothing_is_nothing_to_warn_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python shows 0666 for any file on Windows."""
+    monkeypatch.setattr("emissary_lib.client.settings.FILE_MODES", False)
+    path = write(tmp_path / ".env", "EMISSARY_AUTH_KEYS=[]\n")
+    path.chmod(0o666)
     warn_of_writers(path, holds_keys=True)
     assert warnings(caplog) == []
 
