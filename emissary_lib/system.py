@@ -60,8 +60,8 @@ ShortSelector: Final[Callable[[], selectors.BaseSelector]] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
 
-#: Flag for ``os.open`` with which opening a named pipe does not wait for its writer; ``None`` where ``select``
-#: could not wait for it either, because it takes sockets alone.
+#: Flag for ``os.open`` with which opening a named pipe does not wait for its writer; ``None`` where nothing
+#: else could wait for it afterwards either, because ``select`` takes sockets alone.
 OPEN_NO_WAIT: Final[int | None] = getattr(os, "O_NONBLOCK", None)
 
 #: Whether the mode of a file says who may read and write it. On Windows that is not so: an access list does.
