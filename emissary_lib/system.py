@@ -86,7 +86,7 @@ def signals(*names: str) -> tuple[signal.Signals, ...]:
     return tuple(signal.Signals[name] for name in names if hasattr(signal, name))
 
 
-def after_fork_in_child(act: Callable[[], object]) -> None:
+def in_child(act: Callable[[], object]) -> None:
     """Have ``act`` called in each child that is forked from now on; where there is no fork, never."""
     register = getattr(os, "register_at_fork", None)
     if register is not None:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 from emissary_lib.protocol.constants import RTO_INITIAL
+from emissary_lib.system import in_child
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.transport.forked import in_child
 
 #: Seconds without progress after which nothing more is waited for, where all has arrived and only the end of
 #: the target has not: a Lambda function has started from cold by then.

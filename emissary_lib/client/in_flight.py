@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 
-from emissary_lib.transport.forked import in_child
+from emissary_lib.system import in_child
 
 
 class InFlightLimiter:

@@ -5,13 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import weakref
-from collections.abc import Callable
 
-
-def in_child(act: Callable[[], object]) -> None:
-    """Have ``act`` called in each child that is forked from now on; where there is no fork, never."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=act)
+from emissary_lib.system import in_child
 
 
 def keep_from_children(*socks: socket.socket) -> None:
