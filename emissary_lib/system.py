@@ -64,6 +64,13 @@ ShortSelector: Final[Callable[[], selectors.BaseSelector]] = getattr(
 #: else could wait for it afterwards either, because ``select`` takes sockets alone.
 OPEN_NO_WAIT: Final[int | None] = getattr(os, "O_NONBLOCK", None)
 
+#: Whether processes are in groups that get signals, can be stopped, and tell their parent of both. On Windows
+#: a console sends Ctrl-C to all that it shows, and there is nothing else of that.
+JOB_CONTROL: Final = hasattr(signal, "SIGCHLD")
+
+#: Signals that mean what programs agree on.
+REALTIME_SIGNALS: Final = range(getattr(signal, "SIGRTMIN", 1), getattr(signal, "SIGRTMAX", 0) + 1)
+
 #: Whether the mode of a file says who may read and write it. On Windows that is not so: an access list does.
 FILE_MODES: Final = hasattr(os, "geteuid")
 
@@ -81,9 +88,9 @@ def sleepless_clock(platform: str = sys.platform) -> Callable[[], float]:
     return functools.partial(read, number)
 
 
-def signals(*names: str) -> tuple[signal.Signals, ...]:
-    """Those of the signals that there are. Windows has of the usual ones SIGINT and SIGTERM, and SIGBREAK."""
-    return tuple(signal.Signals[name] for name in names if hasattr(signal, name))
+def signals(*names: str) -> tuple[int, ...]:
+    """Those of the signals with these names that there are; Windows has SIGINT, SIGTERM and SIGBREAK."""
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
 def in_child(act: Callable[[], object]) -> None:

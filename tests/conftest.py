@@ -11,6 +11,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
+from emissary_lib.system import signals
 from tests.helpers.leaks import LeakCheck
 from tests.helpers.patience import HANG
 
@@ -30,7 +31,7 @@ _FROM_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "VENV")
 def pytest_configure(config: pytest.Config) -> None:
     for name in _FROM_MAKE:
         os.environ.pop(name, None)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    for number in signals("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"):
         # In the background of a script, or under nohup. What our tests start would be told to ignore it, too.
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)

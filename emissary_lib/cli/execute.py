@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 from emissary_lib.cli.command import target
 from emissary_lib.cli.forward import LISTEN, add_dialling, format_address, listen
 from emissary_lib.cli.output import complain
-from emissary_lib.cli.signals import existing, handle_signals, heeded
+from emissary_lib.cli.signals import handle_signals, heeded
 from emissary_lib.exit_status import DIALLING, Exit, exit_status
+from emissary_lib.system import signals
 
 if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
     from emissary_lib.cli.program_environment import Service
@@ -61,7 +62,7 @@ examples:
 EXITS: Final = DIALLING | {Exit.CUT_OFF, Exit.PORT, Exit.NOT_STARTED}
 
 #: Signals that end the wait for what the program wrote.
-_STOPS: Final = existing("SIGINT", "SIGTERM", "SIGHUP")
+_STOPS: Final = signals("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

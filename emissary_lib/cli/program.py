@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Final
 
-from emissary_lib.cli.signals import (
-    CHILD,
-    PASSED_ON,
-    Gathered,
-    Wait,
-    Witness,
-    handle_signals,
-    heeded,
-    stop_as,
-)
+from emissary_lib.cli.signals import PASSED_ON, Gathered, Wait, Witness, handle_signals, heeded, stop_as
 from emissary_lib.exceptions import CommandError
+from emissary_lib.system import JOB_CONTROL, signals
+
+#: Tells of a child, where there is job control.
+_OF_CHILD: Final = signals("SIGCHLD")
 
 #: Exit status of a program that a signal ended, less the signal, as shells have it.
 _SIGNALLED: Final = 128
@@ -50,11 +45,10 @@ def run_program(words: Sequence[str], environ: Mapping[str, str]) -> int:
     gathered = Gathered()
 
     def came(number: int, _frame: FrameType | None) -> None:
-        if number != CHILD:  # it only ends the wait
+        if number not in _OF_CHILD:  # it only ends the wait
             gathered.came(number, time.monotonic())
 
-    of_child = [] if CHILD is None else [CHILD]
-    with handle_signals(came, *heeded(PASSED_ON), *of_child) as wait, Witness() as witness:
+    with handle_signals(came, *heeded(PASSED_ON), *_OF_CHILD) as wait, Witness() as witness:
         program = _start(words, environ)
         for number in gathered.all():  # what came before it was there it cannot have got
             witness.saw(number)
@@ -75,7 +69,7 @@ def _start(words: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen
 
 def _follow(program: subprocess.Popen[bytes], gathered: Gathered, witness: Witness, wait: Wait) -> int:
     """See to its signals and its stops until it ends."""
-    if CHILD is None:
+    if not JOB_CONTROL:
         threading.Thread(
             target=_wake_at_end, args=(program, wait), name="emissary-program", daemon=True
         ).start()
@@ -95,7 +89,7 @@ def _follow(program: subprocess.Popen[bytes], gathered: Gathered, witness: Witne
 
 def _look(program: subprocess.Popen[bytes]) -> int | None:
     """Note its end if it has ended; gives the signal that has stopped it since the last look."""
-    if CHILD is None:
+    if sys.platform == "win32" or not JOB_CONTROL:  # the one tells mypy the other
         program.poll()
         return None
     pid, status = os.waitpid(program.pid, os.WNOHANG | os.WUNTRACED)
@@ -114,7 +108,7 @@ def _wake_at_end(program: subprocess.Popen[bytes], wait: Wait) -> None:
 
 def _in_our_group(program: subprocess.Popen[bytes]) -> bool:
     """Whether it gets what our group gets: a shell makes a group of its own."""
-    if not hasattr(os, "getpgid"):
+    if sys.platform == "win32" or not JOB_CONTROL:
         return True
     try:
         return os.getpgid(program.pid) == os.getpgrp()
@@ -123,5 +117,9 @@ def _in_our_group(program: subprocess.Popen[bytes]) -> bool:
 
 
 def _send(program: subprocess.Popen[bytes], number: int) -> None:
-    with contextlib.suppress(PermissionError):  # it runs as another user: who signalled us could not either
+    try:
         program.send_signal(number)
+    except PermissionError:  # it runs as another user: who signalled us could not either
+        pass
+    except ValueError:  # Windows: from before it was there, and nothing but an end can be sent to it
+        program.terminate()

@@ -14,30 +14,21 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Final
 
+from emissary_lib.system import JOB_CONTROL, REALTIME_SIGNALS, signals
+
 Handler = Callable[[int, FrameType | None], None]
-
-#: Tells of a child; not everywhere.
-CHILD: Final = getattr(signal, "SIGCHLD", None)
-
-
-def existing(*names: str) -> tuple[int, ...]:
-    """Those of the signals with these names that this system has."""
-    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
-
 
 #: What a program that runs under us is to get as if it ran in our place: all that one sends to a process, or
 #: a terminal to a group. Not what tells of a fault of our own, nor what stops whoever uses the terminal from
 #: the background (SIGTTIN, SIGTTOU): that goes to the group, and is right for us as well.
 PASSED_ON: Final = (
-    *existing(
-        "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTERM", "SIGCONT", "SIGTSTP"
-    ),
-    *existing("SIGWINCH", "SIGPWR", "SIGINFO", "SIGBREAK"),
-    *range(getattr(signal, "SIGRTMIN", 1), getattr(signal, "SIGRTMAX", 0) + 1),
+    *signals("SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTERM", "SIGCONT", "SIGTSTP"),
+    *signals("SIGWINCH", "SIGPWR", "SIGINFO", "SIGBREAK"),
+    *REALTIME_SIGNALS,
 )
 
 #: A stop and a continuation undo each other.
-_OPPOSITE: Final = dict(zip(existing("SIGTSTP", "SIGCONT"), existing("SIGCONT", "SIGTSTP"), strict=True))
+_OPPOSITE: Final = dict(zip(signals("SIGTSTP", "SIGCONT"), signals("SIGCONT", "SIGTSTP"), strict=True))
 
 #: Seconds in which signals of one kind count as one: who signals a process and then its group (timeout), or
 #: one process of a group after the other (systemd), means one signal.
@@ -153,7 +144,7 @@ class Witness:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Witness:
-        if not hasattr(signal, "pthread_sigmask"):
+        if sys.platform == "win32" or not JOB_CONTROL:  # the one tells mypy the other
             return self
         former = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
         try:
@@ -182,7 +173,7 @@ class Witness:
 
         Blocking: for as long as it takes to answer; nothing that it waits for.
         """
-        if not hasattr(signal, "pthread_sigmask"):
+        if not JOB_CONTROL:
             return True
         if self._process is None or self._process.stdin is None or self._process.stdout is None:
             return False
@@ -205,6 +196,8 @@ def stop_as(number: int) -> None:
 
     Blocking: until we are continued.
     """
+    if sys.platform == "win32":
+        return
     if number == signal.SIGSTOP:
         if in_foreground():
             signal.pthread_kill(threading.get_ident(), number)
@@ -215,7 +208,9 @@ def stop_as(number: int) -> None:
 
 
 def in_foreground() -> bool:
-    """Whether we are what runs in the foreground of our terminal."""
+    """Whether we are what runs in the foreground of our terminal; that is job control's to say."""
+    if sys.platform == "win32":
+        return False
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:  # there is none

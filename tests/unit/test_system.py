@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def test_the_clock_is_the_one_that_counts_the_time_asleep() -> None:
 
 
 def test_of_signals_there_are_those_that_the_system_has() -> None:
-    assert [each.name for each in system.signals("SIGINT", "SIGNOTHING", "SIGTERM")] == ["SIGINT", "SIGTERM"]
+    assert system.signals("SIGINT", "SIGNOTHING", "SIGTERM") == (signal.SIGINT, signal.SIGTERM)
 
 
 def test_a_port_is_claimed_where_others_could_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,3 +164,23 @@ def test_a_gateway_is_waited_for_with_the_patience_that_the_system_can_have() ->
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+
+
+#: A Ctrl-C comes just before the program is there; then nothing but its end can be told it.
+INTERRUPTED_EARLY = """
+import os, signal, subprocess, sys
+from emissary_lib.cli.program import run_program
+start = subprocess.Popen
+def late(*given, **named):
+    signal.raise_signal(signal.SIGINT)
+    return start(*given, **named)
+subprocess.Popen = late
+sys.exit(run_program([sys.executable, "-c", "import time; time.sleep(600)"], os.environ))
+"""
+
+
+def test_a_ctrl_c_before_the_program_was_there_ends_it_where_it_cannot_be_passed_on() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_EARLY], env=hidden_from(os.environ), timeout=HANG, check=False
+    )
+    assert done.returncode == 128 + signal.SIGTERM

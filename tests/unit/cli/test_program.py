@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import pty
 import signal
 import subprocess
 import sys
@@ -16,6 +15,8 @@ import pytest
 from emissary_lib.cli.program import run_program
 from emissary_lib.exceptions import CommandError
 from tests.helpers.patience import HANG, wait_until
+
+pty = pytest.importorskip("pty", reason="a Windows console has no signals to tell apart")
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 

@@ -9,6 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emissary_lib.cli.signals import GATHER, PASSED_ON, Gathered, Witness, handle_signals, heeded
+from emissary_lib.system import JOB_CONTROL
+
+if not JOB_CONTROL:
+    pytest.skip("a Windows console has no signals to tell apart", allow_module_level=True)
 
 
 def test_a_signal_is_due_a_moment_after_it_came_and_until_it_is_settled() -> None:
