@@ -4,8 +4,8 @@ So all that such a Python starts has it hidden too. What this cannot show is how
 sockets, its consoles, its files.
 
 The names are those that typeshed has for Linux and not for Windows, as far as a network program may want
-them. Left in is what Python's own library and pytest ask for on Linux (``os.WNOHANG``, ``signal.SIGKILL``,
-``os.getuid``); ``mypy --platform win32`` finds those in ours.
+them. Left in is what Python's own library and pytest ask for on Linux (``os.WNOHANG``, ``os.posix_spawn``,
+``os.getuid``, ``signal.SIGKILL``); ``mypy --platform win32`` finds those in ours.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NAMES: Final = {
     os: """
         O_CLOEXEC O_DIRECTORY O_NOCTTY O_NOFOLLOW O_NONBLOCK WCONTINUED WUNTRACED chown ctermid fchown fork
         forkpty getegid geteuid getgid getgroups getloadavg getpgid getpgrp getpriority getsid killpg
-        lchown login_tty mkfifo nice openpty pidfd_open posix_fadvise posix_spawn posix_spawnp pread pwrite
+        lchown login_tty mkfifo nice openpty pidfd_open posix_fadvise pread pwrite
         register_at_fork sched_getaffinity sendfile setpgid setpgrp setsid sysconf tcgetpgrp tcsetpgrp ttyname
         uname waitid
     """,
