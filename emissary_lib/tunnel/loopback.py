@@ -65,8 +65,9 @@ def tcp_pair(deadline: Deadline | None = None) -> tuple[socket.socket, socket.so
 
 
 def tune(sock: socket.socket) -> None:
-    """Have a TCP socket send at once, and the kernel buffer no more than :data:`KERNEL_BUFFER` each way."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    """Have a socket send at once, and the kernel buffer no more than :data:`KERNEL_BUFFER` each way."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
 
@@ -99,7 +100,10 @@ def _accept(listener: socket.socket, address: object) -> socket.socket | None:
 
 
 def reset(sock: socket.socket) -> None:
-    """Close a TCP socket so that its peer sees a reset, not an end of file; never raises."""
+    """Close a TCP socket so that its peer sees a reset, not an end of file; never raises.
+
+    The peer of a Unix socket sees one only if it has written what nobody has read.
+    """
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
@@ -112,7 +116,7 @@ def reset_after_drain(sock: socket.socket, deadline: Deadline) -> None:
 
     Blocking: until then, or until the peer closes, or the deadline passes. Never raises.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # of a Unix socket, too: its peer holds it already
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 1)
         poll = select.poll()
         poll.register(sock, select.POLLOUT)
