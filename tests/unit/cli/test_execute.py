@@ -29,7 +29,9 @@ SHOW = "import os, sys; print((sys.argv[1:], dict(os.environ)))"
 
 #: Connects to each port that it is told of, and closes again.
 CONNECT = (
-    "import socket, sys\nfor port in sys.argv[1:]: socket.create_connection(('127.0.0.1', port)).close()"
+    "import socket, sys\n"
+    "for port in sys.argv[1:]:\n"
+    "    with socket.create_connection(('127.0.0.1', port)) as sock: sock.sendall(b'x')\n"
 )
 
 
