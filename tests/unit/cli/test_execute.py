@@ -119,7 +119,7 @@ def test_a_program_gets_each_address_in_its_arguments_and_its_environment_and_no
         (["db:6000", "cache:7000", "--as=redis", "--as=mysql"], {"REDIS_URL", "MYSQL_HOST"}),
         (["--no-env", "db:5432", "cache:6379"], {}),
     ],
-    ids=" ".join,
+    ids=lambda given: " ".join(sorted(given)),
 )
 def test_options_say_what_the_targets_are(options: list[str], expected: set[str]) -> None:
     done = emissary("exec", *options, *python(SHOW))
