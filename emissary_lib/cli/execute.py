@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from emissary_lib.cli.command import target
-from emissary_lib.cli.forward import LISTEN, add_dialling, format_address, listen
+from emissary_lib.cli.dialling import LISTEN, add_dialling, format_address, listen
 from emissary_lib.cli.output import complain
 from emissary_lib.cli.signals import handle_signals, heeded
 from emissary_lib.exit_status import DIALLING, Exit, exit_status

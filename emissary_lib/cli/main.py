@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 #: Every command, in the order of ``--help``.
 COMMANDS: Final = {
     "exec": Entry("emissary_lib.cli.execute", "run a program with a local port that leads to a target"),
-    "forward": Entry("emissary_lib.cli.forward", "a local port that leads to a target, until Ctrl-C"),
+    "forward": Entry("emissary_lib.cli.forward", "local ports or sockets that lead to targets, until Ctrl-C"),
     "doctor": Entry("emissary_lib.cli.doctor", "check the way to a target; say what failed and what to do"),
     "config": Entry("emissary_lib.cli.config", "show the settings in force, and where each comes from"),
     "keys": Entry("emissary_lib.cli.keys", "the shared keys in Secrets Manager: new, list, retire", "aws"),

@@ -175,4 +175,6 @@ class Dial:
 
 def _session_info(opened: OpenedSession, target: Target) -> SessionInfo:
     expires_at = opened.opened_at + opened.parameters.remaining / 1000
-    return SessionInfo(opened.id, target, expires_at, opened.session.counters)
+    counters = opened.session.counters
+    opening = (counters.bytes_sent, counters.bytes_received - opened.session.buffered[1])
+    return SessionInfo(opened.id, target, expires_at, counters, opening=opening)

@@ -14,8 +14,9 @@ from emissary_lib.client import DIAL_TIMEOUT as DIAL_TIMEOUT
 from emissary_lib.client import drain
 from emissary_lib.client.dial import Dial
 from emissary_lib.client.endpoint import Endpoint
-from emissary_lib.client.forward import Forward
+from emissary_lib.client.forward import Forward, Forwarded
 from emissary_lib.client.in_flight import InFlightLimiter
+from emissary_lib.client.listening import LocalAddress, check_address
 from emissary_lib.client.progress import timeout_error
 from emissary_lib.client.socket import TunnelSocket, logger
 from emissary_lib.exceptions import ClosedError, ConfigError, local_resource_error
@@ -223,15 +224,20 @@ class Dialer:
     def forward(
         self,
         target: str | tuple[str, int],
-        listen: tuple[str, int] = ("127.0.0.1", 0),
+        listen: LocalAddress = ("127.0.0.1", 0),
         timeout: float | None = DIAL_TIMEOUT,
+        *,
+        process: bool = False,
     ) -> Forward:
         """A local listening address for drivers and tools that take no socket.
 
         Args:
             target: As for :meth:`dial`. Each accepted connection is a dial of its own.
-            listen: Local address; port 0 takes a free one. Anybody who can connect to it reaches the target.
-            timeout: Seconds for each dial.
+            listen: Local address; port 0 takes a free one, and ``localhost`` is both 127.0.0.1 and ::1.
+                Anybody who can connect to it reaches the target. Or the path of a Unix socket, with a slash
+                in it, for this user alone; a directory stands for the name in it that libpq looks for.
+            timeout: Seconds for each dial; one whose program hangs up is given up.
+            process: Serve it from a process of its own, which ends with this one, however that ends.
 
         Returns:
             A context manager that gives ``(host, port)``, a pair whose ``last_error`` says why the newest
@@ -240,26 +246,37 @@ class Dialer:
                 with dialer.forward("db.internal:5432") as (host, port):
                     psycopg.connect(host=host, port=port, ...)
 
+            Its ``path`` is a Unix socket's; ``host`` and ``port`` are then what libpq takes.
+
             Threads of this process serve the port: whoever keeps the interpreter's lock while it connects
-            to it or waits for its answer, as psycopg's ``Connection.cancel()`` does, waits for ever.
+            to it or waits for its answer, as psycopg's ``Connection.cancel()`` does, waits for ever; so does
+            a program of gevent's or eventlet's. For these ``process`` is true.
 
         Raises:
-            ConfigError: ``target`` or ``timeout`` is none.
+            ConfigError: ``target``, ``listen`` or ``timeout`` is none; or with ``process`` the dialer has an
+                ``ssl_context`` or ``clock`` of its own, which another process cannot be given.
             ClosedError: The dialer was closed.
         """
         parsed = Target.parse(target)
         _deadline(timeout)
+        check_address(listen)
         if self._closed:
             raise ClosedError(_CLOSED)
+        if process:
+            from emissary_lib.client.forward_process import ForwardProcess  # only who asks has to load it
 
-        def serve(sock: socket.socket, connection: drain.Connection) -> None:
+            return ForwardProcess(self, (parsed.host, parsed.port), listen, timeout)
+
+        def serve(sock: socket.socket, accepted: Forwarded) -> None:
             # Also if the dialer was closed meanwhile: it was open when the connection was accepted.
-            dial = self._dial(parsed, _deadline(timeout))
-            connection.carry(dial.attach(sock))
+            dial = self._dial(parsed, accepted.deadline)
+            accepted.opened(dial.info, dial.attach(sock))
             if error := dial.run():
                 raise error  # nobody else could tell: the program has a plain socket
 
-        return Forward(listen, serve, target=str(parsed), owner=self, timeout=timeout)
+        return Forward(
+            listen, serve, target=str(parsed), target_port=parsed.port, owner=self, timeout=timeout
+        )
 
     def health(self, timeout: float | None = DIAL_TIMEOUT) -> Health:
         """Ask the bridge how it is: its version, the keys that are valid, how many sessions there may be.

@@ -209,6 +209,11 @@ def stop_listeners(owner: object) -> None:
         stop()
 
 
+def is_open(owner: object) -> bool:
+    """Whether any connection of the owner's has not ended yet."""
+    return bool(_owned(owner))
+
+
 def wait_until_idle(owner: object) -> None:
     """Wait until all that was written to the owner's connections has arrived.
 

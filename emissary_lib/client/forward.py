@@ -1,17 +1,21 @@
-"""A local TCP port that leads to a target: for drivers and tools that take no socket."""
+"""A local address that leads to a target: for drivers and tools that take no socket."""
 
 from __future__ import annotations
 
+import enum
 import logging
 import os
 import selectors
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
 
 from emissary_lib.client import drain
+from emissary_lib.client.hang_up import ConnectedDeadline
+from emissary_lib.client.listening import BACKLOG, Listener, LocalAddress, listen
+from emissary_lib.client.socket import SessionInfo
 from emissary_lib.exceptions import EmissaryError, TunnelResetError, local_resource_error
 from emissary_lib.transport.forked import keep_from_children
 from emissary_lib.tunnel.loopback import reset, tune
@@ -23,19 +27,36 @@ logger = logging.getLogger("emissary_lib.forward")
 #: Seconds before another try when a connection could not be accepted: no descriptor, no memory.
 _PAUSE: Final = 0.1
 
-#: Connections that may wait to be accepted.
-_BACKLOG: Final = 128
+
+class _Listening(Protocol):
+    @property
+    def address(self) -> tuple[str, int]: ...
+    @property
+    def path(self) -> str | None: ...
 
 
 class ForwardedAddress(tuple[str, int]):
-    """Host and port that a :class:`Forward` listens on; a plain pair to whoever asks no more of it."""
+    """Host and port that a :class:`Forward` listens on; a plain pair to whoever asks no more of it.
+
+    Of a Unix socket they are what libpq takes for host and port, where the file has the name that it looks
+    for; else the path and 0.
+
+    Attributes:
+        forward: What listens.
+        path: The Unix socket's; ``None`` of a port.
+        every: All addresses that it listens on: two of ``localhost``.
+    """
 
     forward: Forward
+    path: str | None
+    every: tuple[tuple[str, int], ...]
 
-    def __new__(cls, host: str, port: int, forward: Forward) -> ForwardedAddress:
+    def __new__(cls, forward: Forward, listeners: Sequence[_Listening]) -> ForwardedAddress:
         """The pair, with what listens there."""
-        made = super().__new__(cls, (host, port))
+        made = super().__new__(cls, listeners[0].address)
         made.forward = forward
+        made.path = listeners[0].path
+        made.every = tuple(listener.address for listener in listeners)
         return made
 
     @property
@@ -44,16 +65,76 @@ class ForwardedAddress(tuple[str, int]):
         return self.forward.last_error
 
 
+class Happening(enum.Enum):
+    """What becomes of a forwarded connection; the last three are an end of it."""
+
+    OPENED = "opened"
+    GOING_AWAY = "going_away"
+    FAILED = "failed"
+    CLOSED = "closed"
+    GIVEN_UP = "given_up"
+
+    @property
+    def ends(self) -> bool:
+        """Whether nothing more happens to the connection."""
+        return self in (Happening.FAILED, Happening.CLOSED, Happening.GIVEN_UP)
+
+
+class Forwarded:
+    """One connection that was accepted.
+
+    Args:
+        number: Counts the connections of a forward, from 1.
+        connection: What waits for its bytes at the end.
+        deadline: Of its dial; passes when the program hangs up.
+        on_happening: As of :class:`Forward`.
+
+    Attributes:
+        session: What is known of its session, once it is dialled.
+        error: Why it failed, if it did.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        connection: drain.Connection,
+        deadline: ConnectedDeadline,
+        on_happening: Callable[[Happening, Forwarded], None],
+    ) -> None:
+        self.number = number
+        self.connection = connection
+        self.deadline = deadline
+        self.session: SessionInfo | None = None
+        self.error: Exception | None = None
+        self._on_happening = on_happening
+
+    def opened(self, session: SessionInfo, tunnel: drain.Drainable) -> None:
+        """It is dialled; for whoever serves it to call."""
+        self.connection.carry(tunnel)
+        self.session = session
+        self.tell(Happening.OPENED)
+        session.watch(lambda: self.tell(Happening.GOING_AWAY))
+
+    def tell(self, happening: Happening) -> None:
+        """Tell whoever watches."""
+        self._on_happening(happening, self)
+
+
 class Forward:
     """Accepts any number of connections at once and hands each to ``serve``; a context manager.
 
     A connection whose dial fails, or whose tunnel is cut off, is reset, and the cause is logged (logger
-    ``emissary_lib.forward``) and kept in :attr:`last_error`; the others, and the listener, go on.
+    ``emissary_lib.forward``) and kept in :attr:`last_error`; the others, and the listener, go on. A Unix
+    socket has no resets: who has read all that was sent before meets an end of file.
+
+    A program that hangs up while its connection is dialled has the dial given up, unless it wrote something
+    and closed in good order.
 
     Args:
-        listen: Local address to listen on; port 0 takes a free one.
+        where: As of :func:`.listening.listen`.
         serve: Called in a thread of its own for each accepted connection; owns the socket if it returns.
         target: Where it leads, for messages.
+        target_port: Its port, which names a Unix socket in a directory.
         owner: Whose connections they are, beside the forward's own.
         timeout: Seconds that ``serve`` may take for the dial; ``None`` for no limit.
 
@@ -61,23 +142,26 @@ class Forward:
         accepted: How many connections were accepted.
         last_error: Why the newest connection failed that did; ``None`` if none has.
         on_failure: Told of each failure, once it was logged and before the connection counts as over.
+        on_happening: Told of each :class:`Happening`; from any thread, several at once. Must not raise.
     """
 
     def __init__(
         self,
-        listen: tuple[str, int],
-        serve: Callable[[socket.socket, drain.Connection], None],
+        where: LocalAddress,
+        serve: Callable[[socket.socket, Forwarded], None],
         *,
         target: str = "",
+        target_port: int = 0,
         owner: object = None,
         timeout: float | None = None,
     ) -> None:
-        self._listen = listen
+        self._where = where
         self._serve = serve
         self._target = target
+        self._target_port = target_port
         self._owner = owner
         self._timeout = timeout
-        self._listener: socket.socket | None = None
+        self._listeners: list[Listener] = []
         self._thread: threading.Thread | None = None
         self._stopping = threading.Lock()
         self._closing = threading.Event()
@@ -86,35 +170,38 @@ class Forward:
         self.accepted = 0
         self.last_error: EmissaryError | None = None
         self.on_failure: Callable[[Exception], None] = lambda error: None
+        self.on_happening: Callable[[Happening, Forwarded], None] = lambda happening, connection: None
 
     def __enter__(self) -> ForwardedAddress:
         """Listen; gives the address.
 
         Raises:
-            OSError: The address is in use, or not of this machine: at once.
+            OSError: The address is in use, or not of this machine; a Unix socket's path is too long, or what
+                is there is no socket of a dead process. At once, and nothing is left behind.
             LocalResourceError: This machine has no thread left for it; an OSError.
         """
-        host, port = self._listen
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        self._listener.setblocking(False)
-        keep_from_children(self._listener)
+        listeners = listen(self._where, self._target_port)
+        keep_from_children(*(listener.sock for listener in listeners))
         self._process = os.getpid()
         self._closing.clear()
-        self._wakeup = Wakeup()
-        self._thread = threading.Thread(
-            target=self._accept, args=(self._listener, self._wakeup), name="emissary-forward", daemon=True
-        )
         try:
+            self._wakeup = Wakeup()
+            self._thread = threading.Thread(
+                target=self._accept, args=(listeners, self._wakeup), name="emissary-forward", daemon=True
+            )
             self._thread.start()
-        except RuntimeError as exc:  # no thread is left
-            self._listener.close()
-            self._wakeup.close()
-            self._listener = self._thread = self._wakeup = None
-            raise local_resource_error(exc) from exc
+        except BaseException as exc:
+            for listener in listeners:
+                listener.close()
+            if self._wakeup:
+                self._wakeup.close()
+            self._thread = self._wakeup = None
+            if isinstance(exc, RuntimeError):  # no thread is left
+                raise local_resource_error(exc) from exc
+            raise
+        self._listeners = listeners
         drain.add_listener(self.stop, self._owner)
-        address = self._listener.getsockname()
-        return ForwardedAddress(str(address[0]), int(address[1]), self)
+        return ForwardedAddress(self, listeners)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -144,14 +231,18 @@ class Forward:
         if self._process != os.getpid():
             return
         with self._stopping:
-            if self._listener is None or self._thread is None or self._wakeup is None:
+            if not self._listeners or self._thread is None or self._wakeup is None:
                 return
+            for listener in self._listeners:
+                listener.unlink()
             self._closing.set()
             self._wakeup.wake()
             self._thread.join()
-            self._listener.close()
+            for listener in self._listeners:
+                listener.close()
             self._wakeup.close()
-            self._listener = self._thread = self._wakeup = None
+            self._listeners = []
+            self._thread = self._wakeup = None
             drain.discard_listener(self.stop)
 
     def finish(self, stopped: Callable[[], bool] = lambda: False) -> bool:
@@ -173,19 +264,21 @@ class Forward:
         self.stop()
         drain.give_up_dialling(self)
 
-    def _accept(self, listener: socket.socket, wakeup: Wakeup) -> None:
+    def _accept(self, listeners: list[Listener], wakeup: Wakeup) -> None:
         with selectors.DefaultSelector() as selector:
-            selector.register(listener, selectors.EVENT_READ)
+            for listener in listeners:
+                selector.register(listener.sock, selectors.EVENT_READ)
             selector.register(wakeup, selectors.EVENT_READ)
             while True:
                 selector.select()
                 last = self._closing.is_set()  # whoever has connected by now is accepted below
-                self._accept_all(listener)
+                for listener in listeners:
+                    self._accept_all(listener.sock)
                 if last:
                     return
 
     def _accept_all(self, listener: socket.socket) -> None:
-        for _ in range(_BACKLOG + 1):
+        for _ in range(BACKLOG + 1):
             try:
                 sock, _address = listener.accept()
             except BlockingIOError:
@@ -198,36 +291,49 @@ class Forward:
             self._start(sock)
 
     def _start(self, sock: socket.socket) -> None:
-        self.accepted += 1
+        sock.setblocking(False)
         owners = (self, self._owner)
         connection = drain.begin(self._target, owners, timeout=self._timeout)
+        self.accepted += 1
+        deadline = ConnectedDeadline(self._timeout, sock)
+        accepted = Forwarded(self.accepted, connection, deadline, self.on_happening)
         thread = threading.Thread(
-            target=self._serve_one, args=(sock, connection), name="emissary-forwarded", daemon=True
+            target=self._serve_one, args=(sock, accepted), name="emissary-forwarded", daemon=True
         )
         try:
             thread.start()
         except RuntimeError as exc:  # no thread is left
-            self._failed("a forwarded connection failed: %s", local_resource_error(exc))
+            self._connection_failed(accepted, local_resource_error(exc))
             reset(sock)
             drain.end(connection)
 
-    def _serve_one(self, sock: socket.socket, connection: drain.Connection) -> None:
+    def _serve_one(self, sock: socket.socket, accepted: Forwarded) -> None:
         try:
             tune(sock)
-            self._serve(sock, connection)
+            self._serve(sock, accepted)
+            accepted.tell(Happening.CLOSED)
         except TunnelResetError as exc:
-            level = logging.INFO if exc.whole else logging.WARNING
-            self._failed("a forwarded connection failed: %s", exc, level)
+            self._connection_failed(accepted, exc, logging.INFO if exc.whole else logging.WARNING)
             reset(sock)
         except (EmissaryError, OSError, RuntimeError) as exc:
             # Also: it is gone already; no descriptor, or no thread, is left.
-            self._failed("a forwarded connection failed: %s", exc)
+            if accepted.deadline.hung_up and accepted.session is None:
+                logger.info("a connection to %s was given up: the program has hung up", self._target)
+                accepted.tell(Happening.GIVEN_UP)
+            else:
+                self._connection_failed(accepted, exc)
             reset(sock)
         except BaseException:
+            accepted.tell(Happening.FAILED)
             reset(sock)  # closing it by chance, much later, would look like an end of file
             raise
         finally:
-            drain.end(connection)
+            drain.end(accepted.connection)
+
+    def _connection_failed(self, accepted: Forwarded, error: Exception, level: int = logging.WARNING) -> None:
+        accepted.error = error
+        self._failed("a forwarded connection failed: %s", error, level)
+        accepted.tell(Happening.FAILED)
 
     def _failed(self, text: str, error: Exception, level: int = logging.WARNING) -> None:
         if isinstance(error, EmissaryError):

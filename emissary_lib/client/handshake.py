@@ -326,7 +326,7 @@ class Handshake:
             self.give_up(getattr(exc, "code", Code.PROTOCOL_ERROR), type(exc).__name__, deadline)
             raise
         except TimeoutError:
-            self.give_up(Code.DIALER_RESET, "the dial timed out", deadline)
+            self.give_up(Code.DIALER_RESET, f"the dial {deadline.passed_for}", deadline)
             raise
 
     def turn(self, deadline: Deadline) -> None:

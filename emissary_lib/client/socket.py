@@ -7,7 +7,7 @@ import errno
 import logging
 import math
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from emissary_lib.exceptions import TunnelResetError
@@ -31,10 +31,22 @@ class SessionInfo:
         going_away: Whether the relay has announced its end (30 s before it, docs/protocol.md section 5.6).
             The tunnel still works: finish or commit what is under way, and dial again for more.
         counters: Bytes and messages so far; live, so copy it to keep it.
+        transferred: Bytes of the user's alone, sent and received so far.
         error: Why the tunnel was cut off; ``None`` while it is open and after a clean end.
     """
 
-    def __init__(self, id: str, target: Target, expires_at: float, counters: Counters) -> None:
+    _watcher: Callable[[], None] | None = None
+
+    def __init__(
+        self,
+        id: str,
+        target: Target,
+        expires_at: float,
+        counters: Counters,
+        *,
+        opening: tuple[int, int] = (0, 0),
+    ) -> None:
+        self._opening = opening  # bytes sent and received, of those that are counted, for the exchange before
         self.id = id
         self.target = target
         self.expires_at = expires_at
@@ -42,6 +54,12 @@ class SessionInfo:
         self._announced = math.inf
         self.counters = counters
         self.error: TunnelResetError | None = None
+
+    @property
+    def transferred(self) -> tuple[int, int]:
+        """Bytes of the user's alone, sent and received so far."""
+        sent, received = self._opening
+        return self.counters.bytes_sent - sent, self.counters.bytes_received - received
 
     def announce_end(self, remaining: float, unix_now: float) -> None:
         """The relay has told that its time is up in ``remaining`` seconds; for the tunnel to call."""
@@ -56,6 +74,14 @@ class SessionInfo:
             self.target,
             remaining,
         )
+        if self._watcher:
+            self._watcher()
+
+    def watch(self, announced: Callable[[], None]) -> None:
+        """Have ``announced`` called whenever the end is announced, and now if it has been."""
+        self._watcher = announced
+        if self.going_away:
+            announced()
 
     def __repr__(self) -> str:
         return f"<SessionInfo {self.id[:8]} to {self.target}>"

@@ -13,7 +13,12 @@ class Deadline:
     Args:
         timeout: Seconds from now; ``None`` for no end.
         clock: A monotonic clock.
+
+    Attributes:
+        passed_for: What became of whatever it was for, once it has passed, for messages.
     """
+
+    passed_for = "timed out"
 
     def __init__(self, timeout: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.timeout = timeout

@@ -72,8 +72,9 @@ def tcp_pair(deadline: Deadline | None = None) -> tuple[socket.socket, socket.so
 
 
 def tune(sock: socket.socket) -> None:
-    """Have a TCP socket send at once, and the kernel buffer no more than :data:`KERNEL_BUFFER` each way."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    """Have a socket send at once, and the kernel buffer no more than :data:`KERNEL_BUFFER` each way."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
 
@@ -105,7 +106,10 @@ def _accept(listener: socket.socket, address: object) -> socket.socket | None:
 
 
 def reset(sock: socket.socket) -> None:
-    """Close a TCP socket so that its peer sees a reset, not an end of file; never raises."""
+    """Close a TCP socket so that its peer sees a reset, not an end of file; never raises.
+
+    The peer of a Unix socket sees one only if it has written what nobody has read.
+    """
     reset_on_close(sock)
     sock.close()
 
@@ -118,7 +122,7 @@ def reset_after_drain(sock: socket.socket, deadline: Deadline) -> None:
 
     Blocking: until then, or until the peer closes, or the deadline passes. Never raises.
     """
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError):  # of a Unix socket, too: its peer holds it already
         writable_when_sent(sock)
         if send_queue_bytes(sock) is None:
             deadline = deadline.within(UNTOLD)

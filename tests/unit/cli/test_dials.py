@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
+from emissary_lib.cli.dialling import show_warnings
 from emissary_lib.cli.dials import LiveLine, show_dials
-from emissary_lib.cli.forward import show_warnings
 from emissary_lib.client.progress import Progress
 from emissary_lib.protocol.targets.allow_list import Target
 from tests.helpers.clock import Clock

@@ -29,7 +29,9 @@ SHOW = "import os, sys; print((sys.argv[1:], dict(os.environ)))"
 
 #: Connects to each port that it is told of, and closes again.
 CONNECT = (
-    "import socket, sys\nfor port in sys.argv[1:]: socket.create_connection(('127.0.0.1', port)).close()"
+    "import socket, sys\n"
+    "for port in sys.argv[1:]:\n"
+    "    with socket.create_connection(('127.0.0.1', port)) as sock: sock.sendall(b'x')\n"
 )
 
 
@@ -117,7 +119,7 @@ def test_a_program_gets_each_address_in_its_arguments_and_its_environment_and_no
         (["db:6000", "cache:7000", "--as=redis", "--as=mysql"], ["MYSQL_HOST", "REDIS_URL"]),
         (["--no-env", "db:5432", "cache:6379"], []),
     ],
-    ids=" ".join,
+    ids=lambda given: " ".join(sorted(given)),
 )
 def test_options_say_what_the_targets_are(options: list[str], expected: list[str]) -> None:
     done = emissary("exec", *options, *python(SHOW))

@@ -185,10 +185,12 @@ def test_what_stands_behind_the_dashes_is_the_command_s_own() -> None:
         ("0", ("127.0.0.1", 0)),
         ("[::1]:0", ("::1", 0)),
         ("localhost:1", ("localhost", 1)),
+        ("/run/db/", "/run/db/"),
+        ("./db:1", "./db:1"),
     ],
 )
-def test_the_address_to_listen_on_is_a_port_or_has_one(given: str, address: tuple[str, int]) -> None:
-    assert cli.parse(["forward", "db:1", "--listen", given]).listen == address
+def test_the_address_to_listen_on_has_a_port_or_a_slash(given: str, address: object) -> None:
+    assert cli.parse(["forward", "db:1", "--listen", given]).listen == [address]
 
 
 @pytest.mark.parametrize("given", ["", "localhost", "localhost:", "1.2.3.4:x", "1:65536", ":-1"])

@@ -478,16 +478,6 @@ def test_files_that_we_have_inherited_are_the_program_s_and_others_are_not() -> 
     assert done.stdout == "inherited 5\n"  # with standard input, output and error, and that of the listing
 
 
-def test_a_system_that_tells_of_no_child_s_end_runs_programs_all_the_same() -> None:
-    lacks = "import signal; del signal.SIGCHLD, signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT\n"
-    with running(run=lacks + RUN) as job:
-        job.ready()
-        job.process.send_signal(signal.SIGTERM)
-        assert job.line() == "SIGTERM"
-        job.process.send_signal(signal.SIGUSR1)
-        assert (job.rest(), job.end()) == (["SIGUSR1"], 7)
-
-
 def test_no_process_of_ours_is_left_behind() -> None:
     with running() as job:
         job.ready()

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import gc
+import os
+import pathlib
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from emissary_lib.client.dialer import Dialer
-from emissary_lib.client.drain import Connection
-from emissary_lib.client.forward import Forward
-from emissary_lib.exceptions import DialError, TargetRefusedError, TunnelResetError
+from emissary_lib.client.forward import Forward, Forwarded
+from emissary_lib.exceptions import ConfigError, DialError, TargetRefusedError, TunnelResetError
 from emissary_lib.protocol.codes import Code
 from emissary_lib.tunnel.loopback import reset
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.patience import HANG, repeat_until_it_raises, wait_until
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+#: More than all buffers on the way hold.
+BULK = bytes(range(256)) * 16_384
 
 
 def connect(address: tuple[str, int]) -> socket.socket:
@@ -206,7 +214,7 @@ def test_closing_leaves_no_thread_and_lets_open_connections_live() -> None:
 
 
 def test_a_service_that_fails_unforeseen_resets_its_connection() -> None:
-    def fail(sock: socket.socket, connection: Connection) -> None:
+    def fail(sock: socket.socket, accepted: Forwarded) -> None:
         raise ZeroDivisionError("a bug")
 
     reported = threading.Event()
@@ -225,7 +233,7 @@ def test_a_lack_of_descriptors_does_not_end_it() -> None:
     held: list[socket.socket] = []
     both = threading.Event()
 
-    def serve(sock: socket.socket, connection: Connection) -> None:
+    def serve(sock: socket.socket, accepted: Forwarded) -> None:
         held.append(sock)
         if len(held) == 2:
             both.set()
@@ -255,3 +263,173 @@ def test_an_error_of_the_dial_is_logged_with_its_cause(caplog: pytest.LogCapture
             sock.recv(1)
     assert isinstance(forward.last_error, DialError)
     assert "does not resolve" in caplog.text
+
+
+def test_sixty_four_connections_at_once_are_all_served() -> None:
+    with Bridge(Behaviour(script=echo)) as bridge:
+        with Dialer(bridge.url, KEY).forward(TARGET, timeout=10 * HANG) as address:
+            socks = [connect(address) for _ in range(64)]
+            for number, sock in enumerate(socks):
+                sock.sendall(bytes([number]) * 1000)
+            for number, sock in enumerate(socks):
+                with sock, sock.makefile("rb") as stream:
+                    assert stream.read(1000) == bytes([number]) * 1000
+        assert address.last_error is None
+
+
+def test_a_default_timeout_of_sockets_is_not_its_business(caplog: pytest.LogCaptureFixture) -> None:
+    """Symptom: under socket.setdefaulttimeout(3) it warned every three seconds that nobody connected."""
+    gate = threading.Event()
+
+    def script(relay: Relay) -> None:
+        assert gate.wait(HANG)
+        relay.echo = True
+
+    caplog.set_level("DEBUG", "emissary_lib")
+    default = 0.02
+    with Bridge(Behaviour(script=script)) as bridge:
+        dialer = Dialer(bridge.url, KEY)
+        socket.setdefaulttimeout(default)
+        try:
+            with dialer.forward(TARGET, timeout=HANG) as address:
+                gate.wait(10 * default)  # nobody connects
+                with connect(address) as sock:
+                    gate.wait(10 * default)  # nothing comes of it, and nothing is written
+                    gate.set()
+                    sock.sendall(b"x")
+                    assert sock.recv(1) == b"x"
+                    threading.Event().wait(10 * default)  # and nothing more
+        finally:
+            socket.setdefaulttimeout(None)
+    assert (address.last_error, caplog.records) == (None, [])
+
+
+@pytest.fixture
+def path(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of a Unix socket: relative, since pytest's own folders make a long one."""
+    monkeypatch.chdir(tmp_path)
+    return "./socket"
+
+
+def connect_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(HANG)
+    sock.connect(path)
+    return sock
+
+
+def write_all(sock: socket.socket) -> None:
+    sock.sendall(BULK)
+    sock.shutdown(socket.SHUT_WR)
+
+
+def test_a_unix_socket_leads_to_the_target_too(path: str) -> None:
+    with Bridge(Behaviour(script=echo)) as bridge:
+        with Dialer(bridge.url, KEY).forward(TARGET, path, timeout=HANG) as address:
+            assert (address, address.path) == ((os.path.abspath(path), 0), os.path.abspath(path))
+            with connect_unix(path) as sock, sock.makefile("rb") as stream:
+                writer = threading.Thread(target=write_all, args=[sock])
+                writer.start()
+                assert stream.read() == BULK
+                writer.join(HANG)
+        assert not os.path.exists(path)
+
+
+def test_what_was_written_to_a_unix_socket_just_before_it_was_closed_arrives(path: str) -> None:
+    with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
+        with Dialer(bridge.url, KEY).forward(TARGET, path, timeout=HANG):
+            for number in range(8):
+                with connect_unix(path) as sock:
+                    sock.sendall(bytes([number]) * 100_000)
+        assert {bridge.relay(n).arrived for n in range(8)} == {bytes([n]) * 100_000 for n in range(8)}
+
+
+def test_an_unread_request_on_a_unix_socket_meets_a_reset_if_the_dial_fails(path: str) -> None:
+    with Bridge(Behaviour(dial_code=Code.TARGET_REFUSED)) as bridge:
+        with Dialer(bridge.url, KEY).forward(TARGET, path, timeout=HANG) as address:
+            with connect_unix(path) as sock:
+                sock.sendall(b"startup")
+                with pytest.raises(ConnectionResetError):
+                    sock.recv(1)
+            assert isinstance(address.last_error, TargetRefusedError)
+
+
+def test_a_cut_on_a_unix_socket_is_told_and_what_came_before_it_is_read(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Unix socket has no reset: to the program it is an end of file, so somebody else has to be told."""
+    with Bridge() as bridge:
+        with Dialer(bridge.url, KEY).forward(TARGET, path, timeout=HANG) as address:
+            with connect_unix(path) as sock, sock.makefile("rb") as stream:
+                relay = bridge.relay()
+                relay.write(b"x" * 100_000)
+                relay.flush()
+                relay.reset(Code.TARGET_RESET)
+                wait_until(lambda: address.last_error, "the cut is told")  # though nobody has read a byte
+                assert stream.read() == b"x" * 100_000
+    assert isinstance(address.last_error, TunnelResetError)
+    assert "was cut off" in caplog.text
+
+
+def test_a_program_that_leaves_answers_unread_on_a_unix_socket_has_reset_it(path: str) -> None:
+    with Bridge() as bridge:
+        with Dialer(bridge.url, KEY).forward(TARGET, path, timeout=HANG):
+            sock = connect_unix(path)
+            relay = bridge.relay()
+            relay.write(b"answer")
+            wait_until(lambda: sock.recv(1, socket.MSG_PEEK), "it comes")
+            sock.close()
+            assert relay.wait_aborted().code is Code.DIALER_RESET
+
+
+def test_the_last_error_reaches_whoever_has_configured_no_logging(tmp_path: pathlib.Path) -> None:
+    """Symptom: "server closed the connection unexpectedly", and nothing else."""
+    program = f"""
+import socket, sys
+from emissary_lib import Dialer, Key
+with Dialer(sys.argv[1], Key(7, bytes(range(32)))) as dialer:
+    with dialer.forward({TARGET!r}, sys.argv[2]) as address:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(sys.argv[2])
+        sock.sendall(b"startup")
+        try:
+            sock.recv(1)
+        except ConnectionResetError:
+            print(type(address.last_error).__name__)
+"""
+    with Bridge(Behaviour(dial_code=Code.TARGET_REFUSED)) as bridge:
+        done = subprocess.run(
+            [sys.executable, "-c", program, bridge.url, "./socket"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+            check=True,
+        )
+    assert done.stdout == "TargetRefusedError\n"
+    assert done.stderr.startswith("a forwarded connection failed: cannot reach db.internal:5432: ")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_socket_s_file_is_gone_when_the_interpreter_exits_inside(tmp_path: pathlib.Path) -> None:
+    program = f"""
+from emissary_lib import Dialer, Key
+Dialer("ws://127.0.0.1:1/s", Key(7, bytes(range(32)))).forward({TARGET!r}, "./socket").__enter__()
+import os; print(os.path.exists("socket"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=True,
+    )
+    assert (done.stdout, done.stderr, os.listdir(tmp_path)) == ("True\n", "", [])
+
+
+def test_an_address_that_is_none_is_told_at_once() -> None:
+    with pytest.raises(ConfigError, match="'5433' is no local address"):
+        Dialer("ws://127.0.0.1:1/s", KEY).forward(TARGET, "5433")

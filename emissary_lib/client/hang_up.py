@@ -1,0 +1,76 @@
+"""A dial lasts no longer than the program that waits for it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from emissary_lib.transport.deadline import Deadline
+
+#: Longest time between two looks at the program's connection, in seconds.
+_LOOK: Final = 0.25
+
+
+def has_hung_up(sock: socket.socket) -> bool:
+    """Whether nobody at the other end of a non-blocking socket cares for an answer any more.
+
+    That is a reset, or an end of the stream before anything was written: a look at whether the port is open.
+    What a program wrote before it closed has still to arrive.
+    """
+    try:
+        if not sock.recv(1, socket.MSG_PEEK):
+            return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    # Behind bytes that nobody has read, a reset would not show.
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+
+class ConnectedDeadline(Deadline):
+    """A dial's deadline, which has passed as soon as the program has hung up.
+
+    Args:
+        timeout: As of :class:`Deadline`.
+        sock: The program's connection, non-blocking; nobody reads it before the dial is over.
+        clock: A monotonic clock.
+
+    Thread safety: any.
+    """
+
+    def __init__(
+        self, timeout: float | None, sock: socket.socket, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(timeout, clock)
+        self._sock = sock
+        self.hung_up = False
+
+    def _look(self) -> bool:
+        if not self.hung_up and has_hung_up(self._sock):
+            self.hung_up, self.passed_for = True, "was given up"
+        return self.hung_up
+
+    def remaining(self) -> float | None:
+        """As of :class:`Deadline`."""
+        return 0.0 if self._look() else super().remaining()
+
+    def passed(self) -> bool:
+        """As of :class:`Deadline`."""
+        return self._look() or super().passed()
+
+    def cap(self, seconds: float | None) -> float | None:
+        """No longer than to the next look: whoever waits has to look again."""
+        return super().cap(_LOOK if seconds is None else min(seconds, _LOOK))
+
+    def within(self, seconds: float) -> Deadline:
+        """For what is still to be said once the program has hung up, there is time."""
+        return Deadline(seconds if self._look() else super().cap(seconds), self._clock)
+
+    def wait(self, event: threading.Event) -> None:
+        """As of :class:`Deadline`."""
+        while not self.passed() and not event.wait(self.cap(None)):
+            pass
