@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emissary_lib.cli.command import target
 from emissary_lib.cli.dialling import LISTEN, add_dialling, format_address, format_local, listen_all
-from emissary_lib.cli.signals import existing, handle_signals, heeded
+from emissary_lib.cli.signals import handle_signals, heeded
 from emissary_lib.exit_status import DIALLING, Exit
+from emissary_lib.system import signals
 
 if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
     from emissary_lib.cli.dialling import Place
@@ -105,7 +106,7 @@ def run_until_stopped(listening: Sequence[tuple[Target, ForwardedAddress]], said
     from emissary_lib.cli import systemd
 
     stopped: list[int] = []
-    ends = heeded(existing("SIGINT", "SIGTERM", "SIGHUP"))
+    ends = heeded(signals("SIGINT", "SIGTERM", "SIGHUP"))
     with handle_signals(lambda number, _frame: stopped.append(number), *ends) as wait:
         said.ready(listening)
         systemd.notify(systemd.READY)

@@ -21,7 +21,7 @@ from emissary_lib.client import drain
 from emissary_lib.client.forward import Forward, ForwardedAddress
 from emissary_lib.client.listening import LocalAddress
 from emissary_lib.exceptions import ConfigError, EmissaryError, LocalResourceError, local_resource_error
-from emissary_lib.transport.forked import in_child
+from emissary_lib.system import in_child
 
 if TYPE_CHECKING:
     from emissary_lib.client.dialer import Dialer
