@@ -24,6 +24,7 @@ ENTRIES: Final = (
     Entry(auth.socks5_password),
     Entry(opening.socks5_server),
     Entry(opening.socks5_client),
+    Entry(opening.local_socks),
     Entry(opening.banner),
     Entry(opening.opening_evaluation),
     Entry(opening.opening_reader),

@@ -10,8 +10,9 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import AuthenticationError, RemoteProtocolError
 from emissary_lib.protocol.opening.banner import Banner, parse_banner, parse_message
 from emissary_lib.protocol.opening.exchange import OpeningAnswer, OpeningReader, OpeningState, evaluate
+from emissary_lib.protocol.opening.local_socks import LocalSocks
 from emissary_lib.protocol.opening.socks5 import ClientNegotiation, ServerEvent, ServerNegotiation
-from emissary_lib.protocol.targets.allow_list import AllowList
+from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from tests.fuzz.auth import DATE, HOST, KEY, NONCE
 from tests.fuzz.entry import pieces
 
@@ -57,6 +58,21 @@ def socks5_server(data: bytes) -> None:
 
 def socks5_client(data: bytes) -> None:
     assert ask(pieces(data, random.Random(data))) == ask([data] if data else [])
+
+
+def serve_locally(parts: list[bytes]) -> tuple[Target | None, str, bytes]:
+    """Feed the server for programs of this machine."""
+    server, said = LocalSocks(), b""
+    for part in parts:
+        server.receive_data(part)
+        said += server.data_to_send()
+        assert not (server.target and server.refusal)
+    return server.target, server.refusal, said
+
+
+def local_socks(data: bytes) -> None:
+    for stream in (data, b"\x05\x01\x00" + data):
+        assert serve_locally(pieces(stream, random.Random(data))) == serve_locally([stream])
 
 
 def banner(data: bytes) -> None:

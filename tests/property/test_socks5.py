@@ -17,7 +17,7 @@ from emissary_lib.protocol.opening.socks5 import (
 )
 from emissary_lib.protocol.opening.socks5_messages import ReplyCode
 from emissary_lib.protocol.targets.allow_list import Target
-from tests.fuzz.opening import ask, serve
+from tests.fuzz.opening import ask, serve, serve_locally
 
 HOSTS = st.one_of(
     st.from_regex(r"[a-z]([a-z0-9-]{0,20}\.)?[a-z]{1,20}", fullmatch=True),
@@ -77,3 +77,21 @@ def test_any_cut_of_a_servers_stream_reads_as_the_whole(stream: bytes, cuts: lis
 )
 def test_a_client_meets_garbage_with_its_own_error_alone(stream: bytes, cuts: list[int]) -> None:
     assert ask(pieces(stream, cuts)) == ask([stream] if stream else [])
+
+
+LOCAL_STREAMS = st.one_of(
+    st.binary(max_size=60),
+    st.binary(max_size=60).map(lambda tail: b"\x05\x01\x00" + tail),
+    st.builds(lambda target, tail: greeting((0,)) + connect(target) + tail, TARGETS, st.binary(max_size=20)),
+)
+
+
+@given(LOCAL_STREAMS, CUTS)
+def test_the_local_server_decides_the_same_in_any_cut(stream: bytes, cuts: list[int]) -> None:
+    assert serve_locally(pieces(stream, cuts)) == serve_locally([stream])
+
+
+@given(TARGETS, CUTS)
+def test_the_local_server_gives_every_target_that_a_client_can_name(target: Target, cuts: list[int]) -> None:
+    given_back, refusal, said = serve_locally(pieces(greeting((0,)) + connect(target), cuts))
+    assert (given_back, refusal, said) == (target, "", method_choice(0))

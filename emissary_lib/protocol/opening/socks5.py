@@ -105,6 +105,9 @@ class ServerNegotiation:
 
     The server's answers between them are the caller's to send; the client need not wait for them.
 
+    Args:
+        credentials: Whether the client's credentials come between its greeting and its request.
+
     Attributes:
         state: What comes next.
         used: Bytes of the stream that whole messages took so far.
@@ -114,8 +117,9 @@ class ServerNegotiation:
         None; one owner.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, credentials: bool = True) -> None:
         self.state = ServerState.GREETING
+        self._after_greeting = ServerState.CREDENTIALS if credentials else ServerState.REQUEST
         self.used = 0
         self.leftover = b""
         # One method per state; it returns None when there are not enough bytes yet.
@@ -149,7 +153,7 @@ class ServerNegotiation:
         if len(data) < 2 or len(data) < 2 + data[1]:
             return None
         size = 2 + data[1]
-        return Greeting(frozenset(data[2:size])), size, ServerState.CREDENTIALS
+        return Greeting(frozenset(data[2:size])), size, self._after_greeting
 
     def _credentials(self, data: bytes) -> tuple[ServerEvent, int, ServerState] | None:
         _expect(data, 0, AUTH_VERSION, "version of the username/password request")

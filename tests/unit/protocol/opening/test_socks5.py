@@ -52,6 +52,13 @@ def test_server_reads_the_whole_exchange_in_any_cut(request_hex: str, trailing: 
     assert (machine.state, machine.used, machine.leftover) == (ServerState.DONE, len(stream), trailing)
 
 
+def test_a_server_without_authentication_reads_no_credentials() -> None:
+    machine = ServerNegotiation(credentials=False)
+    machine.receive(bytes.fromhex("050100") + bytes.fromhex("050100030264621538"))
+    assert drain(machine) == [Greeting(frozenset({0})), Request(1, 3, "db", 5432)]
+    assert machine.state is ServerState.DONE
+
+
 def test_server_reads_nothing_before_a_message_is_whole() -> None:
     stream = GREETING + LOGIN + bytes.fromhex("050100030264621538")
     ends = {len(GREETING), len(GREETING + LOGIN), len(stream)}
