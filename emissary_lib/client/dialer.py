@@ -32,6 +32,7 @@ from emissary_lib.tunnel.loopback import tcp_pair
 if TYPE_CHECKING:
     from emissary_lib.client.config import ClientConfig
     from emissary_lib.client.health import Health
+    from emissary_lib.client.socks import SocksServer
 
 #: Longest timeout that can be given, in seconds: poll(2) counts milliseconds in 31 bits.
 MAX_TIMEOUT: Final = 2_000_000
@@ -277,6 +278,35 @@ class Dialer:
         return Forward(
             listen, serve, target=str(parsed), target_port=parsed.port, owner=self, timeout=timeout
         )
+
+    def socks(
+        self, listen: LocalAddress = ("127.0.0.1", 0), timeout: float | None = DIAL_TIMEOUT
+    ) -> SocksServer:
+        """A local SOCKS5 server, for clients of servers that name other servers: replica sets, clusters.
+
+        CONNECT only, without authentication. Names are resolved in the VPC, so give programs the address as
+        ``socks5h://host:port``. A dial that fails is told as a SOCKS5 reply, and logged as by
+        :meth:`forward`.
+
+        Args:
+            listen: As of :meth:`forward`. Anybody who can connect to it reaches every target on the
+                allow-list.
+            timeout: Seconds for each dial.
+
+        Returns:
+            A context manager like that of :meth:`forward`.
+
+        Raises:
+            ConfigError: ``listen`` or ``timeout`` is none.
+            ClosedError: The dialer was closed.
+        """
+        _deadline(timeout)
+        check_address(listen)
+        if self._closed:
+            raise ClosedError(_CLOSED)
+        from emissary_lib.client.socks import SocksServer  # only who asks has to load it
+
+        return SocksServer(listen, self._dial, owner=self, timeout=timeout)
 
     def health(self, timeout: float | None = DIAL_TIMEOUT) -> Health:
         """Ask the bridge how it is: its version, the keys that are valid, how many sessions there may be.

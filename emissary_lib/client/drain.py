@@ -74,7 +74,7 @@ class Connection:
     """One connection of a program's, from :func:`begin` to :func:`end`.
 
     Args:
-        target: Where it leads.
+        target: Where it leads; empty until that is known.
         owners: Whose it is: what is waited for, is waited for by owner.
         timeout: Seconds that its dial may take; ``None`` for no limit.
         unseen: Bytes that the program may have written beyond what its tunnel knows, where that has a bound:
@@ -158,7 +158,8 @@ class Connection:
     def loss(self) -> str:
         """What has not arrived, in words; empty if nothing is known to be missing."""
         if self.dialling:
-            return f"whatever was written to a connection to {self.target} that was still being dialled"
+            target = self.target or "a target that was not named yet"
+            return f"whatever was written to a connection to {target} that was still being dialled"
         if self._over or self._tunnel is None:
             return ""
         if count := self._tunnel.undelivered_bytes:
@@ -239,6 +240,16 @@ def finish(owner: object, stopped: Callable[[], bool] = lambda: False) -> bool:
         Whether anything is lost.
     """
     return _finish(_owned(owner), stopped)
+
+
+def wait_until_over(owner: object) -> None:
+    """Wait until the owner's connections have ended, as they do once they were reset: the relay is told.
+
+    Blocking: at most ``STANDSTILL``.
+    """
+    deadline = Deadline(STANDSTILL)
+    while _owned(owner) and not deadline.passed():
+        time.sleep(_LOOK)
 
 
 def give_up_dialling(owner: object) -> None:

@@ -314,21 +314,26 @@ class Forward:
             accepted.tell(Happening.CLOSED)
         except TunnelResetError as exc:
             self._connection_failed(accepted, exc, logging.INFO if exc.whole else logging.WARNING)
-            reset(sock)
+            self._let_go(sock, accepted, exc)
         except (EmissaryError, OSError, RuntimeError) as exc:
             # Also: it is gone already; no descriptor, or no thread, is left.
             if accepted.deadline.hung_up and accepted.session is None:
-                logger.info("a connection to %s was given up: the program has hung up", self._target)
+                target = accepted.connection.target
+                logger.info("a connection to %s was given up: the program has hung up", target)
                 accepted.tell(Happening.GIVEN_UP)
             else:
                 self._connection_failed(accepted, exc)
-            reset(sock)
+            self._let_go(sock, accepted, exc)
         except BaseException:
             accepted.tell(Happening.FAILED)
             reset(sock)  # closing it by chance, much later, would look like an end of file
             raise
         finally:
             drain.end(accepted.connection)
+
+    def _let_go(self, sock: socket.socket, accepted: Forwarded, error: Exception) -> None:
+        """Close the socket of a connection that failed; that was logged."""
+        reset(sock)
 
     def _connection_failed(self, accepted: Forwarded, error: Exception, level: int = logging.WARNING) -> None:
         accepted.error = error

@@ -39,6 +39,7 @@ from tests.helpers.local_cloud import (
 from tests.helpers.patience import HANG
 from tests.helpers.raw_dialer import RawDialer
 from tests.helpers.servers import BlackHole, Server, echo, sink, unused_port
+from tests.helpers.socks_client import SUCCEEDED, ask, read_exactly
 
 pytestmark = LINUX_ONLY
 
@@ -172,6 +173,25 @@ def test_missing_route_is_told_as_such() -> None:
 def test_what_is_no_target_is_a_config_error(dialer: Dialer, target: str | tuple[str, int]) -> None:
     with pytest.raises(ConfigError):
         dialer.dial(target)
+
+
+def test_socks_client_reaches_targets_and_is_told_of_those_that_it_does_not(dialer: Dialer) -> None:
+    replies = {}
+    with Server(echo) as (host, port), unused_port() as unused, dialer.socks(timeout=DIAL) as address:
+        for target in (
+            f"{host}:{port}",
+            f"127.0.0.1:{unused[1]}",
+            "10.1.2.3:5432",
+            "no-such-name.invalid:5432",
+        ):
+            sock, reply = ask(address, target)
+            with sock:
+                replies[target] = reply[1]
+                if reply == SUCCEEDED:
+                    sock.sendall(b"over there")
+                    assert read_exactly(sock, 10) == b"over there"
+    # RFC 1928 section 6: succeeded, refused, not allowed, host unreachable.
+    assert list(replies.values()) == [0, 5, 2, 4]
 
 
 def test_closed_dialer_says_so(cloud: LocalCloud) -> None:
