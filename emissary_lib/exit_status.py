@@ -78,7 +78,7 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.SERVICE: "of doctor: the target is reached, but does not answer as its service should",
     Exit.FAULT: "a fault of emissary itself; EMISSARY_DEBUG=1 shows where",
     Exit.NOT_STARTED: "of exec: its program cannot be started; else, if not 0, its own, or 128 + its signal",
-    Exit.INTERRUPTED: "interrupted (Ctrl-C); of local and forward, which run until then, the status is 0",
+    Exit.INTERRUPTED: "interrupted (Ctrl-C); of local, forward and socks, which run until then, 0",
     Exit.READER_GONE: "whoever read what it had to say has gone, as with `| head`; nothing is said of that",
 }
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
     #: A target, and where to listen for it.
     Place = tuple[Target, LocalAddress]
 
-    #: Told of each forward before it listens.
-    Watch = Callable[[Target, Forward], None]
+    #: Told of each forward before it listens; ``None`` is any target.
+    Watch = Callable[[Target | None, Forward], None]
 
 
 class Line(Protocol):
@@ -47,16 +47,21 @@ LISTEN: Final = ("127.0.0.1", 0)
 
 
 def add_dialling(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that the commands which dial have in common."""
+    """Declare the options that the commands which may dial before all else have in common."""
+    add_dialer(parser)
+    parser.add_argument(
+        "--check", action="store_true", help="dial once first; if that fails, end with a status that says why"
+    )
+
+
+def add_dialer(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that all commands which dial have in common."""
     parser.add_argument(
         "--timeout",
         type=positive,
         default=DIAL_TIMEOUT,
         metavar="SECONDS",
         help=f"longest dial (default: {DIAL_TIMEOUT:g})",
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="dial once first; if that fails, end with a status that says why"
     )
     add_settings(parser)
 
@@ -125,7 +130,7 @@ def forward_all(
         for target, local in places:
             forward = dialer.forward((target.host, target.port), local, timeout)
             watch(target, forward)
-            addresses.append(_begin(forward, local))
+            addresses.append(begin(forward, local))
             forwards.append(forward)
         yield addresses
     finally:
@@ -135,7 +140,12 @@ def forward_all(
             forward.close()
 
 
-def _begin(forward: Forward, local: LocalAddress) -> ForwardedAddress:
+def begin(forward: Forward, local: LocalAddress) -> ForwardedAddress:
+    """Have a forward listen, on ``local``.
+
+    Raises:
+        ListenError: As :func:`forward_all`.
+    """
     from emissary_lib.exceptions import ListenError, LocalResourceError
 
     try:

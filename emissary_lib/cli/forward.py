@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dialling(parser)
     parser.add_argument(
         "--listen",
-        type=_local_address,
+        type=local_address,
         action="append",
         default=[],
         metavar="[HOST:]PORT|PATH",
@@ -101,7 +101,7 @@ def pair(
     return list(zip(targets, given or [LISTEN] * len(targets), strict=True))
 
 
-def run_until_stopped(listening: Sequence[tuple[Target, ForwardedAddress]], said: Report) -> None:
+def run_until_stopped(listening: Sequence[tuple[Target | None, ForwardedAddress]], said: Report) -> None:
     """Say where we listen, and wait for SIGINT, SIGTERM or SIGHUP; what was ignored before stays so."""
     from emissary_lib.cli import systemd
 
@@ -115,7 +115,7 @@ def run_until_stopped(listening: Sequence[tuple[Target, ForwardedAddress]], said
         systemd.notify(systemd.STOPPING)
 
 
-def _local_address(text: str) -> LocalAddress:
+def local_address(text: str) -> LocalAddress:
     """``HOST:PORT``, ``PORT`` or a path; port 0 is any free one."""
     if "/" in text:
         return text

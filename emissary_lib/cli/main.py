@@ -37,6 +37,10 @@ class Entry(NamedTuple):
 COMMANDS: Final = {
     "exec": Entry("emissary_lib.cli.execute", "run a program with a local port that leads to a target"),
     "forward": Entry("emissary_lib.cli.forward", "local ports or sockets that lead to targets, until Ctrl-C"),
+    "socks": Entry(
+        "emissary_lib.cli.socks", "a local SOCKS5 server that leads to every target, until Ctrl-C"
+    ),
+    "connect": Entry("emissary_lib.cli.connect", "standard input and output lead to a target"),
     "doctor": Entry("emissary_lib.cli.doctor", "check the way to a target; say what failed and what to do"),
     "config": Entry("emissary_lib.cli.config", "show the settings in force, and where each comes from"),
     "keys": Entry("emissary_lib.cli.keys", "the shared keys in Secrets Manager: new, list, retire", "aws"),

@@ -34,14 +34,17 @@ class Report:
     def __init__(self, out: TextIO | None) -> None:
         self._out = out
 
-    def watch(self, target: Target, forward: Forward) -> None:
+    def watch(self, target: Target | None, forward: Forward) -> None:
         """Hear of a forward's connections from now on."""
 
-    def ready(self, listening: Sequence[tuple[Target, ForwardedAddress]]) -> None:
+    def ready(self, listening: Sequence[tuple[Target | None, ForwardedAddress]]) -> None:
         """All addresses are listened on."""
         for target, address in listening:
             where = address.path or " and ".join(format_address(each) for each in address.every)
-            line = f"Listening on {where}, which leads to {target}. Ctrl-C ends it."
+            if target is None:
+                where += " (SOCKS5)"
+            leads = target or "every target on the allow-list"
+            line = f"Listening on {where}, which leads to {leads}. Ctrl-C ends it."
             print(line, file=self._out, flush=True)
 
     @property
@@ -65,11 +68,14 @@ class JsonEvents(Report):
         self._lock = threading.Lock()
         self._early: list[Mapping[str, object]] | None = []  # of connections that are quicker than we
 
-    def watch(self, target: Target, forward: Forward) -> None:
+    def watch(self, target: Target | None, forward: Forward) -> None:
         """Tell of a forward's connections from now on."""
 
         def tell(happening: Happening, connection: Forwarded) -> None:
-            event: dict[str, object] = {"event": happening.value, "target": str(target)}
+            event: dict[str, object] = {
+                "event": happening.value,
+                "target": str(target or connection.connection.target) or None,
+            }
             event |= {"connection": connection.number, **_details(happening, connection)}
             with self._lock:
                 if self._early is None:
@@ -81,12 +87,12 @@ class JsonEvents(Report):
 
         forward.on_happening = tell
 
-    def ready(self, listening: Sequence[tuple[Target, ForwardedAddress]]) -> None:
+    def ready(self, listening: Sequence[tuple[Target | None, ForwardedAddress]]) -> None:
         """Tell where each target is to be found."""
         with self._lock:
             for target, address in listening:
                 host, port = address
-                event = {"event": "ready", "host": host, "port": port, "target": str(target)}
+                event = {"event": "ready", "host": host, "port": port, "target": target and str(target)}
                 path = {"path": address.path} if address.path else {}
                 self._print({**event, "pid": os.getpid(), **path})
             for early in self._early or ():
@@ -139,11 +145,11 @@ class StatusLine(Report):
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def watch(self, target: Target, forward: Forward) -> None:
+    def watch(self, target: Target | None, forward: Forward) -> None:
         """Count a forward's connections from now on."""
         forward.on_happening = self._note
 
-    def ready(self, listening: Sequence[tuple[Target, ForwardedAddress]]) -> None:
+    def ready(self, listening: Sequence[tuple[Target | None, ForwardedAddress]]) -> None:
         """Say where, and keep the line from now on."""
         super().ready(listening)
         self._thread = threading.Thread(target=self._keep, name="emissary-live-line", daemon=True)

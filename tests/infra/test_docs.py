@@ -121,7 +121,8 @@ def test_every_emissary_command_in_the_readme_is_accepted(monkeypatch: pytest.Mo
     monkeypatch.chdir(ROOT)
     text = "\n".join(fenced("README.md", "sh"))
     commands = re.findall(r"^emissary ([^#\n]+)", text, re.MULTILINE)
-    assert {command.split()[0] for command in commands} == {"exec", "forward", "config", "doctor", "local"}
+    named = {command.split()[0] for command in commands}
+    assert named == {"exec", "forward", "socks", "connect", "config", "doctor", "local"}
     for command in commands:
         assert callable(cli.parse(shlex.split(command)).command.run)
 
