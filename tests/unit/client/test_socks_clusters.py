@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -53,8 +54,8 @@ def test_a_redis_cluster_redirects_its_client_to_names_of_the_vpc() -> None:
 def test_redis_py_finds_the_nodes_of_a_cluster() -> None:
     socks = pytest.importorskip("socks", reason="PySocks is not installed")
     redis = pytest.importorskip("redis", reason="redis-py is not installed")
-    cluster = RedisCluster()
-    with cluster.running() as hosts, SocksServer(ANY, Vpc(hosts).dial) as address:
+    cluster, left = RedisCluster(), contextlib.ExitStack()
+    with cluster.running() as hosts, SocksServer(ANY, Vpc(hosts).dial) as address, left:
 
         class Connection(redis.Connection):  # type: ignore[misc,name-defined]
             def _connect(self) -> socket.socket:
@@ -65,6 +66,7 @@ def test_redis_py_finds_the_nodes_of_a_cluster() -> None:
                     proxy_addr=address[0],
                     proxy_port=address[1],
                 )
+                left.callback(made.close)  # redis-py lets go of some without closing them
                 return made
 
         # From a URL: only then a cluster's client hands the class on to its pools.
