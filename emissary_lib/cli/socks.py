@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     said = report.choose(sys.stdout, json_events=args.json, environ=os.environ)
     try:
-        with show_warnings(sys.stderr, said.aside), dialer_of(args) as dialer:
+        with show_warnings(sys.stderr, said.line), dialer_of(args) as dialer:
             server = dialer.socks(args.listen, args.timeout)
             said.watch(None, server)
             address = begin(server, args.listen)

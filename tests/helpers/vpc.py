@@ -58,6 +58,7 @@ class Carried:
     begin_drain = staticmethod(lambda: None)
     idle = True
     acked = progress = written = undelivered_bytes = 0
+    loss_noticed_after = 0.0
     untaken = False
 
     def __init__(self, target: Target, sock: socket.socket) -> None:
