@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from emissary_lib.client import DIAL_TIMEOUT as DIAL_TIMEOUT
 from emissary_lib.client import drain
@@ -18,7 +19,7 @@ from emissary_lib.client.forward import Forward, Forwarded
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.listening import LocalAddress, check_address
 from emissary_lib.client.progress import timeout_error
-from emissary_lib.client.socket import TunnelSocket, logger
+from emissary_lib.client.socket import SessionInfo, TunnelSocket, logger
 from emissary_lib.exceptions import ClosedError, ConfigError, local_resource_error
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
@@ -30,9 +31,13 @@ from emissary_lib.transport.forked import keep_from_children
 from emissary_lib.tunnel.loopback import tcp_pair
 
 if TYPE_CHECKING:
+    import asyncio
+
     from emissary_lib.client.config import ClientConfig
     from emissary_lib.client.health import Health
     from emissary_lib.client.socks import SocksServer
+
+_Protocol = TypeVar("_Protocol", bound="asyncio.BaseProtocol")
 
 #: Longest timeout that can be given, in seconds: poll(2) counts milliseconds in 31 bits.
 MAX_TIMEOUT: Final = 2_000_000
@@ -180,7 +185,9 @@ class Dialer:
 
         Blocking: until the relay is connected to the target. Any thread.
         """
-        parsed, deadline = Target.parse(target), _deadline(timeout)
+        return self._dial_socket(Target.parse(target), _deadline(timeout))
+
+    def _dial_socket(self, parsed: Target, deadline: Deadline) -> TunnelSocket:
         if self._closed:
             raise ClosedError(_CLOSED)
         try:  # first, so that a lack of descriptors shows before anything is opened
@@ -214,13 +221,105 @@ class Dialer:
             raise local_resource_error(exc) from exc
         return sock
 
+    async def open_connection(
+        self,
+        target: str | tuple[str, int],
+        timeout: float | None = DIAL_TIMEOUT,
+        *,
+        limit: int = 65_536,
+        ssl: ssl.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        r"""As :meth:`dial`, in the shape of :func:`asyncio.open_connection`: streams of the running loop.
+
+        The dial waits in a thread of its own and takes none of the loop's executor. Cancelling it
+        (``asyncio.timeout``, a task group) gives it up: the bridge is told, and nothing is left open. When
+        the tunnel is cut off, reading raises :class:`TunnelResetError`, which names the cause; on a loop that
+        uses the bare descriptor (Windows' own, uvloop) a plain ``ConnectionResetError``, and the cause is in
+        ``session_of(writer).error``::
+
+            async with asyncio.timeout(30), Dialer.from_env() as dialer:
+                reader, writer = await dialer.open_connection("db.internal:6379")
+                writer.write(b"PING\r\n")
+                print(await reader.readline(), dialer.session_of(writer).expires_at)
+
+        Args:
+            target: As for :meth:`dial`.
+            timeout: Seconds for the dial; ``None`` for no limit. TLS is not part of it.
+            limit: Of the reader's buffer, in bytes.
+            ssl: For TLS inside the tunnel, as of ``asyncio``; ``True`` for Python's default context.
+            server_hostname: Whose certificate to expect; ``None`` for the target's host.
+
+        Raises:
+            ValueError: An argument is none, as a rule a ConfigError; nothing was dialled.
+            EmissaryError: As :meth:`dial`.
+            OSError: TLS failed.
+        """
+        from emissary_lib.client import asynchronous  # only who asks has to load asyncio
+
+        parsed, timeout = Target.parse(target), _deadline(timeout).timeout
+        tls = asynchronous.tls_arguments(ssl, server_hostname, parsed)
+        dial = functools.partial(self._dial_socket, parsed)
+        return await asynchronous.open_connection(dial, timeout, limit, tls)
+
+    @overload
     def create_connection(
         self, address: tuple[str, int], timeout: float | None = DIAL_TIMEOUT
-    ) -> TunnelSocket:
-        """The same, in the shape of :func:`socket.create_connection`: the timeout stays set on the socket."""
+    ) -> TunnelSocket: ...
+
+    @overload
+    def create_connection(
+        self,
+        protocol_factory: Callable[[], _Protocol],
+        target: str | tuple[str, int],
+        timeout: float | None = DIAL_TIMEOUT,
+        *,
+        ssl: ssl.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+    ) -> Coroutine[Any, Any, tuple[asyncio.Transport, _Protocol]]: ...
+
+    def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        """The same, in the shape of the standard library's two functions of this name.
+
+        ``create_connection(address, timeout)`` is :func:`socket.create_connection`: a socket on which the
+        timeout stays set. ``await create_connection(protocol_factory, target)`` is the event loop's: a
+        transport and its protocol, and otherwise as :meth:`open_connection`.
+        """
+        if callable(args[0] if args else kwargs.get("protocol_factory")):
+            return self._create_transport(*args, **kwargs)
+        return self._create_socket(*args, **kwargs)
+
+    def _create_socket(self, address: tuple[str, int], timeout: float | None = DIAL_TIMEOUT) -> TunnelSocket:
         sock = self.dial(address, timeout)
         sock.settimeout(timeout)
         return sock
+
+    async def _create_transport(
+        self,
+        protocol_factory: Callable[[], _Protocol],
+        target: str | tuple[str, int],
+        timeout: float | None = DIAL_TIMEOUT,
+        *,
+        ssl: ssl.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+    ) -> tuple[asyncio.Transport, _Protocol]:
+        from emissary_lib.client import asynchronous
+
+        parsed, timeout = Target.parse(target), _deadline(timeout).timeout
+        tls = asynchronous.tls_arguments(ssl, server_hostname, parsed)
+        dial = functools.partial(self._dial_socket, parsed)
+        return await asynchronous.create_connection(dial, timeout, protocol_factory, tls)
+
+    @staticmethod
+    def session_of(connection: asyncio.BaseTransport | asyncio.StreamWriter) -> SessionInfo:
+        """What is known of the tunnel below a transport or a writer, TLS on top of it or not.
+
+        Raises:
+            ConfigError: It is none of a tunnel's.
+        """
+        from emissary_lib.client import asynchronous
+
+        return asynchronous.session_of(connection)
 
     def forward(
         self,
@@ -352,6 +451,17 @@ class Dialer:
         self._closed = True
         drain.wait_until_idle(self)
         drain.warn_undelivered(self)
+
+    async def __aenter__(self) -> Dialer:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """As :meth:`close`, which waits in another thread meanwhile."""
+        import asyncio  # only who asks has to load it
+
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Dialer:
         return self

@@ -7,6 +7,7 @@ import errno
 import logging
 import math
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -149,3 +150,10 @@ class TunnelSocket(socket.socket):
         """As :meth:`socket.socket.sendall`; a failure names the session's error as its cause."""
         with self._name_cause():
             super().sendall(*args)
+
+    if sys.platform != "win32":
+
+        def sendmsg(self, *args: Any) -> int:
+            """As :meth:`socket.socket.sendmsg`; a failure names the session's error as its cause."""
+            with self._name_cause():
+                return super().sendmsg(*args)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 
 from emissary_lib.protocol.constants import BACK_OFF
@@ -41,10 +40,10 @@ def back_off(draw: Callable[[], float] = jitter) -> Iterator[float]:
 
 
 def wait(
-    seconds: float, deadline: Deadline, cause: Exception, *, sleep: Callable[[float], None] = time.sleep
+    seconds: float, deadline: Deadline, cause: Exception, *, sleep: Callable[[float], None] | None = None
 ) -> None:
     """Wait before the next attempt. Raises ``cause``, why the last one failed, if there is no time for it."""
     remaining = deadline.remaining()
     if remaining is not None and remaining <= seconds:
         raise cause
-    sleep(seconds)
+    (sleep or deadline.sleep)(seconds)

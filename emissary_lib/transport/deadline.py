@@ -5,6 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
+
+#: Longest time between two looks at whether a deadline was brought forward, in seconds, of whoever waits for
+#: what no abort wakes: a socket.
+_LOOK: Final = 0.25
 
 
 class Deadline:
@@ -48,6 +53,10 @@ class Deadline:
         """Wait until ``event`` is set, at most until the deadline."""
         event.wait(self.remaining())
 
+    def sleep(self, seconds: float) -> None:
+        """Wait so long, whatever is left."""
+        time.sleep(seconds)
+
 
 class AbortableDeadline(Deadline):
     """A deadline that another thread can bring forward to now.
@@ -59,21 +68,40 @@ class AbortableDeadline(Deadline):
         super().__init__(timeout, clock)
         self._lock = threading.Lock()
         self._awaited: list[threading.Event] = []
+        self._aborted = False
 
     def abort(self) -> None:
-        """The time is up: wakes whoever waits in :meth:`wait`. Idempotent."""
+        """The time is up: wakes whoever waits in :meth:`wait` or :meth:`sleep`. Idempotent."""
         with self._lock:
+            self._aborted = True
             now = self._clock()
             self._at = now if self._at is None else min(self._at, now)
             for event in self._awaited:
                 event.set()
 
+    def cap(self, seconds: float | None) -> float | None:
+        """No longer than to the next look at :meth:`passed`: whoever waits on a socket is not woken."""
+        return super().cap(_LOOK if seconds is None else min(seconds, _LOOK))
+
+    def within(self, seconds: float) -> Deadline:
+        """For what is still to be said after an abort, there is time: nobody waits for it."""
+        return Deadline(seconds if self._aborted else super().cap(seconds), self._clock)
+
     def wait(self, event: threading.Event) -> None:
         """As :meth:`Deadline.wait`; :meth:`abort` sets ``event`` too, so look for yourself what happened."""
+        self._wait(event, self.remaining())
+
+    def sleep(self, seconds: float) -> None:
+        """As :meth:`Deadline.sleep`, but no longer than to an abort."""
+        self._wait(threading.Event(), seconds)
+
+    def _wait(self, event: threading.Event, seconds: float | None) -> None:
         with self._lock:
+            if self._aborted:
+                return
             self._awaited.append(event)
         try:
-            super().wait(event)
+            event.wait(seconds)
         finally:
             with self._lock:
                 self._awaited.remove(event)

@@ -17,6 +17,9 @@ from typing import Any, Final
 
 from emissary_lib.system import pending_error
 
+#: Longest time between two looks at whether it was given up, in seconds.
+_LOOK: Final = 0.25
+
 #: Seconds before another address is tried beside those that have not answered (RFC 8305 section 5).
 CONNECTION_ATTEMPT_DELAY: Final = 0.25
 
@@ -33,6 +36,7 @@ def connect(
     *,
     options: Iterable[Option] = (),
     resolve: Callable[..., Sequence[Found]] | None = None,
+    given_up: Callable[[], bool] | None = None,
 ) -> socket.socket:
     """Connect as ``socket.create_connection`` does, but to the first of the addresses that answers.
 
@@ -42,6 +46,7 @@ def connect(
             look-up of the name is not bounded.
         options: Set on each socket before it connects.
         resolve: Looks the name up; ``None`` for ``socket.getaddrinfo``.
+        given_up: Whether to wait no longer, which is then a TimeoutError; ``None`` if that cannot be.
 
     Raises:
         TimeoutError: None of them has connected in time.
@@ -50,7 +55,7 @@ def connect(
     Blocking: for as long as ``timeout`` allows. Thread safety: any.
     """
     found = (resolve or socket.getaddrinfo)(*address, type=socket.SOCK_STREAM)
-    connecting = _Connecting(interleave_families(found), tuple(options), timeout)
+    connecting = _Connecting(interleave_families(found), tuple(options), timeout, given_up)
     try:
         sock = connecting.run()
     finally:
@@ -71,10 +76,17 @@ def interleave_families(found: Sequence[Found]) -> list[Found]:
 class _Connecting:
     """The attempts under way, and those still to begin."""
 
-    def __init__(self, addresses: list[Found], options: tuple[Option, ...], timeout: float | None) -> None:
+    def __init__(
+        self,
+        addresses: list[Found],
+        options: tuple[Option, ...],
+        timeout: float | None,
+        given_up: Callable[[], bool] | None,
+    ) -> None:
         self._left = deque(addresses)
         self._options = options
         self._until = None if timeout is None else time.monotonic() + timeout
+        self._given_up = given_up
         self._next_at = time.monotonic()
         self._running = selectors.DefaultSelector()
         self._failure = OSError("the name has no address")
@@ -94,7 +106,7 @@ class _Connecting:
                 if failure is None:
                     return sock
                 self._on_failure(sock, failure)
-            if self._until is not None and time.monotonic() >= self._until:
+            if self._is_over():
                 raise TimeoutError("timed out")
 
     def close(self) -> None:
@@ -128,6 +140,11 @@ class _Connecting:
         sock.close()
         self._failure, self._next_at = failure, time.monotonic()
 
+    def _is_over(self) -> bool:
+        late = self._until is not None and time.monotonic() >= self._until
+        return late or (self._given_up is not None and self._given_up())
+
     def _wait(self) -> float | None:
-        times = [self._until, self._next_at if self._left else None]
+        look = None if self._given_up is None else time.monotonic() + _LOOK
+        times = [self._until, look, self._next_at if self._left else None]
         return min((max(0.0, at - time.monotonic()) for at in times if at is not None), default=None)

@@ -322,12 +322,21 @@ class _Upgrade:
         proxy = self.proxy
         if proxy is None:
             return happy_eyeballs.connect(
-                address, self._deadline.remaining(), options=_socket_options(), resolve=self._resolve
+                address,
+                self._deadline.remaining(),
+                options=_socket_options(),
+                resolve=self._resolve,
+                given_up=self._deadline.passed,
             )
         self._enter("proxy")
         if proxy.scheme != "http":
             return connect_through_socks(proxy, address, self._deadline.remaining())
-        sock = happy_eyeballs.connect(proxy.address, self._deadline.remaining(), options=_socket_options())
+        sock = happy_eyeballs.connect(
+            proxy.address,
+            self._deadline.remaining(),
+            options=_socket_options(),
+            given_up=self._deadline.passed,
+        )
         try:
             self._hold(sock)
             ask_http_proxy(sock, proxy, address, _AnswerHead(sock, self._deadline).read_line)

@@ -128,6 +128,8 @@ def use(sock: TunnelSocket, how: str) -> None:
     elif how == "makefile":
         with sock.makefile("rb") as file:
             file.read(1)
+    elif how == "sendmsg":
+        sock.sendmsg([b"x" * 1000])
     elif how == "send":
         sock.send(b"x" * 1000)
     else:
@@ -296,7 +298,7 @@ def test_the_relays_time_limit_has_an_error_of_its_own(sock: TunnelSocket, bridg
         sock.recv(1)
 
 
-@pytest.mark.parametrize("how", ["recv", "recv_into", "makefile", "send", "sendall"])
+@pytest.mark.parametrize("how", ["recv", "recv_into", "makefile", "send", "sendall", "sendmsg"])
 def test_every_way_to_read_or_write_names_the_cause(sock: TunnelSocket, bridge: Bridge, how: str) -> None:
     bridge.relay().reset(Code.KILLED, "an operator")
     with pytest.raises(TunnelResetError, match="an operator"):

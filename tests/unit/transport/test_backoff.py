@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from emissary_lib.transport.backoff import back_off, may_pass
+from emissary_lib.transport.backoff import back_off, may_pass, wait
+from emissary_lib.transport.deadline import Deadline
 
 
 @pytest.mark.parametrize(("drawn", "factor"), [(0.0, 0.5), (0.5, 1.0), (1.0, 1.5)])
@@ -30,3 +31,15 @@ def test_a_draw_leaves_the_programs_own_random_numbers_alone() -> None:
 def test_only_what_is_throttled_or_broken_may_pass() -> None:
     statuses = (400, 401, 403, 404, 409, 410, 429, 500, 502, 503, 504)
     assert [status for status in statuses if may_pass(status)] == [429, 500, 502, 503, 504]
+
+
+def test_a_pause_is_the_deadlines_which_may_be_brought_forward() -> None:
+    class Recorded(Deadline):
+        def sleep(self, seconds: float) -> None:
+            slept.append(seconds)
+
+    slept: list[float] = []
+    wait(0.5, Recorded(None), ValueError())
+    with pytest.raises(ValueError, match="the cause"):
+        wait(0.5, Recorded(0.5), ValueError("the cause"))
+    assert slept == [0.5]

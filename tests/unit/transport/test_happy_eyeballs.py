@@ -74,6 +74,11 @@ def test_when_none_answers_the_time_is_kept(swallowing: tuple[str, int]) -> None
     assert 0.4 <= time.monotonic() - began < HANG
 
 
+def test_whoever_gives_it_up_does_not_wait_for_an_address_that_swallows(swallowing: tuple[str, int]) -> None:
+    with pytest.raises(TimeoutError):
+        happy_eyeballs.connect(NAME, None, resolve=named(at(swallowing)), given_up=lambda: True)
+
+
 def test_when_all_refuse_the_last_refusal_is_told(closed: tuple[str, int]) -> None:
     with pytest.raises(ConnectionRefusedError) as caught:
         happy_eyeballs.connect(NAME, HANG, resolve=named(at(closed), at(closed)))
