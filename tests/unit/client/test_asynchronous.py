@@ -38,6 +38,7 @@ from emissary_lib.tunnel.loopback import tcp_pair
 from emissary_local.net.certificates import Certificates, create_certificates
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.patience import HANG, wait_until
+from tests.helpers.servers import BlackHole
 from tests.helpers.ws_server import Request, WsServer, noise, refusal
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -451,13 +452,8 @@ def unreachable() -> Iterator[tuple[str, threading.Event]]:
     """A gateway whose network swallows every attempt to connect."""
     asked = threading.Event()
     asked.set()
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as stack:
-        for _ in range(4):  # more than it keeps
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                waiting.connect(full.getsockname())
-        yield f"ws://127.0.0.1:{full.getsockname()[1]}/stage", asked
+    with BlackHole() as (host, port):
+        yield f"ws://{host}:{port}/stage", asked
 
 
 @pytest.mark.parametrize("step", [unanswered, throttled, unreachable])
