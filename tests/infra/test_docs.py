@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import pathlib
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from emissary_lib.cli import main as cli
 from emissary_lib.client.config import ClientConfig
 from emissary_lib.client.env_file import parse_env
 from emissary_lib.protocol.targets.allow_list import AllowList
+from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, echo
 from tests.infra.documents import fenced
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -142,13 +145,29 @@ def test_every_path_in_a_document_exists(document: str) -> None:
 
 
 def test_the_readme_s_code_is_valid_and_uses_what_exists() -> None:
-    ten, forward = fenced("README.md", "python")
+    ten, *others = fenced("README.md", "python")
     assert len(ten.splitlines()) <= 10
-    compile(ten, "README.md", "exec")
-    compile(forward, "README.md", "exec")
-    for method in re.findall(r"dialer\.(\w+)\(", ten + forward):
-        assert callable(getattr(Dialer, method))
+    for each in (ten, *others):
+        compile(each, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for method in re.findall(r"dialer\.(\w+)\(", each):
+            assert callable(getattr(Dialer, method))
     assert callable(Dialer.from_env)
+
+
+def test_the_readme_s_loop_takes_a_driver_that_asks_its_loop_through_the_tunnel() -> None:
+    (code,) = (each for each in fenced("README.md", "python") if each.startswith("class TunnelLoop"))
+    names: dict[str, Any] = {"asyncio": asyncio}
+    exec(code, names)
+
+    async def main() -> None:
+        with Bridge(Behaviour(script=echo)) as bridge:
+            loop = names["TunnelLoop"](Dialer(bridge.url, KEY))
+            transport, _protocol = await loop.create_connection(asyncio.Protocol, "db.internal", 5432)
+            assert str(Dialer.session_of(transport).target) == TARGET
+            assert not loop.create_future().done()
+            transport.abort()
+
+    asyncio.run(main())
 
 
 def checkout(folder: pathlib.Path) -> None:
