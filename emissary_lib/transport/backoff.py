@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 
 from emissary_lib.protocol.constants import BACK_OFF
@@ -40,10 +41,14 @@ def back_off(draw: Callable[[], float] = jitter) -> Iterator[float]:
 
 
 def wait(
-    seconds: float, deadline: Deadline, cause: Exception, *, sleep: Callable[[float], None] | None = None
+    seconds: float, deadline: Deadline, cause: Exception, *, sleep: Callable[[float], None] = time.sleep
 ) -> None:
     """Wait before the next attempt. Raises ``cause``, why the last one failed, if there is no time for it."""
     remaining = deadline.remaining()
     if remaining is not None and remaining <= seconds:
         raise cause
-    (sleep or deadline.sleep)(seconds)
+    left = seconds
+    while left > 0 and not deadline.passed():  # which need not be a matter of time
+        step = deadline.cap(left) or 0.0
+        sleep(step)
+        left -= step

@@ -53,10 +53,6 @@ class Deadline:
         """Wait until ``event`` is set, at most until the deadline."""
         event.wait(self.remaining())
 
-    def sleep(self, seconds: float) -> None:
-        """Wait so long, whatever is left."""
-        time.sleep(seconds)
-
 
 class AbortableDeadline(Deadline):
     """A deadline that another thread can bring forward to now.
@@ -71,7 +67,7 @@ class AbortableDeadline(Deadline):
         self._aborted = False
 
     def abort(self) -> None:
-        """The time is up: wakes whoever waits in :meth:`wait` or :meth:`sleep`. Idempotent."""
+        """The time is up: wakes whoever waits in :meth:`wait`. Idempotent."""
         with self._lock:
             self._aborted = True
             now = self._clock()
@@ -89,19 +85,10 @@ class AbortableDeadline(Deadline):
 
     def wait(self, event: threading.Event) -> None:
         """As :meth:`Deadline.wait`; :meth:`abort` sets ``event`` too, so look for yourself what happened."""
-        self._wait(event, self.remaining())
-
-    def sleep(self, seconds: float) -> None:
-        """As :meth:`Deadline.sleep`, but no longer than to an abort."""
-        self._wait(threading.Event(), seconds)
-
-    def _wait(self, event: threading.Event, seconds: float | None) -> None:
         with self._lock:
-            if self._aborted:
-                return
             self._awaited.append(event)
         try:
-            event.wait(seconds)
+            super().wait(event)
         finally:
             with self._lock:
                 self._awaited.remove(event)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 
-import pytest
-
 from emissary_lib.transport.deadline import AbortableDeadline, Deadline
 from tests.helpers.clock import Clock
 from tests.helpers.patience import HANG, wait_until
@@ -60,10 +58,16 @@ def test_waiting_ends_when_the_event_is_set_or_the_time_is_up() -> None:
     Deadline(None).wait(event)
 
 
-def test_after_an_abort_the_time_is_up_for_good() -> None:
+def test_an_abort_wakes_whoever_waits_and_the_time_is_up_for_good() -> None:
     deadline = AbortableDeadline(None)
+    waiting = threading.Thread(target=deadline.wait, args=(threading.Event(),))
+    waiting.start()
+    wait_until(lambda: deadline._awaited, "the thread waits")
     deadline.abort()
+    waiting.join(HANG)
+    assert not waiting.is_alive()
     assert (deadline.passed(), deadline.remaining()) == (True, 0.0)
+    deadline.wait(threading.Event())  # at once
 
 
 def test_an_abort_never_moves_a_deadline_back() -> None:
@@ -92,19 +96,3 @@ def test_behind_an_abort_there_is_time_for_a_farewell_but_not_behind_the_end() -
     assert deadline.within(5.0).remaining() == 5.0
     late = AbortableDeadline(0.0, lambda: clock.now)
     assert late.within(5.0).remaining() == 0.0
-
-
-@pytest.mark.parametrize("sleeps", [False, True])
-def test_an_abort_wakes_whoever_waits_or_sleeps(sleeps: bool) -> None:
-    deadline = AbortableDeadline(None)
-
-    def act() -> None:
-        deadline.sleep(10 * HANG) if sleeps else deadline.wait(threading.Event())
-
-    waiting = threading.Thread(target=act)
-    waiting.start()
-    wait_until(lambda: deadline._awaited, "the thread waits")
-    deadline.abort()
-    waiting.join(HANG)
-    assert not waiting.is_alive()
-    act()  # at once
