@@ -12,8 +12,9 @@ from typing import Any, Final, TypeVar
 from emissary_lib.client.socket import SessionInfo, TunnelSocket
 from emissary_lib.exceptions import ConfigError, local_resource_error
 from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.system import reset_on_close
 from emissary_lib.transport.deadline import AbortableDeadline, Deadline
-from emissary_lib.tunnel.loopback import reset, reset_on_close
+from emissary_lib.tunnel.loopback import reset
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
