@@ -355,6 +355,9 @@ _BROKEN_RULES: dict[Code, type[RemoteProtocolError]] = {
 }
 
 
+_RECONFIGURE: Final = "whoever runs the stack corrects that template parameter and deploys again"
+
+
 def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
     """The error for a dial that the bridge or the relay answered with ``code``.
 
@@ -376,6 +379,11 @@ def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
             "RelayConcurrency, MaxSessionsPerKey)",
             target=target,
             code=code,
+        )
+    if code is Code.CONFIGURATION_ERROR:
+        why, hint = f"the bridge's settings are wrong: {reason or 'its log says which'}", _RECONFIGURE
+        return DialError(
+            f"cannot reach {target}: {why}; {hint}", target=target, code=code, reason=why, hint=hint
         )
     kind, why, hint = _DIAL_ERRORS.get(code, (DialError, MEANINGS[code], ""))
     text = f"cannot reach {target}: {why}" + (f"; {hint}" if hint else "")

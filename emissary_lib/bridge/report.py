@@ -25,6 +25,7 @@ _OF_THE_BRIDGE: Final = frozenset(
         Code.BRIDGE_ERROR,
         Code.KILLED,
         Code.SESSION_LIMIT,
+        Code.CONFIGURATION_ERROR,
     }
 )
 

@@ -37,6 +37,7 @@ class Code(enum.IntEnum):
     ADDRESS_NOT_SUPPORTED = 39
     AUTHENTICATION_FAILED = 40
     SESSION_LIMIT = 41
+    CONFIGURATION_ERROR = 42
 
 
 #: One sentence for each code: what happened, for error messages and logs.
@@ -67,6 +68,7 @@ MEANINGS: dict[Code, str] = {
     Code.ADDRESS_NOT_SUPPORTED: "an unknown address type",
     Code.AUTHENTICATION_FAILED: "the key, or the date that was signed with it, was not accepted",
     Code.SESSION_LIMIT: "as many sessions as are allowed are open",
+    Code.CONFIGURATION_ERROR: "the bridge's settings are wrong; the text names them",
 }
 
 _BY_NUMBER = {int(code): code for code in Code}

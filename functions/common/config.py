@@ -78,6 +78,8 @@ class DefaultSettings:
         max_sessions_per_key: Sessions at once of each key; 0 for any number.
         relay_time: How long a relay of the stack can live, in seconds.
         grace: How long a relay without its WebSocket may come back, in seconds.
+        allow_fault: What is wrong with the allow-list's text, which then permits nothing; else empty. Whoever
+            holds a key is told: of all settings it is the one that people write by hand.
     """
 
     table: str
@@ -90,6 +92,7 @@ class DefaultSettings:
     max_sessions_per_key: int = 0
     relay_time: float = RELAY_TIME
     grace: float = GRACE
+    allow_fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +133,13 @@ def default_settings(environ: Mapping[str, str]) -> DefaultSettings:
     table, slot_table = reader.text(TABLE), reader.text(SLOT_TABLE)
     region, relay = reader.text(REGION), reader.text(RELAY_FUNCTION)
     keys = reader.keys()
-    allow = reader.parse(ALLOWED_TARGETS, AllowList.parse, AllowList())
+    allow, allow_fault = _read_allow_list(environ)
     most = smallest(reader.limit(MAX_SESSIONS), reader.limit(RELAY_CONCURRENCY))
     most_per_key = reader.limit(MAX_SESSIONS_PER_KEY)
     relay_time, grace = reader.seconds(RELAY_TIMEOUT, RELAY_TIME), reader.seconds(GRACE_SECONDS, GRACE)
     reader.finish()
     return DefaultSettings(
-        table, slot_table, region, relay, allow, keys, most, most_per_key, relay_time, grace
+        table, slot_table, region, relay, allow, keys, most, most_per_key, relay_time, grace, allow_fault
     )
 
 
@@ -151,6 +154,13 @@ def disconnect_settings(environ: Mapping[str, str]) -> DisconnectSettings:
     grace = reader.seconds(GRACE_SECONDS, GRACE)
     reader.finish()
     return DisconnectSettings(table, slot_table, region, grace)
+
+
+def _read_allow_list(environ: Mapping[str, str]) -> tuple[AllowList, str]:
+    try:
+        return AllowList.parse(environ.get(ALLOWED_TARGETS, "").strip()), ""
+    except ConfigError as error:
+        return AllowList(), f"{ALLOWED_TARGETS} (template parameter AllowedTargets): {error}"
 
 
 def log_level(environ: Mapping[str, str]) -> str:

@@ -72,12 +72,24 @@ def on_message(
     limits: Limits = NO_LIMITS,
     relay_time: float = RELAY_TIME,
     grace: float = GRACE,
+    allow_fault: str = "",
 ) -> OnMessage:
     """The use case of ``$default``."""
     end = EndSession(store, link, clock, grace)
     forward = ForwardMessage(store, link, peers, end)
     opening = Opening(
-        store, link, launcher, keys, allow, forward, clock, entropy, server_version, limits, relay_time
+        store,
+        link,
+        launcher,
+        keys,
+        allow,
+        forward,
+        clock,
+        entropy,
+        server_version,
+        limits,
+        relay_time,
+        allow_fault,
     )
     health = OnHealth(store, link, keys, end, limits, server_version)
     return OnMessage(store, link, forward, opening, OnResume(store, link, end), end, health)
@@ -199,6 +211,7 @@ class Default(_Environment):
                 limits=Limits(self._settings.max_sessions, self._settings.max_sessions_per_key),
                 relay_time=self._settings.relay_time,
                 grace=self._settings.grace,
+                allow_fault=self._settings.allow_fault,
             )
         use_case(event)
 

@@ -40,7 +40,27 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "SecurityGroupId": (["", "sg-0123456789abcdef0", "sg-01234567"], ["sg-1", "default", "subnet-01234567"]),
     "RelayIpv6": (["true", "false"], ["True", "yes", ""]),
     "DnsServers": (["", "10.0.0.2", "10.0.0.2 fd00:ec2::253"], ["10.0.0.2,10.0.0.3", "dns.internal", " "]),
-    "AllowedTargets": (['[{"host":"db.internal","port":5432}]', "[]"], ["", "db.internal:5432", "{}"]),
+    "AllowedTargets": (
+        [
+            "[]",
+            '[{"host":"db.internal","port":5432}]',
+            ' [ {"port": [3306, "5432 - 5440"], "host": "*.internal"} ] ',
+            '[{"host":"10.0.0.0/16","port":"1-65535"} ,\n{"host":"10.1.0.0/16","port":1}]',
+            '[{"host":"2001:db8::/32","port":"5432"},{"host":"[::1]","port":1},{"host":"b\u00fccher.example","port":1}]',
+        ],
+        [
+            *("", "db.internal:5432", "{}", "[{}]", '["db.internal:5432"]'),
+            '[{"host":"db.internal","port":5432},]',
+            '[{"host":"db.internal:5432","port":5432}]',
+            '[{"host":"db:5432","port":5432}]',
+            '[{"host":"https://db.internal","port":5432}]',
+            "[{\u201chost\u201d:\u201cdb.internal\u201d,\u201cport\u201d:5432}]",
+            "[{'host':'db.internal','port':5432}]",
+            '[{"host":"db.internal","port":"postgres"}]',
+            '[{"host":"db.internal","ports":5432}]',
+            '[{"host":"db.internal","port":5432} {"host":"db2.internal","port":5432}]',
+        ],
+    ),
     "TargetPorts": (
         ["5432", "5432,3306", "1,2,3,4,5", "65535", "9999,59999,64999,65499,65529", "4430,530,1443"],
         [

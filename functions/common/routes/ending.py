@@ -51,9 +51,9 @@ class EndSession:
         """
         return self._end(session_id, EndRecord(loss.code, 0, 0, request_id, loss.at), step)
 
-    def refuse(self, session_id: str, reason: str, request_id: str) -> Outcome:
-        """There is no place for the session; one that another invocation has launched meanwhile goes on."""
-        ending = EndRecord(Code.SESSION_LIMIT, 0, 0, request_id, self.clock(), reason=reason)
+    def refuse(self, session_id: str, code: Code, reason: str, request_id: str) -> Outcome:
+        """No relay is launched for it; a session that another invocation has launched meanwhile goes on."""
+        ending = EndRecord(code, 0, 0, request_id, self.clock(), reason=reason)
         return self._end(session_id, ending, RecordStep.REFUSE)
 
     def finish_check(self, session_id: str, request_id: str) -> None:

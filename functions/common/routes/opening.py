@@ -24,7 +24,7 @@ from emissary_lib.bridge.session import (
 from emissary_lib.protocol.auth.headers import RELAY_TOKEN_RANDOM, SECRET_LENGTH
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import relay_token, token_hash
-from emissary_lib.protocol.codes import MEANINGS
+from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import MAX_OPENING_TOTAL
 from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.opening.exchange import OpeningAnswer, OpeningState, evaluate, within_limit
@@ -37,10 +37,16 @@ from functions.common.routes.forward import ForwardMessage
 from functions.common.routes.lookup import Found
 from functions.common.routes.posting import reply_to_sender
 
+_MISCONFIGURED = Code.CONFIGURATION_ERROR
+
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Handles OPENING messages of a dialer."""
+    """Handles OPENING messages of a dialer.
+
+    Attributes:
+        allow_fault: What is wrong with the allow-list's text, which then permits nothing; else empty.
+    """
 
     store: SessionStore
     link: PeerLink
@@ -53,6 +59,7 @@ class Opening:
     server_version: str
     limits: Limits = NO_LIMITS
     relay_time: float = RELAY_TIME
+    allow_fault: str = ""
 
     def __call__(self, sender: Connection, frame: Frame, text: str, request_id: str) -> None:
         """Handle one OPENING message.
@@ -86,6 +93,12 @@ class Opening:
         key = keys.get(session.key_id)
         if key is not None and result.state is OpeningState.ACCEPTED:
             return self._launch(session, key, result, frame.window, request_id)
+        if self.allow_fault and result.code is Code.TARGET_NOT_ALLOWED:
+            logs.warning(
+                "opening refused", session=session.id, code=_MISCONFIGURED.name, reason=self.allow_fault
+            )
+            self.forward.end.refuse(session.id, _MISCONFIGURED, self.allow_fault, request_id)
+            return None
         # Without the key no relay can claim either, so a dialer that waits for one is told too.
         if session.state is RecordState.OPENING or key is None:
             self._reply(sender, session, result)
@@ -140,7 +153,7 @@ class Opening:
         try:
             launched, done = self.store.launch(session.id, launch)
         except LimitReachedError as exc:
-            self.forward.end.refuse(session.id, str(exc), request_id)
+            self.forward.end.refuse(session.id, Code.SESSION_LIMIT, str(exc), request_id)
             return
         if launched is None or not done:
             return  # another invocation was quicker; the relay is on its way

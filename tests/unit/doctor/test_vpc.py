@@ -95,6 +95,16 @@ def test_a_target_that_the_bridge_refuses_is_not_on_the_list() -> None:
     assert "AllowedTargets" in result.finding.hint
 
 
+def test_an_allow_list_that_the_bridge_cannot_read_is_named() -> None:
+    reason = (
+        "EMISSARY_ALLOWED_PROXY_TARGETS (template parameter AllowedTargets): the allow-list is not a list"
+    )
+    result = broken(dial_error(TARGET, Code.CONFIGURATION_ERROR, reason), spoke=False)
+    assert (result.name, result.finding.exit) == ("allowed", Exit.NOT_ALLOWED)
+    assert reason in result.finding.fact
+    assert "deploys again" in result.finding.hint
+
+
 def test_a_target_that_the_relay_refuses_has_a_forbidden_address() -> None:
     result = broken(dial_error(TARGET, Code.TARGET_NOT_ALLOWED), spoke=True)
     assert (result.name, result.finding.exit) == ("allowed", Exit.NOT_ALLOWED)

@@ -57,6 +57,7 @@ class Bridge:
         self.entropy = FakeEntropy()
         self.keys: KeySource = EnvironmentKeys(KeyRing([KEY]))
         self.limits = NO_LIMITS
+        self.allow, self.allow_fault = ALLOWED, ""
         self.relay_time = RELAY_TIME
         self.grace = GRACE
         self.peers: PeerCache | None = PeerCache() if warm else None
@@ -73,12 +74,13 @@ class Bridge:
             self.link,
             launcher=self.launcher,
             keys=self.keys,
-            allow=ALLOWED,
+            allow=self.allow,
             peers=PeerCache() if self.peers is None else self.peers,
             clock=self.clock,
             entropy=self.entropy,
             server_version="0.1.0",
             limits=self.limits,
+            allow_fault=self.allow_fault,
             relay_time=self.relay_time,
             grace=self.grace,
         )

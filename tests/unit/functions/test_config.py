@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from functions.common import config
 
 GOOD = {
@@ -31,7 +31,6 @@ def test_every_fault_is_told_at_once() -> None:
     bad = {
         "EMISSARY_TABLE": " ",
         "EMISSARY_AUTH_KEYS": '[{"kid": -1, "data": "AAECAwQFBgcICQoLDA0ODw"}, {"kid": 1, "data": "AAEC"}]',
-        "EMISSARY_ALLOWED_PROXY_TARGETS": "nonsense",
     }
     with pytest.raises(ConfigError) as caught:
         config.default_settings(bad)
@@ -43,7 +42,6 @@ def test_every_fault_is_told_at_once() -> None:
         "EMISSARY_RELAY_FUNCTION",
         "EMISSARY_AUTH_KEYS",
         "EMISSARY_AUTH_KEYS",
-        "EMISSARY_ALLOWED_PROXY_TARGETS",
     ]
     assert "AAEC" not in str(caught.value)
 
@@ -121,3 +119,20 @@ def test_a_time_that_is_none_is_a_fault(text: str) -> None:
 def test_a_limit_that_is_no_number_in_range_is_a_fault(name: str, text: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name}: .* from 0 \(no limit\) to 1000"):
         config.default_settings({**GOOD, name: text})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[{"host": "10.0.1.7/16", "port": 5432}]', "is not a network"),
+        ('[{"host": "db.internal", "port": 5432},]', "is not JSON"),
+        ("", "is not JSON"),
+    ],
+)
+def test_an_allow_list_that_cannot_be_read_permits_nothing_and_says_why(text: str, says: str) -> None:
+    settings = config.default_settings({**GOOD, "EMISSARY_ALLOWED_PROXY_TARGETS": text})
+    assert settings.allow == AllowList()
+    assert settings.allow_fault.startswith(
+        "EMISSARY_ALLOWED_PROXY_TARGETS (template parameter AllowedTargets): "
+    )
+    assert says in settings.allow_fault

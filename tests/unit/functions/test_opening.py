@@ -17,6 +17,7 @@ from emissary_lib.protocol.auth.keys import KeyRing
 from emissary_lib.protocol.auth.macs import decode_unpadded, verify_relay_token
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import OPENING_TIME
+from emissary_lib.protocol.targets.allow_list import AllowList
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import End, Ended, Reset
 from functions.common.responses import MessageNotHandledError
@@ -154,6 +155,28 @@ def test_a_target_off_the_allow_list_is_refused_and_again_when_asked_again(targe
         assert frame.payload[BANNER:] == bytes([5, 2, 1, 0, 5, reply, 0, 1, 0, 0, 0, 0, 0, 0])
     assert bridge.launcher.events == []
     assert bridge.session.state is RecordState.OPENING
+
+
+def test_an_allow_list_that_cannot_be_read_is_told_to_who_has_a_key() -> None:
+    """Symptom: a stack with a wrong parameter let each dial wait 20 s for a relay, whose log was empty."""
+    bridge = Bridge()
+    bridge.allow, bridge.allow_fault = AllowList(), "EMISSARY_ALLOWED_PROXY_TARGETS: it is no list"
+    bridge.admit()
+    bridge.send_opening(0, example_stream("db.internal:5432"))
+    ended = [Ended.decode(frame.payload) for _to, frame in bridge.link.take()]
+    assert [(each.code, each.reason) for each in ended] == [(Code.CONFIGURATION_ERROR, bridge.allow_fault)]
+    assert bridge.launcher.events == []
+
+
+def test_who_has_no_key_is_not_told_of_the_allow_list() -> None:
+    bridge = Bridge()
+    bridge.allow, bridge.allow_fault = AllowList(), "EMISSARY_ALLOWED_PROXY_TARGETS: it is no list"
+    bridge.admit()
+    stream = example_stream("db.internal:5432")
+    at = len(stream) // 2  # in the password
+    bridge.send_opening(0, stream[:at] + bytes([stream[at] ^ 1]) + stream[at + 1 :])
+    assert bridge.allow_fault.encode() not in b"".join(frame.payload for _to, frame in bridge.link.take())
+    assert bridge.session.ending is None
 
 
 def test_a_wrong_password_is_refused() -> None:
