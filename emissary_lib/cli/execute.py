@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         for address in addresses:
             address.forward.on_failure = outcome.note
+            address.forward.gives_up_at_end = False  # the status is to say what became of each connection
         ports = [LocalPort(each, *address) for each, address in zip(args.targets, addresses, strict=True)]
         environ = program_environment(os.environ, ports, services, for_clients=not args.no_env)
         status = run_program(fill_placeholders(args.words, ports), environ)

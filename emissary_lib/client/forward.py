@@ -140,6 +140,8 @@ class Forward:
 
     Attributes:
         accepted: How many connections were accepted.
+        gives_up_at_end: Whether an end of the stream is reason enough to give a dial up; if not, a reset alone
+            is, and whoever only looks whether the port is open is told whether the target can be reached.
         last_error: Why the newest connection failed that did; ``None`` if none has.
         on_failure: Told of each failure, once it was logged and before the connection counts as over.
         on_happening: Told of each :class:`Happening`; from any thread, several at once. Must not raise.
@@ -169,6 +171,7 @@ class Forward:
         self._process = 0
         self.accepted = 0
         self.last_error: EmissaryError | None = None
+        self.gives_up_at_end = True
         self.on_failure: Callable[[Exception], None] = lambda error: None
         self.on_happening: Callable[[Happening, Forwarded], None] = lambda happening, connection: None
 
@@ -295,7 +298,7 @@ class Forward:
         owners = (self, self._owner)
         connection = drain.begin(self._target, owners, timeout=self._timeout)
         self.accepted += 1
-        deadline = ConnectedDeadline(self._timeout, sock)
+        deadline = ConnectedDeadline(self._timeout, sock, at_end=self.gives_up_at_end)
         accepted = Forwarded(self.accepted, connection, deadline, self.on_happening)
         thread = threading.Thread(
             target=self._serve_one, args=(sock, accepted), name="emissary-forwarded", daemon=True

@@ -71,7 +71,7 @@ def takes_all(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("size", [5, 1_000_000])
+@pytest.mark.parametrize("size", [0, 5, 1_000_000])
 def test_what_a_program_wrote_before_it_ended_arrives(end: str, size: int) -> None:
     """Symptom: nothing arrived of a program that was done before its dial, and the status was 0."""
     last, status = ENDS[end]
@@ -80,10 +80,12 @@ def test_what_a_program_wrote_before_it_ended_arrives(end: str, size: int) -> No
         assert bridge.relay().arrived == b"x" * size
 
 
+@pytest.mark.parametrize("size", [0, 5])
 @pytest.mark.parametrize(("last", "status"), [("sock.close()", Exit.REFUSED), ("os._exit(7)", 7)])
-def test_a_dial_that_fails_is_the_status_unless_the_program_failed(last: str, status: int) -> None:
+def test_a_dial_that_fails_is_the_status_unless_the_program_failed(last: str, status: int, size: int) -> None:
+    """A program that only looks whether the port is open (nc -z) is told as well."""
     with Bridge(Behaviour(dial_code=Code.TARGET_REFUSED)) as bridge:
-        got, err = run(bridge, 5, last)
+        got, err = run(bridge, size, last)
     assert got == status
     assert err.startswith(f"emissary: a forwarded connection failed: cannot reach {TARGET}: the host refused")
 

@@ -83,6 +83,15 @@ def test_a_reset_is_a_hang_up_whatever_was_written(written: bytes) -> None:
         wait_until(lambda: has_hung_up(ours), "the reset")
 
 
+def test_an_end_need_not_count_and_a_reset_behind_it_does(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.shutdown(socket.SHUT_WR)
+    wait_until(lambda: has_hung_up(ours), "the end")
+    assert not has_hung_up(ours, at_end=False)
+    reset(theirs)
+    wait_until(lambda: has_hung_up(ours, at_end=False), "the reset")
+
+
 def test_a_connection_that_is_closed_here_is_over() -> None:
     ours, theirs = tcp_pair()
     ours.close()
