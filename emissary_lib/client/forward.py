@@ -140,7 +140,7 @@ class Forward:
 
     Attributes:
         accepted: How many connections were accepted.
-        gives_up_at_end: Whether an end of the stream is reason enough to give a dial up; if not, a reset alone
+        gives_up_at_end: Whether an end of the stream is reason enough to give a dial up; else a reset alone
             is, and whoever only looks whether the port is open is told whether the target can be reached.
         last_error: Why the newest connection failed that did; ``None`` if none has.
         on_failure: Told of each failure, once it was logged and before the connection counts as over.

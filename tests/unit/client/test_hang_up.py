@@ -89,7 +89,8 @@ def test_an_end_need_not_count_and_a_reset_behind_it_does(pair: Pair) -> None:
     wait_until(lambda: has_hung_up(ours), "the end")
     assert not has_hung_up(ours, at_end=False)
     reset(theirs)
-    wait_until(lambda: has_hung_up(ours, at_end=False), "the reset")
+    if ours.family == socket.AF_INET:  # Unix sockets have no resets
+        wait_until(lambda: has_hung_up(ours, at_end=False), "the reset")
 
 
 def test_a_connection_that_is_closed_here_is_over() -> None:
