@@ -1,9 +1,10 @@
 # make demo    migrate and verify a real database through the local cloud
 # make test    run the suite but for what is slow, three files at a time: its tests wait more than they work
 # make check   the whole gate, step by step: layout, lint, types, template, doctests, test, and slow
-# make slow    the slow tier: slowtests, a soak of a minute, portable, build, replay, and core
+# make slow    the slow tier: slowtests, a soak of a minute, portable, build, replay, docs, and core
 #   make slowtests  the tests that take minutes: each fault alone, through the local cloud
 #   make portable   library and command with all hidden that Windows' Python lacks; types as on Windows and macOS
+#   make docs       the documents as a site, in site/, with a reference from the docstrings; warnings are errors
 #   make core       coverage on Python 3.13, which is Lambda's, and the property tests with more examples
 # make coverage   what the unit tests leave out: of the protocol nothing, of the rest no more than pyproject.toml allows
 # make bench   measure, as one line of JSON
@@ -28,7 +29,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
 .PHONY: demo test slow check layout lint types template doctests coverage slowtests portable core bench soak fuzz ends \
-  build replay coldstart lock lowest newest dist format documents costs clean
+  build replay docs coldstart lock lowest newest dist format documents costs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -71,7 +72,7 @@ test: $(VENV)/.dev
 
 # The step that a gate is in, its seconds, and what was skipped, are .ci/check's to say.
 STEPS := layout lint types template doctests test
-SLOW := slowtests portable soak build replay core
+SLOW := slowtests portable soak build replay docs core
 
 check: $(VENV)/.dev
 	@SOAK_SECONDS=$(or $(SOAK_SECONDS),60) .ci/check $(STEPS) $(SLOW)
@@ -140,6 +141,10 @@ build: $(VENV)/.dev
 replay: $(VENV)/.dev .aws-sam/build/template.yaml
 	@$(BIN)/python -m tools.replay run $(if $(RECORD),--record) $(CASES)
 
+# The hooks of mkdocs.yml are modules of this tree.
+docs: $(VENV)/.docs
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+
 coldstart: $(VENV)/.dev .aws-sam/build/template.yaml
 	@$(BIN)/python -m tools.coldstart --runs $(or $(COLDSTART_RUNS),9)
 
@@ -153,7 +158,7 @@ lock: $(VENV)/.dev $(UV)
 	@$(BIN)/python -m tools.artifacts lock
 	@echo uv | $(UNIVERSAL) - --output-file requirements/lock.txt
 	@$(BACKEND) | $(UNIVERSAL) --extra dev pyproject.toml - --output-file requirements/dev.txt
-	@for extra in demo fuzz; do \
+	@for extra in demo docs fuzz; do \
 	  $(BACKEND) | $(UNIVERSAL) --extra $$extra --constraint requirements/dev.txt pyproject.toml - \
 	    --output-file requirements/$$extra.txt || exit; done
 
@@ -187,7 +192,7 @@ costs: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) .venv-* .check dist .aws-sam .databases .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage \
-	  .fuzz
+	  .fuzz site
 
 # A stamp file for each set of packages; installing again when pyproject.toml or the lock has changed.
 
@@ -208,6 +213,11 @@ $(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
 	@$(BIN)/python $(EDITABLE)
 	@$(BIN)/python $(PIP) check
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: requirements/docs.txt $(VENV)/.dev
+	@echo "installing what builds the site"
+	@$(BIN)/python $(LOCKED) requirements/docs.txt
+	@touch $@
 
 # Where atheris has no wheel, its mark keeps it out, and nothing is installed.
 $(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev

@@ -177,8 +177,8 @@ class Dialer:
             ClosedError: The dialer was closed.
             AuthenticationError: The key is unknown or wrong; its subclass ClockSkewError: this clock is off.
             TransportError: The gateway was not reached, or refused; of what was tried again, the last cause.
-            TargetNotAllowedError, NameNotFoundError, TargetRefusedError, TargetUnreachableError,
-            TargetTimedOutError: The target was not reached; all are DialError.
+            DialError: The target was not reached; its subclasses TargetNotAllowedError, NameNotFoundError,
+                TargetRefusedError, TargetUnreachableError and TargetTimedOutError say why.
             DialTimeoutError: ``timeout`` ran out; a DialError and a TimeoutError.
             RemoteProtocolError: The server does not speak the protocol.
             LocalResourceError: This machine has no descriptor or thread left for it; an OSError.

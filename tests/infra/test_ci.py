@@ -184,7 +184,7 @@ def test_the_gate_has_every_step() -> None:
     steps = line.partition(".ci/check ")[2].split()
     assert steps == [
         "layout", "lint", "types", "template", "doctests", "test",
-        "slowtests", "soak", "build", "replay", "core",
+        "slowtests", "soak", "build", "replay", "docs", "core",
     ]  # fmt: skip
     everything = plan(*steps[:-1])  # the last makes an environment of its own
     for step, part in (
@@ -198,6 +198,7 @@ def test_the_gate_has_every_step() -> None:
         ("soak", "tests.soak"),
         ("build", "sam build"),
         ("replay", "tools.replay run"),
+        ("docs", "mkdocs --quiet build --strict"),
     ):
         assert part in everything, step
     (slow,) = [line for line in plan("slow").splitlines() if ".ci/check" in line]
@@ -287,7 +288,7 @@ def test_public_ci_runs_the_whole_gate_on_each_python_and_both_lanes_of_versions
     ]  # fmt: skip
     assert {job for job, each in jobs.items() if each.get("continue-on-error")} == {"newest"}
     assert "may fail" in jobs["newest"]["name"]
-    assert {"macos", "windows", "lowest"} <= set(jobs)
+    assert {"macos", "windows", "lowest", "docs"} <= set(jobs)
 
 
 def test_pre_commit_has_the_gate_s_steps() -> None:
@@ -317,7 +318,7 @@ def lock(name: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("name", ["dev", "demo", "fuzz"])
+@pytest.mark.parametrize("name", ["dev", "demo", "docs", "fuzz"])
 def test_the_lock_has_every_dependency_with_hashes(name: str) -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]]
@@ -336,12 +337,15 @@ def test_the_lock_has_every_dependency_with_hashes(name: str) -> None:
 
 def test_the_locks_name_no_index_and_the_demo_s_packages_are_the_suite_s() -> None:
     texts = {path.name: path.read_text() for path in (ROOT / "requirements").iterdir()}
-    assert set(texts) == {"demo.txt", "dev.txt", "fuzz.txt", "lock.txt"}
+    assert set(texts) == {"demo.txt", "dev.txt", "docs.txt", "fuzz.txt", "lock.txt"}
     assert all("://" not in text and "--index" not in text for text in texts.values())
     pins = {name: set(re.findall(r"^[\w.-]+==[^ \\\n]+", text, re.MULTILINE)) for name, text in texts.items()}
     assert pins["demo.txt"] < pins["dev.txt"]
     # Which of the two is for whom, their marks say.
     assert {pin.partition("==")[0] for pin in pins["fuzz.txt"] - pins["dev.txt"]} == {"atheris"}
+    # The site is built where the suite is run: of what both need there is one version.
+    new, old = ({pin.partition("==")[0] for pin in each} for each in (pins["docs.txt"], pins["dev.txt"]))
+    assert {pin.partition("==")[0] for pin in pins["docs.txt"] - pins["dev.txt"]} == new - old
 
 
 def test_every_dependency_has_a_lower_bound() -> None:

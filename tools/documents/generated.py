@@ -87,6 +87,29 @@ def exit_status_table(_former: str) -> str:
     )
 
 
+def exit_status_advice_table(former: str) -> str:
+    """What to do about each exit status."""
+    return table(
+        ["status", "meaning", "what to do"],
+        [[int(each), meaning] for each, meaning in MEANINGS.items()],
+        former,
+    )
+
+
+def error_advice_table(former: str) -> str:
+    """What to do about each error, with the exit status that it ends a command with."""
+    kinds = [getattr(exceptions, name) for name in exceptions.__all__]
+    return table(
+        ["error", "exit status", "what to do"],
+        [[f"`{kind.__name__}`", _status_of(kind)] for kind in kinds],
+        former,
+    )
+
+
+def _status_of(kind: type[BaseException]) -> int:
+    return int(next(status for each, status in statuses() if issubclass(kind, each)))
+
+
 def number_table(former: str) -> str:
     """Every number of the protocol."""
     names = [name for name in vars(constants) if name.isupper()]
@@ -208,6 +231,8 @@ def cost_table(_former: str) -> str:
 PARTS: Final[dict[str, Callable[[str], str]]] = {
     "codes": code_table,
     "exit-statuses": exit_status_table,
+    "exit-status-advice": exit_status_advice_table,
+    "error-advice": error_advice_table,
     "numbers": number_table,
     "frame-types": frame_table,
     "session-states": session_diagram,
