@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -13,6 +15,7 @@ from typing import Any
 import botocore.session
 import jmespath  # type: ignore[import-untyped]
 import pytest
+import yaml
 from botocore import xform_name
 
 from emissary_lib.cli import main as cli
@@ -244,6 +247,64 @@ def test_every_link_leads_somewhere(document: str) -> None:
         assert target.exists(), f"{document}: {link}"
         if anchor:
             assert anchor in documents.anchors(str(target.relative_to(ROOT))), f"{document}: {link}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_code_in_a_document_can_be_read(document: str) -> None:
+    for block in documents.fenced(document, "python"):
+        compile(block, document, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for block in documents.fenced(document, "json"):
+        json.loads(block)
+    for block in documents.fenced(document, "yaml"):
+        assert yaml.safe_load(block)
+
+
+def strings(value: Any) -> list[str]:
+    """The strings in a document of YAML, at any depth."""
+    if isinstance(value, dict):
+        return [each for inner in value.values() for each in strings(inner)]
+    if isinstance(value, list):
+        return [each for inner in value for each in strings(inner)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_the_pipelines_of_the_guide_run_commands_that_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    pipelines = [yaml.safe_load(block) for block in documents.fenced("docs/guides/ci.md", "yaml")]
+    assert len(pipelines) == 2
+    for pipeline in pipelines:
+        run = [each for each in strings(pipeline) if each.startswith("emissary ")]
+        assert run
+        for each in run:
+            assert callable(cli.parse(shlex.split(each)[1:]).command.run)
+
+
+def source_text() -> str:
+    """Every string of the library as it is put together, in any order."""
+    found = []
+    for path in (ROOT / "emissary_lib").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_the_command_says_what_the_troubleshooting_quotes() -> None:
+    said = source_text()
+    (rows,) = documents.tables("docs/troubleshooting.md", "What the command says")
+    quoted = [re.findall("`([^`]+)`", line) for line in _lines("What the command says")]
+    assert len(quoted) == len(rows)
+    for words in quoted:
+        for part in re.split(r"\.\.\.|127\.0\.0\.1:PORT|EMISSARY_URL|30 s", " ... ".join(words)):
+            assert part.strip(" :,") in said, part
+
+
+def _lines(heading: str) -> list[str]:
+    """The first cells of the rows of a section's table, with their backquotes."""
+    rows = [
+        line for line in documents.section("docs/troubleshooting.md", heading).splitlines() if line[:1] == "|"
+    ]
+    return [row.split(" | ")[0] for row in rows[2:]]
 
 
 def test_every_document_is_linked_from_the_readme() -> None:

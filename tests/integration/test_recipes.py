@@ -1,7 +1,7 @@
 """The code of docs/drivers.md and of the guides, as it stands there, on the whole stack and on real servers.
 
-Only the servers' names and ports are replaced. What verifies a certificate's name has to fail where the same authority
-has given the server another name.
+Only the servers' names and ports are replaced. What verifies a certificate's name has to fail where the same
+authority has given the server another name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, closing
 from typing import Any, Final
 
@@ -44,7 +44,7 @@ Address = tuple[str, int]
 
 
 def blocks(document: str, server: str) -> list[Any]:
-    """The blocks of code that print something of a server, each with the first module of a driver's as its name."""
+    """The blocks of code that print something of a server."""
     found = [block for block in fenced(document, "python") if server in block and "print(" in block]
     return [pytest.param(block, id=f"{number}") for number, block in enumerate(found)]
 
@@ -150,7 +150,10 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> 
     directory = tmp_path_factory.mktemp("mariadb")
     certificate = authority.issue_cert("localhost")
     certificate.private_key_and_cert_chain_pem.write_to_path(str(directory / "server.pem"))
-    words = [*mariadb_words(directory), *(f"--ssl-{each}={directory / 'server.pem'}" for each in ("cert", "key"))]
+    words = [
+        *mariadb_words(directory),
+        *(f"--ssl-{each}={directory / 'server.pem'}" for each in ("cert", "key")),
+    ]
     with behind(*words, directory=directory) as (host, port):
         with closing(pymysql.connect(host=host, port=port, user="root")) as direct:
             direct.cursor().execute("create database app")
@@ -230,21 +233,19 @@ def history(place: pathlib.Path, table: str) -> None:
 
 
 @pytest.fixture
-def tables(app: Postgres) -> Iterator[set[str]]:
-    """The tables that are there at the end; none at the start."""
-    found: set[str] = set()
+def tables(app: Postgres) -> Container[str]:
+    """The tables that are there when one is asked for; none at the start."""
     parameters = app.direct | {"dbname": "app", "user": "app", "password": "secret"}
 
-    class Tables(set[str]):
+    class Tables:
         def __contains__(self, name: object) -> bool:
             with psycopg.connect(**parameters) as direct:
                 return direct.execute("select to_regclass(%s)", [str(name)]).fetchone() != (None,)
 
-    found = Tables()
     with psycopg.connect(**parameters) as direct:
         direct.execute("drop schema public cascade")
         direct.execute("create schema public")
-    yield found
+    return Tables()
 
 
 def emissary(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -256,7 +257,7 @@ def emissary(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_alembic_under_exec_migrates_by_database_url_with_the_name_verified(
-    place: pathlib.Path, fronts: dict[str, Address], tables: set[str]
+    place: pathlib.Path, fronts: dict[str, Address], tables: Container[str]
 ) -> None:
     history(place, "made_by_url")
     for name, status in (("other.internal", 1), ("localhost", 0)):
@@ -269,7 +270,7 @@ def test_alembic_under_exec_migrates_by_database_url_with_the_name_verified(
 
 
 def test_alembic_runs_on_the_connection_that_it_is_given(
-    place: pathlib.Path, fronts: dict[str, Address], tables: set[str]
+    place: pathlib.Path, fronts: dict[str, Address], tables: Container[str]
 ) -> None:
     history(place, "made_by_connection")
     engine, _forwarded, upgrade = (
@@ -283,7 +284,7 @@ APPS: Final = "INSTALLED_APPS = ['django.contrib.contenttypes', 'django.contrib.
 
 
 def test_django_migrates_under_exec_and_by_a_dialer_of_its_own(
-    place: pathlib.Path, fronts: dict[str, Address], tables: set[str]
+    place: pathlib.Path, fronts: dict[str, Address], tables: Container[str]
 ) -> None:
     settings, own = fenced("docs/guides/django.md", "python")
     port = fronts["localhost"][1]

@@ -14,7 +14,9 @@ _BLOCK: Final = re.compile(r"^<!-- generated: ([\w-]+) -->\n(.*?)^<!-- end -->$"
 def paths() -> list[pathlib.Path]:
     """Every document that people read."""
     return [
-        path for folder in (".", "docs", "docs/guides", "emissary_local") for path in sorted((ROOT / folder).glob("*.md"))
+        path
+        for folder in (".", "docs", "docs/guides", "emissary_local")
+        for path in sorted((ROOT / folder).glob("*.md"))
     ]
 
 

@@ -1,7 +1,7 @@
 """What makes a site of the documents: hooks of MkDocs, which mkdocs.yml names.
 
-The documents' links are those of the source tree, for whoever reads them there. On the site README is the index, and
-what is no page leads to the repository.
+The documents' links are those of the source tree, for whoever reads them there. On the site README is the
+index, and what is no page leads to the repository.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
 
 #: A link of Markdown's that is neither an address nor only an anchor.
 _LINK: Final = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
+
+#: What a browser fetches of its own accord from another server; or has the theme fetch, by these two marks.
+_FETCHED: Final = re.compile(
+    r"""<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=["']?(?:https?:)?//[^>]*>"""
+    r"""|<[^>]*\bclass=["']?mermaid\b[^>]*>|<[^>]*\bdata-md-component=["']?source\b[^>]*>"""
+)
 
 
 def repository() -> str:
@@ -51,6 +57,11 @@ def site_links(text: str, page: str, web: str) -> str:
     return _LINK.sub(link, text)
 
 
+def fetched_elsewhere(html: str) -> list[str]:
+    """The elements of a page for which a browser asks another server."""
+    return _FETCHED.findall(html)
+
+
 def _page(path: str) -> str:
     return "index.md" if path == "README.md" else path.removeprefix("docs/")
 
@@ -73,3 +84,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """The page's links."""
     uri = page.file.src_uri
     return site_links(markdown, "README.md" if uri == "index.md" else f"docs/{uri}", repository())
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Nothing of a page comes from another server."""
+    if found := fetched_elsewhere(output):
+        from mkdocs.exceptions import PluginError
+
+        raise PluginError(f"{page.file.src_uri} has its reader ask another server: {', '.join(found)}")
+    return output
