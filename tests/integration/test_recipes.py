@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import textwrap
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, closing
 from typing import Any, Final
 
@@ -24,12 +24,15 @@ import pytest
 import trustme
 
 from emissary_lib import Dialer
+from emissary_lib.client.socks import SocksServer
 from emissary_local import LocalCloud
+from tests.helpers.clusters import RedisCluster, ReplicaSet
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, ROOT, all_tunnels_over
 from tests.helpers.patience import HANG
 from tests.helpers.real_servers import behind, mariadb_words, redis_words
 from tests.helpers.servers import Server, Service
 from tests.helpers.tls_front import pass_on, postgres_over_tls
+from tests.helpers.vpc import Vpc
 from tests.infra.documents import fenced
 from tools.demo.postgres import Postgres
 
@@ -303,6 +306,45 @@ def test_django_migrates_under_exec_and_by_a_dialer_of_its_own(
         env={**os.environ, **variables, "PYTHONPATH": f"{ROOT}:."}, timeout=HANG, check=True,
     )  # fmt: skip
     assert "auth_user" in tables
+
+
+#: Keys in each third of a Redis Cluster's slots.
+KEYS: Final = ("b", "c", "a")
+
+
+def of_clusters(package: str) -> str:
+    pytest.importorskip(package)
+    (code,) = (each for each in fenced("docs/guides/clusters.md", "python") if f"import {package}\n" in each)
+    return code
+
+
+def apart(code: str, hosts: Mapping[str, Address]) -> str:
+    """What the code prints in a process of its own, with a SOCKS5 server to a VPC that has these hosts."""
+    with SocksServer(("127.0.0.1", 0), Vpc(hosts).dial) as (_host, port):
+        for written in (", 1080", "=1080"):
+            code = code.replace(written, written.replace("1080", str(port)))
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_code_for_a_redis_cluster_finds_its_nodes() -> None:
+    code, cluster = of_clusters("redis"), RedisCluster()
+    with cluster.running() as hosts:
+        # The server here speaks the older protocol alone.
+        code = code.replace("redis://node-a.internal:6379", f"redis://{cluster.names[0]}?protocol=2")
+        code += f"print(*(client.set(key, key) and client.get(key) for key in {KEYS}))"
+        assert apart(code, hosts) == "b'b' b'c' b'a'\n"
+    assert set(cluster.served) == set(cluster.names)
+
+
+def test_code_for_a_replica_set_finds_its_primary() -> None:
+    code, members = of_clusters("pymongo"), ReplicaSet()
+    with members.running() as hosts:
+        code += "with client:\n    client.shop.orders.insert_one({'n': 1})\n    print(*client.primary)"
+        assert apart(code, hosts) == "mongo-b.internal 27017\n"
 
 
 def test_the_dialer_of_the_documents_reads_its_settings(place: pathlib.Path, cloud: LocalCloud) -> None:
