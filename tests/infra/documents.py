@@ -53,8 +53,13 @@ def commands(document: str, program: str) -> list[list[str]]:
 
 
 def _calls(lines: list[str], program: str) -> list[list[str]]:
-    found = [shlex.split(line, comments=True) for line in lines]
+    found = [_first(shlex.split(line, comments=True)) for line in lines]
     return [words[1:] for words in found if words[:1] == [program]]
+
+
+def _first(words: list[str]) -> list[str]:
+    """Without what the shell has behind a program in the background."""
+    return words[: words.index("&")] if "&" in words else words
 
 
 def anchors(document: str) -> set[str]:

@@ -155,10 +155,10 @@ def test_the_readme_s_code_is_valid_and_uses_what_exists() -> None:
     assert callable(Dialer.from_env)
 
 
-def test_the_readme_s_loop_takes_a_driver_that_asks_its_loop_through_the_tunnel() -> None:
-    (code,) = (each for each in fenced("README.md", "python") if each.startswith("class TunnelLoop"))
+def test_the_documents_loop_takes_a_driver_that_asks_its_loop_through_the_tunnel() -> None:
+    (code,) = (each for each in fenced("docs/drivers.md", "python") if "class TunnelLoop" in each)
     names: dict[str, Any] = {"asyncio": asyncio}
-    exec(code, names)
+    exec(code[code.index("class TunnelLoop") : code.index("async def main")], names)
 
     async def main() -> None:
         with Bridge(Behaviour(script=echo)) as bridge:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from botocore import xform_name
 
+from emissary_lib import Dialer
 from emissary_lib.cli import main as cli
 from emissary_lib.protocol.targets.allow_list import AllowList
 from emissary_local.template.names import parameter_values
@@ -253,6 +254,8 @@ def test_every_link_leads_somewhere(document: str) -> None:
 def test_code_in_a_document_can_be_read(document: str) -> None:
     for block in documents.fenced(document, "python"):
         compile(block, document, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for method in re.findall(r"\b[Dd]ialer\.(\w+)\(", block):
+            assert callable(getattr(Dialer, method)), f"{document}: {method}"
     for block in documents.fenced(document, "json"):
         json.loads(block)
     for block in documents.fenced(document, "yaml"):
