@@ -48,12 +48,15 @@ Address = tuple[str, int]
 
 def blocks(document: str, server: str) -> list[Any]:
     """The blocks of code that print something of a server."""
-    found = [block for block in fenced(document, "python") if server in block and "print(" in block]
-    return [pytest.param(block, id=f"{number}") for number, block in enumerate(found)]
+    whole = [each for each in fenced(document, "python") if each.startswith("import") and "print(" in each]
+    found = [each for each in whole if server in each]
+    return [
+        pytest.param(each, id=f"{server.partition('(')[0]}-{number}") for number, each in enumerate(found)
+    ]
 
 
 def of_postgres(document: str) -> list[Any]:
-    return blocks(document, "db.internal:5432") + blocks(document, 'host="db.internal", port=5432')
+    return blocks(document, "db.internal:5432") + blocks(document, "asyncpg.connect(")
 
 
 @pytest.fixture(scope="module")
