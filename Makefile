@@ -141,9 +141,9 @@ build: $(VENV)/.dev
 replay: $(VENV)/.dev .aws-sam/build/template.yaml
 	@$(BIN)/python -m tools.replay run $(if $(RECORD),--record) $(CASES)
 
-# The hooks of mkdocs.yml are modules of this tree.
+# The hooks of mkdocs.yml are modules of this tree. With --quiet no warning would be seen, and --strict be in vain.
 docs: $(VENV)/.docs
-	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 coldstart: $(VENV)/.dev .aws-sam/build/template.yaml
 	@$(BIN)/python -m tools.coldstart --runs $(or $(COLDSTART_RUNS),9)
