@@ -6,10 +6,11 @@ import errno
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
+from emissary_lib.transport import happy_eyeballs
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.loopback import tune
 from functions.relay.resolver import Resolver
@@ -41,8 +42,13 @@ class Connected:
     bound: tuple[str, int] = ("0.0.0.0", 0)
 
 
-#: As :func:`socket.create_connection`: address and timeout.
-Connect = Callable[[tuple[str, int], float | None], socket.socket]
+class Connect(Protocol):
+    """As :func:`happy_eyeballs.connect`."""
+
+    def __call__(
+        self, address: tuple[str, int], timeout: float | None, *, given_up: Callable[[], bool]
+    ) -> socket.socket:
+        """Connect to ``address``."""
 
 
 def connect_target(
@@ -50,14 +56,15 @@ def connect_target(
     allow: AllowList,
     resolve: Resolver,
     deadline: Deadline,
-    connect: Connect = socket.create_connection,
+    connect: Connect = happy_eyeballs.connect,
 ) -> Connected:
     """Connect to ``target`` at an address that the allow-list admits.
 
     The name's rule is checked before DNS, so that nobody can have names resolved that are not listed; the
     address after it, and the connection goes to that very address.
 
-    Blocking: at most until the deadline, and for as long as ``resolve`` takes.
+    Blocking: at most until the deadline, and for as long as ``resolve`` takes. A deadline that is brought
+    forward meanwhile is noticed within a quarter of a second.
     """
     if not allow.permits(target):
         return Connected(Code.TARGET_NOT_ALLOWED)
@@ -73,11 +80,11 @@ def connect_target(
 def _first_connection(addresses: Sequence[str], port: int, deadline: Deadline, connect: Connect) -> Connected:
     code = Code.TARGET_TIMED_OUT
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-        timeout = deadline.cap(_ADDRESS_TIMEOUT if left > 1 else None)
-        if timeout is not None and timeout <= 0:
+        if deadline.passed():
             break
+        share = deadline.within(_ADDRESS_TIMEOUT) if left > 1 else deadline
         try:
-            sock = connect((address, port), timeout)
+            sock = connect((address, port), share.remaining(), given_up=deadline.passed)
         except OSError as exc:
             code = _code_of(exc)
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from functions.common import logs, metrics
 from functions.common.metrics import Metric
 from functions.common.ports import PeerLink
 from functions.relay.claim import Claimed, claim
+from functions.relay.connecting import Arrivals, Connecting
 from functions.relay.connector import Connected
 from functions.relay.link import RelayLink
 
@@ -91,7 +91,7 @@ class Relay:
             metrics.count(Metric.RELAY_ERROR)
             return None
         connect = self._connector(launch)
-        target = _Connecting(lambda: self.connect(launch, Deadline(min(TARGET_TIMEOUT, remaining))))
+        target = Connecting(lambda deadline: self.connect(launch, deadline), min(TARGET_TIMEOUT, remaining))
         try:
             claimed = self._claim(launch, connect)
         except (GatewayRefusedError, GatewayUnreachableError, TimeoutError) as exc:
@@ -102,19 +102,25 @@ class Relay:
             target.abandon(TARGET_TIMEOUT)
             return None
         claimed_at = time.monotonic()
-        connected = target.result(TARGET_TIMEOUT)
-        target_name = str(launch.target)
-        logs.info("claimed", session=launch.session, target=target_name, code=connected.code.name)
+        arrivals = Arrivals(claimed.link, self.grace)
+        outcome = target.result(TARGET_TIMEOUT, arrivals.over)
+        connected = outcome or Connected(Code.TARGET_FAILED)  # which a session that is over does not tell
+        target_name, told = str(launch.target), "GIVEN_UP" if outcome is None else connected.code.name
+        logs.info("claimed", session=launch.session, target=target_name, code=told)
         if connected.code is Code.OK:
             admitted = launch.expires - OPENING_TIME
             took = max(0.0, time.time() - admitted)
             metrics.put({Metric.SESSION_OPENED: 1, Metric.DIAL_MILLISECONDS: took * 1000})
-        transport = ReconnectingTransport(claimed.link, connect)
+        transport = ReconnectingTransport(arrivals, connect)
         abandon_at = ends_at + _ABANDON * margin
         link = RelayLink(transport, self.poster, launch.dialer_connection, abandon_at=abandon_at)
         session = self._session(launch, connected, claimed.epoch, claimed_at, ends_at)
+        if outcome is None:
+            arrivals.end(session)
         shutdown = ShutdownPolicy(ends_at, ends_at + _LEAVE * margin, linger=self.grace)
         code = self._carry(session, link, connected, shutdown)
+        if outcome is None:
+            target.abandon(TARGET_TIMEOUT)  # only now: the WebSocket's end has freed our place
         if code is not None:
             # What we have counted ourselves: the audit record may have to go by what the dialer says.
             logs.info(
@@ -154,7 +160,7 @@ class Relay:
         self, launch: Launch, connected: Connected, epoch: int, claimed_at: float, ends_at: float
     ) -> Session:
         """The session from the claim on, with what the relay's stream begins with."""
-        # Nobody reads the WebSocket while the target is connected to. The dialer's silence counts from the
+        # What came while the target was connected to was not told yet. The dialer's silence counts from the
         # claim all the same, so that no relay outlives its dialer by more than docs/protocol.md 5.5 says.
         config = self._config(launch, connected.code, epoch, ends_at)
         session = Session(Role.RELAY, config, now=claimed_at)
@@ -206,46 +212,3 @@ def _target_at_its_end(stack: contextlib.ExitStack) -> socket.socket:
     near, far = tcp_pair()
     stack.enter_context(far).shutdown(socket.SHUT_WR)
     return near
-
-
-class _Connecting:
-    """A connection attempt in a thread of its own, while the session is being claimed."""
-
-    def __init__(self, connect: Callable[[], Connected]) -> None:
-        self._connect = connect
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self._connected: Connected | None = None
-        self._thread = threading.Thread(target=self._run, name="emissary-connector", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            connected = self._connect()
-        except Exception as exc:  # else the session would wait for an outcome that never comes
-            logs.error("connecting to the target failed", exc)
-            connected = Connected(Code.TARGET_FAILED)
-        with self._lock:
-            self._connected = connected
-            if self._abandoned and connected.sock is not None:
-                connected.sock.close()
-
-    def result(self, timeout: float) -> Connected:
-        """The outcome; ``TARGET_TIMED_OUT`` if there is none in time."""
-        self._thread.join(timeout)
-        with self._lock:
-            if self._connected is None:
-                self._abandoned = True
-                return Connected(Code.TARGET_TIMED_OUT)
-            return self._connected
-
-    def abandon(self, timeout: float) -> None:
-        """The connection is not wanted: waits until it is there or has failed, and closes it.
-
-        Nothing may be left to a frozen environment: a connection under way would be closed at the thaw.
-        """
-        with self._lock:
-            self._abandoned = True
-            if self._connected is not None and self._connected.sock is not None:
-                self._connected.sock.close()
-        self._thread.join(timeout)

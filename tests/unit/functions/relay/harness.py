@@ -55,13 +55,21 @@ class FakeTransport:
         """A message comes in."""
         self._inbox.put(text)
 
+    @property
+    def unread(self) -> bool:
+        """Whether anything waits that nobody has read."""
+        return not self._inbox.empty()
+
     def send(self, text: str, timeout: float | None = None) -> None:
         if self._closed.is_set():
             raise LinkClosedError("closed")
         self.sent.put(decode(text))
 
     def recv(self, timeout: float | None) -> str:
-        text = self._inbox.get(timeout=timeout)
+        try:
+            text = self._inbox.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError("no message in time") from None
         if text is None:
             raise LinkClosedError("closed", close_code=1001)
         return text

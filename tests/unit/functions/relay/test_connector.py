@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import select
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
-from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.deadline import AbortableDeadline, Deadline
 from emissary_lib.tunnel.loopback import KERNEL_BUFFER, reset
 from functions.relay.connector import Connected, connect_target
+from tests.helpers.patience import HANG
 from tests.helpers.servers import BlackHole
 
 NAME = "db.internal"
@@ -101,7 +103,9 @@ def test_refused_connection_has_its_code() -> None:
 
 
 def test_target_that_resets_before_the_connection_is_looked_at_has_reset_it() -> None:
-    def connect(address: tuple[str, int], timeout: float | None) -> socket.socket:
+    def connect(
+        address: tuple[str, int], timeout: float | None, *, given_up: Callable[[], bool]
+    ) -> socket.socket:
         raise ConnectionResetError(104, "Connection reset by peer")
 
     allowed = allow(("127.0.0.1", 5432))
@@ -122,6 +126,44 @@ def test_nothing_is_tried_after_the_deadline() -> None:
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()
+
+
+def test_what_is_given_up_ends_the_attempt_and_no_other_address_is_tried() -> None:
+    deadline, tried = AbortableDeadline(HANG), []
+
+    def connect(
+        address: tuple[str, int], timeout: float | None, *, given_up: Callable[[], bool]
+    ) -> socket.socket:
+        tried.append((address[0], timeout))
+        assert not given_up()
+        deadline.abort()
+        assert given_up()
+        raise TimeoutError("timed out")
+
+    allowed = allow((NAME, 5432), ("127.0.0.1", 5432), ("127.0.0.2", 5432))
+    addresses = ("127.0.0.1", "127.0.0.2")
+    result = connect_target(Target.parse((NAME, 5432)), allowed, lambda host: addresses, deadline, connect)
+    ((address, timeout),) = tried
+    assert address == "127.0.0.1"
+    assert timeout is not None
+    assert 1.0 < timeout <= 4.0, "a look at whether it was given up must not cut the time short"
+    assert result.sock is None
+
+
+def test_silent_target_is_left_when_it_is_given_up() -> None:
+    deadline, outcome = AbortableDeadline(None), list[Connected]()
+    with BlackHole() as target:
+
+        def run() -> None:
+            outcome.append(
+                connect_target(Target.parse(target), allow(target), lambda host: ["127.0.0.1"], deadline)
+            )
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        deadline.abort()
+        thread.join(HANG)
+        assert [each.sock for each in outcome] == [None]
 
 
 def test_missing_route_has_its_code() -> None:
