@@ -24,7 +24,7 @@ _LOOK: Final = 0.25
 #: Seconds that a look waits for the rest of a message. The target's answer may come meanwhile.
 _GLANCE: Final = 0.01
 
-#: Messages that are kept at most, several times what an honest dialer has under way; others wait where they are.
+#: Messages that are kept at most, several times what an honest dialer has under way; others go on waiting.
 _MOST_HELD: Final = 64
 
 

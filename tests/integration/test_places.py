@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +13,7 @@ from emissary_local import LocalCloud
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.raw_dialer import RawDialer
+from tests.helpers.servers import BlackHole
 
 pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
@@ -34,6 +37,28 @@ def test_dialling_again_after_a_close_finds_the_place_free(
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"
             sock.close()
+
+
+def test_clients_that_hang_up_on_a_silent_target_leave_the_place_to_the_next(cloud: LocalCloud) -> None:
+    """Their relays stayed until the target's ten seconds were over."""
+
+    def noted(**said: str) -> int:
+        logged = [json.loads(line) for line in cloud.logs().splitlines() if line.startswith("{")]
+        return sum(said.items() <= line.items() for line in logged)
+
+    with BlackHole() as silent, dialer_of(cloud) as dialer, dialer.forward(silent) as forward:
+        host, port = forward
+
+        def hang_up_behind_the_claim(claims: int) -> None:
+            with socket.create_connection((host, port)):
+                wait_until(lambda: noted(message="relay claimed") > claims, "the claim")
+
+        for _ in range(3):
+            hang_up_behind_the_claim(noted(message="relay claimed"))
+            wait_until(lambda: not dialer.health(DIAL).usage.sessions, "the place, free again")
+        target = f"{silent[0]}:{silent[1]}"
+        assert noted(message="claimed", target=target, code="GIVEN_UP") == 3
+        assert forward.last_error is None, "there was no place"
 
 
 def test_a_place_whose_relay_and_dialer_have_died_is_free_before_the_relays_timeout(

@@ -51,7 +51,9 @@ RESET = text(FrameType.RESET, Reset(Code.DIALER_RESET, "the program hung up").en
 ENDED = text(FrameType.ENDED, Ended(Code.KILLED, 0, 0, "by an operator").encode())
 
 
-@pytest.mark.parametrize(("last_word", "code"), [(RESET, Code.DIALER_RESET), (ENDED, Code.KILLED)])
+@pytest.mark.parametrize(
+    ("last_word", "code"), [(RESET, Code.DIALER_RESET), (ENDED, Code.KILLED)], ids=["RESET", "ENDED"]
+)
 def test_session_that_ends_while_the_target_is_silent_lets_the_relay_leave(
     last_word: str, code: Code
 ) -> None:
@@ -67,6 +69,24 @@ def test_session_that_ends_while_the_target_is_silent_lets_the_relay_leave(
         assert harness.poster.posted.empty(), "nobody is there for OPENED"
         assert harness.transport.closed
         assert harness.transport.released
+
+
+def test_relay_says_goodbye_first_and_then_waits_for_the_end_of_the_attempt() -> None:
+    """The goodbye frees its place; a frozen environment must hold no attempt."""
+    over = threading.Event()
+
+    def slow(launch: Launch, deadline: Deadline) -> Connected:
+        deadline.wait(threading.Event())
+        wait_until(lambda: harness.transport.released, "the relay's goodbye")
+        threading.Event().wait(0.1)  # longer than the relay needs to return
+        over.set()
+        return Connected(Code.TARGET_TIMED_OUT)
+
+    with RelayHarness(connect=slow) as harness:
+        wait_until(lambda: harness.claims, "the claim")
+        harness.transport.deliver(ENDED)
+        assert harness.result() is Code.KILLED
+        assert over.is_set()
 
 
 def test_relay_that_hears_a_reset_only_reports_the_end_itself() -> None:
