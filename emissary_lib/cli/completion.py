@@ -6,10 +6,10 @@ The scripts ask the command itself, so that they fit whatever is installed, and 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from emissary_lib.cli.output import standard_output
 from emissary_lib.exit_status import Exit
 
 SUMMARY: Final = "a script that has a shell complete this command's words"
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         if args.what == "fish":
             names = sorted(file_options(parser()))
             text += "".join(f"complete -c emissary -l {name} -rF\n" for name in names)
-    sys.stdout.write(text)
+    standard_output().write(text)
     return Exit.OK
 
 

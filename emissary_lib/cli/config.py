@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, TextIO
 
+from emissary_lib.cli.output import standard_output
 from emissary_lib.cli.settings import add_settings, settings_reader
 from emissary_lib.client import config
 from emissary_lib.exceptions import ConfigError
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the settings of this process."""
     lines = collect(settings_reader(args))
-    print_lines(lines, json_line=args.json, out=sys.stdout)
+    print_lines(lines, json_line=args.json, out=standard_output())
     return Exit.SETTINGS if any(line.fault for line in lines) else Exit.OK
 
 

@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 
 from emissary_lib.cli.command import target
 from emissary_lib.cli.dialling import add_dialer, show_warnings
+from emissary_lib.cli.output import standard_output
 from emissary_lib.cli.settings import dialer_of
 from emissary_lib.cli.signals import handle_signals
 from emissary_lib.exit_status import DIALLING, Exit
@@ -55,10 +56,8 @@ def run(args: argparse.Namespace) -> int:
     """Copy until one side is done."""
     from emissary_lib.cli.copying import copy  # loads what --help can do without
     from emissary_lib.client import drain
-    from emissary_lib.exceptions import OutputError
 
-    if sys.stdout is None:
-        raise OutputError("cannot write to standard output: it is closed; give the command one")
+    sink = standard_output().fileno()
     # A closed descriptor may be anything by now: the first file or socket that is opened gets its number.
     source = None if sys.stdin is None else sys.stdin.fileno()
     ended_by: list[int] = []
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         with show_warnings(sys.stderr), dialer_of(args) as dialer, handle_signals(end, *wanted):
             try:
                 sock = dialer.dial((args.target.host, args.target.port), args.timeout)
-                if not copy(sock, source, sys.stdout.fileno()):
+                if not copy(sock, source, sink):
                     return Exit.READER_GONE
                 return Exit.CUT_OFF if drain.finish(dialer) else Exit.OK
             finally:

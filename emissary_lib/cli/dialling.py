@@ -155,8 +155,9 @@ def begin(forward: Forward, local: LocalAddress) -> ForwardedAddress:
     except OSError as exc:
         if isinstance(local, tuple):
             # Python's own text names the address again; names that do not resolve have negative numbers.
-            reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror
-            advice = "choose another address, or port 0 for a free one"
+            known = bool(exc.errno and exc.errno > 0)
+            reason = os.strerror(exc.errno or 0) if known else str(exc.strerror).partition(" (while ")[0]
+            advice = f"choose another address{', or port 0 for a free one' if known else ' of this machine'}"
         else:
             reason, advice = exc.strerror, "choose another path"
         raise ListenError(f"cannot listen on {format_local(local)}: {reason}; {advice}") from exc

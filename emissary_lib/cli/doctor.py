@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import TYPE_CHECKING, Final, TextIO
 
 from emissary_lib.cli.command import positive, target
-from emissary_lib.cli.output import GREEN, RED, YELLOW, in_colour, paint
+from emissary_lib.cli.output import GREEN, RED, YELLOW, in_colour, paint, standard_output
 from emissary_lib.cli.settings import add_settings, settings_reader
 from emissary_lib.doctor.service_probes import SERVICE_PROBES, ServiceProbe, service_probe_for
 from emissary_lib.exit_status import DIALLING, DOCTOR, Exit
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     return run_doctor(
         args.target,
         reader=settings_reader(args),
-        out=sys.stdout,
+        out=standard_output(),
         service=args.service,
         timeout=args.timeout,
         json_line=args.json,

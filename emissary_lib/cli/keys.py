@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from typing import Final, TextIO
 
 from emissary_lib.aws import client
 from emissary_lib.cli.command import add_parser, key_id
+from emissary_lib.cli.output import standard_output
 from emissary_lib.exit_status import Exit
 from emissary_lib.operate.keys import KeySecret, StoredKey, format_time, settings_line
 from emissary_lib.protocol.wire.base64 import encode_unpadded
@@ -112,11 +112,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the action."""
     if args.action == "new":
-        new(args.secret, args.kid, json_line=args.json, out=sys.stdout)
+        new(args.secret, args.kid, json_line=args.json, out=standard_output())
     elif args.action == "retire":
-        retire(args.secret, args.kid, json_line=args.json, out=sys.stdout)
+        retire(args.secret, args.kid, json_line=args.json, out=standard_output())
     else:
-        list_keys(args.secret, json_line=args.json, out=sys.stdout)
+        list_keys(args.secret, json_line=args.json, out=standard_output())
     return Exit.OK
 
 

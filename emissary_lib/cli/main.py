@@ -109,12 +109,18 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         at = given.index(_SEPARATOR)
         given, words = given[:at], given[at + 1 :]
     top = parser({chosen})
+    if given and given[0].startswith("-") and given[0].partition("=")[0] not in top._option_string_actions:
+        top.error(
+            f"{given[0]} stands before the command; options stand behind it: emissary COMMAND {given[0]}"
+        )
     if chosen and chosen not in COMMANDS:
         import difflib  # takes time that no other command line has to wait for
 
         near = difflib.get_close_matches(chosen, offered(), n=1)
         top.error(f"there is no command {chosen}" + (f"; did you mean {near[0]}?" if near else ""))
-    args = top.parse_args(given)
+    args, unknown = top.parse_known_args(given)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")  # with the usage of that command
     args.words = words
     return args
 

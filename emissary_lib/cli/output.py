@@ -40,6 +40,20 @@ def checked_output() -> Iterator[None]:
                 checked.flush()
 
 
+def standard_output() -> TextIO:
+    """Standard output, for a command that does all its work to write there.
+
+    Raises:
+        OutputError: Whoever started us has closed it.
+    """
+    stream: TextIO | None = sys.stdout
+    if stream is None:
+        from emissary_lib.exceptions import OutputError  # loads what --help can do without
+
+        raise OutputError("cannot write to standard output: it is closed; give the command one")
+    return stream
+
+
 def complain(message: object) -> None:
     """Write one message of the command to standard error; never raises OSError."""
     stream: TextIO | None = sys.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TextIO
 
@@ -12,6 +11,7 @@ from emissary_lib.aws import client
 from emissary_lib.bridge.report import Figures, figures
 from emissary_lib.bridge.session import EndRecord, SessionRecord
 from emissary_lib.cli.command import add_parser, key_id
+from emissary_lib.cli.output import standard_output
 from emissary_lib.cli.settings import add_settings, settings_reader
 from emissary_lib.client.config import URL
 from emissary_lib.exceptions import ConfigError, OperationError
@@ -119,13 +119,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the action."""
     if args.action == "list":
-        list_sessions(args.table, alive=args.alive, everything=args.all, json_line=args.json, out=sys.stdout)
+        list_sessions(
+            args.table, alive=args.alive, everything=args.all, json_line=args.json, out=standard_output()
+        )
         return Exit.OK
     if not args.session and args.key is None:
         args.parser.error("name a SESSION, or a --key")
     found = None if args.url else settings_reader(args).find(URL, needed=True)
     url = args.url or (found.text if found else "")
-    kill(args.table, args.session, args.key, url, json_line=args.json, out=sys.stdout)
+    kill(args.table, args.session, args.key, url, json_line=args.json, out=standard_output())
     return Exit.OK
 
 

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from emissary_lib.client.env_file import read_text
 from emissary_lib.client.settings import ARGUMENT, ENVIRONMENT, Setting, SettingsReader, warn_of_writers
 from emissary_lib.exceptions import ConfigError, OperationError
-from emissary_lib.protocol.auth.keys import Key, parse_keys
+from emissary_lib.protocol.auth.keys import Key, looks_like_keys, parse_keys, shown
 from emissary_lib.protocol.constants import PING_INTERVAL, PING_REPEAT, PING_WHEN_UNACKED, PONG_DEADLINE
 from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
@@ -143,6 +143,7 @@ def read_keys(reader: SettingsReader) -> GivenKeys:
             file = None if setting.source in _NO_FILES else setting.source
             return GivenKeys(parse_keys(setting.text), setting.source, file)
         if name == AUTH_KEYS_FILE:
+            _refuse_keys(setting.text, "the path of a file")
             path = os.path.expanduser(setting.text)
             try:
                 text = read_text(path)
@@ -150,9 +151,15 @@ def read_keys(reader: SettingsReader) -> GivenKeys:
                 raise ConfigError(f"the file {path} {exc}") from exc
             warn_of_writers(path, holds_keys=True)
             return GivenKeys(parse_keys(text), f"the file {path}", path)
+        _refuse_keys(setting.text, "the ARN of a secret")  # AWS would record what it is asked for
         return GivenKeys(parse_keys(_read_secret(setting.text)), f"the secret {setting.text}")
     except ConfigError as exc:
         raise ConfigError(*(f"{name}: {fault}" for fault in exc.faults)) from exc
+
+
+def _refuse_keys(text: str, wanted: str) -> None:
+    if looks_like_keys(text):
+        raise ConfigError(f"is a key itself, by its looks, and not {wanted}; set {AUTH_KEYS} to it instead")
 
 
 def _read_secret(name: str) -> str:
@@ -186,7 +193,7 @@ def read_path(reader: SettingsReader, name: str) -> str | None:
     try:
         read_text(path)
     except ConfigError as exc:
-        raise ConfigError(f"{name}: the file {path} {exc}") from exc
+        raise ConfigError(f"{name}: the file {shown(path)} {exc}") from exc
     return path
 
 
@@ -205,7 +212,9 @@ def read_seconds(reader: SettingsReader, name: str, default: float, limits: tupl
     except ValueError:
         seconds = 0.0
     if not least <= seconds <= most:
-        raise ConfigError(f"{name}: {setting.text!r} is no number of seconds from {least:g} to {most:g}")
+        raise ConfigError(
+            f"{name}: {shown(setting.text)!r} is no number of seconds from {least:g} to {most:g}"
+        )
     return seconds
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from emissary_lib.client.env_file import EnvFile, parse_env, read_text
 from emissary_lib.exceptions import ConfigError
-from emissary_lib.protocol.auth.keys import unquote
+from emissary_lib.protocol.auth.keys import shown, unquote
 from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.system import FILE_MODES
 
@@ -155,7 +155,9 @@ class _File:
         except ConfigError as exc:
             self._fault = str(exc)
             if self._named:
-                raise ConfigError(f"the file of settings {self.path} {exc}") from exc
+                raise ConfigError(
+                    f"the file of settings {shown(str(self.path))} {exc}; correct --env-file or {ENV_FILE}"
+                ) from exc
             return EnvFile({})
         warn_of_writers(self.path, holds_keys="EMISSARY_AUTH_KEYS" in found.values)
         return found

@@ -5,6 +5,7 @@ Source: docs/protocol.md section 7; the JSON form is the original Emissary's ``E
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -20,6 +21,11 @@ MAX_KEY_ID: Final = 0xFFFF_FFFF
 
 #: What word processors and chats make of quotes.
 _TYPOGRAPHIC: Final = frozenset("\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb")
+
+#: The JSON of keys, or a part of it; or the base64 of a secret as ``emissary keys new`` makes them.
+_KEY_LIKE: Final = re.compile(
+    r'.*[{"\u201c\u201d]|(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9+/]{43,}={0,2}\Z', re.DOTALL
+)
 
 
 class Key(Record):
@@ -96,6 +102,21 @@ def unquote(text: str) -> str:
         ('[1]', "'", 'it"s')
     """
     return text[1:-1] if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def looks_like_keys(text: str) -> bool:
+    """Whether a value that is to be something else may be keys that were put in the wrong place.
+
+    Example:
+        >>> looks_like_keys('[{"kid": 1'), looks_like_keys("/run/secrets/keys")
+        (True, False)
+    """
+    return bool(_KEY_LIKE.match(text))
+
+
+def shown(text: str) -> str:
+    """A value that is wrong as a message may have it: nobody is to see keys in the wrong place."""
+    return "(it looks like a key, and is not shown)" if looks_like_keys(text) else text
 
 
 def parse_keys(text: str) -> tuple[Key, ...]:

@@ -88,6 +88,15 @@ def test_a_busy_port_fails_and_says_what_to_do() -> None:
                 pass
 
 
+def test_a_name_that_does_not_resolve_cannot_be_listened_on() -> None:
+    dialer = Dialer("ws://127.0.0.1:1/s", KEY)
+    with pytest.raises(
+        ListenError, match=r"^cannot listen on 256\.1\.1\.1:1: [^(]*; choose another address of"
+    ):
+        with forward_all(dialer, [(PARSED, ("256.1.1.1", 1))], HANG, check=False):
+            pass
+
+
 def test_one_address_that_is_busy_ends_all_and_nothing_is_left(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,28 @@ def test_a_command_that_is_not_there_may_be_one_misspelt(
     )
 
 
+def test_an_option_of_a_command_that_stands_before_it_is_told_its_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = usage_error(capsys, "--env-file", "prod.env", "exec", "db:1", "--", "true")
+    assert said.endswith(
+        "error: --env-file stands before the command; options stand behind it: emissary COMMAND --env-file\n"
+    )
+
+
+def test_an_argument_too_many_comes_with_the_usage_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    said = usage_error(capsys, "connect", "db:1", "db:2")
+    assert said.startswith("usage: emissary connect ")
+    assert said.endswith("emissary connect: error: unrecognized arguments: db:2\n")
+
+
+@pytest.mark.parametrize(("given", "says"), [("soon", "'soon' is no number"), ("nan", "nan is not above 0")])
+def test_a_timeout_that_is_none_is_a_usage_error(
+    given: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert usage_error(capsys, "connect", "db:1", "--timeout", given).endswith(f"--timeout: {says}\n")
+
+
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert "COMMAND" in usage_error(capsys)
 
@@ -278,6 +300,16 @@ def test_standard_streams_may_be_closed(closed: str) -> None:
     done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == Exit.USAGE
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", ["config", "doctor", "completion bash", "keys list --secret s", "connect db:1"]
+)
+def test_what_has_to_be_written_to_a_closed_standard_output_is_a_message_and_a_status(arguments: str) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m emissary_lib {arguments} >&-"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=HANG)
+    said = "cannot write to standard output: it is closed; give the command one"
+    assert (done.returncode, done.stderr) == (Exit.OUTPUT, f"emissary: {said}\n")
 
 
 def test_a_command_of_a_package_that_is_not_installed_is_not_offered() -> None:

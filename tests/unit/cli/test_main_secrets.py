@@ -107,3 +107,21 @@ def test_nor_if_another_setting_is_wrong_or_has_it_by_mistake(tmp_path: pathlib.
     assert (
         leaks(said(tmp_path, *(({"EMISSARY_AUTH_KEYS": WRONG_KEYS[0], **each}, "") for each in wrong))) == []
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("EMISSARY_AUTH_KEYS_FILE", ""),
+        ("EMISSARY_AUTH_KEYS_SECRET", ""),
+        ("EMISSARY_ENV_FILE", ""),
+        ("EMISSARY_CA_FILE", WRONG_KEYS[0]),
+        ("EMISSARY_PING_SECONDS", WRONG_KEYS[0]),
+        ("https_proxy", WRONG_KEYS[0]),
+    ],
+)
+def test_nor_if_it_is_in_the_variable_of_something_else(name: str, keys: str, tmp_path: pathlib.Path) -> None:
+    given = {"EMISSARY_URL": "wss://host.invalid/s", "EMISSARY_AUTH_KEYS": keys}
+    text = said(tmp_path, *(({**given, name: by_mistake}, "") for by_mistake in WRONG_KEYS))
+    assert name in text
+    assert leaks(text) == []
