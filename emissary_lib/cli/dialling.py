@@ -153,6 +153,7 @@ def begin(forward: Forward, local: LocalAddress) -> ForwardedAddress:
     except LocalResourceError:  # an OSError that is not the address's
         raise
     except OSError as exc:
+        reason: str | None
         if isinstance(local, tuple):
             # Python's own text names the address again; names that do not resolve have negative numbers.
             known = bool(exc.errno and exc.errno > 0)
