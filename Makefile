@@ -1,14 +1,14 @@
 # make demo    migrate and verify a real database through the local cloud
 # make test    run the suite but for what is slow, three files at a time: its tests wait more than they work
 # make check   the whole gate, step by step: layout, lint, types, template, doctests, test, and slow
-# make slow    the slow tier: slowtests, a soak of a minute, portable, build, replay, docs, and core
+# make slow    the slow tier: slowtests, a soak of a minute, build, replay, docs, and core
 #   make slowtests  the tests that take minutes: each fault alone, through the local cloud
-#   make portable   library and command with all hidden that Windows' Python lacks; types as on Windows and macOS
 #   make docs       the documents as a site, in site/, with a reference from the docstrings; warnings are errors
 #   make core       coverage on Python 3.13, which is Lambda's, and the property tests with more examples
 # make coverage   what the unit tests leave out: of the protocol nothing, of the rest no more than pyproject.toml allows
 # make bench   measure, as one line of JSON
 # make fuzz    any bytes into each parser, led by coverage; FUZZ_SECONDS (10) each, FUZZ=name for one alone
+# make portable  library and command with all hidden that Windows' Python lacks; types as on Windows and macOS
 # make soak    mixed traffic while everything goes wrong; SOAK_SECONDS (180) and SOAK_SEED (drawn) may be set
 # make ends    programs that write and end at once: RUNS (100), SEED (drawn), RUN (one of them alone) may be set
 # make build   the functions' artifacts, as they are deployed, in .aws-sam/build: no Docker, any Python from 3.11 on
@@ -72,7 +72,7 @@ test: $(VENV)/.dev
 
 # The step that a gate is in, its seconds, and what was skipped, are .ci/check's to say.
 STEPS := layout lint types template doctests test
-SLOW := slowtests portable soak build replay docs core
+SLOW := slowtests soak build replay docs core
 
 check: $(VENV)/.dev
 	@SOAK_SECONDS=$(or $(SOAK_SECONDS),60) .ci/check $(STEPS) $(SLOW)
