@@ -333,12 +333,19 @@ def test_closing_with_unread_bytes_resets_the_target(bridge: Bridge) -> None:
     select.select([sock], [], [], HANG)
     sock.close()
     assert relay.wait_aborted().code is Code.DIALER_RESET
+    wait_until(_no_driver, "the end of the tunnel, which has told the bridge")
+
+
+def _no_driver() -> bool:
+    """A gateway that went away before it was told would be looked for as long as the grace."""
+    return not [thread for thread in threading.enumerate() if thread.name == "emissary-driver"]
 
 
 def test_a_reset_of_ours_resets_the_target(bridge: Bridge) -> None:
     sock = Dialer(bridge.url, KEY).dial(TARGET, HANG)
     reset(sock)
     assert bridge.relay().wait_aborted().code is Code.DIALER_RESET
+    wait_until(_no_driver, "the end of the tunnel, which has told the bridge")
 
 
 def test_a_plain_close_is_an_end_of_file_at_the_target() -> None:
