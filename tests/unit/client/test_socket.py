@@ -22,7 +22,7 @@ from emissary_lib.protocol.wire.payloads import GoAway
 from emissary_lib.tunnel.loopback import reset, tcp_pair
 from emissary_local.net.certificates import create_certificates
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
-from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises
+from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises, wait_until
 from tests.helpers.tunnels import read_to_end
 from tests.helpers.ws_server import noise
 
