@@ -127,7 +127,7 @@ def test_plain_psql_through_exec_verifies_the_target_s_name(
         "PGDATABASE": postgres.database,
     }
     query = ["-XAtc", "select 6 * 7"]
-    with Server(postgres_over_tls(target(postgres), context)) as (_host, port):
+    with Server(postgres_over_tls(target(postgres), context, slow_to_exit=True)) as (_host, port):
 
         def psql(options: list[str], *words: str) -> subprocess.CompletedProcess[str]:
             command = [

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from emissary_lib.protocol.auth.keys import Key, KeyRing, format_keys, parse_keys
+from emissary_lib.protocol.auth.keys import Key, KeyRing, format_keys, looks_like_keys, parse_keys, shown
 from emissary_lib.protocol.errors import ConfigError
 
 SECRET = b"0123456789abcdef"
@@ -89,3 +89,9 @@ def test_no_repr_shows_a_secret() -> None:
     key = Key(1, SECRET)
     assert repr(key) == "Key(key_id=1)"
     assert repr(KeyRing([key])) == "KeyRing(key_ids=(1,))"
+
+
+def test_keys_in_the_wrong_place_are_not_shown() -> None:
+    assert looks_like_keys(format_keys([Key(1, b"0123456789abcdef")]))
+    assert "hunter2" not in shown('[{"kid": 1, "data": "hunter2"}]')
+    assert shown("/run/secrets/keys") == "/run/secrets/keys"
