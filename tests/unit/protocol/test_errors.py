@@ -18,9 +18,9 @@ def test_an_error_is_the_same_in_another_process(error: EmissaryError) -> None:
     assert (type(copy), str(copy), copy.__dict__) == (type(error), str(error), error.__dict__)
 
 
-class _OfTheSystem(EmissaryError, OSError):
+class _SystemError(EmissaryError, OSError):
     pass
 
 
 def test_the_system_s_number_goes_along() -> None:
-    assert pickle.loads(pickle.dumps(_OfTheSystem(24, "too many"))).errno == 24
+    assert pickle.loads(pickle.dumps(_SystemError(24, "too many"))).errno == 24
