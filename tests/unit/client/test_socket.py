@@ -165,6 +165,9 @@ def test_select_tells_when_there_is_something_to_read(sock: TunnelSocket, bridge
     assert select.select([sock], [sock], [], 0) == ([], [sock], [])
     bridge.relay().write(b"x")
     assert select.select([sock], [], [], HANG)[0] == [sock]
+    sock.close()
+    assert bridge.relay().wait_aborted().code is Code.DIALER_RESET
+    wait_until(_no_driver, "the end of the tunnel, which has told the bridge")
 
 
 def test_a_file_made_of_it_reads_lines_and_writes(sock: TunnelSocket, bridge: Bridge) -> None:
