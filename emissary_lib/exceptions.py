@@ -45,7 +45,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -64,6 +63,7 @@ from emissary_lib.protocol.errors import (
     UnsupportedVersionError,
 )
 from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.system import said_by_the_system
 
 __all__ = [
     "AnswerLostError",
@@ -310,7 +310,7 @@ NOTHING_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errn
 def local_resource_error(cause: OSError | RuntimeError) -> LocalResourceError:
     """The error for a socket, or a thread, that this machine did not give."""
     number = cause.errno if isinstance(cause, OSError) else None
-    said = os.strerror(number) if number else str(cause)
+    said = said_by_the_system(number) if number else str(cause)
     return LocalResourceError(
         f"this machine gives a dial no more of what it takes: {said}; close what is not needed, dial less at "
         "once, or raise the limits of this process (ulimit -n for open files, ulimit -u for threads)",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import select
 import selectors
 import signal
 import socket
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+_fcntl: Any = None
 _ioctl: Any = None
 _UNREAD: Any = None
 _UNSENT: Any = None
@@ -27,6 +29,7 @@ try:
 except ImportError:  # Windows
     pass
 else:
+    _fcntl = fcntl
     _ioctl = getattr(fcntl, "ioctl", None)
     _UNREAD = getattr(termios, "FIONREAD", None)
     if sys.platform != "darwin":  # where sockets do not take it: soioctl in xnu's bsd/kern/sys_socket.c
@@ -67,6 +70,9 @@ OPEN_NO_WAIT: Final[int | None] = getattr(os, "O_NONBLOCK", None)
 #: Whether processes are in groups that get signals, can be stopped, and tell their parent of both. On Windows
 #: a console sends Ctrl-C to all that it shows, and there is nothing else of that.
 JOB_CONTROL: Final = hasattr(signal, "SIGCHLD")
+
+#: The family of Unix sockets, or ``None``: Windows has some, but Python does not let us use them there.
+UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)
 
 #: Signals that mean what programs agree on.
 REALTIME_SIGNALS: Final = range(getattr(signal, "SIGRTMIN", 1), getattr(signal, "SIGRTMAX", 0) + 1)
@@ -119,10 +125,43 @@ def wait_for(sock: socket.socket | int, event: int, timeout: float | None) -> bo
         return bool(selector.select(timeout))
 
 
-def socket_error(number: int) -> OSError:
-    """The error of that number, in the system's words; Windows has them of sockets apart from all others."""
+def said_by_the_system(number: int) -> str:
+    """The system's words for an error's number; Windows has them of sockets apart from all others."""
     texts: dict[int, str] = getattr(socket, "errorTab", {})
-    return OSError(number, texts.get(number) or os.strerror(number))
+    return texts.get(number) or os.strerror(number)
+
+
+def socket_error(number: int) -> OSError:
+    """The error of that number, in the system's words."""
+    return OSError(number, said_by_the_system(number))
+
+
+def waiter(sock: socket.socket, sink: int) -> Callable[[], bool]:
+    """Gives a function that waits until a socket can be read; False once nobody is left to read the sink.
+
+    A system without poll(2) tells of that only when something is written.
+
+    Args:
+        sock: The socket.
+        sink: A descriptor that is written to, of any kind.
+    """
+    if not hasattr(select, "poll"):
+        return lambda: bool(select.select([sock], [], []))
+    names: Any = select
+    poll = names.poll()
+    poll.register(sock, names.POLLIN)
+    poll.register(sink, 0)  # errors and hang-ups are always told
+
+    def wait() -> bool:
+        while True:
+            events = dict(poll.poll())
+            if events.get(sink, 0) & (names.POLLERR | names.POLLHUP):
+                return False
+            if sock.fileno() in events:
+                return True
+            poll.unregister(sink)  # of a kind that cannot be asked
+
+    return wait
 
 
 def pending_error(sock: socket.socket) -> OSError | None:
@@ -212,11 +251,33 @@ def reset_on_close(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(_LINGER, 1, 0))
 
 
-def claim_port(listener: socket.socket) -> None:
+def lock(descriptor: int) -> None:
+    """Lock what is open there, a file or a directory, until it is closed; where there are no locks, nothing.
+
+    Raises:
+        BlockingIOError: Another process has it locked, or another descriptor of this one.
+    """
+    if _fcntl is None:
+        return
+    try:
+        _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        pass
+
+
+def claim_port(listener: socket.socket, again: bool = False) -> None:
     """Have nobody else listen on the port that this is bound to next; call it before ``bind``.
 
     Elsewhere that is so unless asked for otherwise; on Windows whoever sets SO_REUSEADDR gets a port that is
     in use, and the connections with it.
+
+    Args:
+        listener: Not bound yet.
+        again: Take also a port whose last listener has just gone: Windows gives it, others want SO_REUSEADDR.
     """
     if (exclusive := getattr(socket, "SO_EXCLUSIVEADDRUSE", None)) is not None:
         listener.setsockopt(socket.SOL_SOCKET, exclusive, 1)
+    elif again:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -15,6 +15,7 @@ from emissary_lib.cli.output import standard_output
 from emissary_lib.cli.settings import dialer_of
 from emissary_lib.cli.signals import handle_signals
 from emissary_lib.exit_status import DIALLING, Exit
+from emissary_lib.system import signals
 
 SUMMARY: Final = "standard input and output lead to a target"
 DESCRIPTION: Final = """\
@@ -33,10 +34,8 @@ examples:
 """
 EXITS: Final = DIALLING | {Exit.CUT_OFF}
 
-#: Signals that end the command, and with it the session in the VPC, at once. Windows has no SIGHUP.
-_FATAL: Final = tuple(
-    signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if name in signal.Signals.__members__
-)
+#: Signals that end the command, and with it the session in the VPC, at once.
+_FATAL: Final = signals("SIGTERM", "SIGHUP")
 
 #: Exit status of a process that a signal ended, less the signal, as shells have it.
 _SIGNALLED: Final = 128

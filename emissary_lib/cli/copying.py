@@ -8,11 +8,11 @@ import select
 import socket
 import stat
 import threading
-from collections.abc import Callable
 from typing import Final
 
 from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.exceptions import EmissaryError, OutputError, local_resource_error
+from emissary_lib.system import waiter
 from emissary_lib.tunnel.loopback import reset
 from emissary_lib.tunnel.wakeup import Wakeup
 
@@ -126,7 +126,7 @@ class _Sender(threading.Thread):
 
 def _receive(sock: TunnelSocket, sink: int) -> bool:
     """Write what the target sends; whether it came to its end, and not to that of whoever reads the sink."""
-    wait = _waiter(sock, sink)
+    wait = waiter(sock, sink)
     try:
         while wait():
             try:
@@ -143,29 +143,6 @@ def _receive(sock: TunnelSocket, sink: int) -> bool:
             return True
         raise
     return False
-
-
-def _waiter(sock: socket.socket, sink: int) -> Callable[[], bool]:
-    """Gives a function that waits for the target; False once nobody is left to read the sink.
-
-    A system without poll(2) tells of that only when something is written.
-    """
-    if not hasattr(select, "poll"):
-        return lambda: bool(select.select([sock], [], []))
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    poll.register(sink, 0)  # errors and hang-ups are always told
-
-    def wait() -> bool:
-        while True:
-            events = dict(poll.poll())
-            if events.get(sink, 0) & (select.POLLERR | select.POLLHUP):
-                return False
-            if sock.fileno() in events:
-                return True
-            poll.unregister(sink)  # of a kind that cannot be asked
-
-    return wait
 
 
 def _write(sink: int, data: bytes) -> bool:

@@ -147,6 +147,7 @@ def begin(forward: Forward, local: LocalAddress) -> ForwardedAddress:
         ListenError: As :func:`forward_all`.
     """
     from emissary_lib.exceptions import ListenError, LocalResourceError
+    from emissary_lib.system import said_by_the_system
 
     try:
         return forward.__enter__()
@@ -155,9 +156,9 @@ def begin(forward: Forward, local: LocalAddress) -> ForwardedAddress:
     except OSError as exc:
         reason: str | None
         if isinstance(local, tuple):
-            # Python's own text names the address again; names that do not resolve have negative numbers.
+            # Names that do not resolve have negative numbers, and words of their own.
             known = bool(exc.errno and exc.errno > 0)
-            reason = os.strerror(exc.errno or 0) if known else str(exc.strerror).partition(" (while ")[0]
+            reason = said_by_the_system(exc.errno or 0) if known else exc.strerror
             advice = f"choose another address{', or port 0 for a free one' if known else ' of this machine'}"
         else:
             reason, advice = exc.strerror, "choose another path"

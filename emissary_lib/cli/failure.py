@@ -15,6 +15,7 @@ from emissary_lib.exceptions import (
     local_resource_error,
 )
 from emissary_lib.exit_status import Exit, exit_status
+from emissary_lib.system import said_by_the_system, socket_error
 
 #: Set to anything, it has the traceback of an error shown.
 DEBUG: Final = "EMISSARY_DEBUG"
@@ -56,7 +57,7 @@ def explain(error: BaseException, extra: str | None = None) -> Failure:
             how = "pip install --force-reinstall emissary-lib"
             return Failure(exit_status(error), f"the installation is not whole: {error}; {how}")
         case MemoryError():
-            error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            error = socket_error(errno.ENOMEM)
     if (isinstance(error, OSError) and error.errno in NOTHING_LEFT | {errno.EAGAIN}) or (
         isinstance(error, RuntimeError) and _NO_THREAD in str(error)
     ):
@@ -69,7 +70,8 @@ def explain(error: BaseException, extra: str | None = None) -> Failure:
 
 def _said_by_the_system(error: OSError) -> str:
     """The text without Python's number, and with the file."""
-    said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+    number = error.errno
+    said = said_by_the_system(number) if number and number > 0 else error.strerror or str(error)
     return f"{said}: {error.filename}" if error.filename else said
 
 

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Mapping
 from typing import Final
 
+from emissary_lib.system import UNIX
+
 #: Names the socket; set for a service of ``Type=notify``.
 VARIABLE: Final = "NOTIFY_SOCKET"
 
@@ -22,8 +24,7 @@ def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
     Source: sd_notify(3): a datagram to the socket that the variable names, ``@`` for one without a file.
     """
     address = environ.get(VARIABLE, "")
-    family = getattr(socket, "AF_UNIX", None)
-    if family is None or address[:1] not in ("/", "@"):
+    if UNIX is None or address[:1] not in ("/", "@"):
         return
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+    with contextlib.suppress(OSError), socket.socket(UNIX, socket.SOCK_DGRAM) as sock:
         sock.sendto(state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)

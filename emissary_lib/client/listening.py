@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.system import UNIX, claim_port, lock
 
 #: Host and port, or the path of a Unix socket.
 LocalAddress = tuple[str, int] | str | os.PathLike[str]
@@ -33,9 +34,6 @@ _LOCK_WAIT: Final = 0.5
 
 #: What libpq looks for in a directory that it is given as its host.
 POSTGRES_SOCKET: Final = ".s.PGSQL."
-
-#: Windows has some, but Python does not let us use them there.
-_UNIX: Final = getattr(socket, "AF_UNIX", None)
 
 
 class Listener:
@@ -97,7 +95,7 @@ def check_address(where: LocalAddress) -> None:
         raise ConfigError(
             f"{path!r} is no local address: want (host, port), or a Unix socket's path, with a slash in it"
         )
-    if _UNIX is None:
+    if UNIX is None:
         raise ConfigError(f"{path}: Python has no Unix sockets on this system; take a port")
 
 
@@ -130,7 +128,17 @@ def listen(where: LocalAddress, port: int = 0) -> list[Listener]:
 
 def _listen_tcp(host: str, port: int) -> Listener:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return Listener(socket.create_server((host, port), family=family, backlog=BACKLOG))
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        claim_port(sock, again=True)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        return Listener(sock)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _listen_both(port: int, listen_tcp: Callable[[str, int], Listener] = _listen_tcp) -> list[Listener]:
@@ -150,10 +158,10 @@ def _listen_both(port: int, listen_tcp: Callable[[str, int], Listener] = _listen
 
 
 def _listen_unix(path: str) -> Listener:
-    assert _UNIX is not None
+    assert UNIX is not None
     with _locked(path):
         _remove_stale(path)
-        sock = socket.socket(_UNIX, socket.SOCK_STREAM)
+        sock = socket.socket(UNIX, socket.SOCK_STREAM)
         try:
             try:
                 sock.bind(path)
@@ -188,8 +196,8 @@ def _remove_stale(path: str) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise OSError(errno.EEXIST, "there is something else than a socket, which is left alone", path)
-    assert _UNIX is not None
-    with socket.socket(_UNIX, socket.SOCK_STREAM) as probe:
+    assert UNIX is not None
+    with socket.socket(UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
@@ -215,10 +223,8 @@ def _locked(path: str) -> Iterator[None]:
     Raises:
         OSError: Another process keeps it locked.
     """
-    import fcntl  # where there are Unix sockets, there is this
-
     try:
-        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
     except OSError:  # not there, which bind tells; or not to be read, and then it has to do without
         yield
         return
@@ -226,15 +232,13 @@ def _locked(path: str) -> Iterator[None]:
         until = time.monotonic() + _LOCK_WAIT
         while True:
             try:
-                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(directory)
                 break
             except BlockingIOError as exc:
                 if time.monotonic() >= until:
                     text = "another process keeps its directory locked"
                     raise OSError(errno.EBUSY, text, path) from exc
                 time.sleep(0.005)
-            except OSError:  # a file system without locks
-                break
         yield
     finally:
         os.close(directory)

@@ -18,6 +18,7 @@ from emissary_lib.exceptions import DialError, RemoteProtocolError, TunnelResetE
 from emissary_lib.protocol.opening.local_socks import LocalSocks
 from emissary_lib.protocol.opening.socks5_messages import ReplyCode, reply, reply_for
 from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.system import never_sigpipe
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.wakeup import Wakeup
 
@@ -26,9 +27,6 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 
 #: Seconds for which a client that was refused may go on writing before it is reset.
 _LINGER: Final = 2.0
-
-#: A program that takes SIGPIPE as it comes must not die of an answer that nobody reads.
-_SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class Dialled(Protocol):
@@ -107,7 +105,7 @@ class SocksServer(Forward):
         dialled = self._dial(target, accepted.deadline)
         tunnel = dialled.attach(sock)
         with contextlib.suppress(OSError):  # it has gone: the tunnel finds out
-            sock.send(reply(ReplyCode.SUCCEEDED), _SEND_FLAGS)
+            sock.send(reply(ReplyCode.SUCCEEDED), never_sigpipe(sock))
         accepted.opened(dialled.info, tunnel)
         if error := dialled.run():
             raise error
@@ -131,7 +129,7 @@ class SocksServer(Forward):
             while not server.decided and wait() and (data := _read_byte(sock)):
                 said = True
                 server.receive_data(data)
-                sock.sendall(server.data_to_send(), _SEND_FLAGS)
+                sock.sendall(server.data_to_send(), never_sigpipe(sock))
             if server.target is None:
                 drain.end(connection)  # before whoever stops us asks what is still under way
         if server.refusal:
@@ -187,7 +185,7 @@ def _dismiss(sock: socket.socket, answer: bytes) -> None:
     deadline = Deadline(_LINGER)
     with sock, contextlib.suppress(OSError):
         sock.settimeout(_LINGER)
-        sock.sendall(answer, _SEND_FLAGS)
+        sock.sendall(answer, never_sigpipe(sock))
         sock.shutdown(socket.SHUT_WR)
         while (left := deadline.remaining()) and sock.recv(65_536):
             sock.settimeout(left)

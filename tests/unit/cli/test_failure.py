@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 
 import pytest
 
@@ -66,6 +67,15 @@ def test_a_package_of_an_extra_is_named_with_the_extra() -> None:
         Exit.USAGE,
         "the package boto3 is not installed: pip install 'emissary-lib[aws]'",
     )
+
+
+@pytest.mark.parametrize("number", [errno.ECONNREFUSED, errno.EMFILE])
+def test_an_error_of_a_socket_has_the_words_that_the_system_has_for_it(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Symptom: "Unknown error", for Windows has them apart from all others."""
+    monkeypatch.setattr(socket, "errorTab", {number: "The peer said no."}, raising=False)
+    assert "The peer said no." in explain(OSError(number, "x")).message
 
 
 def test_what_is_missing_without_an_extra_is_missing_of_our_own() -> None:

@@ -231,6 +231,33 @@ def test_a_directory_that_somebody_keeps_locked_is_an_error_and_not_waited_for(f
     listener.close()
 
 
+@pytest.mark.parametrize("where", [("127.0.0.1", 0), ("localhost", 0)])
+def test_a_port_is_claimed_where_others_could_take_it(
+    where: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_KEEPALIVE, raising=False)
+    listeners = listen(where)
+    try:
+        for listener in listeners:
+            assert listener.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert not listener.sock.getsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR
+            )  # they exclude each other
+    finally:
+        close(listeners)
+
+
+def test_a_port_whose_last_connection_is_not_forgotten_yet_can_be_taken_again() -> None:
+    (first,) = listen(("127.0.0.1", 0))
+    address = first.address
+    with socket.create_connection(address):
+        first.sock.setblocking(True)
+        accepted, _address = first.sock.accept()
+        accepted.close()  # first, so that the connection is remembered on this side
+        first.close()
+    close(listen(address))
+
+
 @pytest.mark.parametrize("where", ["socket", "127.0.0.1:5432", "./a\0b"])
 def test_what_is_no_path_of_a_socket_is_refused(where: str) -> None:
     with pytest.raises(ConfigError, match="with a slash in it"):
