@@ -3,91 +3,41 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import select
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from tests.helpers.patience import HANG
+from tests.helpers.servers import Server
+from tests.helpers.tls_front import pass_on, read_exactly
 
-#: Serves one client: reads what it asks for; returns that, and the answer, or no way through.
+#: Speaks a proxy's protocol with one client: what it asks for, the answer, and whether it is let through.
 Greeting = Callable[[socket.socket], tuple[str, bytes, bool]]
 
 
-class ProxyServer:
-    """An accepting thread, and one a client; a context manager.
-
-    Args:
-        greet: Speaks the proxy's protocol.
-        upstream: Where everybody is led to.
+@dataclass
+class RunningProxy:
+    """A proxy that listens.
 
     Attributes:
+        port: Where, on 127.0.0.1.
         asked: The ``host:port`` of every client, in order.
     """
 
-    def __init__(self, greet: Greeting, upstream: tuple[str, int]) -> None:
-        self._greet = greet
-        self._upstream = upstream
-        self.asked: list[str] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._accept, name="test-proxy")]
-        self._sockets: list[socket.socket] = []
-
-    def __enter__(self) -> ProxyServer:
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        self._listener.close()
-        for sock in self._sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads[1:]:
-            thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _address = self._listener.accept()
-            except OSError:
-                return
-            self._sockets.append(sock)
-            thread = threading.Thread(target=self._serve, args=(sock,), name="test-proxied")
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with sock, contextlib.suppress(ConnectionError):
-            sock.settimeout(HANG)
-            target, answer, granted = self._greet(sock)
-            self.asked.append(target)
-            sock.sendall(answer)
-            if granted:
-                with socket.create_connection(self._upstream, HANG) as there:
-                    carry(sock, there)
-
-
-def carry(one: socket.socket, other: socket.socket) -> None:
-    """Both ways, until one of them ends."""
-    while True:
-        for sock in select.select([one, other], [], [], HANG)[0]:
-            data = sock.recv(65_536)
-            if not data:
-                return
-            (other if sock is one else one).sendall(data)
+    port: int
+    asked: list[str] = field(default_factory=list)
 
 
 def http_proxy(user: str = "", password: str = "", refusal: bytes = b"") -> Greeting:
     """CONNECT, for whoever has the credentials; or an answer that refuses."""
 
     def greet(sock: socket.socket) -> tuple[str, bytes, bool]:
-        head = read_until(sock, b"\r\n\r\n").decode("latin-1")
+        read = b""
+        while not read.endswith(b"\r\n\r\n") and (byte := read_exactly(sock, 1)):
+            read += byte
+        head = read.decode("latin-1")
         method, target, _version = head.split(" ", 2)
         assert method == "CONNECT"
         wanted = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -116,25 +66,19 @@ def socks5_proxy(sock: socket.socket) -> tuple[str, bytes, bool]:
     return f"{name}:{port}", b"\x05\x00\x00\x01" + bytes(6), True
 
 
-def read_until(sock: socket.socket, end: bytes) -> bytes:
-    data = b""
-    while not data.endswith(end):
-        data += read_exactly(sock, 1)
-    return data
-
-
-def read_exactly(sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        piece = sock.recv(size - len(data))
-        if not piece:
-            raise ConnectionResetError("the client left")
-        data += piece
-    return data
-
-
 @contextmanager
-def proxy_to(port: int, greet: Greeting) -> Iterator[ProxyServer]:
+def proxy_to(port: int, greet: Greeting) -> Iterator[RunningProxy]:
     """A proxy that leads everybody to a port of this machine."""
-    with ProxyServer(greet, ("127.0.0.1", port)) as server:
-        yield server
+    asked: list[str] = []
+
+    def serve(sock: socket.socket) -> None:
+        sock.settimeout(HANG)
+        target, answer, granted = greet(sock)
+        asked.append(target)
+        sock.sendall(answer)
+        if granted:
+            with socket.create_connection(("127.0.0.1", port), HANG) as there:
+                pass_on(sock, there)
+
+    with Server(serve) as (_host, listening):
+        yield RunningProxy(listening, asked)

@@ -16,7 +16,7 @@ from emissary_lib.transport.proxy import EXCEPTIONS, VARIABLES, find_proxy
 from emissary_lib.transport.trust import client_context
 from emissary_lib.transport.websocket import connect
 from tests.helpers.patience import HANG
-from tests.helpers.proxies import Greeting, ProxyServer, http_proxy, proxy_to, socks5_proxy
+from tests.helpers.proxies import Greeting, RunningProxy, http_proxy, proxy_to, socks5_proxy
 from tests.helpers.ws_server import WsServer
 
 URL = "wss://gateway.example/stage"
@@ -145,7 +145,7 @@ def through(
     gateway: WsServer,
     trusted: ssl.SSLContext,
     monkeypatch: pytest.MonkeyPatch,
-) -> ProxyServer:
+) -> RunningProxy:
     for names in (*VARIABLES.values(), EXCEPTIONS):
         for name in names:
             monkeypatch.delenv(name, raising=False)

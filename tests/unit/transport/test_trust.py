@@ -22,6 +22,21 @@ from tests.helpers.patience import HANG
 from tests.helpers.ws_server import WsServer
 
 
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    """One whose certificate is in ``ca.pem``."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return made
+
+
+@pytest.fixture(params=["python", "truststore"])
+def _either_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual authorities are Python's, and then the operating system's."""
+    if request.param == "python":
+        monkeypatch.setitem(sys.modules, "truststore", None)
+
+
 def server_context(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -60,14 +75,10 @@ def inspecting(directory: Path) -> tuple[str, ssl.SSLContext]:
     return str(ca_file), context
 
 
-@pytest.mark.parametrize("system", [False, True], ids=["python", "truststore"])
+@pytest.mark.usefixtures("_either_store")
 def test_an_authority_in_a_file_is_trusted_beside_the_usual_ones(
-    tmp_path: Path, system: bool, monkeypatch: pytest.MonkeyPatch
+    authority: trustme.CA, tmp_path: Path
 ) -> None:
-    if not system:
-        monkeypatch.setitem(sys.modules, "truststore", None)
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     with WsServer(ssl_context=server_context(authority)) as server:
         reach(server, client_context(str(tmp_path / "ca.pem")))
         with pytest.raises(
@@ -76,22 +87,18 @@ def test_an_authority_in_a_file_is_trusted_beside_the_usual_ones(
             reach(server, client_context())
 
 
-@pytest.mark.parametrize("system", [False, True], ids=["python", "truststore"])
+@pytest.mark.usefixtures("_either_store")
 def test_the_variable_of_openssl_is_followed(
-    tmp_path: Path, system: bool, monkeypatch: pytest.MonkeyPatch
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not system:
-        monkeypatch.setitem(sys.modules, "truststore", None)
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     with WsServer(ssl_context=server_context(authority)) as server:
         reach(server, client_context())
 
 
-def test_a_name_that_is_not_the_certificate_s_is_refused_in_either_case(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+def test_a_name_that_is_not_the_certificate_s_is_refused_in_either_case(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("other.example").configure_cert(context)
     with WsServer(ssl_context=context) as server:
