@@ -67,15 +67,6 @@ def add_dialer(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def listen(
-    args: argparse.Namespace, targets: Sequence[Target], local: LocalAddress
-) -> Iterator[list[ForwardedAddress]]:
-    """As :func:`listen_all`, with ``local`` for each target."""
-    with listen_all(args, [(target, local) for target in targets]) as addresses:
-        yield addresses
-
-
-@contextlib.contextmanager
 def listen_all(
     args: argparse.Namespace,
     places: Sequence[Place],

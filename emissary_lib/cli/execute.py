@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from emissary_lib.cli.command import target
-from emissary_lib.cli.dialling import LISTEN, add_dialling, format_address, listen
+from emissary_lib.cli.dialling import LISTEN, add_dialling, format_address, listen_all
 from emissary_lib.cli.output import complain
 from emissary_lib.cli.signals import handle_signals, heeded
 from emissary_lib.exit_status import DIALLING, Exit, exit_status
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     stops: list[int] = []
     # As long as the program runs, its signals are passed on; from then on they end our wait.
     with (
-        listen(args, args.targets, LISTEN) as addresses,
+        listen_all(args, [(each, LISTEN) for each in args.targets]) as addresses,
         handle_signals(lambda number, _frame: stops.append(number), *heeded(_STOPS)),
     ):
         for address in addresses:
