@@ -6,12 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
 
-from emissary_lib.transport.deadline import Deadline
-
-#: Longest time between two looks at the program's connection, in seconds.
-_LOOK: Final = 0.25
+from emissary_lib.transport.deadline import EarlyDeadline
 
 
 def has_hung_up(sock: socket.socket, *, at_end: bool = True) -> bool:
@@ -35,7 +31,7 @@ def has_hung_up(sock: socket.socket, *, at_end: bool = True) -> bool:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
 
-class ConnectedDeadline(Deadline):
+class ConnectedDeadline(EarlyDeadline):
     """A dial's deadline, which has passed as soon as the program has hung up.
 
     Args:
@@ -60,26 +56,19 @@ class ConnectedDeadline(Deadline):
         self._at_end = at_end
         self.hung_up = False
 
-    def _look(self) -> bool:
+    def passed_early(self) -> bool:
+        """Whether the program has hung up; looks."""
         if not self.hung_up and has_hung_up(self._sock, at_end=self._at_end):
             self.hung_up, self.passed_for = True, "was given up"
         return self.hung_up
 
     def remaining(self) -> float | None:
         """As of :class:`Deadline`."""
-        return 0.0 if self._look() else super().remaining()
+        return 0.0 if self.passed_early() else super().remaining()
 
     def passed(self) -> bool:
         """As of :class:`Deadline`."""
-        return self._look() or super().passed()
-
-    def cap(self, seconds: float | None) -> float | None:
-        """No longer than to the next look: whoever waits has to look again."""
-        return super().cap(_LOOK if seconds is None else min(seconds, _LOOK))
-
-    def within(self, seconds: float) -> Deadline:
-        """For what is still to be said once the program has hung up, there is time."""
-        return Deadline(seconds if self._look() else super().cap(seconds), self._clock)
+        return self.passed_early() or super().passed()
 
     def wait(self, event: threading.Event) -> None:
         """As of :class:`Deadline`."""

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-#: Longest time between two looks at whether a deadline was brought forward, in seconds, of whoever waits for
-#: what no abort wakes: a socket.
-_LOOK: Final = 0.25
+#: Longest time between two looks at whether a deadline has passed early, in seconds: whoever waits for a
+#: socket is not woken then.
+LOOK: Final = 0.25
 
 
 class Deadline:
@@ -54,7 +54,26 @@ class Deadline:
         event.wait(self.remaining())
 
 
-class AbortableDeadline(Deadline):
+class EarlyDeadline(Deadline):
+    """A deadline that may pass before its time, as a subclass finds out: whoever waits has to look again.
+
+    Thread safety: any.
+    """
+
+    def passed_early(self) -> bool:
+        """Whether it has passed before its time."""
+        raise NotImplementedError
+
+    def cap(self, seconds: float | None) -> float | None:
+        """No longer than to the next look at :meth:`passed`."""
+        return super().cap(LOOK if seconds is None else min(seconds, LOOK))
+
+    def within(self, seconds: float) -> Deadline:
+        """For what is still to be said once it has passed early, there is time: nobody waits for it."""
+        return Deadline(seconds if self.passed_early() else super().cap(seconds), self._clock)
+
+
+class AbortableDeadline(EarlyDeadline):
     """A deadline that another thread can bring forward to now.
 
     Thread safety: any.
@@ -66,6 +85,10 @@ class AbortableDeadline(Deadline):
         self._awaited: list[threading.Event] = []
         self._aborted = False
 
+    def passed_early(self) -> bool:
+        """Whether it was brought forward."""
+        return self._aborted
+
     def abort(self) -> None:
         """The time is up: wakes whoever waits in :meth:`wait`. Idempotent."""
         with self._lock:
@@ -74,14 +97,6 @@ class AbortableDeadline(Deadline):
             self._at = now if self._at is None else min(self._at, now)
             for event in self._awaited:
                 event.set()
-
-    def cap(self, seconds: float | None) -> float | None:
-        """No longer than to the next look at :meth:`passed`: whoever waits on a socket is not woken."""
-        return super().cap(_LOOK if seconds is None else min(seconds, _LOOK))
-
-    def within(self, seconds: float) -> Deadline:
-        """For what is still to be said after an abort, there is time: nobody waits for it."""
-        return Deadline(seconds if self._aborted else super().cap(seconds), self._clock)
 
     def wait(self, event: threading.Event) -> None:
         """As :meth:`Deadline.wait`; :meth:`abort` sets ``event`` too, so look for yourself what happened."""

@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from emissary_lib.system import pending_error
-
-#: Longest time between two looks at whether it was given up, in seconds.
-_LOOK: Final = 0.25
+from emissary_lib.transport.deadline import LOOK
 
 #: Seconds before another address is tried beside those that have not answered (RFC 8305 section 5).
 CONNECTION_ATTEMPT_DELAY: Final = 0.25
@@ -145,6 +143,6 @@ class _Connecting:
         return late or (self._given_up is not None and self._given_up())
 
     def _wait(self) -> float | None:
-        look = None if self._given_up is None else time.monotonic() + _LOOK
+        look = None if self._given_up is None else time.monotonic() + LOOK
         times = [self._until, look, self._next_at if self._left else None]
         return min((max(0.0, at - time.monotonic()) for at in times if at is not None), default=None)

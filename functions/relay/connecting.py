@@ -14,12 +14,9 @@ from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.session.session import Session
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.transport.base import MessageTransport
-from emissary_lib.transport.deadline import AbortableDeadline, Deadline
+from emissary_lib.transport.deadline import LOOK, AbortableDeadline, Deadline
 from functions.common import logs
 from functions.relay.connector import Connected
-
-#: Seconds between two looks at what has come meanwhile.
-_LOOK: Final = 0.25
 
 #: Seconds that a look waits for the rest of a message. The target's answer may come meanwhile.
 _GLANCE: Final = 0.01
@@ -150,7 +147,7 @@ class Connecting:
         """
         patience = Deadline(timeout)
         while True:
-            self._thread.join(patience.cap(_LOOK))
+            self._thread.join(patience.cap(LOOK))
             with self._lock:
                 if self._connected is not None:
                     return self._connected
