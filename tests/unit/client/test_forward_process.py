@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -34,17 +35,27 @@ def connect(address: tuple[str, int]) -> socket.socket:
     return socket.create_connection(address, HANG)
 
 
-def children() -> list[int]:
-    found: list[int] = []
-    for task in pathlib.Path("/proc/self/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
-    return found
+def all_children() -> set[int]:
+    return {
+        int(pid)
+        for task in pathlib.Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    }
+
+
+@pytest.fixture
+def children() -> Callable[[], list[int]]:
+    """Those that the test has started: a database of the session's is another."""
+    before = all_children()
+    return lambda: sorted(all_children() - before)
 
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks at /proc")
 
 
-def test_it_serves_reports_and_ends_as_one_in_this_process_does(caplog: pytest.LogCaptureFixture) -> None:
+def test_it_serves_reports_and_ends_as_one_in_this_process_does(
+    caplog: pytest.LogCaptureFixture, children: Callable[[], list[int]]
+) -> None:
     failures: list[Exception] = []
     with Bridge(Behaviour(script=echo)) as bridge, Dialer(bridge.url, KEY) as dialer:
         forward = dialer.forward(TARGET, process=True)
@@ -74,7 +85,9 @@ def test_it_serves_reports_and_ends_as_one_in_this_process_does(caplog: pytest.L
     wait_until(lambda: not children(), "the process ends with its last connection")
 
 
-def test_its_end_waits_for_what_was_written_and_lets_open_connections_live() -> None:
+def test_its_end_waits_for_what_was_written_and_lets_open_connections_live(
+    children: Callable[[], list[int]],
+) -> None:
     gate = threading.Event()
 
     def script(relay: Relay) -> None:
@@ -109,7 +122,7 @@ def test_its_end_waits_for_what_was_written_and_lets_open_connections_live() -> 
         dialer.close()
 
 
-def test_an_address_that_is_busy_is_told_as_it_is() -> None:
+def test_an_address_that_is_busy_is_told_as_it_is(children: Callable[[], list[int]]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, Dialer("ws://127.0.0.1:1/s", KEY) as dialer:
         forward = dialer.forward(TARGET, taken.getsockname(), process=True)
         with pytest.raises(OSError, match="in use"):
@@ -132,7 +145,9 @@ def test_an_interpreter_that_does_not_start_is_an_error_that_says_so(monkeypatch
             dialer.forward(TARGET, process=True).__enter__()
 
 
-def test_a_process_that_dies_is_told_and_does_not_hold_its_parent(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_process_that_dies_is_told_and_does_not_hold_its_parent(
+    caplog: pytest.LogCaptureFixture, children: Callable[[], list[int]]
+) -> None:
     with Bridge(Behaviour(script=echo)) as bridge, Dialer(bridge.url, KEY) as dialer:
         with dialer.forward(TARGET, process=True) as address:
             (child,) = children()
