@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -50,10 +51,9 @@ def run_program(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
     with handle_signals(came, *heeded(PASSED_ON), *_OF_CHILD) as wait, Witness() as witness:
         program = _start(words, environ)
-        for number in gathered.all():  # what came before it was there it cannot have got
+        for number in gathered.take(math.inf):  # what came before it was there it cannot have got
             witness.saw(number)
             _send(program, number)
-            gathered.settled(number)
         status = _follow(program, gathered, witness, wait)
     return _SIGNALLED - status if status < 0 else status
 
@@ -80,10 +80,9 @@ def _follow(program: subprocess.Popen[bytes], gathered: Gathered, witness: Witne
         if stopped_by:
             stop_as(stopped_by)
             continue
-        for number in gathered.due(time.monotonic()):
+        for number in gathered.take(time.monotonic()):
             if not (witness.saw(number) and _in_our_group(program)):
                 _send(program, number)
-            gathered.settled(number)
         wait(gathered.seconds(time.monotonic()))
 
 

@@ -90,8 +90,9 @@ def handle_signals(handler: Handler, *numbers: int) -> Iterator[Wait]:
 class Gathered:
     """Signals that have come and of which is yet to be found out whom they were for; pure.
 
-    Each is due :data:`GATHER` after the first of its kind; those that come until :meth:`settled` are the
-    same one. A stop and a continuation cancel each other, as they do in the kernel.
+    Each is due :data:`GATHER` after the first of its kind; those that come until it is taken are the same
+    one. What comes while it is found out whom that one was for is another, so that nothing is lost. A stop
+    and a continuation cancel each other, as they do in the kernel.
     """
 
     def __init__(self) -> None:
@@ -102,21 +103,16 @@ class Gathered:
         self._due.pop(_OPPOSITE.get(number, 0), None)
         self._due.setdefault(number, now + GATHER)
 
-    def settled(self, number: int) -> None:
-        """It is known whom it was for."""
-        self._due.pop(number, None)
-
-    def due(self, now: float) -> list[int]:
-        """Those of which it is to be found out now."""
-        return [number for number, at in self._due.items() if at <= now]
-
-    def all(self) -> list[int]:
-        """All of them."""
-        return list(self._due)
+    def take(self, now: float) -> list[int]:
+        """Take out those of which it is to be found out by this time."""
+        # A handler may run between any two of these steps: what it adds meanwhile stays.
+        due = [number for number, at in list(self._due.items()) if at <= now]
+        return [number for number in due if self._due.pop(number, None) is not None]
 
     def seconds(self, now: float) -> float | None:
         """Seconds until the next is due; None if there is none."""
-        return max(0.0, min(self._due.values()) - now) if self._due else None
+        first = min(self._due.values(), default=None)
+        return None if first is None else max(0.0, first - now)
 
 
 #: Runs as a process of its own. Its signals are blocked: each stays pending until somebody asks for it.

@@ -25,6 +25,7 @@ from typing import Final, TypeAlias
 import pytest
 
 from tests.helpers.patience import HANG
+from tests.helpers.processes import children
 
 _PROC: Final = pathlib.Path("/proc/self")
 
@@ -114,13 +115,7 @@ class LeakCheck:
 
 
 def _present() -> set[Thing]:
-    return {*threading.enumerate(), *_children(), *(_Socket(inode) for _fd, inode in _sockets())}
-
-
-def _children() -> Iterator[_Child]:
-    for listing in _PROC.glob("task/*/children"):
-        with contextlib.suppress(OSError):  # the thread ended meanwhile
-            yield from (_Child(int(pid)) for pid in listing.read_text().split())
+    return {*threading.enumerate(), *map(_Child, children()), *(_Socket(inode) for _fd, inode in _sockets())}
 
 
 def _sockets() -> Iterator[tuple[int, str]]:

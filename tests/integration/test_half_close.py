@@ -14,6 +14,7 @@ from emissary_lib import Dialer
 from emissary_local import LocalCloud
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, relay_returned
 from tests.helpers.patience import HANG, wait_until
+from tests.helpers.processes import descendants
 from tests.helpers.servers import Server, after_the_end, echo, sink
 from tests.helpers.tunnels import read_to_end
 
@@ -77,19 +78,6 @@ def test_close_right_after_sending_loses_nothing(dialer: Dialer) -> None:
             sock.sendall(data)
         assert whole.wait(HANG)
     assert heard == [data]
-
-
-def descendants(pid: int) -> set[int]:
-    """The processes that ``pid`` and its children have started."""
-    found: set[int] = set()
-    for listing in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = listing.read_text().split()
-        except OSError:  # the thread has ended meanwhile
-            continue
-        for child in map(int, children):
-            found |= {child} | descendants(child)
-    return found
 
 
 def alive(pid: int) -> bool:

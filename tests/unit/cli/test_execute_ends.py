@@ -21,6 +21,7 @@ from emissary_lib.protocol.wire.frames import FrameType
 from emissary_lib.protocol.wire.payloads import Ended
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay
 from tests.helpers.patience import HANG, wait_until
+from tests.helpers.processes import children
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -174,8 +175,7 @@ def test_a_signal_behind_the_program_s_end_ends_the_wait_and_what_is_lost_is_sai
             assert running.stderr is not None
             assert reached.wait(HANG)
             assert running.stdout.read(1)  # and then the program ends by itself, at some time
-            children = pathlib.Path(f"/proc/{running.pid}/task/{running.pid}/children")
-            wait_until(lambda: not children.read_text(), "the program's end")
+            wait_until(lambda: not children(running.pid), "the program's end")
             # It may come before it means us: while it is still passed on, to nobody.
             while not select.select([running.stderr], [], [], 0.05)[0]:
                 running.send_signal(number)

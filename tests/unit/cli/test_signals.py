@@ -15,31 +15,35 @@ if not JOB_CONTROL:
     pytest.skip("a Windows console has no signals to tell apart", allow_module_level=True)
 
 
-def test_a_signal_is_due_a_moment_after_it_came_and_until_it_is_settled() -> None:
+def test_a_signal_is_due_a_moment_after_it_came_and_is_taken_once() -> None:
     gathered = Gathered()
     assert gathered.seconds(100.0) is None
     gathered.came(signal.SIGTERM, 100.0)
     gathered.came(signal.SIGHUP, 100.0 + GATHER / 2)
-    assert gathered.due(100.0 + GATHER / 2) == []
+    assert gathered.take(100.0 + GATHER / 2) == []
     assert gathered.seconds(100.0) == pytest.approx(GATHER)
-    assert gathered.due(100.0 + GATHER) == [signal.SIGTERM]
-    gathered.came(signal.SIGTERM, 100.0 + GATHER)  # while it is being found out whom it was for
-    gathered.settled(signal.SIGTERM)
-    assert gathered.due(200.0) == [signal.SIGHUP]
-    assert gathered.seconds(200.0) == 0.0
-    gathered.settled(signal.SIGHUP)
+    assert gathered.take(100.0 + GATHER) == [signal.SIGTERM]
+    assert gathered.take(200.0) == [signal.SIGHUP]
     assert gathered.seconds(200.0) is None
+
+
+def test_one_that_comes_while_it_is_found_out_whom_the_last_was_for_is_not_lost() -> None:
+    """Symptom: on a busy machine a signal for us alone, just behind one for the group, never came through."""
+    gathered = Gathered()
+    gathered.came(signal.SIGTERM, 0.0)
+    assert gathered.take(GATHER) == [signal.SIGTERM]
+    gathered.came(signal.SIGTERM, GATHER)
+    assert gathered.take(2 * GATHER) == [signal.SIGTERM]
 
 
 def test_those_of_one_kind_within_a_moment_are_one_and_later_ones_are_not() -> None:
     gathered = Gathered()
     gathered.came(signal.SIGTERM, 0.0)
     gathered.came(signal.SIGTERM, GATHER / 2)
-    assert gathered.due(GATHER) == [signal.SIGTERM]
-    gathered.settled(signal.SIGTERM)
-    assert gathered.due(10.0) == []
+    assert gathered.take(GATHER) == [signal.SIGTERM]
+    assert gathered.take(10.0) == []
     gathered.came(signal.SIGTERM, 10.0)
-    assert gathered.due(10.0 + GATHER) == [signal.SIGTERM]
+    assert gathered.take(10.0 + GATHER) == [signal.SIGTERM]
 
 
 def test_a_stop_is_not_passed_on_to_a_program_that_was_told_to_go_on() -> None:
@@ -47,14 +51,14 @@ def test_a_stop_is_not_passed_on_to_a_program_that_was_told_to_go_on() -> None:
     gathered.came(signal.SIGTERM, 0.0)
     gathered.came(signal.SIGTSTP, 0.0)
     gathered.came(signal.SIGCONT, 1.0)
-    assert gathered.due(10.0) == [signal.SIGTERM, signal.SIGCONT]
+    assert gathered.take(10.0) == [signal.SIGTERM, signal.SIGCONT]
 
 
 def test_a_continuation_is_not_passed_on_to_a_program_that_was_stopped_again() -> None:
     gathered = Gathered()
     gathered.came(signal.SIGCONT, 0.0)
     gathered.came(signal.SIGTSTP, 0.1)
-    assert gathered.due(10.0) == [signal.SIGTSTP]
+    assert gathered.take(10.0) == [signal.SIGTSTP]
 
 
 @given(st.lists(st.tuples(st.sampled_from([signal.SIGTERM, signal.SIGHUP]), st.floats(0, 5)), max_size=20))
@@ -65,9 +69,7 @@ def test_each_signal_is_due_within_a_moment_of_the_first_and_only_once(
     events = sorted(given, key=lambda event: event[1])
     for number, at in [*events, (0, 10.0)]:
         while (seconds := gathered.seconds(0.0)) is not None and seconds <= at:
-            for each in gathered.due(seconds):
-                passed.append((each, seconds))
-                gathered.settled(each)
+            passed += [(each, seconds) for each in gathered.take(seconds)]
         if number:
             gathered.came(number, at)
     for number, at in events:

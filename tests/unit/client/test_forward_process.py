@@ -22,6 +22,7 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.targets.allow_list import Target
+from tests.helpers import processes
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.patience import HANG, wait_until
 
@@ -35,19 +36,11 @@ def connect(address: tuple[str, int]) -> socket.socket:
     return socket.create_connection(address, HANG)
 
 
-def all_children() -> set[int]:
-    return {
-        int(pid)
-        for task in pathlib.Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    }
-
-
 @pytest.fixture
 def children() -> Callable[[], list[int]]:
     """Those that the test has started: a database of the session's is another."""
-    before = all_children()
-    return lambda: sorted(all_children() - before)
+    before = processes.children()
+    return lambda: sorted(processes.children() - before)
 
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks at /proc")
