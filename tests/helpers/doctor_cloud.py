@@ -116,6 +116,7 @@ def ask(
     target: tuple[str, int] | None = None,
     *,
     service: str = "auto",
+    ca_file: str | None = None,
     short: Mapping[str, float] | None = None,
     before_request: Callable[[], object] | None = None,
 ) -> Diagnosis:
@@ -126,6 +127,7 @@ def ask(
         key: The only one it has.
         target: As the command takes it; ``None`` for none.
         service: As the command takes it.
+        ca_file: As the setting; ``None`` for none.
         short: Seconds for what the test lets run out: ``connect``, ``secure``, ``health``, or a step
             of :class:`UnevenProbe`. Everything else has :data:`HANG`, and the report says so.
         before_request: Called before the target is asked.
@@ -145,6 +147,8 @@ def ask(
 
     out = io.StringIO()
     environ = {"EMISSARY_URL": url, "EMISSARY_AUTH_KEYS": format_keys([key])}
+    if ca_file:
+        environ["EMISSARY_CA_FILE"] = ca_file
     status = run_doctor(
         Target(*target) if target else None,
         reader=SettingsReader(environ, default_file=None),

@@ -44,7 +44,7 @@ def test_what_an_artifact_lacks_is_not_found_elsewhere(
         with Server(echo) as target, RawDialer(cloud.url, cloud.key) as raw:
             raw.send(FrameType.OPENING, raw.opening(target))
             wait_until(
-                lambda: "No module named 'websocket'" in cloud.logs("RelayFunction"),
+                lambda: "websocket-client is not installed" in cloud.logs("RelayFunction"),
                 "the relay's import error",
             )
 

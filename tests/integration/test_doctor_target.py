@@ -31,10 +31,17 @@ def test_a_relay_that_cannot_be_invoked(sick: LocalCloud) -> None:
     assert diagnosis.outcome() == ("relay", Exit.RELAY)
 
 
-def test_a_relay_that_finds_no_way_out_of_its_vpc() -> None:
-    with BlackHole() as (host, port), Server(sink) as target:
-        away = {"RelayFunction": {"http_proxy": f"http://{host}:{port}"}}  # nothing comes back from there
-        with LocalCloud(TEMPLATE, parameters=PARAMETERS, variables=away) as cloud:
+def test_a_relay_that_finds_no_way_out_of_its_vpc(artifacts: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    shut_in = tmp_path / "build"
+    shutil.copytree(artifacts, shut_in)
+    with BlackHole() as gateway, Server(sink) as target:
+        with open(shut_in / "RelayFunction" / "functions" / "relay" / "app.py", "a") as app:
+            app.write(  # the gateway is on this machine, and no rule of a network would stop that
+                "\nfrom emissary_lib.transport import happy_eyeballs\n"
+                "connect = happy_eyeballs.connect\n"
+                f"happy_eyeballs.connect = lambda _, *rest, **more: connect({gateway}, *rest, **more)\n"
+            )
+        with LocalCloud(TEMPLATE, parameters=PARAMETERS, artifacts=shut_in) as cloud:
             diagnosis = ask(cloud.url, cloud.key, target, short={"dial": 2.0})
     assert diagnosis.outcome() == ("relay", Exit.RELAY)
     assert f"no relay reported within {HANG:g} s" in diagnosis.fact("relay")
