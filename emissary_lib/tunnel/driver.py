@@ -325,7 +325,7 @@ class Tunnel:
         assert self._lock.locked()
         self._socket.gone = True
         unread = self._socket.recv_queue
-        self._session.abort(self.local_code, f"{exc.strerror or exc}", now, unread=unread)
+        self._session.user_lost(self.local_code, f"{exc.strerror or exc}", now, unread=unread)
 
     def _wanted_interest(self) -> int:
         if self._socket.gone:

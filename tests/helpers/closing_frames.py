@@ -17,8 +17,8 @@ def ended_frame(code: Code, dialer: int = 0, relay: int = 0, reason: str = "") -
     return Frame(FrameType.ENDED, 0, 2, 0, 0, 0, Ended(code, dialer, relay, reason).encode())
 
 
-def reset_frame(code: Code, reason: str = "") -> Frame:
-    return Frame(FrameType.RESET, 0, 2, 0, 0, 0, Reset(code, reason).encode())
+def reset_frame(code: Code, reason: str = "", *, written: int = 0, handed_over: int = 0) -> Frame:
+    return Frame(FrameType.RESET, 0, 2, 0, written, handed_over, Reset(code, reason).encode())
 
 
 def words(session: Session, now: float) -> list[tuple[int, bytes]]:

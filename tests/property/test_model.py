@@ -134,18 +134,28 @@ class Model(RuleBasedStateMachine):
         down=st.sampled_from([[], *CHOICES]),
         outage=st.sampled_from([0.0, 3.0, 15.0]),
         pause=MOMENTS,
+        size=SIZES,
     )
-    def reset(self, role: Role, down: list[Role], outage: float, pause: float) -> None:
-        """Also while WebSockets are down: the other side and the record are told that very reason."""
+    def reset(self, role: Role, down: list[Role], outage: float, pause: float, size: int) -> None:
+        """Also while WebSockets are down: the other side and the record are told that very reason.
+
+        What was written before arrives ahead of it.
+        """
+        if role not in self.finished:
+            self.write(role, size, 0.0)
         for each in down:
             self.linked.carrier.cut(each, outage)
         self.advance(pause)
         if not self.all_alive:
             return
         self.told = Code.DIALER_RESET if role is Role.DIALER else Code.TARGET_RESET
-        self.linked.ends[role].session.abort(self.told, "reset", self.clock.now)
+        end, peer = self.both(role)
+        peer.stop_reading(0.0, 0.0)
+        end.stop_reading(0.0, math.inf)
+        end.session.user_lost(self.told, "reset", self.clock.now)
         self.advance(HEALED)
         if self.gentle and self.lets_in:
+            assert end.session.undelivered == 0
             codes = [event.code for _role in Role for event in self.finishes(_role)]
             assert codes == [self.told] * 2, self.linked.describe()
             assert self.linked.carrier.ended is not None
@@ -249,7 +259,8 @@ class Model(RuleBasedStateMachine):
         """Both FINs acknowledged, by this side's account, or ENDED with code 0."""
         end, peer = self.both(role)
         aborted = any(isinstance(event, Aborted) for event in end.events)
-        if end.session.alive or aborted:
+        finished = any(isinstance(event, Finished) for event in end.events)
+        if aborted or not finished:  # whether anything is missing is told before that
             return
         for one, other in ((end, peer), (peer, end)):
             assert len(one.received) + one.session.buffered[1] == len(other.written)

@@ -9,6 +9,7 @@ from emissary_lib.protocol.constants import END_DEADLINE, END_INTERVAL
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event, Finished
 from emissary_lib.protocol.session.states import State, Step, step
+from emissary_lib.protocol.session.user_loss import UserLoss
 from emissary_lib.protocol.stream.duplex import Duplex
 
 
@@ -116,6 +117,7 @@ class Lifecycle:
     Attributes:
         state: Where it stands.
         ending: The last words, in state ENDING; afterwards what they were. ``None`` without any.
+        user_loss: Our user's connection broke; the session goes on until what it wrote has arrived.
 
     Thread safety: none; the owner of the session serialises every call.
     """
@@ -123,6 +125,7 @@ class Lifecycle:
     def __init__(self, role: Role, duplex: Duplex) -> None:
         self.state = State.OPENING if role is Role.DIALER else State.OPEN
         self.ending: Ending | None = None
+        self.user_loss: UserLoss | None = None
         self._role = role
         self._duplex = duplex
         self._events: deque[Event] = deque()
@@ -196,7 +199,7 @@ class Lifecycle:
         if not (self.alive or self._untold):
             return
         code = code or Code.PROTOCOL_ERROR  # a reset is never clean
-        whole = self._duplex.is_whole(written, handed_over)
+        whole = self._duplex.is_whole(written, handed_over, user_lost=self.user_loss is not None)
         self.tell(Aborted(code, reason or MEANINGS[code], whole))
         if handed_over:
             self._duplex.sender.settle(handed_over)
@@ -215,7 +218,7 @@ class Lifecycle:
         It alone tells whether anything is missing, so a dialer whose user has ended its stream waits for it,
         as long as for an answer to END. A program that is still at work is told at once.
         """
-        if self._role is not Role.DIALER or not self._duplex.sender.eof:
+        if self._role is not Role.DIALER or not (self._duplex.sender.eof or self.user_loss):
             self.cut_off(Code.TARGET_RESET, reason)
         else:
             self._untold = Aborted(Code.TARGET_RESET, reason)

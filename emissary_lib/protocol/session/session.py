@@ -22,6 +22,7 @@ from emissary_lib.protocol.session.lifecycle import Lifecycle
 from emissary_lib.protocol.session.outgoing import FrameBuilder
 from emissary_lib.protocol.session.resumption import Resumption
 from emissary_lib.protocol.session.states import State
+from emissary_lib.protocol.session.user_loss import UserLoss
 from emissary_lib.protocol.stream.congestion import CongestionWindow
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.duplex import Duplex
@@ -79,8 +80,8 @@ class Session:
 
     @property
     def send_room(self) -> int:
-        """Bytes that ``send_data`` would take now; 0 after ``send_eof`` or the end."""
-        return self._duplex.sender.room if self.alive else 0
+        """Bytes that ``send_data`` would take now; 0 after ``send_eof``, ``user_lost`` or the end."""
+        return self._duplex.sender.room if self._has_user else 0
 
     @property
     def alive(self) -> bool:
@@ -171,11 +172,11 @@ class Session:
 
     def send_data(self, data: bytes) -> int:
         """Take bytes to send; returns how many, from the front. The rest has to be offered again."""
-        return self._duplex.sender.write(data) if self.alive else 0
+        return self._duplex.sender.write(data) if self._has_user else 0
 
     def send_eof(self) -> None:
         """Half-close: no more bytes will be sent. Idempotent."""
-        if self.alive:
+        if self._has_user:
             self._duplex.sender.write_eof()
 
     def abort(self, code: Code, reason: str, now: float, *, unread: int = 0) -> None:
@@ -190,6 +191,27 @@ class Session:
         if self.alive:
             self._cut_off_here(code, reason, now, unread=unread)
             self._duplex.stop(drop_received=True)
+
+    def user_lost(self, code: Code, reason: str, now: float, *, unread: int = 0) -> None:
+        """Our user's connection broke: as :meth:`abort`, once all that ``send_data`` was given has arrived.
+
+        Or once no more of it does (docs/protocol.md rule 6-21). Nothing more is to be consumed.
+        """
+        if self.alive and not self._lifecycle.user_loss:
+            acked = self._duplex.sender.acked
+            self._lifecycle.user_loss = UserLoss(code, reason, unread, acked, now)
+            self._end_if_user_lost(now)
+
+    @property
+    def _has_user(self) -> bool:
+        return self.alive and not self._lifecycle.user_loss
+
+    def _end_if_user_lost(self, now: float) -> None:
+        loss = self._lifecycle.user_loss
+        if loss and self.alive:
+            loss.look(self._duplex.sender.acked, now, away=not self._resumption.may_send)
+            if not self.undelivered or now >= loss.until:
+                self.abort(loss.code, loss.reason, now, unread=loss.unread)
 
     def ping(self) -> None:
         """Ask for a sign of life with the next messages: the peer's PONG measures the way there and back."""
@@ -258,6 +280,7 @@ class Session:
 
     def link_restored(self, now: float) -> None:
         """An attempt to reconnect has succeeded."""
+        self._end_if_user_lost(now)  # the time until now does not count
         self.counters.resumes += 1
         self._resumption.link_restored(now)
         self._progress = self._duplex.progress
@@ -293,6 +316,7 @@ class Session:
             self._incoming.receive(decode(text), now)
         except RemoteProtocolError as exc:
             self._cut_off_here(exc.code, str(exc), now)
+        self._end_if_user_lost(now)
 
     # -- the clock ------------------------------------------------------------------------------
 
@@ -305,6 +329,8 @@ class Session:
         times = [self._resumption.next_timeout()]
         if self._resumption.may_send:
             times.append(self._duplex.next_timeout())
+            if loss := self._lifecycle.user_loss:
+                times.append(loss.until)
         if self._watch:
             times.append(self._watch.next_timeout(self._duplex.outstanding_since, asking=self._may_ask))
         if self._goaway:
@@ -332,6 +358,7 @@ class Session:
             self._give_up(expired_code, now)
         if self._goaway and self._goaway.over(now):
             self._cut_off_here(Code.RELAY_DEADLINE, MEANINGS[Code.RELAY_DEADLINE], now)
+        self._end_if_user_lost(now)
 
     def _cut_off_here(self, code: Code, reason: str, now: float, *, unread: int = 0) -> None:
         self._lifecycle.abort(code, reason, now, unread=unread)

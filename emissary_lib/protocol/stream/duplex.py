@@ -16,6 +16,7 @@ from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.receiver import StreamReceiver
 from emissary_lib.protocol.stream.retransmission import RetransmissionTimer
 from emissary_lib.protocol.stream.sender import Segment, StreamSender
+from emissary_lib.protocol.stream.tls_alerts import only_tls_alerts
 
 #: Largest window that a frame's u32 can tell, in bytes.
 MAX_WINDOW: Final = 0xFFFF_FFFF
@@ -181,15 +182,19 @@ class Duplex:
             receiver.receive(receiver.received, b"", fin=True)
         return receiver.complete and receiver.ack == received
 
-    def is_whole(self, written: int, handed_over: int) -> bool:
-        """Whether only FINs are missing: our stream is over, and each user has all that the other wrote.
+    def is_whole(self, written: int, handed_over: int, *, user_lost: bool = False) -> bool:
+        """Whether nothing is missing but FINs and TLS alerts (docs/protocol.md rule 6-22).
 
         Args:
             written: How far the peer's user had written.
             handed_over: How much of our stream the peer's user had taken, the FIN counted as one.
+            user_lost: Whether our user's connection broke: nobody is there to take more.
         """
-        ours = self.sender.eof and handed_over >= self.sender.written
-        return ours and not self.receiver.gap and self.receiver.received == written
+        sender, receiver = self.sender, self.receiver
+        ours = handed_over >= sender.written or only_tls_alerts(sender.last(handed_over))
+        if user_lost:
+            return ours
+        return ours and sender.eof and not receiver.gap and receiver.received == written
 
     def consume(self, count: int, now: float) -> None:
         """The user took ``count`` bytes of what the receiver's ``peek`` showed; frees window."""

@@ -9,6 +9,7 @@ from typing import Final
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, MAX_PAYLOAD, SMALL_FRAMES
 from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
 from emissary_lib.protocol.record import Record
+from emissary_lib.protocol.stream.tls_alerts import LONGEST
 
 #: Pieces of what was written are joined up to this many bytes, so that single bytes cost no object each.
 JOINED: Final = 4096
@@ -92,6 +93,7 @@ class StreamSender:
         self._fin_sent = False
         self._buffered = 0
         self._written = start
+        self._last = b""  # of what was written
         self._lost = 0  # segments that are to be sent again
         self.in_flight = 0
         self.small_in_flight = 0
@@ -201,6 +203,7 @@ class StreamSender:
             self._unsent_bytes += taken
             self._buffered += taken
             self._written += taken
+            self._last = (self._last + data[max(0, taken - LONGEST) : taken])[-LONGEST:]
         return taken
 
     def write_eof(self) -> None:
@@ -376,6 +379,11 @@ class StreamSender:
         if not (segment.lost or segment.waits):
             self.in_flight -= 1
             self.small_in_flight -= segment.small
+
+    def last(self, position: int) -> bytes:
+        """What was written from ``position`` on; empty if that is nothing, or more than is kept."""
+        count = self._written - position
+        return self._last[len(self._last) - count :] if 0 < count <= len(self._last) else b""
 
     def settle(self, handed_over: int) -> None:
         """The stream was aborted by a peer that passed on just this much, whatever it had acknowledged."""

@@ -316,6 +316,26 @@ def test_a_socket_that_the_user_closes_half_way_is_a_reset_for_the_peer() -> Non
     assert [r.code for r in resets] == [Code.DIALER_RESET]
 
 
+def test_what_a_program_wrote_before_it_reset_its_socket_arrives_ahead_of_the_reset() -> None:
+    """Symptom: psql over TLS on a slow way: its last record was lost, and exec ended with 9."""
+
+    def resets() -> list[Reset]:
+        return [Reset.decode(frame.payload) for frame in link.sent if frame.type is FrameType.RESET]
+
+    link = FakeLink()
+    dialer = Running(session_of(Role.DIALER), link)
+    link.give(FrameType.DATA, b"unread")
+    select.select([dialer.user], [], [], HANG)
+    dialer.user.sendall(b"last words")
+    dialer.user.close()  # with unread bytes: the kernel resets
+    wait_until(lambda: not dialer.session.send_room, "the reset is noticed")
+    assert (resets(), dialer.tunnel.undelivered_bytes) == ([], len(b"last words"))
+    link.give(FrameType.ACK, ack=len(b"last words"))
+    dialer.join()
+    assert [each.code for each in resets()] == [Code.DIALER_RESET]
+    assert dialer.tunnel.undelivered_bytes == 0
+
+
 def test_bytes_of_a_closed_socket_still_go_out() -> None:
     data = noise(300_000)
     with back_to_back() as (dialer, relay):
