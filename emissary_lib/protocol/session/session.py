@@ -268,6 +268,7 @@ class Session:
             self._lost_by = reason
             moved = self._duplex.progress > self._progress
             self._resumption.link_lost(now, moved=moved, idle=self._duplex.outstanding_since is None)
+            self._end_if_user_lost(now)  # who waits for its bytes has to know that they cannot arrive now
         elif ending and ending.code is Code.OK:
             self._lifecycle.finish(Code.OK)  # all bytes arrived, and the peer's DISCONNECTED tells it as much
         elif ending:
@@ -280,7 +281,6 @@ class Session:
 
     def link_restored(self, now: float) -> None:
         """An attempt to reconnect has succeeded."""
-        self._end_if_user_lost(now)  # the time until now does not count
         self.counters.resumes += 1
         self._resumption.link_restored(now)
         self._progress = self._duplex.progress

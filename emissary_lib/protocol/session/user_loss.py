@@ -20,7 +20,7 @@ class UserLoss:
         until: When it was waited for long enough, unless more arrives.
     """
 
-    __slots__ = ("_acked", "code", "reason", "unread", "until")
+    __slots__ = ("_acked", "_away", "code", "reason", "unread", "until")
 
     def __init__(self, code: Code, reason: str, unread: int, acked: int, now: float) -> None:
         self.code = code
@@ -28,9 +28,10 @@ class UserLoss:
         self.unread = unread
         self.until = now + LINGER
         self._acked = acked
+        self._away = False
 
     def look(self, acked: int, now: float, *, away: bool) -> None:
-        """Wait on if more has arrived, or while nothing can."""
-        if away or acked > self._acked:
-            self._acked = acked
+        """Wait on if more has arrived, or while nothing can, or from when it can again."""
+        if away or self._away or acked > self._acked:
+            self._acked, self._away = acked, away
             self.until = now + LINGER
