@@ -66,6 +66,9 @@ def postgres_over_tls(
                 context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=True) as secure,
             ):
                 pass_on(secure, back)
+                secure.setblocking(False)
+                with contextlib.suppress(OSError):  # it says goodbye, and waits for no answer
+                    secure.unwrap()
                 if slow_to_exit:
                     select.select([secure], [], [], HANG)
 

@@ -22,7 +22,15 @@ import trustme
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
 from emissary_local.net.certificates import Certificates, create_certificates
-from tests.helpers.local_cloud import DIAL, LINUX_ONLY, ROOT, eventually, relay_returned
+from tests.helpers.local_cloud import (
+    DIAL,
+    LINUX_ONLY,
+    PARAMETERS,
+    ROOT,
+    TEMPLATE,
+    eventually,
+    relay_returned,
+)
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server
 from tests.helpers.tls_front import postgres_over_tls
@@ -91,15 +99,27 @@ def test_tls_that_the_target_does_not_have_is_not_dropped_in_silence(
 
 @pytest.mark.slow
 @pytest.mark.skipif(PSQL is None, reason="no psql on this machine")
+@pytest.mark.parametrize("slow_to_exit", [True, False])
+@pytest.mark.parametrize("latency", ["none", "aws"])
 def test_psql_over_tls_through_exec_ends_without_an_alarm(
-    cloud: LocalCloud, postgres: Postgres, certificates: Certificates
+    latency: str, slow_to_exit: bool, postgres: Postgres, certificates: Certificates
 ) -> None:
-    """Symptom: the server closes at psql's last word, its kernel resets at TLS's, and the command alarmed."""
+    """Symptom: the server closes at psql's last word, its kernel resets at TLS's, and the command alarmed.
+
+    On a slow way psql is gone before the server's own last word comes, and its kernel resets at that.
+    """
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS, latency=latency) as cloud:
+        run_psql_over_tls(cloud, postgres, certificates, slow_to_exit)
+
+
+def run_psql_over_tls(
+    cloud: LocalCloud, postgres: Postgres, certificates: Certificates, slow_to_exit: bool
+) -> None:
     environ = {**os.environ, **cloud.application.client_variables(cloud.url), "PGPASSWORD": postgres.password}
     where = f"host={{host}} port={{port}} user={postgres.user} dbname={postgres.database}"
     psql = ["psql", f"{where} sslmode=require gssencmode=disable", "-XAtc", "select 6 * 7"]
-    server = postgres_over_tls(target(postgres), certificates.server_context(), slow_to_exit=True)
-    with Server(server) as (host, port):
+    context = certificates.server_context()
+    with Server(postgres_over_tls(target(postgres), context, slow_to_exit=slow_to_exit)) as (host, port):
         command = [sys.executable, "-m", "emissary_lib", "exec", f"{host}:{port}", "--", *psql]
         for number in range(PSQL_RUNS):
             done = subprocess.run(

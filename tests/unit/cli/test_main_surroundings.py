@@ -30,8 +30,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command with nothing in the environment but these settings.
 
-    Modules are not looked for in the folder at hand, just as by the command's own script: where that folder is
-    gone, Python 3.13.0 fails to import anything with -c alone.
+    Modules are not looked for in the folder at hand, just as by the command's own script: where that folder
+    is gone, Python 3.13.0 fails to import anything with -c alone.
     """
     search = os.pathsep.join(map(str, [*([path] if path else []), ROOT, *filter(None, sys.path)]))
     return subprocess.run(
