@@ -1,7 +1,7 @@
 # make demo    migrate and verify a real database through the local cloud
 # make test    run the suite but for what is slow, three files at a time: its tests wait more than they work
 # make check   the whole gate, step by step: layout, lint, types, template, doctests, test, and slow
-# make slow    the slow tier: slowtests, a soak of a minute, build, replay, docs, and core
+# make slow    the slow tier: slowtests, portable, a soak of a minute, build, replay, docs, and core
 #   make slowtests  the tests that take minutes: each fault alone, through the local cloud
 #   make docs       the documents as a site, in site/, with a reference from the docstrings; warnings are errors
 #   make core       coverage on Python 3.13, which is Lambda's, and the property tests with more examples
@@ -72,7 +72,7 @@ test: $(VENV)/.dev
 
 # The step that a gate is in, its seconds, and what was skipped, are .ci/check's to say.
 STEPS := layout lint types template doctests test
-SLOW := slowtests soak build replay docs core
+SLOW := slowtests portable soak build replay docs core
 
 check: $(VENV)/.dev
 	@SOAK_SECONDS=$(or $(SOAK_SECONDS),60) .ci/check $(STEPS) $(SLOW)
@@ -104,11 +104,16 @@ coverage: $(VENV)/.dev
 slowtests: $(VENV)/.dev
 	@$(BIN)/python $(PYTEST) -m slow
 
+# Not those of what Windows has not: signals of other processes, fork, job control.
+PORTABLE := tests/unit/test_system.py tests/unit/transport tests/unit/doctor \
+  $(patsubst %,tests/unit/tunnel/test_%.py,driver loopback shutdown wakeup) \
+  $(patsubst %,tests/unit/client/test_%.py,config dialer endpoint env_file forward hang_up settings socket socks) \
+  $(patsubst %,tests/unit/cli/test_%.py,config dials doctor execute failure main output program_environment)
+
 # No Windows and no macOS: what mypy and a Python from which everything is hidden can tell of them on Linux.
 portable: $(VENV)/.dev
 	@for each in win32 darwin; do $(BIN)/mypy --no-error-summary --no-warn-unreachable --platform $$each -p emissary_lib || exit; done
-	@PYTHONPATH=$(CURDIR)/tests/helpers/foreign_os $(BIN)/python $(PYTEST) tests/unit/test_system.py tests/unit/transport \
-	  tests/unit/tunnel tests/unit/client tests/unit/cli tests/unit/doctor
+	@PYTHONPATH=$(CURDIR)/tests/helpers/foreign_os $(BIN)/python $(PYTEST) $(PORTABLE)
 
 # Also where pyenv has it: its own python3.13 fails unless that version is chosen.
 PYTHON313 = $(shell for each in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3.13); do \

@@ -24,8 +24,15 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-#: Modules of Python's that take what they need of Linux while they are imported; on Windows they take others.
-_BEFORE: Final = ("asyncio", "concurrent.futures", "http.server", "multiprocessing.connection", "tempfile")
+#: Modules that take what they need of Linux while they are imported; on Windows they take others.
+_BEFORE: Final = (
+    "asyncio",
+    "concurrent.futures",
+    "http.server",
+    "multiprocessing.connection",
+    "psutil",
+    "tempfile",
+)
 
 _MODULES: Final = ("fcntl", "termios", "tty", "pty", "resource", "pwd", "grp", "syslog", "readline", "curses")
 

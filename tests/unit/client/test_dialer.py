@@ -265,6 +265,7 @@ print(*outcomes)
 
 
 def test_whichever_descriptor_is_missing_the_error_is_declared_and_nothing_is_left_open() -> None:
+    pytest.importorskip("resource", reason="Windows has no such limit")
     with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", DIALS_WITH_FEW_DESCRIPTORS, bridge.url, format_keys([KEY])],

@@ -19,6 +19,7 @@ from emissary_lib.exceptions import ConfigError, DialError, TargetRefusedError, 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.tunnel.loopback import reset
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
+from tests.helpers.marks import with_unix_sockets
 from tests.helpers.patience import HANG, repeat_until_it_raises, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -330,6 +331,7 @@ def write_all(sock: socket.socket) -> None:
     sock.shutdown(socket.SHUT_WR)
 
 
+@with_unix_sockets
 def test_a_unix_socket_leads_to_the_target_too(path: str) -> None:
     with Bridge(Behaviour(script=echo)) as bridge:
         with Dialer(bridge.url, KEY).forward(TARGET, path, timeout=HANG) as address:
@@ -342,6 +344,7 @@ def test_a_unix_socket_leads_to_the_target_too(path: str) -> None:
         assert not os.path.exists(path)
 
 
+@with_unix_sockets
 def test_what_was_written_to_a_unix_socket_just_before_it_was_closed_arrives(path: str) -> None:
     with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
         with Dialer(bridge.url, KEY).forward(TARGET, path, timeout=HANG):
@@ -351,6 +354,7 @@ def test_what_was_written_to_a_unix_socket_just_before_it_was_closed_arrives(pat
         assert {bridge.relay(n).arrived for n in range(8)} == {bytes([n]) * 100_000 for n in range(8)}
 
 
+@with_unix_sockets
 def test_an_unread_request_on_a_unix_socket_meets_a_reset_if_the_dial_fails(path: str) -> None:
     with Bridge(Behaviour(dial_code=Code.TARGET_REFUSED)) as bridge:
         with Dialer(bridge.url, KEY).forward(TARGET, path, timeout=HANG) as address:
@@ -361,6 +365,7 @@ def test_an_unread_request_on_a_unix_socket_meets_a_reset_if_the_dial_fails(path
             assert isinstance(address.last_error, TargetRefusedError)
 
 
+@with_unix_sockets
 def test_a_cut_on_a_unix_socket_is_told_and_what_came_before_it_is_read(
     path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -378,6 +383,7 @@ def test_a_cut_on_a_unix_socket_is_told_and_what_came_before_it_is_read(
     assert "was cut off" in caplog.text
 
 
+@with_unix_sockets
 def test_a_program_that_leaves_answers_unread_on_a_unix_socket_has_reset_it(path: str) -> None:
     with Bridge() as bridge:
         with Dialer(bridge.url, KEY).forward(TARGET, path, timeout=HANG):

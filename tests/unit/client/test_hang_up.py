@@ -24,6 +24,7 @@ from emissary_lib.protocol.wire.payloads import End, Reset
 from emissary_lib.transport.backoff import wait
 from emissary_lib.tunnel.loopback import reset, tcp_pair
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
+from tests.helpers.marks import with_unix_sockets
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.ws_server import Peer, Request, WsServer, refusal
 
@@ -236,7 +237,7 @@ def test_eight_programs_that_hang_up_cost_no_place_of_a_ninth() -> None:
                 assert ninth.recv(1) == b"x"
 
 
-@pytest.mark.parametrize("place", ["tcp", "unix"])
+@pytest.mark.parametrize("place", ["tcp", pytest.param("unix", marks=with_unix_sockets)])
 @pytest.mark.parametrize("half", [False, True], ids=["closed", "half-closed"])
 def test_what_was_written_before_the_end_is_dialled_for_all_the_same(
     half: bool, place: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
