@@ -18,11 +18,10 @@ from emissary_lib.protocol.session.events import Event, LinkDead
 from emissary_lib.protocol.session.goaway import GoAwayTimer
 from emissary_lib.protocol.session.incoming import FrameReceiver
 from emissary_lib.protocol.session.keepalive import DialerKeepalive, KeepaliveAction, RelayKeepalive
-from emissary_lib.protocol.session.lifecycle import Lifecycle
+from emissary_lib.protocol.session.lifecycle import Lifecycle, UserLoss
 from emissary_lib.protocol.session.outgoing import FrameBuilder
 from emissary_lib.protocol.session.resumption import Resumption
 from emissary_lib.protocol.session.states import State
-from emissary_lib.protocol.session.user_loss import UserLoss
 from emissary_lib.protocol.stream.congestion import CongestionWindow
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.duplex import Duplex
