@@ -47,7 +47,7 @@ stays ignored. If the program stops, we stop, and its tunnels stand still meanwh
 
 Its exit status is passed back, once what it wrote before it ended was passed on. If it ends with 0 though a
 connection of its own was not dialled, the status is that of the dial; 9 if bytes that it wrote were lost. If
-it ends and nothing has connected to a port, that is said on standard error.
+it ends, by no signal, and nothing has connected to a port, that is said on standard error.
 
 EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
 """
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Listen for as long as the program runs."""
-    from emissary_lib.cli.program import run_program
+    from emissary_lib.cli.program import SIGNALLED, run_program
     from emissary_lib.cli.program_environment import program_environment, service_of
     from emissary_lib.cli.service_url import LocalPort
 
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         status = run_program(fill_placeholders(args.words, ports), environ)
         lost = [address.forward.finish(stopped=lambda: bool(stops)) for address in addresses]
         unused = [number for number, address in enumerate(addresses) if not address.forward.accepted]
-    for number in unused:
+    for number in unused if status < SIGNALLED else []:  # who interrupts it knows why it has not got there
         complain(nothing_connected(number + 1, ports[number], None if args.no_env else services[number]))
     return outcome.status(status, lost=any(lost))
 

@@ -20,7 +20,7 @@ from emissary_lib.system import JOB_CONTROL, signals
 _OF_CHILD: Final = signals("SIGCHLD")
 
 #: Exit status of a program that a signal ended, less the signal, as shells have it.
-_SIGNALLED: Final = 128
+SIGNALLED: Final = 128
 
 
 def run_program(words: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -55,7 +55,7 @@ def run_program(words: Sequence[str], environ: Mapping[str, str]) -> int:
             witness.saw(number)
             _send(program, number)
         status = _follow(program, gathered, witness, wait)
-    return _SIGNALLED - status if status < 0 else status
+    return SIGNALLED - status if status < 0 else status
 
 
 def _start(words: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -140,6 +141,11 @@ def test_a_program_that_never_connects_is_told_of_and_its_status_stays(status: i
         f"emissary: {nothing_connected(1, local('db.internal:5432', int(port)), Service.POSTGRES)}\n"
         f"emissary: {nothing_connected(2, local('cache:6379', int(port2)), Service.REDIS)}\n"
     )
+
+
+def test_of_a_program_that_was_interrupted_before_it_connected_nothing_is_said() -> None:
+    done = emissary("exec", "db:1", *python("import os, signal; os.kill(os.getpid(), signal.SIGTERM)"))
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "")
 
 
 def test_only_of_the_target_that_nothing_has_connected_to_is_that_said() -> None:
