@@ -19,6 +19,8 @@ from emissary_lib.doctor.checks import Report
 from emissary_lib.exit_status import MEANINGS, Exit, exit_status, statuses
 from emissary_lib.protocol import codes, constants
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.mux import answers
+from emissary_lib.protocol.mux import states as mux_states
 from emissary_lib.protocol.opening.socks5_messages import reply_for
 from emissary_lib.protocol.session import states
 from emissary_lib.protocol.targets.allow_list import Target
@@ -204,6 +206,35 @@ def stored_session_diagram(_former: str) -> str:
     )
 
 
+def mux_diagram(_former: str) -> str:
+    """The states of one connection in a shared session, the same for dialer and relay."""
+    return _diagram(
+        (source.value.replace(" ", "_"), target.value.replace(" ", "_"), step.value)
+        for (source, step), target in mux_states.TRANSITIONS.items()
+    )
+
+
+def mux_status_table(_former: str) -> str:
+    """The answers to a request for a connection."""
+    codes_of: dict[str, list[Code]] = {}
+    for code in Code:
+        if code is Code.OK or code >= _DIALLING_ONLY:
+            codes_of.setdefault(answers.answer_headers(code)[0][1], []).append(code)
+    return table(
+        ["status", "codes"],
+        [[status, ", ".join(code.name for code in each)] for status, each in sorted(codes_of.items())],
+    )
+
+
+def mux_reset_table(_former: str) -> str:
+    """The RST_STREAM error of each reason to cut a connection off."""
+    rows: list[Sequence[object]] = [
+        [code.name, error.name, f"{error:#x}"] for code, error in answers.RESET_ERRORS.items()
+    ]
+    other = answers.reset_error(Code.PROTOCOL_ERROR)
+    return table(["code", "error", "number"], [*rows, ["any other", other.name, f"{other:#x}"]])
+
+
 def _diagram(steps: Iterable[tuple[str, str, str]]) -> str:
     edges: dict[tuple[str, str], list[str]] = {}
     for source, target, step in steps:
@@ -236,6 +267,9 @@ PARTS: Final[dict[str, Callable[[str], str]]] = {
     "numbers": number_table,
     "frame-types": frame_table,
     "session-states": session_diagram,
+    "mux-statuses": mux_status_table,
+    "mux-resets": mux_reset_table,
+    "mux-states": mux_diagram,
     "stored-session-states": stored_session_diagram,
     "parameters": parameter_table,
     "outputs": output_table,

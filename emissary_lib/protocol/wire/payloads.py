@@ -28,6 +28,8 @@ _EPOCHS: Final = struct.Struct(">II")
 _GOAWAY: Final = struct.Struct(">HI")
 _RANGE: Final = struct.Struct(">QQ")
 _OPENED: Final = struct.Struct(">HII32s")
+_U32: Final = struct.Struct(">I")
+_CONNECTIONS: Final = struct.Struct(">III")
 
 
 def _unpack(layout: struct.Struct, payload: bytes, name: str) -> tuple[int, ...]:
@@ -62,6 +64,7 @@ class End(Record):
         received: What it has of the peer's stream.
         messages_sent: By this client, of any type.
         messages_received: The same.
+        connections: How many the relay of a shared session has opened; ``None`` of any other session.
     """
 
     code: Code
@@ -69,17 +72,24 @@ class End(Record):
     received: int
     messages_sent: int = 0
     messages_received: int = 0
+    connections: int | None = None
 
     def encode(self) -> bytes:
         """The payload; counts of messages that do not fit into 32 bits are given as the most that does."""
         counts = (min(count, _U32_MAX) for count in (self.messages_sent, self.messages_received))
-        return _END.pack(self.code, self.sent, self.received, *counts)
+        more = b"" if self.connections is None else _U32.pack(min(self.connections, _U32_MAX))
+        return _END.pack(self.code, self.sent, self.received, *counts) + more
 
     @classmethod
     def decode(cls, payload: bytes) -> End:
         """Read it. Raises :class:`FrameError` if it is cut short."""
         number, *rest = _unpack(_END, payload, "END")
-        return cls(code_of(number), *rest)
+        return cls(code_of(number), *rest, _more(payload[_END.size :]))
+
+
+def _more(rest: bytes) -> int | None:
+    """A u32 that an older peer leaves out."""
+    return int(_U32.unpack_from(rest)[0]) if len(rest) >= _U32.size else None
 
 
 class Ended(Record):
@@ -186,16 +196,20 @@ class Opened(Record):
         remaining: Milliseconds until the relay's end.
         grace: Milliseconds for which a side without its WebSocket is waited for.
         resume_token: 32 bytes; secret.
+        capabilities: Bits of docs/protocol.md 11.1-4; 0 from a relay that tells none.
     """
 
     code: Code
     remaining: int
     grace: int
     resume_token: bytes = hidden()
+    capabilities: int = 0
 
     def encode(self) -> bytes:
         """The parameters behind their u16 length; stream bytes follow."""
         fields = _OPENED.pack(self.code, self.remaining, self.grace, self.resume_token)
+        if self.capabilities:
+            fields += _U32.pack(self.capabilities)
         return _CODE.pack(len(fields)) + fields
 
     @classmethod
@@ -206,11 +220,41 @@ class Opened(Record):
         if len(fields) < max(length, _OPENED.size):
             raise FrameError(f"OPENED: {len(fields)} bytes of parameters, {max(length, _OPENED.size)} needed")
         number, remaining, grace, token = _OPENED.unpack_from(fields)
-        return cls(code_of(number), remaining, grace, token), rest
+        return cls(code_of(number), remaining, grace, token, _more(fields[_OPENED.size :]) or 0), rest
 
 
-#: Bytes of OPENED's payload before the stream bytes.
-OPENED_OVERHEAD: Final = _CODE.size + _OPENED.size
+#: Bytes of OPENED's payload before the stream bytes, at most.
+OPENED_OVERHEAD: Final = _CODE.size + _OPENED.size + _U32.size
+
+#: The bit of ``Opened.capabilities`` that says that the session is shared.
+CAPABILITY_SHARED: Final = 1
+
+
+class Connections(Record):
+    """CONNECTIONS: how many connections the relay of a shared session has (docs/protocol.md 11.7-2).
+
+    Attributes:
+        opened: So far.
+        open: Of these, how many are not over.
+        refused: Requests that were answered otherwise so far.
+    """
+
+    opened: int
+    open: int
+    refused: int
+
+    def encode(self) -> bytes:
+        """The payload; a count that does not fit into 32 bits is given as the most that does."""
+        return _CONNECTIONS.pack(*(min(count, _U32_MAX) for count in (self.opened, self.open, self.refused)))
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Connections:
+        """Read it. Raises :class:`FrameError` if it is cut short."""
+        return cls(*_unpack(_CONNECTIONS, payload, "CONNECTIONS"))
+
+
+#: Number of the frame type CONNECTIONS. It is sent marked IGNORABLE.
+CONNECTIONS_TYPE: Final = 13
 
 
 def encode_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:

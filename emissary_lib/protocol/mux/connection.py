@@ -1,0 +1,97 @@
+"""One connection of a shared session: its state, what has come, and what waits to be sent."""
+
+from __future__ import annotations
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.mux.answers import Position
+from emissary_lib.protocol.mux.states import ConnectionState, ConnectionStep, step
+from emissary_lib.protocol.targets.allow_list import Target
+
+
+class Connection:
+    """Plain facts; :class:`~emissary_lib.protocol.mux.multiplexer.Multiplexer` acts on them.
+
+    Args:
+        stream: Its number.
+        target: Where to.
+
+    Attributes:
+        state: Where it stands.
+        received: Bytes that have come and were not taken.
+        unsent: Bytes that wait to be sent.
+        ending: Whether our stream ends behind them.
+        written: Bytes that our user has written.
+        arrived: Bytes of the peer's stream that have come.
+        released: Whether our user has all of the peer's stream for good, its end included.
+        peer_taken: How much of our stream the peer's user has taken, the end counted as one.
+        peer_written: How much the peer's user had written, as far as was told.
+        told_code: Why the peer cuts the connection off, as far as was told.
+        window: What the peer's bytes may take of our memory; ``credit`` of it may still be sent.
+        granted_at: When the peer last got credit, in seconds on a monotonic clock.
+        scheduled: Whether the connection is in the scheduler.
+        starved: Whether our user had more bytes than there was room for.
+    """
+
+    __slots__ = (
+        "arrived", "credit", "ending", "granted_at", "peer_taken", "peer_written", "received", "released",
+        "scheduled", "starved", "state", "stream", "target", "told_code", "unsent", "window", "written",
+    )  # fmt: skip
+
+    def __init__(self, stream: int, target: Target) -> None:
+        self.stream = stream
+        self.target = target
+        self.state = ConnectionState.REQUESTED
+        self.received = bytearray()
+        self.unsent = bytearray()
+        self.ending = False
+        self.written = 0
+        self.arrived = 0
+        self.released = False
+        self.peer_taken = 0
+        self.peer_written: int | None = None
+        self.told_code = Code.OK
+        self.window = 0
+        self.credit = 0
+        self.granted_at = 0.0
+        self.scheduled = False
+        self.starved = False
+
+    def move(self, what: ConnectionStep) -> None:
+        """Take a step. Raises :class:`LocalProtocolError` if it cannot be taken."""
+        self.state = step(self.state, what)
+
+    @property
+    def sends(self) -> bool:
+        """Whether our stream is open: answered, not over, and not cut off."""
+        return self.state in (ConnectionState.OPEN, ConnectionState.RECEIVE_ENDED)
+
+    @property
+    def end_received(self) -> bool:
+        """Whether the peer's END_STREAM has come."""
+        return self.state in (ConnectionState.RECEIVE_ENDED, ConnectionState.ENDED)
+
+    @property
+    def end_sent(self) -> bool:
+        """Whether ours went out."""
+        return self.state in (ConnectionState.SEND_ENDED, ConnectionState.ENDED)
+
+    @property
+    def sent(self) -> int:
+        """How much of our stream went out, its end counted as one."""
+        return self.written - len(self.unsent) + self.end_sent
+
+    @property
+    def taken(self) -> int:
+        """How much of the peer's stream our user has taken, its end counted as one."""
+        return self.arrived - len(self.received) + self.released
+
+    @property
+    def position(self) -> Position:
+        """What POSITION tells now, if the connection is not cut off."""
+        return Position(self.written, self.taken, Code.OK)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a cut has lost nothing but the end of the peer's stream (docs/protocol.md 11.4-8)."""
+        ours = self.end_sent and self.peer_taken >= self.written
+        return ours and self.arrived == self.peer_written

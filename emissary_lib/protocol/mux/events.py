@@ -1,0 +1,84 @@
+"""What a shared session tells its driver: frozen facts, taken one by one from ``next_event``.
+
+``stream`` is the connection's number, as ``open`` gave it or :class:`Requested` told; no number comes twice.
+"""
+
+from __future__ import annotations
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import Record
+from emissary_lib.protocol.targets.allow_list import Target
+
+
+class Requested(Record):
+    """At the relay: the dialer wants a connection. Answer by ``accept`` or ``refuse``."""
+
+    stream: int
+    target: Target
+
+
+class Opened(Record):
+    """At the dialer: the relay is connected to the target. Bytes may be sent from now on."""
+
+    stream: int
+
+
+class Refused(Record):
+    """At the dialer: the target was not reached. The connection is over; nothing more is told of it."""
+
+    stream: int
+    code: Code
+
+
+class Declined(Record):
+    """At the dialer: this relay takes no more connections, and has done nothing for this one, which is over.
+
+    The same dial may be made over another relay at once.
+    """
+
+    stream: int
+
+
+class Draining(Record):
+    """At the dialer: this relay takes no more connections; those that are open go on. At most once."""
+
+
+class Readable(Record):
+    """Bytes of the peer's have come where none waited, or the end of its stream has."""
+
+    stream: int
+
+
+class Writable(Record):
+    """There is room again for bytes of a connection, after ``send_data`` took fewer than it was given."""
+
+    stream: int
+
+
+class CutOff(Record):
+    """The peer has cut a connection off.
+
+    What came before may still be read (``peek``, ``consume``); then reset the user's socket. ``reset``
+    forgets what was not read.
+
+    Attributes:
+        stream: Which.
+        code: Why.
+        whole: Whether nothing is missing but the end of the peer's stream: ours was over and the peer's user
+            has all of it, and we have all that the peer's user had written.
+        lost: Bytes that our user has written and the peer's user has not taken, as far as is known.
+    """
+
+    stream: int
+    code: Code
+    whole: bool
+    lost: int
+
+
+class Closed(Record):
+    """A connection is over, and clean: each user has all that the other wrote, as far as is known here."""
+
+    stream: int
+
+
+Event = Requested | Opened | Refused | Declined | Draining | Readable | Writable | CutOff | Closed
