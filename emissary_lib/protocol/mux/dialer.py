@@ -83,9 +83,7 @@ class DialerMultiplexer(Multiplexer):
         return not connection.end_sent or connection.peer_taken < connection.sent
 
     def _on_answer(self, event: h2_events.ResponseReceived) -> None:
-        connection = self._connections.get(event.stream_id)
-        if connection is None or connection.state is ConnectionState.CLOSED:
-            return  # given up meanwhile
+        connection = self._connections[event.stream_id]  # one that we gave up is closed for h2, too
         code = read_answer(event.headers)
         if code is Code.OK:
             connection.move(ConnectionStep.ACCEPTED)

@@ -128,10 +128,8 @@ class Multiplexer:
             self._return_window()
         except RemoteProtocolError as exc:
             raise self._fail(exc) from None
-        except h2.exceptions.FlowControlError as exc:
-            raise self._fail(FlowControlError(_text(exc))) from exc
-        except h2.exceptions.H2Error as exc:
-            raise self._fail(RemoteProtocolError(_text(exc))) from exc
+        except h2.exceptions.ProtocolError as exc:
+            raise self._fail(_translate(exc)) from exc
 
     def receive_eof(self) -> None:
         """The session's stream has ended. End ours (``session.send_eof``) when :attr:`idle`.
@@ -505,5 +503,6 @@ class Multiplexer:
         return error
 
 
-def _text(exc: h2.exceptions.H2Error) -> str:
-    return clean(f"the shared session's HTTP/2 is broken: {type(exc).__name__}: {exc}")
+def _translate(exc: h2.exceptions.ProtocolError) -> RemoteProtocolError:
+    kind = FlowControlError if exc.error_code == ErrorCodes.FLOW_CONTROL_ERROR else RemoteProtocolError
+    return kind(clean(f"the shared session's HTTP/2 is broken: {type(exc).__name__}: {exc}"))

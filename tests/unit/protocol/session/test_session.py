@@ -81,13 +81,15 @@ def test_the_byte_at_offset_0_travels_as_opened_until_it_is_acknowledged() -> No
 def test_the_largest_opened_fits_a_message() -> None:
     session = Session(
         Role.RELAY,
-        SessionConfig(streams=StreamConfig(peer_window=DEFAULT_CAPACITY), opened=PARAMETERS),
+        SessionConfig(
+            streams=StreamConfig(peer_window=DEFAULT_CAPACITY), opened=replace(PARAMETERS, capabilities=1)
+        ),
         now=NOW,
     )
     session.send_data(bytes(MAX_PAYLOAD))
     texts = [message.text for message in session.messages_to_send(NOW)]
     assert len(texts[0]) == 126_000
-    assert [len(decode(text).payload) for text in texts] == [MAX_PAYLOAD, 44]
+    assert [len(decode(text).payload) for text in texts] == [MAX_PAYLOAD, 48]
 
 
 def test_the_dialers_bytes_travel_as_opening_until_it_is_established() -> None:

@@ -9,9 +9,15 @@ import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import FrameError
+from emissary_lib.protocol.record import replace
+from emissary_lib.protocol.wire.frames import Flag, Frame, encode
+from emissary_lib.protocol.wire.frames import decode as decode_frame
 from emissary_lib.protocol.wire.payloads import (
+    CAPABILITY_SHARED,
+    CONNECTIONS_TYPE,
     MAX_REASON,
     OPENED_OVERHEAD,
+    Connections,
     Disconnected,
     End,
     Ended,
@@ -31,6 +37,7 @@ CASES: list[tuple[Any, str]] = [
         End(Code.INCOMPLETE, 4, 261, 7, 65_536),
         "000c 0000000000000004 0000000000000105 00000007 00010000",
     ),
+    (Connections(3, 2, 1 << 31), "00000003 00000002 80000000"),
     (Ended(Code.OK, 1 << 32, 7), "0000 0000000100000000 0000000000000007"),
     (Disconnected(2, 513), "02 0201"),
     (GoAway(Code.RELAY_DEADLINE, 60_000), "0006 0000ea60"),
@@ -52,9 +59,9 @@ def test_cut_anywhere_it_is_refused_by_name(payload: Any, golden: str) -> None:
             type(payload).decode(raw[:cut])
 
 
-@pytest.mark.parametrize("decode", [End.decode, Disconnected.decode, GoAway.decode])
+@pytest.mark.parametrize("decode", [End.decode, Disconnected.decode, GoAway.decode, Connections.decode])
 def test_bytes_of_a_later_version_are_ignored(decode: Callable[[bytes], Any]) -> None:
-    raw = bytes(range(1, 30))
+    raw = bytes(range(1, 31))
     assert decode(raw) == decode(raw + b"later")
 
 
@@ -83,7 +90,7 @@ def test_a_code_of_a_later_version_is_an_error_of_some_kind() -> None:
 
 def test_opened_is_these_bytes() -> None:
     raw = bytes.fromhex("002a 0022 000db5c4 00007530") + TOKEN
-    assert (OPENED.encode(), OPENED_OVERHEAD) == (raw, 44)
+    assert (OPENED.encode(), OPENED_OVERHEAD) == (raw, 44 + 4)
     assert Opened.decode(raw + b"stream") == (OPENED, b"stream")
     assert Opened.decode(raw) == (OPENED, b"")
 
@@ -91,6 +98,32 @@ def test_opened_is_these_bytes() -> None:
 def test_parameters_of_a_later_version_are_skipped() -> None:
     raw = bytes.fromhex("002d 0022 000db5c4 00007530") + TOKEN + b"new" + b"stream"
     assert Opened.decode(raw) == (OPENED, b"stream")
+
+
+def test_a_relay_that_can_more_says_so_behind_the_parameters_that_all_know() -> None:
+    raw = bytes.fromhex("002e 0022 000db5c4 00007530") + TOKEN + bytes.fromhex("00000001")
+    assert replace(OPENED, capabilities=CAPABILITY_SHARED).encode() == raw
+    assert Opened.decode(raw + b"stream") == (replace(OPENED, capabilities=1), b"stream")
+
+
+def test_the_relay_of_a_shared_session_tells_how_many_connections_it_had() -> None:
+    plain = "000c 0000000000000004 0000000000000105 00000007 00010000"
+    end = End(Code.INCOMPLETE, 4, 261, 7, 65_536, 258)
+    assert end.encode() == bytes.fromhex(plain + "00000102")
+    assert End.decode(end.encode()) == end
+    assert End.decode(bytes.fromhex(plain + "000001")) == replace(end, connections=None)
+    assert replace(end, connections=1 << 40).encode()[-4:] == b"\xff\xff\xff\xff"
+
+
+def test_counts_beyond_their_field_are_the_most_that_fits() -> None:
+    assert Connections(1 << 40, 0, 1 << 32).encode() == bytes.fromhex("ffffffff 00000000 ffffffff")
+
+
+def test_the_message_of_counts_may_be_skipped_by_a_bridge_that_does_not_know_it() -> None:
+    text = encode(Frame(CONNECTIONS_TYPE, Flag.IGNORABLE, payload=Connections(1, 1, 0).encode()))
+    assert (CONNECTIONS_TYPE, decode_frame(text).type) == (13, 13)
+    with pytest.raises(FrameError, match="unknown"):
+        decode_frame(encode(Frame(CONNECTIONS_TYPE)))
 
 
 def test_opened_cut_anywhere_is_refused() -> None:
@@ -103,7 +136,9 @@ def test_opened_cut_anywhere_is_refused() -> None:
 
 
 def test_the_resume_token_is_not_shown() -> None:
-    assert repr(OPENED) == f"Opened(code={Code.TARGET_REFUSED!r}, remaining=898500, grace=30000)"
+    assert (
+        repr(OPENED) == f"Opened(code={Code.TARGET_REFUSED!r}, remaining=898500, grace=30000, capabilities=0)"
+    )
 
 
 def test_ranges_are_pairs_of_positions() -> None:
