@@ -76,7 +76,10 @@ class CutOff(Record):
 
 
 class Closed(Record):
-    """A connection is over, and clean: each user has all that the other wrote, as far as is known here."""
+    """A connection is over, and clean: each user has all that the other wrote, as far as is known here.
+
+    Both streams have ended, and the user's socket may be closed; ``receive_ended`` says no more of it.
+    """
 
     stream: int
 

@@ -28,6 +28,7 @@ from emissary_lib.protocol.mux.limits import (
     CLOSED_STREAMS,
     CONNECTION_WINDOW,
     HEADER_TABLE,
+    MAX_CONNECTIONS,
     MAX_FRAME,
     MAX_HEADER_LIST,
     MAX_WAITING,
@@ -74,19 +75,21 @@ class Multiplexer:
     def __init__(self, limits: MuxLimits, *, client: bool, now: float) -> None:
         self._limits = limits
         self._http2 = _Http2(H2Configuration(client_side=client, header_encoding=None))
-        self._http2.local_settings = Settings(
-            client=client,
-            initial_values={
-                SettingCodes.HEADER_TABLE_SIZE: HEADER_TABLE,
-                SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.MAX_CONCURRENT_STREAMS: 0 if client else limits.connections,
-                SettingCodes.INITIAL_WINDOW_SIZE: limits.window,
-                SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
-                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST,
-            },
-        )
+        settings = {
+            SettingCodes.HEADER_TABLE_SIZE: HEADER_TABLE,
+            SettingCodes.ENABLE_PUSH: 0,
+            SettingCodes.MAX_CONCURRENT_STREAMS: 0 if client else limits.connections,
+            SettingCodes.INITIAL_WINDOW_SIZE: limits.window,
+            SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
+            SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST,
+        }
+        self._http2.local_settings = Settings(client=client, initial_values=settings)
         self._http2.decoder.max_header_list_size = MAX_HEADER_LIST
         self._http2.initiate_connection()
+        # What h2 itself refuses is more: it would end the session for a request that was sent before the
+        # number was known, which has to be declined (11.3-6), and for an answer to what the dialer gave up.
+        settings[SettingCodes.MAX_CONCURRENT_STREAMS] = MAX_CONNECTIONS
+        self._http2.local_settings = Settings(client=client, initial_values=settings)
         self._http2.increment_flow_control_window(CONNECTION_WINDOW - _FIRST_WINDOW)
         self._gate = FrameGate(0 if client else _PREFACE, now)
         self._pool = WindowPool(limits)
@@ -471,6 +474,8 @@ class Multiplexer:
         h2_events.WindowUpdated: _on_window,
         h2_events.RemoteSettingsChanged: _on_settings,
         h2_events.ConnectionTerminated: _on_goaway,
+        h2_events.RequestReceived: _on_wrong_headers,
+        h2_events.ResponseReceived: _on_wrong_headers,
         h2_events.TrailersReceived: _on_wrong_headers,
         h2_events.InformationalResponseReceived: _on_wrong_headers,
         h2_events.UnknownFrameReceived: _on_unknown,

@@ -6,6 +6,7 @@ from h2 import events as h2_events
 from h2.errors import ErrorCodes
 from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes
+from hyperframe.frame import SettingsFrame
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import FrameError, LocalProtocolError, RemoteProtocolError
@@ -77,8 +78,9 @@ class RelayMultiplexer(Multiplexer):
         """Take no more connections (docs/protocol.md 11.2-9); those that are open go on. Idempotent."""
         if not self._draining and self._error is None:
             self._draining = True
-            self._http2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 0})
-            self._collect()
+            # Past h2, which would end the session for requests that were sent before (11.2-9).
+            frame = SettingsFrame(settings={SettingCodes.MAX_CONCURRENT_STREAMS: 0})
+            self._out += frame.serialize()
 
     def end_waits(self, stream: int) -> bool:
         """Whether the user took all of the dialer's stream, and :meth:`release_end` has to say for good."""

@@ -1,0 +1,345 @@
+"""Shared sessions: whatever is opened, sent, ended, cut off or left unread, in any order and any pieces."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.mux.dialer import DialerMultiplexer
+from emissary_lib.protocol.mux.events import (
+    Closed,
+    CutOff,
+    Declined,
+    Opened,
+    Readable,
+    Refused,
+    Requested,
+    Writable,
+)
+from emissary_lib.protocol.mux.limits import MAX_FRAME, MAX_WAITING, MEMORY, MuxLimits
+from emissary_lib.protocol.mux.multiplexer import Multiplexer
+from emissary_lib.protocol.mux.relay import RelayMultiplexer
+from emissary_lib.protocol.mux.windows import WindowPool
+from emissary_lib.protocol.targets.allow_list import Target
+from tests.helpers.mux_pair import NOW
+
+#: Frames of a side that are incomplete or ready to go, at most.
+FRAMES: Final = MAX_WAITING + 2 * MAX_FRAME
+
+LIMITS: Final = st.builds(
+    lambda connections, window, growth, spare, buffer: MuxLimits(
+        connections, window, window * growth, connections * window + spare, buffer
+    ),
+    st.integers(1, 20),
+    st.sampled_from([1, 10, 1_000, 20_000, 65_535]),
+    st.integers(1, 8),
+    st.sampled_from([0, 1, 5_000, 200_000]),
+    st.sampled_from([1, 100, 3_000, 131_072]),
+)
+
+
+class Direction:
+    """What one user has written of a connection, and what the other has read."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.read = bytearray()
+        self.ended = False
+        self.end_read = False
+
+
+class End:
+    """One side: its state, what its user knows, and what is on the way to it.
+
+    Args:
+        side: The state.
+        limits: What it was made with.
+    """
+
+    def __init__(self, side: Multiplexer, limits: MuxLimits) -> None:
+        self.side = side
+        self.limits = limits
+        self.wire = bytearray()  # to this side
+        self.outgoing: dict[int, Direction] = {}
+        self.incoming: dict[int, Direction] = {}
+        self.open: set[int] = set()
+        self.closed: set[int] = set()
+        self.cut: dict[int, CutOff] = {}
+        self.stalled: set[int] = set()
+        self.free = self.pool._free
+
+    @property
+    def pool(self) -> WindowPool:
+        return self.side._pool
+
+
+class World:
+    """Two ends and a model of each connection.
+
+    Args:
+        chance: Decides everything.
+        dialer: Limits of the one end.
+        relay: Limits of the other.
+    """
+
+    def __init__(self, chance: random.Random, dialer: MuxLimits, relay: MuxLimits) -> None:
+        self.chance = chance
+        self.now = NOW
+        self.relay_side = RelayMultiplexer(relay, NOW)
+        self.dialer_side = DialerMultiplexer(dialer, NOW)
+        self.dialer, self.relay = End(self.dialer_side, dialer), End(self.relay_side, relay)
+        self.ends = (self.dialer, self.relay)
+        self.requested: set[int] = set()
+        self.cut_here: set[int] = set()
+        self.over: set[int] = set()  # refused, or declined
+        self.reported: dict[int, float] = {}  # when a stream's position was last told
+
+    def other(self, end: End) -> End:
+        return self.relay if end is self.dialer else self.dialer
+
+    # -- what users do ---------------------------------------------------------------------------
+
+    def open(self) -> None:
+        if self.dialer_side.room and len(self.dialer.outgoing) < 20:
+            stream = self.dialer_side.open(Target("db.internal", 5432))
+            there, back = Direction(), Direction()
+            self.dialer.outgoing[stream] = self.relay.incoming[stream] = there
+            self.dialer.incoming[stream] = self.relay.outgoing[stream] = back
+
+    def answer(self, *, kindly: bool = False) -> None:
+        for stream in sorted(self.requested):
+            self.requested.remove(stream)
+            if kindly or self.chance.random() < 0.8:
+                self.relay_side.accept(stream)
+                if stream not in self.relay.cut:
+                    self.relay.open.add(stream)
+            else:
+                self.relay_side.refuse(stream, Code.TARGET_REFUSED)
+
+    def write(self, end: End) -> None:
+        for stream in self.some(end.open):
+            content = self.chance.randbytes(self.chance.choice((1, 10, 1_000, 30_000)))
+            taken = end.side.send_data(stream, content)
+            assert 0 <= taken <= len(content)
+            end.outgoing[stream].written += content[:taken]
+
+    def finish(self, end: End, streams: list[int]) -> None:
+        for stream in streams:
+            end.side.send_eof(stream)
+            end.outgoing[stream].ended = True
+            end.open.discard(stream)
+
+    def cut(self, end: End) -> None:
+        for stream in self.some(set(end.outgoing)):
+            if stream not in end.closed and stream not in end.cut and stream not in self.over:
+                end.side.reset(stream, Code.TARGET_RESET)
+                self.cut_here.add(stream)
+                end.open.discard(stream)
+                if end is self.relay:
+                    self.requested.discard(stream)
+
+    def read(self, end: End, streams: list[int]) -> None:
+        for stream in streams:
+            if stream in end.stalled:
+                continue
+            data = end.side.peek(stream, self.chance.choice((1, 100, 70_000, 1 << 30)))
+            end.side.consume(stream, len(data))
+            end.incoming[stream].read += data
+            if end.side.receive_ended(stream):
+                end.incoming[stream].end_read = True
+            if end is self.relay:
+                if self.now >= self.reported.get(stream, NOW) + 0.5:
+                    self.reported[stream] = self.now
+                    end.side.report(stream)
+                if self.chance.random() < 0.5:
+                    self.relay_side.release_end(stream)
+
+    def some(self, streams: set[int]) -> list[int]:
+        return self.chance.sample(sorted(streams), min(len(streams), self.chance.choice((0, 1, 1, 3))))
+
+    # -- what the session does -------------------------------------------------------------------
+
+    def send(self, end: End, room: int) -> int:
+        data = end.side.data_to_send(room)
+        assert len(data) <= room
+        self.other(end).wire += data
+        return len(data)
+
+    def deliver(self, end: End, size: int) -> int:
+        piece = bytes(end.wire[:size])
+        del end.wire[:size]
+        end.side.receive(piece, self.now)
+        self.hear(end)
+        return len(piece)
+
+    def hear(self, end: End) -> None:
+        while event := end.side.next_event():
+            match event:
+                case Requested(stream, _):
+                    self.requested.add(stream)
+                case Opened(stream):
+                    end.open.add(stream)
+                case Refused(stream, _) | Declined(stream):
+                    self.over.add(stream)
+                case CutOff(stream, _, _, _):
+                    assert stream not in end.closed
+                    end.cut[stream] = event
+                    end.open.discard(stream)
+                    if end is self.relay:
+                        self.requested.discard(stream)
+                case Closed(stream):
+                    self.check_closed(end, stream)
+                case Readable(stream):
+                    assert end.side.peek(stream, 1) or stream in end.closed or stream not in end.cut
+                case Writable(stream):
+                    assert stream in end.outgoing
+
+    def check_closed(self, end: End, stream: int) -> None:
+        end.closed.add(stream)
+        end.incoming[stream].end_read = True
+        assert stream not in end.cut
+        if end is self.dialer:  # it alone knows that the other user has all
+            there = end.outgoing[stream]
+            assert there.ended
+            assert there.read == there.written
+
+    # -- what always holds -----------------------------------------------------------------------
+
+    def check(self) -> None:
+        for end in self.ends:
+            waits, came = end.side.buffered
+            assert came <= end.limits.receive_memory
+            assert waits <= end.limits.connections * end.limits.send_buffer + FRAMES
+            assert waits + came <= MEMORY
+            assert end.side.connections <= end.limits.connections
+            assert end.pool._free >= 0
+            for stream, direction in end.incoming.items():
+                unread = end.side.peek(stream, 1 << 30)
+                known = direction.read + unread
+                if stream not in self.cut_here:
+                    assert bytes(known) == bytes(direction.written[: len(known)])
+
+    def step(self) -> None:
+        end = self.chance.choice(self.ends)
+        what = self.chance.random()
+        self.now += self.chance.choice((0.0, 0.01, 0.3, 12.0))
+        if what < 0.1:
+            self.open()
+        elif what < 0.2:
+            self.answer()
+        elif what < 0.4:
+            self.write(end)
+        elif what < 0.45:
+            self.finish(end, self.some(end.open))
+        elif what < 0.47:
+            self.cut(end)
+        elif what < 0.65:
+            self.read(end, self.some(set(end.incoming)))
+        elif what < 0.83:
+            self.send(end, self.chance.choice((1, 9, 2_000, 100_000)))
+        else:
+            self.deliver(end, self.chance.choice((1, 5, 100, 100_000)))
+
+    def settle(self) -> None:
+        """Let everybody who is not stalled do what is left to do, until nothing moves any more."""
+        moved = True
+        while moved:
+            self.answer(kindly=True)
+            for end in self.ends:
+                self.finish(end, sorted(end.open))
+            before = sum(len(each.read) for end in self.ends for each in end.incoming.values())
+            for end in self.ends:
+                self.read(end, sorted(end.incoming))
+            for stream in self.relay.incoming:
+                if stream not in self.relay.stalled:
+                    self.relay_side.release_end(stream)
+            after = sum(len(each.read) for end in self.ends for each in end.incoming.values())
+            moved = after > before
+            for end in self.ends:
+                moved = self.send(end, 1 << 20) > 0 or moved
+            for end in self.ends:
+                moved = self.deliver(end, 1 << 30) > 0 or moved
+            self.check()
+
+    def is_whole(self, stream: int) -> bool:
+        """Whether both directions of a connection were read to their ends."""
+        for end in self.ends:
+            direction = end.incoming[stream]
+            if not (direction.end_read and direction.read == direction.written):
+                return False
+        return stream in self.dialer.closed and stream in self.relay.closed
+
+
+@given(seed=st.integers(0, 2**32), dialer=LIMITS, relay=LIMITS, stalled=st.integers(0, 5))
+def test_bytes_are_whole_and_in_order_nobody_stalls_and_memory_is_bounded(
+    seed: int, dialer: MuxLimits, relay: MuxLimits, stalled: int
+) -> None:
+    world = World(random.Random(seed), dialer, relay)
+    for _ in range(300):
+        world.step()
+        if world.chance.random() < 0.05 and stalled:
+            stalled -= 1
+            end = world.chance.choice(world.ends)
+            end.stalled |= set(world.some(set(end.incoming)))
+        world.check()
+    world.settle()
+    stopped = world.dialer.stalled | world.relay.stalled
+    given_up = world.cut_here | world.over
+    for stream in world.dialer.outgoing:
+        assert stream in stopped | given_up or world.is_whole(stream), stream
+    for end in world.ends:
+        end.stalled.clear()
+    world.settle()
+    for stream in world.dialer.outgoing:
+        assert stream in given_up or world.is_whole(stream), stream
+    for end in world.ends:
+        assert end.side.idle
+        assert end.pool._free == end.free
+        for stream, event in end.cut.items():
+            wrote, came = end.outgoing[stream], end.incoming[stream]
+            assert event.lost <= len(wrote.written)
+            if event.whole:
+                assert wrote.ended
+                assert came.read == came.written
+    world.dialer_side.receive_eof()
+    world.relay_side.receive_eof()
+
+
+@given(
+    seed=st.integers(0, 2**32), size=st.integers(1, 2_000_000), room=st.sampled_from([2_000, 94_476, 188_952])
+)
+def test_a_query_beside_a_bulk_transfer_waits_for_no_more_than_its_turn(
+    seed: int, size: int, room: int
+) -> None:
+    """Beside seven transfers that always have bytes: a frame of each stands before it, and the room."""
+    chance = random.Random(seed)
+    world = World(chance, MuxLimits(), MuxLimits())
+    for _ in range(8):
+        world.open()
+    for _ in range(3):
+        for end in world.ends:
+            world.send(end, 1 << 20)
+        for end in world.ends:
+            world.deliver(end, 1 << 30)
+        world.answer(kindly=True)
+    *bulk, query = sorted(world.dialer.open)
+    left = size
+    while left > 0:
+        for stream in bulk:
+            world.dialer_side.send_data(stream, bytes(131_072))
+        left -= world.send(world.dialer, room)
+        world.deliver(world.relay, 1 << 30)
+        for stream in bulk:
+            world.relay_side.consume(stream, len(world.relay_side.peek(stream, 1 << 30)))
+        world.send(world.relay, 1 << 20)
+        world.deliver(world.dialer, 1 << 30)
+    world.dialer_side.send_data(query, b"SELECT 1")
+    before = 0
+    while not world.relay_side.peek(query, 1):
+        before += world.send(world.dialer, room)
+        world.deliver(world.relay, 1 << 30)
+    assert before <= len(bulk) * (MAX_FRAME + 9) + room
