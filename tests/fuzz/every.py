@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.fuzz import auth, client, cloud, opening, session, targets, wire
+from tests.fuzz import auth, client, cloud, mux, opening, session, targets, wire
 from tests.fuzz.entry import Entry
 
 ENTRIES: Final = (
@@ -39,4 +39,6 @@ ENTRIES: Final = (
     Entry(client.url),
     Entry(client.websocket_frames, lines=300),
     Entry(session.session, lines=300),
+    Entry(mux.mux_relay, lines=500),
+    Entry(mux.mux_dialer, lines=500),
 )
