@@ -49,7 +49,7 @@ OURS = {"emissary_lib", "emissary_local", "functions", "tools"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "emissary_lib": ({"emissary_lib"}, set()),
     "emissary_lib.protocol": ({"emissary_lib.protocol"}, set()),
-    "emissary_lib.protocol.mux": ({"emissary_lib.protocol"}, {"h2", "hyperframe"}),
+    "emissary_lib.protocol.mux": ({"emissary_lib.protocol"}, {"h2"}),
     "emissary_lib.bridge": (CORE, set()),
     "emissary_lib.aws": (CORE | {"emissary_lib.exceptions"}, AWS),
     "emissary_lib.exceptions": (CORE | {"emissary_lib.system"}, set()),

@@ -51,7 +51,8 @@ FIELDS: Final = st.lists(
         [
             literal(2, b"CONNECT"), literal(2, b"GET"), literal(1, b"db.internal:5432"), literal(1, b"x"),
             literal(8, b"200"), literal(8, b"403"), literal(8, b"100"), named(b"emissary-code", b"33"),
-            named(b":protocol", b"websocket"), named(b"X", b""), b"\xbe", b"\x3f\xe1\x1f", b"\x20", b"\xff\xff",
+            named(b":protocol", b"websocket"), named(b"X", b""), b"\xbe", b"\x3f\xe1\x1f", b"\x20",
+            b"\xff\xff",
             b"\x88",
             b"\x40\x01x\x7f\x49" + b"y" * 200,
         ]

@@ -46,6 +46,10 @@ POSITION_TYPE: Final = 0xF0
 
 _POSITION: Final = struct.Struct(">QQH")
 _FRAME_HEADER: Final = struct.Struct(">HBBBL")
+_SETTING: Final = struct.Struct(">HL")
+
+#: A SETTINGS frame with MAX_CONCURRENT_STREAMS 0 (11.2-9; RFC 9113 sections 6.5 and 6.5.2).
+NO_MORE_STREAMS: Final = _FRAME_HEADER.pack(0, _SETTING.size, 0x04, 0, 0) + _SETTING.pack(0x03, 0)
 
 
 def answer_headers(code: Code) -> list[tuple[str, str]]:

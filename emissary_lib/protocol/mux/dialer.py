@@ -11,7 +11,7 @@ from emissary_lib.protocol.errors import FrameError, LocalProtocolError
 from emissary_lib.protocol.mux.answers import read_answer
 from emissary_lib.protocol.mux.connection import Connection
 from emissary_lib.protocol.mux.events import Declined, Draining, Opened, Refused
-from emissary_lib.protocol.mux.limits import BUSY_WAITING, MAX_CONNECTIONS, MuxLimits
+from emissary_lib.protocol.mux.limits import BUSY_WAITING, GIVE_UPS, MAX_CONNECTIONS, Allowance, MuxLimits
 from emissary_lib.protocol.mux.multiplexer import Multiplexer
 from emissary_lib.protocol.mux.states import ConnectionState, ConnectionStep
 from emissary_lib.protocol.targets.allow_list import Target
@@ -34,6 +34,7 @@ class DialerMultiplexer(Multiplexer):
         super().__init__(limits, client=True, now=now)
         self._allowed = MAX_CONNECTIONS  # by the relay, until it says otherwise
         self._draining = False
+        self._give_ups = Allowance(*GIVE_UPS, now)
 
     @property
     def draining(self) -> bool:
@@ -45,7 +46,9 @@ class DialerMultiplexer(Multiplexer):
         """How many more connections may be asked for now."""
         if self._draining or self._error is not None or len(self._out) > BUSY_WAITING:
             return 0
-        return max(0, min(self._allowed, self._limits.connections) - len(self._connections))
+        waiting = sum(each.state is ConnectionState.REQUESTED for each in self._connections.values())
+        may_be_given_up = self._give_ups.left(self._now) - waiting
+        return max(0, min(min(self._allowed, self._limits.connections) - self.connections, may_be_given_up))
 
     def open(self, target: Target) -> int:
         """Ask for a connection: Opened, Refused, Declined or CutOff follows.
@@ -62,6 +65,7 @@ class DialerMultiplexer(Multiplexer):
         headers = [(":method", "CONNECT"), (":authority", str(target))]
         self._http2.send_headers(stream, headers)
         self._highest = stream
+        self._gate.sent()
         self._collect()
         self._admit(stream, Connection(stream, target))
         return stream
@@ -75,6 +79,11 @@ class DialerMultiplexer(Multiplexer):
         """Grows while what the user has written moves, here or at the relay; 0 if the connection is over."""
         connection = self._connections.get(stream)
         return 0 if connection is None else connection.sent + connection.peer_taken
+
+    def _send_reset(self, connection: Connection, code: Code) -> None:
+        if connection.state is ConnectionState.REQUESTED:
+            self._give_ups.spend(self._now)
+        super()._send_reset(connection, code)
 
     def _release_at_end(self, connection: Connection) -> None:
         connection.released = not connection.received

@@ -65,8 +65,8 @@ class FrameGate:
         """Whether the last byte was a frame's last."""
         return not self._skip and not self._header
 
-    def sent_data(self) -> None:
-        """We have sent a DATA frame, for which the peer may send one of another type."""
+    def sent(self) -> None:
+        """We have sent DATA, a request or an answer, for which the peer may send a frame of another type."""
         self._control.earn()
 
     def check(self, data: bytes, now: float) -> None:

@@ -54,6 +54,9 @@ CONTROL_FRAMES: Final = (2_000, 500.0)
 #: Requests that are reset before they were answered: how many at once, and how many a second (11.6-2).
 RAPID_RESETS: Final = (256, 32.0)
 
+#: How many of them an honest dialer keeps to: half, because they may be held up on the way and come together.
+GIVE_UPS: Final = (128, 16.0)
+
 #: Bytes of frames other than DATA that wait because the peer takes nothing, at most (11.6-2); and from how
 #: many on a dialer asks for no more connections.
 MAX_WAITING: Final = 98_304
@@ -127,11 +130,15 @@ class Allowance:
         """One more, whenever it is wanted."""
         self._earned += 1
 
-    def spend(self, now: float) -> bool:
-        """Take one; False if there is none."""
+    def left(self, now: float) -> int:
+        """How many there are now, without what was earned."""
         self._left = min(self._burst, self._left + max(0.0, now - self._at) * self._rate)
         self._at = now
-        if self._left >= 1:
+        return int(self._left)
+
+    def spend(self, now: float) -> bool:
+        """Take one; False if there is none."""
+        if self.left(now) >= 1:
             self._left -= 1
         elif self._earned:
             self._earned -= 1

@@ -324,7 +324,7 @@ class Multiplexer:
         self._http2.send_data(connection.stream, data, end_stream=ends)
         del connection.unsent[:size]
         self._collect()
-        self._gate.sent_data()
+        self._gate.sent()
         self._ready.served(again=waiting > size)
         if connection.starved and waiting - size <= self._limits.send_buffer // 2:
             connection.starved = False

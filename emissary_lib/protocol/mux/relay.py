@@ -5,12 +5,10 @@ from __future__ import annotations
 from h2 import events as h2_events
 from h2.errors import ErrorCodes
 from h2.exceptions import StreamClosedError
-from h2.settings import SettingCodes
-from hyperframe.frame import SettingsFrame
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import FrameError, LocalProtocolError, RemoteProtocolError
-from emissary_lib.protocol.mux.answers import answer_headers
+from emissary_lib.protocol.mux.answers import NO_MORE_STREAMS, answer_headers
 from emissary_lib.protocol.mux.connection import Connection
 from emissary_lib.protocol.mux.events import Requested
 from emissary_lib.protocol.mux.limits import RAPID_RESETS, SHARED_TARGET, Allowance, MuxLimits
@@ -51,6 +49,7 @@ class RelayMultiplexer(Multiplexer):
         connection = self._requested(stream)
         if connection is not None:
             self._http2.send_headers(stream, answer_headers(Code.OK))
+            self._gate.sent()
             self._collect()
             connection.move(ConnectionStep.ACCEPTED)
             self.opened += 1
@@ -79,8 +78,7 @@ class RelayMultiplexer(Multiplexer):
         if not self._draining and self._error is None:
             self._draining = True
             # Past h2, which would end the session for requests that were sent before (11.2-9).
-            frame = SettingsFrame(settings={SettingCodes.MAX_CONCURRENT_STREAMS: 0})
-            self._out += frame.serialize()
+            self._out += NO_MORE_STREAMS
 
     def end_waits(self, stream: int) -> bool:
         """Whether the user took all of the dialer's stream, and :meth:`release_end` has to say for good."""
@@ -111,6 +109,7 @@ class RelayMultiplexer(Multiplexer):
             self._http2.send_headers(stream, headers, end_stream=True)
         except StreamClosedError:
             pass
+        self._gate.sent()
         self._collect()
 
     def _release_at_end(self, connection: Connection) -> None:

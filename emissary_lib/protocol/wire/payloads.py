@@ -83,8 +83,8 @@ class End(Record):
     @classmethod
     def decode(cls, payload: bytes) -> End:
         """Read it. Raises :class:`FrameError` if it is cut short."""
-        number, *rest = _unpack(_END, payload, "END")
-        return cls(code_of(number), *rest, _more(payload[_END.size :]))
+        number, sent, received, *messages = _unpack(_END, payload, "END")
+        return cls(code_of(number), sent, received, messages[0], messages[1], _more(payload[_END.size :]))
 
 
 def _more(rest: bytes) -> int | None:

@@ -28,13 +28,16 @@ def test_a_cut_is_whole_only_if_each_user_has_all_that_the_other_wrote() -> None
     connection.move(ConnectionStep.ACCEPTED)
     connection.written = connection.peer_taken = 10
     connection.arrived = connection.peer_written = 7
-    assert not connection.whole  # ours may have gone on
+    seen = [connection.whole]  # ours may have gone on
     connection.move(ConnectionStep.END_SENT)
-    assert connection.whole
+    seen.append(connection.whole)
     for name in ("peer_taken", "arrived"):
         value = getattr(connection, name)
         setattr(connection, name, value - 1)
-        assert not connection.whole
+        seen.append(connection.whole)
         setattr(connection, name, value)
-    connection.peer_written = None  # nothing was told
-    assert not connection.whole
+    assert seen == [False, True, False, False]
+    untold = Connection(3, TARGET)
+    untold.move(ConnectionStep.ACCEPTED)
+    untold.move(ConnectionStep.END_SENT)
+    assert not untold.whole

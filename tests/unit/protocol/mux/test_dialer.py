@@ -169,11 +169,43 @@ def test_a_request_may_be_cut_off_by_the_relay(pair: MuxPair) -> None:
 
 
 def test_nothing_more_is_asked_for_while_nothing_is_taken(pair: MuxPair) -> None:
-    while pair.dialer.room:
-        pair.dialer.reset(pair.dialer.open(Target("x" * 60 + ".internal", 1)), Code.DIALER_RESET)
-    assert BUSY_WAITING < pair.dialer.buffered[0] < BUSY_WAITING + 200
+    host, opened = ".".join(["x" * 60] * 4), 0
+    while room(pair) and opened < 1_000:
+        pair.dialer.reset(pair.dialer.open(Target(f"{host}.n{opened}", 1)), Code.DIALER_RESET)
+        pair.now += 0.1
+        pair.dialer.receive(b"", pair.now)
+        opened += 1
+    assert BUSY_WAITING < pair.dialer.buffered[0] < BUSY_WAITING + 400
     pair.dialer.data_to_send(1 << 20)
-    assert pair.dialer.room == 64
+    assert room(pair) == 64
+
+
+def room(pair: MuxPair) -> int:
+    """Asked anew each time, whatever a type checker has narrowed it to."""
+    return pair.dialer.room
+
+
+def test_a_dialer_gives_up_no_more_than_a_relay_bears(pair: MuxPair) -> None:
+    """Whoever scans ports through a forward must not end the session that others use too."""
+    dialer = pair.dialer
+    for _ in range(128):
+        dialer.reset(dialer.open(TARGET), Code.DIALER_RESET)
+    assert room(pair) == 0
+    dialer.receive(b"", NOW + 1)
+    assert room(pair) == 16
+    dialer.open(TARGET)
+    assert room(pair) == 15  # it may be given up, too
+    pair.pass_on()
+
+
+def test_giving_up_all_the_time_never_ends_the_session(pair: MuxPair) -> None:
+    for _ in range(300):
+        while room(pair):
+            pair.dialer.reset(pair.dialer.open(TARGET), Code.DIALER_RESET)
+        pair.now += 0.4
+        pair.pass_on()
+        pair.dialer.receive(b"", pair.now)
+    assert pair.relay.idle
 
 
 def test_it_knows_how_far_its_bytes_have_got(pair: MuxPair) -> None:

@@ -92,7 +92,7 @@ def test_a_flood_of_frames_that_carry_nothing_ends(flood: bytes) -> None:
     gate = FrameGate(0, NOW)
     gate.check(flood * 2_000, NOW)
     gate.check(flood * 500, NOW + 1)
-    gate.sent_data()
+    gate.sent()
     gate.check(flood, NOW + 1)
     with pytest.raises(RemoteProtocolError, match="carry nothing"):
         gate.check(flood, NOW + 1)

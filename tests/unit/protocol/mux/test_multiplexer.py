@@ -55,10 +55,11 @@ def refused(side: Multiplexer, data: bytes, kind: type[RemoteProtocolError], mat
     """``side`` ends with that error, again and again, and holds nothing any more."""
     with pytest.raises(kind, match=match) as caught:
         side.receive(data, NOW)
-    for again in (lambda: side.receive(b"", NOW), side.receive_eof):
-        with pytest.raises(kind) as repeated:
-            again()
-        assert repeated.value is caught.value
+    with pytest.raises(kind) as repeated:
+        side.receive(b"", NOW)
+    with pytest.raises(kind) as at_the_end:
+        side.receive_eof()
+    assert caught.value is repeated.value is at_the_end.value
     assert (side.connections, side.buffered, side.data_to_send(1 << 20)) == (0, (0, 0), b"")
     assert "\n" not in str(caught.value)
 
