@@ -250,3 +250,18 @@ def test_a_connection_counts_until_the_target_has_all(pair: MuxPair) -> None:
 def test_an_error_names_what_the_relay_did(dialer: DialerMultiplexer) -> None:
     with pytest.raises(FrameError, match="a refusal without END_STREAM"):
         dialer.receive(answer(1, b"403"), NOW)
+
+
+def test_more_requests_than_the_relay_allows_are_declined_if_it_had_not_said_so() -> None:
+    pair = MuxPair(relay=MuxLimits(connections=2))
+    streams = [pair.dialer.open(TARGET) for _ in range(5)]
+    pair.pass_on()
+    assert drain_events(pair.dialer) == [Declined(stream) for stream in streams[2:]]
+    assert pair.dialer.room == 0
+
+
+def test_an_answer_to_a_dial_that_was_given_up_long_ago_is_no_error(dialer: DialerMultiplexer) -> None:
+    dialer.reset(1, Code.DIALER_RESET)
+    dialer.open(TARGET)  # now the library, too, has forgotten the first
+    dialer.receive(answer(1, b"200"), NOW)
+    assert drain_events(dialer) == []

@@ -520,3 +520,39 @@ def test_what_an_end_needs_is_for_the_two_sides_to_say() -> None:
     for hook in (side._release_at_end, side._waits_for_end):
         with pytest.raises(NotImplementedError):
             hook(Connection(1, TARGET))
+
+
+def test_nothing_is_reported_of_a_connection_that_was_cut_off_meanwhile(
+    pair: MuxPair, way: Callable[[MuxPair], Ends]
+) -> None:
+    stream = pair.connect()
+    sender, receiver = way(pair)
+    sender.send_data(stream, b"bytes")
+    pair.pass_on()
+    receiver.report(stream)
+    sender.reset(stream, Code.DIALER_RESET)
+    receiver.receive(sender.data_to_send(100), NOW)
+    assert receiver.data_to_send(100) == b""
+    assert receiver.peek(stream, 9) == b"bytes"
+
+
+def test_a_connection_that_is_cut_off_gives_its_window_back(
+    pair: MuxPair, way: Callable[[MuxPair], Ends]
+) -> None:
+    """Thirteen windows of the largest size are all that the memory has: the others would stay small."""
+    sender, receiver = way(pair)
+    for _ in range(30):
+        stream = pair.connect()
+        largest = 0
+        for _ in range(45):
+            sender.send_data(stream, bytes(131_072))
+            pair.pass_on()
+            pair.take(receiver, stream)
+            pair.pass_on()
+        while sender.send_data(stream, bytes(131_072)):
+            pair.pass_on()
+            largest = receiver.buffered[1]
+        assert largest > 1_000_000
+        receiver.reset(stream, Code.TARGET_RESET)
+        pair.pass_on()
+        sender.reset(stream, Code.DIALER_RESET)
