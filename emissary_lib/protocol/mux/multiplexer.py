@@ -405,7 +405,7 @@ class Multiplexer:
         if not event.remote_reset:
             # The peer broke a rule of one stream's. It is no stranger's: nothing it says can be relied on.
             if event.error_code == ErrorCodes.FLOW_CONTROL_ERROR:
-                raise FlowControlError("a window of more than 2^31-1 bytes")
+                raise FlowControlError("a window of more than 2,147,483,647 bytes")
             raise FrameError(f"frames on a stream that has ended ({event.error_code!r})")
         connection = self._connections.get(event.stream_id)
         if connection is not None and connection.state is not ConnectionState.CLOSED:

@@ -34,9 +34,9 @@ DOCUMENT = " ".join(TEXT.partition("## 11. ")[2].split())
         ("MAX_SETTINGS", 32, "or one of more than **32** settings"),
         ("CONTROL_FRAMES", (2_000, 500.0), "more than **2,000** frames other than DATA with bytes, plus"),
         ("RAPID_RESETS", (256, 32.0), "more than **256** requests, plus **32** a second"),
-        ("GIVE_UPS", (128, 16.0), "while it has given up more than **128**, plus **16** a second"),
+        ("GIVE_UPS", (128, 16.0), "while it has given up more than **128**, plus **16** a second."),
         ("MAX_WAITING", 98_304, "more than **98,304** bytes of frames other than DATA that wait"),
-        ("BUSY_WAITING", 65_536, "no more connections while more than **65,536** wait"),
+        ("BUSY_WAITING", 65_536, "no more connections while more than **65,536** bytes of"),
         ("MEMORY", 42_074_112, "at most **42,074,112** bytes for all connections together"),
     ],
 )  # fmt: skip
