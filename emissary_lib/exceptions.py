@@ -439,9 +439,15 @@ def reset_error(
             "The outcome of a statement that was running is unknown",
             code=code,
         )
+    cut_off = f"the tunnel to {target} was cut off: {reason or MEANINGS[code]} ({code.name}). "
+    if whole and code is Code.TARGET_RESET:
+        return TunnelResetError(
+            f"{cut_off}Nothing is missing: each side had all that the other wrote, as where a server ends "
+            "the connection itself",
+            code=code,
+            whole=True,
+        )
     return TunnelResetError(
-        f"the tunnel to {target} was cut off: {reason or MEANINGS[code]} ({code.name}). "
-        f"The outcome of a statement that was running is unknown; {_RESET_ADVICE.get(code, _STACK)}",
+        f"{cut_off}The outcome of a statement that was running is unknown; {_RESET_ADVICE.get(code, _STACK)}",
         code=code,
-        whole=whole and code is Code.TARGET_RESET,
     )

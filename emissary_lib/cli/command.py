@@ -95,6 +95,16 @@ def positive(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    """A time that a dial may take."""
+    from emissary_lib.client.dialer import MAX_TIMEOUT
+
+    value = positive(text)
+    if value > MAX_TIMEOUT:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_TIMEOUT} seconds")
+    return value
+
+
 def key_id(text: str) -> int:
     """A key's id."""
     from emissary_lib.protocol.auth.keys import MAX_KEY_ID

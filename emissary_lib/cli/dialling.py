@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, TextIO
 
-from emissary_lib.cli.command import positive
+from emissary_lib.cli.command import seconds
 from emissary_lib.cli.dials import LiveLine, show_dials
 from emissary_lib.cli.settings import add_settings, dialer_of
 from emissary_lib.client import DIAL_TIMEOUT
@@ -58,7 +58,7 @@ def add_dialer(parser: argparse.ArgumentParser) -> None:
     """Declare the options that all commands which dial have in common."""
     parser.add_argument(
         "--timeout",
-        type=positive,
+        type=seconds,
         default=DIAL_TIMEOUT,
         metavar="SECONDS",
         help=f"longest dial (default: {DIAL_TIMEOUT:g})",

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Final, TextIO
 
-from emissary_lib.cli.command import positive, target
+from emissary_lib.cli.command import seconds, target
 from emissary_lib.cli.output import GREEN, RED, YELLOW, in_colour, paint, standard_output
 from emissary_lib.cli.settings import add_settings, settings_reader
 from emissary_lib.doctor.service_probes import SERVICE_PROBES, ServiceProbe, service_probe_for
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=positive,
+        type=seconds,
         default=TIMEOUT,
         metavar="SECONDS",
         help=f"longest wait of one check (default: {TIMEOUT:g})",

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Final
 
 from emissary_lib.cli.signals import PASSED_ON, Gathered, Wait, Witness, handle_signals, heeded, stop_as
-from emissary_lib.exceptions import CommandError
+from emissary_lib.exceptions import NOTHING_LEFT, CommandError, local_resource_error
 from emissary_lib.system import JOB_CONTROL, signals
 
 #: Tells of a child, where there is job control.
@@ -39,6 +39,7 @@ def run_program(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
     Raises:
         CommandError: It cannot be started.
+        LocalResourceError: No descriptor or process is left for it.
         ValueError: If called outside the main thread.
 
     Blocking: until its end.
@@ -63,6 +64,8 @@ def _start(words: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen
         # What we have inherited, as a shell's <(...), it inherits; what we have opened ourselves it does not.
         return subprocess.Popen(words, env=environ, close_fds=False)
     except (OSError, ValueError) as exc:  # ValueError: a zero byte in a word
+        if isinstance(exc, OSError) and exc.errno in NOTHING_LEFT:
+            raise local_resource_error(exc) from exc
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)
         raise CommandError(f"cannot start {words[0]}: {reason}; check its name and PATH") from exc
 

@@ -193,7 +193,7 @@ def read_path(reader: SettingsReader, name: str) -> str | None:
     try:
         read_text(path)
     except ConfigError as exc:
-        raise ConfigError(f"{name}: the file {shown(path)} {exc}") from exc
+        raise ConfigError(f"{name}: the file {shown(path)} {exc}; name another, or unset {name}") from exc
     return path
 
 

@@ -49,6 +49,11 @@ class Endpoint(Record):
                 f"the gateway's URL{_shown(self.url)} is not of the form wss://host/stage; "
                 "take WebSocketUrl from the stack's outputs"
             )
+        if parts.query or parts.fragment:
+            raise ConfigError(
+                f"the gateway's URL{_shown(self.url)} has something behind its stage; take WebSocketUrl from "
+                "the stack's outputs, without ? and #"
+            )
         if parts.scheme == "ws" and not _is_loopback(parts.hostname or ""):
             raise ConfigError(
                 f"the gateway's URL {self.url!r} is not encrypted: ws:// is for a local cloud on this "

@@ -63,7 +63,11 @@ def configuration(settings: Settings) -> Finding:
         settings.endpoint, settings.key = Endpoint(config.url, ca_file=config.ca_file), config.key
         proxy = settings.proxy_of(settings.endpoint.url)
     except ConfigError as exc:
-        return failure(Exit.SETTINGS, str(exc), f"set {URL} and {AUTH_KEYS}; example.env explains them")
+        return failure(
+            Exit.SETTINGS,
+            str(exc),
+            f"{URL} and {AUTH_KEYS} are what is needed; example.env explains all settings",
+        )
     ids = settings.key_ids = tuple(key.key_id for key in config.given.keys)
     others = f", also given: {', '.join(map(str, ids[1:]))}" if ids[1:] else ""
     endpoint = settings.endpoint

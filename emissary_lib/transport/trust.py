@@ -38,7 +38,10 @@ def client_context(ca_file: str | None = None) -> ssl.SSLContext:
         context.load_verify_locations(ca_file)
     except (OSError, ssl.SSLError) as exc:
         said = exc.reason if isinstance(exc, ssl.SSLError) and exc.reason else exc.strerror or exc
-        raise ConfigError(f"the file {ca_file} has no authority that can be used, in PEM: {said}") from exc
+        raise ConfigError(
+            f"the file {ca_file} has no authority that can be used, in PEM: {said}; name one that has in "
+            "EMISSARY_CA_FILE (or the argument ca_file), or none"
+        ) from exc
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
@@ -98,6 +101,10 @@ def _missing_authority() -> str:
     path = os.environ.get("SSL_CERT_FILE")
     if path and not os.path.exists(path):
         return f"SSL_CERT_FILE names {path}, which is not there: then nobody is trusted; correct or unset it"
+    if path and not ssl.create_default_context().cert_store_stats()["x509_ca"]:
+        return (
+            f"SSL_CERT_FILE names {path}, in which there is no authority: then nobody is trusted; correct it"
+        )
     if not any(_found_authorities()):
         return (
             "this Python knows no authorities at all: install the system's (package ca-certificates; on "

@@ -120,10 +120,15 @@ def connect(
                 f"the gateway at {url} cut the connection before it had answered: {said}; if that goes on, "
                 "check the URL, and what stands between here and there"
             ) from exc
-        through = f" through the proxy {upgrade.proxy} ({upgrade.proxy.variable})" if upgrade.proxy else ""
+        if isinstance(exc, ssl.SSLError) and exc.reason in _NO_TLS:
+            said = f"what answers there does not speak TLS ({exc.reason})"
+        through, check = "", "the URL, DNS"
+        if upgrade.proxy:
+            through = f" through the proxy {upgrade.proxy} ({upgrade.proxy.variable})"
+            check = f"{upgrade.proxy.variable}, the URL"
         raise GatewayUnreachableError(
-            f"cannot reach the gateway at {url}{through}: {said}; check the URL, DNS and the way out to the "
-            "internet"
+            f"cannot reach the gateway at {url}{through}: {said}; check {check} and the way out to "
+            "the internet"
         ) from exc
     if ws.connection is None or (ws.getheaders() or {}).get("sec-websocket-protocol") != SUBPROTOCOL:
         ws.shutdown()  # type: ignore[no-untyped-call]
@@ -138,6 +143,9 @@ def _refused_error(url: str, status: int, headers: Mapping[str, str] | None) -> 
         date=(headers or {}).get("date"),
     )
 
+
+#: What OpenSSL says of an answer that is not TLS at all.
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 
 #: How the library tells that the other end has gone.
 _CUT_OFF: Final = (websocket.WebSocketConnectionClosedException, ConnectionError, ssl.SSLEOFError)

@@ -120,3 +120,11 @@ def test_a_reset_by_the_target_points_to_the_target_and_not_to_the_network() -> 
         "is unknown; see the target's log for why it closed the connection"
     )
     assert "sleeping machine" in str(reset_error(TARGET, Code.LINK_DEAD, ""))
+
+
+def test_a_target_that_ended_a_connection_of_which_nothing_is_missing_is_told_of_as_just_that() -> None:
+    """Symptom: each wrong password over TLS was followed by the doubt about a statement's outcome."""
+    whole = reset_error(TARGET, Code.TARGET_RESET, "Broken pipe", whole=True)
+    assert whole.whole
+    assert "unknown" not in str(whole)
+    assert "Nothing is missing" in str(whole)

@@ -67,6 +67,8 @@ class Target(Record):
             return cls(*target)
         if not isinstance(target, str):
             raise TargetError(f"{target!r} is no target; write host:port, or a tuple of host and port")
+        if "://" in target:  # which is not shown: a password may be in it
+            raise TargetError("a URL is no target; write its host and port alone, such as db.internal:5432")
         host, colon, port = target.rpartition(":")
         if not colon or port.endswith("]"):
             raise TargetError(f"{target!r} has no port; write host:port, such as db.internal:5432")

@@ -135,7 +135,14 @@ def test_an_argument_too_many_comes_with_the_usage_of_its_command(capsys: pytest
     assert said.endswith("emissary connect: error: unrecognized arguments: db:2\n")
 
 
-@pytest.mark.parametrize(("given", "says"), [("soon", "'soon' is no number"), ("nan", "nan is not above 0")])
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("soon", "'soon' is no number"),
+        ("nan", "nan is not above 0"),
+        ("1e300", "1e300 is more than 2000000 seconds"),
+    ],
+)
 def test_a_timeout_that_is_none_is_a_usage_error(
     given: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

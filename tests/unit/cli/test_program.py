@@ -212,6 +212,24 @@ def test_a_program_that_cannot_be_started_is_named_with_the_cause(word: str, cau
     assert str(caught.value).startswith(f"cannot start {word}: ")
 
 
+def test_a_machine_that_gives_no_descriptors_is_the_cause_and_not_the_program_s_name() -> None:
+    """Symptom: "cannot start true: Too many open files; check its name and PATH"."""
+    pytest.importorskip("resource", reason="there is no such limit here")
+    code = (
+        "import os, resource, sys\nfrom emissary_lib.cli.program import run_program\n"
+        "import subprocess, signal, selectors, socket\n"
+        "from emissary_lib.exceptions import LocalResourceError\n"
+        "open_now = len(os.listdir('/proc/self/fd')) - 1\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 2, hard))\n"
+        "try: run_program(['true'], os.environ)\n"
+        "except LocalResourceError as exc: print(exc)\n"
+    )
+    done = subprocess.run(python(code), cwd=ROOT, capture_output=True, text=True, timeout=HANG)
+    assert "Too many open files" in done.stdout
+    assert "ulimit -n" in done.stdout
+
+
 def test_the_handlers_of_signals_are_put_back() -> None:
     numbers = sorted(signal.valid_signals())
     before = [signal.getsignal(number) for number in numbers]

@@ -30,7 +30,8 @@ def test_the_host_is_what_both_sides_sign(url: str, host: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["", "host", "http://host/s", "wss:///s", "wss://host:port/s", "wss://host:99999/s", "wss://host:0/s",
-     "wss://[::1/s", "wss://user:secret@host/s", "wss:// /s", "wss://ho st/s", "wss://ho\u2028st/s", "wss://host\udcff/s"],
+     "wss://[::1/s", "wss://user:secret@host/s", "wss:// /s", "wss://ho st/s", "wss://ho\u2028st/s", "wss://host\udcff/s",
+     "wss://host/s?x=y", "wss://host/s#z"],
 )  # fmt: skip
 def test_what_is_no_gateway_is_refused_with_the_remedy(url: str) -> None:
     with pytest.raises(ConfigError, match="take WebSocketUrl from the stack's outputs"):

@@ -189,7 +189,11 @@ def test_a_gateway_is_reached_through_a_proxy_with_its_own_name_and_tls(
             r"refused a connection to gateway\.example:443: 403 Not .*here; ask whoever",
         ),
         (http_proxy(refusal=b"\x05\xff\r\n"), "127.0.0.1:PORT", "speaks no HTTP; check https_proxy"),
-        (http_proxy(refusal=b""), "http://127.0.0.1:1", "through the proxy http://127.0.0.1:1 .https_proxy"),
+        (
+            http_proxy(refusal=b""),
+            "http://127.0.0.1:1",
+            "through the proxy http://127.0.0.1:1 .https_proxy.: .*; check https_proxy, the URL",
+        ),
         (http_proxy(), "socks5h://127.0.0.1:1", "the proxy socks5h://127.0.0.1:1 .https_proxy. gives no way"),
     ],
 )

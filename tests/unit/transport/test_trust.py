@@ -127,12 +127,25 @@ def test_a_variable_that_names_nothing_is_the_cause(tmp_path: Path, monkeypatch:
             reach(server, client_context())
 
 
+def test_a_variable_that_names_a_file_without_authorities_is_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty.pem").touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "empty.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "absent"))
+    with WsServer(ssl_context=server_context(trustme.CA())) as server:
+        with pytest.raises(GatewayUnreachableError, match=r"empty\.pem, in which there is no authority"):
+            reach(server, client_context())
+
+
 @pytest.mark.parametrize("content", ["", "no certificate", None])
 def test_a_file_without_an_authority_is_named(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(ConfigError, match=rf"the file {file} has no authority that can be used, in PEM"):
+    with pytest.raises(
+        ConfigError, match=rf"the file {file} has no authority that can be used, in PEM: .*EMISSARY_CA_FILE"
+    ):
         client_context(str(file))
 
 

@@ -485,6 +485,13 @@ def test_a_certificate_of_nobody_known_is_refused(certificates: Certificates) ->
         assert server.requests == []
 
 
+def test_who_does_not_speak_tls_is_told_so() -> None:
+    """Symptom: "wrong version number; check the URL, DNS" for wss:// to a port of ws://."""
+    with WsServer(raw=lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
+        with pytest.raises(GatewayUnreachableError, match="what answers there does not speak TLS"):
+            connect(server.url.replace("ws://", "wss://"), headers={}, deadline=Deadline(HANG))
+
+
 def test_a_certificate_for_another_name_is_refused(certificates: Certificates) -> None:
     context = ssl.create_default_context(cafile=certificates.ca_file)
     with WsServer(ssl_context=certificates.server_context()) as server:

@@ -58,6 +58,8 @@ def test_a_target_takes_a_text_and_a_whole_number(host: Any, port: Any) -> None:
         ("db.internal", "has no port; write host:port"),
         ("[::1]", "has no port"),
         ("::1:5432", r"ambiguous; write an IPv6 address in brackets: \[::1\]:5432"),
+        ("postgres://me:secret@db:5432/app", "^a URL is no target; write its host and port alone"),
+        ("https://db.internal", "^a URL is no target"),
         (":5432", "host is empty"),
         ("db:", "port '' is not a number from 1 to 65535"),
         ("db:0", "port '0'"),
