@@ -462,10 +462,7 @@ class Multiplexer:
         connection.peer_taken = position.taken
         connection.peer_written = position.written
         connection.told_code = position.code
-        if position.code is not Code.OK and connection.state is ConnectionState.ENDED:
-            self._cut_off(connection, position.code)  # else RST_STREAM follows
-        else:
-            self._close_if_over(connection)
+        self._close_if_over(connection)
 
     _HANDLERS: ClassVar[dict[type[h2_events.Event], Callable[[Any, Any], None]]] = {
         h2_events.DataReceived: _on_data,
@@ -484,11 +481,12 @@ class Multiplexer:
     # -- the end --------------------------------------------------------------------------------
 
     def _close_if_over(self, connection: Connection) -> None:
-        if (
-            connection.state is ConnectionState.ENDED
-            and not connection.received
-            and not self._waits_for_end(connection)
-        ):
+        if connection.state is not ConnectionState.ENDED:
+            return  # if the peer has told why it cuts the connection off, RST_STREAM follows
+        if connection.told_code is not Code.OK:
+            # Of a stream that both have ended RST_STREAM is no news: it may have been sent before ours ended.
+            self._cut_off(connection, connection.told_code)
+        elif not connection.received and not self._waits_for_end(connection):
             connection.move(ConnectionStep.ALL_TAKEN)
             self._events.append(Closed(connection.stream))
             self._remove(connection)

@@ -237,6 +237,23 @@ def test_an_open_stream_has_no_end_that_could_have_arrived(pair: MuxPair) -> Non
     assert not pair.dialer.end_acked(pair.connect())
 
 
+def test_a_reset_that_meets_a_stream_which_both_have_ended_meanwhile_is_told_all_the_same(
+    pair: MuxPair,
+) -> None:
+    """Symptom: RST_STREAM is no news to HTTP/2 then, and the connection was never over."""
+    stream = pair.connect()
+    pair.relay.send_eof(stream)
+    pair.pass_on()
+    drain_events(pair.dialer)
+    pair.dialer.receive(position(stream, 0, 0, Code.TARGET_RESET), NOW)
+    assert drain_events(pair.dialer) == []
+    pair.dialer.send_eof(stream)
+    pair.dialer.data_to_send(1 << 20)
+    assert drain_events(pair.dialer) == [CutOff(stream, Code.TARGET_RESET, whole=True, lost=0)]
+    pair.dialer.receive(frame(RST_STREAM, 0, stream, bytes([0, 0, 0, 10])), NOW)
+    assert (drain_events(pair.dialer), pair.dialer.idle) == ([], True)
+
+
 def test_a_connection_counts_until_the_target_has_all(pair: MuxPair) -> None:
     stream = pair.connect()
     pair.dialer.send_eof(stream)
