@@ -122,7 +122,9 @@ class World:
 
     def write(self, end: End) -> None:
         for stream in self.some(end.open):
-            content = self.chance.randbytes(self.chance.choice((1, 10, 1_000, 30_000)))
+            # No more than some windows: each takes a turn of everybody's to be opened again.
+            most = 50 * self.other(end).limits.window
+            content = self.chance.randbytes(min(most, self.chance.choice((1, 10, 1_000, 30_000))))
             taken = end.side.send_data(stream, content)
             assert 0 <= taken <= len(content)
             end.outgoing[stream].written += content[:taken]
