@@ -83,10 +83,19 @@ def dialer_of(cloud: LocalCloud, key: Key | None = None, **options: Any) -> Iter
         yield dialer
 
 
+def json_lines(cloud: LocalCloud, *function: str) -> list[dict[str, Any]]:
+    """The log lines of all functions, or of one, that are JSON; one that is half written is not there yet."""
+    lines = []
+    for line in cloud.logs(*function).splitlines():
+        with contextlib.suppress(ValueError):
+            if line.startswith("{"):
+                lines.append(json.loads(line))
+    return lines
+
+
 def log_lines(cloud: LocalCloud, session: str) -> list[dict[str, Any]]:
     """The functions' log lines of one session, in no order."""
-    lines = [line for line in cloud.logs().splitlines() if line.startswith("{")]
-    return [entry for entry in map(json.loads, lines) if entry.get("session") == session]
+    return [line for line in json_lines(cloud) if line.get("session") == session]
 
 
 def audit_records(cloud: LocalCloud, session: str) -> list[dict[str, Any]]:

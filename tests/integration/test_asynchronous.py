@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
-from tests.helpers.local_cloud import DIAL, LINUX_ONLY, eventually, relay_returned
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, eventually, json_lines, relay_returned
 from tests.helpers.servers import BlackHole
 from tests.helpers.ws_server import noise
 
@@ -43,9 +42,8 @@ def test_a_dial_that_is_cancelled_while_the_relay_connects_is_recorded_as_given_
     cloud: LocalCloud, dialer: Dialer
 ) -> None:
     def lines(message: str) -> list[dict[str, Any]]:
-        logged = (json.loads(line) for line in cloud.logs().splitlines() if line.startswith("{"))
         said = {"message": message, "target": target, "key_id": cloud.key.key_id}
-        return [line for line in logged if said.items() <= line.items()]
+        return [line for line in json_lines(cloud) if said.items() <= line.items()]
 
     async def main() -> None:
         dial = asyncio.ensure_future(dialer.open_connection(target, None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import subprocess
@@ -17,7 +16,7 @@ from emissary_local import LocalCloud
 from tests.helpers.bridge import KEY as BRIDGE_KEY
 from tests.helpers.bridge import Behaviour, Bridge
 from tests.helpers.doctor_cloud import ask
-from tests.helpers.local_cloud import DIAL, LINUX_ONLY, ROOT, audit_record
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, ROOT, audit_record, json_lines
 from tests.helpers.patience import wait_until
 from tests.helpers.servers import BlackHole, Server, echo, source, unused_port
 from tests.helpers.ws_server import Request, WsServer, refusal
@@ -55,7 +54,7 @@ def test_without_a_target_no_relay_starts_and_the_session_ends(cloud: LocalCloud
 def test_a_session_that_the_doctor_opened_ends_clean(cloud: LocalCloud) -> None:
     with Server(echo) as target:
         assert ask(cloud.url, cloud.key, target).outcome() == (None, 0)
-        lines = [json.loads(line) for line in cloud.logs("DefaultFunction").splitlines() if line[:1] == "{"]
+        lines = json_lines(cloud, "DefaultFunction")
         session = next(
             str(line["session"]) for line in lines if line.get("target") == f"{target[0]}:{target[1]}"
         )

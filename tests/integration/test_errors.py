@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
@@ -33,6 +32,7 @@ from tests.helpers.local_cloud import (
     TEMPLATE,
     audit_record,
     dialer_of,
+    json_lines,
     log_lines,
     relay_returned,
 )
@@ -47,7 +47,7 @@ pytestmark = LINUX_ONLY
 def session_of(cloud: LocalCloud, target: tuple[str, int]) -> str:
     """The session in which this target was launched: a failed dial tells its caller no session id."""
     name = f"{target[0]}:{target[1]}"
-    lines = [json.loads(line) for line in cloud.logs("DefaultFunction").splitlines() if line.startswith("{")]
+    lines = json_lines(cloud, "DefaultFunction")
     sessions = {line["session"] for line in lines if line.get("target") == name}
     assert len(sessions) == 1
     return str(sessions.pop())

@@ -28,7 +28,6 @@ Number 13 asks for exit statuses too: test_exit_status::test_the_status_tells_th
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import re
@@ -46,7 +45,7 @@ from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_local import LocalCloud
 from tests.helpers import cuts
-from tests.helpers.local_cloud import DIAL, LINUX_ONLY, ROOT, eventually, relay_returned
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, ROOT, eventually, json_lines, relay_returned
 from tests.helpers.patience import HANG
 from tests.helpers.raw_dialer import RawDialer
 from tests.helpers.servers import Server, echo, greeter
@@ -143,7 +142,7 @@ def test_hundreds_of_dials_eight_at_a_time(cloud: LocalCloud, dialer: Dialer) ->
     assert len(sessions) == dials
 
     def all_returned() -> dict[str, str] | None:
-        lines = [json.loads(line) for line in cloud.logs("RelayFunction").splitlines() if line[:1] == "{"]
+        lines = json_lines(cloud, "RelayFunction")
         ended = {line["session"]: line["code"] for line in lines if line.get("message") == "session ended"}
         found = {session: ended[session] for session in sessions & set(ended)}
         return found if len(found) == dials else None

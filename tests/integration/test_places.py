@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ import pytest
 
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_local import LocalCloud
-from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, json_lines
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.raw_dialer import RawDialer
 from tests.helpers.servers import BlackHole
@@ -43,8 +42,7 @@ def test_clients_that_hang_up_on_a_silent_target_leave_the_place_to_the_next(clo
     """Their relays stayed until the target's ten seconds were over."""
 
     def noted(**said: str) -> int:
-        logged = [json.loads(line) for line in cloud.logs().splitlines() if line.startswith("{")]
-        return sum(said.items() <= line.items() for line in logged)
+        return sum(said.items() <= line.items() for line in json_lines(cloud))
 
     with BlackHole() as silent, dialer_of(cloud) as dialer, dialer.forward(silent) as forward:
         host, port = forward
