@@ -6,6 +6,12 @@ import enum
 import functools
 from typing import Final
 
+#: Exit status of a process that a signal ended, less the signal, as shells have it.
+SIGNALLED: Final = 128
+
+#: Highest number of a signal, on any system.
+_LAST_SIGNAL: Final = 64
+
 
 class Exit(enum.IntEnum):
     """Exit statuses of every command.
@@ -151,3 +157,8 @@ def statuses() -> tuple[tuple[type[BaseException], Exit], ...]:
 def exit_status(error: BaseException) -> Exit:
     """The status with which a command ends that failed with ``error``."""
     return next((status for kind, status in statuses() if isinstance(error, kind)), Exit.FAULT)
+
+
+def is_signalled(status: int) -> bool:
+    """Whether a process with this status was ended by a signal, as far as its status tells."""
+    return SIGNALLED < status <= SIGNALLED + _LAST_SIGNAL

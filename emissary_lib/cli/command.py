@@ -84,22 +84,16 @@ def target(text: str) -> Target:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def positive(text: str) -> float:
-    """A number above 0."""
+def seconds(text: str) -> float:
+    """A time that a dial may take."""
+    from emissary_lib.client.dialer import MAX_TIMEOUT
+
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def seconds(text: str) -> float:
-    """A time that a dial may take."""
-    from emissary_lib.client.dialer import MAX_TIMEOUT
-
-    value = positive(text)
     if value > MAX_TIMEOUT:
         raise argparse.ArgumentTypeError(f"{text} is more than {MAX_TIMEOUT} seconds")
     return value

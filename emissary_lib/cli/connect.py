@@ -14,7 +14,7 @@ from emissary_lib.cli.dialling import add_dialer, show_warnings
 from emissary_lib.cli.output import standard_output
 from emissary_lib.cli.settings import dialer_of
 from emissary_lib.cli.signals import handle_signals
-from emissary_lib.exit_status import DIALLING, Exit
+from emissary_lib.exit_status import DIALLING, SIGNALLED, Exit
 from emissary_lib.system import signals
 
 SUMMARY: Final = "standard input and output lead to a target"
@@ -36,9 +36,6 @@ EXITS: Final = DIALLING | {Exit.CUT_OFF}
 
 #: Signals that end the command, and with it the session in the VPC, at once.
 _FATAL: Final = signals("SIGTERM", "SIGHUP")
-
-#: Exit status of a process that a signal ended, less the signal, as shells have it.
-_SIGNALLED: Final = 128
 
 
 class _Fatal(BaseException):
@@ -77,4 +74,4 @@ def run(args: argparse.Namespace) -> int:
                 drain.wait_until_over(dialer)  # or the relay would hold the target for as long as its grace
     except _Fatal:
         os.kill(os.getpid(), ended_by[0])  # as if it had never been caught: its handler is the former again
-        return _SIGNALLED + ended_by[0]
+        return SIGNALLED + ended_by[0]

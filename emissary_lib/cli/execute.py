@@ -12,7 +12,7 @@ from emissary_lib.cli.command import target
 from emissary_lib.cli.dialling import LISTEN, add_dialling, format_address, listen_all
 from emissary_lib.cli.output import complain
 from emissary_lib.cli.signals import handle_signals, heeded
-from emissary_lib.exit_status import DIALLING, Exit, exit_status
+from emissary_lib.exit_status import DIALLING, Exit, exit_status, is_signalled
 from emissary_lib.system import signals
 
 if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Listen for as long as the program runs."""
-    from emissary_lib.cli.program import SIGNALLED, run_program
+    from emissary_lib.cli.program import run_program
     from emissary_lib.cli.program_environment import program_environment, service_of
     from emissary_lib.cli.service_url import LocalPort
 
@@ -111,8 +111,9 @@ def run(args: argparse.Namespace) -> int:
         status = run_program(fill_placeholders(args.words, ports), environ)
         lost = [address.forward.finish(stopped=lambda: bool(stops)) for address in addresses]
         unused = [number for number, address in enumerate(addresses) if not address.forward.accepted]
-    for number in unused if status < SIGNALLED else []:  # who interrupts it knows why it has not got there
-        complain(nothing_connected(number + 1, ports[number], None if args.no_env else services[number]))
+    if not is_signalled(status):  # who interrupts it knows why it has not got there
+        for number in unused:
+            complain(nothing_connected(number + 1, ports[number], None if args.no_env else services[number]))
     return outcome.status(status, lost=any(lost))
 
 

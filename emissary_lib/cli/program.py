@@ -14,13 +14,11 @@ from typing import Final
 
 from emissary_lib.cli.signals import PASSED_ON, Gathered, Wait, Witness, handle_signals, heeded, stop_as
 from emissary_lib.exceptions import NOTHING_LEFT, CommandError, local_resource_error
+from emissary_lib.exit_status import SIGNALLED
 from emissary_lib.system import JOB_CONTROL, signals
 
 #: Tells of a child, where there is job control.
 _OF_CHILD: Final = signals("SIGCHLD")
-
-#: Exit status of a program that a signal ended, less the signal, as shells have it.
-SIGNALLED: Final = 128
 
 
 def run_program(words: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -100,11 +100,9 @@ def explain_certificate(exc: ssl.SSLCertVerificationError, host: str) -> tuple[s
 def _missing_authority() -> str:
     path = os.environ.get("SSL_CERT_FILE")
     if path and not os.path.exists(path):
-        return f"SSL_CERT_FILE names {path}, which is not there: then nobody is trusted; correct or unset it"
+        return f"SSL_CERT_FILE names {path}, which is not there; correct or unset it"
     if path and not ssl.create_default_context().cert_store_stats()["x509_ca"]:
-        return (
-            f"SSL_CERT_FILE names {path}, in which there is no authority: then nobody is trusted; correct it"
-        )
+        return f"SSL_CERT_FILE names {path}, in which there is no authority; correct or unset it"
     if not any(_found_authorities()):
         return (
             "this Python knows no authorities at all: install the system's (package ca-certificates; on "

@@ -26,6 +26,7 @@ from tests.helpers.local_cloud import (
     audit_record,
     dialer_of,
     eventually,
+    json_lines,
     relay_returned,
 )
 from tests.helpers.patience import HANG, wait_until
@@ -141,7 +142,7 @@ def test_a_health_check_starts_no_relay_and_leaves_no_record(
     (checked,) = (each for each in listed if each not in known)
     assert (checked["state"], checked["code"], checked["target"]) == ("ended", "OK", None)
     assert checked["session"] not in operator.logs("RelayFunction")
-    lines = [json.loads(line) for line in operator.logs().splitlines() if checked["session"] in line]
+    lines = [line for line in json_lines(operator) if checked["session"] in str(line)]
     assert [line["message"] for line in lines] == ["dialer admitted"]
 
 
@@ -175,7 +176,7 @@ def test_figures_tell_of_sessions_and_never_of_messages(cloud: LocalCloud, targe
     names = {"ConnectAccepted", "SessionOpened", "SessionEnded"}
 
     def lines() -> Counter[str]:
-        return Counter(line for line in cloud.logs().splitlines() if '"_aws":' in line)
+        return Counter(json.dumps(line) for line in json_lines(cloud) if "_aws" in line)
 
     def told_since() -> list[dict[str, Any]] | None:
         new = [json.loads(line) for line in (lines() - before).elements()]

@@ -25,7 +25,7 @@ from emissary_lib.exceptions import (
     TargetNotAllowedError,
     dial_error,
 )
-from emissary_lib.exit_status import DIALLING, MEANINGS, Exit, exit_status, statuses
+from emissary_lib.exit_status import DIALLING, MEANINGS, Exit, exit_status, is_signalled, statuses
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.targets.allow_list import Target
 
@@ -101,3 +101,7 @@ def test_every_code_of_a_dial_is_that_of_its_exception(code: Code) -> None:
 def test_no_error_is_hidden_by_one_before_it() -> None:
     for index, (kind, _status) in enumerate(statuses()):
         assert not any(issubclass(kind, before) for before, _ in statuses()[:index]), kind
+
+
+def test_a_status_of_a_signal_s_is_128_and_its_number() -> None:
+    assert [status for status in range(256) if is_signalled(status)] == list(range(129, 193))

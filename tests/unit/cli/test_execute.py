@@ -129,7 +129,7 @@ def test_options_say_what_the_targets_are(options: list[str], expected: list[str
     assert env["EMISSARY_HOST"] == "127.0.0.1"
 
 
-@pytest.mark.parametrize("status", [0, 7])
+@pytest.mark.parametrize("status", [0, 7, 255])
 def test_a_program_that_never_connects_is_told_of_and_its_status_stays(status: int) -> None:
     """Symptom: a migration that read its own URL went to the local database, with status 0 and in silence."""
     done = emissary(

@@ -219,7 +219,7 @@ def test_a_machine_that_gives_no_descriptors_is_the_cause_and_not_the_program_s_
         "import os, resource, sys\nfrom emissary_lib.cli.program import run_program\n"
         "import subprocess, signal, selectors, socket\n"
         "from emissary_lib.exceptions import LocalResourceError\n"
-        "open_now = len(os.listdir('/proc/self/fd')) - 1\n"
+        "open_now = len(os.listdir('/dev/fd')) - 1\n"
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 2, hard))\n"
         "try: run_program(['true'], os.environ)\n"
