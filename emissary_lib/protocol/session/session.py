@@ -18,13 +18,14 @@ from emissary_lib.protocol.session.events import Event, LinkDead
 from emissary_lib.protocol.session.goaway import GoAwayTimer
 from emissary_lib.protocol.session.incoming import FrameReceiver
 from emissary_lib.protocol.session.keepalive import DialerKeepalive, KeepaliveAction, RelayKeepalive
-from emissary_lib.protocol.session.lifecycle import Lifecycle, UserLoss
+from emissary_lib.protocol.session.lifecycle import Lifecycle
 from emissary_lib.protocol.session.outgoing import FrameBuilder
 from emissary_lib.protocol.session.resumption import Resumption
 from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.stream.congestion import CongestionWindow
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.duplex import Duplex
+from emissary_lib.protocol.user_loss import UserLoss
 from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.protocol.wire.payloads import GoAway
 
@@ -208,7 +209,7 @@ class Session:
     def _end_if_user_lost(self, now: float) -> None:
         loss = self._lifecycle.user_loss
         if loss and self.alive:
-            loss.look(self._duplex.sender.acked, now, away=not self._resumption.may_send)
+            loss.look(self._duplex.sender.acked, now, paused=not self._resumption.may_send)
             if not self.undelivered or now >= loss.until:
                 self.abort(loss.code, loss.reason, now, unread=loss.unread)
 
