@@ -6,6 +6,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.mux.answers import Position
 from emissary_lib.protocol.mux.states import ConnectionState, ConnectionStep, step
 from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.user_loss import UserLoss
 
 
 class Connection:
@@ -30,11 +31,14 @@ class Connection:
         granted_at: When the peer last got credit, in seconds on a monotonic clock.
         scheduled: Whether the connection is in the scheduler.
         starved: Whether our user had more bytes than there was room for.
+        loss: Our user's connection broke: what it wrote before goes out, and nothing else moves.
+        dropped: Bytes of the peer's stream that nobody took and nobody will.
     """
 
     __slots__ = (
-        "arrived", "credit", "ending", "granted_at", "peer_taken", "peer_written", "received", "released",
-        "scheduled", "starved", "state", "stream", "target", "told_code", "unsent", "window", "written",
+        "arrived", "credit", "dropped", "ending", "granted_at", "loss", "peer_taken", "peer_written",
+        "received", "released", "scheduled", "starved", "state", "stream", "target", "told_code", "unsent",
+        "window", "written",
     )  # fmt: skip
 
     def __init__(self, stream: int, target: Target) -> None:
@@ -55,6 +59,8 @@ class Connection:
         self.granted_at = 0.0
         self.scheduled = False
         self.starved = False
+        self.loss: UserLoss | None = None
+        self.dropped = 0
 
     def move(self, what: ConnectionStep) -> None:
         """Take a step. Raises :class:`LocalProtocolError` if it cannot be taken."""
@@ -64,6 +70,11 @@ class Connection:
     def sends(self) -> bool:
         """Whether our stream is open: answered, not over, and not cut off."""
         return self.state in (ConnectionState.OPEN, ConnectionState.RECEIVE_ENDED)
+
+    @property
+    def writable(self) -> bool:
+        """Whether our user may write: it has neither ended our stream nor gone."""
+        return self.sends and not self.ending and self.loss is None
 
     @property
     def end_received(self) -> bool:
@@ -83,15 +94,26 @@ class Connection:
     @property
     def taken(self) -> int:
         """How much of the peer's stream our user has taken, its end counted as one."""
-        return self.arrived - len(self.received) + self.released
+        return self.arrived - self.dropped - len(self.received) + self.released
 
     @property
-    def position(self) -> Position:
-        """What POSITION tells now, if the connection is not cut off."""
-        return Position(self.written, self.taken, Code.OK)
+    def lost(self) -> int:
+        """How much of what our user has written the peer's user has not taken, as far as is known."""
+        return max(0, self.written - self.peer_taken)
 
     @property
     def whole(self) -> bool:
         """Whether a cut has lost nothing but the end of the peer's stream (docs/protocol.md 11.4-8)."""
-        ours = self.end_sent and self.peer_taken >= self.written
-        return ours and self.arrived == self.peer_written
+        ours = self.end_sent and not self.lost
+        told = self.told_code is not Code.OK
+        return ours and (self.arrived == self.peer_written if told else self.end_received)
+
+    def position(self, code: Code) -> Position:
+        """What POSITION tells now; ``code``: why the connection is cut off, ``OK`` if it is not."""
+        unread = 0 if self.loss is None else self.loss.unread
+        return Position(self.written + unread, self.taken, code)
+
+    def drop_received(self) -> None:
+        """Nobody takes what has come."""
+        self.dropped += len(self.received)
+        self.received.clear()

@@ -44,7 +44,7 @@ class DialerMultiplexer(Multiplexer):
     @property
     def room(self) -> int:
         """How many more connections may be asked for now."""
-        if self._draining or self._error is not None or len(self._out) > BUSY_WAITING:
+        if self._draining or self._over or len(self._out) > BUSY_WAITING:
             return 0
         waiting = sum(each.state is ConnectionState.REQUESTED for each in self._connections.values())
         may_be_given_up = self._give_ups.left(self._now) - waiting

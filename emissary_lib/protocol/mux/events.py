@@ -31,7 +31,7 @@ class Refused(Record):
 
 
 class Declined(Record):
-    """At the dialer: this relay takes no more connections, and has done nothing for this one, which is over.
+    """At the dialer: this relay takes no more connections now, and has done nothing for this one: it is over.
 
     The same dial may be made over another relay at once.
     """
@@ -56,7 +56,7 @@ class Writable(Record):
 
 
 class CutOff(Record):
-    """The peer has cut a connection off.
+    """The peer has cut a connection off, or the session was cut off, and the connection with it.
 
     What came before may still be read (``peek``, ``consume``); then reset the user's socket. ``reset``
     forgets what was not read.

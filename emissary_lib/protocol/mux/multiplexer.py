@@ -38,6 +38,7 @@ from emissary_lib.protocol.mux.limits import (
 from emissary_lib.protocol.mux.scheduler import RoundRobin
 from emissary_lib.protocol.mux.states import ConnectionState, ConnectionStep
 from emissary_lib.protocol.mux.windows import WindowPool
+from emissary_lib.protocol.user_loss import UserLoss
 from emissary_lib.protocol.wire.text import clean
 
 #: Length of the dialer's preface (RFC 9113 section 3.4).
@@ -102,6 +103,7 @@ class Multiplexer:
         self._events: deque[Event] = deque()
         self._now = now
         self._error: RemoteProtocolError | None = None
+        self._over = False  # the session was cut off
 
     # -- the session's stream -------------------------------------------------------------------
 
@@ -117,18 +119,21 @@ class Multiplexer:
 
         Raises:
             RemoteProtocolError: The peer broke a rule; FlowControlError and FrameError say more. The session
-                has to be aborted with the error's ``code``, and every later call raises the same error.
+                has to be aborted with the error's ``code``, and every later call raises the same error. Each
+                connection is cut off, and nothing of it can be read any more.
         """
         if self._error is not None:
             raise self._error
         self._now = now
+        if self._over:
+            return
         try:
             self._gate.check(data, now)
             for event in self._http2.receive_data(data):
                 if handler := self._HANDLERS.get(type(event)):
                     handler(self, event)
             self._collect_answers()
-            self._return_window()
+            self._return_windows()
         except RemoteProtocolError as exc:
             raise self._fail(exc) from None
         except h2.exceptions.ProtocolError as exc:
@@ -140,7 +145,7 @@ class Multiplexer:
         Raises:
             RemoteProtocolError: A connection is not over yet, or a frame is not whole.
         """
-        if self._error is None and (self._connections or not self._gate.between_frames):
+        if not self._over and (self._connections or not self._gate.between_frames):
             self._fail(RemoteProtocolError("the stream of a shared session ends within a connection"))
         if self._error is not None:
             raise self._error
@@ -151,12 +156,12 @@ class Multiplexer:
         Args:
             room: How many there may be: no more than ``session.send_room``, and so many that no more than
                 ``SESSION_BACKLOG`` wait there unsent. A little of it may be left unused while more waits: a
-                frame is not cut to pieces for the last few bytes.
+                frame is not cut to pieces for the last few bytes. Nothing happens without any.
 
         Returns:
             At most ``room`` bytes, which the session has to take all.
         """
-        out = self._out
+        out, room = self._out, max(0, room)
         if self._reports and len(out) < room:
             for reporting in self._reports.values():
                 self._send_position(reporting, Code.OK)
@@ -188,12 +193,53 @@ class Multiplexer:
         """What has happened, in order; ``None`` when there is nothing more."""
         return self._events.popleft() if self._events else None
 
+    def next_timeout(self) -> float | None:
+        """When :meth:`handle_timeout` has to be called, on the clock of ``now``; ``None``: not on its own."""
+        return min((loss.until for _, loss in self._lost_users()), default=None)
+
+    def handle_timeout(self, now: float, *, away: bool = False) -> None:
+        """Do what the clock makes due; harmless when nothing is. :meth:`data_to_send` has the outcome.
+
+        Call it whenever bytes may have moved, too: what it finds to have moved since the call before, it
+        takes to have moved now.
+
+        Args:
+            now: Seconds on a monotonic clock.
+            away: Whether the session has no WebSocket: the time until then does not count.
+        """
+        self._now = now
+        for connection, loss in self._lost_users():
+            # While its turn is still to come, it is not the reader that holds it up, but all that go first.
+            loss.look(connection.sent, now, paused=away or connection.scheduled)
+            if now >= loss.until:
+                self.reset(connection.stream, loss.code)
+
+    def cut_off_all(self, code: Code) -> None:
+        """The session is cut off, and with it each connection that is not over (docs/protocol.md 11.4-9).
+
+        First give :meth:`receive` all that the session has. From now on nothing is sent, and nothing more is
+        taken from it; what came before may still be read. Idempotent.
+
+        Args:
+            code: Why the session is cut off: each connection's :class:`CutOff` tells it, unless the peer had
+                told another.
+
+        Raises:
+            LocalProtocolError: ``code`` is OK.
+        """
+        _require_reason(code)
+        self._over = True
+        for connection in list(self._connections.values()):
+            if connection.state is not ConnectionState.CLOSED:
+                self._cut_off(connection, connection.told_code or code)
+        self._out.clear()
+
     # -- one connection, to the peer ------------------------------------------------------------
 
     def send_room(self, stream: int) -> int:
         """How many bytes :meth:`send_data` would take now; 0 unless the connection is open."""
         connection = self._connections.get(stream)
-        if connection is None or not connection.sends or connection.ending:
+        if connection is None or not connection.writable:
             return 0
         return self._limits.send_buffer - len(connection.unsent)
 
@@ -205,7 +251,7 @@ class Multiplexer:
         """
         connection = self._connections.get(stream)
         taken = min(len(data), self.send_room(stream))
-        if connection is not None and connection.sends:
+        if connection is not None and connection.writable:
             connection.starved = taken < len(data)
             connection.unsent += data[:taken]
             connection.written += taken
@@ -215,7 +261,7 @@ class Multiplexer:
     def send_eof(self, stream: int) -> None:
         """End our stream behind what was queued. Idempotent."""
         connection = self._connections.get(stream)
-        if connection is not None and connection.sends:
+        if connection is not None and connection.writable:
             connection.ending = True
             connection.starved = False
             self._ready.add(connection)
@@ -230,8 +276,7 @@ class Multiplexer:
         Raises:
             LocalProtocolError: ``code`` is OK.
         """
-        if code is Code.OK:
-            raise LocalProtocolError("a connection is not cut off for OK")
+        _require_reason(code)
         connection = self._connections.get(stream)
         if connection is None:
             return
@@ -239,6 +284,39 @@ class Multiplexer:
             self._send_reset(connection, code)
             connection.move(ConnectionStep.CUT_OFF)
         self._remove(connection)
+
+    def user_lost(self, stream: int, code: Code, now: float, *, unread: int = 0) -> None:
+        """Our user's connection broke: as :meth:`reset`, once all that :meth:`send_data` took has gone out.
+
+        Or once no more of it does (docs/protocol.md 11.4-12). Until then the connection is one of
+        :attr:`connections` and has its figures, but takes nothing and has nothing to read, and nothing more
+        is told of it. An end that was not sent yet is not sent any more. Idempotent.
+
+        Args:
+            stream: Which. One that the peer cuts off, or has cut off, is only forgotten.
+            code: Why, for the peer: TARGET_RESET or DIALER_RESET, as a rule.
+            now: Seconds on a monotonic clock.
+            unread: Bytes of the user's that :meth:`send_data` did not take; the peer is told of them.
+
+        Raises:
+            LocalProtocolError: ``code`` is OK.
+        """
+        _require_reason(code)
+        self._now = now
+        connection = self._connections.get(stream)
+        if connection is None or connection.loss is not None:
+            return
+        connection.loss = UserLoss(code, "", unread, connection.sent, now)
+        connection.ending = connection.starved = False
+        connection.drop_received()
+        if connection.unsent:
+            self._return_dropped(connection)
+        else:
+            self.reset(stream, code)
+
+    def _lost_users(self) -> list[tuple[Connection, UserLoss]]:
+        """Connections that only their users' last bytes hold."""
+        return [(each, each.loss) for each in self._connections.values() if each.loss is not None]
 
     def _send_reset(self, connection: Connection, code: Code) -> None:
         self._send_position(connection, code)
@@ -252,6 +330,32 @@ class Multiplexer:
         except h2.exceptions.StreamClosedError:
             pass
         self._collect()
+
+    # -- one connection, its figures ------------------------------------------------------------
+
+    def written(self, stream: int) -> int:
+        """How many bytes :meth:`send_data` took; 0 if the connection is over, as all these."""
+        connection = self._alive(stream)
+        return 0 if connection is None else connection.written
+
+    def unsent(self, stream: int) -> int:
+        """How many of these wait here."""
+        connection = self._alive(stream)
+        return 0 if connection is None else len(connection.unsent)
+
+    def lost(self, stream: int) -> int:
+        """How many of these the peer's user has not taken, as far as is known: what a cut would lose now."""
+        connection = self._alive(stream)
+        return 0 if connection is None else connection.lost
+
+    def arrived(self, stream: int) -> int:
+        """How many bytes of the peer's stream have come, whether our user has taken them or not."""
+        connection = self._alive(stream)
+        return 0 if connection is None else connection.arrived
+
+    def _alive(self, stream: int) -> Connection | None:
+        connection = self._connections.get(stream)
+        return None if connection is None or connection.state is ConnectionState.CLOSED else connection
 
     # -- one connection, from the peer ----------------------------------------------------------
 
@@ -267,7 +371,7 @@ class Multiplexer:
             LocalProtocolError: Fewer bytes wait.
         """
         connection = self._connections.get(stream)
-        if connection is None or not count:
+        if connection is None or connection.loss is not None or not count:
             return
         if count > len(connection.received):
             raise LocalProtocolError(f"{count} bytes taken, of {len(connection.received)} that waited")
@@ -287,12 +391,14 @@ class Multiplexer:
     def receive_ended(self, stream: int) -> bool:
         """Whether the peer's stream has ended and the user has taken all bytes of it."""
         connection = self._connections.get(stream)
-        return connection is not None and connection.end_received and not connection.received
+        if connection is None or connection.loss is not None:
+            return False
+        return connection.end_received and not connection.received
 
     def report(self, stream: int) -> None:
         """Tell the peer, with the next bytes, how far our user has got (docs/protocol.md 11.4-5)."""
-        connection = self._connections.get(stream)
-        if connection is not None and connection.state is not ConnectionState.CLOSED:
+        connection = self._alive(stream)
+        if connection is not None:
             self._reports[stream] = connection
 
     def _release_at_end(self, connection: Connection) -> None:
@@ -329,6 +435,8 @@ class Multiplexer:
         if connection.starved and waiting - size <= self._limits.send_buffer // 2:
             connection.starved = False
             self._events.append(Writable(connection.stream))
+        if connection.loss is not None and not connection.unsent:
+            self.reset(connection.stream, connection.loss.code)
         if ends:
             connection.move(ConnectionStep.END_SENT)
             self._close_if_over(connection)
@@ -336,7 +444,7 @@ class Multiplexer:
 
     def _send_position(self, connection: Connection, code: Code) -> None:
         # Behind what h2 has written, and so never within a header block.
-        self._out += Position(connection.written, connection.taken, code).encode(connection.stream)
+        self._out += connection.position(code).encode(connection.stream)
 
     def _collect(self) -> None:
         """Take what h2 has to send, so that it stands in order with what is ours."""
@@ -358,11 +466,23 @@ class Multiplexer:
         if len(self._out) > MAX_WAITING:
             raise RemoteProtocolError("the peer of the shared session makes us answer more than it takes")
 
-    def _return_window(self) -> None:
-        """Give the connection's window back: the streams' windows alone hold a peer up."""
+    def _return_windows(self) -> None:
+        """Give the connection's window back: the streams' windows alone hold a peer up.
+
+        And those of streams that nobody reads any more.
+        """
         if self._unreturned >= CONNECTION_WINDOW // 4:
             self._http2.increment_flow_control_window(self._unreturned)
             self._unreturned = 0
+            self._collect()
+        for connection, _ in self._lost_users():
+            self._return_dropped(connection)
+
+    def _return_dropped(self, connection: Connection) -> None:
+        if connection.end_received:
+            self._pool.end(connection)
+        elif granted := self._pool.give_back(connection):
+            self._http2.increment_flow_control_window(granted, connection.stream)
             self._collect()
 
     def _schedule(self, connection: Connection) -> None:
@@ -383,11 +503,13 @@ class Multiplexer:
             return  # it was under way when we cut the connection off
         if connection.state is ConnectionState.REQUESTED:
             raise FrameError("DATA on a connection that is not open")
-        if data and not connection.received:
+        if data and not connection.received and connection.loss is None:
             self._events.append(Readable(connection.stream))
         connection.received += data
         connection.arrived += len(data)
         connection.credit -= len(data)  # h2 knows no other, and has refused what is beyond
+        if connection.loss is not None:
+            connection.drop_received()
 
     def _on_end(self, event: h2_events.StreamEnded) -> None:
         connection = self._connections.get(event.stream_id)
@@ -397,6 +519,8 @@ class Multiplexer:
             raise FrameError("END_STREAM on a connection that is not open")
         connection.move(ConnectionStep.END_RECEIVED)
         self._pool.end(connection)
+        if connection.loss is not None:
+            return  # nobody has it
         self._events.append(Readable(connection.stream))
         self._release_at_end(connection)
         self._close_if_over(connection)
@@ -415,14 +539,14 @@ class Multiplexer:
         self._cut_off(connection, connection.told_code or read_reset(error))
 
     def _cut_off(self, connection: Connection, code: Code) -> None:
-        lost = max(0, connection.written - connection.peer_taken)
-        whole = connection.whole
+        told = CutOff(connection.stream, code, connection.whole, connection.lost)
         connection.move(ConnectionStep.CUT_OFF)
         connection.unsent.clear()
         self._ready.remove(connection)
         self._reports.pop(connection.stream, None)
         self._pool.end(connection)
-        self._events.append(CutOff(connection.stream, code, whole, lost))
+        if connection.loss is None:
+            self._events.append(told)
         if not connection.received:
             self._remove(connection)
 
@@ -499,11 +623,16 @@ class Multiplexer:
 
     def _fail(self, error: RemoteProtocolError) -> RemoteProtocolError:
         """Nothing moves any more, and nothing is held."""
+        self.cut_off_all(error.code)
         for connection in list(self._connections.values()):
             self._remove(connection)
-        self._out.clear()
         self._error = error
         return error
+
+
+def _require_reason(code: Code) -> None:
+    if code is Code.OK:
+        raise LocalProtocolError("nothing is cut off for OK")
 
 
 def _translate(exc: h2.exceptions.ProtocolError) -> RemoteProtocolError:

@@ -75,7 +75,7 @@ class RelayMultiplexer(Multiplexer):
 
     def drain(self) -> None:
         """Take no more connections (docs/protocol.md 11.2-9); those that are open go on. Idempotent."""
-        if not self._draining and self._error is None:
+        if not self._draining and not self._over:
             self._draining = True
             # Past h2, which would end the session for requests that were sent before (11.2-9).
             self._out += NO_MORE_STREAMS

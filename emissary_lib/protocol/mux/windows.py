@@ -54,6 +54,18 @@ class WindowPool:
         connection.credit += granted
         return granted
 
+    def give_back(self, connection: Connection) -> int:
+        """All that has come was dropped: how much credit to give the peer now, which is counted as given.
+
+        The peer is not held up, and the window no larger than each has for certain.
+        """
+        self._resize(connection, max(self._base, connection.credit))
+        spare = connection.window - connection.credit
+        if spare * 2 < connection.window:
+            return 0
+        connection.credit += spare
+        return spare
+
     def end(self, connection: Connection) -> None:
         """Nothing more will come: only what waits still counts. Idempotent; to be repeated as it is taken."""
         connection.credit = 0

@@ -89,6 +89,7 @@ def test_each_direction_ends_on_its_own(pair: MuxPair, way: Callable[[MuxPair], 
     sender.send_eof(stream)
     assert (sender.send_room(stream), sender.send_data(stream, b"more")) == (0, 0)
     pair.pass_on()
+    assert drain_events(sender) == []  # nobody waits for room
     assert drain_events(receiver) == [Readable(stream), Readable(stream)]
     assert not receiver.receive_ended(stream)
     assert pair.take(receiver, stream) == b"last words"
@@ -289,8 +290,14 @@ def test_without_a_position_the_error_tells_why(pair: MuxPair, way: Callable[[Mu
 
 
 def test_nobody_is_cut_off_for_nothing(pair: MuxPair) -> None:
-    with pytest.raises(LocalProtocolError, match="not cut off for OK"):
-        pair.dialer.reset(pair.connect(), Code.OK)
+    stream = pair.connect()
+    with pytest.raises(LocalProtocolError, match="nothing is cut off for OK"):
+        pair.dialer.reset(stream, Code.OK)
+    with pytest.raises(LocalProtocolError, match="nothing is cut off for OK"):
+        pair.dialer.user_lost(stream, Code.OK, NOW)
+    with pytest.raises(LocalProtocolError, match="nothing is cut off for OK"):
+        pair.dialer.cut_off_all(Code.OK)
+    assert pair.dialer.connections == 1
 
 
 def test_what_was_under_way_to_a_connection_that_was_cut_off_is_ignored(
@@ -335,6 +342,9 @@ def test_a_connection_nobody_ever_heard_of_takes_and_has_nothing(pair: MuxPair) 
         side.consume(99, 1)
         side.report(99)
         side.reset(99, Code.DIALER_RESET)
+        side.user_lost(99, Code.DIALER_RESET, NOW)
+        assert (side.written(99), side.unsent(99), side.lost(99), side.arrived(99)) == (0, 0, 0, 0)
+        assert side.next_timeout() is None
         assert side.next_event() is None
 
 
@@ -351,8 +361,10 @@ def test_a_position_is_told_with_the_next_bytes_once(pair: MuxPair, way: Callabl
     receiver.consume(stream, 3)
     for _ in range(10):
         receiver.report(stream)
-    assert receiver.data_to_send(0) == b""
-    assert receiver.data_to_send(100) == position(stream, 0, 3)
+    receiver.send_data(stream, b"x")
+    assert receiver.data_to_send(0) == receiver.data_to_send(-5) == b""
+    assert receiver.data_to_send(27) == position(stream, 1, 3)
+    assert receiver.data_to_send(100) == frame(DATA, 0, stream, b"x")
     assert receiver.data_to_send(100) == b""
 
 

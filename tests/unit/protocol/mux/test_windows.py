@@ -38,6 +38,22 @@ def test_credit_comes_back_when_half_of_the_window_was_used() -> None:
     assert (connection.credit, connection.window) == (50, 100)
 
 
+def test_what_is_dropped_is_given_back_in_the_window_that_each_has_for_certain() -> None:
+    pool = WindowPool(LIMITS)
+    connection = admitted(pool)
+    for _ in range(2):
+        arrive(connection, connection.credit)
+        read(pool, connection, len(connection.received), NOW)
+    assert (connection.window, connection.credit, pool._free) == (400, 400, 700)
+    seen = []
+    for size in (250, 50, 1, 30, 19, 70):
+        connection.credit -= size
+        seen.append((pool.give_back(connection), connection.window, pool._free))
+    assert seen == [
+        (0, 150, 950), (0, 100, 1_000), (0, 100, 1_000), (0, 100, 1_000), (50, 100, 1_000), (70, 100, 1_000)
+    ]  # fmt: skip
+
+
 def test_a_window_grows_while_its_user_keeps_up_and_shrinks_when_it_is_not_needed() -> None:
     pool = WindowPool(LIMITS)
     connection = admitted(pool)
