@@ -28,7 +28,7 @@ class RelayMultiplexer(Multiplexer):
 
     Attributes:
         opened: Connections that were accepted so far, for the record.
-        refused: Requests that were answered otherwise, those included that were declined.
+        refused: Requests that were answered otherwise, declined ones too.
 
     Thread safety: none; the owner of the session serialises every call. Nothing blocks.
     """
@@ -73,6 +73,21 @@ class RelayMultiplexer(Multiplexer):
             self._remove(connection)
             self._answer_refusal(stream, headers)
 
+    def decline(self, stream: int) -> None:
+        """Say that nothing was done for this request: the dialer may make it elsewhere at once.
+
+        For want of a place to connect from (docs/protocol.md 11.3-6). Nothing happens if the dialer has given
+        up meanwhile.
+
+        Raises:
+            LocalProtocolError: The request was answered already.
+        """
+        connection = self._requested(stream)
+        if connection is not None:
+            connection.move(ConnectionStep.REFUSED)
+            self._remove(connection)
+            self._answer_decline(stream)
+
     def drain(self) -> None:
         """Take no more connections (docs/protocol.md 11.2-9); those that are open go on. Idempotent."""
         if not self._draining and not self._over:
@@ -81,16 +96,22 @@ class RelayMultiplexer(Multiplexer):
             self._out += NO_MORE_STREAMS
 
     def end_waits(self, stream: int) -> bool:
-        """Whether the user took all of the dialer's stream, and :meth:`release_end` has to say for good."""
+        """Whether all of the dialer's stream has come, and :meth:`release_end` is waited for.
+
+        A dialer that is about to exit waits, too, for as long as bytes move: :meth:`report` each time that
+        the user has taken some, but at most every 500 ms (docs/protocol.md 11.4-5).
+        """
         connection = self._connections.get(stream)
-        return self.receive_ended(stream) and connection is not None and not connection.released
+        if connection is None or connection.loss is not None:
+            return False
+        return connection.end_received and not connection.released
 
     def release_end(self, stream: int) -> None:
         """The target has all of the dialer's stream beyond doubt (docs/protocol.md 11.4-5). Idempotent.
 
-        Nothing happens before :meth:`end_waits`.
+        Nothing happens before :meth:`end_waits`, nor before the user has taken all bytes here.
         """
-        if self.end_waits(stream):
+        if self.end_waits(stream) and self.receive_ended(stream):
             connection = self._connections[stream]
             connection.released = True
             self._send_position(connection, Code.OK)
@@ -101,6 +122,10 @@ class RelayMultiplexer(Multiplexer):
         if connection is not None and connection.state is not ConnectionState.REQUESTED:
             raise LocalProtocolError(f"the request {stream} was answered before")
         return connection
+
+    def _answer_decline(self, stream: int) -> None:
+        self.refused += 1
+        self._reset_http2(stream, ErrorCodes.REFUSED_STREAM)
 
     def _answer_refusal(self, stream: int, headers: list[tuple[str, str]]) -> None:
         self.refused += 1
@@ -125,8 +150,7 @@ class RelayMultiplexer(Multiplexer):
             raise FrameError("a request in the shared session that is no CONNECT")
         self._highest = stream
         if self._draining or len(self._connections) >= self._limits.connections:
-            self.refused += 1
-            self._reset_http2(stream, ErrorCodes.REFUSED_STREAM)
+            self._answer_decline(stream)
             return
         try:
             target = Target.parse(fields[b":authority"].decode("ascii"))

@@ -195,8 +195,9 @@ def test_the_end_is_for_good_only_when_the_driver_says_so(pair: MuxPair) -> None
     pair.dialer.send_data(stream, b"x")
     pair.dialer.send_eof(stream)
     pair.pass_on()
-    relay.release_end(stream)
-    assert not relay.end_waits(stream)
+    assert relay.end_waits(stream)
+    relay.release_end(stream)  # a byte of it waits here
+    assert relay.end_waits(stream)
     relay.consume(stream, 1)
     assert relay.end_waits(stream)
     relay.release_end(stream)
@@ -205,6 +206,68 @@ def test_the_end_is_for_good_only_when_the_driver_says_so(pair: MuxPair) -> None
     relay.release_end(stream)
     assert (len(sent), relay.data_to_send(100)) == (27, b"")
     assert not relay.end_waits(99)
+
+
+def test_a_dialer_that_waits_is_told_of_bytes_while_the_end_is_not_reached(pair: MuxPair) -> None:
+    stream = pair.connect()
+    dialer, relay = pair.dialer, pair.relay
+    dialer.send_data(stream, bytes(100_000))  # more than a window
+    dialer.send_eof(stream)
+    pair.pass_on()
+    seen = [dialer.progress(stream)]
+    assert not relay.end_waits(stream)  # what is on its way moves: the dialer sees it go
+    relay.consume(stream, 40_000)
+    relay.report(stream)
+    pair.pass_on()
+    seen.append(dialer.progress(stream))
+    assert relay.end_waits(stream)  # all has come, and 60,000 bytes of it wait for the target
+    for _ in range(2):
+        relay.consume(stream, 30_000)
+        relay.report(stream)
+        pair.pass_on()
+        seen.append(dialer.progress(stream))
+    assert seen == [65_535, 140_001, 170_001, 200_001]
+    assert not dialer.end_acked(stream)
+    relay.release_end(stream)
+    pair.pass_on()
+    assert dialer.end_acked(stream)
+
+
+def test_a_request_for_which_nothing_was_done_is_declined_and_counted(pair: MuxPair) -> None:
+    stream = pair.dialer.open(TARGET)
+    pair.pass_on()
+    pair.relay.decline(stream)
+    pair.relay.decline(stream)
+    assert pair.relay.data_to_send(100) == frame(RST_STREAM, 0, stream, (7).to_bytes(4, "big"))
+    pair.dialer.receive(frame(RST_STREAM, 0, stream, (7).to_bytes(4, "big")), NOW)
+    assert drain_events(pair.dialer) == [Declined(stream)]
+    assert (pair.relay.refused, pair.relay.connections, pair.dialer.connections) == (1, 0, 0)
+    assert not pair.dialer.draining
+    other = pair.connect()
+    with pytest.raises(LocalProtocolError, match=f"the request {other} was answered before"):
+        pair.relay.decline(other)
+
+
+def test_nobody_is_declined_who_has_given_up(pair: MuxPair) -> None:
+    stream = pair.dialer.open(TARGET)
+    pair.pass_on()
+    pair.dialer.reset(stream, Code.DIALER_RESET)
+    pair.pass_on()
+    pair.relay.decline(stream)
+    assert (pair.relay.refused, pair.relay.data_to_send(100)) == (0, b"")
+
+
+def test_the_end_of_a_session_takes_requests_and_drains_nobody(pair: MuxPair) -> None:
+    stream = pair.dialer.open(TARGET)
+    pair.pass_on()
+    drain_events(pair.relay)
+    for side in (pair.dialer, pair.relay):
+        side.cut_off_all(Code.RELAY_DEADLINE)
+        assert drain_events(side) == [CutOff(stream, Code.RELAY_DEADLINE, whole=False, lost=0)]
+    pair.relay.accept(stream)
+    pair.relay.drain()
+    assert pair.relay.data_to_send(100) == b""
+    assert (pair.dialer.room, pair.relay.opened) == (0, 0)
 
 
 def test_it_counts_for_the_record(pair: MuxPair) -> None:
