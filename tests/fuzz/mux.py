@@ -34,7 +34,7 @@ def mux_dialer(data: bytes) -> None:
 
 
 def _converse(side: Multiplexer, data: bytes) -> None:
-    """The first byte says how the others are cut; the users answer, write, read half, and cut off."""
+    """The first byte says how the others are cut; the users answer, write, read half, cut off, and go."""
     size = (data[0] if data else 0) + 1
     seen: set[int] = set()
     for start in range(1, len(data), size):
@@ -43,13 +43,13 @@ def _converse(side: Multiplexer, data: bytes) -> None:
         except RemoteProtocolError:
             assert (side.connections, side.buffered, side.data_to_send(100)) == (0, (0, 0), b"")
             return
-        _act(side, seen)
+        _act(side, seen, NOW + start / 100)
         assert side.connections <= LIMITS.connections
         assert side.buffered[1] <= LIMITS.receive_memory
         assert sum(side.buffered) < MEMORY
 
 
-def _act(side: Multiplexer, seen: set[int]) -> None:
+def _act(side: Multiplexer, seen: set[int], now: float) -> None:
     while event := side.next_event():
         match event:
             case Requested(stream, target) if isinstance(side, RelayMultiplexer):
@@ -71,4 +71,7 @@ def _act(side: Multiplexer, seen: set[int]) -> None:
                 side.release_end(stream)
         elif stream % 5 == 0 and side.peek(stream, 1):
             side.reset(stream, Code.TARGET_RESET)
+        elif stream % 7 == 0 and side.peek(stream, 1):
+            side.user_lost(stream, Code.TARGET_RESET, now)
+    side.handle_timeout(now)
     side.data_to_send(1_100)

@@ -1,4 +1,4 @@
-"""Shared sessions: whatever is opened, sent, ended, cut off or left unread, in any order and any pieces."""
+"""Shared sessions: whatever is opened, sent, ended, lost, cut off or left unread, in any order and pieces."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import LINGER
 from emissary_lib.protocol.mux.dialer import DialerMultiplexer
 from emissary_lib.protocol.mux.events import (
     Closed,
@@ -26,6 +27,9 @@ from emissary_lib.protocol.mux.relay import RelayMultiplexer
 from emissary_lib.protocol.mux.windows import WindowPool
 from emissary_lib.protocol.targets.allow_list import Target
 from tests.helpers.mux_pair import NOW
+
+#: Seconds between two steps: most, so that what waits is given up, or so few that next to nothing is.
+PACES: Final = st.sampled_from([(0.0, 0.01, 0.3, 12.0), (0.0, 0.01, 0.05)])
 
 #: Frames of a side that are incomplete or ready to go, at most.
 FRAMES: Final = MAX_WAITING + 2 * MAX_FRAME
@@ -48,6 +52,7 @@ class Direction:
     def __init__(self) -> None:
         self.written = bytearray()
         self.read = bytearray()
+        self.unread = 0  # bytes that its user wrote and that we were never given
         self.ended = False
         self.end_read = False
 
@@ -66,7 +71,10 @@ class End:
         self.wire = bytearray()  # to this side
         self.outgoing: dict[int, Direction] = {}
         self.incoming: dict[int, Direction] = {}
+        self.known: set[int] = set()  # asked for here, or heard of
         self.open: set[int] = set()
+        self.lost: dict[int, tuple[int, float]] = {}  # users: what waited of theirs, and since when
+        self.given_up: set[int] = set()  # lost ones whose last bytes were not waited for any longer
         self.closed: set[int] = set()
         self.cut: dict[int, CutOff] = {}
         self.stalled: set[int] = set()
@@ -84,10 +92,18 @@ class World:
         chance: Decides everything.
         dialer: Limits of the one end.
         relay: Limits of the other.
+        pace: Seconds between two steps, any of these.
     """
 
-    def __init__(self, chance: random.Random, dialer: MuxLimits, relay: MuxLimits) -> None:
+    def __init__(
+        self,
+        chance: random.Random,
+        dialer: MuxLimits,
+        relay: MuxLimits,
+        pace: tuple[float, ...] = (0.0,),
+    ) -> None:
         self.chance = chance
+        self.pace = pace
         self.now = NOW
         self.relay_side = RelayMultiplexer(relay, NOW)
         self.dialer_side = DialerMultiplexer(dialer, NOW)
@@ -106,6 +122,7 @@ class World:
     def open(self) -> None:
         if self.dialer_side.room and len(self.dialer.outgoing) < 20:
             stream = self.dialer_side.open(Target("db.internal", 5432))
+            self.dialer.known.add(stream)
             there, back = Direction(), Direction()
             self.dialer.outgoing[stream] = self.relay.incoming[stream] = there
             self.dialer.incoming[stream] = self.relay.outgoing[stream] = back
@@ -117,8 +134,10 @@ class World:
                 self.relay_side.accept(stream)
                 if stream not in self.relay.cut:
                     self.relay.open.add(stream)
-            else:
+            elif self.chance.random() < 0.5:
                 self.relay_side.refuse(stream, Code.TARGET_REFUSED)
+            else:
+                self.relay_side.decline(stream)
 
     def write(self, end: End) -> None:
         for stream in self.some(end.open):
@@ -144,11 +163,38 @@ class World:
                 if end is self.relay:
                     self.requested.discard(stream)
 
+    def lose(self, end: End) -> None:
+        self.hear(end)
+        gone = end.closed | self.cut_here | self.over | end.cut.keys() | end.lost.keys()
+        for stream in self.some(end.known - gone):
+            direction = end.outgoing[stream]
+            direction.unread = 0 if direction.ended else self.chance.choice((0, 0, 7))
+            end.side.user_lost(stream, Code.DIALER_RESET, self.now, unread=direction.unread)
+            end.lost[stream] = end.side.unsent(stream), self.now
+            end.open.discard(stream)
+            if end is self.relay:
+                self.requested.discard(stream)
+
+    def tick(self, end: End, *, away: bool) -> None:
+        """The clock goes on; a lost user's bytes are given up once none of them has moved for long enough."""
+        waits = {stream: end.side.unsent(stream) for stream in end.lost}
+        for stream, count in waits.items():
+            if away or count != end.lost[stream][0]:
+                end.lost[stream] = count, self.now
+        end.side.handle_timeout(self.now, away=away)
+        for stream, count in waits.items():
+            if count and not end.side.unsent(stream):
+                assert self.now >= end.lost[stream][1] + LINGER
+                end.given_up.add(stream)
+        soonest = end.side.next_timeout()
+        assert soonest is None or self.now < soonest <= self.now + LINGER
+
     def read(self, end: End, streams: list[int]) -> None:
         for stream in streams:
             if stream in end.stalled:
                 continue
             data = end.side.peek(stream, self.chance.choice((1, 100, 70_000, 1 << 30)))
+            assert not (data and stream in end.lost)
             end.side.consume(stream, len(data))
             end.incoming[stream].read += data
             if end.side.receive_ended(stream):
@@ -180,16 +226,20 @@ class World:
 
     def hear(self, end: End) -> None:
         while event := end.side.next_event():
+            assert getattr(event, "stream", None) not in end.lost
             match event:
                 case Requested(stream, _):
+                    end.known.add(stream)
                     self.requested.add(stream)
                 case Opened(stream):
                     end.open.add(stream)
                 case Refused(stream, _) | Declined(stream):
                     self.over.add(stream)
-                case CutOff(stream, _, _, _):
+                case CutOff(stream, code, _, _):
                     assert stream not in end.closed
                     end.cut[stream] = event
+                    if code is Code.DIALER_RESET:
+                        self.check_last_bytes(end, stream, end.side.peek(stream, 1 << 30))
                     end.open.discard(stream)
                     if end is self.relay:
                         self.requested.discard(stream)
@@ -208,6 +258,12 @@ class World:
             there = end.outgoing[stream]
             assert there.ended
             assert there.read == there.written
+
+    def check_last_bytes(self, end: End, stream: int, unread: bytes) -> None:
+        """What a user wrote before it was lost has come, but for what was given up."""
+        there, direction = self.other(end), end.incoming[stream]
+        if stream in there.lost and stream not in there.given_up | self.cut_here | set(end.lost):
+            assert bytes(direction.read) + unread == bytes(direction.written)
 
     # -- what always holds -----------------------------------------------------------------------
 
@@ -228,7 +284,9 @@ class World:
     def step(self) -> None:
         end = self.chance.choice(self.ends)
         what = self.chance.random()
-        self.now += self.chance.choice((0.0, 0.01, 0.3, 12.0))
+        self.now += self.chance.choice(self.pace)
+        for each in self.ends:
+            self.tick(each, away=self.chance.random() < 0.1)
         if what < 0.1:
             self.open()
         elif what < 0.2:
@@ -239,6 +297,8 @@ class World:
             self.finish(end, self.some(end.open))
         elif what < 0.47:
             self.cut(end)
+        elif what < 0.49:
+            self.lose(end)
         elif what < 0.65:
             self.read(end, self.some(set(end.incoming)))
         elif what < 0.83:
@@ -276,11 +336,11 @@ class World:
         return stream in self.dialer.closed and stream in self.relay.closed
 
 
-@given(seed=st.integers(0, 2**32), dialer=LIMITS, relay=LIMITS, stalled=st.integers(0, 5))
+@given(seed=st.integers(0, 2**32), dialer=LIMITS, relay=LIMITS, stalled=st.integers(0, 5), pace=PACES)
 def test_bytes_are_whole_and_in_order_nobody_stalls_and_memory_is_bounded(
-    seed: int, dialer: MuxLimits, relay: MuxLimits, stalled: int
+    seed: int, dialer: MuxLimits, relay: MuxLimits, stalled: int, pace: tuple[float, ...]
 ) -> None:
-    world = World(random.Random(seed), dialer, relay)
+    world = World(random.Random(seed), dialer, relay, pace)
     for _ in range(300):
         world.step()
         if world.chance.random() < 0.05 and stalled:
@@ -290,7 +350,7 @@ def test_bytes_are_whole_and_in_order_nobody_stalls_and_memory_is_bounded(
         world.check()
     world.settle()
     stopped = world.dialer.stalled | world.relay.stalled
-    given_up = world.cut_here | world.over
+    given_up = world.cut_here | world.over | set(world.dialer.lost) | set(world.relay.lost)
     for stream in world.dialer.outgoing:
         assert stream in stopped | given_up or world.is_whole(stream), stream
     for end in world.ends:
@@ -307,8 +367,39 @@ def test_bytes_are_whole_and_in_order_nobody_stalls_and_memory_is_bounded(
             if event.whole:
                 assert wrote.ended
                 assert came.read == came.written
+                assert not came.unread
+        for stream in end.incoming:
+            world.check_last_bytes(end, stream, b"")
     world.dialer_side.receive_eof()
     world.relay_side.receive_eof()
+
+
+@given(seed=st.integers(0, 2**32), dialer=LIMITS, relay=LIMITS, steps=st.integers(0, 300), pace=PACES)
+def test_the_end_of_the_session_is_told_of_each_connection_once_and_truly(
+    seed: int, dialer: MuxLimits, relay: MuxLimits, steps: int, pace: tuple[float, ...]
+) -> None:
+    world = World(random.Random(seed), dialer, relay, pace)
+    for _ in range(steps):
+        world.step()
+    for end in world.ends:
+        world.hear(end)
+        before = set(end.cut)
+        end.side.cut_off_all(Code.RELAY_GONE)
+        world.hear(end)
+        there = world.other(end)
+        for stream in end.known:
+            ways = (end.closed, end.cut, world.over, world.cut_here, end.lost)
+            assert any(stream in each for each in ways) or end is world.relay
+            came = bytes(end.incoming[stream].read) + end.side.peek(stream, 1 << 30)
+            if stream in end.cut.keys() - before and end.cut[stream].whole:
+                assert end.outgoing[stream].ended
+                assert there.incoming[stream].read == end.outgoing[stream].written
+                assert came == end.incoming[stream].written
+        world.read(end, sorted(end.incoming))
+        while sum(end.side.buffered):
+            world.read(end, sorted(end.incoming))
+        assert (end.side.idle, end.side.data_to_send(1 << 20)) == (True, b"")
+        assert end.pool._free == end.free
 
 
 @given(

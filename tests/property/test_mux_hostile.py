@@ -128,15 +128,24 @@ def act(side: Multiplexer, users: set[int], reads: bool) -> None:
             side.release_end(stream)
 
 
+def lose(side: Multiplexer, users: set[int]) -> None:
+    """One user goes; what it wrote is waited for as long as its clock says."""
+    if users:
+        side.user_lost(users.pop(), Code.TARGET_RESET, NOW)
+    elif (due := side.next_timeout()) is not None:
+        side.handle_timeout(due)
+
+
 @given(
     role=st.sampled_from(["dialer", "relay"]),
     frames=st.lists(FRAMES, max_size=25),
     piece=st.sampled_from([1, 7, 60, 1 << 20]),
     reads=st.booleans(),
     takes=st.booleans(),
+    loses=st.booleans(),
 )
 def test_it_ends_with_a_declared_error_or_goes_on_within_its_bounds(
-    role: str, frames: list[bytes], piece: int, reads: bool, takes: bool
+    role: str, frames: list[bytes], piece: int, reads: bool, takes: bool, loses: bool
 ) -> None:
     side, users = begun(role), set[int]()
     stream = b"".join(frames)
@@ -150,6 +159,8 @@ def test_it_ends_with_a_declared_error_or_goes_on_within_its_bounds(
             assert error_of(side, b"") is error
             return
         act(side, users, reads)
+        if loses:
+            lose(side, users)
         if takes:
             side.data_to_send(500)
         waits, came = side.buffered
