@@ -173,6 +173,7 @@ class Opening:
             dialer_epoch=launched.dialer.epoch,
             expires=launched.expires,
             host=launched.host,
+            key_id=launched.key_id,
         )
         self.launcher.launch(event.to_event())
         # Who and to where: all that the log has of a session whose end nobody reports.
