@@ -17,7 +17,7 @@ COSTLY = ["dataclasses", "datetime", "pathlib", "random", "secrets", "email", "e
 MODULES = 83
 
 #: Modules that a function's container need not have, or need not load.
-HEAVY = ["websocket", "aiohttp", "boto3", "moto", "cryptography", "yaml", "sqlalchemy", "psycopg"]
+HEAVY = ["websocket", "h2", "aiohttp", "boto3", "moto", "cryptography", "yaml", "sqlalchemy", "psycopg"]
 
 
 @pytest.mark.parametrize("name", emissary_lib.__all__)

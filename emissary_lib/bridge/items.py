@@ -21,6 +21,7 @@ from emissary_lib.bridge.session import (
 )
 from emissary_lib.protocol.codes import code_of
 from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.wire.payloads import Connections
 
 #: One attribute as the DynamoDB client takes it: ``{"S": "text"}``, ``{"N": "1"}``, ``{"SS": [...]}``.
 Attribute = Mapping[str, Any]
@@ -60,6 +61,10 @@ FACTS: Final = (
     "dialer_epoch",
     "relay_epoch",
     "slots",
+    "connections_opened",
+    "connections_open",
+    "connections_refused",
+    "carried_connections",
 )
 
 
@@ -180,7 +185,15 @@ def read_session(item: Item) -> SessionRecord:
         source=_text(item, "source") or "",
         claimed_at=_claimed_at(item),
         slots_until=_time(item, "slots_until"),
+        connections=_connections(item),
     )
+
+
+def _connections(item: Item) -> Connections | None:
+    if "connections_opened" not in item:
+        return None
+    counts = (_int(item, f"connections_{name}") for name in ("opened", "open", "refused"))
+    return Connections(*counts)
 
 
 def _side(item: Item, role: str) -> Side:
@@ -216,6 +229,7 @@ def _ending(item: Item) -> EndRecord:
         _text(item, "reason") or "",
         _reporter(item),
         (_int(item, "carried_dialer"), _int(item, "carried_relay")) if "carried_dialer" in item else None,
+        _int(item, "carried_connections") if "carried_connections" in item else None,
     )
 
 

@@ -38,6 +38,7 @@ class Launch:
         dialer_epoch: Which of the dialer's connections that is.
         expires: When the opening expires, in seconds since 1970 UTC.
         host: The API's host, as signed. No relay reads it.
+        key_id: The key of the dialer's upgrade, for the relay's log; None from an older bridge.
     """
 
     session: str
@@ -52,6 +53,7 @@ class Launch:
     dialer_epoch: int
     expires: float
     host: str = ""
+    key_id: int | None = None
 
     def to_event(self) -> dict[str, Any]:
         """The event, ready for JSON."""
@@ -69,6 +71,7 @@ class Launch:
             "dialer_epoch": self.dialer_epoch,
             "expires": self.expires,
             "host": self.host,
+            "key_id": self.key_id,
         }
 
     @classmethod
@@ -96,6 +99,7 @@ class Launch:
                 dialer_epoch=int(event["dialer_epoch"]),
                 expires=_time(event["expires"]),
                 host=str(event.get("host", "")),
+                key_id=None if event.get("key_id") is None else int(event["key_id"]),
             )
         except (LookupError, TypeError, ValueError, ArithmeticError, EmissaryError) as exc:
             raise RemoteProtocolError(f"the launch event is malformed: {type(exc).__name__}") from None

@@ -76,6 +76,7 @@ def reported_end(role: Role, end: End, *, by: str, at: float) -> EndRecord:
         reason=reason,
         reporter=role,
         carried=(dialer[0], relay[0]) if role is Role.RELAY else None,
+        connections=end.connections if role is Role.RELAY else None,
     )
 
 

@@ -29,6 +29,8 @@ from emissary_lib.protocol.constants import (
     VERSION,
 )
 from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.targets.allow_list import SHARED_TARGET
+from emissary_lib.protocol.wire.payloads import Connections
 
 #: How long a relay can live, in seconds, unless the stack says less: Lambda's longest invocation. Counted
 #: from its claim it is never too short: it started before. Source: Lambda developer guide, "Lambda quotas".
@@ -78,6 +80,7 @@ class RecordStep(enum.Enum):
     CHECK = "ask how the bridge is"
     REFUSE = "refuse for a limit"
     RESTORE = "restore"
+    COUNT = "count its connections"
     ABANDON = "abandon"
     END = "end"
 
@@ -100,6 +103,7 @@ TRANSITIONS: Final[Mapping[RecordStep, Transition]] = {
     RecordStep.RESUME: Transition(frozenset({RecordState.OPEN}), None),
     RecordStep.REVISIT: Transition(frozenset({RecordState.ENDED}), None),
     RecordStep.RESTORE: Transition(frozenset({RecordState.OPEN}), None),
+    RecordStep.COUNT: Transition(frozenset({RecordState.OPEN}), None),
     RecordStep.CHECK: Transition(frozenset({RecordState.OPENING}), RecordState.ENDED),
     RecordStep.REFUSE: Transition(frozenset({RecordState.OPENING}), RecordState.ENDED),
     RecordStep.ABANDON: Transition(_BEFORE_CLAIM, RecordState.ENDED),
@@ -233,6 +237,7 @@ class EndRecord:
         reporter: The client whose figures these are; None if no client has reported any.
         carried: Final offsets of the dialer's and the relay's stream as the relay has reported them, if it
             has: for the record. Clients are told those of the first report, whoever's that was.
+        connections: How many connections the relay of a shared session says that it has carried.
     """
 
     code: Code
@@ -245,6 +250,7 @@ class EndRecord:
     reason: str = ""
     reporter: Role | None = None
     carried: tuple[int, int] | None = None
+    connections: int | None = None
 
     @property
     def text(self) -> str:
@@ -283,6 +289,7 @@ class SessionRecord:
         resume_token_hashes: Of all its launches: the dialer has that of the relay that claimed.
         invoked_at: When the relay was last launched.
         slots: Names of the slots that it has taken, or had.
+        connections: What the relay of a shared session has last told of its connections while it was open.
     """
 
     id: str
@@ -308,11 +315,24 @@ class SessionRecord:
     source: str = ""
     claimed_at: float | None = None
     slots_until: float | None = None
+    connections: Connections | None = None
 
     @property
     def generation(self) -> int:
         """Generation of the current pair of connections (docs/protocol.md section 5)."""
         return (self.dialer.epoch + self.relay.epoch) & 0xFFFF
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is for many connections, each to a target of its own (docs/protocol.md section 11)."""
+        return self.target == str(SHARED_TARGET)
+
+    @property
+    def connections_opened(self) -> int | None:
+        """How many connections it has carried; None if its relay has told nothing, or it is not shared."""
+        if self.ending is not None and self.ending.connections is not None:
+            return self.ending.connections
+        return None if self.connections is None else self.connections.opened
 
     def side(self, role: Role) -> Side:
         """The part of the record that is of one end's connections."""

@@ -76,6 +76,9 @@ def end_session(session_id: str, ending: EndRecord, step: RecordStep) -> Write:
         recorded = ", #carried_dialer = :carried_dialer, #carried_relay = :carried_relay"
         dialer, relay = ending.carried
         values |= {":carried_dialer": number(dialer), ":carried_relay": number(relay)}
+    if ending.connections is not None:
+        recorded += ", #carried_connections = :carried_connections"
+        values |= {":carried_connections": number(ending.connections)}
     if ending.reporter is Role.RELAY:
         condition += " OR #reported_by = :dialer_reported"
         values |= {":dialer_reported": text(Role.DIALER.value)}

@@ -25,8 +25,9 @@ SUMMARY: Final = "list open and past sessions; end a session"
 DESCRIPTION: Final = """\
 `list` shows the sessions of the last week that named a target, the newest first: state, key, the address they
 came from, target, bytes each way, why they ended. A session is "lost" if its time is up though nobody has
-recorded how it ended. `kill` ends sessions, by id or the beginning of it, or all of a key: it is recorded at
-once, and both sides are told within a second; the relay then resets its connection to the target.
+recorded how it ended; "shared" stands for its target if it carries connections to several, with how many.
+`kill` ends sessions, by id or the beginning of it, or all of a key: it is recorded at once, and both sides
+are told within a second; the relay then resets its connections to the target, of a shared session all.
 
 The table is TableName of the stack's outputs, the URL its WebSocketUrl (default: EMISSARY_URL, in the
 environment or in .env). The operator needs dynamodb:Scan, and to kill, dynamodb:GetItem and
@@ -46,6 +47,11 @@ Show the sessions that named a target, the newest first: those alive, and those 
 week. State is opening, launched, open, ended, or lost: its time is up though nobody has recorded how it
 ended. Times are UTC. The whole table is read, consistently.
 
+A shared session carries many connections, each to a target of its own. Instead of a target it has the number
+of those that it has carried, and of those that are open, as its relay last told, ten seconds late at most;
+the relay logs where each leads. With --json: shared, connections, connections_open and connections_refused,
+the last three null if nothing was told.
+
 The operator needs dynamodb:Scan on the table.
 """
 _LIST_EPILOG: Final = """\
@@ -57,9 +63,10 @@ examples:
 
 _KILL_DESCRIPTION: Final = """\
 End sessions, each by its id or the beginning of it, or all that are alive of a key, or both. The end is
-recorded at once, and both sides are told within a second; a side that cannot be told is cut off. The outcome
-of each session is printed; a failure with one does not keep the others from being ended. Retire a key first:
-its holder can dial again.
+recorded at once, and both sides are told within a second; a side that cannot be told is cut off. A shared
+session ends with all its connections: a single one of them cannot be ended. The outcome of each session is
+printed; a failure with one does not keep the others from being ended. Retire a key first: its holder can dial
+again.
 
 The status is 0 if all were killed; of those of a --key, some may have ended by themselves meanwhile. It is 14
 if a SESSION had ended already, if AWS refused something for one of them, or if a side could be neither told
@@ -211,8 +218,10 @@ def kill(
 
 
 def _outcome_line(each: Outcome) -> str:
+    killed = each.result is KillResult.KILLED
+    which = " with all its connections" if killed and each.session.shared else ""
     more = "; " + ", ".join(f"{side}: {what}" for side, what in each.told.items()) if each.told else ""
-    return f"{each.session.id[:_DIGITS]} {each.result.value}{more}{each.cause and ': ' + each.cause}"
+    return f"{each.session.id[:_DIGITS]} {each.result.value}{which}{more}{each.cause and ': ' + each.cause}"
 
 
 def _outcome_json(each: Outcome) -> Mapping[str, object]:
@@ -259,6 +268,10 @@ def _session_json(each: ListedSession) -> Mapping[str, object]:
         "key_id": session.key_id,
         "source": session.source,
         "target": session.target,
+        "shared": session.shared,
+        "connections": session.connections_opened,
+        "connections_open": each.connections_open,
+        "connections_refused": None if session.connections is None else session.connections.refused,
         "started": format_time(session.started),
         "ended": None if each.ended_at is None else format_time(each.ended_at),
         "code": None if session.ending is None else end.code.name,
@@ -281,5 +294,16 @@ def _session_line(each: ListedSession) -> str:
     return (
         f"{session.id[:_DIGITS]:<18}{each.state:<10}{session.key_id:<6}{session.source or '-':<17}"
         f"{format_time(session.started):<22}{seconds:>8}  {carried}  "
-        f"{session.target or '-'}{why}"
+        f"{_target_text(each)}{why}"
     )
+
+
+def _target_text(each: ListedSession) -> str:
+    """The target; of a shared session, which has none of its own, how many connections there are."""
+    session, opened = each.record, each.record.connections_opened
+    if not session.shared:
+        return session.target or "-"
+    if opened is None:
+        return "shared"
+    still = f", {each.connections_open} open" if each.alive and each.connections_open is not None else ""
+    return f"shared: {opened} connection{'' if opened == 1 else 's'}{still}"

@@ -61,6 +61,13 @@ class ListedSession:
         return not self.lost and self.record.state is not RecordState.ENDED
 
     @property
+    def connections_open(self) -> int | None:
+        """How many connections of a shared session are open, as its relay last told; None if it has not."""
+        if self.record.connections_opened is None:
+            return None
+        return self.record.connections.open if self.alive and self.record.connections else 0
+
+    @property
     def ended_at(self) -> float | None:
         """When it ended, in seconds since 1970 UTC; of a lost one, when its time was up."""
         if self.lost:

@@ -121,6 +121,10 @@ END_DEADLINE: Final = 5.0
 #: route of all dialers lets through (template.yaml), and more than a relay's posts reach.
 MAX_MESSAGE_RATE: Final = 2000
 
+#: How long a relay waits before it tells the bridge again how many connections its shared session has, in
+#: seconds (section 11.7): each time costs a write.
+CONNECTIONS_INTERVAL: Final = 10.0
+
 #: Clock difference that a date in a MAC may show, in seconds (section 3.1).
 CLOCK_SKEW: Final = 15 * 60.0
 

@@ -147,6 +147,7 @@ def record(session: SessionRecord) -> None:
         relay_messages=told.relay_messages if told else None,
         reported_by=ending.reported_by,
         implausible=told is None,
+        connections=session.connections_opened,
         code=ending.code.name,
         reason=ending.text,
         dialer_epoch=session.dialer.epoch,

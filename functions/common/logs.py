@@ -21,6 +21,7 @@ FIELDS: Final = frozenset(
         "close_code",
         "code",
         "connection_id",
+        "connections",
         "dialer_bytes",
         "dialer_epoch",
         "dialer_left",

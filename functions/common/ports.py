@@ -19,6 +19,7 @@ from emissary_lib.bridge.session import (
 )
 from emissary_lib.protocol.auth.keys import KeyRing
 from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.wire.payloads import Connections
 
 #: Wall clock: seconds since 1970 UTC.
 Clock = Callable[[], float]
@@ -118,6 +119,12 @@ class SessionStore(Protocol):
 
     def clear(self, session_id: str, role: Role, connection_id: str, epoch: int, at: float) -> Outcome:
         """Forget one side's connection, if it is still the current one, and note when that was."""
+
+    def note_connections(self, session_id: str, counts: Connections) -> Outcome:
+        """Note what the relay of an open session tells of its connections, unless it is older than the noted.
+
+        Older is what tells of fewer that were ever opened.
+        """
 
     def end(self, session_id: str, ending: EndRecord, step: RecordStep) -> Outcome:
         """Go to ENDED from the states that ``step`` (END, ABANDON, REFUSE or CHECK) allows.

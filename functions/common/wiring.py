@@ -34,6 +34,7 @@ from functions.common.routes.connect import OnConnect
 from functions.common.routes.connect_dialer import ConnectDialer
 from functions.common.routes.connect_relay import ConnectRelay
 from functions.common.routes.connect_resume import ConnectResume
+from functions.common.routes.connections import OnConnections
 from functions.common.routes.disconnect import OnDisconnect
 from functions.common.routes.ending import EndSession
 from functions.common.routes.forward import ForwardMessage
@@ -92,7 +93,8 @@ def on_message(
         allow_fault,
     )
     health = OnHealth(store, link, keys, end, limits, server_version)
-    return OnMessage(store, link, forward, opening, OnResume(store, link, end), end, health)
+    resume, connections = OnResume(store, link, end), OnConnections(store, link, end)
+    return OnMessage(store, link, forward, opening, resume, end, health, connections)
 
 
 def on_disconnect(

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import botocore.session
 
+from emissary_lib.bridge import items
+from emissary_lib.bridge.session import Connection
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.exceptions import GatewayRefusedError
 from emissary_lib.protocol.auth.headers import RelayHeaders, ResumeHeaders
@@ -24,9 +26,10 @@ from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import sign_connect
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Flag, FrameType
 from emissary_lib.protocol.wire.health import QUESTION_BYTES
-from emissary_lib.protocol.wire.payloads import End, Opened
+from emissary_lib.protocol.wire.payloads import Connections, End, Opened
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import connect
 from emissary_local import LocalCloud
@@ -82,19 +85,24 @@ class Gate:
                 self._kept.append(self._listener.accept()[0])
 
 
+def operator_client(cloud: LocalCloud) -> Any:
+    """A client of the cloud's DynamoDB, as its operator's."""
+    operator = cloud.operator
+    return botocore.session.Session().create_client(
+        "dynamodb",
+        region_name=operator["AWS_DEFAULT_REGION"],
+        endpoint_url=operator["AWS_ENDPOINT_URL_DYNAMODB"],
+        aws_access_key_id=operator["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=operator["AWS_SECRET_ACCESS_KEY"],
+        aws_session_token=operator["AWS_SESSION_TOKEN"],
+    )
+
+
 class Places:
     """The slots of the cloud's limits, filled by its operator."""
 
     def __init__(self, cloud: LocalCloud) -> None:
-        operator = cloud.operator
-        self._client: Any = botocore.session.Session().create_client(
-            "dynamodb",
-            region_name=operator["AWS_DEFAULT_REGION"],
-            endpoint_url=operator["AWS_ENDPOINT_URL_DYNAMODB"],
-            aws_access_key_id=operator["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=operator["AWS_SECRET_ACCESS_KEY"],
-            aws_session_token=operator["AWS_SESSION_TOKEN"],
-        )
+        self._client = operator_client(cloud)
         self._table = cloud.tables["SlotTable"]
 
     def fill(self, limit: str, most: int) -> None:
@@ -114,6 +122,31 @@ class Places:
             ]
             requests = [{"PutRequest": {"Item": item}} for item in puts]
             assert not self._client.batch_write_item(RequestItems={self._table: requests})["UnprocessedItems"]
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._client.close()
+
+
+class Sessions:
+    """The cloud's table of sessions, as its operator has it."""
+
+    def __init__(self, cloud: LocalCloud) -> None:
+        self._client = operator_client(cloud)
+        self._table = cloud.tables["SessionTable"]
+
+    def make_relay(self, dialer: RawDialer, session_of: RawDialer) -> None:
+        """Have a dialer's connection be the relay's of another's session, so that a test can speak for it."""
+        own = self._read(dialer)["dialer_connection"]["S"]
+        item = items.connection(Connection(own, session_of.session, Role.RELAY, 1), int(time.time()) + 3600)
+        self._client.put_item(TableName=self._table, Item=item)
+
+    def _read(self, dialer: RawDialer) -> dict[str, Any]:
+        key = items.session_key(dialer.session)
+        item: dict[str, Any] = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)[
+            "Item"
+        ]
+        return item
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -294,16 +327,41 @@ def _sessions(cloud: LocalCloud, ledger: Ledger, stack: contextlib.ExitStack) ->
         lambda: ended.send(FrameType.END, End(Code.DIALER_RESET, 0, 0).encode(), generation=2),
         {DEFAULT: 1, DISCONNECT: 1}, 2,
     )  # fmt: skip
-    ledger.skip(_enter(cloud, stack, dialers), {CONNECT: 1})
-    ledger.skip(launch, {DEFAULT: 1})
-    ledger.skip(claim, {CONNECT: 1}, 1)
-    left = dialers[-1]
-    ledger.skip(
-        lambda: left.send(FrameType.ACK, ack=positions[-1][1], generation=2), {DEFAULT: 1}, 1
-    )  # else the relay says it again
+
+    def another() -> RawDialer:
+        ledger.skip(_enter(cloud, stack, dialers), {CONNECT: 1})
+        ledger.skip(launch, {DEFAULT: 1})
+        ledger.skip(claim, {CONNECT: 1}, 1)
+        ledger.skip(
+            lambda: dialers[-1].send(FrameType.ACK, ack=positions[-1][1], generation=2), {DEFAULT: 1}, 1
+        )  # else the relay says it again
+        return dialers[-1]
+
+    left = another()
     ledger.row(
         KEY_HOLDER, row + "the dialer's leaving", lambda: left.__exit__(None, None, None), {DISCONNECT: 1}, 1
     )
+    shared = another()
+    sessions = Sessions(cloud)
+    stack.callback(sessions.close)
+
+    def have_a_relay() -> None:
+        _enter(cloud, stack, dialers)()
+        sessions.make_relay(dialers[-1], shared)
+
+    ledger.skip(have_a_relay, {CONNECT: 1})
+    relay = dialers[-1]
+    ledger.row(
+        KEY_HOLDER, row + "a relay's CONNECTIONS, one in 10 s at most",
+        lambda: relay.send(
+            FrameType.CONNECTIONS, Connections(1000, 64, 1000).encode(), flags=Flag.IGNORABLE, generation=2
+        ),
+        {DEFAULT: 1},
+    )  # fmt: skip
+    ledger.skip(
+        lambda: shared.send(FrameType.END, End(Code.DIALER_RESET, 0, 0).encode(), generation=2),
+        {DEFAULT: 1, DISCONNECT: 1}, 2,
+    )  # fmt: skip
 
 
 def _limits(cloud: LocalCloud, ledger: Ledger, stack: contextlib.ExitStack, places: Places) -> None:

@@ -29,6 +29,7 @@ from emissary_lib.bridge.session import (
 )
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, decode
+from emissary_lib.protocol.wire.payloads import Connections
 from functions.common.errors import (
     ClaimRefusedError,
     LaunchError,
@@ -196,6 +197,7 @@ class FakeStore:
                     relay_messages=ending.relay_messages,
                     reporter=ending.reporter,
                     carried=ending.carried,
+                    connections=ending.connections,
                 )
                 return Outcome(self._put(old, ending=counted).session, False)
             return Outcome(old, old.ending.by == ending.by)
@@ -203,6 +205,14 @@ class FakeStore:
             return Outcome(old, False)
         kept = old.purge_at if step is RecordStep.CHECK else int(ending.at + RECORD_TIME)
         return self._put(old, state=RecordState.ENDED, ending=ending, fragments=frozenset(), purge_at=kept)
+
+    def note_connections(self, session_id: str, counts: Connections) -> Outcome:
+        old = self._old(session_id)
+        if old is None or old.state not in TRANSITIONS[RecordStep.COUNT].sources:
+            return Outcome(old, False)
+        if old.connections is not None and old.connections.opened > counts.opened:
+            return Outcome(old, False)
+        return self._put(old, connections=counts)
 
     def note_record(self, session_id: str, by: str) -> bool:
         return self._old(session_id) is not None and self.recorded.setdefault(session_id, by) == by

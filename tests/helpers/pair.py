@@ -44,6 +44,7 @@ def relay_session(
     probing: ProbeTimes | None = None,
     life: float = LIFE,
     epochs: tuple[int, int] = (1, 1),
+    capabilities: int = 0,
 ) -> Session:
     """A relay's session, just claimed; ``epochs`` are the dialer's and the relay's."""
     peer, own = epochs
@@ -52,7 +53,7 @@ def relay_session(
         probing=probing,
         own_epoch=own,
         peer_epoch=peer,
-        opened=PARAMETERS,
+        opened=replace(PARAMETERS, capabilities=capabilities),
         expires_at=now + life,
     )
     return Session(Role.RELAY, config, now=now)

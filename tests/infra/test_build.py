@@ -189,6 +189,18 @@ def test_only_the_relay_has_what_only_the_relay_needs(artifacts: pathlib.Path) -
         assert having == ["RelayFunction"]
 
 
+def test_no_handler_has_what_shared_sessions_stand_on(artifacts: pathlib.Path) -> None:
+    """The bridge copies their bytes and knows their name."""
+    for function in FUNCTIONS[:-1]:
+        assert not any((artifacts / function / package).exists() for package in ("h2", "hpack", "hyperframe"))
+
+
+def test_what_shared_sessions_stand_on_can_be_packaged(artifacts: pathlib.Path) -> None:
+    closure = Closure(ROOT, packages.install(LOCK, CACHE))
+    closure.add("emissary_lib.protocol.mux.relay")
+    assert {"h2.connection", "hpack.hpack", "hyperframe.frame"} <= set(closure.files)
+
+
 def test_a_second_build_elsewhere_gives_the_same_bytes(
     artifacts: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -348,6 +348,18 @@ def test_the_locks_name_no_index_and_the_demo_s_packages_are_the_suite_s() -> No
     assert {pin.partition("==")[0] for pin in pins["docs.txt"] - pins["dev.txt"]} == new - old
 
 
+def test_what_both_ends_of_a_shared_session_stand_on_is_one_version_for_library_and_functions() -> None:
+    functions = (ROOT / "functions" / "requirements.in").read_text().splitlines()
+    (wanted,) = [each for each in PROJECT["project"]["dependencies"] if canonical(each) == "h2"]
+    assert wanted in functions
+    pins = [
+        set(re.findall(r"^(?:h2|hpack|hyperframe)==[^ \\\n]+", path.read_text(), re.MULTILINE))
+        for path in (ROOT / "functions" / "requirements.txt", ROOT / "requirements" / "dev.txt")
+    ]
+    assert pins[0] == pins[1]
+    assert len(pins[0]) == 3
+
+
 def test_every_dependency_has_a_lower_bound() -> None:
     for group in (PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()):
         for each in group:

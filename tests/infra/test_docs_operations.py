@@ -21,6 +21,7 @@ from emissary_lib.client.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
 from emissary_lib.client.handshake import LIMIT_WAIT
 from emissary_lib.protocol import constants
 from emissary_lib.protocol.constants import MAX_MESSAGE_RATE, OPENING_TIME
+from emissary_lib.protocol.targets.allow_list import SHARED_TARGET
 from functions.common import audit, logs
 from functions.common.adapters import keys
 from functions.common.metrics import NAMESPACE, Metric
@@ -28,6 +29,7 @@ from functions.relay.link import MAX_POSTS
 from functions.relay.service import TARGET_TIMEOUT
 from tests.helpers.sam_template import of_type, resolve_resources, source, strings
 from tests.infra.documents import ROOT, fenced, prose, read, section, tables
+from tools import costs
 
 MANUAL = "docs/operations.md"
 TEXT = prose(read(MANUAL))
@@ -221,6 +223,20 @@ def test_the_query_asks_for_fields_that_are_logged() -> None:
 def test_a_log_line_that_is_named_is_written(message: str) -> None:
     assert f"`{message}`" in TEXT or f'"{message}"' in TEXT
     assert f'"{message}"' in code_text()
+
+
+def test_what_a_relay_tells_of_its_connections_costs_what_the_manual_says() -> None:
+    words = prose(section(MANUAL, "Shared sessions"))
+    (cost,) = [each for each in costs.load() if "CONNECTIONS" in each.message]
+    assert f"each is [${cost.dollars:.2f} for a million](security.md#what-each-message-costs)" in words
+    interval = constants.CONNECTIONS_INTERVAL
+    assert f"when that changes, {interval:g} s late at most" in words
+    assert f"in {RELAY_TIME:g} s there are {RELAY_TIME / interval:g} at most" in words
+    assert cost.message.endswith(f"one in {interval:g} s at most")
+
+
+def test_a_shared_session_is_found_by_the_name_that_the_manual_says() -> None:
+    assert f"the reserved name `{SHARED_TARGET}`, by which one filter finds them all" in TEXT
 
 
 def test_records_are_kept_as_long_as_the_manual_says() -> None:

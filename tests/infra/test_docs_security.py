@@ -14,8 +14,9 @@ import pytest
 from emissary_lib.operate.keys import SECRET_BYTES
 from emissary_lib.protocol import constants
 from emissary_lib.protocol.constants import OPENING_TIME
+from emissary_lib.protocol.mux.limits import MAX_CONNECTIONS, MEMORY
 from emissary_lib.protocol.targets.addresses import canonical_host
-from emissary_lib.protocol.targets.allow_list import AllowList, Target
+from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, AllowList, Target
 from functions.common import audit, logs
 from functions.common.adapters import keys
 from tests.helpers.sam_template import of_type, resolve_resources, source
@@ -138,6 +139,10 @@ def test_a_spelling_that_the_document_has_is_brought_to_its_form(spelling: str, 
     assert canonical_host(spelling) == meant
 
 
+def test_the_reserved_name_stands_in_no_list_as_the_document_says() -> None:
+    assert f"The name `{SHARED_TARGET.host}` is reserved: no rule lets anybody dial it, on any port." in TEXT
+
+
 @pytest.mark.parametrize(
     "address", ["127.0.0.1", "169.254.169.254", "169.254.170.2", "fd00:ec2::254", "0.0.0.0", "224.0.0.1"]
 )
@@ -181,6 +186,9 @@ def test_the_limits_are_those_of_template_and_code() -> None:
     assert rows["an opening"].endswith(f"{constants.FRAGMENT_OVERHEAD} more for each piece")
     assert rows["memory of a session, each side"].endswith(
         f"window of {constants.DEFAULT_CAPACITY >> 20} MiB"
+    )
+    assert rows["a shared session"].startswith(
+        f"{MAX_CONNECTIONS} connections at once; {MEMORY:,} bytes in the process for all of them"
     )
     named = set(re.findall(r"`([A-Z]\w+)`", section(DOCUMENT, "Limits")))
     assert named <= set(source()["Parameters"])

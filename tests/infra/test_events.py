@@ -51,6 +51,8 @@ ROUTES = {
     "default_opening_refused": ("$default", "MESSAGE", DIALER),
     "default_data_gone": ("$default", "MESSAGE", DIALER),
     "default_data_stranger": ("$default", "MESSAGE", "Uv8fgone1FiACDI="),
+    "default_opening_shared": ("$default", "MESSAGE", DIALER),
+    "default_connections": ("$default", "MESSAGE", RELAY),
     "default_probe": ("$default", "MESSAGE", DIALER),
     "default_health": ("$default", "MESSAGE", DIALER),
     "default_forged": ("$default", "MESSAGE", DIALER),
@@ -153,6 +155,23 @@ def test_the_opening_is_a_socks5_client_with_the_example_password() -> None:
     frame = decode(load_event("default_opening")["body"])
     assert (frame.type, frame.offset, frame.payload) == (FrameType.OPENING, 0, expected)
     assert load_event("relay_start")["client_offset"] == len(expected)
+
+
+def test_the_opening_of_a_shared_session_asks_for_the_reserved_name_and_goes_on_with_http_2() -> None:
+    """docs/protocol.md 11.1-1 and RFC 9113 section 3.4, written out."""
+    plain = decode(load_event("default_opening")["body"])
+    frame = decode(load_event("default_opening_shared")["body"])
+    connect = b"\x05\x01\x00\x03\x14emissary.mux.invalid" + struct.pack(">H", 1)
+    before = plain.payload[: -len(b"\x05\x01\x00\x03\x0bdb.internal\x15\x38")]
+    assert frame.payload == before + connect + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    assert (frame.type, frame.generation, frame.offset) == (plain.type, plain.generation, plain.offset)
+
+
+def test_a_relay_tells_of_its_connections_by_three_numbers() -> None:
+    """docs/protocol.md 11.7-2, written out."""
+    frame = decode(load_event("default_connections")["body"])
+    assert (frame.type, frame.flags, frame.generation) == (FrameType.CONNECTIONS, 0x02, 2)
+    assert frame.payload == struct.pack(">III", 7, 2, 1)
 
 
 def test_the_opening_in_parts_is_the_opening() -> None:

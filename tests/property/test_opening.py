@@ -30,7 +30,7 @@ from emissary_lib.protocol.opening.exchange import (
     evaluate,
     opening_bytes,
 )
-from emissary_lib.protocol.targets.allow_list import AllowList, Target
+from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, AllowList, Target
 from emissary_local.billing.item_size import item_size
 
 DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
@@ -59,10 +59,11 @@ def stream_to(target: Target, key: auth.Key = KEY) -> bytes:
 
 GOOD = stream_to(Target("db.internal", 5432))
 STREAMS = st.one_of(
-    st.sampled_from([GOOD, stream_to(Target("10.0.0.5", 5432))]).flatmap(
+    st.sampled_from([GOOD, stream_to(Target("10.0.0.5", 5432)), stream_to(SHARED_TARGET)]).flatmap(
         lambda stream: st.binary(max_size=30).map(lambda tail: stream + tail)
     ),
     st.sampled_from([stream_to(Target("db.internal", 1)), stream_to(Target("x", 1), auth.Key(1, b"x" * 16))]),
+    st.integers(1, 65_535).map(lambda port: stream_to(Target(SHARED_TARGET.host, port))),
     st.integers(0, len(GOOD)).map(lambda end: GOOD[:end]),
     # A good stream with one byte changed: every branch of every message.
     st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)).map(
@@ -161,7 +162,7 @@ def test_only_the_key_and_the_list_let_anyone_through(stream: bytes) -> None:
     if found.state is OpeningState.ACCEPTED:
         assert found.key_id == 1
         assert found.target is not None
-        assert ALLOW.permits(found.target)
+        assert found.target == SHARED_TARGET or ALLOW.permits(found.target)
         assert stream[: found.client_offset] + found.early == stream
         assert auth.socks_password(KEY, date=DATE, nonce=NONCE).encode() in stream
 

@@ -32,9 +32,9 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import LINGER, SUBPROTOCOL
 from emissary_lib.protocol.errors import EmissaryError
 from emissary_lib.protocol.opening.exchange import opening_bytes
-from emissary_lib.protocol.targets.allow_list import AllowList, Target
+from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, AllowList, Target
 from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
-from emissary_lib.protocol.wire.payloads import End
+from emissary_lib.protocol.wire.payloads import Connections, End
 from functions.common import wiring
 from functions.common.adapters.keys import EnvironmentKeys
 from functions.common.errors import ClaimRefusedError
@@ -90,6 +90,7 @@ class Client:
     nonce: bytes
     date: str
     connection: str | None
+    target: Target
     epoch: int = 1
     relays: list[Relay] = field(default_factory=list)
 
@@ -161,7 +162,11 @@ class Stack:
             if relay.connection is None:
                 found += 4 * [partial(self.connect_relay, relay)]
                 continue
-            found += [partial(self.cut, relay), partial(self.end, relay.connection)]
+            found += [
+                partial(self.cut, relay),
+                partial(self.end, relay.connection),
+                partial(self.tell, relay),
+            ]
             if relay.resumes:
                 found += 2 * [partial(self.say_resume, relay)]
             if self.told(relay):
@@ -174,7 +179,8 @@ class Stack:
 
     def dial(self) -> None:
         nonce, date = self.draw(32), http_date(self.clock.now)
-        client = Client(session_id(nonce), nonce, date, self.name())
+        target = self.rng.choice([Target("db.internal", 5432), SHARED_TARGET])
+        client = Client(session_id(nonce), nonce, date, self.name(), target)
         headers = sign_connect(KEY, date=date, nonce=nonce, host=HOST).to_headers()
         self.on_connect(self.event("$connect", client.connection, headers=headers))
         self.clients.append(client)
@@ -197,6 +203,11 @@ class Stack:
         code = self.rng.choice([Code.OK, Code.DIALER_RESET, Code.RELAY_GONE])
         self.send(connection, FrameType.END, End(code, 5, 7).encode())
 
+    def tell(self, relay: Relay) -> None:
+        self.send(
+            str(relay.connection), FrameType.CONNECTIONS, Connections(self.rng.randrange(9), 1, 0).encode()
+        )
+
     def crash(self, relay: Relay) -> None:
         self.cut(relay)
         relay.returned = True
@@ -204,9 +215,7 @@ class Stack:
     def open(self, client: Client) -> None:
         if client.connection is None:
             return
-        stream = opening_bytes(
-            key=KEY, date=client.date, nonce=client.nonce, target=Target("db.internal", 5432)
-        )
+        stream = opening_bytes(key=KEY, date=client.date, nonce=client.nonce, target=client.target)
         self.send(client.connection, FrameType.OPENING, stream)
         for event in self.launcher.events:
             launch, by = Launch.parse(event), self.clock.now + LATEST_START

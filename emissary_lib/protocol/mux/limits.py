@@ -6,10 +6,7 @@ from typing import Final
 
 from emissary_lib.protocol.errors import LocalProtocolError
 from emissary_lib.protocol.record import Record
-from emissary_lib.protocol.targets.allow_list import Target
-
-#: What a dialer asks for to get a shared session (11.1-1). RFC 6761 has it that no such host exists.
-SHARED_TARGET: Final = Target("emissary.mux.invalid", 1)
+from emissary_lib.protocol.targets.allow_list import SHARED_TARGET as SHARED_TARGET
 
 #: Connections at once over one session, until the relay says otherwise and at most (11.2-1, 11.2-2).
 MAX_CONNECTIONS: Final = 64

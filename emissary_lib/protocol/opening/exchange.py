@@ -31,7 +31,7 @@ from emissary_lib.protocol.errors import (
 from emissary_lib.protocol.opening import socks5
 from emissary_lib.protocol.opening.banner import SERVER_SOFTWARE, Banner, parse_banner
 from emissary_lib.protocol.record import Record, hidden
-from emissary_lib.protocol.targets.allow_list import AllowList, Target, TargetError
+from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, AllowList, Target, TargetError
 
 __all__ = [
     "OpeningAnswer",
@@ -139,7 +139,7 @@ def evaluate(
         host: The session's host, for the banner's MAC.
         key_id: The key of the upgrade; the password must be of the same one.
         keys: The keys that are valid now.
-        allow: The targets that may be dialled.
+        allow: The targets that may be dialled; not asked for a shared session (docs/protocol.md 11.1-2).
         server_version: The bridge's version, at most 100 bytes, for the banner.
 
     Returns:
@@ -249,7 +249,12 @@ class _Judge:
         except TargetError:
             # No rule can name what is no host or no port.
             return Code.TARGET_NOT_ALLOWED
-        return Code.OK if self._allow.permits(self.target) else Code.TARGET_NOT_ALLOWED
+        return Code.OK if self._permits(self.target) else Code.TARGET_NOT_ALLOWED
+
+    def _permits(self, target: Target) -> bool:
+        if target.host == SHARED_TARGET.host:
+            return target == SHARED_TARGET  # whatever the list says: it is for hosts, and this is none
+        return self._allow.permits(target)
 
     def _refuse(self, code: Code, answer: bytes) -> None:
         self.state, self.code = OpeningState.REFUSED, code

@@ -4,17 +4,57 @@ from __future__ import annotations
 
 from collections import deque
 
-from emissary_lib.protocol.constants import MAX_PAYLOAD
+from emissary_lib.protocol.constants import CONNECTIONS_INTERVAL, MAX_PAYLOAD
 from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.session.config import Outgoing
 from emissary_lib.protocol.session.lifecycle import Ending
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.duplex import Duplex, Sending
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, encode
-from emissary_lib.protocol.wire.payloads import OPENED_OVERHEAD, End, Opened, Reset, encode_ranges
+from emissary_lib.protocol.wire.payloads import (
+    OPENED_OVERHEAD,
+    Connections,
+    End,
+    Opened,
+    Reset,
+    encode_ranges,
+)
 
 #: PONGs kept until they can be sent; more PINGs than that say nothing new.
 _MAX_PONGS = 4
+
+#: Frames without a position that ``$default`` handles itself.
+_FOR_THE_BRIDGE = (FrameType.END, FrameType.PROBE, FrameType.CONNECTIONS)
+
+
+class ConnectionNotice:
+    """What the relay of a shared session tells the bridge of its connections, and when (section 11.7)."""
+
+    def __init__(self) -> None:
+        self._newest: Connections | None = None
+        self._told: Connections | None = None
+        self._not_before = float("-inf")
+        self._due_at: float | None = None
+
+    def note(self, counts: Connections, now: float) -> None:
+        """These are the counts from now on; the bridge is told of the newest alone."""
+        self._newest = counts
+        if counts == self._told:
+            self._due_at = None
+        elif self._due_at is None:
+            self._due_at = max(now, self._not_before)
+
+    def next_timeout(self) -> float | None:
+        """When :meth:`take` has something to tell; ``None`` if the bridge knows the newest."""
+        return self._due_at
+
+    def take(self, now: float) -> Connections | None:
+        """The counts to tell now, each time but once; ``None`` if there is nothing to tell yet."""
+        if self._due_at is None or now < self._due_at:
+            return None
+        self._told, self._due_at = self._newest, None
+        self._not_before = now + CONNECTIONS_INTERVAL
+        return self._told
 
 
 class FrameBuilder:
@@ -82,19 +122,28 @@ class FrameBuilder:
         """RESUME, for the bridge."""
         return replace(self._position(FrameType.RESUME, generation, now), to_bridge=True)
 
-    def control(self, kind: FrameType, generation: int, payload: bytes) -> Outgoing:
+    def control(self, kind: FrameType, generation: int, payload: bytes, flags: int = 0) -> Outgoing:
         """A frame without a position."""
-        to_bridge = kind in (FrameType.END, FrameType.PROBE)
-        return Outgoing(encode(Frame(kind, generation=generation, payload=payload)), to_bridge)
+        return Outgoing(encode(Frame(kind, int(flags), generation, payload=payload)), kind in _FOR_THE_BRIDGE)
 
-    def closing_frames(self, ending: Ending, generation: int, *, heard: bool) -> list[Outgoing]:
-        """END, and RESET if the peer has to be told and is there to hear it."""
+    def closing_frames(
+        self, ending: Ending, generation: int, *, heard: bool, connections: int | None = None
+    ) -> list[Outgoing]:
+        """END, and RESET if the peer has to be told and is there to hear it.
+
+        Args:
+            ending: The last words.
+            generation: What frames carry.
+            heard: Whether the peer is there.
+            connections: For END: how many the relay of a shared session has opened.
+        """
         end = End(
             ending.code,
             self._duplex.sender.next_offset,
             self._duplex.receiver.ack,
             self._counters.messages_sent,
             self._counters.messages_received,
+            connections,
         )
         messages = [self.control(FrameType.END, generation, end.encode())]
         if ending.tell_peer and heard:

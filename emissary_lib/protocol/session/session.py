@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import DIALER_FLIGHT, RELAY_FLIGHT, STEADY_AFTER
-from emissary_lib.protocol.errors import RemoteProtocolError
+from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.config import Outgoing as Outgoing
 from emissary_lib.protocol.session.config import SessionConfig as SessionConfig
@@ -19,19 +19,25 @@ from emissary_lib.protocol.session.goaway import GoAwayTimer
 from emissary_lib.protocol.session.incoming import FrameReceiver
 from emissary_lib.protocol.session.keepalive import DialerKeepalive, KeepaliveAction, RelayKeepalive
 from emissary_lib.protocol.session.lifecycle import Lifecycle
-from emissary_lib.protocol.session.outgoing import FrameBuilder
+from emissary_lib.protocol.session.outgoing import ConnectionNotice, FrameBuilder
 from emissary_lib.protocol.session.resumption import Resumption
 from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.stream.congestion import CongestionWindow
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.stream.duplex import Duplex
 from emissary_lib.protocol.user_loss import UserLoss
-from emissary_lib.protocol.wire.frames import FrameType, decode
-from emissary_lib.protocol.wire.payloads import GoAway
+from emissary_lib.protocol.wire.frames import Flag, FrameType, decode
+from emissary_lib.protocol.wire.payloads import CAPABILITY_SHARED, Connections, GoAway
 
 
 class Session:
     """The protocol state of one tunnel on one side.
+
+    Attributes:
+        role: Who we are.
+        counters: What there is to count.
+        connections: How many connections the relay of a shared session has opened, for END; ``None`` in every
+            other session. :meth:`tell_connections` sets it.
 
     Thread safety: none; the driver serialises every call with one lock.
     """
@@ -57,6 +63,9 @@ class Session:
         elif config.probing:
             self._watch = RelayKeepalive(config.probing, now)
         self._goaway = None if config.expires_at is None else GoAwayTimer(config.expires_at)
+        shared = config.opened is not None and bool(config.opened.capabilities & CAPABILITY_SHARED)
+        self.connections: int | None = 0 if shared else None
+        self._notice = ConnectionNotice()
         self._probe_due = False
         self._progress = 0  # of the streams, when our WebSocket of now was made
         self._lost_by = ""  # why our last WebSocket went
@@ -218,6 +227,26 @@ class Session:
         if self.alive:
             self._outgoing.ping()
 
+    def tell_connections(self, opened: int, open: int, refused: int, now: float) -> None:
+        """The relay of a shared session has so many connections now: the bridge is told (section 11.7).
+
+        At once, but not within ``CONNECTIONS_INTERVAL`` of the last time; only the newest counts. Call it
+        whenever one of them has changed.
+
+        Args:
+            opened: Connections answered with 200 so far.
+            open: Of these, how many are not over.
+            refused: Requests answered or declined otherwise so far.
+            now: The time.
+
+        Raises:
+            LocalProtocolError: The session is not a relay's, or not shared.
+        """
+        if self.connections is None:
+            raise LocalProtocolError("only the relay of a shared session has connections to tell of")
+        self.connections = opened
+        self._notice.note(Connections(opened, open, refused), now)
+
     def on_suspend(self) -> None:
         """The host slept: for how long nothing was heard, no timer tells. The dialer asks at once."""
         if self._watch:
@@ -327,6 +356,8 @@ class Session:
         if ending := self._lifecycle.ending:
             return ending.next_timeout if self._resumption.link_up else ending.wait_ends
         times = [self._resumption.next_timeout()]
+        if self._resumption.link_up:  # the bridge hears us then, wherever the peer is
+            times.append(self._notice.next_timeout())
         if self._resumption.may_send:
             times.append(self._duplex.next_timeout())
             if loss := self._lifecycle.user_loss:
@@ -424,7 +455,11 @@ class Session:
         if ending := self._lifecycle.ending:
             due = ending.due(now)
             heard = not self._resumption.peer_away
-            return self._outgoing.closing_frames(ending, self.generation, heard=heard) if due else []
+            if not due:
+                return []
+            return self._outgoing.closing_frames(
+                ending, self.generation, heard=heard, connections=self.connections
+            )
         messages = []
         if self._resumption.ask_due(now):
             messages.append(self._outgoing.resume(self.generation, now))
@@ -434,4 +469,10 @@ class Session:
         if self._goaway and self._resumption.may_send and self._goaway.announcement(now):
             away = GoAway(Code.RELAY_DEADLINE, self._goaway.remaining(now))
             messages.append(self._outgoing.control(FrameType.GOAWAY, self.generation, away.encode()))
+        if (counts := self._notice.take(now)) is not None:
+            messages.append(
+                self._outgoing.control(
+                    FrameType.CONNECTIONS, self.generation, counts.encode(), Flag.IGNORABLE
+                )
+            )
         return messages

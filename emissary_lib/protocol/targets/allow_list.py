@@ -24,7 +24,7 @@ from emissary_lib.protocol.targets.addresses import (
     why_refused,
 )
 
-__all__ = ["AllowList", "Rule", "Target", "TargetError", "canonical_host"]
+__all__ = ["SHARED_TARGET", "AllowList", "Rule", "Target", "TargetError", "canonical_host"]
 
 _PORT_MAX: Final = 65_535
 
@@ -83,6 +83,11 @@ class Target(Record):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+#: What a dialer asks for to get a shared session (docs/protocol.md 11.1-1). RFC 6761 has it that no such host
+#: exists. Who asks for it, or for another port of the name, asks no allow-list.
+SHARED_TARGET: Final = Target("emissary.mux.invalid", 1)
 
 
 def _port(text: str, source: str) -> int:

@@ -33,6 +33,7 @@ class FrameType(enum.IntEnum):
     PROBE = 10
     END = 11
     HEALTH = 12
+    CONNECTIONS = 13
     RESUMED = 16
     PROBED = 17
     ENDED = 18

@@ -233,6 +233,8 @@ CAPABILITY_SHARED: Final = 1
 class Connections(Record):
     """CONNECTIONS: how many connections the relay of a shared session has (docs/protocol.md 11.7-2).
 
+    It is sent marked IGNORABLE, because an older bridge does not know it.
+
     Attributes:
         opened: So far.
         open: Of these, how many are not over.
@@ -251,10 +253,6 @@ class Connections(Record):
     def decode(cls, payload: bytes) -> Connections:
         """Read it. Raises :class:`FrameError` if it is cut short."""
         return cls(*_unpack(_CONNECTIONS, payload, "CONNECTIONS"))
-
-
-#: Number of the frame type CONNECTIONS. It is sent marked IGNORABLE.
-CONNECTIONS_TYPE: Final = 13
 
 
 def encode_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:

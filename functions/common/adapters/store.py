@@ -33,6 +33,7 @@ from emissary_lib.bridge.session import (
 from emissary_lib.bridge.writes import Write, end_session, state_in
 from emissary_lib.protocol.constants import MAX_OPENING_TOTAL, RELAUNCH_AFTER
 from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.wire.payloads import Connections
 from functions.common.adapters.dynamo import ConditionFailedError, Table
 from functions.common.adapters.slots import Slots
 from functions.common.errors import ClaimRefusedError, LimitReachedError, NonceBurntError, StoreError
@@ -260,6 +261,22 @@ class DynamoSessionStore:
             f"{attribute} = :connection",
             {":connection": text(connection_id), ":at": number(at)},
             lambda old: old.side(role).connection is None and old.side(role).epoch == epoch,
+        )
+
+    def note_connections(self, session_id: str, counts: Connections) -> Outcome:
+        """See :meth:`ports.SessionStore.note_connections`."""
+        states, values = state_in(RecordStep.COUNT)
+        return self._update(
+            session_id,
+            "SET #connections_opened = :opened, #connections_open = :open, #connections_refused = :refused",
+            f"{states} AND (attribute_not_exists(#connections_opened) OR #connections_opened <= :opened)",
+            values
+            | {
+                ":opened": number(counts.opened),
+                ":open": number(counts.open),
+                ":refused": number(counts.refused),
+            },
+            lambda old: old.connections == counts,
         )
 
     def end(self, session_id: str, ending: EndRecord, step: RecordStep) -> Outcome:

@@ -17,6 +17,7 @@ from functions.common import logs
 from functions.common.errors import MessageTooLargeError
 from functions.common.events import GatewayEvent
 from functions.common.ports import PeerLink, SessionStore
+from functions.common.routes.connections import OnConnections
 from functions.common.routes.ending import EndSession
 from functions.common.routes.forward import ForwardMessage
 from functions.common.routes.health import OnHealth
@@ -31,6 +32,7 @@ _SENDERS: Final = {
     FrameType.RESUME: frozenset(Role),
     FrameType.END: frozenset(Role),
     FrameType.HEALTH: frozenset({Role.DIALER}),
+    FrameType.CONNECTIONS: frozenset({Role.RELAY}),
 }
 
 
@@ -45,6 +47,7 @@ class OnMessage:
     resume: OnResume
     end: EndSession
     health: OnHealth
+    connections: OnConnections
 
     def __call__(self, event: GatewayEvent) -> None:
         """Handle one message. What breaks the protocol is answered in the protocol, and copied to nobody.
@@ -85,6 +88,7 @@ class OnMessage:
             FrameType.RESUME: lambda: self.resume(connection, event.request_id),
             FrameType.END: lambda: self._end(connection, frame, event.request_id),
             FrameType.HEALTH: lambda: self.health(connection, frame, event.request_id),
+            FrameType.CONNECTIONS: lambda: self.connections(connection, frame, event.request_id),
         }
         handlers[frame.type]()
 

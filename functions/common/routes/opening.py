@@ -91,14 +91,16 @@ class Opening:
             server_version=self.server_version,
         )
         key = keys.get(session.key_id)
-        if key is not None and result.state is OpeningState.ACCEPTED:
-            return self._launch(session, key, result, frame.window, request_id)
-        if self.allow_fault and result.code is Code.TARGET_NOT_ALLOWED:
+        accepted = result.state is OpeningState.ACCEPTED
+        if self.allow_fault and (accepted or result.code is Code.TARGET_NOT_ALLOWED):
+            # Also of a shared session, for which the list is not asked: its relay could let nobody through.
             logs.warning(
                 "opening refused", session=session.id, code=_MISCONFIGURED.name, reason=self.allow_fault
             )
             self.forward.end.refuse(session.id, _MISCONFIGURED, self.allow_fault, request_id)
             return None
+        if key is not None and accepted:
+            return self._launch(session, key, result, frame.window, request_id)
         # Without the key no relay can claim either, so a dialer that waits for one is told too.
         if session.state is RecordState.OPENING or key is None:
             self._reply(sender, session, result)
@@ -171,6 +173,7 @@ class Opening:
             dialer_epoch=launched.dialer.epoch,
             expires=launched.expires,
             host=launched.host,
+            key_id=launched.key_id,
         )
         self.launcher.launch(event.to_event())
         # Who and to where: all that the log has of a session whose end nobody reports.

@@ -7,6 +7,7 @@ from typing import Any
 from emissary_lib.bridge import items
 from emissary_lib.bridge.session import Connection, Fragment, RecordState, SessionRecord, Side
 from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.wire.payloads import Connections
 from tests.helpers.events import DATE, DIALER, HOST, NONCE, NOW, SESSION
 
 NEW = SessionRecord(
@@ -86,3 +87,24 @@ def test_the_hashes_of_all_launches_are_read_and_those_that_older_code_wrote_of_
     session = items.read_session(both)
     assert session.relay_token_hashes == {"a", "c"}
     assert session.resume_token_hashes == {"b", "d"}
+
+
+def test_what_a_relay_told_of_its_connections_is_there_if_it_told_any() -> None:
+    """Older code writes none of it; so do the relays of sessions with one target."""
+    assert items.read_session(ITEM).connections is None
+    told = {f"connections_{name}": {"N": str(at)} for at, name in enumerate(("refused", "open", "opened"), 3)}
+    session = items.read_session({**ITEM, "state": {"S": "OPEN"}, **told})
+    assert (session.connections, session.connections_opened) == (Connections(5, 4, 3), 5)
+    end = {"ended_by": {"S": "request="}, "ended_at": {"N": "1795342600"}, "reported_by": {"S": "relay"}}
+    ended = {**ITEM, "state": {"S": "ENDED"}, **told, **end}
+    session = items.read_session(ended)
+    assert session.ending is not None
+    assert (session.ending.connections, session.connections_opened) == (None, 5)
+    session = items.read_session({**ended, "carried_connections": {"N": "7"}})
+    assert session.ending is not None
+    assert (session.ending.connections, session.connections_opened) == (7, 7)
+
+
+def test_an_operator_reads_what_was_told_of_connections() -> None:
+    names = {"connections_opened", "connections_open", "connections_refused", "carried_connections"}
+    assert names < set(items.FACTS)

@@ -21,6 +21,17 @@ def test_example_event_is_read() -> None:
     assert (launch.dialer_connection, launch.dialer_epoch) == ("Uv8abcE0FiACDIA=", 1)
 
 
+def test_the_relay_is_told_the_key_for_its_log_but_by_no_older_bridge() -> None:
+    event = load_event("relay_start")
+    assert Launch.parse(event).key_id == 1
+    del event["key_id"]
+    launch = Launch.parse(event)
+    assert launch.key_id is None
+    assert Launch.parse(launch.to_event()) == launch
+    with pytest.raises(RemoteProtocolError, match="malformed"):
+        Launch.parse({**event, "key_id": []})
+
+
 def test_what_is_written_is_the_example_and_reads_back() -> None:
     event = load_event("relay_start")
     assert Launch.parse(event).to_event() == event
@@ -45,7 +56,7 @@ def test_what_is_no_object_is_refused(event: Any) -> None:
         Launch.parse(event)
 
 
-@pytest.mark.parametrize("name", sorted(set(load_event("relay_start")) - {"version", "host"}))
+@pytest.mark.parametrize("name", sorted(set(load_event("relay_start")) - {"version", "host", "key_id"}))
 @pytest.mark.parametrize("how", ["absent", "null", "list"])
 def test_malformed_field_is_refused(name: str, how: str) -> None:
     event: dict[str, Any] = load_event("relay_start")

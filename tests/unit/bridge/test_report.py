@@ -54,6 +54,13 @@ def test_figures_are_of_the_sides_whoever_reports_them(role: Role, told: Figures
     assert ending.reported_by == role.value
 
 
+@pytest.mark.parametrize(("role", "told"), [(Role.RELAY, 7), (Role.DIALER, None)])
+def test_only_a_relay_is_believed_how_many_connections_there_were(role: Role, told: int | None) -> None:
+    end = End(Code.OK, 100, 200, 3, 4, connections=7)
+    assert reported_end(role, end, by="request=", at=NOW).connections == told
+    assert reported_end(role, SENT, by="request=", at=NOW).connections is None
+
+
 def test_nobody_reports_for_the_bridge() -> None:
     assert EndRecord(Code.SESSION_LIMIT, 0, 0, "request=", NOW).reported_by == "bridge"
 

@@ -11,6 +11,7 @@ from emissary_lib.bridge.session import (
     LAUNCH_MARGIN,
     LEAVE_MARGIN,
     TRANSITIONS,
+    EndRecord,
     Loss,
     RecordState,
     RecordStep,
@@ -23,6 +24,7 @@ from emissary_lib.bridge.session import (
 )
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.wire.payloads import Connections
 from tests.helpers.events import DATE, HOST, NONCE, NOW, SESSION
 
 O, I, P, E = RecordState.OPENING, RecordState.INVOKED, RecordState.OPEN, RecordState.ENDED  # noqa: E741
@@ -39,12 +41,40 @@ SESSION_NOW = SessionRecord(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
         (RecordStep.RESUME, {P}, None),
         (RecordStep.REVISIT, {E}, None),
         (RecordStep.RESTORE, {P}, None),
+        (RecordStep.COUNT, {P}, None),
         (RecordStep.ABANDON, {O, I}, E),
         (RecordStep.END, {O, I, P}, E),
     ],
 )
 def test_every_transition(step: RecordStep, sources: set[RecordState], to: RecordState | None) -> None:
     assert TRANSITIONS[step] == Transition(frozenset(sources), to)
+
+
+@pytest.mark.parametrize(
+    ("noted", "reported", "opened"),
+    [(None, None, None), (7, None, 7), (None, 9, 9), (7, 9, 9), (9, 0, 0)],
+)
+def test_a_session_has_carried_what_its_relay_has_last_told(
+    noted: int | None, reported: int | None, opened: int | None
+) -> None:
+    ending = EndRecord(Code.OK, 0, 0, "request=", NOW, reporter=Role.RELAY, connections=reported)
+    counts = None if noted is None else Connections(noted, 2, 1)
+    session = dataclasses.replace(SESSION_NOW, state=E, ending=ending, connections=counts)
+    assert session.connections_opened == opened
+    assert dataclasses.replace(session, state=P, ending=None).connections_opened == noted
+
+
+@pytest.mark.parametrize(
+    ("target", "shared"),
+    [
+        ("emissary.mux.invalid:1", True),
+        ("emissary.mux.invalid:2", False),
+        ("db.internal:5432", False),
+        (None, False),
+    ],
+)
+def test_a_session_for_the_reserved_name_is_shared(target: str | None, shared: bool) -> None:
+    assert dataclasses.replace(SESSION_NOW, target=target).shared is shared
 
 
 def test_there_are_no_other_transitions_and_none_out_of_ended() -> None:

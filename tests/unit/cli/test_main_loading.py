@@ -22,7 +22,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 #: What takes the time of a start: nothing is asked for help that needs any of it.
 HEAVY = {
     "asyncio", "boto3", "concurrent.futures", "email", "emissary_lib.client.dialer",
-    "emissary_lib.doctor.run", "emissary_lib.transport", "emissary_local.cloud", "http", "ssl", "websocket",
+    "emissary_lib.doctor.run", "emissary_lib.transport", "emissary_local.cloud", "h2", "http", "ssl",
+    "websocket",
 }  # fmt: skip
 
 #: The same of those answers for which no command is loaded.

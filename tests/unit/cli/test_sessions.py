@@ -15,8 +15,9 @@ from emissary_lib.exit_status import Exit
 from emissary_lib.operate import kill
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.targets.allow_list import SHARED_TARGET
 from emissary_lib.protocol.wire.frames import FrameType, decode
-from emissary_lib.protocol.wire.payloads import Ended
+from emissary_lib.protocol.wire.payloads import Connections, Ended
 from functions.common.adapters.store import DynamoSessionStore
 from tests.helpers.events import DIALER, RELAY, SESSION
 from tests.unit.functions.adapters.callback_server import CallbackServer
@@ -64,6 +65,10 @@ def test_a_list_as_json_is_whole(
         "key_id": 1,
         "source": "203.0.113.7",
         "target": "db.internal:5432",
+        "shared": False,
+        "connections": None,
+        "connections_open": None,
+        "connections_refused": None,
         "ended": None,
         "code": None,
         "reason": "",
@@ -74,6 +79,49 @@ def test_a_list_as_json_is_whole(
         "reported_by": None,
         "implausible": False,
     }
+
+
+def listed(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, object], str]:
+    """The one session of the table, as JSON and as its line."""
+    assert run("list", "--json") == Exit.OK
+    (found,) = json.loads(capsys.readouterr().out)
+    assert run("list") == Exit.OK
+    _, line = capsys.readouterr().out.splitlines()
+    return found, line
+
+
+def counts(found: dict[str, object]) -> list[object]:
+    names = ("shared", "connections", "connections_open", "connections_refused")
+    return [found[name] for name in names]
+
+
+def test_a_shared_session_is_listed_with_its_connections_instead_of_a_target(
+    aws: Dynamo, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = alive(real, target=str(SHARED_TARGET))
+    found, line = listed(capsys)
+    assert (found["target"], counts(found)) == ("emissary.mux.invalid:1", [True, None, None, None])
+    assert line.endswith("  shared"), "nothing is known of its connections yet"
+    real.note_connections(session.id, Connections(1, 1, 0))
+    assert listed(capsys)[1].endswith("  shared: 1 connection, 1 open")
+    real.note_connections(session.id, Connections(7, 2, 3))
+    found, line = listed(capsys)
+    assert (counts(found), line.endswith("  shared: 7 connections, 2 open")) == ([True, 7, 2, 3], True)
+    ending = EndRecord(
+        Code.OK, 5, 7, "request=", session.started + 9, 1, 1, reporter=Role.RELAY, connections=9
+    )
+    assert real.end(session.id, ending, RecordStep.END).done
+    found, line = listed(capsys)
+    assert (counts(found), line.endswith("  shared: 9 connections, OK")) == ([True, 9, 0, 3], True)
+
+
+def test_a_shared_session_is_killed_with_all_its_connections(
+    gateway: CallbackServer, real: DynamoSessionStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alive(real, target=str(SHARED_TARGET))
+    assert run("kill", SESSION[:12]) == Exit.OK
+    said = capsys.readouterr().out
+    assert said == f"{SESSION[:16]} killed with all its connections; relay: told, dialer: told\n"
 
 
 def test_figures_that_cannot_be_are_listed_as_none(

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.bridge.launch import Launch
 from emissary_lib.bridge.limits import Limit, Limits
 from emissary_lib.bridge.session import LAUNCH_MARGIN, RecordState
 from emissary_lib.protocol.auth.keys import KeyRing
 from emissary_lib.protocol.auth.macs import decode_unpadded, verify_relay_token
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import OPENING_TIME
-from emissary_lib.protocol.targets.allow_list import AllowList
+from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, AllowList
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import End, Ended, Reset
 from functions.common.responses import MessageNotHandledError
@@ -157,12 +158,48 @@ def test_a_target_off_the_allow_list_is_refused_and_again_when_asked_again(targe
     assert bridge.session.state is RecordState.OPENING
 
 
-def test_an_allow_list_that_cannot_be_read_is_told_to_who_has_a_key() -> None:
+def test_a_shared_session_is_launched_though_the_allow_list_is_empty() -> None:
+    bridge = Bridge()
+    bridge.allow = AllowList()
+    bridge.admit()
+    stream = example_stream(str(SHARED_TARGET))
+    begun = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    bridge.send_opening(len(stream), begun)
+    bridge.send_opening(0, stream)
+    assert bridge.link.take() == []
+    (event,) = bridge.launcher.events
+    assert event["target"] == {"host": "emissary.mux.invalid", "port": 1}
+    launch = Launch.parse(event)
+    assert (launch.target, launch.client_offset, launch.early) == (SHARED_TARGET, len(stream), begun)
+    assert (bridge.session.state, bridge.session.target) == (RecordState.INVOKED, "emissary.mux.invalid:1")
+
+
+def test_a_shared_session_takes_one_place_for_all_its_connections() -> None:
+    bridge = Bridge()
+    bridge.limits = Limits(total=1, per_key=1)
+    bridge.admit()
+    bridge.send_opening(0, example_stream(str(SHARED_TARGET)))
+    assert set(bridge.store.leases) == {"L#0", "K#1#0"}
+
+
+@pytest.mark.parametrize("port", [2, 5432])
+def test_no_rule_lets_anybody_dial_the_reserved_name(port: int) -> None:
+    bridge = Bridge()
+    bridge.allow = AllowList.parse(f'[{{"host": "*.mux.invalid", "port": {port}}}]')
+    bridge.admit()
+    bridge.send_opening(0, example_stream(f"emissary.mux.invalid:{port}"))
+    ((_to, frame),) = bridge.link.take()
+    assert frame.payload[BANNER:] == bytes([5, 2, 1, 0, 5, 2, 0, 1, 0, 0, 0, 0, 0, 0])
+    assert bridge.launcher.events == []
+
+
+@pytest.mark.parametrize("target", ["db.internal:5432", str(SHARED_TARGET)])
+def test_an_allow_list_that_cannot_be_read_is_told_to_who_has_a_key(target: str) -> None:
     """Symptom: a stack with a wrong parameter let each dial wait 20 s for a relay, whose log was empty."""
     bridge = Bridge()
     bridge.allow, bridge.allow_fault = AllowList(), "EMISSARY_ALLOWED_PROXY_TARGETS: it is no list"
     bridge.admit()
-    bridge.send_opening(0, example_stream("db.internal:5432"))
+    bridge.send_opening(0, example_stream(target))
     ended = [Ended.decode(frame.payload) for _to, frame in bridge.link.take()]
     assert [(each.code, each.reason) for each in ended] == [(Code.CONFIGURATION_ERROR, bridge.allow_fault)]
     assert bridge.launcher.events == []

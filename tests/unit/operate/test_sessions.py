@@ -16,6 +16,7 @@ from emissary_lib.exceptions import OperationError
 from emissary_lib.operate.sessions import SessionTable
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.wire.payloads import Connections
 from functions.common.adapters.store import DynamoSessionStore
 from tests.helpers.events import DIALER, NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeClock
@@ -63,6 +64,32 @@ def test_an_ended_session_tells_why_and_how_much(real: DynamoSessionStore, table
     assert (found.state, found.ended_at, found.record.ending) == ("ended", ENDING.at, ending)
     assert ending.text == "the target reset its TCP connection"
     assert table.list(alive=True) == []
+
+
+def test_a_shared_session_tells_how_many_connections_it_carries_while_it_is_alive(
+    real: DynamoSessionStore, table: SessionTable, clock: FakeClock
+) -> None:
+    open_session(real)
+    assert table.list()[0].connections_open is None
+    real.note_connections(SESSION, Connections(5, 2, 1))
+    (found,) = table.list()
+    assert (found.record.connections, found.connections_open) == (Connections(5, 2, 1), 2)
+    clock.now = CLAIM.at + stored.RELAY_TIME + 1
+    (found,) = table.list()
+    assert (found.state, found.record.connections_opened, found.connections_open) == ("lost", 5, 0)
+    clock.now = NOW + 10
+    real.end(SESSION, ENDING, RecordStep.END)
+    (found,) = table.list()
+    assert (found.state, found.record.connections_opened, found.connections_open) == ("ended", 5, 0)
+
+
+def test_a_relay_that_told_by_its_end_alone_has_no_connections_left(
+    real: DynamoSessionStore, table: SessionTable
+) -> None:
+    open_session(real)
+    real.end(SESSION, dataclasses.replace(ENDING, connections=3), RecordStep.END)
+    (found,) = table.list()
+    assert (found.record.connections_opened, found.connections_open) == (3, 0)
 
 
 def test_a_session_past_its_time_is_lost(

@@ -57,6 +57,7 @@ DOCUMENT = " ".join(TEXT.split())
         ("PROBE_WHEN_UNACKED", 20.0, "for **20 s** while data is outstanding"),
         ("PROBE_DEADLINE", 10.0, "Without it in **10 s** the relay's own WebSocket is dead"),
         ("GOAWAY_BEFORE", (30.0, 10.0), "send GOAWAY **30 s** and **10 s** before its end"),
+        ("CONNECTIONS_INTERVAL", 10.0, "at once, but not within **10 s** of the one before"),
         ("REFUSED_FOR", 20.0, "once its posts have met nothing else for **20 s**"),
         ("END_INTERVAL", 1.0, "repeat RESET and END every second until ENDED"),
         ("LINGER", 5.0, "has what had arrived for it, or **5 s** later"),

@@ -21,6 +21,7 @@ from emissary_lib.bridge.session import (
 )
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.wire.payloads import Connections
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError
 from functions.common.ports import SessionStore
@@ -351,7 +352,9 @@ def test_there_is_no_record_of_a_session_that_was_purged(store: SessionStore) ->
 
 
 OF_DIALER = dataclasses.replace(ENDING, reporter=Role.DIALER, dialer_messages=1, reason="why")
-OF_RELAY = EndRecord(Code.OK, 5, 6, "later=", NOW + 9, 7, 8, reporter=Role.RELAY, carried=(5, 6))
+OF_RELAY = EndRecord(
+    Code.OK, 5, 6, "later=", NOW + 9, 7, 8, reporter=Role.RELAY, carried=(5, 6), connections=9
+)
 
 
 def test_the_relays_figures_take_the_place_of_the_dialers(store: SessionStore) -> None:
@@ -361,7 +364,7 @@ def test_the_relays_figures_take_the_place_of_the_dialers(store: SessionStore) -
     outcome = store.end(SESSION, OF_RELAY, RecordStep.END)
     assert not outcome.done, "there is a record of this end already"
     assert stored_session(store).ending == dataclasses.replace(
-        OF_DIALER, dialer_messages=7, relay_messages=8, reporter=Role.RELAY, carried=(5, 6)
+        OF_DIALER, dialer_messages=7, relay_messages=8, reporter=Role.RELAY, carried=(5, 6), connections=9
     ), "clients are told what they were told before"
     assert outcome.session == stored_session(store)
     assert stored_session(store).state is RecordState.ENDED
@@ -385,3 +388,42 @@ def test_an_end_repeated_by_the_sdk_counts_as_done(
     dynamo.lose_answers = 1
     assert real.end(SESSION, ending, RecordStep.END).done
     assert stored_session(real).ending == ending
+
+
+def test_the_counts_of_connections_are_noted_and_the_end_keeps_them(store: SessionStore) -> None:
+    open_session(store)
+    before = stored_session(store)
+    for counts in (Connections(1, 1, 0), Connections(3, 2, 1), Connections(3, 0, 1)):
+        outcome = store.note_connections(SESSION, counts)
+        assert outcome == (dataclasses.replace(before, connections=counts), True)
+    store.end(SESSION, OF_DIALER, RecordStep.END)
+    session = stored_session(store)
+    assert (session.connections, session.connections_opened) == (Connections(3, 0, 1), 3)
+    store.end(SESSION, OF_RELAY, RecordStep.END)
+    assert stored_session(store).connections_opened == 9
+
+
+def test_counts_of_fewer_connections_than_are_known_are_older(store: SessionStore) -> None:
+    open_session(store)
+    store.note_connections(SESSION, Connections(10, 0, 5))
+    before = store.session(SESSION)
+    for opened in (0, 2, 9):
+        assert store.note_connections(SESSION, Connections(opened, 1, 9)) == (before, False)
+    assert store.note_connections(SESSION, Connections(10, 1, 5)).done, "numbers, not texts"
+
+
+@pytest.mark.parametrize("until", [launch_session, lambda store: store.create(NEW)])
+def test_no_counts_are_noted_before_the_claim(
+    store: SessionStore, until: Callable[[SessionStore], None]
+) -> None:
+    until(store)
+    before = store.session(SESSION)
+    assert store.note_connections(SESSION, Connections(1, 1, 0)) == (before, False)
+
+
+def test_no_counts_are_noted_after_the_end_nor_of_no_session(store: SessionStore) -> None:
+    assert store.note_connections(SESSION, Connections(1, 1, 0)) == (None, False)
+    open_session(store)
+    store.end(SESSION, ENDING, RecordStep.END)
+    before = store.session(SESSION)
+    assert store.note_connections(SESSION, Connections(1, 1, 0)) == (before, False)

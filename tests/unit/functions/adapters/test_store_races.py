@@ -12,6 +12,7 @@ import pytest
 from emissary_lib.bridge import items
 from emissary_lib.bridge.session import Connection, Fragment, RecordStep, Side
 from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.wire.payloads import Connections
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
 from functions.common.ports import SessionStore
@@ -111,6 +112,10 @@ STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore]
     "resume": (open_session, lambda store: store.resume(RESUME)),
     "restore": (forget_relay, lambda store: store.restore(Connection(RELAY, SESSION, Role.RELAY, 1))),
     "clear": (open_session, lambda store: store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)),
+    "connections": (
+        open_session,
+        lambda store: store.note_connections(SESSION, Connections(2, 1, 0)),
+    ),
     "end": (open_session, lambda store: store.end(SESSION, ENDING, RecordStep.END)),
     "record": (open_session, lambda store: store.note_record(SESSION, "one")),
 }

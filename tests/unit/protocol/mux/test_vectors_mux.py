@@ -18,10 +18,9 @@ from emissary_lib.protocol.mux.multiplexer import Multiplexer
 from emissary_lib.protocol.mux.relay import RelayMultiplexer
 from emissary_lib.protocol.opening.socks5_messages import connect
 from emissary_lib.protocol.targets.allow_list import Target
-from emissary_lib.protocol.wire.frames import Flag, Frame, decode, encode
+from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import (
     CAPABILITY_SHARED,
-    CONNECTIONS_TYPE,
     Connections,
 )
 from emissary_lib.protocol.wire.payloads import (
@@ -186,9 +185,9 @@ def test_the_message_of_counts() -> None:
     case = VECTORS["connections"]
     counts = Connections(case["opened"], case["open"], case["refused"])
     assert counts.encode() == raw(case, "payload")
-    message = Frame(CONNECTIONS_TYPE, Flag.IGNORABLE, 2, payload=raw(case, "payload"))
+    message = Frame(FrameType.CONNECTIONS, Flag.IGNORABLE, 2, payload=raw(case, "payload"))
     assert decode(encode(message)) == message
-    header = bytes([2 << 5 | CONNECTIONS_TYPE, Flag.IGNORABLE]) + (2).to_bytes(2, "big") + bytes(20)
+    header = bytes([2 << 5 | FrameType.CONNECTIONS, Flag.IGNORABLE]) + (2).to_bytes(2, "big") + bytes(20)
     assert header + raw(case, "payload") == raw(case, "message")
 
 

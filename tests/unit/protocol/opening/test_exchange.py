@@ -24,7 +24,7 @@ from emissary_lib.protocol.opening.exchange import (
     opening_bytes,
     within_limit,
 )
-from emissary_lib.protocol.targets.allow_list import AllowList, Target
+from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, AllowList, Target
 
 DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
 NONCE = b"n" * 32
@@ -34,8 +34,15 @@ TARGET = Target("db.internal", 5432)
 STREAM = opening_bytes(key=KEY, date=DATE, nonce=NONCE, target=TARGET)
 
 
+LISTED = '{"host": "db.internal", "port": 5432}'
+
+
 def answer(
-    fragments: Iterable[tuple[int, bytes]], *, key_id: int = 1, keys: Iterable[auth.Key] = (KEY, OTHER)
+    fragments: Iterable[tuple[int, bytes]],
+    *,
+    key_id: int = 1,
+    keys: Iterable[auth.Key] = (KEY, OTHER),
+    listed: str = LISTED,
 ) -> OpeningAnswer:
     return evaluate(
         fragments,
@@ -44,7 +51,7 @@ def answer(
         host=HOST,
         key_id=key_id,
         keys=auth.KeyRing(keys),
-        allow=AllowList.parse('{"host": "db.internal", "port": 5432}'),
+        allow=AllowList.parse(listed),
         server_version="0.1.0",
     )
 
@@ -84,6 +91,37 @@ def test_an_accepted_opening_names_key_and_target_and_keeps_early_bytes() -> Non
     assert found.state is OpeningState.ACCEPTED
     assert (found.target, found.key_id, found.code) == (TARGET, 1, Code.OK)
     assert (found.client_offset, found.early) == (len(STREAM), b"early")
+
+
+#: Of a list that says nothing of the reserved name, and of ones that name it.
+LISTS = [
+    "[]",
+    LISTED,
+    '{"host": "emissary.mux.invalid", "port": [1, 5432]}',
+    '{"host": "*.mux.invalid", "port": "2-65535"}',
+]
+
+
+@pytest.mark.parametrize("listed", LISTS)
+def test_a_shared_session_is_let_through_whatever_the_allow_list_says(listed: str) -> None:
+    stream = opening_bytes(key=KEY, date=DATE, nonce=NONCE, target=SHARED_TARGET)
+    found = answer([(0, stream + b"PRI *")], listed=listed)
+    assert (found.state, found.target, found.key_id) == (OpeningState.ACCEPTED, SHARED_TARGET, 1)
+    assert (found.client_offset, found.early) == (len(stream), b"PRI *")
+
+
+@pytest.mark.parametrize("listed", LISTS)
+@pytest.mark.parametrize("port", [2, 5432, 65_535])
+def test_no_rule_lets_the_reserved_name_through_on_another_port(listed: str, port: int) -> None:
+    stream = opening_bytes(key=KEY, date=DATE, nonce=NONCE, target=Target(SHARED_TARGET.host, port))
+    found = answer([(0, stream + b"PRI *")], listed=listed)
+    assert (found.state, found.code, found.early) == (OpeningState.REFUSED, Code.TARGET_NOT_ALLOWED, b"")
+    assert found.server_bytes.endswith(socks5.reply(socks5.ReplyCode.NOT_ALLOWED))
+
+
+def test_the_reserved_name_is_judged_only_after_the_key() -> None:
+    stream = opening_bytes(key=auth.Key(1, b"x" * 16), date=DATE, nonce=NONCE, target=SHARED_TARGET)
+    assert answer([(0, stream)]).code is Code.AUTHENTICATION_FAILED
 
 
 def test_a_password_of_another_valid_key_than_the_doors_is_refused() -> None:
