@@ -5,6 +5,7 @@ from __future__ import annotations
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.mux.answers import Position
 from emissary_lib.protocol.mux.states import ConnectionState, ConnectionStep, step
+from emissary_lib.protocol.stream.tls_alerts import LONGEST, only_tls_alerts
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.user_loss import UserLoss
 
@@ -33,12 +34,30 @@ class Connection:
         starved: Whether our user had more bytes than there was room for.
         loss: Our user's connection broke: what it wrote before goes out, and nothing else moves.
         dropped: Bytes of the peer's stream that nobody took and nobody will.
+        tail: The last of what our user has written, as much as TLS alerts may have.
     """
 
     __slots__ = (
-        "arrived", "credit", "dropped", "ending", "granted_at", "loss", "peer_taken", "peer_written",
-        "received", "released", "scheduled", "starved", "state", "stream", "target", "told_code", "unsent",
-        "window", "written",
+        "arrived",
+        "credit",
+        "dropped",
+        "ending",
+        "granted_at",
+        "loss",
+        "peer_taken",
+        "peer_written",
+        "received",
+        "released",
+        "scheduled",
+        "starved",
+        "state",
+        "stream",
+        "tail",
+        "target",
+        "told_code",
+        "unsent",
+        "window",
+        "written",
     )  # fmt: skip
 
     def __init__(self, stream: int, target: Target) -> None:
@@ -61,6 +80,7 @@ class Connection:
         self.starved = False
         self.loss: UserLoss | None = None
         self.dropped = 0
+        self.tail = b""
 
     def move(self, what: ConnectionStep) -> None:
         """Take a step. Raises :class:`LocalProtocolError` if it cannot be taken."""
@@ -96,10 +116,21 @@ class Connection:
         """How much of the peer's stream our user has taken, its end counted as one."""
         return self.arrived - self.dropped - len(self.received) + self.released
 
+    def write(self, data: bytes | memoryview) -> None:
+        """Our user has written this."""
+        self.unsent += data
+        self.written += len(data)
+        self.tail = (self.tail + bytes(data[-LONGEST:]))[-LONGEST:]
+
     @property
     def lost(self) -> int:
-        """How much of what our user has written the peer's user has not taken, as far as is known."""
-        return max(0, self.written - self.peer_taken)
+        """How much of what our user has written the peer's user has not taken, as far as is known.
+
+        TLS alerts at the end do not count: nobody waits for them (docs/protocol.md rule 6-22).
+        """
+        count = max(0, self.written - self.peer_taken)
+        told = 0 < count <= len(self.tail)
+        return 0 if told and only_tls_alerts(self.tail[-count:]) else count
 
     @property
     def whole(self) -> bool:

@@ -75,6 +75,21 @@ class CutOff(Record):
     lost: int
 
 
+class Left(Record):
+    """A connection whose user was lost (``user_lost``) is over.
+
+    Attributes:
+        stream: Which.
+        code: Why it ended: as ``user_lost`` was told, or of the peer, which has cut it off before.
+        lost: Bytes that the user had written and that did not go out; or, after a cut by the peer, that its
+            user has not taken, as far as is known. What went out arrives if the session lives on.
+    """
+
+    stream: int
+    code: Code
+    lost: int
+
+
 class Closed(Record):
     """A connection is over, and clean: each user has all that the other wrote, as far as is known here.
 
@@ -84,4 +99,4 @@ class Closed(Record):
     stream: int
 
 
-Event = Requested | Opened | Refused | Declined | Draining | Readable | Writable | CutOff | Closed
+Event = Requested | Opened | Refused | Declined | Draining | Readable | Writable | CutOff | Left | Closed

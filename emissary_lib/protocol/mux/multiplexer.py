@@ -22,7 +22,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import FlowControlError, FrameError, LocalProtocolError, RemoteProtocolError
 from emissary_lib.protocol.mux.answers import POSITION_TYPE, Position, read_reset, reset_error
 from emissary_lib.protocol.mux.connection import Connection
-from emissary_lib.protocol.mux.events import Closed, CutOff, Event, Readable, Writable
+from emissary_lib.protocol.mux.events import Closed, CutOff, Event, Left, Readable, Writable
 from emissary_lib.protocol.mux.gate import HEADER, RST_STREAM, FrameGate
 from emissary_lib.protocol.mux.limits import (
     CLOSED_STREAMS,
@@ -189,6 +189,11 @@ class Multiplexer:
         each = self._connections.values()
         return len(self._out) + sum(len(c.unsent) for c in each), sum(len(c.received) for c in each)
 
+    @property
+    def framed(self) -> int:
+        """Bytes that :meth:`data_to_send` gives next whatever comes: frames that are made already."""
+        return len(self._out)
+
     def next_event(self) -> Event | None:
         """What has happened, in order; ``None`` when there is nothing more."""
         return self._events.popleft() if self._events else None
@@ -212,7 +217,7 @@ class Multiplexer:
             # While its turn is still to come, it is not the reader that holds it up, but all that go first.
             loss.look(connection.sent, now, paused=away or connection.scheduled)
             if now >= loss.until:
-                self.reset(connection.stream, loss.code)
+                self._leave(connection, loss)
 
     def cut_off_all(self, code: Code) -> None:
         """The session is cut off, and with it each connection that is not over (docs/protocol.md 11.4-9).
@@ -253,8 +258,7 @@ class Multiplexer:
         taken = min(len(data), self.send_room(stream))
         if connection is not None and connection.writable:
             connection.starved = taken < len(data)
-            connection.unsent += data[:taken]
-            connection.written += taken
+            connection.write(data[:taken])
             self._schedule(connection)
         return taken
 
@@ -289,11 +293,12 @@ class Multiplexer:
         """Our user's connection broke: as :meth:`reset`, once all that :meth:`send_data` took has gone out.
 
         Or once no more of it does (docs/protocol.md 11.4-12). Until then the connection is one of
-        :attr:`connections` and has its figures, but takes nothing and has nothing to read, and nothing more
-        is told of it. An end that was not sent yet is not sent any more. Idempotent.
+        :attr:`connections` and has its figures, but takes nothing and has nothing to read; :class:`Left`
+        tells of its end, and nothing else is told. An end that was not sent yet is not sent any more.
+        Idempotent.
 
         Args:
-            stream: Which. One that the peer cuts off, or has cut off, is only forgotten.
+            stream: Which. One that the peer has cut off is only forgotten.
             code: Why, for the peer: TARGET_RESET or DIALER_RESET, as a rule.
             now: Seconds on a monotonic clock.
             unread: Bytes of the user's that :meth:`send_data` did not take; the peer is told of them.
@@ -309,10 +314,17 @@ class Multiplexer:
         connection.loss = UserLoss(code, "", unread, connection.sent, now)
         connection.ending = connection.starved = False
         connection.drop_received()
-        if connection.unsent:
+        if connection.state is ConnectionState.CLOSED:
+            self._remove(connection)
+        elif connection.unsent:
             self._return_dropped(connection)
         else:
-            self.reset(stream, code)
+            self._leave(connection, connection.loss)
+
+    def _leave(self, connection: Connection, loss: UserLoss) -> None:
+        """Cut off a connection whose user is gone: what it wrote has gone out, or no more of it will."""
+        self._events.append(Left(connection.stream, loss.code, len(connection.unsent)))
+        self.reset(connection.stream, loss.code)
 
     def _lost_users(self) -> list[tuple[Connection, UserLoss]]:
         """Connections that only their users' last bytes hold."""
@@ -436,7 +448,7 @@ class Multiplexer:
             connection.starved = False
             self._events.append(Writable(connection.stream))
         if connection.loss is not None and not connection.unsent:
-            self.reset(connection.stream, connection.loss.code)
+            self._leave(connection, connection.loss)
         if ends:
             connection.move(ConnectionStep.END_SENT)
             self._close_if_over(connection)
@@ -545,7 +557,9 @@ class Multiplexer:
         self._ready.remove(connection)
         self._reports.pop(connection.stream, None)
         self._pool.end(connection)
-        if connection.loss is None:
+        if connection.loss is not None:
+            self._events.append(Left(connection.stream, code, connection.lost))
+        else:
             self._events.append(told)
         if not connection.received:
             self._remove(connection)

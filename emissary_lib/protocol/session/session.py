@@ -103,6 +103,16 @@ class Session:
         return self._duplex.sender.buffered, self._duplex.receiver.buffered
 
     @property
+    def unsent(self) -> int:
+        """Bytes that ``send_data`` took and that were never sent."""
+        return self._duplex.sender.unsent
+
+    @property
+    def may_send(self) -> bool:
+        """Whether both have a connection, as far as is known here: what is sent can arrive."""
+        return self._resumption.may_send
+
+    @property
     def acked(self) -> int:
         """How much of our stream has arrived at the peer, its FIN included: it grows while bytes move."""
         return self._duplex.sender.acked
