@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Callable
 
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.handshake import OpenedSession, open_session
-from emissary_lib.client.in_flight import InFlightLimiter
+from emissary_lib.client.in_flight import InFlightLimiter, InFlightSlots
 from emissary_lib.client.resume import ResumeUpgrade
 from emissary_lib.client.socket import SessionInfo
 from emissary_lib.exceptions import TransportError, TunnelResetError, local_resource_error, reset_error
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.session.events import Aborted, Event, GoingAway
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.session import SessionConfig
@@ -28,18 +30,52 @@ from emissary_lib.tunnel.loopback import reset
 from emissary_lib.tunnel.suspend import SuspendDetector
 
 
+class Opener(Record):
+    """How a dialer opens sessions.
+
+    Attributes:
+        endpoint: The gateway.
+        key: To sign with.
+        streams: What a session buffers.
+        keepalive: When to ask whether the relay is still there.
+        in_flight: The places that all tunnels of a dialer share.
+        clock: As of :class:`SuspendDetector`.
+    """
+
+    endpoint: Endpoint
+    key: Key
+    streams: StreamConfig
+    keepalive: KeepaliveTimes
+    in_flight: InFlightLimiter
+    clock: Callable[[], float] | None
+
+    def config(self, slots: InFlightSlots) -> SessionConfig:
+        """What a session is built with."""
+        return SessionConfig(streams=self.streams, keepalive=self.keepalive, gate=slots)
+
+    def link(self, opened: OpenedSession) -> SocketLink:
+        """A session's link, which connects again when it is cut."""
+        upgrade = ResumeUpgrade(self.endpoint, self.key, opened.id, opened.parameters.resume_token)
+        return SocketLink(ReconnectingTransport(opened.transport, upgrade.connect))
+
+    def end_unattached(self, opened: OpenedSession, link: SocketLink, reason: str) -> None:
+        """End a session that nobody drives, so that no relay waits for us."""
+        now = time.monotonic()
+        opened.session.abort(Code.DIALER_RESET, reason, now)
+        with contextlib.suppress(TransportError):
+            for message in opened.session.messages_to_send(now):
+                link.send(message)
+        link.close()
+        link.release()
+
+
 class Dial:
     """One session of a dialer's, from its opening to its end: construct, :meth:`attach`, :meth:`run`.
 
     Args:
         target: What to reach.
         deadline: For the opening alone.
-        endpoint: The gateway.
-        key: To sign with.
-        streams: What the session buffers.
-        keepalive: When to ask whether the relay is still there.
-        in_flight: The places that all tunnels of a dialer share.
-        clock: As of :class:`SuspendDetector`.
+        opener: How the dialer opens sessions.
 
     Attributes:
         info: What is known of the session.
@@ -50,27 +86,14 @@ class Dial:
         EmissaryError: As :func:`open_session`.
     """
 
-    def __init__(
-        self,
-        target: Target,
-        deadline: Deadline,
-        *,
-        endpoint: Endpoint,
-        key: Key,
-        streams: StreamConfig,
-        keepalive: KeepaliveTimes,
-        in_flight: InFlightLimiter,
-        clock: Callable[[], float] | None,
-    ) -> None:
+    def __init__(self, target: Target, deadline: Deadline, opener: Opener) -> None:
         self._target = target
-        self._endpoint = endpoint
-        self._key = key
-        self._clock = clock
+        self._opener = opener
         self._tunnel: Tunnel | None = None
-        self._slots = in_flight.member(self._wake)
-        config = SessionConfig(streams=streams, keepalive=keepalive, gate=self._slots)
+        self._slots = opener.in_flight.member(self._wake)
         try:
-            self._opened = open_session(endpoint, key, target, config, deadline)
+            config = opener.config(self._slots)
+            self._opened = open_session(opener.endpoint, opener.key, target, config, deadline)
         except BaseException:
             self._slots.close()
             raise
@@ -87,10 +110,7 @@ class Dial:
         Raises:
             LocalResourceError: No descriptor or thread is left; the session was ended, and the socket reset.
         """
-        upgrade = ResumeUpgrade(
-            self._endpoint, self._key, self._opened.id, self._opened.parameters.resume_token
-        )
-        link = SocketLink(ReconnectingTransport(self._opened.transport, upgrade.connect))
+        link = self._opener.link(self._opened)
         try:
             tunnel = Tunnel(
                 self._opened.session,
@@ -98,11 +118,11 @@ class Dial:
                 sock,
                 on_event=self._on_event,
                 on_idle=self._slots.decline,
-                suspend_detector=SuspendDetector(self._clock),
+                suspend_detector=SuspendDetector(self._opener.clock),
             )
         except BaseException as exc:
             reset(sock)
-            self._end_unattached(link)
+            self._opener.end_unattached(self._opened, link, "the dialer has no descriptor for it")
             self._slots.close()
             if isinstance(exc, OSError):
                 raise local_resource_error(exc) from exc
@@ -140,7 +160,27 @@ class Dial:
         """Whether an error may find no reader at the socket: the program had ended its stream."""
         return self._tunnel is not None and self._tunnel.program_ended
 
-    def abandon(self) -> None:
+    def start(self, on_end: Callable[[TunnelResetError | None], None]) -> None:
+        """As :meth:`run`, in a thread of its own, and tell ``on_end`` what that would return.
+
+        Raises:
+            LocalResourceError: No thread is left; the session was ended, and the socket reset.
+        """
+
+        def drive() -> None:
+            error: TunnelResetError | None = None
+            try:
+                error = self.run()
+            finally:
+                on_end(error)
+
+        try:
+            threading.Thread(target=drive, name="emissary-driver", daemon=True).start()
+        except RuntimeError as exc:  # no thread is left
+            self._abandon()
+            raise local_resource_error(exc) from exc
+
+    def _abandon(self) -> None:
         """End the session at once, in place of :meth:`run`: the socket is reset, and nothing is left open."""
         assert self._tunnel, "attach comes first"
         try:
@@ -148,16 +188,6 @@ class Dial:
         finally:
             self._tunnel.close()
             self._slots.close()
-
-    def _end_unattached(self, link: SocketLink) -> None:
-        """End the session without a tunnel, so that no relay waits for us."""
-        now = time.monotonic()
-        self._opened.session.abort(Code.DIALER_RESET, "the dialer has no descriptor for it", now)
-        with contextlib.suppress(TransportError):
-            for message in self._opened.session.messages_to_send(now):
-                link.send(message)
-        link.close()
-        link.release()
 
     def _wake(self) -> None:
         if self._tunnel:
@@ -176,5 +206,12 @@ class Dial:
 def _session_info(opened: OpenedSession, target: Target) -> SessionInfo:
     expires_at = opened.opened_at + opened.parameters.remaining / 1000
     counters = opened.session.counters
-    opening = (counters.bytes_sent, counters.bytes_received - opened.session.buffered[1])
-    return SessionInfo(opened.id, target, expires_at, counters, opening=opening)
+    # The exchange before is not the user's.
+    sent, received = counters.bytes_sent, counters.bytes_received - opened.session.buffered[1]
+    return SessionInfo(
+        opened.id,
+        target,
+        expires_at,
+        counters,
+        lambda: (counters.bytes_sent - sent, counters.bytes_received - received),
+    )

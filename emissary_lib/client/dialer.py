@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from emissary_lib.client import DIAL_TIMEOUT as DIAL_TIMEOUT
 from emissary_lib.client import drain
-from emissary_lib.client.dial import Dial
+from emissary_lib.client.dial import Dial, Opener
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward, Forwarded
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.listening import LocalAddress, check_address
 from emissary_lib.client.progress import timeout_error
 from emissary_lib.client.socket import SessionInfo, TunnelSocket, logger
-from emissary_lib.exceptions import ClosedError, ConfigError, local_resource_error
+from emissary_lib.exceptions import ClosedError, ConfigError, TunnelResetError, local_resource_error
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from emissary_lib.client.config import ClientConfig
     from emissary_lib.client.health import Health
+    from emissary_lib.client.relays import RelayPool
+    from emissary_lib.client.shared import SharedDial
     from emissary_lib.client.socks import SocksServer
 
 _Protocol = TypeVar("_Protocol", bound="asyncio.BaseProtocol")
@@ -46,6 +48,14 @@ _CLOSED: Final = "this dialer was closed; make a new one"
 
 #: Messages in flight of all tunnels of one dialer together; each is a concurrent Lambda invocation.
 MAX_IN_FLIGHT: Final = 64
+
+
+#: Connections that one relay carries at once, and the most that it can.
+CONNECTIONS_PER_RELAY: Final = 1
+MAX_CONNECTIONS: Final = 64
+
+#: Seconds for which a shared relay without a connection is kept.
+RELAY_IDLE_SECONDS: Final = 60.0
 
 
 class Dialer:
@@ -61,6 +71,10 @@ class Dialer:
         capacity: Bytes that each tunnel buffers each way, at most; at least 65,536.
         keepalive: When to ask whether the relay is still there.
         clock: Monotonic, and goes on while the host sleeps; ``None`` for the platform's.
+        connections_per_relay: How many connections share one relay, at most; up to 64. 1: each has a relay of
+            its own.
+        relay_idle_seconds: How long a shared relay without a connection is kept, so that the next dial finds
+            it; it is paid for meanwhile.
 
     Raises:
         ConfigError: The URL is none of a WebSocket, or the file has no authority in it.
@@ -91,6 +105,8 @@ class Dialer:
         capacity: int = DEFAULT_CAPACITY,
         keepalive: KeepaliveTimes | None = None,
         clock: Callable[[], float] | None = None,
+        connections_per_relay: int = CONNECTIONS_PER_RELAY,
+        relay_idle_seconds: float = RELAY_IDLE_SECONDS,
     ) -> None:
         self._endpoint = Endpoint(url, ssl_context, ca_file)
         self._key = key
@@ -98,6 +114,10 @@ class Dialer:
         self._keepalive = keepalive or KeepaliveTimes()
         self._clock = clock
         self._in_flight = InFlightLimiter(max_in_flight)
+        self._connections_per_relay = _whole_number(connections_per_relay, 1, MAX_CONNECTIONS)
+        self._relay_idle_seconds = _idle_seconds(relay_idle_seconds)
+        self._pool_lock = threading.Lock()
+        self._pool: RelayPool | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -113,10 +133,12 @@ class Dialer:
                 )
         state = dict(vars(self))
         state["_in_flight"] = self._in_flight.places
+        del state["_pool"], state["_pool_lock"]  # each process has relays of its own
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _in_flight=InFlightLimiter(state["_in_flight"]))
+        self._pool_lock, self._pool = threading.Lock(), None
 
     @classmethod
     def from_env(
@@ -211,14 +233,12 @@ class Dialer:
         theirs.settimeout(socket.getdefaulttimeout())
         sock = TunnelSocket(fileno=theirs.detach())
         sock.session = dial.info
-        driver = threading.Thread(target=_drive, args=(dial, connection), name="emissary-driver", daemon=True)
         try:
-            driver.start()
-        except RuntimeError as exc:  # no thread is left
-            dial.abandon()
+            dial.start(functools.partial(_end, dial, connection))
+        except BaseException:
             drain.end(connection)
             sock.close()
-            raise local_resource_error(exc) from exc
+            raise
         return sock
 
     async def open_connection(
@@ -451,6 +471,8 @@ class Dialer:
         self._closed = True
         drain.wait_until_idle(self)
         drain.warn_undelivered(self)
+        if self._pool is not None:
+            self._pool.close()
 
     async def __aenter__(self) -> Dialer:
         return self
@@ -471,17 +493,25 @@ class Dialer:
     ) -> None:
         self.close()
 
-    def _dial(self, target: Target, deadline: Deadline) -> Dial:
-        return Dial(
-            target,
-            deadline,
-            endpoint=self._endpoint,
-            key=self._key,
-            streams=self._streams,
-            keepalive=self._keepalive,
-            in_flight=self._in_flight,
-            clock=self._clock,
+    def _dial(self, target: Target, deadline: Deadline) -> Dial | SharedDial:
+        opener = Opener(
+            self._endpoint, self._key, self._streams, self._keepalive, self._in_flight, self._clock
         )
+        if self._connections_per_relay > 1:
+            dial = self._relays(opener).dial(target, deadline)
+            if dial is not None:
+                return dial
+        return Dial(target, deadline, opener)
+
+    def _relays(self, opener: Opener) -> RelayPool:
+        with self._pool_lock:
+            if self._pool is None:
+                from emissary_lib.client.relays import RelayPool  # only who shares relays has to load HTTP/2
+
+                self._pool = RelayPool(
+                    opener, most=self._connections_per_relay, idle_seconds=self._relay_idle_seconds
+                )
+            return self._pool
 
 
 def _deadline(timeout: float | None) -> Deadline:
@@ -493,9 +523,21 @@ def _deadline(timeout: float | None) -> Deadline:
     return Deadline(timeout)
 
 
-def _drive(dial: Dial, connection: drain.Connection) -> None:
+def _whole_number(value: int, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigError(f"connections_per_relay is {value!r}, no whole number from {least} to {most}")
+    return value
+
+
+def _idle_seconds(value: float) -> float:
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_TIMEOUT
+    if not usable:
+        raise ConfigError(f"relay_idle_seconds is {value!r}, no number of seconds up to {MAX_TIMEOUT}")
+    return value
+
+
+def _end(dial: Dial | SharedDial, connection: drain.Connection, error: TunnelResetError | None) -> None:
     try:
-        error = dial.run()
         if error is not None and not error.whole and (error.lost or dial.nobody_is_left):
             logger.warning("%s", error)  # the socket tells it too, but it may be closed already
     finally:

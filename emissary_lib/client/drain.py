@@ -170,6 +170,7 @@ class Connection:
 _lock = threading.Lock()
 _open: set[Connection] = set()
 _listeners: dict[Callable[[], None], object] = {}  # what stops them, and whose they are
+_closers: list[Callable[[], None]] = []
 
 
 def begin(
@@ -200,6 +201,11 @@ def discard_listener(stop: Callable[[], None]) -> None:
     """Nothing is accepted any more."""
     with _lock:
         _listeners.pop(stop, None)
+
+
+def add_closer(close: Callable[[], None]) -> None:
+    """At exit, when the connections have ended: what they had in common is to be closed."""
+    _closers.append(close)
 
 
 def stop_listeners(owner: object) -> None:
@@ -315,6 +321,8 @@ def _finish_at_exit() -> None:
     with _lock:
         connections = list(_open)
     _finish(connections, lambda: False)
+    for close in _closers:
+        close()
 
 
 def _forget() -> None:

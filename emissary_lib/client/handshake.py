@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from emissary_lib.client.endpoint import Endpoint
@@ -59,6 +59,18 @@ LIMIT_WAIT: Final = 3.0
 _BUDGET_WAIT: Final = 0.05
 
 
+class Request(Record):
+    """What a dialer asks the bridge for.
+
+    Attributes:
+        target: Whom the SOCKS5 CONNECT names.
+        behind: Gives what follows it in the same stream, for each attempt anew: nothing of a user's (3.2-5).
+    """
+
+    target: Target
+    behind: Callable[[], bytes] = bytes
+
+
 class OpenedSession(Record):
     """A session whose SOCKS5 handshake is over: from here on the bytes are the user's.
 
@@ -108,7 +120,7 @@ def open_session(
     """
     progress = progress or Progress(target)
     try:
-        opened = _open(endpoint, key, target, config, deadline, progress)
+        opened = open_request(endpoint, key, Request(target), config, deadline, progress)
     except BaseException as exc:
         progress.end(exc)
         raise
@@ -116,20 +128,21 @@ def open_session(
     return opened
 
 
-def _open(
+def open_request(
     endpoint: Endpoint,
     key: Key,
-    target: Target,
+    request: Request,
     config: SessionConfig,
     deadline: Deadline,
     progress: Progress,
 ) -> OpenedSession:
+    """As :func:`open_session`, for a dial that is not over with that: ``progress`` is not told of an end."""
     waits, pause = back_off(), functools.partial(progress.pause, deadline=deadline)
     full: SessionLimitError | None = None
     patience = Deadline(None)
     while True:
         try:
-            return _open_once(endpoint, key, target, config, deadline, progress)
+            return _open_once(endpoint, key, request, config, deadline, progress)
         except SessionLimitError as exc:
             if full is None:
                 patience = Deadline(LIMIT_WAIT)
@@ -151,7 +164,7 @@ def _open(
 def _open_once(
     endpoint: Endpoint,
     key: Key,
-    target: Target,
+    request: Request,
     config: SessionConfig,
     deadline: Deadline,
     progress: Progress,
@@ -160,9 +173,10 @@ def _open_once(
     nonce, transport = upgrade.nonce, upgrade.transport
     try:
         session = Session(Role.DIALER, config, now=time.monotonic())
-        session.send_data(opening_bytes(key=key, date=upgrade.date, nonce=nonce, target=target))
+        opening = opening_bytes(key=key, date=upgrade.date, nonce=nonce, target=request.target)
+        session.send_data(opening + request.behind())
         reader = OpeningReader(key, upgrade.date, nonce, endpoint.host)
-        handshake = Handshake(target, session, transport, reader, progress)
+        handshake = Handshake(progress.target, session, transport, reader, progress)
         progress.enter("relay")
         try:
             parameters = handshake.run(deadline)

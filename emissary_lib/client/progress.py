@@ -35,6 +35,7 @@ _WORDS: Final[Mapping[Step, tuple[str, str]]] = {
     "TLS": ("the TLS handshake with the gateway", _ON_THE_WAY),
     "upgrade": ("the gateway's answer to the connection", _COLD + "the log of $connect"),
     "relay": ("the relay to start and to reach the target", _COLD + "the relay's log"),
+    "target": ("the relay to reach the target", "See the target and its firewall, and the relay's log"),
     "pause": ("the next attempt", "See the logs of bridge and relay"),
 }
 

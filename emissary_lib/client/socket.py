@@ -31,8 +31,9 @@ class SessionInfo:
             once the end has been announced.
         going_away: Whether the relay has announced its end (30 s before it, docs/protocol.md section 5.6).
             The tunnel still works: finish or commit what is under way, and dial again for more.
-        counters: Bytes and messages so far; live, so copy it to keep it.
-        transferred: Bytes of the user's alone, sent and received so far.
+        counters: Bytes and messages of the session so far, of all connections that share it; live, so copy it
+            to keep it.
+        transferred: Bytes of the user's alone over this connection, sent and received so far.
         error: Why the tunnel was cut off; ``None`` while it is open and after a clean end.
     """
 
@@ -44,10 +45,9 @@ class SessionInfo:
         target: Target,
         expires_at: float,
         counters: Counters,
-        *,
-        opening: tuple[int, int] = (0, 0),
+        transferred: Callable[[], tuple[int, int]],
     ) -> None:
-        self._opening = opening  # bytes sent and received, of those that are counted, for the exchange before
+        self._transferred = transferred
         self.id = id
         self.target = target
         self.expires_at = expires_at
@@ -59,8 +59,7 @@ class SessionInfo:
     @property
     def transferred(self) -> tuple[int, int]:
         """Bytes of the user's alone, sent and received so far."""
-        sent, received = self._opening
-        return self.counters.bytes_sent - sent, self.counters.bytes_received - received
+        return self._transferred()
 
     def announce_end(self, remaining: float, unix_now: float) -> None:
         """The relay has told that its time is up in ``remaining`` seconds; for the tunnel to call."""

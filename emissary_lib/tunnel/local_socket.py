@@ -92,6 +92,11 @@ class LocalSocket:
         """
         return not send_queue_bytes(self._sock)
 
+    @property
+    def tells(self) -> bool:
+        """Whether the kernel tells how much was not taken; else :attr:`taken` is a guess."""
+        return send_queue_bytes(self._sock) is not None
+
     def register(self, selector: selectors.BaseSelector, before: int, events: int) -> None:
         """Have ``selector`` wait for ``events`` instead of those of ``before``; 0 is none."""
         if not before:

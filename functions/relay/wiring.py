@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Mapping
 from typing import Final
 
-from emissary_lib.bridge.launch import Launch
 from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport import happy_eyeballs
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import WebSocketTransport, connect
@@ -72,8 +72,8 @@ class RelayFunction:
             tls = self._tls if settings.websocket_url.startswith("wss:") else None
             return connect(settings.websocket_url, headers=headers, deadline=deadline, ssl_context=tls)
 
-        def connect_to(launch: Launch, deadline: Deadline) -> Connected:
-            return connect_target(launch.target, settings.allow, resolve, deadline)
+        def connect_to(target: Target, deadline: Deadline) -> Connected:
+            return connect_target(target, settings.allow, resolve, deadline)
 
         poster = PostToConnection(
             endpoint,
