@@ -19,7 +19,7 @@ from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished
 from emissary_lib.protocol.session.session import Outgoing
-from emissary_lib.protocol.wire.frames import FrameType
+from emissary_lib.protocol.wire.frames import Flag, FrameType
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import reset, tcp_pair
@@ -420,6 +420,28 @@ def test_what_has_not_arrived_is_counted_in_the_session_and_in_the_kernel() -> N
     reset(dialer.user)
     dialer.join()
     assert dialer.tunnel.undelivered_bytes == written - CAPACITY, "what was lost with the cut still counts"
+
+
+def ended_by_its_program(link: FakeLink, written: bytes = b"question") -> Running:
+    """A dialer's tunnel whose program has written this, ended its stream, and was heard of by nobody yet."""
+    dialer = Running(session_of(Role.DIALER), link)
+    send_all(dialer.user, written)
+    wait_until(lambda: dialer.session.sent == len(written) + 1, "all is sent, the end too")
+    return dialer
+
+
+def test_an_end_that_the_bridge_alone_has_told_of_leaves_nothing_behind() -> None:
+    """Symptom: an alarm for the last bytes of every sixth program whose target had ended the stream first."""
+    link = FakeLink()
+    dialer = ended_by_its_program(link)
+    link.give(FrameType.DATA, b"answer", flags=Flag.FIN, ack=len(b"question"))
+    wait_until(lambda: dialer.tunnel.untaken, "the relay has all bytes")
+    link.give(FrameType.ENDED, Ended(Code.OK, len(b"question") + 1, len(b"answer") + 1).encode())
+    wait_until(lambda: Finished(Code.OK) in dialer.events, "the end is told")
+    assert (dialer.tunnel.idle, dialer.tunnel.untaken, dialer.tunnel.undelivered_bytes) == (True, False, 0)
+    assert read_to_end(dialer.user) == b"answer"
+    dialer.join()
+    assert (dialer.tunnel.untaken, dialer.tunnel.undelivered_bytes) == (False, 0)
 
 
 def test_nothing_is_left_when_a_tunnel_cannot_start_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
