@@ -39,8 +39,8 @@ RELAY_TIME: Final = 900.0
 #: How long ``$connect`` may take to answer, in seconds: its timeout in template.yaml.
 CONNECT_TIME: Final = 20.0
 
-#: After so many seconds the relay of a session that ended unclaimed has returned: it may have started late,
-#: has tried its target for ten seconds at most, and was refused its claim.
+#: After so many seconds the relay of a session that ended unclaimed has returned, whatever is heard of it: it
+#: may have started late, has tried its target for ten seconds at most, and was refused its claim.
 LAUNCH_MARGIN: Final = 30.0
 
 #: How much longer than the grace a relay that has lost its WebSocket, and hears of the end when it is back or
@@ -394,7 +394,8 @@ def lease_left(session: SessionRecord, now: float, grace: float) -> float:
 def lease_after_relay(session: SessionRecord) -> float:
     """Until when slots of an ended session are its own once its relay has left: not at all, which is 0.
 
-    But if it was launched more than once, a relay may still be on its way, to be refused.
+    But if it was launched more than once, a relay may still be on its way, to be refused. One that Lambda
+    starts besides for the same launch may be, too; of that one nobody knows, and it is not waited for.
     """
     if len(session.relay_token_hashes) < 2 or session.invoked_at is None:
         return 0.0
@@ -428,8 +429,7 @@ def claim_refusal(session: SessionRecord | None, claim: Claim) -> str | None:
     """Why a claim is refused, for our log; None if it is granted."""
     if session is None:
         return "no such session"
-    unclaimed_end = session.state is RecordState.ENDED and session.instance is None
-    if unclaimed_end or not _may_come(session, RecordStep.CLAIM):
+    if _ended_unclaimed(session) or not _may_come(session, RecordStep.CLAIM):
         return f"the session is {session.state.value}"
     if claim.token_hash not in session.relay_token_hashes:
         return "the token is of no launch of the session"
@@ -438,6 +438,14 @@ def claim_refusal(session: SessionRecord | None, claim: Claim) -> str | None:
     if claim.epoch <= session.relay.epoch:
         return f"epoch {claim.epoch} is not above {session.relay.epoch}"
     return _expiry(session, claim.at)
+
+
+def came_too_late(session: SessionRecord, claim: Claim) -> bool:
+    """Whether a refused claim is of a relay that was launched, and whose session has ended unclaimed.
+
+    Nobody can claim it any more, so that this relay leaves: what its place was kept for.
+    """
+    return _ended_unclaimed(session) and claim.token_hash in session.relay_token_hashes
 
 
 def resume_refusal(session: SessionRecord | None, resume: Resume) -> str | None:
@@ -453,6 +461,10 @@ def resume_refusal(session: SessionRecord | None, resume: Resume) -> str | None:
     if resume.epoch <= session.dialer.epoch:
         return f"epoch {resume.epoch} is not above {session.dialer.epoch}"
     return _expiry(session, resume.at)
+
+
+def _ended_unclaimed(session: SessionRecord) -> bool:
+    return session.state is RecordState.ENDED and session.instance is None
 
 
 def _may_come(session: SessionRecord, step: RecordStep) -> bool:

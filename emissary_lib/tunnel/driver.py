@@ -99,17 +99,25 @@ class Tunnel(SessionDriver):
     def undelivered_bytes(self) -> int:
         """Bytes that the user has written and that have not arrived, at least: the kernel may hold more.
 
-        After a cut, those that are lost.
+        After a cut, those that are lost; but for TLS's last word, where nothing else is missing.
         """
         with self._lock:
-            if not (self._session.alive or self._aborted):
+            cut = self._aborted
+            if self._finished and not cut:
                 return 0
-            return self._session.undelivered + max(self._left_unread, self._socket.recv_queue)
+            unread = max(self._left_unread, self._socket.recv_queue)
+            harmless = cut is not None and cut.whole and cut.code is Code.TARGET_RESET
+            return unread if harmless else self._session.undelivered + unread
 
     @property
     def untaken(self) -> bool:
-        """Whether the relay has all that the user has written, and the target may not."""
+        """Whether the relay has all that the user has written, and the target may not.
+
+        Not where the user has broken the connection itself: it did not wait for that.
+        """
         with self._lock:
+            if self._aborted and self._aborted.code is self.local_code:
+                return False
             ended = self._program_ended or self._draining
             return self._user_wrote and ended and not (self._session.end_acked or self._session.undelivered)
 

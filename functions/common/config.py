@@ -63,6 +63,7 @@ class ConnectSettings:
     """
 
     table: str
+    slot_table: str
     region: str
     keys: KeySettings
     relay_time: float = RELAY_TIME
@@ -116,11 +117,11 @@ def connect_settings(environ: Mapping[str, str]) -> ConnectSettings:
         ConfigError: With every fault.
     """
     reader = _Reader(environ)
-    table, region = reader.text(TABLE), reader.text(REGION)
+    table, slot_table, region = reader.text(TABLE), reader.text(SLOT_TABLE), reader.text(REGION)
     keys = reader.keys()
     relay_time = reader.seconds(RELAY_TIMEOUT, RELAY_TIME)
     reader.finish()
-    return ConnectSettings(table, region, keys, relay_time)
+    return ConnectSettings(table, slot_table, region, keys, relay_time)
 
 
 def default_settings(environ: Mapping[str, str]) -> DefaultSettings:

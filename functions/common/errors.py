@@ -21,6 +21,7 @@
 
 from __future__ import annotations
 
+from emissary_lib.bridge.session import SessionRecord
 from emissary_lib.protocol.errors import EmissaryError
 
 
@@ -37,7 +38,15 @@ class NonceBurntError(EmissaryError):
 
 
 class ClaimRefusedError(EmissaryError):
-    """The session is not this relay's to claim; the text says why, and is for our log only."""
+    """The session is not this relay's to claim; the text says why, and is for our log only.
+
+    Attributes:
+        session: As it was then; None if there is none, or it was not read.
+    """
+
+    def __init__(self, cause: str, session: SessionRecord | None = None) -> None:
+        super().__init__(cause)
+        self.session = session
 
 
 class KeysUnavailableError(EmissaryError):

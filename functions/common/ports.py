@@ -101,7 +101,7 @@ class SessionStore(Protocol):
             for that connection, on which the relay is told how it ended.
 
         Raises:
-            ClaimRefusedError: See :func:`session.claim_refusal`.
+            ClaimRefusedError: See :func:`session.claim_refusal`. It has the session.
         """
 
     def resume(self, resume: Resume) -> RecordState:

@@ -130,7 +130,7 @@ class _Environment:
     def _trust(self) -> ssl.SSLContext:
         return trust(self._environ)
 
-    def _new_store(self, table: str, slots: str = "") -> DynamoSessionStore:
+    def _new_store(self, table: str, slots: str) -> DynamoSessionStore:
         return DynamoSessionStore(self._sdk.client("dynamodb"), table, slots)
 
     def _new_keys(self, settings: config.KeySettings, look_interval: float) -> KeySource:
@@ -181,7 +181,7 @@ class Connect(_Environment):
     @functools.cached_property
     def _use_case(self) -> OnConnect:
         settings = self._settings
-        store = self._new_store(settings.table)
+        store = self._new_store(settings.table, settings.slot_table)
         return on_connect(store, self._keys, time.time, relay_time=settings.relay_time)
 
 

@@ -134,7 +134,7 @@ class FakeStore:
             own = Connection(claim.connection, claim.session, Role.RELAY, claim.epoch)
             if old is not None and old.instance == claim.instance and self._is_done(old, own):
                 return old.state
-            raise ClaimRefusedError(refusal or "no session")
+            raise ClaimRefusedError(refusal or "no session", old)
         state = RecordState.ENDED if old.state is RecordState.ENDED else RecordState.OPEN
         self._put(
             old,
@@ -157,7 +157,7 @@ class FakeStore:
             own = Connection(resume.connection, resume.session, Role.DIALER, resume.epoch)
             if old is not None and self._is_done(old, own):
                 return old.state
-            raise ClaimRefusedError(refusal or "no session")
+            raise ClaimRefusedError(refusal or "no session", old)
         self._put(old, dialer=Side(resume.connection, resume.epoch, old.dialer.connection))
         self.connections[resume.connection] = Connection(
             resume.connection, resume.session, Role.DIALER, resume.epoch

@@ -176,8 +176,10 @@ class FakeLink:
     def release(self) -> None:
         self.released = True
 
-    def give(self, kind: FrameType, payload: bytes = b"", *, offset: int = 0, ack: int = 0) -> None:
-        frame = Frame(kind, generation=2, window=1 << 20, offset=offset, ack=ack, payload=payload)
+    def give(
+        self, kind: FrameType, payload: bytes = b"", *, flags: int = 0, offset: int = 0, ack: int = 0
+    ) -> None:
+        frame = Frame(kind, flags, generation=2, window=1 << 20, offset=offset, ack=ack, payload=payload)
         with contextlib.suppress(LinkClosedError):
             self._far.send(encode(frame))
 

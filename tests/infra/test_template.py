@@ -26,6 +26,7 @@ RIGHTS = {
         ("secretsmanager:GetSecretValue", "secret"),
         ("dynamodb:PutItem", "table"),
         ("dynamodb:UpdateItem", "table"),
+        ("dynamodb:UpdateItem", "slots"),
     },
     "DefaultFunction": {
         ("secretsmanager:GetSecretValue", "secret"),
@@ -54,6 +55,7 @@ VARIABLES = {
         config.AUTH_KEYS_SECRET,
         config.RELAY_TIMEOUT,
         config.TABLE,
+        config.SLOT_TABLE,
         config.LOG_LEVEL,
     },
     "DefaultFunction": {

@@ -1,18 +1,23 @@
-"""The one place of a stack: taken by one session after another, and not lost with those who had it."""
+"""The places of a stack: taken by one session after another, and not lost with those who had them."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
 import pytest
 
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.frames import FrameType
+from emissary_lib.protocol.wire.health import Usage
+from emissary_lib.protocol.wire.payloads import Ended
 from emissary_local import LocalCloud
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, json_lines
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.raw_dialer import RawDialer
 from tests.helpers.servers import BlackHole
+from tests.helpers.unclaimed import launched_unclaimed
 
 pytestmark = [LINUX_ONLY, pytest.mark.slow]
 
@@ -75,3 +80,23 @@ def test_a_place_whose_relay_and_dialer_have_died_is_free_before_the_relays_time
             assert used() == 1
             assert cloud.crash("RelayFunction") == 1
         wait_until(lambda: used() == 0, "the place, free again")
+
+
+def test_clients_that_hang_up_behind_the_launch_leave_their_places_to_the_next(
+    target: tuple[str, int],
+) -> None:
+    """Half a minute after each launch they were free again: of five places, one was left to who came next."""
+    five = {**PARAMETERS, "MaxSessions": "5"}
+    with LocalCloud(TEMPLATE, parameters=five) as cloud, contextlib.ExitStack() as stack:
+        hasty = [stack.enter_context(RawDialer(cloud.url, cloud.key)) for _ in range(6)]
+        with launched_unclaimed(cloud, target, hasty[:5]):
+            hasty[5].send(FrameType.OPENING, hasty[5].opening(target))
+            assert Ended.decode(hasty[5].receive(FrameType.ENDED).payload).code is Code.SESSION_LIMIT
+        dialer = stack.enter_context(dialer_of(cloud))
+        assert dialer.health(DIAL).usage == Usage(0, 5)
+        for _ in range(5):
+            sock = stack.enter_context(dialer.dial(target, DIAL))
+            sock.settimeout(HANG)
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+        assert dialer.health(DIAL).usage == Usage(5, 5)

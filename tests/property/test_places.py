@@ -63,6 +63,8 @@ class Relay:
         returns_at: When it returns at the latest: it is refused, told of the end, gone for good, or killed.
         lost_at: When its WebSocket was lost for which it has no other yet.
         resumes: It has to say RESUME yet.
+        idle: Its session's only launch has been answered for, by its own refusal or by another that Lambda
+            started for it: nothing but a refusal can come of this one.
     """
 
     launch: Launch
@@ -75,11 +77,17 @@ class Relay:
     lost_at: float | None = None
     claimed: bool = False
     resumes: bool = False
+    idle: bool = False
     returned: bool = False
 
     @property
     def running(self) -> bool:
         return self.started is not None and not self.returned
+
+    @property
+    def has_place(self) -> bool:
+        """Whether a place has to be kept for it."""
+        return self.running and not self.idle
 
 
 @dataclass(eq=False)
@@ -129,7 +137,7 @@ class Stack:
         for _step in range(steps):
             self.rng.choice(self.choices())()
             # A session that was launched twice has two relays for as long as it takes to refuse one of them.
-            busy = [each for each in self.clients if any(relay.running for relay in each.relays)]
+            busy = [each for each in self.clients if any(relay.has_place for relay in each.relays)]
             assert len(busy) <= self.places, f"{len(busy)} sessions have running relays"
 
     def end_all(self) -> None:
@@ -152,7 +160,8 @@ class Stack:
                 found.append(partial(self.connect_dialer, client))
                 continue
             to = client.connection
-            found += [partial(self.cut, client), partial(self.end, to), partial(self.open, client)]
+            found += [partial(self.cut, client), partial(self.end, to)]
+            found += 3 * [partial(self.open, client)]  # after a while that is a second launch
             found.append(partial(self.send, to, FrameType.DATA, b"x"))  # finds out who is gone
         for relay in self.relays():
             if relay.started is None and not relay.returned:
@@ -220,6 +229,8 @@ class Stack:
         for event in self.launcher.events:
             launch, by = Launch.parse(event), self.clock.now + LATEST_START
             client.relays.append(Relay(launch, f"{next(self.numbers):032x}", by))
+            if self.rng.random() < 0.5:  # as Lambda may
+                client.relays.append(Relay(launch, f"{next(self.numbers):032x}", by))
         self.launcher.events.clear()
 
     def connect_relay(self, relay: Relay) -> None:
@@ -229,10 +240,26 @@ class Stack:
         try:
             self.on_connect(self.event("$connect", connection, headers=shown.to_headers()))
         except ClaimRefusedError:
+            # It may not hear of that, and dial back again; nothing comes of it but another refusal.
             relay.returns_at = min(relay.returns_at, self.clock.now + TARGET_TIMEOUT)
+            self.answer(relay)
             return
         relay.resumes, relay.claimed, relay.connection, relay.lost_at = relay.claimed, True, connection, None
         relay.returns_at = float("inf") if relay.started is None else relay.started + RELAY_TIME
+        self.answer(relay)
+
+    def answer(self, claim: Relay) -> None:
+        """A claim was granted or refused: of a session launched once, no place is kept for other relays."""
+        session = self.store.sessions[claim.launch.session]
+        ended_unclaimed = session.state is RecordState.ENDED and session.instance is None
+        if len(session.relay_token_hashes) > 1 or not (claim.claimed or ended_unclaimed):
+            return
+        for relay in self.relays():
+            if relay.launch.session == session.id and not relay.claimed:
+                relay.idle = True
+        if ended_unclaimed:
+            leases = [self.store.leases[name] for name in session.slots]
+            assert all(who != session.id or until <= self.clock.now for who, until in leases)
 
     def connect_dialer(self, client: Client) -> None:
         started = [relay for relay in client.relays if relay.claimed]

@@ -187,4 +187,4 @@ class FrameReceiver:
         ours, theirs = ended.dialer, ended.relay
         if self._role is Role.RELAY:
             ours, theirs = theirs, ours
-        return self._duplex.ends_at(ours, theirs)
+        return self._duplex.end_at(ours, theirs)

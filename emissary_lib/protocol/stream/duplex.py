@@ -166,10 +166,11 @@ class Duplex:
             self._pause.on_ack()
         self._settle_gate()
 
-    def ends_at(self, sent: int, received: int) -> bool:
+    def end_at(self, sent: int, received: int) -> bool:
         """Whether both streams are whole if they end where the bridge says (docs/protocol.md section 6).
 
-        A FIN of the peer's that alone has not come is taken from that.
+        A FIN of the peer's that alone has not come is taken from that; so is what alone tells that the peer
+        has our stream, where its acknowledgement has not come.
 
         Args:
             sent: Final offset of our stream, its FIN included.
@@ -180,7 +181,10 @@ class Duplex:
         receiver = self.receiver
         if receiver.final_size is None and receiver.arrived == receiver.received == received - 1:
             receiver.receive(receiver.received, b"", fin=True)
-        return receiver.complete and receiver.ack == received
+        if not receiver.complete or receiver.ack != received:
+            return False
+        self.sender.settle(sent)
+        return True
 
     def is_whole(self, written: int, handed_over: int, *, user_lost: bool = False) -> bool:
         """Whether nothing is missing but FINs and TLS alerts (docs/protocol.md rule 6-22).

@@ -386,7 +386,7 @@ class StreamSender:
         return self._last[len(self._last) - count :] if 0 < count <= len(self._last) else b""
 
     def settle(self, handed_over: int) -> None:
-        """The stream was aborted by a peer that passed on just this much, whatever it had acknowledged."""
+        """It is over, and the peer has passed on just this much, whatever it had acknowledged."""
         # The FIN carries nothing: who has all bytes may be without it.
         self._base = self._written + 1 if handed_over >= self._written else handed_over
 

@@ -51,8 +51,7 @@ class DynamoSessionStore:
     Args:
         client: A botocore DynamoDB client.
         table: Name of the table of sessions and connections.
-        slots: Name of the table of the limits' slots; empty for who lets sessions in, but launches and ends
-            none.
+        slots: Name of the table of the limits' slots.
         sleep: Waits some seconds between tries of a write that met another transaction.
         rng: Draws the jitter of those waits, and which free slot is taken.
     """
@@ -61,7 +60,7 @@ class DynamoSessionStore:
         self,
         client: Any,
         table: str,
-        slots: str = "",
+        slots: str,
         *,
         sleep: Callable[[float], None] = time.sleep,
         rng: random.Random = random.SystemRandom(),  # noqa: B008 - without state
@@ -235,7 +234,7 @@ class DynamoSessionStore:
                     return old.state
                 cause = refusal(old)
                 if cause is not None or old is None or old.state is not RecordState.ENDED:
-                    raise ClaimRefusedError(cause or "the connection id is taken") from None
+                    raise ClaimRefusedError(cause or "the connection id is taken", old) from None
             else:
                 return state
         raise ClaimRefusedError("the connection id is taken")

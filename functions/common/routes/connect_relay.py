@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emissary_lib.bridge.session import RELAY_TIME, Claim, RecordState
+from emissary_lib.bridge.session import RELAY_TIME, Claim, RecordState, came_too_late, lease_after_relay
 from emissary_lib.protocol.auth.macs import (
     RelayHeaders,
     relay_token_key_id,
@@ -12,6 +12,7 @@ from emissary_lib.protocol.auth.macs import (
     verify_relay_token,
 )
 from functions.common import logs
+from functions.common.errors import ClaimRefusedError
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore
 
@@ -20,7 +21,9 @@ from functions.common.ports import Clock, KeySource, SessionStore
 class ConnectRelay:
     """Lets exactly one relay instance hold a session.
 
-    The token's MAC comes first: whoever only poses as a relay costs nothing at the table.
+    The token's MAC comes first: whoever only poses as a relay costs nothing at the table. A relay that comes
+    when its session has ended unclaimed is refused, and its place is free: it has to show the token of a
+    launch, which its dialer, whose key makes tokens too, does not have.
     """
 
     store: SessionStore
@@ -49,7 +52,13 @@ class ConnectRelay:
             at=self.clock(),
             relay_time=self.relay_time,
         )
-        state = self.store.claim(claim)
+        try:
+            state = self.store.claim(claim)
+        except ClaimRefusedError as refused:
+            session = refused.session
+            if session is not None and came_too_late(session, claim):
+                self.store.release(session, lease_after_relay(session))
+            raise
         logs.info(
             "relay claimed" if state is RecordState.OPEN else "relay asks for the end",
             session=claim.session,

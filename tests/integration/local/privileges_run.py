@@ -16,10 +16,12 @@ from emissary_lib.cli import main as cli
 from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
-from emissary_local import Faults, LocalCloud
+from emissary_local import LocalCloud
 from emissary_local.aws.iam.report import Denial
 from tests.helpers.local_cloud import audit_records, eventually
 from tests.helpers.patience import HANG, wait_until
+from tests.helpers.raw_dialer import RawDialer
+from tests.helpers.unclaimed import launched_unclaimed, nobody_let_in
 
 T = TypeVar("T")
 
@@ -109,7 +111,7 @@ def not_disconnected(cloud: LocalCloud) -> int:
 
 
 def scenario(cloud: LocalCloud, target: tuple[str, int], patience: Patience, records: float) -> str:
-    """All that a stack is used for: sessions, lost WebSockets, a question for health, a kill.
+    """All that a stack is used for: sessions, lost WebSockets, a question for health, a kill, a hasty end.
 
     Returns:
         The id of the session that ended well.
@@ -117,6 +119,8 @@ def scenario(cloud: LocalCloud, target: tuple[str, int], patience: Patience, rec
     with Dialer(cloud.url, cloud.key, keepalive=KEEPALIVE) as dialer:
         ended = cut_and_closed(cloud, dialer, target, patience)
         killed(cloud, dialer, target, patience, records)
+        with RawDialer(cloud.url, cloud.key) as hasty, launched_unclaimed(cloud, target, [hasty]):
+            pass
         return ended
 
 
@@ -174,15 +178,6 @@ def killed(
 def cut(cloud: LocalCloud, side: str, how: str) -> None:
     """Cut the newest connection of a side, once there is one: it may just be coming back."""
     wait_until(lambda: cloud.cut(side, how, -1) == 1, f"a connection of the {side}")
-
-
-@contextlib.contextmanager
-def nobody_let_in(cloud: LocalCloud) -> Iterator[None]:
-    cloud.set_faults(Faults(connect_429=1.0))
-    try:
-        yield
-    finally:
-        cloud.set_faults(Faults())
 
 
 def told_by_disconnect(cloud: LocalCloud) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from emissary_lib.bridge.session import (
     LAUNCH_MARGIN,
     LEAVE_MARGIN,
     TRANSITIONS,
+    Claim,
     EndRecord,
     Loss,
     RecordState,
@@ -18,6 +20,7 @@ from emissary_lib.bridge.session import (
     SessionRecord,
     Side,
     Transition,
+    came_too_late,
     lease_after_relay,
     lease_left,
     purge_time,
@@ -144,6 +147,24 @@ def test_a_relay_that_has_left_leaves_nothing_behind_but_a_second_launch() -> No
     assert lease_after_relay(once) == 0
     twice = dataclasses.replace(CLAIMED, relay_token_hashes=frozenset({"a", "b"}))
     assert lease_after_relay(twice) == NOW + 1 + LAUNCH_MARGIN
+
+
+@pytest.mark.parametrize(
+    ("changes", "late"),
+    [
+        ({"state": RecordState.ENDED}, True),
+        ({"state": RecordState.INVOKED}, False),
+        ({"state": RecordState.ENDED, "instance": "f" * 32}, False),
+        ({"state": RecordState.ENDED, "relay_token_hashes": frozenset({"other"})}, False),
+    ],
+    ids=["ended unclaimed", "launched", "claimed", "no launch's token"],
+)
+def test_a_relay_comes_too_late_where_its_session_has_ended_unclaimed(
+    changes: dict[str, Any], late: bool
+) -> None:
+    launched = dataclasses.replace(SESSION_NOW, relay_token_hashes=frozenset({"token"}))
+    claim = Claim(launched.id, "r=", "token", "a" * 32, 1, NOW + 2)
+    assert came_too_late(dataclasses.replace(launched, **changes), claim) is late
 
 
 @pytest.mark.parametrize("relay_time", [60, 900])

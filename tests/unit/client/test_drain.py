@@ -14,9 +14,14 @@ import pytest
 
 from emissary_lib.client import drain
 from emissary_lib.client.drain import RETRANSMISSION, STANDSTILL
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import RTO_INITIAL
+from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.wire.frames import Flag, FrameType
+from emissary_lib.protocol.wire.payloads import Ended
 from tests.helpers.bridge import TARGET, Behaviour, Bridge, Relay, echo
-from tests.helpers.patience import HANG
+from tests.helpers.patience import HANG, wait_until
+from tests.helpers.tunnels import FakeLink, Running, send_all, session_of
 
 #: What every program begins with; the bridge's key and target, and how long tunnels are waited for at exit.
 PREAMBLE = f"""
@@ -254,6 +259,25 @@ def test_who_writes_on_and_on_is_waited_for_only_as_far_as_had_been_written(
     tunnel.written = 30
     wait_in_its_time(tunnel, monkeypatch, unseen=10)
     assert tunnel.now == pytest.approx(40, abs=0.1)
+
+
+def test_a_tunnel_that_has_ended_well_lacks_nothing_though_its_driver_is_at_work_yet(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Symptom: a warning, and status 9 of connect and exec, behind programs that had lost nothing."""
+    link = FakeLink()
+    dialer = Running(session_of(Role.DIALER), link)
+    connection = drain.begin(TARGET, (link,))
+    connection.carry(dialer.tunnel)
+    with dialer.user as user:
+        send_all(user, b"question")
+        wait_until(lambda: dialer.session.sent == len(b"question") + 1, "all is sent, the end too")
+        link.give(FrameType.DATA, b"answer", flags=Flag.FIN, ack=len(b"question"))
+        link.give(FrameType.ENDED, Ended(Code.OK, len(b"question") + 1, len(b"answer") + 1).encode())
+        wait_until(lambda: dialer.tunnel.idle, "the end is told")
+        assert not drain.finish(link)
+    assert caplog.records == []
+    dialer.join()
 
 
 def test_an_accepted_connection_is_dialled_to_its_end_at_the_interpreter_s_exit() -> None:

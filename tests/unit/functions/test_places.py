@@ -13,10 +13,11 @@ from emissary_lib.bridge.session import (
     RecordState,
     RecordStep,
 )
+from emissary_lib.protocol.auth.macs import encode_unpadded, relay_token
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import End
-from tests.helpers.events import DIALER, NOW, RELAY, SESSION, load_event
+from tests.helpers.events import DIALER, KEY, NOW, RELAY, SESSION, load_event
 from tests.unit.functions.bridge import Bridge, example_stream
 
 GRACE = 20.0
@@ -29,6 +30,18 @@ def one_place() -> Bridge:
     bridge = Bridge()
     bridge.limits, bridge.grace = Limits(total=1), GRACE
     bridge.open()
+    return bridge
+
+
+def launched(launches: int = 1) -> Bridge:
+    """A session that has the only place there is, launched so often, each time 6 s later."""
+    bridge = Bridge()
+    bridge.limits, bridge.grace = Limits(total=1), GRACE
+    bridge.launch()
+    for _ in range(launches - 1):
+        bridge.clock.now += 6
+        bridge.send_opening(0, example_stream())
+    assert len(bridge.launcher.events) == launches
     return bridge
 
 
@@ -78,25 +91,74 @@ def test_a_relay_that_crashed_before_the_end_is_waited_for_from_then_on() -> Non
 
 
 def test_when_a_second_launch_is_under_way_the_place_waits_for_its_relay_too() -> None:
-    bridge = Bridge()
-    bridge.limits = Limits(total=1)
-    bridge.launch()
-    bridge.clock.now += 6
-    bridge.send_opening(0, example_stream())
+    bridge = launched(2)
     assert bridge.reclaim(1, connection_id=RELAY)["statusCode"] == 200
     bridge.send(DIALER, END)
     leave(bridge)
     assert free_from(bridge, NOW + 6 + LAUNCH_MARGIN)
 
 
-def test_a_refused_relay_s_place_is_not_free_sooner_for_its_claim() -> None:
-    bridge = Bridge()
-    bridge.limits = Limits(total=1)
-    bridge.launch()
+@pytest.mark.parametrize("end", ["by a report", "by leaving"])
+def test_a_relay_that_is_refused_because_its_session_has_ended_leaves_its_place_free_at_once(
+    end: str,
+) -> None:
+    """Clients that hung up behind the launch kept a stack's places taken for half a minute."""
+    bridge = launched()
+    if end == "by a report":
+        bridge.send(DIALER, END)
+    else:
+        leave(bridge, "dialer", code=1006)
+    assert free_from(bridge, NOW + LAUNCH_MARGIN), "no relay has come yet"
+    assert bridge.reclaim(1)["statusCode"] == 409
+    assert not taken(bridge, NOW)
+
+
+def test_of_a_session_launched_twice_a_refused_relay_may_leave_another_behind() -> None:
+    bridge = launched(2)
     bridge.send(DIALER, END)
     assert bridge.reclaim(1)["statusCode"] == 409
-    leave(bridge, connection="relay again=")
+    assert free_from(bridge, NOW + 6 + LAUNCH_MARGIN)
+
+
+def test_a_place_that_a_refused_relay_has_left_is_not_taken_again_by_who_ended_its_session() -> None:
+    """The end is written before its place is given back, and a claim may come in between."""
+    bridge = launched()
+    kill(bridge)
+    assert bridge.reclaim(1)["statusCode"] == 409
+    assert not taken(bridge, NOW)
+    leave(bridge, "dialer")
+    assert not taken(bridge, NOW)
+
+
+def test_a_relay_that_is_refused_once_more_takes_nothing_from_the_next_session() -> None:
+    """The answer was lost, or Lambda has repeated the launch."""
+    bridge = launched()
+    bridge.send(DIALER, END)
+    assert bridge.reclaim(1)["statusCode"] == 409
+    bridge.store.leases["L#0"] = ("another session", NOW + 100)
+    assert bridge.reclaim(2)["statusCode"] == 409
+    assert bridge.store.leases["L#0"] == ("another session", NOW + 100)
+
+
+def test_a_token_that_the_dialer_made_frees_no_place() -> None:
+    """Its MAC is good, for the dialer has the key; but no launch has had it."""
+    bridge = launched()
+    bridge.send(DIALER, END)
+    forged = encode_unpadded(relay_token(KEY, session=SESSION, random=bytes(16)))
+    event = load_event("connect_relay", headers={"X-Emissary-Relay-Token": forged})
+    assert bridge.connect(event)["statusCode"] == 409
     assert free_from(bridge, NOW + LAUNCH_MARGIN)
+
+
+def test_a_relay_that_is_refused_for_another_frees_no_place_of_that_one() -> None:
+    bridge = one_place()
+    bridge.send(DIALER, END)
+    second = {"X-Emissary-Relay-Token": bridge.launcher.events[0]["relay_token"]}
+    event = load_event("connect_relay", headers=second | {"X-Emissary-Instance": "f" * 32})
+    assert bridge.connect(event)["statusCode"] == 409
+    assert free_from(bridge, NOW + GRACE + LEAVE_MARGIN)
+    leave(bridge)
+    assert not taken(bridge, NOW)
 
 
 @pytest.mark.parametrize("order", [("dialer", "relay"), ("relay", "dialer")])
@@ -126,9 +188,7 @@ def test_the_place_of_a_killed_session_is_free_when_its_relay_has_left() -> None
 
 
 def test_the_place_of_a_session_that_is_killed_before_the_claim_waits_for_the_launch_alone() -> None:
-    bridge = Bridge()
-    bridge.limits = Limits(total=1)
-    bridge.launch()
+    bridge = launched()
     kill(bridge)
     assert taken(bridge, NOW + 900)
     leave(bridge, "dialer")

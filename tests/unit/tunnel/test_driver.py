@@ -19,7 +19,7 @@ from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Finished
 from emissary_lib.protocol.session.session import Outgoing
-from emissary_lib.protocol.wire.frames import FrameType
+from emissary_lib.protocol.wire.frames import Flag, FrameType
 from emissary_lib.protocol.wire.payloads import Ended, Reset
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import reset, tcp_pair
@@ -37,6 +37,9 @@ from tests.helpers.tunnels import (
     session_of,
 )
 from tests.helpers.ws_server import noise
+
+#: TLS's last word, as OpenSSL writes it in TLS 1.3.
+ALERT = bytes.fromhex("17 03 03 00 13") + bytes(19)
 
 
 @pytest.fixture(autouse=True)
@@ -420,6 +423,69 @@ def test_what_has_not_arrived_is_counted_in_the_session_and_in_the_kernel() -> N
     reset(dialer.user)
     dialer.join()
     assert dialer.tunnel.undelivered_bytes == written - CAPACITY, "what was lost with the cut still counts"
+
+
+def ended_by_its_program(link: FakeLink, written: bytes = b"question") -> Running:
+    """A dialer's tunnel whose program has written this, ended its stream, and was heard of by nobody yet."""
+    dialer = Running(session_of(Role.DIALER), link)
+    send_all(dialer.user, written)
+    wait_until(lambda: dialer.session.sent == len(written) + 1, "all is sent, the end too")
+    return dialer
+
+
+def test_an_end_that_the_bridge_alone_has_told_of_leaves_nothing_behind() -> None:
+    """Symptom: an alarm for the last bytes of every sixth program whose target had ended the stream first."""
+    link = FakeLink()
+    dialer = ended_by_its_program(link)
+    link.give(FrameType.DATA, b"answer", flags=Flag.FIN, ack=len(b"question"))
+    wait_until(lambda: dialer.tunnel.untaken, "the relay has all bytes")
+    link.give(FrameType.ENDED, Ended(Code.OK, len(b"question") + 1, len(b"answer") + 1).encode())
+    wait_until(lambda: Finished(Code.OK) in dialer.events, "the end is told")
+    assert (dialer.tunnel.idle, dialer.tunnel.untaken, dialer.tunnel.undelivered_bytes) == (True, False, 0)
+    assert read_to_end(dialer.user) == b"answer"
+    dialer.join()
+    assert (dialer.tunnel.untaken, dialer.tunnel.undelivered_bytes) == (False, 0)
+
+
+def test_while_a_reset_is_waited_for_what_has_not_arrived_counts() -> None:
+    """Symptom: whoever exited then was told nothing, and was gone before the target's reset came."""
+    link = FakeLink(answers_end=False)
+    dialer = ended_by_its_program(link)
+    link.give(FrameType.ENDED, Ended(Code.TARGET_RESET, 0, 0).encode())
+    wait_until(lambda: not dialer.session.alive, "the bridge's word")
+    assert dialer.aborted is None, "RESET has to tell first whether anything is missing"
+    assert (dialer.tunnel.idle, dialer.tunnel.undelivered_bytes) == (False, len(b"question"))
+    link.give(FrameType.RESET, Reset(Code.TARGET_RESET, "").encode(), ack=len(b"question"))
+    dialer.join()
+    assert dialer.aborted == Aborted(Code.TARGET_RESET, MEANINGS[Code.TARGET_RESET], whole=True)
+    assert (dialer.tunnel.untaken, dialer.tunnel.undelivered_bytes) == (False, 0)
+
+
+@pytest.mark.parametrize(("code", "lost"), [(Code.TARGET_RESET, 0), (Code.RELAY_DEADLINE, len(ALERT))])
+def test_tls_s_last_word_is_not_missed_where_the_target_was_gone_before_it(code: Code, lost: int) -> None:
+    link = FakeLink(answers_end=False)
+    dialer = ended_by_its_program(link, b"question" + ALERT)
+    link.give(FrameType.RESET, Reset(code, "").encode(), ack=len(b"question"))
+    wait_until(lambda: dialer.aborted is not None, "the reset arrives")
+    assert (dialer.tunnel.untaken, dialer.tunnel.undelivered_bytes) == (False, lost)
+    link.give(FrameType.ENDED, Ended(code, 0, 0).encode())
+    dialer.join()
+
+
+def test_a_program_that_broke_its_connection_behind_its_end_is_owed_nothing_that_has_arrived() -> None:
+    """The bridge may take long to confirm it, and its end would be missed for as long."""
+    link = FakeLink(answers_end=False)
+    dialer = ended_by_its_program(link)
+    link.give(FrameType.ACK, ack=len(b"question"))
+    wait_until(lambda: dialer.tunnel.untaken, "the relay has all bytes")
+    reset(dialer.user)
+    link.give(FrameType.DATA, b"for nobody")
+    wait_until(lambda: dialer.aborted is not None, "the broken connection is noticed")
+    assert dialer.aborted
+    assert dialer.aborted.code is Code.DIALER_RESET
+    assert (dialer.tunnel.untaken, dialer.tunnel.undelivered_bytes) == (False, 0)
+    link.give(FrameType.ENDED, Ended(Code.DIALER_RESET, 0, 0).encode())
+    dialer.join()
 
 
 def test_nothing_is_left_when_a_tunnel_cannot_start_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,7 @@ def test_endless_conflicts_are_a_store_error(dynamo: Dynamo, real: DynamoSession
 
 def test_a_table_that_is_absent_is_a_store_error(dynamo: Dynamo) -> None:
     client = dynamo.client()
-    store = DynamoSessionStore(client, "nowhere")
+    store = DynamoSessionStore(client, "nowhere", SLOTS)
     with pytest.raises(StoreError, match="ResourceNotFoundException"):
         store.session(SESSION)
     client.close()
@@ -160,4 +160,4 @@ class StaleReplica:
 
 
 def test_reads_are_consistent() -> None:
-    assert DynamoSessionStore(StaleReplica(), TABLE).session(SESSION) == NEW
+    assert DynamoSessionStore(StaleReplica(), TABLE, SLOTS).session(SESSION) == NEW

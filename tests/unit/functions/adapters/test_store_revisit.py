@@ -91,9 +91,10 @@ def test_a_relay_that_starts_after_the_end_does_not_get_the_session(store: Sessi
     """Its dialer left before the claim; there is nothing that it could be told."""
     launch_session(store)
     store.end(SESSION, ENDING, RecordStep.ABANDON)
-    with pytest.raises(ClaimRefusedError, match="the session is ENDED"):
+    with pytest.raises(ClaimRefusedError, match="the session is ENDED") as caught:
         store.claim(CLAIM)
     assert (stored_session(store).state, store.connection(RELAY)) == (RecordState.ENDED, None)
+    assert caught.value.session == stored_session(store), "by which its place is given back"
 
 
 def test_a_visit_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:

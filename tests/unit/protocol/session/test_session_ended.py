@@ -42,6 +42,7 @@ def test_ended_with_our_own_offsets_is_clean_though_acknowledgements_are_missing
     dialer, relay = (4, 7) if role is Role.DIALER else (7, 4)
     give(session, ended_frame(Code.OK, dialer, relay), NOW)
     assert events(session) == [Finished(Code.OK)]
+    assert (session.undelivered, session.end_acked) == (0, True), "the bridge has said so"
     assert read_all(session, NOW) == b"defghi"
 
 
@@ -56,6 +57,7 @@ def test_ended_with_other_offsets_is_incomplete(role: Role, offsets: tuple[int, 
     give(session, ended_frame(Code.OK, *(offsets if role is Role.DIALER else offsets[::-1])), NOW)
     text = "ended with bytes missing"
     assert events(session) == [Aborted(Code.INCOMPLETE, text), Finished(Code.INCOMPLETE)]
+    assert (session.undelivered, session.end_acked) == (3, False)
 
 
 @BOTH

@@ -252,6 +252,9 @@ def test_a_session_does_not_end_well_before_the_target_has_all() -> None:
     pair.relay.release_end(pair.clock.now)
     assert pair.relay.state is State.ENDING
     assert words(pair.relay, pair.clock.now) == [(FrameType.END, End(Code.OK, 1, 9).encode())]
+    assert not pair.client.end_acked
+    give(pair.client, ended_frame(Code.OK, 9, 1), pair.clock.now)
+    assert pair.client.end_acked, "by the bridge's word, for there is no other"
 
 
 def test_a_reset_that_does_not_tell_is_never_whole() -> None:
