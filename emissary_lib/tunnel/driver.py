@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Unpack
 
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import MAX_PAYLOAD
 from emissary_lib.protocol.session.session import Session
 from emissary_lib.transport.deadline import Deadline
