@@ -112,7 +112,15 @@ def test_a_demo_ends_with_failure_if_aws_would_refuse_a_call_that_no_client_miss
 @pytest.mark.usefixtures("patient_dialers")
 def test_the_bench_measures_tunnel_and_direct_connection_alike() -> None:
     sizes = Sizes(
-        2, 5, stream=500_000, warm=100_000, idle_tunnels=2, idle_seconds=0.2, cut_seconds=0.5, imports=1
+        2,
+        5,
+        stream=500_000,
+        warm=100_000,
+        idle_tunnels=2,
+        idle_seconds=0.2,
+        cut_seconds=0.5,
+        imports=1,
+        at_once=3,
     )
     progress = io.StringIO()
     line = run_bench(TEMPLATE, progress=progress, sizes=sizes)
@@ -124,7 +132,10 @@ def test_the_bench_measures_tunnel_and_direct_connection_alike() -> None:
     assert all(pauses.values())
     assert all(found[name] > 0 for name in ("import_ms", "bare_import_ms", "import_ratio"))
     assert set(found["tunnel"]) == set(found["direct"]) == figures
-    for which in ("tunnel", "direct"):
+    sharing = {"first_dial_ms", "dials_at_once_ms", "round_trip_beside_ms", "stopped_readers_mb"}
+    assert set(found["shared"]) == figures | sharing
+    assert all(found["shared"][name] for name in sharing)
+    for which in ("tunnel", "shared", "direct"):
         assert all(found[which][name] > 0 for name in figures - {"idle_cpu_s"})
         assert f"{which}: 2 dials\n" in progress.getvalue()
 

@@ -7,12 +7,23 @@ import sys
 
 from emissary_lib.exceptions import EmissaryError
 from emissary_local import LocalCloudError
+from emissary_local.faults.latency import PROFILES
 from tools.bench.run import run_bench
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--template", default="template.yaml", metavar="FILE", help="the SAM template")
+    parser.add_argument(
+        "--latency",
+        default="none",
+        choices=PROFILES,
+        help="delays of the local cloud: none, or as measured on AWS",
+    )
+    arguments = parser.parse_args()
     try:
-        print(run_bench(parser.parse_args().template, progress=sys.stderr), flush=True)
+        print(
+            run_bench(arguments.template, latency=arguments.latency, progress=sys.stderr),
+            flush=True,
+        )
     except (EmissaryError, LocalCloudError) as error:
         sys.exit(f"bench: {error}")

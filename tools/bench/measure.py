@@ -32,6 +32,7 @@ class Sizes:
         idle_tunnels: Tunnels that do nothing.
         idle_seconds: For so long.
         cut_seconds: For so long a tunnel is watched after each cut.
+        at_once: Connections over shared relays that are dialled, or not read, together.
         imports: Interpreters that import the library, and that import what it needs.
     """
 
@@ -42,6 +43,7 @@ class Sizes:
     idle_tunnels: int = 10
     idle_seconds: float = 10.0
     cut_seconds: float = 1.5
+    at_once: int = 64
     imports: int = 15
 
 

@@ -1,4 +1,4 @@
-"""CPU time of processes, from Linux's ``/proc``."""
+"""CPU time and memory of processes, from Linux's ``/proc``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def cpu_seconds(pid: int) -> float:
     """
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM; 0 for one that is gone. Source: proc(5), field rss."""
+    fields = _stat(pid)
+    return int(fields[21]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
 
 
 def _stat(pid: int) -> list[str]:
