@@ -355,7 +355,8 @@ _BROKEN_RULES: dict[Code, type[RemoteProtocolError]] = {
 }
 
 
-_RECONFIGURE: Final = "whoever runs the stack corrects that template parameter and deploys again"
+#: What to do about a bridge that says that its settings are wrong.
+RECONFIGURE: Final = "whoever runs the stack corrects that template parameter and deploys again"
 
 
 def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
@@ -381,7 +382,7 @@ def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
             code=code,
         )
     if code is Code.CONFIGURATION_ERROR:
-        why, hint = f"the bridge's settings are wrong: {reason or 'its log says which'}", _RECONFIGURE
+        why, hint = f"the bridge's settings are wrong: {reason or 'its log says which'}", RECONFIGURE
         return DialError(
             f"cannot reach {target}: {why}; {hint}", target=target, code=code, reason=why, hint=hint
         )
