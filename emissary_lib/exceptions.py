@@ -33,7 +33,7 @@
     |- CommandError                                emissary exec: its program cannot be started
     |- OutputError                                 a command: its standard output cannot be written
     |  `- ReaderGoneError                          because whoever read it has gone
-    |- PackageError(ImportError)                   websocket-client is not there, or another package is
+    |- PackageError(ImportError)                   a package that is needed is not there, or another is
     |- OperationError                              emissary keys, sessions: not done, by AWS or by us
     `- ClosedError                                 used after close(): a bug in the caller
 

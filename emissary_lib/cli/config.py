@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, TextIO
 from emissary_lib.cli.output import standard_output
 from emissary_lib.cli.settings import add_settings, settings_reader
 from emissary_lib.client import config
-from emissary_lib.exceptions import ConfigError
-from emissary_lib.exit_status import Exit
+from emissary_lib.exceptions import ConfigError, PackageError
+from emissary_lib.exit_status import Exit, exit_status
 from emissary_lib.protocol.constants import PING_INTERVAL, PONG_DEADLINE
 from emissary_lib.protocol.record import Record
 
@@ -43,12 +43,14 @@ class Line(Record):
         value: As shown; ``None`` if it is not set.
         source: Where it was found.
         fault: What is wrong with it; empty if nothing is.
+        exit: The exit status for that.
     """
 
     name: str
     value: str | None
     source: str
     fault: str = ""
+    exit: Exit = Exit.OK
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the settings of this process."""
     lines = collect(settings_reader(args))
     print_lines(lines, json_line=args.json, out=standard_output())
-    return Exit.SETTINGS if any(line.fault for line in lines) else Exit.OK
+    return max(line.exit for line in lines)  # wrong settings go before a package that one of them needs
 
 
 def collect(reader: SettingsReader, environ: Mapping[str, str] | None = None) -> list[Line]:
@@ -111,8 +113,8 @@ def print_lines(lines: list[Line], *, json_line: bool, out: TextIO) -> None:
 def _line(name: str, read: Callable[[], tuple[str | None, str]]) -> Line:
     try:
         return Line(name, *read())
-    except ConfigError as exc:
-        return Line(name, None, "", str(exc))
+    except (ConfigError, PackageError) as exc:
+        return Line(name, None, "", str(exc), exit_status(exc))
 
 
 def _url(reader: SettingsReader) -> tuple[str, str]:
@@ -148,11 +150,12 @@ def _seconds(
 
 
 def _proxy(url: str | None, environ: Mapping[str, str] | None) -> tuple[str | None, str]:
-    from emissary_lib.transport.proxy import VARIABLES, find_proxy
+    from emissary_lib.transport.proxy import VARIABLES, check_package, find_proxy
 
     if url is None:
         return None, "of no use without a URL"
     proxy = find_proxy(url, environ)
     if proxy:
+        check_package(proxy)
         return str(proxy), proxy.variable
     return None, f"none of {', '.join(VARIABLES[url.startswith('wss:')])} applies"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,36 @@ def test_what_is_wrong_is_said_in_its_place_and_in_the_status(capsys: pytest.Cap
     said = json.loads(capsys.readouterr().out)
     assert said["EMISSARY_URL"]["fault"].startswith("EMISSARY_URL is not set")
     assert said["EMISSARY_PING_SECONDS"] == {"value": "240", "source": "default", "fault": ""}
+
+
+@pytest.mark.parametrize(
+    ("package", "given", "name"),
+    [
+        ("boto3", {"EMISSARY_AUTH_KEYS_SECRET": "emissary-keys"}, "EMISSARY_AUTH_KEYS"),
+        ("python_socks", {"EMISSARY_AUTH_KEYS": KEYS, "https_proxy": "socks5h://proxy.corp"}, "proxy"),
+    ],
+)
+def test_a_package_that_a_setting_needs_has_the_status_that_the_table_has_for_it(
+    package: str,
+    given: dict[str, str],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Symptom: 3, as of wrong settings; and a SOCKS proxy was shown as if it could be used."""
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for each, value in {"EMISSARY_URL": "wss://gateway.example/stage", **given}.items():
+        monkeypatch.setenv(each, value)
+    assert cli.main(["config", "--json"]) == Exit.USAGE
+    said = json.loads(capsys.readouterr().out)
+    assert {each for each, line in said.items() if line["fault"]} == {name}
+    assert "is not installed: pip install 'emissary-lib[" in said[name]["fault"]
+    assert cli.main(["doctor"]) == Exit.USAGE
+    assert "The check configuration failed; exit status 2." in capsys.readouterr().out
+    monkeypatch.delenv("EMISSARY_URL")
+    assert cli.main(["config"]) == Exit.SETTINGS
 
 
 def test_a_proxy_or_a_file_of_authorities_that_cannot_be_used_is_a_fault(tmp_path: Path) -> None:
