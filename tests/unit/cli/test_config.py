@@ -53,6 +53,61 @@ def test_what_is_wrong_is_said_in_its_place_and_in_the_status(capsys: pytest.Cap
     assert said["EMISSARY_PING_SECONDS"] == {"value": "240", "source": "default", "fault": ""}
 
 
+@pytest.fixture
+def good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both settings that are needed."""
+    monkeypatch.setenv("EMISSARY_URL", "wss://gateway.example/stage")
+    monkeypatch.setenv("EMISSARY_AUTH_KEYS", KEYS)
+
+
+@pytest.mark.usefixtures("good")
+def test_a_variable_that_is_no_setting_is_named_with_the_one_that_was_perhaps_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("EMISSARY_URI", "EMISARY_CA_FILE", "emissary_pong_seconds", "EMISSARY_TEAM"):
+        monkeypatch.setenv(name, "a-secret-perhaps")
+    for name in ("EMISSARY_HOST", "EMISSARY_PORT_2", "EMISSARY_DB_INTERNAL_5432_PORT", "EMISSARY_TABLE"):
+        monkeypatch.setenv(name, "of exec's or of the stack's")
+    (tmp_path / ".env").write_text("EMISSARY_PING_SECOND=10\nEMISSARY_DEBUG=1\nPING_SECONDS=1\n")
+    assert cli.main(["config", "--json"]) == Exit.OK
+    said = capsys.readouterr().out
+    assert "a-secret-perhaps" not in said
+    assert {name: line["fault"] for name, line in json.loads(said).items() if line["fault"]} == {
+        "EMISSARY_URI": "no setting of Emissary's, in the environment; did you mean EMISSARY_URL?",
+        "EMISARY_CA_FILE": "no setting of Emissary's, in the environment; did you mean EMISSARY_CA_FILE?",
+        "emissary_pong_seconds": "no setting of Emissary's, in the environment; did you mean "
+        "EMISSARY_PONG_SECONDS?",
+        "EMISSARY_TEAM": "no setting of Emissary's, in the environment",
+        "EMISSARY_PING_SECOND": "no setting of Emissary's, in .env; did you mean EMISSARY_PING_SECONDS?",
+    }
+
+
+def test_a_file_of_settings_that_cannot_be_read_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EMISSARY_URL", "wss://gateway.example/stage")
+    assert cli.main(["config", "--env-file", "nowhere.env"]) == Exit.SETTINGS
+    said = capsys.readouterr().out
+    assert said.count("nowhere.env") == 1
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in said.splitlines()}
+    assert lines["files"].startswith("the file of settings nowhere.env cannot be read: ")
+    assert lines["EMISSARY_AUTH_KEYS"] == lines["EMISSARY_PONG_SECONDS"] == "see files"
+    assert lines["EMISSARY_URL"] == "wss://gateway.example/stage  [the environment]"
+
+
+@pytest.mark.usefixtures("good")
+def test_the_files_that_were_looked_into_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prod.env").touch()
+    assert cli.main(["config", "--env-file", "prod.env", "--json"]) == Exit.OK
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert files["value"] == f"{tmp_path / 'prod.env'}, {tmp_path / '.env'} (not there)"
+    (tmp_path / ".env").mkdir()  # as a file that may not be read
+    assert cli.main(["config"]) == Exit.OK
+    assert f"{tmp_path / '.env'} (is a directory)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("package", "given", "name"),
     [

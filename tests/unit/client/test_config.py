@@ -145,3 +145,6 @@ def test_a_file_of_authorities_that_is_not_there_is_named() -> None:
 def test_a_name_that_was_misspelt_is_suggested() -> None:
     with pytest.raises(ConfigError, match=r"EMISSARY_AUTH_KEYS is not set \(but EMISSARY_AUTH_KEY is\)"):
         ClientConfig.from_env({"EMISSARY_URL": "wss://h/s", "EMISSARY_AUTH_KEY": "[]"})
+    for odd in ("EMISARY_URL", "Emissary_Url", "EMISSARY_URI"):
+        with pytest.raises(ConfigError, match=rf"EMISSARY_URL is not set \(but {odd} is\)"):
+            ClientConfig.from_env({odd: "wss://h/s", "EMISSARY_AUTH_KEYS": "[]"})
