@@ -84,7 +84,6 @@ class Forwarded:
     """One connection that was accepted.
 
     Args:
-        number: Counts the connections of a forward, from 1.
         connection: What waits for its bytes at the end.
         deadline: Of its dial; passes when the program hangs up.
         on_happening: As of :class:`Forward`.
@@ -96,12 +95,10 @@ class Forwarded:
 
     def __init__(
         self,
-        number: int,
         connection: drain.Connection,
         deadline: ConnectedDeadline,
         on_happening: Callable[[Happening, Forwarded], None],
     ) -> None:
-        self.number = number
         self.connection = connection
         self.deadline = deadline
         self.session: SessionInfo | None = None
@@ -299,7 +296,7 @@ class Forward:
         connection = drain.begin(self._target, owners, timeout=self._timeout)
         self.accepted += 1
         deadline = ConnectedDeadline(self._timeout, sock, at_end=self.gives_up_at_end)
-        accepted = Forwarded(self.accepted, connection, deadline, self.on_happening)
+        accepted = Forwarded(connection, deadline, self.on_happening)
         thread = threading.Thread(
             target=self._serve_one, args=(sock, accepted), name="emissary-forwarded", daemon=True
         )

@@ -175,7 +175,7 @@ def test_several_targets_are_events_of_one_stream_and_a_signal_leaves_nothing(
                     sock.recv(1)
             failed = event()
             message = failed.pop("message")
-            assert failed == {"event": "failed", **of("cache:6379", 1), "error": "TargetNotAllowedError"}
+            assert failed == {"event": "failed", **of("cache:6379", 2), "error": "TargetNotAllowedError"}
             assert "cache:6379" in str(message)
             assert running.stderr.readline() == f"emissary: a forwarded connection failed: {message}\n"
 
