@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from emissary_lib.cli.command import target
+from emissary_lib.cli.command import let_options_stand_between, target
 from emissary_lib.cli.dialling import LISTEN, add_dialling, format_address, format_local, listen_all
 from emissary_lib.cli.signals import handle_signals, heeded
 from emissary_lib.exit_status import DIALLING, Exit
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default: {format_address(LISTEN)})",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each event")
-    _let_options_stand_between(parser)
+    let_options_stand_between(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -127,17 +127,3 @@ def local_address(text: str) -> LocalAddress:
             f"{text!r} is no HOST:PORT, with a port from 0 to 65535, and no PATH, with a slash in it"
         )
     return host.removeprefix("[").removesuffix("]") or LISTEN[0], int(port)
-
-
-def _let_options_stand_between(parser: argparse.ArgumentParser) -> None:
-    """Let options stand between the targets: argparse takes all of them from one place, or complains."""
-    plain = parser.parse_known_args
-
-    def parse(args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        parser.parse_known_args = plain  # type: ignore[method-assign]  # which the other one calls
-        try:
-            return parser.parse_known_intermixed_args(args, namespace)
-        finally:
-            parser.parse_known_args = parse  # type: ignore[assignment,method-assign]
-
-    parser.parse_known_args = parse  # type: ignore[assignment,method-assign]

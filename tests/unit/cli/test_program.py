@@ -204,9 +204,29 @@ def test_a_program_that_a_signal_ended_has_the_shells_status() -> None:
 
 @pytest.mark.parametrize(
     ("word", "cause"),
-    [("no-such-program-anywhere", "No such file"), ("/", "Permission denied"), ("a\0b", "null byte")],
+    [
+        ("no-such-program-anywhere", "No such file or directory; check its name and PATH"),
+        ("/", "Permission denied; it is a directory"),
+        ("a-plain-file", "Permission denied; see whether it may be executed"),
+        ("a-script", "No such file or directory; what its first line names, or the loader"),
+        (
+            "a-file-of-nothing",
+            "Exec format error; see whether it is of this machine, or a script whose first line",
+        ),
+        ("a\0b", "null byte"),
+    ],
 )
-def test_a_program_that_cannot_be_started_is_named_with_the_cause(word: str, cause: str) -> None:
+def test_a_program_that_cannot_be_started_is_named_with_the_cause(
+    word: str, cause: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name, text, mode in (
+        ("a-plain-file", "", 0o644),
+        ("a-script", "#!/no/such/interpreter\n", 0o755),
+        ("a-file-of-nothing", "nothing\n", 0o755),
+    ):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(mode)
     with pytest.raises(CommandError, match=cause) as caught:
         run_program([word], os.environ)
     assert str(caught.value).startswith(f"cannot start {word}: ")
