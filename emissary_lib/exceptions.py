@@ -312,8 +312,8 @@ def local_resource_error(cause: OSError | RuntimeError) -> LocalResourceError:
     number = cause.errno if isinstance(cause, OSError) else None
     said = said_by_the_system(number) if number else str(cause)
     return LocalResourceError(
-        f"this machine gives a dial no more of what it takes: {said}; close what is not needed, dial less at "
-        "once, or raise the limits of this process (ulimit -n for open files, ulimit -u for threads)",
+        f"this machine gives no more of what is needed: {said}; close what is not needed, dial less at once, "
+        "or raise the limits (ulimit -n for open files, ulimit -u for threads and processes)",
         errno=number,
     )
 

@@ -64,7 +64,7 @@ def _start(words: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen
         # What we have inherited, as a shell's <(...), it inherits; what we have opened ourselves it does not.
         return subprocess.Popen(words, env=environ, close_fds=False)
     except (OSError, ValueError) as exc:  # ValueError: a zero byte in a word
-        if isinstance(exc, OSError) and exc.errno in NOTHING_LEFT:
+        if isinstance(exc, OSError) and exc.errno in NOTHING_LEFT | {errno.EAGAIN}:  # of a fork, the latter
             raise local_resource_error(exc) from exc
         raise CommandError(f"cannot start {words[0]}: {_why(exc, words[0], environ)}") from exc
 

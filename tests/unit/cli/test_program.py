@@ -250,6 +250,39 @@ def test_a_machine_that_gives_no_descriptors_is_the_cause_and_not_the_program_s_
     assert "ulimit -n" in done.stdout
 
 
+#: Runs a program, and listens, as a user who may have no further process or thread: root may always.
+ALONE = """
+import os, resource, socket, subprocess, sys, threading
+from emissary_lib.cli.program import run_program
+from emissary_lib.client.forward import Forward
+from emissary_lib.exceptions import LocalResourceError
+import datetime, encodings.idna, selectors, signal
+
+if os.geteuid() == 0:
+    os.setuid(54321)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+try: run_program(["/bin/true"], os.environ)
+except LocalResourceError as exc: print(exc)
+try: Forward(("127.0.0.1", 0), lambda sock, forwarded: None).__enter__()
+except LocalResourceError as exc: print(exc)
+"""
+
+
+def test_a_user_who_may_have_no_further_process_is_told_so_and_not_to_look_at_path() -> None:
+    """Symptom: "cannot start job: Resource temporarily unavailable; check its name and PATH"."""
+    resource = pytest.importorskip("resource", reason="there is no such limit here")
+    if not hasattr(resource, "RLIMIT_NPROC"):
+        pytest.skip("there is no such limit here")
+    done = subprocess.run(python(ALONE), cwd=ROOT, capture_output=True, text=True, timeout=HANG)
+    if "os.setuid" in done.stderr:
+        pytest.skip("root, who has no such limit, may not be another user here")
+    assert done.stderr == ""
+    process, thread = done.stdout.splitlines()
+    assert "Resource temporarily unavailable" in process
+    assert "can't start new thread" in thread
+    assert [line.count("ulimit -u") for line in (process, thread)] == [1, 1]
+
+
 def test_the_handlers_of_signals_are_put_back() -> None:
     numbers = sorted(signal.valid_signals())
     before = [signal.getsignal(number) for number in numbers]
