@@ -91,7 +91,7 @@ def on_message(
         relay_time,
         allow_fault,
     )
-    health = OnHealth(store, link, keys, end, limits, server_version)
+    health = OnHealth(store, link, keys, end, limits, server_version, allow_fault)
     return OnMessage(store, link, forward, opening, OnResume(store, link, end), end, health)
 
 
