@@ -33,7 +33,7 @@
     |- CommandError                                emissary exec: its program cannot be started
     |- OutputError                                 a command: its standard output cannot be written
     |  `- ReaderGoneError                          because whoever read it has gone
-    |- PackageError(ImportError)                   websocket-client is not there, or another package is
+    |- PackageError(ImportError)                   a package that is needed is not there, or another is
     |- OperationError                              emissary keys, sessions: not done, by AWS or by us
     `- ClosedError                                 used after close(): a bug in the caller
 
@@ -312,8 +312,8 @@ def local_resource_error(cause: OSError | RuntimeError) -> LocalResourceError:
     number = cause.errno if isinstance(cause, OSError) else None
     said = said_by_the_system(number) if number else str(cause)
     return LocalResourceError(
-        f"this machine gives a dial no more of what it takes: {said}; close what is not needed, dial less at "
-        "once, or raise the limits of this process (ulimit -n for open files, ulimit -u for threads)",
+        f"this machine gives no more of what is needed: {said}; close what is not needed, dial less at once, "
+        "or raise the limits (ulimit -n for open files, ulimit -u for threads and processes)",
         errno=number,
     )
 
@@ -355,7 +355,8 @@ _BROKEN_RULES: dict[Code, type[RemoteProtocolError]] = {
 }
 
 
-_RECONFIGURE: Final = "whoever runs the stack corrects that template parameter and deploys again"
+#: What to do about a bridge that says that its settings are wrong.
+RECONFIGURE: Final = "whoever runs the stack corrects that template parameter and deploys again"
 
 
 def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
@@ -381,7 +382,7 @@ def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
             code=code,
         )
     if code is Code.CONFIGURATION_ERROR:
-        why, hint = f"the bridge's settings are wrong: {reason or 'its log says which'}", _RECONFIGURE
+        why, hint = f"the bridge's settings are wrong: {reason or 'its log says which'}", RECONFIGURE
         return DialError(
             f"cannot reach {target}: {why}; {hint}", target=target, code=code, reason=why, hint=hint
         )

@@ -62,7 +62,7 @@ MEANINGS: Final[dict[Exit, str]] = {
     Exit.KEY: "the key was not accepted, or a clock is off",
     Exit.GATEWAY: "the gateway did not answer, or refused",
     Exit.NOT_ALLOWED: "the target is not on the allow-list",
-    Exit.NOT_REACHED: "the target was not reached for another reason than 6, 8, 10, 11 and 12",
+    Exit.NOT_REACHED: "the target was not reached for another reason than 6, 8, 10, 11, 12; or none can be",
     Exit.TIMED_OUT: "the target, or the dial, took too long",
     Exit.CUT_OFF: "an open tunnel was cut off; of exec: bytes that its program wrote were lost",
     Exit.NAME_NOT_FOUND: "the target's name does not resolve",

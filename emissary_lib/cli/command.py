@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from emissary_lib.exit_status import COMMON, MEANINGS
@@ -106,3 +106,17 @@ def key_id(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= MAX_KEY_ID):
         raise argparse.ArgumentTypeError(f"{text!r} is no key id; want a number from 0 to {MAX_KEY_ID}")
     return int(text)
+
+
+def let_options_stand_between(parser: argparse.ArgumentParser) -> None:
+    """Let options stand between the targets: argparse takes all of them from one place, or complains."""
+    plain = parser.parse_known_args
+
+    def parse(args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        parser.parse_known_args = plain  # type: ignore[method-assign]  # which the other one calls
+        try:
+            return parser.parse_known_intermixed_args(args, namespace)
+        finally:
+            parser.parse_known_args = parse  # type: ignore[assignment,method-assign]
+
+    parser.parse_known_args = parse  # type: ignore[assignment,method-assign]

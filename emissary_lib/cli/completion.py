@@ -74,10 +74,17 @@ complete -c emissary -n 'contains -- -- (commandline -opc)' -F
 }
 
 
+class _Shells(tuple[str, ...]):
+    """The shells; what their scripts ask for is taken as well, and listed nowhere."""
+
+    def __contains__(self, word: object) -> bool:
+        return word == _WORDS or super().__contains__(word)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare its options and arguments."""
     parser.usage = f"{parser.prog} [-h] {{{','.join(SCRIPTS)}}}"
-    parser.add_argument("what", choices=[*SCRIPTS, _WORDS], metavar="SHELL", help=", ".join(SCRIPTS))
+    parser.add_argument("what", choices=_Shells(SCRIPTS), metavar="SHELL", help=", ".join(SCRIPTS))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -127,7 +134,7 @@ def complete(parser: argparse.ArgumentParser, before: Sequence[str], current: st
         found = list(_actions(parser)) or [
             str(choice) for each in parser._get_positional_actions() for choice in each.choices or ()
         ]
-    return [word for word in found if word.startswith(current) and word != _WORDS]
+    return [word for word in found if word.startswith(current)]
 
 
 def _actions(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

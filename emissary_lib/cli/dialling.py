@@ -35,8 +35,8 @@ class Line(Protocol):
     def usable(self) -> bool:
         """Whether there is a terminal."""
 
-    def show(self, text: str) -> None:
-        """Show what a dial waits for; ``""`` for nothing."""
+    def show(self, *texts: str) -> None:
+        """Show what a dial waits for, in words that are ever shorter; ``""`` for nothing."""
 
     def aside(self) -> contextlib.AbstractContextManager[None]:
         """For others to write to the terminal under."""

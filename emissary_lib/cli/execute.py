@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from emissary_lib.cli.command import target
+from emissary_lib.cli.command import let_options_stand_between, target
 from emissary_lib.cli.dialling import LISTEN, add_dialling, format_address, listen_all
 from emissary_lib.cli.output import complain
 from emissary_lib.cli.signals import handle_signals, heeded
@@ -18,6 +18,7 @@ from emissary_lib.system import signals
 if TYPE_CHECKING:  # loaded where it is used: --help must not wait for it
     from emissary_lib.cli.program_environment import Service
     from emissary_lib.cli.service_url import LocalPort
+    from emissary_lib.protocol.targets.allow_list import Target
 
 SUMMARY: Final = "run a program with a local port that leads to a target"
 DESCRIPTION: Final = """\
@@ -25,7 +26,8 @@ Run a program that connects to the target, or to several, through local ports, w
 runs. Each connection becomes a tunnel of its own; one that fails is reported on standard error.
 
 How the program gets the address:
-  {host} {port}               in its arguments; {host2} {port2} of the second target, and so on
+  {host} {port}               in its arguments; {host2} {port2} of the second target, and so on: a number that
+                              no target has is an error, any other word in braces stays
   EMISSARY_HOST, EMISSARY_PORT
                               in its environment; EMISSARY_HOST_2, EMISSARY_PORT_2 of the second, and so on,
                               and by name: EMISSARY_DB_INTERNAL_5432_HOST, EMISSARY_DB_INTERNAL_5432_PORT
@@ -61,6 +63,9 @@ examples:
 """
 EXITS: Final = DIALLING | {Exit.CUT_OFF, Exit.PORT, Exit.NOT_STARTED}
 
+#: What stands for the address of the target with a number.
+_NUMBERED: Final = re.compile(r"(\{(?:host|port)(\d{1,9})\})")
+
 #: Signals that end the wait for what the program wrote.
 _STOPS: Final = signals("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -71,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{parser.prog} [-h] [--timeout SECONDS] [--check] [--env-file FILE] [--as SERVICE | --no-env] "
         "TARGET [TARGET ...] -- COMMAND [ARGUMENT ...]"
     )
-    parser.add_argument("targets", type=target, nargs="+", metavar="TARGET", help="host:port inside the VPC")
+    parser.add_argument("targets", type=_target, nargs="+", metavar="TARGET", help="host:port inside the VPC")
     add_dialling(parser)
     for_clients = parser.add_mutually_exclusive_group()
     for_clients.add_argument(
@@ -86,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for_clients.add_argument(
         "--no-env", action="store_true", help="set no variables but EMISSARY_*, and rewrite no URL"
     )
+    let_options_stand_between(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,6 +123,13 @@ def run(args: argparse.Namespace) -> int:
     return outcome.status(status, lost=any(lost))
 
 
+def _target(text: str) -> Target:
+    try:
+        return target(text)
+    except argparse.ArgumentTypeError as exc:
+        raise argparse.ArgumentTypeError(f"{exc} (the command to run stands behind --)") from exc
+
+
 def _service(text: str) -> Service:
     """``postgres``, ``mysql`` or ``redis``."""
     from emissary_lib.cli.program_environment import Service
@@ -131,11 +144,19 @@ def _service(text: str) -> Service:
 def _check_usage(args: argparse.Namespace) -> None:
     if not args.words:
         args.parser.error("name the command to run behind --, as in: emissary exec db.internal:5432 -- psql")
+    if not args.words[0].strip():
+        args.parser.error("the command behind -- is an empty word; is a variable not set?")
     if len(args.services) > len(args.targets):
         args.parser.error("argument --as: there are more of them than targets")
     for number, each in enumerate(args.targets):
         if each in args.targets[:number]:
             args.parser.error(f"argument TARGET: {each} is named twice")
+    for placeholder, number in _NUMBERED.findall(" ".join(args.words)):
+        if not 1 <= int(number) <= len(args.targets):
+            there = (
+                "there is one target" if len(args.targets) == 1 else f"there are {len(args.targets)} targets"
+            )
+            args.parser.error(f"{placeholder} stands for a target that was not named; {there}")
 
 
 def nothing_connected(number: int, port: LocalPort, service: Service | None) -> str:

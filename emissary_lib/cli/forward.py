@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from emissary_lib.cli.command import target
+from emissary_lib.cli.command import let_options_stand_between, target
 from emissary_lib.cli.dialling import LISTEN, add_dialling, format_address, format_local, listen_all
 from emissary_lib.cli.signals import handle_signals, heeded
 from emissary_lib.exit_status import DIALLING, Exit
@@ -34,10 +34,12 @@ that PostgreSQL's clients look for (.s.PGSQL. and the target's port), as in psql
 cannot tell its program that a connection was cut off: to the program that is an end of file. localhost is
 both 127.0.0.1 and ::1.
 
-On a terminal a line shows connections, bytes and the time left. With --json there is one line for each event:
-ready (host, port, target, pid; path of a Unix socket), and of connections opened (session, expires_at),
-going_away (the same), failed (error, message), given_up and closed; sent and received are bytes. systemd is
-told when all listen (Type=notify).
+On a terminal a line shows connections, bytes and the time left of all targets together, as far as it is wide
+enough. With --json there is one line for each event: ready (host, port, target, pid; path of a Unix socket)
+of each target, and of connections opened (session, expires_at), going_away (the same), failed (error,
+message), given_up and closed. The latter have the target, and as connection a number that is no other's,
+whatever its target; sent and received are that connection's bytes. systemd is told when all listen
+(Type=notify).
 
 EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
 """
@@ -65,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default: {format_address(LISTEN)})",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each event")
-    _let_options_stand_between(parser)
+    let_options_stand_between(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -125,17 +127,3 @@ def local_address(text: str) -> LocalAddress:
             f"{text!r} is no HOST:PORT, with a port from 0 to 65535, and no PATH, with a slash in it"
         )
     return host.removeprefix("[").removesuffix("]") or LISTEN[0], int(port)
-
-
-def _let_options_stand_between(parser: argparse.ArgumentParser) -> None:
-    """Let options stand between the targets: argparse takes all of them from one place, or complains."""
-    plain = parser.parse_known_args
-
-    def parse(args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        parser.parse_known_args = plain  # type: ignore[method-assign]  # which the other one calls
-        try:
-            return parser.parse_known_intermixed_args(args, namespace)
-        finally:
-            parser.parse_known_args = parse  # type: ignore[assignment,method-assign]
-
-    parser.parse_known_args = parse  # type: ignore[assignment,method-assign]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -62,10 +64,29 @@ def _start(words: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen
         # What we have inherited, as a shell's <(...), it inherits; what we have opened ourselves it does not.
         return subprocess.Popen(words, env=environ, close_fds=False)
     except (OSError, ValueError) as exc:  # ValueError: a zero byte in a word
-        if isinstance(exc, OSError) and exc.errno in NOTHING_LEFT:
+        if isinstance(exc, OSError) and exc.errno in NOTHING_LEFT | {errno.EAGAIN}:  # of a fork, the latter
             raise local_resource_error(exc) from exc
-        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        raise CommandError(f"cannot start {words[0]}: {reason}; check its name and PATH") from exc
+        raise CommandError(f"cannot start {words[0]}: {_why(exc, words[0], environ)}") from exc
+
+
+def _why(error: OSError | ValueError, name: str, environ: Mapping[str, str]) -> str:
+    """Why a program cannot be started, and what to do about it."""
+    if not isinstance(error, OSError):
+        return str(error)
+    match error.errno:
+        case errno.EACCES if os.path.isdir(name):
+            advice = "it is a directory"
+        case errno.EACCES:
+            advice = "see whether it may be executed, as by chmod +x"
+        case errno.ENOEXEC:
+            advice = "see whether it is of this machine, or a script whose first line names no interpreter"
+        case errno.E2BIG:
+            advice = "its arguments and its environment are too long together"
+        case errno.ENOENT if shutil.which(name, path=environ.get("PATH")):
+            advice = "what its first line names, or the loader that it wants, is not there"
+        case _:
+            advice = "check its name and PATH"
+    return f"{error.strerror}; {advice}"
 
 
 def _follow(program: subprocess.Popen[bytes], gathered: Gathered, witness: Witness, wait: Wait) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TextIO
 
@@ -59,6 +59,8 @@ class Report:
 class JsonEvents(Report):
     """One line of JSON for each event, ``ready`` of each target first.
 
+    Connections are counted over all forwards: two forwards may have the same target.
+
     Args:
         out: Where; ``None`` for a standard output that was closed.
     """
@@ -67,6 +69,8 @@ class JsonEvents(Report):
         super().__init__(out)
         self._lock = threading.Lock()
         self._early: list[Mapping[str, object]] | None = []  # of connections that are quicker than we
+        self._numbers: weakref.WeakKeyDictionary[Forwarded, int] = weakref.WeakKeyDictionary()
+        self._counted = 0
 
     def watch(self, target: Target | None, forward: Forward) -> None:
         """Tell of a forward's connections from now on."""
@@ -76,8 +80,8 @@ class JsonEvents(Report):
                 "event": happening.value,
                 "target": str(target or connection.connection.target) or None,
             }
-            event |= {"connection": connection.number, **_details(happening, connection)}
             with self._lock:
+                event |= {"connection": self._number(connection), **_details(happening, connection)}
                 if self._early is None:
                     # Whoever read it has gone, or there is no room: the connections are no worse for that.
                     with contextlib.suppress(OutputError):
@@ -86,6 +90,12 @@ class JsonEvents(Report):
                     self._early.append(event)
 
         forward.on_happening = tell
+
+    def _number(self, connection: Forwarded) -> int:
+        if connection not in self._numbers:
+            self._counted += 1
+            self._numbers[connection] = self._counted
+        return self._numbers[connection]
 
     def ready(self, listening: Sequence[tuple[Target | None, ForwardedAddress]]) -> None:
         """Tell where each target is to be found."""
@@ -123,14 +133,14 @@ class StatusLine(Report):
 
     Args:
         out: The terminal.
-        columns: Gives its width.
+        columns: Gives its width; ``None`` to ask the terminal.
         clock: Seconds since 1970.
     """
 
     def __init__(
         self,
         out: TextIO,
-        columns: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
+        columns: Callable[[], int] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(out)
@@ -141,7 +151,7 @@ class StatusLine(Report):
         self._open: dict[Forwarded, None] = {}
         self._accepted = 0
         self._before = [0, 0]  # bytes of connections that have ended
-        self._dial = ""  # what one waits for
+        self._dial: tuple[str, ...] = ("",)  # what one waits for, in words that are ever shorter
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -165,9 +175,9 @@ class StatusLine(Report):
         """As of :class:`LiveLine`."""
         return self._line.usable
 
-    def show(self, text: str) -> None:
+    def show(self, *texts: str) -> None:
         """Show what a dial waits for, behind the rest."""
-        self._dial = text
+        self._dial = tuple(text.removeprefix("emissary: ") for text in texts)
         if self._thread:
             self._draw()
 
@@ -186,7 +196,20 @@ class StatusLine(Report):
             self._line.show("")
 
     def text(self) -> str:
-        """What the line says now."""
+        """What the line says now, of connections, where there is room."""
+        return "; ".join(self._parts())
+
+    def texts(self) -> list[str]:
+        """What the line says now, without ever more of what can be missed most easily."""
+        count, moved, since, *left = self._parts()
+        rest = [[count, moved, since, *left], [count, moved, *left], [count, *left], [count]]
+        dial = self._dial
+        steps = [(0, 0), (1, 0), (1, 1), (2, 1), (2, 2), (3, 2)]
+        return [
+            "; ".join(filter(None, [*rest[few], dial[min(short, len(dial) - 1)]])) for few, short in steps
+        ]
+
+    def _parts(self) -> list[str]:
         with self._lock:
             sessions = [each.session for each in self._open if each.session]
             sent, received = self._before
@@ -201,7 +224,7 @@ class StatusLine(Report):
             if sessions:
                 left = max(0.0, min(session.expires_at for session in sessions) - self._clock())
                 parts.append(f"{format_left(left)} left")
-            return "; ".join(parts)
+            return parts
 
     def _note(self, happening: Happening, connection: Forwarded) -> None:
         with self._lock:
@@ -222,7 +245,7 @@ class StatusLine(Report):
 
     def _draw(self) -> None:
         try:
-            self._line.show("; ".join(filter(None, [self.text(), self._dial])))
+            self._line.show(*self.texts())
         except OutputError:  # the terminal is gone: the connections are no worse for that
             self._ended.set()
 

@@ -25,7 +25,8 @@ they are (socks5h:// in many programs). A target that is not reached is told as 
 error. Whoever can connect to the address reaches every target, so by default it is an address of this machine
 only. SIGINT or SIGTERM ends the command and its connections.
 
-With --json there is one line for each event, as of emissary forward; the target of the first, ready, is null.
+With --json there is one line for each event, as of emissary forward; the target of the first, ready, is null,
+and a connection's is what its client has named.
 
 EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
 """

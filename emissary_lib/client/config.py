@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from emissary_lib.client.env_file import read_text
 from emissary_lib.client.settings import ARGUMENT, ENVIRONMENT, Setting, SettingsReader, warn_of_writers
-from emissary_lib.exceptions import ConfigError, OperationError
+from emissary_lib.exceptions import ConfigError, OperationError, PackageError
 from emissary_lib.protocol.auth.keys import Key, looks_like_keys, parse_keys, shown
 from emissary_lib.protocol.constants import PING_INTERVAL, PING_REPEAT, PING_WHEN_UNACKED, PONG_DEADLINE
 from emissary_lib.protocol.record import Record
@@ -87,17 +87,21 @@ class ClientConfig(Record):
 
         Raises:
             ConfigError: Names every setting that is missing or wrong; never shows a key.
+            PackageError: No setting is, but one of them needs a package that is not installed.
 
         Blocking: for a secret, until AWS has answered; for a pipe in a file's place, up to half a minute.
         """
         faults: list[str] = []
+        lacking: list[PackageError] = []
 
         def collect(read: Callable[[], _T]) -> _T | None:
             try:
                 return read()
             except ConfigError as exc:
                 faults.extend(fault for fault in exc.faults if fault not in faults)
-                return None
+            except PackageError as exc:
+                lacking.append(exc)
+            return None
 
         url = collect(lambda: read_url(reader))
         given = collect(lambda: read_keys(reader))
@@ -107,7 +111,9 @@ class ClientConfig(Record):
         if any(_NOT_SET in fault for fault in faults):
             faults.append(reader.where())
         if faults:
-            raise ConfigError(*faults)
+            raise ConfigError(*faults, *map(str, lacking))
+        if lacking:
+            raise lacking[0]
         assert url and given and interval and deadline, "else there were faults"
         repeat = deadline * PING_REPEAT / PONG_DEADLINE
         times = KeepaliveTimes(interval, min(interval, PING_WHEN_UNACKED), deadline, repeat)
@@ -130,6 +136,7 @@ def read_keys(reader: SettingsReader) -> GivenKeys:
 
     Raises:
         ConfigError: No setting says, or they are none, or cannot be read; never shows one.
+        PackageError: They are in a secret, and boto3 is not installed.
     """
     found = reader.find_first(KEY_SETTINGS, needed=True)
     if not found:
@@ -169,8 +176,9 @@ def _read_secret(name: str) -> str:
         with client("secretsmanager", name) as secrets:
             answer = secrets.get_secret_value(SecretId=name)
     except ModuleNotFoundError as exc:
-        raise ConfigError(
-            f"reading a secret needs the package {exc.name}: pip install 'emissary-lib[aws]'"
+        raise PackageError(
+            f"{AUTH_KEYS_SECRET}: reading a secret needs the package {exc.name}, which is not installed: "
+            "pip install 'emissary-lib[aws]'"
         ) from exc
     except OperationError as exc:
         raise ConfigError(f"the secret {name} cannot be read: {exc}") from exc

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import enum
 import logging
 import os
@@ -16,7 +18,7 @@ from emissary_lib.client import drain
 from emissary_lib.client.hang_up import ConnectedDeadline
 from emissary_lib.client.listening import BACKLOG, Listener, LocalAddress, listen
 from emissary_lib.client.socket import SessionInfo
-from emissary_lib.exceptions import EmissaryError, TunnelResetError, local_resource_error
+from emissary_lib.exceptions import NOTHING_LEFT, EmissaryError, TunnelResetError, local_resource_error
 from emissary_lib.transport.forked import keep_from_children
 from emissary_lib.tunnel.loopback import reset, tune
 from emissary_lib.tunnel.wakeup import Wakeup
@@ -84,7 +86,6 @@ class Forwarded:
     """One connection that was accepted.
 
     Args:
-        number: Counts the connections of a forward, from 1.
         connection: What waits for its bytes at the end.
         deadline: Of its dial; passes when the program hangs up.
         on_happening: As of :class:`Forward`.
@@ -96,12 +97,10 @@ class Forwarded:
 
     def __init__(
         self,
-        number: int,
         connection: drain.Connection,
         deadline: ConnectedDeadline,
         on_happening: Callable[[Happening, Forwarded], None],
     ) -> None:
-        self.number = number
         self.connection = connection
         self.deadline = deadline
         self.session: SessionInfo | None = None
@@ -129,6 +128,9 @@ class Forward:
 
     A program that hangs up while its connection is dialled has the dial given up, unless it wrote something
     and closed in good order.
+
+    Where no descriptor is left for a connection, it is reset as well, not left to wait; the listener has one
+    in reserve for that.
 
     Args:
         where: As of :func:`.listening.listen`.
@@ -168,6 +170,8 @@ class Forward:
         self._stopping = threading.Lock()
         self._closing = threading.Event()
         self._wakeup: Wakeup | None = None
+        self._reserve: socket.socket | None = None
+        self._ailing = False  # the newest attempt to accept failed, which was said
         self._process = 0
         self.accepted = 0
         self.last_error: EmissaryError | None = None
@@ -181,27 +185,39 @@ class Forward:
         Raises:
             OSError: The address is in use, or not of this machine; a Unix socket's path is too long, or what
                 is there is no socket of a dead process. At once, and nothing is left behind.
-            LocalResourceError: This machine has no thread left for it; an OSError.
+            LocalResourceError: This machine has no descriptor or thread left for it; an OSError.
         """
-        listeners = listen(self._where, self._target_port)
-        keep_from_children(*(listener.sock for listener in listeners))
-        self._process = os.getpid()
-        self._closing.clear()
-        try:
-            self._wakeup = Wakeup()
-            self._thread = threading.Thread(
-                target=self._accept, args=(listeners, self._wakeup), name="emissary-forward", daemon=True
-            )
-            self._thread.start()
-        except BaseException as exc:
-            for listener in listeners:
-                listener.close()
-            if self._wakeup:
-                self._wakeup.close()
-            self._thread = self._wakeup = None
-            if isinstance(exc, RuntimeError):  # no thread is left
-                raise local_resource_error(exc) from exc
-            raise
+        listeners: list[Listener] = []
+        with contextlib.ExitStack() as undo:
+            try:
+                _load()
+                listeners = listen(self._where, self._target_port)
+                for listener in listeners:
+                    undo.callback(listener.close)
+                    keep_from_children(listener.sock)
+                self._process = os.getpid()
+                self._closing.clear()
+                self._wakeup = Wakeup()
+                undo.callback(self._wakeup.close)
+                selector = undo.enter_context(selectors.DefaultSelector())
+                for listener in listeners:
+                    selector.register(listener.sock, selectors.EVENT_READ)
+                selector.register(self._wakeup, selectors.EVENT_READ)
+                undo.callback(self._use_reserve)
+                self._reserve = socket.socket()
+                keep_from_children(self._reserve)
+                self._thread = threading.Thread(
+                    target=self._accept, args=(listeners, selector), name="emissary-forward", daemon=True
+                )
+                self._thread.start()
+            except BaseException as exc:
+                self._thread = self._wakeup = None
+                if isinstance(exc, RuntimeError):  # no thread is left
+                    raise local_resource_error(exc) from exc
+                if isinstance(exc, OSError) and exc.errno in NOTHING_LEFT:
+                    raise local_resource_error(exc) from exc
+                raise
+            undo.pop_all()
         self._listeners = listeners
         drain.add_listener(self.stop, self._owner)
         return ForwardedAddress(self, listeners)
@@ -244,6 +260,7 @@ class Forward:
             for listener in self._listeners:
                 listener.close()
             self._wakeup.close()
+            self._use_reserve()
             self._listeners = []
             self._thread = self._wakeup = None
             drain.discard_listener(self.stop)
@@ -267,46 +284,80 @@ class Forward:
         self.stop()
         drain.give_up_dialling(self)
 
-    def _accept(self, listeners: list[Listener], wakeup: Wakeup) -> None:
-        with selectors.DefaultSelector() as selector:
-            for listener in listeners:
-                selector.register(listener.sock, selectors.EVENT_READ)
-            selector.register(wakeup, selectors.EVENT_READ)
+    def _accept(self, listeners: list[Listener], selector: selectors.BaseSelector) -> None:
+        with selector:
             while True:
-                selector.select()
+                ready = {key.fileobj for key, _events in selector.select()}
                 last = self._closing.is_set()  # whoever has connected by now is accepted below
                 for listener in listeners:
-                    self._accept_all(listener.sock)
+                    if last or listener.sock in ready:
+                        self._accept_all(listener.sock, somebody_waits=listener.sock in ready)
                 if last:
                     return
 
-    def _accept_all(self, listener: socket.socket) -> None:
+    def _accept_all(self, listener: socket.socket, *, somebody_waits: bool) -> None:
         for _ in range(BACKLOG + 1):
             try:
-                sock, _address = listener.accept()
+                sock, refused = self._accept_one(listener)
             except BlockingIOError:
                 return
             except OSError as exc:
-                self._failed("a connection could not be accepted: %s", exc)
+                if not somebody_waits:  # without a descriptor, that is said whether anybody does or not
+                    return
+                if not self._ailing:
+                    problem = local_resource_error(exc) if exc.errno in NOTHING_LEFT else exc
+                    self._failed("a connection could not be accepted: %s", problem)
+                self._ailing = True
                 self._closing.wait(_PAUSE)
                 return
+            self._ailing = somebody_waits = False
             keep_from_children(sock)
-            self._start(sock)
+            self._start(sock, refused)
+            self._keep_in_reserve()
 
-    def _start(self, sock: socket.socket) -> None:
+    def _accept_one(self, listener: socket.socket) -> tuple[socket.socket, Exception | None]:
+        """Accept; if there is no descriptor, with the one in reserve: the error is what to refuse it with."""
+        try:
+            return listener.accept()[0], None
+        except OSError as exc:
+            if exc.errno not in NOTHING_LEFT or self._reserve is None:
+                raise
+            error = local_resource_error(exc)
+        self._use_reserve()
+        try:
+            return listener.accept()[0], error
+        finally:
+            self._keep_in_reserve()
+
+    def _keep_in_reserve(self) -> None:
+        """Keep a descriptor, if there is none yet, and one to be had."""
+        if self._reserve is None:
+            with contextlib.suppress(OSError):
+                self._reserve = socket.socket()
+                keep_from_children(self._reserve)
+
+    def _use_reserve(self) -> None:
+        reserve, self._reserve = self._reserve, None
+        if reserve is not None:
+            reserve.close()
+
+    def _start(self, sock: socket.socket, refused: Exception | None = None) -> None:
         sock.setblocking(False)
         owners = (self, self._owner)
         connection = drain.begin(self._target, owners, timeout=self._timeout)
         self.accepted += 1
         deadline = ConnectedDeadline(self._timeout, sock, at_end=self.gives_up_at_end)
-        accepted = Forwarded(self.accepted, connection, deadline, self.on_happening)
+        accepted = Forwarded(connection, deadline, self.on_happening)
         thread = threading.Thread(
             target=self._serve_one, args=(sock, accepted), name="emissary-forwarded", daemon=True
         )
         try:
-            thread.start()
+            if refused is None:
+                thread.start()
         except RuntimeError as exc:  # no thread is left
-            self._connection_failed(accepted, local_resource_error(exc))
+            refused = local_resource_error(exc)
+        if refused is not None:
+            self._connection_failed(accepted, refused)
             reset(sock)
             drain.end(connection)
 
@@ -320,6 +371,8 @@ class Forward:
             self._let_go(sock, accepted, exc)
         except (EmissaryError, OSError, RuntimeError) as exc:
             # Also: it is gone already; no descriptor, or no thread, is left.
+            if not isinstance(exc, EmissaryError) and getattr(exc, "errno", None) in NOTHING_LEFT:
+                exc = local_resource_error(exc)
             if accepted.deadline.hung_up and accepted.session is None:
                 target = accepted.connection.target
                 logger.info("a connection to %s was given up: the program has hung up", target)
@@ -348,3 +401,10 @@ class Forward:
             self.last_error = error
         logger.log(level, text, error)
         self.on_failure(error)
+
+
+def _load() -> None:
+    """Load what the first dial would: later there may be no descriptor left to read a module with."""
+    import datetime  # noqa: F401 - of the date that is signed
+
+    codecs.lookup("idna")  # of a gateway's name; what cannot be loaded now is never looked for again

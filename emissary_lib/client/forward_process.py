@@ -90,7 +90,7 @@ class ForwardProcess(Forward):
             self._send(self._order)
             kind, *told = self._receive()
             if kind == "refused":
-                raise OSError(*told)
+                raise told[0]
             thread = threading.Thread(target=self._listen, name="emissary-forward-process", daemon=True)
             thread.start()
             self._thread = thread
@@ -265,7 +265,7 @@ def serve() -> None:
     try:
         address = forward.__enter__()
     except OSError as exc:
-        tell("refused", exc.errno, exc.strerror)
+        tell("refused", exc)
         return
     tell("ready", *((each, address.path) for each in address.every))
     closed, gone = threading.Event(), threading.Event()

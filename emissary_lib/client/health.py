@@ -28,6 +28,8 @@ class Health(Record):
         key_ids: The ids of the keys that are valid.
         usage: How many sessions there are, and may be.
         key_usage: The same of the key that was asked with.
+        fault: What is wrong with the settings of the stack, with which no target can be reached; empty if the
+            bridge knows of nothing.
     """
 
     server_version: str
@@ -35,6 +37,7 @@ class Health(Record):
     key_ids: tuple[int, ...]
     usage: Usage
     key_usage: Usage
+    fault: str = ""
 
 
 def check_health(endpoint: Endpoint, key: Key, deadline: Deadline) -> Health:
@@ -61,6 +64,7 @@ def check_health(endpoint: Endpoint, key: Key, deadline: Deadline) -> Health:
             answer.key_ids,
             answer.usage,
             answer.key_usage,
+            answer.fault,
         )
 
 

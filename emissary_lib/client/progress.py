@@ -44,7 +44,8 @@ class Progress(Watch):
     """One dial, from its first attempt to its end; construct it when the dial begins.
 
     Records on the logger ``emissary_lib.dial`` have ``dial``, which is the same for all of one dial, and
-    ``over``, whether it is the last of them: so that whoever shows them knows what to take away again.
+    ``over``, whether it is the last of them: so that whoever shows them knows what to take away again; and
+    ``shorter``, other words for the same where there is less room, the longest first.
 
     Args:
         target: What is dialled.
@@ -97,7 +98,8 @@ class Progress(Watch):
         passed = self._clock() - self._began
         if passed >= self._due:
             self._due = 2 * passed
-            self._say(f"still dialling {self.target} after {passed:.1f} s: waiting for {self._waited_for}")
+            text = f"still dialling {self.target} after {passed:.1f} s: waiting for {self._waited_for}"
+            self._say(text, f"dialling {self.target} for {passed:.0f} s ({self._step})")
         left = self._began + self._due - self._clock()
         return left if seconds is None else min(seconds, left)
 
@@ -141,10 +143,11 @@ class Progress(Watch):
     def _waited_for(self) -> str:
         return _WORDS[self._step][0]
 
-    def _say(self, text: str, *, over: bool = False) -> None:
+    def _say(self, text: str, *shorter: str, over: bool = False) -> None:
         self._has_spoken = True
         details = _format_details(self.timings(), self._attempts)
-        logger.info("%s%s", text, details, extra={"dial": id(self), "over": over})
+        more = {"dial": id(self), "over": over, "shorter": (text, *shorter)}
+        logger.info("%s%s", text, details, extra=more)
 
 
 def timeout_error(

@@ -5,10 +5,11 @@ Each setting comes from the first of these that has it. A file is opened only fo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from emissary_lib.client.env_file import EnvFile, parse_env, read_text
@@ -108,17 +109,52 @@ class SettingsReader:
 
     def where(self) -> str:
         """Where all was looked, for whoever misses something there."""
-        places = [ENVIRONMENT, *(file.describe() for file in self._files)]
-        return "looked in " + ", ".join(places)
+        return "looked in " + ", ".join([ENVIRONMENT, *self.files()])
+
+    def files(self) -> list[str]:
+        """The files in the order in which they are looked into, each with what is wrong with it."""
+        return [file.describe() for file in self._files]
+
+    def check_files(self) -> None:
+        """See that the file that was named can be read.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        for file in self._files:
+            file.content(wait=False)
+
+    def others(self, known: Collection[str]) -> dict[str, str]:
+        """Names that look like ours and are not known, each with its source.
+
+        Such are all that begin as ours do, and those that are no more than misspelt.
+        """
+        from difflib import get_close_matches
+
+        found: dict[str, str] = {}
+        for names, source in self._given():
+            for name in sorted(names):
+                meant = name.upper()
+                ours = meant.startswith(_PREFIX) or get_close_matches(meant, known, n=1, cutoff=_ALIKE)
+                if ours and name not in known:
+                    found.setdefault(name, source)
+        return found
 
     def suggest(self, name: str) -> str:
         """A name that is set and may have been meant for ``name``, in words; or nothing."""
         import difflib  # only who is at a loss has to load it
 
-        given = set(self.environ).union(*(file.content(wait=False).values for file in self._files))
-        ours = [each for each in given if each.startswith(_PREFIX) and each != name]
-        alike = difflib.get_close_matches(name, ours, n=1, cutoff=_ALIKE)
-        return f" (but {alike[0]} is)" if alike else ""
+        others = {each.upper(): each for names, _source in self._given() for each in names if each != name}
+        alike = difflib.get_close_matches(name, others, n=1, cutoff=_ALIKE)
+        return f" (but {others[alike[0]]} is)" if alike else ""
+
+    def _given(self) -> Iterator[tuple[Collection[str], str]]:
+        """All names that are set, by where they are; those of a file that cannot be read are not."""
+        yield self.environ, ENVIRONMENT
+        for file in self._files:
+            with contextlib.suppress(ConfigError):
+                content = file.content(wait=False)
+                yield {*content.values, *content.faults}, str(file.path)
 
 
 class _File:
@@ -128,6 +164,7 @@ class _File:
         self.path = path
         self._named = named
         self._content: EnvFile | None = None
+        self._error: ConfigError | None = None
         self._fault = ""
 
     def content(self, *, wait: bool) -> EnvFile:
@@ -136,6 +173,8 @@ class _File:
         Raises:
             ConfigError: It was named, and cannot be read.
         """
+        if self._error is not None:
+            raise self._error
         if self._content is None:
             if not wait and _is_pipe(self.path):
                 return EnvFile({})
@@ -155,9 +194,10 @@ class _File:
         except ConfigError as exc:
             self._fault = str(exc)
             if self._named:
-                raise ConfigError(
+                self._error = ConfigError(
                     f"the file of settings {shown(str(self.path))} {exc}; correct --env-file or {ENV_FILE}"
-                ) from exc
+                )
+                raise self._error from exc
             return EnvFile({})
         warn_of_writers(self.path, holds_keys="EMISSARY_AUTH_KEYS" in found.values)
         return found

@@ -13,6 +13,7 @@ from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import judge_skew
 from emissary_lib.doctor.ports import Clock, Probe
 from emissary_lib.exceptions import (
+    RECONFIGURE,
     AnswerLostError,
     AuthenticationError,
     ClockSkewError,
@@ -173,7 +174,7 @@ class Bridge:
 
 
 def health(settings: Settings, ask: Callable[[Settings], Health], clock: Clock) -> Finding:
-    """Is the bridge well? Never fails: a dial may work all the same.
+    """Is the bridge well? Fails only if no dial can work; without an answer, one may all the same.
 
     Args:
         settings: Whose bridge it is.
@@ -191,6 +192,10 @@ def health(settings: Settings, ask: Callable[[Settings], Health], clock: Clock) 
             f"the bridge did not answer the question: {cause}", "try again; else see DefaultFunction's log"
         )
     took = clock.monotonic() - began
+    if answer.fault:  # as a dial ends that is told so
+        return failure(
+            Exit.NOT_REACHED, f"the bridge's settings are wrong: {answer.fault}", RECONFIGURE, took
+        )
     fact = (
         f"valid key ids: {', '.join(map(str, answer.key_ids))}; sessions in all: {_usage(answer.usage)}, "
         f"of this key: {_usage(answer.key_usage)}"

@@ -11,10 +11,10 @@ from emissary_lib.client.config import AUTH_KEYS, URL, ClientConfig
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.settings import SettingsReader, writers_fault
 from emissary_lib.doctor.checks import Finding, failure, ok, warning
-from emissary_lib.exceptions import ConfigError
+from emissary_lib.exceptions import ConfigError, PackageError
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.transport.proxy import Proxy
+from emissary_lib.transport.proxy import Proxy, check_package
 
 #: API Gateway's own names. A VPC endpoint for execute-api with private DNS makes them resolve to itself, and
 #: WebSocket APIs cannot be reached through it.
@@ -62,6 +62,10 @@ def configuration(settings: Settings) -> Finding:
         config = ClientConfig.read(settings.reader)
         settings.endpoint, settings.key = Endpoint(config.url, ca_file=config.ca_file), config.key
         proxy = settings.proxy_of(settings.endpoint.url)
+        if proxy:
+            check_package(proxy)
+    except PackageError as exc:
+        return failure(Exit.USAGE, str(exc), "install it where this command is, then try again")
     except ConfigError as exc:
         return failure(
             Exit.SETTINGS,

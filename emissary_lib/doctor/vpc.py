@@ -103,7 +103,7 @@ class Vpc:
         """Is the target on the allow-list?"""
         problem = self._dial()
         if isinstance(problem, DialError) and problem.code is Code.CONFIGURATION_ERROR:
-            return failure(Exit.NOT_ALLOWED, problem.reason, problem.hint)
+            return failure(exit_status(problem), problem.reason, problem.hint)
         if not isinstance(problem, TargetNotAllowedError):
             known = problem is None or self._open.relay_spoke
             return ok(f"{self.target} is on the allow-list" if known else f"{self.target} was not refused")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from emissary_lib.exceptions import ConfigError
+from emissary_lib.exceptions import ConfigError, PackageError
 from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.wire.text import clean
 
@@ -202,6 +202,23 @@ def ask_http_proxy(
         )
 
 
+def check_package(proxy: Proxy) -> None:
+    """See that what speaks to the proxy is there.
+
+    Raises:
+        PackageError: It is a SOCKS proxy, and the package python-socks is not installed.
+    """
+    if proxy.scheme == "http":
+        return
+    try:
+        import python_socks.sync  # noqa: F401 - not needed by the rest of the library
+    except ImportError as exc:
+        raise PackageError(
+            f"{proxy.variable} names a SOCKS proxy, which needs the package python-socks, and that is not "
+            "installed: pip install 'emissary-lib[socks]'"
+        ) from exc
+
+
 def connect_through_socks(proxy: Proxy, address: tuple[str, int], timeout: float | None) -> socket.socket:
     """A connection to ``address`` through a SOCKS proxy.
 
@@ -211,18 +228,14 @@ def connect_through_socks(proxy: Proxy, address: tuple[str, int], timeout: float
         timeout: Seconds for each step; ``None`` for the package's own limit.
 
     Raises:
-        ConfigError: The package python-socks is not installed.
+        PackageError: See :func:`check_package`.
         ProxyError: It cannot be reached, or refuses.
         TimeoutError: There was no answer in time.
     """
-    try:
-        import python_socks
-        from python_socks.sync import Proxy as SocksProxy
-    except ImportError as exc:
-        raise ConfigError(
-            f"{proxy.variable} names a SOCKS proxy, which needs a package more: "
-            "pip install 'emissary-lib[socks]'"
-        ) from exc
+    check_package(proxy)
+    import python_socks
+    from python_socks.sync import Proxy as SocksProxy
+
     kind = (
         python_socks.ProxyType.SOCKS5 if proxy.scheme.startswith("socks5") else python_socks.ProxyType.SOCKS4
     )

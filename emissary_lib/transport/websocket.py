@@ -109,6 +109,8 @@ def connect(
             raise _refused_error(url, upgrade.status, None) from exc
         if isinstance(exc, OSError) and exc.errno in NOTHING_LEFT:
             raise local_resource_error(exc) from exc
+        if isinstance(exc, socket.gaierror) and (lack := _lack_of_descriptors()):
+            raise local_resource_error(lack) from exc
         said = clean(str(exc))
         if isinstance(exc, ProxyError):
             raise GatewayUnreachableError(f"cannot reach the gateway at {url}: {said}") from exc
@@ -134,6 +136,15 @@ def connect(
         ws.shutdown()  # type: ignore[no-untyped-call]
         raise GatewayUnreachableError(f"the server at {url} does not speak {SUBPROTOCOL}; check the URL")
     return WebSocketTransport(ByteStream(ws.connection), url)
+
+
+def _lack_of_descriptors() -> OSError | None:
+    """Why no descriptor is to be had now, if none is: a lookup that lacks one blames the name."""
+    try:
+        socket.socket().close()
+    except OSError as exc:
+        return exc
+    return None
 
 
 def _refused_error(url: str, status: int, headers: Mapping[str, str] | None) -> GatewayRefusedError:

@@ -92,7 +92,7 @@ def on_message(
         relay_time,
         allow_fault,
     )
-    health = OnHealth(store, link, keys, end, limits, server_version)
+    health = OnHealth(store, link, keys, end, limits, server_version, allow_fault)
     resume, connections = OnResume(store, link, end), OnConnections(store, link, end)
     return OnMessage(store, link, forward, opening, resume, end, health, connections)
 

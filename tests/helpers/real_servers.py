@@ -7,11 +7,15 @@ import pathlib
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
+import redis
+
+from tests.helpers.clusters import SLOTS
 from tests.helpers.local_cloud import eventually
-from tests.helpers.patience import HANG
-from tests.helpers.servers import Server
+from tests.helpers.patience import HANG, wait_until
+from tests.helpers.servers import Server, unused_port
 from tests.helpers.tls_front import pass_on
 
 
@@ -44,6 +48,64 @@ def behind(*words: str, directory: pathlib.Path) -> Iterator[tuple[str, int]]:
 def redis_words(*options: str) -> list[str]:
     """The command line of a Redis that keeps nothing."""
     return ["redis-server", "--port", "0", "--unixsocket", "s", "--save", "", *options]
+
+
+@contextmanager
+def redis_cluster(directory: pathlib.Path, nodes: int = 3) -> Iterator[list[tuple[str, int]]]:
+    """A real Redis Cluster, made as redis-cli makes one; gives the addresses that its nodes tell.
+
+    Source: https://redis.io/docs/latest/operate/oss_and_stack/management/scaling/.
+    """
+    with ExitStack() as stack:
+        with ExitStack() as picking:
+            ports = [picking.enter_context(unused_port())[1] for _ in range(2 * nodes)]
+        addresses, buses = [("127.0.0.1", port) for port in ports[:nodes]], ports[nodes:]
+        clients = [
+            stack.enter_context(_cluster_node(directory / str(address[1]), address, bus))
+            for address, bus in zip(addresses, buses, strict=True)
+        ]
+        for number, client in enumerate(clients):
+            first, end = number * SLOTS // nodes, (number + 1) * SLOTS // nodes
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for address, bus in zip(addresses[1:], buses[1:], strict=True):
+            clients[0].execute_command("CLUSTER", "MEET", *address, bus)
+        wait_until(
+            lambda: all(_told(client) == set(addresses) for client in clients), "the nodes to know each other"
+        )
+        yield addresses
+
+
+@contextmanager
+def _cluster_node(directory: pathlib.Path, address: tuple[str, int], bus: int) -> Iterator[Any]:
+    """A node that knows no other yet; gives a client of it."""
+    directory.mkdir()
+    words = ["redis-server", "--bind", address[0], "--port", str(address[1]), "--save", ""]
+    words += ["--cluster-enabled", "yes", "--cluster-port", str(bus)]
+
+    def answers() -> bool:
+        assert process.poll() is None, (directory / "log").read_text()
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    with (directory / "log").open("wb") as log, redis.Redis(*address) as client:
+        process = subprocess.Popen(words, stdout=log, stderr=log, cwd=directory)
+        try:
+            wait_until(answers, "a node of the cluster")
+            yield client
+        finally:
+            process.terminate()
+            process.wait(HANG)
+
+
+def _told(client: Any) -> set[tuple[str, int]]:
+    """Where a node sends clients, if it takes the cluster for whole."""
+    if client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+        return set()
+    slots = client.execute_command("CLUSTER SLOTS", NEVER_DECODE=True)  # of the older protocol's form
+    return {(node[0].decode(), node[1]) for _first, _last, node, *_more in slots}
 
 
 def mariadb_words(directory: pathlib.Path) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from emissary_lib import Dialer
+from emissary_lib.cli import config
 from emissary_lib.cli import main as cli
 from emissary_lib.client.config import ClientConfig
 from emissary_lib.client.env_file import parse_env
@@ -76,6 +77,11 @@ def makefile_targets() -> set[str]:
 
 def test_example_env_has_every_variable_that_is_read_and_no_other() -> None:
     assert set(paragraphs()) == variables_in_code() | {"SSL_CERT_FILE"}
+
+
+def test_emissary_config_knows_every_variable_of_ours_and_no_other() -> None:
+    ours = {name for name in paragraphs() if name.startswith("EMISSARY_")}
+    assert {*config.SETTINGS, *config.OF_THE_STACK} == ours
 
 
 @pytest.mark.parametrize("name", sorted(paragraphs()))

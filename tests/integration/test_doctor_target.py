@@ -58,6 +58,17 @@ def test_a_limit_of_sessions_that_is_reached() -> None:
     assert diagnosis.outcome() == ("relay", Exit.LIMIT)
 
 
+def test_an_allow_list_that_the_bridge_cannot_read_is_found_with_a_target_and_without() -> None:
+    """Symptom: all checks passed, or the target was said not to be on the list."""
+    broken = {"DefaultFunction": {"EMISSARY_ALLOWED_PROXY_TARGETS": '[{"host":"db.internal","port":5432},]'}}
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS, variables=broken) as cloud:
+        for target in (None, ("db.internal", 5432)):
+            diagnosis = ask(cloud.url, cloud.key, target)
+            assert diagnosis.outcome() == ("health", Exit.NOT_REACHED)
+            assert "AllowedTargets" in diagnosis.fact("health")
+            assert "deploys again" in diagnosis.hint("health")
+
+
 def test_a_target_that_is_not_allowed(cloud: LocalCloud) -> None:
     diagnosis = ask(cloud.url, cloud.key, ("db.internal", 5432))
     assert diagnosis.outcome() == ("allowed", Exit.NOT_ALLOWED)

@@ -24,12 +24,13 @@ import pytest
 import trustme
 
 from emissary_lib import Dialer
+from emissary_lib.client.forward import Forwarded, Happening
 from emissary_lib.client.socks import SocksServer
 from emissary_local import LocalCloud
 from tests.helpers.clusters import RedisCluster, ReplicaSet
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, ROOT, all_tunnels_over
 from tests.helpers.patience import HANG
-from tests.helpers.real_servers import behind, mariadb_words, redis_words
+from tests.helpers.real_servers import behind, mariadb_words, redis_cluster, redis_words
 from tests.helpers.servers import Server, Service
 from tests.helpers.tls_front import pass_on, postgres_over_tls
 from tests.helpers.vpc import Vpc
@@ -324,11 +325,16 @@ def of_clusters(package: str) -> str:
 def apart(code: str, hosts: Mapping[str, Address]) -> str:
     """What the code prints in a process of its own, with a SOCKS5 server to a VPC that has these hosts."""
     with SocksServer(("127.0.0.1", 0), Vpc(hosts).dial) as (_host, port):
-        for written in (", 1080", "=1080"):
-            code = code.replace(written, written.replace("1080", str(port)))
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG, check=False
-        )
+        return printed(code, port)
+
+
+def printed(code: str, port: int) -> str:
+    """What the code prints in a process of its own, with the SOCKS5 server at that port."""
+    for written in (", 1080", "=1080"):
+        code = code.replace(written, written.replace("1080", str(port)))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -341,6 +347,27 @@ def test_code_for_a_redis_cluster_finds_its_nodes() -> None:
         code += f"print(*(client.set(key, key) and client.get(key) for key in {KEYS}))"
         assert apart(code, hosts) == "b'b' b'c' b'a'\n"
     assert set(cluster.served) == set(cluster.names)
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server is installed")
+def test_code_for_a_redis_cluster_finds_the_nodes_of_a_real_one_through_the_whole_stack(
+    tmp_path: pathlib.Path, dialer: Dialer
+) -> None:
+    """The nodes tell of each other, and send the client on, as they do in a VPC."""
+    code, dialled = of_clusters("redis"), set[str]()
+
+    def note(happening: Happening, connection: Forwarded) -> None:
+        if happening is Happening.OPENED:
+            dialled.add(connection.connection.target)
+
+    with redis_cluster(tmp_path) as nodes, all_tunnels_over():
+        code = code.replace("node-a.internal:6379", "{}:{}".format(*nodes[0]))
+        code += f"print(*(client.set(key, key) and client.get(key) for key in {KEYS}))"
+        server = dialer.socks(timeout=DIAL)
+        server.on_happening = note
+        with server as (_host, port):
+            assert printed(code, port) == "b'b' b'c' b'a'\n"
+    assert dialled == {f"{host}:{port}" for host, port in nodes}
 
 
 def test_code_for_a_replica_set_finds_its_primary() -> None:

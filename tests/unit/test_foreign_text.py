@@ -39,6 +39,10 @@ def bridge_version() -> str:
     return Healthy.decode(Healthy(b"q" * 8, bytes(32), 2, Usage(), Usage(), (), EVIL).encode()).server_version
 
 
+def bridge_fault() -> str:
+    return Healthy.decode(Healthy(b"q" * 8, bytes(32), 2, Usage(), Usage(), (), "1", EVIL).encode()).fault
+
+
 def banner() -> str:
     found = parse_banner(Banner(EVIL, EVIL, 2, bytes(32)).encode())
     assert found is not None
@@ -74,8 +78,8 @@ def refusal_of_aws() -> str:
 
 @pytest.mark.parametrize(
     "show",
-    [reset_reason, ended_reason, bridge_version, banner, greeting_of_a_target, close_reason, certificate,
-     refusal_of_aws],
+    [reset_reason, ended_reason, bridge_version, bridge_fault, banner, greeting_of_a_target, close_reason,
+     certificate, refusal_of_aws],
 )  # fmt: skip
 def test_it_is_one_line_of_printable_characters(show: Callable[[], str]) -> None:
     text = show()

@@ -7,6 +7,7 @@ from typing import Final
 
 from emissary_lib.protocol.errors import FrameError
 from emissary_lib.protocol.record import Record, hidden
+from emissary_lib.protocol.wire.payloads import MAX_REASON
 from emissary_lib.protocol.wire.text import decode_clean, encode_within
 
 #: Bytes of a HEALTH's question.
@@ -17,6 +18,7 @@ _VERSION_MAX: Final = 255
 
 _FIXED: Final = struct.Struct(">8s32sBIIIIH")
 _KEY_ID: Final = struct.Struct(">I")
+_LENGTH: Final = struct.Struct(">H")
 
 
 class Usage(Record):
@@ -47,6 +49,8 @@ class Healthy(Record):
         key_usage: Of the sessions of the key that was shown at the upgrade.
         key_ids: The ids of the keys that are valid.
         server_version: The bridge's version.
+        fault: What is wrong with the bridge's settings; empty if it knows of nothing, or is of an older
+            release, which does not say.
     """
 
     question: bytes
@@ -56,9 +60,10 @@ class Healthy(Record):
     key_usage: Usage
     key_ids: tuple[int, ...]
     server_version: str
+    fault: str = ""
 
     def encode(self) -> bytes:
-        """The payload; a server version that is too long is cut."""
+        """The payload; a server version or a fault that is too long is cut."""
         version = encode_within(self.server_version, _VERSION_MAX)
         fixed = _FIXED.pack(
             self.question,
@@ -71,7 +76,9 @@ class Healthy(Record):
             len(self.key_ids),
         )
         ids = b"".join(_KEY_ID.pack(key_id) for key_id in self.key_ids)
-        return fixed + ids + bytes([len(version)]) + version
+        fault = encode_within(self.fault, MAX_REASON)
+        told = _LENGTH.pack(len(fault)) + fault if fault else b""
+        return fixed + ids + bytes([len(version)]) + version + told
 
     @classmethod
     def decode(cls, payload: bytes) -> Healthy:
@@ -87,5 +94,16 @@ class Healthy(Record):
         if len(payload) <= ids_end or len(payload) < ids_end + 1 + payload[ids_end]:
             raise FrameError(f"HEALTHY: {len(payload)} bytes of payload, key ids or version are cut short")
         ids = tuple(number for (number,) in _KEY_ID.iter_unpack(payload[_FIXED.size : ids_end]))
-        text = decode_clean(payload[ids_end + 1 : ids_end + 1 + payload[ids_end]])
-        return cls(question, proof, version, Usage(*counts[:2]), Usage(*counts[2:]), ids, text)
+        version_end = ids_end + 1 + payload[ids_end]
+        text = decode_clean(payload[ids_end + 1 : version_end])
+        fault = _read_fault(payload[version_end:])
+        return cls(question, proof, version, Usage(*counts[:2]), Usage(*counts[2:]), ids, text, fault)
+
+
+def _read_fault(rest: bytes) -> str:
+    if not rest:
+        return ""  # of an older release, or there is none
+    if len(rest) < _LENGTH.size or len(rest) < _LENGTH.size + _LENGTH.unpack_from(rest)[0]:
+        raise FrameError(f"HEALTHY: the fault is cut short, {len(rest)} bytes of it")
+    (length,) = _LENGTH.unpack_from(rest)
+    return decode_clean(rest[_LENGTH.size : _LENGTH.size + length], MAX_REASON)

@@ -20,7 +20,11 @@ from functions.common.routes.posting import reply_to_sender
 
 @dataclass(frozen=True, slots=True)
 class OnHealth:
-    """Handles HEALTH. Whoever can send it was let in by $connect, and so holds a key."""
+    """Handles HEALTH. Whoever can send it was let in by $connect, and so holds a key.
+
+    Attributes:
+        fault: What is wrong with the bridge's settings, though it runs; else empty.
+    """
 
     store: SessionStore
     link: PeerLink
@@ -28,6 +32,7 @@ class OnHealth:
     end: EndSession
     limits: Limits
     server_version: str
+    fault: str = ""
 
     def __call__(self, sender: Connection, frame: Frame, request_id: str) -> None:
         """Handle one HEALTH; a repeated one is answered again.
@@ -62,6 +67,7 @@ class OnHealth:
                 key_usage=self._usage(Limit(self.limits.per_key, session.key_id)),
                 key_ids=keys.key_ids,
                 server_version=self.server_version,
+                fault=self.fault,
             ),
             session.generation,
         )

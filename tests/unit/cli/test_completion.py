@@ -13,6 +13,7 @@ import pytest
 from emissary_lib.cli import completion
 from emissary_lib.cli import main as cli
 from emissary_lib.doctor.service_probes import SERVICE_PROBES
+from emissary_lib.exit_status import Exit
 from tests.helpers.patience import HANG
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -127,3 +128,16 @@ words=(emissary keys '' trailing); CURRENT=3; _emissary
 def test_a_script_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["completion", "bash"]) == 0
     assert capsys.readouterr().out == completion.SCRIPTS["bash"]
+
+
+def test_a_shell_that_has_no_script_is_told_which_have_one_and_no_word_of_the_scripts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Symptom: "invalid choice: 'tcsh' (choose from 'bash', 'zsh', 'fish', 'words')"."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["completion", "tcsh"])
+    assert ended.value.code == Exit.USAGE
+    said = capsys.readouterr().err
+    assert "invalid choice: 'tcsh'" in said
+    assert "fish" in said
+    assert "words" not in said

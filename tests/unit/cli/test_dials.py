@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 
 import pytest
 
 from emissary_lib.cli.dialling import show_warnings
-from emissary_lib.cli.dials import LiveLine, show_dials
+from emissary_lib.cli.dials import LiveLine, columns_of, show_dials
 from emissary_lib.client.progress import Progress
 from emissary_lib.protocol.targets.allow_list import Target
 from tests.helpers.clock import Clock
@@ -56,10 +57,9 @@ def test_a_dial_that_takes_long_has_a_line_until_it_is_over() -> None:
         dial.takes(1.9)
         assert err.screen == [""]
         dial.takes(0.2)
-        first = "emissary: still dialling db:5432 after 2.1 s: waiting for the relay to start and to reach"
-        assert err.screen[0].startswith(first[:79])
+        assert err.screen == ["emissary: dialling db:5432 for 2 s (relay)"]  # what 80 columns have room for
         dial.takes(3.0)
-        assert err.screen[0].startswith("emissary: still dialling db:5432 after 5.1 s: waiting")
+        assert err.screen == ["emissary: dialling db:5432 for 5 s (relay)"]
         dial.progress.end()
         assert err.screen == [""]
 
@@ -71,7 +71,7 @@ def test_the_line_makes_room_for_a_warning_and_goes_when_the_dial_has_failed() -
         dial.takes(2.0)
         logging.getLogger("emissary_lib.forward").warning("a forwarded connection failed")
         assert err.screen[0] == "emissary: a forwarded connection failed"
-        assert err.screen[1].startswith("emissary: still dialling db:5432")
+        assert err.screen[1].startswith("emissary: dialling db:5432")
         dial.progress.end(TimeoutError())
         assert err.screen == ["emissary: a forwarded connection failed", ""]
 
@@ -82,9 +82,9 @@ def test_several_dials_share_the_line() -> None:
         one, other = Dialling("one:1"), Dialling("other:2")
         one.takes(2.0)
         other.takes(2.0)
-        assert err.screen[0].startswith("emissary: [2 dials] still dialling other:2 after")
+        assert err.screen[0].startswith("emissary: [2 dials] dialling other:2 for")
         other.progress.end()
-        assert err.screen[0].startswith("emissary: still dialling one:1 after")
+        assert err.screen[0].startswith("emissary: dialling one:1 for")
         one.progress.end()
         assert err.screen == [""]
 
@@ -113,6 +113,42 @@ def test_where_nobody_looks_there_is_no_line() -> None:
     assert err.getvalue() == ""
 
 
+STILL = "emissary: still dialling db.internal:5432 after 2.0 s: waiting for the relay to start and to "
+LONG = f"{STILL}reach the target"
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (200, f"{LONG} (relay 2.0 s)"),
+        (120, LONG),
+        (80, "emissary: dialling db.internal:5432 for 2 s (relay)"),
+        (50, "emissary: dialling db.internal:5432 for 2 s"),
+        (40, "emissary: dialling db.internal:5432 for"),
+        (20, "emissary: dialling"),
+        (6, "emiss"),
+    ],
+)
+def test_a_dial_is_told_in_the_words_that_the_terminal_has_room_for(columns: int, shown: str) -> None:
+    """Symptom: at 80 columns the line ended in the middle of a sentence, before what was waited for."""
+    err = Terminal()
+    with show_dials(LiveLine(err, lambda: columns).show):
+        Dialling("db.internal:5432").takes(2.0)
+        assert err.screen == [shown]
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals")
+def test_the_width_is_that_of_the_terminal_that_is_written_to() -> None:
+    """Symptom: with standard output in a file, a line on standard error was made for 80 columns."""
+    termios = pytest.importorskip("termios")
+    master, slave = os.openpty()
+    with open(master, "rb", buffering=0), open(slave, "w") as terminal:
+        termios.tcsetwinsize(slave, (24, 132))
+        assert columns_of(terminal) == 132
+        LiveLine(terminal).show("x" * 200)
+        assert os.read(master, 1024) == b"\r\r" + b"x" * 131
+
+
 def test_a_line_that_does_not_fit_is_cut_off() -> None:
     err = Terminal()
     line = LiveLine(err, lambda: 20)
@@ -134,7 +170,7 @@ def test_levels_are_put_back() -> None:
     logger = logging.getLogger("emissary_lib.dial")
     shown: list[str] = []
     before = (logger.level, list(logger.handlers))
-    with show_dials(shown.append):
+    with show_dials(lambda *texts: shown.append(texts[0])):
         Dialling().takes(2.0)
     assert (logger.level, logger.handlers) == before
     assert [bool(text) for text in shown] == [True, False]

@@ -67,7 +67,7 @@ def test_placeholders_are_filled_and_other_braces_stay() -> None:
         "{{port}}",
         "{user}",
         "%s",
-        "{port1}{port2}{port3}",
+        "{port1}{port2}{ports}",
     ]
     ports = [LocalPort(Target.parse("db:1"), "::1", 5433), local("cache:2", 5434)]
     assert fill_placeholders(words, ports) == [
@@ -78,7 +78,7 @@ def test_placeholders_are_filled_and_other_braces_stay() -> None:
         "{5433}",
         "{user}",
         "%s",
-        "54335434{port3}",
+        "54335434{ports}",
     ]
 
 
@@ -183,6 +183,9 @@ def test_a_program_that_cannot_be_started_is_not_said_to_have_connected_to_nothi
         (["db:1", "--as=redis", "--as=mysql"], "argument --as: there are more of them than targets"),
         (["db:1", "--as=redis", "--no-env"], "argument --no-env: not allowed with argument --as"),
         (["db:1", "cache"], "argument TARGET: 'cache' has no port"),
+        (["db:1", "psql"], "(the command to run stands behind --)"),
+        (["db:1", "--no-env", "cache"], "argument TARGET: 'cache' has no port"),
+        (["db:1", "--timeout", "5", "db:2", "--foo"], "unrecognized arguments: --foo"),
         ([], "the following arguments are required: TARGET"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -194,3 +197,35 @@ def test_wrong_usage_says_what_is_wrong(
         cli.main(["exec", *arguments, "--", "true"])
     assert ended.value.code == Exit.USAGE
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("targets", "words", "complaint"),
+    [
+        (["db:1"], ["job", "{port3}"], "{port3} stands for a target that was not named; there is one target"),
+        (["db:1", "db:2"], ["job", "-h{host2}:{port12}"], "{port12} stands for a target that was not named"),
+        (["db:1"], ["{host0}"], "{host0} stands for a target that was not named"),
+        (["db:1"], [""], "the command behind -- is an empty word; is a variable not set?"),
+        (["db:1"], [], "name the command to run behind --"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_words_that_cannot_be_what_was_meant_are_wrong_usage(
+    targets: list[str], words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Symptom: the program ran with {port3} as it stood, or `cannot start : Permission denied`."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["exec", *targets, "--", *words])
+    assert ended.value.code == Exit.USAGE
+    assert complaint in capsys.readouterr().err
+
+
+def test_options_may_stand_between_the_targets() -> None:
+    """Symptom: "unrecognized arguments: cache:6379"."""
+    arguments = ["db:5432", "--timeout", "5", "cache:6379", "--as", "mysql", "--as", "postgres", "queue:1"]
+    done = emissary("exec", *arguments, *python(SHOW, "{port3}"))
+    assert done.returncode == Exit.OK
+    (port,), environ = ast.literal_eval(done.stdout)
+    assert port == environ["EMISSARY_QUEUE_1_PORT"]
+    assert environ["MYSQL_TCP_PORT"] == environ["EMISSARY_DB_5432_PORT"]
+    assert environ["PGPORT"] == environ["EMISSARY_CACHE_6379_PORT"]

@@ -13,7 +13,7 @@ from emissary_lib.cli.failure import explain
 from emissary_lib.exceptions import ConfigError, OutputError, PackageError, ReaderGoneError
 from emissary_lib.exit_status import Exit
 
-NOTHING_LEFT = "this machine gives a dial no more of what it takes: "
+NOTHING_LEFT = "this machine gives no more of what is needed: "
 
 
 def raised(error: BaseException) -> BaseException:

@@ -175,7 +175,7 @@ def test_several_targets_are_events_of_one_stream_and_a_signal_leaves_nothing(
                     sock.recv(1)
             failed = event()
             message = failed.pop("message")
-            assert failed == {"event": "failed", **of("cache:6379", 1), "error": "TargetNotAllowedError"}
+            assert failed == {"event": "failed", **of("cache:6379", 2), "error": "TargetNotAllowedError"}
             assert "cache:6379" in str(message)
             assert running.stderr.readline() == f"emissary: a forwarded connection failed: {message}\n"
 
@@ -321,3 +321,38 @@ def test_warnings_are_shown_only_meanwhile() -> None:
         logger.info("not this")
     logger.warning("nor this")
     assert err.getvalue() == "emissary: a forwarded connection failed: because\n"
+
+
+#: Runs the command with one descriptor left, with two, and so on; with none no Python starts.
+STARVED = """
+import contextlib, os, resource, sys
+from emissary_lib.cli import main as cli
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+for free in range(1, 5):
+    held = []
+    with contextlib.suppress(OSError):
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    for each in held[len(held) - free:]:
+        os.close(each)
+    status = cli.main(["forward", "db.internal:5432"])
+    for each in held[:len(held) - free]:
+        os.close(each)
+    print(status)
+"""
+
+
+def test_without_descriptors_to_listen_with_the_machine_is_the_cause_and_not_the_address() -> None:
+    """Symptoms: "choose another address, or port 0 for a free one", and a traceback."""
+    pytest.importorskip("resource", reason="Windows has no such limit")
+    done = subprocess.run(
+        [sys.executable, "-c", STARVED],
+        cwd=ROOT,
+        env=environment("ws://127.0.0.1:1/stage"),
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.stdout.split() == [str(Exit.RESOURCES.value)] * 4
+    assert [line.count("ulimit -n") for line in done.stderr.splitlines()] == [1] * 4

@@ -204,9 +204,29 @@ def test_a_program_that_a_signal_ended_has_the_shells_status() -> None:
 
 @pytest.mark.parametrize(
     ("word", "cause"),
-    [("no-such-program-anywhere", "No such file"), ("/", "Permission denied"), ("a\0b", "null byte")],
+    [
+        ("no-such-program-anywhere", "No such file or directory; check its name and PATH"),
+        ("/", "Permission denied; it is a directory"),
+        ("a-plain-file", "Permission denied; see whether it may be executed"),
+        ("a-script", "No such file or directory; what its first line names, or the loader"),
+        (
+            "a-file-of-nothing",
+            "Exec format error; see whether it is of this machine, or a script whose first line",
+        ),
+        ("a\0b", "null byte"),
+    ],
 )
-def test_a_program_that_cannot_be_started_is_named_with_the_cause(word: str, cause: str) -> None:
+def test_a_program_that_cannot_be_started_is_named_with_the_cause(
+    word: str, cause: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name, text, mode in (
+        ("a-plain-file", "", 0o644),
+        ("a-script", "#!/no/such/interpreter\n", 0o755),
+        ("a-file-of-nothing", "nothing\n", 0o755),
+    ):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(mode)
     with pytest.raises(CommandError, match=cause) as caught:
         run_program([word], os.environ)
     assert str(caught.value).startswith(f"cannot start {word}: ")
@@ -228,6 +248,39 @@ def test_a_machine_that_gives_no_descriptors_is_the_cause_and_not_the_program_s_
     done = subprocess.run(python(code), cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert "Too many open files" in done.stdout
     assert "ulimit -n" in done.stdout
+
+
+#: Runs a program, and listens, as a user who may have no further process or thread: root may always.
+ALONE = """
+import os, resource, socket, subprocess, sys, threading
+from emissary_lib.cli.program import run_program
+from emissary_lib.client.forward import Forward
+from emissary_lib.exceptions import LocalResourceError
+import datetime, encodings.idna, selectors, signal
+
+if os.geteuid() == 0:
+    os.setuid(54321)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+try: run_program(["/bin/true"], os.environ)
+except LocalResourceError as exc: print(exc)
+try: Forward(("127.0.0.1", 0), lambda sock, forwarded: None).__enter__()
+except LocalResourceError as exc: print(exc)
+"""
+
+
+def test_a_user_who_may_have_no_further_process_is_told_so_and_not_to_look_at_path() -> None:
+    """Symptom: "cannot start job: Resource temporarily unavailable; check its name and PATH"."""
+    resource = pytest.importorskip("resource", reason="there is no such limit here")
+    if not hasattr(resource, "RLIMIT_NPROC"):
+        pytest.skip("there is no such limit here")
+    done = subprocess.run(python(ALONE), cwd=ROOT, capture_output=True, text=True, timeout=HANG)
+    if "os.setuid" in done.stderr:
+        pytest.skip("root, who has no such limit, may not be another user here")
+    assert done.stderr == ""
+    process, thread = done.stdout.splitlines()
+    assert "Resource temporarily unavailable" in process
+    assert "can't start new thread" in thread
+    assert [line.count("ulimit -u") for line in (process, thread)] == [1, 1]
 
 
 def test_the_handlers_of_signals_are_put_back() -> None:

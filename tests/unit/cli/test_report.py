@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from emissary_lib.cli.dialling import format_address, show_warnings
+from emissary_lib.cli.dials import fit
 from emissary_lib.cli.report import JsonEvents, Report, StatusLine, choose, format_bytes, format_left
 from emissary_lib.client.drain import Connection, Drainable
 from emissary_lib.client.forward import Forward, Forwarded, ForwardedAddress, Happening
@@ -50,11 +51,11 @@ def listening(*places: Place) -> tuple[Target, ForwardedAddress]:
 class Program:
     """One connection of a forward that a report watches, and what becomes of it."""
 
-    def __init__(self, report: Report, number: int = 1) -> None:
+    def __init__(self, report: Report) -> None:
         self.forward = Forward(("127.0.0.1", 0), lambda sock, accepted: None)
         report.watch(PARSED, self.forward)
         none = cast(ConnectedDeadline, None)
-        self.forwarded = Forwarded(number, cast(Connection, _Carries()), none, self.forward.on_happening)
+        self.forwarded = Forwarded(cast(Connection, _Carries()), none, self.forward.on_happening)
 
     def opens(self, ends_in: float = 900.0) -> None:
         counters = Counters()
@@ -78,7 +79,7 @@ REFUSED = TargetRefusedError("it refused", target=PARSED, code=Code.TARGET_REFUS
 def test_events_are_lines_of_json_and_ready_comes_first() -> None:
     out = io.StringIO()
     events = JsonEvents(out)
-    quick, other = Program(events), Program(events, 2)
+    quick, other = Program(events), Program(events)
     quick.opens()
     assert out.getvalue() == ""
     events.ready(
@@ -105,6 +106,21 @@ def test_events_are_lines_of_json_and_ready_comes_first() -> None:
         },
         {"event": "given_up", "target": TARGET, "connection": 2},
     ]
+
+
+def test_connections_of_several_forwards_share_no_number() -> None:
+    """Symptom: each forward counted from 1, and two of the same target could not be told apart."""
+    out = io.StringIO()
+    events = JsonEvents(out)
+    events.ready([])
+    programs = [Program(events) for _ in range(3)]
+    for program in reversed(programs):
+        program.opens()
+    for program in programs:
+        program.ends(Happening.CLOSED)
+    programs[0].forwarded.tell(Happening.GOING_AWAY)  # in a thread of its own
+    told = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [each["connection"] for each in told] == [1, 2, 3, 3, 2, 1, 3]
 
 
 def test_a_session_that_ends_soon_is_an_event_each_time_it_says_so() -> None:
@@ -241,9 +257,37 @@ def test_a_narrow_terminal_gets_what_has_room_in_one_line() -> None:
     line.ready([])
     wait_until(lambda: out.getvalue(), "the line")
     line.end()
-    assert "0 open, 0" in out.getvalue()
-    assert "0 open, 0 " not in out.getvalue().replace("0 open, 0\r", "")
+    assert {part.strip() for part in out.getvalue().split("\r")} == {"", "0 open"}
     assert screen(out.getvalue()) == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (200, "1 open, 1 in all; 0 B sent, 0 B received; since SINCE; 15 min left"),
+        (60, "1 open, 1 in all; 0 B sent, 0 B received; 15 min left"),
+        (50, "1 open, 1 in all; 15 min left"),
+        (20, "1 open, 1 in all"),
+    ],
+)
+def test_the_live_line_leaves_out_whole_parts_that_have_no_room(columns: int, shown: str) -> None:
+    line, _out = live()
+    Program(line).opens()
+    since = time.strftime("%H:%M:%S", time.localtime(NOW))
+    assert fit(line.texts(), columns - 1) == shown.replace("SINCE", since)
+
+
+def test_what_a_dial_waits_for_has_room_at_80_columns_beside_the_connections() -> None:
+    """Symptom: "0 open, 0 in all; 0 B sent, 0 B received; since 10:00:00; emissary: still diall"."""
+    line, _out = live()
+    words = (
+        "still dialling db.internal:5432 after 2.1 s: waiting for the relay to start and to reach the target",
+    )
+    line.show(*(f"emissary: {each}" for each in (*words, "dialling db.internal:5432 for 2 s (relay)")))
+    assert fit(line.texts(), 79) == "0 open, 0 in all; dialling db.internal:5432 for 2 s (relay)"
+    assert words[0] in fit(line.texts(), 150)
+    line.show("")
+    assert fit(line.texts(), 79).startswith("0 open, 0 in all; 0 B sent, 0 B received; since")
 
 
 def screen(written: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from emissary_lib.client.config import ClientConfig
 from emissary_lib.client.settings import SettingsReader
-from emissary_lib.exceptions import ConfigError
+from emissary_lib.exceptions import ConfigError, PackageError
 from emissary_lib.protocol.auth.keys import Key, format_keys
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 
@@ -129,8 +129,12 @@ def test_the_environment_s_key_wins_over_a_file_s_whatever_kind_they_are(tmp_pat
 
 def test_a_secret_without_the_aws_sdk_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(ConfigError, match=r"EMISSARY_AUTH_KEYS_SECRET: .*pip install 'emissary-lib\[aws\]'"):
-        ClientConfig.from_env({"EMISSARY_URL": "wss://h/s", "EMISSARY_AUTH_KEYS_SECRET": "emissary-keys"})
+    secret = {"EMISSARY_AUTH_KEYS_SECRET": "emissary-keys"}
+    names = r"EMISSARY_AUTH_KEYS_SECRET: .*boto3.*pip install 'emissary-lib\[aws\]'"
+    with pytest.raises(PackageError, match=names):
+        ClientConfig.from_env({"EMISSARY_URL": "wss://h/s", **secret})
+    with pytest.raises(ConfigError, match="EMISSARY_URL is not set.*" + names):  # all that is wrong at once
+        ClientConfig.from_env(secret)
 
 
 def test_a_file_of_authorities_that_is_not_there_is_named() -> None:
@@ -141,3 +145,6 @@ def test_a_file_of_authorities_that_is_not_there_is_named() -> None:
 def test_a_name_that_was_misspelt_is_suggested() -> None:
     with pytest.raises(ConfigError, match=r"EMISSARY_AUTH_KEYS is not set \(but EMISSARY_AUTH_KEY is\)"):
         ClientConfig.from_env({"EMISSARY_URL": "wss://h/s", "EMISSARY_AUTH_KEY": "[]"})
+    for odd in ("EMISARY_URL", "Emissary_Url", "EMISSARY_URI"):
+        with pytest.raises(ConfigError, match=rf"EMISSARY_URL is not set \(but {odd} is\)"):
+            ClientConfig.from_env({odd: "wss://h/s", "EMISSARY_AUTH_KEYS": "[]"})

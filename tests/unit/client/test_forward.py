@@ -15,7 +15,13 @@ import pytest
 
 from emissary_lib.client.dialer import Dialer
 from emissary_lib.client.forward import Forward, Forwarded
-from emissary_lib.exceptions import ConfigError, DialError, TargetRefusedError, TunnelResetError
+from emissary_lib.exceptions import (
+    ConfigError,
+    DialError,
+    LocalResourceError,
+    TargetRefusedError,
+    TunnelResetError,
+)
 from emissary_lib.protocol.codes import Code
 from emissary_lib.tunnel.loopback import reset
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
@@ -236,32 +242,129 @@ def test_a_service_that_fails_unforeseen_resets_its_connection() -> None:
         threading.excepthook = hook
 
 
-def test_a_lack_of_descriptors_does_not_end_it() -> None:
+def test_a_lack_of_descriptors_refuses_each_connection_and_does_not_end_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Symptom: connections hung until there were some, and each tenth of a second had its warning."""
     resource = pytest.importorskip("resource", reason="Windows has no such limit")
-    held: list[socket.socket] = []
-    both = threading.Event()
+    served = threading.Event()
 
     def serve(sock: socket.socket, accepted: Forwarded) -> None:
-        held.append(sock)
-        if len(held) == 2:
-            both.set()
+        sock.close()
+        served.set()
 
-    with Forward(("127.0.0.1", 0), serve) as address:
+    forward = Forward(("127.0.0.1", 0), serve)
+    with forward as address:
         gc.collect()  # nothing may close later and make room
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # Two, because an accept that waits has its descriptor already.
-        with socket.socket() as one, socket.socket() as other:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(one.fileno(), other.fileno()) + 1, hard))
-            try:
-                for sock in (one, other):
-                    sock.settimeout(HANG)
-                    sock.connect(address)  # the kernel takes it; accept fails
-                assert not both.wait(0.25)
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            assert both.wait(HANG)
-    for sock in held:
-        sock.close()
+        # More than one, because an accept that waits may have its descriptor already.
+        socks = [socket.socket() for _ in range(4)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(sock.fileno() for sock in socks) + 1, hard))
+        try:
+            refused = [_is_reset(sock, address) for sock in socks]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for sock in socks:
+                sock.close()
+        assert refused.count(True) >= 3
+        assert isinstance(forward.last_error, LocalResourceError)
+        assert [record.message.count("ulimit -n") for record in caplog.records] == [1] * refused.count(True)
+        served.clear()
+        with connect(address):
+            assert served.wait(HANG)
+
+
+def _is_reset(sock: socket.socket, address: tuple[str, int]) -> bool:
+    """Whether a connection is reset, and not closed."""
+    sock.settimeout(HANG)
+    try:
+        sock.connect(address)
+        return bool(sock.recv(1))
+    except ConnectionResetError:
+        return True
+
+
+#: Listens with ever more descriptors, until it can; then has none, then some again.
+STARVES = """
+import contextlib, os, resource, socket, sys, threading
+from emissary_lib import Dialer, Key
+from emissary_lib.exceptions import LocalResourceError
+
+def fill(free):
+    held = []
+    with contextlib.suppress(OSError):
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    for each in held[len(held) - free:]:
+        os.close(each)
+    return held[:len(held) - free]
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+dialer = Dialer(sys.argv[1], Key(*eval(sys.argv[2])))
+for free in range(20):
+    held = fill(free)
+    try:
+        address = dialer.forward("db.internal:5432", timeout=20).__enter__()
+        break
+    except LocalResourceError as exc:
+        problem = exc
+    finally:
+        for each in held:
+            os.close(each)
+print("ulimit -n" in str(problem), free)
+print(*address, flush=True)
+for free in map(int, sys.stdin):
+    for thread in threading.enumerate():
+        if thread.name not in ("MainThread", "emissary-forward"):
+            thread.join()  # the tunnel before has given its descriptors back
+    held = fill(free)
+    print(flush=True)
+    sys.stdin.readline()
+    for each in held:
+        os.close(each)
+    print(flush=True)
+address.forward.close()
+"""
+
+
+def test_whatever_number_of_descriptors_is_left_a_connection_is_refused_and_the_next_is_served() -> None:
+    """Symptoms: a traceback of the thread that accepts; a module that could not be read was the cause."""
+    pytest.importorskip("resource", reason="Windows has no such limit")
+    with Bridge(Behaviour(script=echo)) as bridge:
+        running = subprocess.Popen(
+            [sys.executable, "-c", STARVES, bridge.url, repr((KEY.key_id, KEY.secret))],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with running:
+            assert running.stdin
+            assert running.stdout
+            told, least = running.stdout.readline().split()
+            assert (told, int(least) > 1) == ("True", True)
+            host, port = running.stdout.readline().split()
+            for free in range(4):  # at each of them something else is not to be had
+                _tell(running, str(free))
+                with socket.socket() as sock:
+                    assert _is_reset(sock, (host, int(port)))
+                _tell(running, "")
+                with connect((host, int(port))) as sock:
+                    sock.sendall(b"hello")
+                    assert sock.recv(5) == b"hello"
+            _out, err = running.communicate(timeout=HANG)
+    assert running.returncode == 0
+    assert [line.count("ulimit -n") for line in err.splitlines()] == [1] * 4
+
+
+def _tell(running: subprocess.Popen[str], word: str) -> None:
+    """Say a word, and wait until it was done."""
+    assert running.stdin
+    assert running.stdout
+    running.stdin.write(f"{word}\n")
+    running.stdin.flush()
+    running.stdout.readline()
 
 
 def test_an_error_of_the_dial_is_logged_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:

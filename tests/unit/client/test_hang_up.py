@@ -151,12 +151,13 @@ class Watched:
     """A forward whose connections are written down, for a program that comes and goes.
 
     Attributes:
-        happenings: What became of connections, in order.
+        happenings: What became of connections, in order, each with a number from 1.
         failures: What was reported as one.
     """
 
     def __init__(self, url: str, listen: LocalAddress = ("127.0.0.1", 0)) -> None:
         self.happenings: list[tuple[Happening, int]] = []
+        self._seen: list[Forwarded] = []
         self.dialer = Dialer(url, KEY)
         self.forward = self.dialer.forward(TARGET, listen, timeout=10 * HANG)
         self.forward.on_happening = self._note
@@ -164,7 +165,9 @@ class Watched:
         self.forward.on_failure = self.failures.append
 
     def _note(self, happening: Happening, connection: Forwarded) -> None:
-        self.happenings.append((happening, connection.number))
+        if connection not in self._seen:
+            self._seen.append(connection)
+        self.happenings.append((happening, self._seen.index(connection) + 1))
 
 
 STEPS = ["the answer to the upgrade", "the relay", "another attempt"]

@@ -28,6 +28,7 @@ from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import canonical_authority, server_mac
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import HEALTH_INTERVAL
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.health import Healthy, Usage
 from emissary_lib.protocol.wire.payloads import Ended, Reset
@@ -43,13 +44,15 @@ EXPECTED = Health("0.2.0", 2, (7, 8), Usage(3, 20), Usage(1, 5))
 Script = Callable[[Peer, str], list[str]]
 
 
-def healthy(peer: Peer, message: str, *, key: Key = KEY, question: bytes | None = None) -> str:
+def healthy(
+    peer: Peer, message: str, *, key: Key = KEY, question: bytes | None = None, fault: str = ""
+) -> str:
     frame = decode(message)
     assert (frame.type, frame.generation, len(frame.payload)) == (FrameType.HEALTH, 1, 8)
     signed = ConnectHeaders.from_headers(peer.request.headers)
     host = canonical_authority(peer.request.headers["host"], scheme_default_port=80)
     proof = server_mac(key, date=signed.date, nonce=signed.nonce, host=host)
-    answer = Healthy(question or frame.payload, proof, 2, Usage(3, 20), Usage(1, 5), (7, 8), "0.2.0")
+    answer = Healthy(question or frame.payload, proof, 2, Usage(3, 20), Usage(1, 5), (7, 8), "0.2.0", fault)
     return encode(Frame(FrameType.HEALTHY, generation=1, payload=answer.encode()))
 
 
@@ -78,6 +81,11 @@ def ignored(_peer: Peer, _message: str) -> list[str]:
 def test_the_answer_is_what_the_bridge_says_of_itself() -> None:
     with bridge(answered) as dialer:
         assert dialer.health(HANG) == EXPECTED
+
+
+def test_what_the_bridge_says_is_wrong_with_its_settings_is_passed_on() -> None:
+    with bridge(lambda peer, message: [healthy(peer, message, fault="it is no list")]) as dialer:
+        assert dialer.health(HANG) == replace(EXPECTED, fault="it is no list")
 
 
 def test_a_question_that_is_lost_is_asked_again() -> None:

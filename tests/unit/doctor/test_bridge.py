@@ -241,6 +241,14 @@ def test_keys_and_sessions_are_told() -> None:
     assert found.seconds == pytest.approx(0.05)
 
 
+def test_settings_of_the_bridge_that_let_no_target_be_reached_are_a_failure() -> None:
+    reason = "EMISSARY_ALLOWED_PROXY_TARGETS (template parameter AllowedTargets): it is no list"
+    found = asked(replace(HEALTH, fault=reason))
+    assert (found.status, found.exit) == (Status.FAILED, Exit.NOT_REACHED)
+    assert reason in found.fact
+    assert "deploys again" in found.hint
+
+
 @pytest.mark.parametrize(
     ("change", "parameter"),
     [

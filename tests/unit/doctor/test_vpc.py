@@ -100,7 +100,7 @@ def test_an_allow_list_that_the_bridge_cannot_read_is_named() -> None:
         "EMISSARY_ALLOWED_PROXY_TARGETS (template parameter AllowedTargets): the allow-list is not a list"
     )
     result = broken(dial_error(TARGET, Code.CONFIGURATION_ERROR, reason), spoke=False)
-    assert (result.name, result.finding.exit) == ("allowed", Exit.NOT_ALLOWED)
+    assert (result.name, result.finding.exit) == ("allowed", Exit.NOT_REACHED)
     assert reason in result.finding.fact
     assert "deploys again" in result.finding.hint
 

@@ -11,6 +11,7 @@ from emissary_lib.bridge.session import RecordState
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.auth.macs import verify_server_mac
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.targets.allow_list import AllowList
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.health import Healthy, Usage
 from emissary_lib.protocol.wire.payloads import Ended, Reset
@@ -54,6 +55,15 @@ def test_no_relay_starts_and_the_session_ends_without_a_record(caplog: pytest.Lo
     assert bridge.launcher.events == []
     assert bridge.link.posts == []
     assert caplog.records == []
+
+
+def test_an_allow_list_that_cannot_be_read_is_told_to_whoever_asks() -> None:
+    """Symptom: `emissary doctor` without a target said that all is well, and every dial failed."""
+    bridge = Bridge()
+    bridge.admit()
+    assert ask(bridge).fault == ""
+    bridge.allow, bridge.allow_fault = AllowList(), "EMISSARY_ALLOWED_PROXY_TARGETS: it is no list"
+    assert ask(bridge).fault == bridge.allow_fault
 
 
 def test_a_repeated_question_is_answered_again() -> None:

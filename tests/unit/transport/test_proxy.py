@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from emissary_lib.exceptions import ConfigError, GatewayUnreachableError
+from emissary_lib.exceptions import ConfigError, GatewayUnreachableError, PackageError
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.proxy import EXCEPTIONS, VARIABLES, find_proxy
 from emissary_lib.transport.trust import client_context
@@ -227,5 +227,5 @@ def test_a_socks_proxy_without_its_package_names_the_extra(
     gateway: WsServer, trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "python_socks", None)
-    with pytest.raises(ConfigError, match=r"https_proxy names a SOCKS proxy.*emissary-lib\[socks\]"):
+    with pytest.raises(PackageError, match=r"https_proxy names a SOCKS proxy.*emissary-lib\[socks\]"):
         through(http_proxy(), "socks5://127.0.0.1:PORT", gateway, trusted, monkeypatch)
