@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from emissary_lib.cli.failure import DEBUG
 from emissary_lib.cli.output import standard_output
 from emissary_lib.cli.settings import add_settings, settings_reader
-from emissary_lib.client import config
+from emissary_lib.client import CONNECTIONS_PER_RELAY, RELAY_IDLE_SECONDS, config
 from emissary_lib.client.settings import ENV_FILE
 from emissary_lib.exceptions import ConfigError, PackageError
 from emissary_lib.exit_status import Exit, exit_status
@@ -50,6 +50,8 @@ SETTINGS: Final = (
     config.CA_FILE,
     config.PING_SECONDS,
     config.PONG_SECONDS,
+    config.PER_RELAY,
+    config.IDLE_SECONDS,
     ENV_FILE,
     DEBUG,
 )
@@ -135,6 +137,11 @@ def collect(reader: SettingsReader, environ: Mapping[str, str] | None = None) ->
             config.PONG_SECONDS,
             lambda: _seconds(reader, config.PONG_SECONDS, PONG_DEADLINE, config.PONG_RANGE),
         ),
+        _line(config.PER_RELAY, lambda: _per_relay(reader)),
+        _line(
+            config.IDLE_SECONDS,
+            lambda: _seconds(reader, config.IDLE_SECONDS, RELAY_IDLE_SECONDS, config.IDLE_RANGE),
+        ),
         _line("proxy", lambda: _proxy(url.value, environ)),
         Line("authorities", describe_authorities(), _DEFAULT),
     ]
@@ -214,6 +221,12 @@ def _seconds(
     setting = reader.find(name)
     value = config.read_seconds(reader, name, default, limits)
     return f"{value:g}", setting.source if setting else _DEFAULT
+
+
+def _per_relay(reader: SettingsReader) -> tuple[str, str]:
+    setting = reader.find(config.PER_RELAY)
+    value = config.read_number(reader, config.PER_RELAY, CONNECTIONS_PER_RELAY, config.PER_RELAY_RANGE)
+    return str(value), setting.source if setting else _DEFAULT
 
 
 def _proxy(url: str | None, environ: Mapping[str, str] | None) -> tuple[str | None, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
+from emissary_lib.client import CONNECTIONS_PER_RELAY, MAX_CONNECTIONS, RELAY_IDLE_SECONDS
 from emissary_lib.client.env_file import read_text
 from emissary_lib.client.settings import ARGUMENT, ENVIRONMENT, Setting, SettingsReader, warn_of_writers
 from emissary_lib.exceptions import ConfigError, OperationError, PackageError
@@ -21,6 +23,8 @@ AUTH_KEYS_SECRET: Final = "EMISSARY_AUTH_KEYS_SECRET"
 CA_FILE: Final = "EMISSARY_CA_FILE"
 PING_SECONDS: Final = "EMISSARY_PING_SECONDS"
 PONG_SECONDS: Final = "EMISSARY_PONG_SECONDS"
+PER_RELAY: Final = "EMISSARY_CONNECTIONS_PER_RELAY"
+IDLE_SECONDS: Final = "EMISSARY_RELAY_IDLE_SECONDS"
 
 #: Where keys may stand; one of them is enough, and more than one in the same place is a fault.
 KEY_SETTINGS: Final = (AUTH_KEYS, AUTH_KEYS_FILE, AUTH_KEYS_SECRET)
@@ -29,6 +33,11 @@ KEY_SETTINGS: Final = (AUTH_KEYS, AUTH_KEYS_FILE, AUTH_KEYS_SECRET)
 #: a flow after 350 s.
 PING_RANGE: Final = (10.0, 300.0)
 PONG_RANGE: Final = (5.0, 60.0)
+
+#: How many connections may share a relay, and how long, in seconds, it may be kept without one: no relay
+#: lives as long as that.
+PER_RELAY_RANGE: Final = (1, MAX_CONNECTIONS)
+IDLE_RANGE: Final = (0.0, 3600.0)
 
 #: Sources that are no files.
 _NO_FILES: Final = (ARGUMENT, ENVIRONMENT)
@@ -63,6 +72,8 @@ class ClientConfig(Record):
         keepalive: When it asks whether the relay is still there. A PING is repeated four times within the
             deadline, whatever that is.
         ca_file: PEM file of authorities to trust beside the usual ones; ``None`` for none.
+        connections_per_relay: How many connections share a relay, at most.
+        relay_idle_seconds: How long a relay that can be shared is kept without a connection.
     """
 
     url: str
@@ -70,6 +81,8 @@ class ClientConfig(Record):
     given: GivenKeys
     keepalive: KeepaliveTimes = KeepaliveTimes()
     ca_file: str | None = None
+    connections_per_relay: int = CONNECTIONS_PER_RELAY
+    relay_idle_seconds: float = RELAY_IDLE_SECONDS
 
     @property
     def key(self) -> Key:
@@ -108,16 +121,19 @@ class ClientConfig(Record):
         ca_file = collect(lambda: read_path(reader, CA_FILE))
         interval = collect(lambda: read_seconds(reader, PING_SECONDS, PING_INTERVAL, PING_RANGE))
         deadline = collect(lambda: read_seconds(reader, PONG_SECONDS, PONG_DEADLINE, PONG_RANGE))
+        shared = collect(lambda: read_number(reader, PER_RELAY, CONNECTIONS_PER_RELAY, PER_RELAY_RANGE))
+        idle = collect(lambda: read_seconds(reader, IDLE_SECONDS, RELAY_IDLE_SECONDS, IDLE_RANGE))
         if any(_NOT_SET in fault for fault in faults):
             faults.append(reader.where())
         if faults:
             raise ConfigError(*faults, *map(str, lacking))
         if lacking:
             raise lacking[0]
-        assert url and given and interval and deadline, "else there were faults"
+        assert url and given and interval and deadline and shared, "else there were faults"
+        assert idle is not None, "else there were faults"
         repeat = deadline * PING_REPEAT / PONG_DEADLINE
         times = KeepaliveTimes(interval, min(interval, PING_WHEN_UNACKED), deadline, repeat)
-        return cls(url.text, url.source, given, times, ca_file)
+        return cls(url.text, url.source, given, times, ca_file, shared, idle)
 
 
 def read_url(reader: SettingsReader) -> Setting:
@@ -218,12 +234,29 @@ def read_seconds(reader: SettingsReader, name: str, default: float, limits: tupl
     try:
         seconds = float(setting.text)
     except ValueError:
-        seconds = 0.0
+        seconds = math.nan
     if not least <= seconds <= most:
         raise ConfigError(
             f"{name}: {shown(setting.text)!r} is no number of seconds from {least:g} to {most:g}"
         )
     return seconds
+
+
+def read_number(reader: SettingsReader, name: str, default: int, limits: tuple[int, int]) -> int:
+    """A whole number, or its default.
+
+    Raises:
+        ConfigError: It is none, or not within the limits.
+    """
+    setting = reader.find(name)
+    if setting is None:
+        return default
+    least, most = limits
+    digits = setting.text.isascii() and setting.text.isdigit() and len(setting.text) < 10
+    number = int(setting.text) if digits else least - 1
+    if not least <= number <= most:
+        raise ConfigError(f"{name}: {shown(setting.text)!r} is no whole number from {least} to {most}")
+    return number
 
 
 def _missing_error(name: str, advice: str, reader: SettingsReader) -> ConfigError:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
+from emissary_lib.client import CONNECTIONS_PER_RELAY as CONNECTIONS_PER_RELAY
 from emissary_lib.client import DIAL_TIMEOUT as DIAL_TIMEOUT
-from emissary_lib.client import drain
+from emissary_lib.client import MAX_CONNECTIONS, RELAY_IDLE_SECONDS, drain
 from emissary_lib.client.dial import Dial, Opener
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward, Forwarded
@@ -49,13 +50,6 @@ _CLOSED: Final = "this dialer was closed; make a new one"
 #: Messages in flight of all tunnels of one dialer together; each is a concurrent Lambda invocation.
 MAX_IN_FLIGHT: Final = 64
 
-
-#: Connections that one relay carries at once, and the most that it can.
-CONNECTIONS_PER_RELAY: Final = 1
-MAX_CONNECTIONS: Final = 64
-
-#: Seconds for which a shared relay without a connection is kept.
-RELAY_IDLE_SECONDS: Final = 60.0
 
 
 class Dialer:
@@ -173,7 +167,14 @@ class Dialer:
         Raises:
             ConfigError: The URL is none of a WebSocket, or the file of authorities has none in it.
         """
-        return cls(config.url, config.key, keepalive=config.keepalive, ca_file=config.ca_file)
+        return cls(
+            config.url,
+            config.key,
+            keepalive=config.keepalive,
+            ca_file=config.ca_file,
+            connections_per_relay=config.connections_per_relay,
+            relay_idle_seconds=config.relay_idle_seconds,
+        )
 
     def dial(self, target: str | tuple[str, int], timeout: float | None = DIAL_TIMEOUT) -> TunnelSocket:
         """Connect to ``target`` from inside the VPC.

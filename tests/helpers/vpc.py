@@ -62,7 +62,7 @@ class Carried:
     untaken = False
 
     def __init__(self, target: Target, sock: socket.socket) -> None:
-        self.info = SessionInfo("0" * 32, target, math.inf, Counters())
+        self.info = SessionInfo("0" * 32, target, math.inf, Counters(), lambda: (0, 0))
         self._target = sock
 
     def attach(self, sock: socket.socket) -> Carried:

@@ -10,6 +10,7 @@ import pytest
 
 from emissary_lib.cli import main as cli
 from emissary_lib.cli.config import collect
+from emissary_lib.client import CONNECTIONS_PER_RELAY
 from emissary_lib.client.settings import SettingsReader
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import Key, format_keys
@@ -27,7 +28,9 @@ def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_setting_is_shown_with_its_source_and_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "prod.env").write_text(f"EMISSARY_AUTH_KEYS='{KEYS}'\nEMISSARY_PONG_SECONDS=10\n")
+    (tmp_path / "prod.env").write_text(
+        f"EMISSARY_AUTH_KEYS='{KEYS}'\nEMISSARY_PONG_SECONDS=10\nEMISSARY_CONNECTIONS_PER_RELAY=8\n"
+    )
     monkeypatch.setenv("EMISSARY_URL", "wss://gateway.example/stage")
     monkeypatch.setenv("https_proxy", "me:hunter2@proxy.corp:3128")
     monkeypatch.delenv("no_proxy", raising=False)
@@ -39,6 +42,8 @@ def test_each_setting_is_shown_with_its_source_and_no_secret(
     assert lines["EMISSARY_AUTH_KEYS"] == "signing with key id 3, also given: 4  [prod.env]"
     assert lines["EMISSARY_PING_SECONDS"] == "240  [default]"
     assert lines["EMISSARY_PONG_SECONDS"] == "10  [prod.env]"
+    assert lines["EMISSARY_CONNECTIONS_PER_RELAY"] == "8  [prod.env]"
+    assert lines["EMISSARY_RELAY_IDLE_SECONDS"] == "60  [default]"
     assert lines["EMISSARY_CA_FILE"] == "(none)  [default]"
     assert lines["proxy"] == "http://me:***@proxy.corp:3128  [https_proxy]"
     assert "authorities" in lines
@@ -136,6 +141,18 @@ def test_a_package_that_a_setting_needs_has_the_status_that_the_table_has_for_it
     assert "The check configuration failed; exit status 2." in capsys.readouterr().out
     monkeypatch.delenv("EMISSARY_URL")
     assert cli.main(["config"]) == Exit.SETTINGS
+
+
+def test_the_shared_relays_are_shown_as_they_are_set_and_their_faults_too() -> None:
+    given = {"EMISSARY_URL": "wss://h/s", "EMISSARY_AUTH_KEYS": KEYS}
+    shown = {line.name: line for line in collect(SettingsReader(given, default_file=None), {})}
+    assert shown["EMISSARY_CONNECTIONS_PER_RELAY"].value == str(CONNECTIONS_PER_RELAY)
+    wrong = {**given, "EMISSARY_CONNECTIONS_PER_RELAY": "65", "EMISSARY_RELAY_IDLE_SECONDS": "-1"}
+    lines = collect(SettingsReader(wrong, default_file=None), {})
+    assert {line.name for line in lines if line.fault} == {
+        "EMISSARY_CONNECTIONS_PER_RELAY",
+        "EMISSARY_RELAY_IDLE_SECONDS",
+    }
 
 
 def test_a_proxy_or_a_file_of_authorities_that_cannot_be_used_is_a_fault(tmp_path: Path) -> None:

@@ -54,19 +54,17 @@ class Program:
     def __init__(self, report: Report) -> None:
         self.forward = Forward(("127.0.0.1", 0), lambda sock, accepted: None)
         report.watch(PARSED, self.forward)
+        self.moved = (0, 0)
         none = cast(ConnectedDeadline, None)
         self.forwarded = Forwarded(cast(Connection, _Carries()), none, self.forward.on_happening)
 
     def opens(self, ends_in: float = 900.0) -> None:
-        counters = Counters()
-        counters.bytes_sent, counters.bytes_received = 70, 60
-        self.forwarded.session = SessionInfo("5e55", PARSED, NOW + ends_in, counters, opening=(70, 60))
+        ends_at = NOW + ends_in
+        self.forwarded.session = SessionInfo("5e55", PARSED, ends_at, Counters(), lambda: self.moved)
         self.forwarded.tell(Happening.OPENED)
 
     def moves(self, sent: int, received: int) -> None:
-        assert self.forwarded.session
-        self.forwarded.session.counters.bytes_sent += sent
-        self.forwarded.session.counters.bytes_received += received
+        self.moved = self.moved[0] + sent, self.moved[1] + received
 
     def ends(self, happening: Happening, error: Exception | None = None) -> None:
         self.forwarded.error = error
@@ -128,8 +126,7 @@ def test_a_session_that_ends_soon_is_an_event_each_time_it_says_so() -> None:
     events = JsonEvents(out)
     events.ready([])
     program = Program(events)
-    counters = Counters()
-    session = SessionInfo("5e55", PARSED, NOW + 900, counters)
+    session = SessionInfo("5e55", PARSED, NOW + 900, Counters(), lambda: (0, 0))
     session.announce_end(30.0, NOW)
     program.forwarded.opened(session, cast(Drainable, None))
     session.announce_end(10.0, NOW + 19)

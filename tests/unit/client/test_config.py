@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from emissary_lib.client import CONNECTIONS_PER_RELAY, MAX_CONNECTIONS, RELAY_IDLE_SECONDS
 from emissary_lib.client.config import ClientConfig
 from emissary_lib.client.settings import SettingsReader
 from emissary_lib.exceptions import ConfigError, PackageError
 from emissary_lib.protocol.auth.keys import Key, format_keys
+from emissary_lib.protocol.mux import limits
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 
 KEYS = [Key(3, b"first-secret-0123"), Key(4, b"second-secret-012")]
@@ -60,6 +62,32 @@ def test_a_time_that_is_none_or_out_of_range_is_named(name: str, value: str) -> 
         ConfigError, match=rf"EMISSARY_{name}_SECONDS: '{value}' is no number of seconds from"
     ):
         ClientConfig.from_env({**GOOD, f"EMISSARY_{name}_SECONDS": value})
+
+
+def test_how_relays_are_shared_is_the_dialers_default_unless_set() -> None:
+    config = ClientConfig.from_env(GOOD)
+    assert config.connections_per_relay == CONNECTIONS_PER_RELAY
+    assert config.relay_idle_seconds == RELAY_IDLE_SECONDS
+    given = {"EMISSARY_CONNECTIONS_PER_RELAY": "64", "EMISSARY_RELAY_IDLE_SECONDS": "0"}
+    config = ClientConfig.from_env({**GOOD, **given})
+    assert (config.connections_per_relay, config.relay_idle_seconds) == (64, 0.0)
+
+
+@pytest.mark.parametrize("value", ["0", "65", "-1", "1.5", "many", "1_0", "\u0663", "9" * 5000])
+def test_a_number_of_connections_that_is_none_or_out_of_range_is_named(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"EMISSARY_CONNECTIONS_PER_RELAY: .* is no whole number from 1 to"):
+        ClientConfig.from_env({**GOOD, "EMISSARY_CONNECTIONS_PER_RELAY": value})
+
+
+@pytest.mark.parametrize("value", ["-1", "3601", "nan", "a minute"])
+def test_a_time_without_connections_that_is_none_or_out_of_range_is_named(value: str) -> None:
+    text = f"EMISSARY_RELAY_IDLE_SECONDS: '{value}' is no number of seconds from 0 to 3600"
+    with pytest.raises(ConfigError, match=text):
+        ClientConfig.from_env({**GOOD, "EMISSARY_RELAY_IDLE_SECONDS": value})
+
+
+def test_a_relay_carries_as_many_connections_as_the_protocol_allows_at_most() -> None:
+    assert MAX_CONNECTIONS == limits.MAX_CONNECTIONS
 
 
 QUOTED = [
