@@ -11,6 +11,7 @@ from collections.abc import Callable
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.handshake import OpenedSession, open_session
 from emissary_lib.client.in_flight import InFlightLimiter, InFlightSlots
+from emissary_lib.client.progress import Progress
 from emissary_lib.client.resume import ResumeUpgrade
 from emissary_lib.client.socket import SessionInfo
 from emissary_lib.exceptions import TransportError, TunnelResetError, local_resource_error, reset_error
@@ -76,6 +77,7 @@ class Dial:
         target: What to reach.
         deadline: For the opening alone.
         opener: How the dialer opens sessions.
+        progress: Of a dial that has begun already; ``None`` for one that begins now.
 
     Attributes:
         info: What is known of the session.
@@ -86,14 +88,16 @@ class Dial:
         EmissaryError: As :func:`open_session`.
     """
 
-    def __init__(self, target: Target, deadline: Deadline, opener: Opener) -> None:
+    def __init__(
+        self, target: Target, deadline: Deadline, opener: Opener, progress: Progress | None = None
+    ) -> None:
         self._target = target
         self._opener = opener
         self._tunnel: Tunnel | None = None
         self._slots = opener.in_flight.member(self._wake)
         try:
             config = opener.config(self._slots)
-            self._opened = open_session(opener.endpoint, opener.key, target, config, deadline)
+            self._opened = open_session(opener.endpoint, opener.key, target, config, deadline, progress)
         except BaseException:
             self._slots.close()
             raise

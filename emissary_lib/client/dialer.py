@@ -6,7 +6,6 @@ import functools
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -19,14 +18,22 @@ from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward, Forwarded
 from emissary_lib.client.in_flight import InFlightLimiter
 from emissary_lib.client.listening import LocalAddress, check_address
-from emissary_lib.client.progress import timeout_error
+from emissary_lib.client.progress import Progress, timeout_error
 from emissary_lib.client.socket import SessionInfo, TunnelSocket, logger
-from emissary_lib.exceptions import ClosedError, ConfigError, TunnelResetError, local_resource_error
+from emissary_lib.exceptions import (
+    ClosedError,
+    ConfigError,
+    TunnelResetError,
+    dial_error,
+    local_resource_error,
+)
 from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.stream.duplex import StreamConfig
-from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, Target
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.forked import keep_from_children
 from emissary_lib.tunnel.loopback import tcp_pair
@@ -45,15 +52,50 @@ _Protocol = TypeVar("_Protocol", bound="asyncio.BaseProtocol")
 #: Longest timeout that can be given, in seconds: poll(2) counts milliseconds in 31 bits.
 MAX_TIMEOUT: Final = 2_000_000
 
+#: Where a dialer keeps its relays, once it has any.
+_POOL: Final = "_relay_pool"
+
 _CLOSED: Final = "this dialer was closed; make a new one"
 
 #: Messages in flight of all tunnels of one dialer together; each is a concurrent Lambda invocation.
 MAX_IN_FLIGHT: Final = 64
 
 
+class RelayInfo(Record):
+    """What is known of a relay that a dialer's connections share.
+
+    Attributes:
+        id: Its session's id, as it stands in the bridge's log and in each connection's ``session.id``.
+        connections: How many it carries now, those included that are being dialled.
+        room: How many more it takes now.
+        expires_at: When its time is up and all of its connections end, in seconds since 1970 UTC.
+        going_away: Whether it has announced its end: it takes no more then.
+    """
+
+    id: str
+    connections: int
+    room: int
+    expires_at: float
+    going_away: bool
+
 
 class Dialer:
     """Dials targets inside the VPC.
+
+    Connections can share a relay, up to ``connections_per_relay`` of them. The first dial starts one, which
+    takes a second or more from cold; a further dial over it, to any target, takes one round trip, and
+    neither another place among the sessions nor another Lambda. A relay that is full, that carries as much as
+    its way takes, or that has less than a third of its 15 minutes left gets no new connection: another is
+    started. One that carries nothing ends after ``relay_idle_seconds``, and with :meth:`close`. Shared:
+
+    - the end: whatever ends a relay (its time limit, a crash, an operator) ends all connections over it, each
+      with its own error; a dial that it has not answered yet is made again over another;
+    - ``session``: ``id``, ``expires_at`` and ``counters`` of a socket's session are those of the relay, while
+      ``target``, ``transferred`` and ``error`` are its own;
+    - the buffers: a connection whose program does not read stops itself alone.
+
+    A stack of a release that knows nothing of it is found out by the first dial, and then, asked again every
+    five minutes, gives each connection a relay of its own.
 
     Args:
         url: The gateway: ``WebSocketUrl`` of the stack's outputs, ``wss://...``.
@@ -65,21 +107,23 @@ class Dialer:
         capacity: Bytes that each tunnel buffers each way, at most; at least 65,536.
         keepalive: When to ask whether the relay is still there.
         clock: Monotonic, and goes on while the host sleeps; ``None`` for the platform's.
-        connections_per_relay: How many connections share one relay, at most; up to 64. 1: each has a relay of
+        connections_per_relay: How many connections share one relay, at most; 1 to 64. 1: each has a relay of
             its own.
-        relay_idle_seconds: How long a shared relay without a connection is kept, so that the next dial finds
-            it; it is paid for meanwhile.
+        relay_idle_seconds: How long a relay that can be shared is kept without a connection, so that the next
+            dial finds it; it is paid for meanwhile, and takes a place among the sessions.
 
     Raises:
-        ConfigError: The URL is none of a WebSocket, or the file has no authority in it.
+        ConfigError: The URL is none of a WebSocket, the file has no authority in it, or a number is out of
+            its range.
 
-    Thread safety: one dialer serves any number of threads. It keeps no connection while nothing is dialled.
+    Thread safety: one dialer serves any number of threads. It keeps no connection to the gateway while
+    nothing is dialled, but for ``relay_idle_seconds`` that of a relay which can be shared.
 
     Processes: a dialer can be pickled, and so given to a process of multiprocessing's, and used by a forked
-    child. Each process has a ``max_in_flight`` of its own. **The pickle contains the key**: treat it as one.
-    With an ``ssl_context`` or a ``clock`` it cannot be pickled. A socket that was dialled before a fork is
-    shared with the child, as any socket is: the parent's threads carry its bytes, so that the tunnel ends
-    with the parent; and it goes on until both have closed it, or one has shut it down. In the child its
+    child. Each process has a ``max_in_flight`` and relays of its own. **The pickle contains the key**: treat
+    it as one. With an ``ssl_context`` or a ``clock`` it cannot be pickled. A socket that was dialled before a
+    fork is shared with the child, as any socket is: the parent's threads carry its bytes, so that the tunnel
+    ends with the parent; and it goes on until both have closed it, or one has shut it down. In the child its
     ``session`` stands still.
 
     Example::
@@ -110,8 +154,6 @@ class Dialer:
         self._in_flight = InFlightLimiter(max_in_flight)
         self._connections_per_relay = _whole_number(connections_per_relay, 1, MAX_CONNECTIONS)
         self._relay_idle_seconds = _idle_seconds(relay_idle_seconds)
-        self._pool_lock = threading.Lock()
-        self._pool: RelayPool | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -127,12 +169,11 @@ class Dialer:
                 )
         state = dict(vars(self))
         state["_in_flight"] = self._in_flight.places
-        del state["_pool"], state["_pool_lock"]  # each process has relays of its own
+        state.pop(_POOL, None)  # each process has relays of its own
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _in_flight=InFlightLimiter(state["_in_flight"]))
-        self._pool_lock, self._pool = threading.Lock(), None
 
     @classmethod
     def from_env(
@@ -179,10 +220,14 @@ class Dialer:
     def dial(self, target: str | tuple[str, int], timeout: float | None = DIAL_TIMEOUT) -> TunnelSocket:
         """Connect to ``target`` from inside the VPC.
 
+        Over a relay that is there, where connections share one (see the class); else as a new session, which
+        starts a relay.
+
         Whatever may pass is tried again until ``timeout``, each time as a new session with a fresh nonce,
         after a jittered pause of 0.1 s that doubles up to 2 s: a throttled or broken gateway (429, 5xx), a
         connection that was cut before the gateway's answer came (it may have been granted), and a session
-        that was lost before its relay had reached the target. Everything else is raised at once: a refusal
+        that was lost before its relay had reached the target. A shared relay of which nothing is heard for
+        five seconds is taken to be lost, too. Everything else is raised at once: a refusal
         (400, 401, 403), a name that does not resolve, TLS, a refused connection, a target not reached.
 
         Args:
@@ -456,24 +501,38 @@ class Dialer:
             raise local_resource_error(exc) from exc
         return check_health(self._endpoint, self._key, _deadline(timeout))
 
+    @property
+    def relays(self) -> tuple[RelayInfo, ...]:
+        """The relays that connections share and that are there now, the oldest first; as they are now.
+
+        Empty where each connection has a relay of its own.
+        """
+        sessions = self._pool.sessions if self._pool else ()
+        return tuple(
+            RelayInfo(each.id, each.connections, each.room, each.expires_at, each.going_away)
+            for each in sessions
+        )
+
     def close(self) -> None:
         """Refuse further dials, and see what was written off. Idempotent.
 
-        Forwarded ports stop listening. Sockets that were dialled live on until they are closed.
+        Forwarded ports stop listening. Sockets that were dialled live on until they are closed. A relay that
+        connections share ends at once if it carries none, and else with the last of them.
 
         Blocking: for connections of forwarded ports that are being dialled, at most for their timeout; then
         until everything that was written to all sockets so far has arrived, the end of those that were closed
         included: as long as bytes move, and five seconds more (longer where the way is slow, 20 at most; two
         if only the end of a target is missing). A job that ends, or takes the gateway down, right after this
         cuts nothing off. What had not arrived by then, because the link was down or nobody read, is a warning
-        on the logger ``emissary_lib.tunnel``.
+        on the logger ``emissary_lib.tunnel``. Then until the bridge knows of the relays that end, two seconds
+        at most.
         """
         drain.stop_listeners(self)
         self._closed = True
         drain.wait_until_idle(self)
         drain.warn_undelivered(self)
-        if self._pool is not None:
-            self._pool.close()
+        if pool := self._pool:
+            pool.close()
 
     async def __aenter__(self) -> Dialer:
         return self
@@ -495,24 +554,34 @@ class Dialer:
         self.close()
 
     def _dial(self, target: Target, deadline: Deadline) -> Dial | SharedDial:
+        if target.host == SHARED_TARGET.host:
+            raise dial_error(target, Code.TARGET_NOT_ALLOWED)
         opener = Opener(
             self._endpoint, self._key, self._streams, self._keepalive, self._in_flight, self._clock
         )
+        progress = Progress(target)
         if self._connections_per_relay > 1:
-            dial = self._relays(opener).dial(target, deadline)
+            dial = self._begin_pool(opener).dial(target, deadline, progress)
             if dial is not None:
                 return dial
-        return Dial(target, deadline, opener)
+        return Dial(target, deadline, opener, progress)
 
-    def _relays(self, opener: Opener) -> RelayPool:
-        with self._pool_lock:
-            if self._pool is None:
-                from emissary_lib.client.relays import RelayPool  # only who shares relays has to load HTTP/2
+    @property
+    def _pool(self) -> RelayPool | None:
+        pool: RelayPool | None = vars(self).get(_POOL)
+        return pool
 
-                self._pool = RelayPool(
-                    opener, most=self._connections_per_relay, idle_seconds=self._relay_idle_seconds
-                )
-            return self._pool
+    def _begin_pool(self, opener: Opener) -> RelayPool:
+        if (pool := self._pool) is not None:
+            return pool
+        try:
+            from emissary_lib.client.relays import RelayPool  # only who shares relays has to load HTTP/2
+        except OSError as exc:  # there is no descriptor to read it with
+            raise local_resource_error(exc) from exc
+        made = RelayPool(opener, most=self._connections_per_relay, idle_seconds=self._relay_idle_seconds)
+        # In one step and without a lock of our own, which a forked child might find taken.
+        kept: RelayPool = vars(self).setdefault(_POOL, made)
+        return kept
 
 
 def _deadline(timeout: float | None) -> Deadline:

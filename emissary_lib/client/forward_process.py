@@ -275,6 +275,7 @@ def serve() -> None:
     while drain.is_open(forward) and not gone.is_set():
         gone.wait(_LOOK)
     forward.finish()
+    dialer.close()  # which ends its relays: there is no exit that would
     sys.stderr.flush()
     os._exit(0)  # the other thread may hold the lock of standard input, which an orderly exit would want
 

@@ -25,7 +25,7 @@ from emissary_lib.exceptions import (
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import parse_http_date, session_id, sign_connect
-from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import CLOCK_SKEW
 from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.opening.banner import Banner
@@ -135,8 +135,21 @@ def open_request(
     config: SessionConfig,
     deadline: Deadline,
     progress: Progress,
+    *,
+    limit_wait: float | None = None,
 ) -> OpenedSession:
-    """As :func:`open_session`, for a dial that is not over with that: ``progress`` is not told of an end."""
+    """As :func:`open_session`, for a dial that is not over with that: ``progress`` is not told of an end.
+
+    Args:
+        endpoint: As there.
+        key: As there.
+        request: Whom to ask for.
+        config: As there.
+        deadline: As there.
+        progress: As there; its target is the one that errors name.
+        limit_wait: Seconds for which to try again when there are as many sessions as may be; ``None`` for
+            ``LIMIT_WAIT``.
+    """
     waits, pause = back_off(), functools.partial(progress.pause, deadline=deadline)
     full: SessionLimitError | None = None
     patience = Deadline(None)
@@ -145,7 +158,7 @@ def open_request(
             return _open_once(endpoint, key, request, config, deadline, progress)
         except SessionLimitError as exc:
             if full is None:
-                patience = Deadline(LIMIT_WAIT)
+                patience = Deadline(LIMIT_WAIT if limit_wait is None else limit_wait)
             full, left = exc, patience.remaining()
             if not left:
                 raise
@@ -370,7 +383,7 @@ class Handshake:
             elif isinstance(event, GoingAway):
                 self.announced = event
             elif isinstance(event, Aborted):
-                raise self._abort_error(event)
+                raise abort_error(self.target, event.code, event.reason)
         self._read()
 
     def _read(self) -> None:
@@ -391,16 +404,6 @@ class Handshake:
         self._session.finish_opening()
         return self._parameters
 
-    def _abort_error(self, event: Aborted) -> EmissaryError:
-        if event.code <= Code.FLOW_CONTROL_ERROR or event.code >= Code.TARGET_NOT_ALLOWED:
-            return dial_error(self.target, event.code, event.reason)
-        return DialError(
-            f"cannot reach {self.target}: {event.reason} ({event.code.name}); "
-            "see the logs of bridge and relay",
-            target=self.target,
-            code=event.code,
-        )
-
     def give_up(self, code: Code, reason: str, deadline: Deadline) -> None:
         """Tell the bridge why, so that its record is right; unless it is the one who told us."""
         if not self._session.alive:
@@ -419,3 +422,13 @@ class Handshake:
     def _flush(self, now: float, deadline: Deadline) -> None:
         for message in self._session.messages_to_send(now):
             self._transport.send(message.text, deadline.remaining())
+
+
+def abort_error(target: Target, code: Code, reason: str) -> EmissaryError:
+    """The error for a dial whose session was cut off before the target was reached."""
+    if code <= Code.FLOW_CONTROL_ERROR or code >= Code.TARGET_NOT_ALLOWED:
+        return dial_error(target, code, reason)
+    text = (
+        f"cannot reach {target}: {reason or MEANINGS[code]} ({code.name}); see the logs of bridge and relay"
+    )
+    return DialError(text, target=target, code=code)

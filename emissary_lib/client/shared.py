@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from emissary_lib.client.dial import Opener
-from emissary_lib.client.handshake import OpenedSession, Request, open_request
+from emissary_lib.client.handshake import OpenedSession, Request, abort_error, open_request
 from emissary_lib.client.progress import Progress
 from emissary_lib.client.socket import SessionInfo
 from emissary_lib.exceptions import (
@@ -66,12 +66,16 @@ class SharedSession:
         idle_seconds: How long to keep it without a connection.
         progress: Says what is waited for.
         on_ended: Told once the session is over.
+        clock: A monotonic clock that goes on while the host sleeps.
+        limit_wait: As of :func:`open_request`.
 
     Attributes:
         id: The session id.
         counters: Its bytes and messages; live.
         first: The connection that was asked for with the opening.
         expires_at: When its time is up, in seconds since 1970 UTC.
+        limit: Seconds that the relay gave the session when it opened it.
+        going_away: Whether the relay has announced its end.
 
     Blocking: constructing it, until the relay is there.
 
@@ -90,24 +94,29 @@ class SharedSession:
         idle_seconds: float,
         progress: Progress,
         on_ended: Callable[[SharedSession], None],
+        clock: Callable[[], float],
+        limit_wait: float | None = None,
     ) -> None:
+        self._clock = clock
         self._limits = MuxLimits(connections=connections)
         self._on_ended = on_ended
         self._tunnel: SharedTunnel | None = None
-        self._infos: set[SessionInfo] = set()
+        self._dials: set[SharedDial] = set()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._slots = opener.in_flight.member(self._wake)
         try:
-            opened = self._open(target, deadline, opener, progress)
+            opened = self._open(target, deadline, opener, progress, limit_wait)
         except BaseException:
             self._slots.close()
             raise
         self.id = opened.id
         self.counters = opened.session.counters
-        self._life = opened.parameters.remaining / 1000
-        self._ends_at = time.monotonic() + self._life
-        self.expires_at = opened.opened_at + self._life
+        self.limit = opened.parameters.remaining / 1000
+        self._ends_at = clock() + self.limit
+        self.expires_at = opened.opened_at + self.limit
+        self.going_away = False
+        self._announced: GoingAway | None = None
         link = opener.link(opened)
         try:
             self._tunnel = SharedTunnel(
@@ -129,7 +138,14 @@ class SharedSession:
         if opened.announced:
             self._on_event(opened.announced)
 
-    def _open(self, target: Target, deadline: Deadline, opener: Opener, progress: Progress) -> OpenedSession:
+    def _open(
+        self,
+        target: Target,
+        deadline: Deadline,
+        opener: Opener,
+        progress: Progress,
+        limit_wait: float | None,
+    ) -> OpenedSession:
         def begin() -> bytes:
             self._mux = DialerMultiplexer(self._limits, time.monotonic())
             self._stream = self._mux.open(target)
@@ -137,7 +153,9 @@ class SharedSession:
 
         request, config = Request(SHARED_TARGET, begin), opener.config(self._slots)
         try:
-            opened = open_request(opener.endpoint, opener.key, request, config, deadline, progress)
+            opened = open_request(
+                opener.endpoint, opener.key, request, config, deadline, progress, limit_wait=limit_wait
+            )
         except DialError as exc:
             if exc.code in _UNKNOWN_NAME:
                 raise NotSharedError(str(exc)) from exc
@@ -164,7 +182,12 @@ class SharedSession:
                 raise local_resource_error(exc) from exc
         except BaseException:
             self._slots.close()
+            self._over.set()
             raise
+
+    def give_up(self) -> None:
+        """End it at once: nobody will use it."""
+        self._driven.abort(Code.DIALER_RESET, "the dial was given up")
 
     def _drive(self) -> None:
         try:
@@ -186,13 +209,20 @@ class SharedSession:
 
     @property
     def room(self) -> int:
-        """How many more may be asked for now."""
-        return self._driven.room
+        """How many more may be asked for now; none once its end is announced (11.2-10)."""
+        return 0 if self.going_away else self._driven.room
 
     @property
     def life_left(self) -> float:
         """Which part of its life is left, from 0 to 1."""
-        return max(0.0, (self._ends_at - time.monotonic()) / self._life) if self._life else 0.0
+        return max(0.0, (self._ends_at - self._clock()) / self.limit) if self.limit else 0.0
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it carries a connection whose program has not ended its stream, or one that is dialled."""
+        with self._lock:
+            ended = sum(each.nobody_is_left for each in self._dials)
+        return self.connections > ended
 
     @property
     def busy(self) -> bool:
@@ -207,25 +237,22 @@ class SharedSession:
         """End the session as soon as no connection is left."""
         self._driven.end()
 
-    def wait_ended(self, timeout: float) -> None:
-        """Wait until the session is over, unless a connection holds it."""
-        if not self.connections:
-            self._over.wait(timeout)
+    def wait_ended(self, deadline: Deadline) -> None:
+        """Wait until the session is over and the bridge knows, at most until the deadline."""
+        deadline.wait(self._over)
 
-    def watch(self, info: SessionInfo) -> None:
-        """Tell ``info`` of the session's end when that is announced, until :meth:`forget`."""
+    def watch(self, dial: SharedDial) -> None:
+        """Tell a connection of the session's end when that is announced, or now, until :meth:`forget`."""
         with self._lock:
-            self._infos.add(info)
+            self._dials.add(dial)
+            announced = self._announced
+        if announced:
+            dial.info.announce_end(self.expires_at - time.time(), time.time())
 
-    def forget(self, info: SessionInfo) -> None:
+    def forget(self, dial: SharedDial) -> None:
         """A connection is over."""
         with self._lock:
-            self._infos.discard(info)
-
-    @property
-    def limit(self) -> float:
-        """Seconds that the relay gave the session when it opened it."""
-        return self._life
+            self._dials.discard(dial)
 
     def _wake(self) -> None:
         if self._tunnel:
@@ -233,12 +260,15 @@ class SharedSession:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, GoingAway):
-            self._ends_at = min(self._ends_at, time.monotonic() + event.remaining / 1000)
-            self.expires_at = min(self.expires_at, time.time() + event.remaining / 1000)
+            remaining, unix_now = event.remaining / 1000, time.time()
             with self._lock:
-                infos = list(self._infos)
-            for info in infos:
-                info.announce_end(event.remaining / 1000, time.time())
+                self.going_away = True
+                self._announced = event
+                self._ends_at = min(self._ends_at, self._clock() + remaining)
+                self.expires_at = min(self.expires_at, unix_now + remaining)
+                dials = list(self._dials)
+            for dial in dials:
+                dial.info.announce_end(remaining, unix_now)
 
 
 class SharedDial:
@@ -260,7 +290,7 @@ class SharedDial:
         self.info = SessionInfo(
             session.id, connection.target, session.expires_at, session.counters, connection.transferred
         )
-        session.watch(self.info)
+        session.watch(self)
         connection.watch_cut(self._note_cut)
 
     def _note_cut(self) -> None:
@@ -293,7 +323,7 @@ class SharedDial:
         return self._connection.program_ended
 
     def _outcome(self) -> TunnelResetError | None:
-        self._session.forget(self.info)
+        self._session.forget(self)
         error = self.info.error
         if error is None:
             return None
@@ -305,9 +335,11 @@ def answer_of(connection: SharedConnection) -> EmissaryError | None:
     """Why a connection that was answered, or is over, is not open; ``None`` if it is."""
     if connection.opened:
         return None
-    return dial_error(connection.target, connection.code, connection.reason)
+    if connection.reason:  # the session was cut off
+        return abort_error(connection.target, connection.code, connection.reason)
+    return dial_error(connection.target, connection.code)
 
 
 def may_start_over(connection: SharedConnection) -> bool:
     """Whether another relay may reach what this one did not."""
-    return connection.declined or (bool(connection.reason) and connection.code in _START_OVER)
+    return connection.declined or connection.code in _START_OVER
