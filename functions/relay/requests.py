@@ -11,7 +11,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.mux.limits import MAX_CONNECTIONS
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import AbortableDeadline, Deadline
-from emissary_lib.tunnel.shared import SharedConnection
+from emissary_lib.tunnel.shared_relay import RequestedConnection
 from functions.common import logs
 from functions.relay.connector import Connected
 
@@ -45,7 +45,7 @@ class Requests:
         self._lock = threading.Lock()
         self._attempts: set[threading.Thread] = set()
 
-    def serve(self, connection: SharedConnection) -> None:
+    def serve(self, connection: RequestedConnection) -> None:
         """A request came: connect, and answer it. Does not block."""
         deadline = AbortableDeadline(self._timeout)
         connection.watch_cut(deadline.abort)
@@ -72,7 +72,7 @@ class Requests:
         for thread in threads:
             thread.join(patience.remaining())
 
-    def _attempt(self, connection: SharedConnection, deadline: AbortableDeadline) -> None:
+    def _attempt(self, connection: RequestedConnection, deadline: AbortableDeadline) -> None:
         began = time.monotonic()
         try:
             connected = self._connect(connection.target, deadline)
@@ -82,7 +82,7 @@ class Requests:
         self._answer(connection, connected, began)
         self._forget(threading.current_thread())
 
-    def _answer(self, connection: SharedConnection, connected: Connected, began: float) -> None:
+    def _answer(self, connection: RequestedConnection, connected: Connected, began: float) -> None:
         outcome = connected.code.name
         if connected.sock is None:
             connection.refuse(connected.code)
@@ -99,7 +99,7 @@ class Requests:
             seconds=round(time.monotonic() - began, 3),
         )
 
-    def _record(self, connection: SharedConnection, began: float) -> None:
+    def _record(self, connection: RequestedConnection, began: float) -> None:
         if not connection.opened:
             return
         logs.info(

@@ -31,7 +31,7 @@ from emissary_lib.transport.reconnecting import ReconnectingTransport
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import tcp_pair
 from emissary_lib.tunnel.session_driver import SessionDriver
-from emissary_lib.tunnel.shared import SharedTunnel
+from emissary_lib.tunnel.shared_relay import RelayTunnel
 from emissary_lib.tunnel.shutdown import ShutdownPolicy
 from functions.common import logs, metrics
 from functions.common.metrics import Metric
@@ -146,7 +146,7 @@ class Relay:
         session = self._session(launch, Connected(Code.OK), claimed.epoch, claimed_at, ends_at)
         requests = Requests(launch.session, launch.key_id, self.connect, TARGET_TIMEOUT)
         ended: list[Code] = []
-        tunnel = SharedTunnel(
+        tunnel = RelayTunnel(
             session,
             link,
             RelayMultiplexer(MuxLimits(connections=self.connections), claimed_at),

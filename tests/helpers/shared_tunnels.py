@@ -1,0 +1,400 @@
+"""Shared sessions for tests: dialer's and relay's side back to back, or one with a link that the test plays."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, NamedTuple, TypeVar
+
+from emissary_lib.exceptions import LinkClosedError, LinkRefusedError
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.mux.dialer import DialerMultiplexer
+from emissary_lib.protocol.mux.limits import MuxLimits
+from emissary_lib.protocol.mux.relay import RelayMultiplexer
+from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.session.events import Aborted, Event, Finished
+from emissary_lib.protocol.session.session import Outgoing, Session, SessionConfig
+from emissary_lib.protocol.stream.duplex import StreamConfig
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.payloads import (
+    CAPABILITY_SHARED,
+    Connections,
+    End,
+    Ended,
+    Opened,
+    Resumed,
+)
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.link import Link
+from emissary_lib.tunnel.loopback import tcp_pair
+from emissary_lib.tunnel.shared import SharedConnection, SharedTunnel
+from emissary_lib.tunnel.shared_driver import SharedDriver
+from emissary_lib.tunnel.shared_relay import RelayTunnel, RequestedConnection
+from emissary_lib.tunnel.shutdown import ShutdownPolicy
+from emissary_lib.tunnel.suspend import LOOK, SuspendDetector
+from tests.helpers.memory_transport import Faults, MemoryTransport, linked_pair
+from tests.helpers.patience import HANG, wait_until
+
+TARGET = Target("db.internal", 5432)
+
+
+def shared_session(role: Role, *, life: float | None = None, grace: float = 60.0) -> Session:
+    """A shared session that is open."""
+    streams, now = StreamConfig(), time.monotonic()
+    if role is Role.DIALER:
+        session = Session(role, SessionConfig(streams=streams, peer_epoch=1, grace=grace), now=now)
+        session.finish_opening()
+        return session
+    opened = Opened(Code.OK, 0, int(grace * 1000), bytes(32), CAPABILITY_SHARED)
+    expires_at = None if life is None else now + life
+    config = SessionConfig(streams=streams, peer_epoch=1, opened=opened, expires_at=expires_at, grace=grace)
+    return Session(role, config, now=now)
+
+
+class WatchedWaits(SuspendDetector):
+    """Notes for how long a driver wants to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted: float | None = 0.0
+
+    def cap(self, timeout: float | None) -> float:
+        self.wanted = timeout
+        return super().cap(timeout)
+
+
+T = TypeVar("T", bound=SharedDriver)  # type: ignore[type-arg]
+
+
+class Side(Generic[T]):
+    """One side at work, in its thread.
+
+    Args:
+        make: Makes the tunnel, of what tells of events, counts turns and notes waits.
+
+    Attributes:
+        turns: How often the driver has waited.
+    """
+
+    def __init__(
+        self, make: Callable[[Callable[[Event], None], Callable[[], None], SuspendDetector], T]
+    ) -> None:
+        self.events: list[Event] = []
+        self.turns = 0
+        self._waits = WatchedWaits()
+        self.tunnel = make(self.events.append, self._count, self._waits)
+        self.thread = threading.Thread(target=self.tunnel.run)
+
+    def _count(self) -> None:
+        self.turns += 1
+
+    @property
+    def aborted(self) -> Aborted | None:
+        return next((event for event in self.events if isinstance(event, Aborted)), None)
+
+    @property
+    def finished(self) -> bool:
+        return any(isinstance(event, Finished) for event in self.events)
+
+    @property
+    def registered(self) -> int:
+        """Sockets of connections that the driver's selector knows."""
+        return len(self.tunnel._selector.get_map()) - 1
+
+    def wait_until_it_rests(self) -> None:
+        """Until nothing that the driver waits for is there, nor due at once: else it would turn and turn."""
+
+        def rests() -> bool:
+            wanted = self._waits.wanted
+            return not self.tunnel._selector.select(0) and (LOOK if wanted is None else wanted) > 0.01
+
+        wait_until(rests, "the driver rests")
+
+    def join(self) -> None:
+        self.thread.join(HANG)
+        assert not self.thread.is_alive(), "the tunnel does not end"
+
+
+class _Bridge:
+    """Two links back to back, which can be cut; what the bridge would answer is answered."""
+
+    def __init__(self, seed: int, faults: Faults | None) -> None:
+        self._seed = seed
+        self._faults = faults
+        self._changed = threading.Condition()
+        self._epochs = {Role.DIALER: 1, Role.RELAY: 1}
+        self._waiting: set[Role] = set()
+        self._rounds = 0
+        self.connections: list[Connections] = []
+        self.ends: list[tuple[Role, End]] = []
+        self.refuses = False
+        self.holds = False
+        self._connect()
+
+    def _connect(self) -> None:
+        dialer, relay = linked_pair(self._seed + self._rounds, self._faults)
+        self.transports = {Role.DIALER: dialer, Role.RELAY: relay}
+        self._rounds += 1
+
+    def transport(self, role: Role) -> MemoryTransport:
+        with self._changed:
+            return self.transports[role]
+
+    def cut(self) -> None:
+        """Both WebSockets go, and come back."""
+        with self._changed:
+            for transport in self.transports.values():
+                transport.abort()
+
+    def release(self) -> None:
+        """After ``holds``: let both come back."""
+        with self._changed:
+            self.holds = False
+            self._changed.notify_all()
+
+    def reconnect(self, role: Role, epoch: int, closed: Callable[[], bool]) -> None:
+        with self._changed:
+            if self.refuses:
+                raise LinkRefusedError("the test gives no second connection")
+            self._epochs[role] = epoch
+            rounds = self._rounds
+            self._waiting.add(role)
+            if len(self._waiting) == 2 and not self.holds:
+                self._go_on()
+            self._changed.wait_for(lambda: self._rounds > rounds or not self.holds or closed(), HANG)
+            if self._rounds == rounds and len(self._waiting) == 2:
+                self._go_on()
+            self._changed.wait_for(lambda: self._rounds > rounds or closed(), HANG)
+            if self._rounds == rounds:
+                raise LinkClosedError("closed")
+
+    def _go_on(self) -> None:
+        self._waiting.clear()
+        self._connect()
+        self._changed.notify_all()
+
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def take(self, role: Role, frame: Frame) -> None:
+        """A frame for the bridge."""
+        with self._changed:
+            transports = dict(self.transports)
+        if frame.type is FrameType.CONNECTIONS:
+            self.connections.append(Connections.decode(frame.payload))
+        elif frame.type is FrameType.RESUME:
+            resumed = Resumed(self._epochs[Role.DIALER], self._epochs[Role.RELAY], "dialer=", "relay=")
+            self._tell(transports, role, FrameType.RESUMED, resumed.encode())
+        elif frame.type is FrameType.END:
+            end = End.decode(frame.payload)
+            self.ends.append((role, end))
+            figures = (end.sent, end.received) if role is Role.DIALER else (end.received, end.sent)
+            for each in Role:
+                self._tell(transports, each, FrameType.ENDED, Ended(end.code, *figures).encode())
+
+    def _tell(
+        self, transports: dict[Role, MemoryTransport], role: Role, kind: FrameType, payload: bytes
+    ) -> None:
+        peer = Role.RELAY if role is Role.DIALER else Role.DIALER
+        generation = sum(self._epochs.values())
+        with contextlib.suppress(LinkClosedError):
+            transports[peer].send(encode(Frame(kind, generation=generation, payload=payload)))
+
+
+class _BridgeLink:
+    """One side's link."""
+
+    def __init__(self, role: Role, bridge: _Bridge) -> None:
+        self._role = role
+        self._bridge = bridge
+        self._closed = False
+
+    def send(self, message: Outgoing) -> None:
+        frame = decode(message.text)
+        if message.to_bridge:
+            self._bridge.take(self._role, frame)
+        else:
+            self._bridge.transport(self._role).send(message.text)
+
+    def recv(self) -> str:
+        return self._bridge.transport(self._role).recv(None)
+
+    def reconnect(self, epoch: int, deadline: Deadline) -> None:
+        self._bridge.reconnect(self._role, epoch, lambda: self._closed)
+
+    def drop(self) -> None:
+        self._bridge.transport(self._role).abort()
+
+    def close(self) -> None:
+        self._closed = True
+        self._bridge.wake()
+        self._bridge.transport(self._role).close()
+
+    def release(self) -> None:
+        pass
+
+
+class Line(NamedTuple):
+    """One connection, with its two ends."""
+
+    user: socket.socket
+    target: socket.socket
+    dialed: SharedConnection
+    requested: RequestedConnection
+
+
+class SharedPair:
+    """Dialer and relay of a shared session back to back; a context manager that ends both.
+
+    Args:
+        faults: How bad the link is.
+        seed: Of what happens to messages.
+        dialer: The limits of the dialer's multiplexer.
+        relay: Of the relay's.
+        idle_seconds: As of :class:`SharedTunnel`.
+        drain_at: As of :class:`RelayTunnel`.
+        life: Seconds until the relay's end; its shutdown has a bound then, as in Lambda.
+        grace: Seconds that a side without its WebSocket is waited for.
+
+    Attributes:
+        requests: What the relay was asked for, and what the test has not taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        faults: Faults | None = None,
+        seed: int = 1,
+        dialer: MuxLimits | None = None,
+        relay: MuxLimits | None = None,
+        idle_seconds: float = math.inf,
+        drain_at: float = math.inf,
+        life: float = 10 * HANG,
+        grace: float = 60.0,
+    ) -> None:
+        self.bridge = _Bridge(seed, faults)
+        self.requests: queue.SimpleQueue[RequestedConnection] = queue.SimpleQueue()
+        self._sockets: list[socket.socket] = []
+        now = time.monotonic()
+        self.dialer_session = shared_session(Role.DIALER, grace=grace)
+        self.relay_session = shared_session(Role.RELAY, life=life, grace=grace)
+        self.dialer_mux = DialerMultiplexer(dialer or MuxLimits(), now)
+        self.relay_mux = RelayMultiplexer(relay or MuxLimits(), now)
+        self.dialer = Side(
+            lambda on_event, on_idle, waits: SharedTunnel(
+                self.dialer_session,
+                _BridgeLink(Role.DIALER, self.bridge),
+                self.dialer_mux,
+                idle_seconds=idle_seconds,
+                on_event=on_event,
+                on_idle=on_idle,
+                suspend_detector=waits,
+            )
+        )
+        self.relay = Side(
+            lambda on_event, on_idle, waits: RelayTunnel(
+                self.relay_session,
+                _BridgeLink(Role.RELAY, self.bridge),
+                self.relay_mux,
+                on_request=self.requests.put,
+                drain_at=drain_at,
+                on_event=on_event,
+                on_idle=on_idle,
+                shutdown=ShutdownPolicy(now + life, now + life + HANG, linger=grace),
+                suspend_detector=waits,
+            )
+        )
+
+    def __enter__(self) -> SharedPair:
+        self.relay.thread.start()
+        self.dialer.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for sock in self._sockets:
+            sock.close()
+        self.bridge.refuses = True
+        for side in (self.dialer, self.relay):
+            side.tunnel.abort(Code.KILLED, "the test is over")
+        for side in (self.dialer, self.relay):
+            side.join()
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """A tunnel's end, and the test's, which is closed with the pair."""
+        ours, theirs = tcp_pair()
+        theirs.settimeout(HANG)
+        self._sockets.append(theirs)
+        return ours, theirs
+
+    def request(self, target: Target = TARGET) -> tuple[SharedConnection, RequestedConnection]:
+        """Ask for a connection, and have the relay hear of it."""
+        dialed = self.dialer.tunnel.open(target)
+        assert dialed is not None, "no room"
+        requested = self.requests.get(timeout=HANG)
+        assert requested.stream == dialed.stream
+        return dialed, requested
+
+    def connect(self, target: Target = TARGET, *, fill: bool = False) -> Line:
+        """Open a connection; ``fill``: to a target whose kernel takes no more, see :func:`fill_up`."""
+        dialed, requested = self.request(target)
+        near, far = self.pair()
+        if fill:
+            fill_up(near)
+        assert requested.accept(near)
+        assert dialed.answered.wait(HANG)
+        ours, user = self.pair()
+        dialed.attach(ours)
+        return Line(user, far, dialed, requested)
+
+
+def fill_up(sock: socket.socket) -> int:
+    """Send until the kernel takes no more; how much that was."""
+    sock.setblocking(False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += sock.send(bytes(4096))
+    return filled
+
+
+def dialer_alone(link: Link, **options: float) -> Side[SharedTunnel]:
+    """A dialer's side whose relay the test plays; not started."""
+    return Side(
+        lambda on_event, on_idle, waits: SharedTunnel(
+            shared_session(Role.DIALER),
+            link,
+            DialerMultiplexer(MuxLimits(), time.monotonic()),
+            on_event=on_event,
+            on_idle=on_idle,
+            suspend_detector=waits,
+            **options,
+        )
+    )
+
+
+def relay_alone(
+    link: Link, on_request: Callable[[RequestedConnection], None], *, shutdown: ShutdownPolicy | None = None
+) -> Side[RelayTunnel]:
+    """A relay's side whose dialer the test plays; not started."""
+    return Side(
+        lambda on_event, on_idle, waits: RelayTunnel(
+            shared_session(Role.RELAY),
+            link,
+            RelayMultiplexer(MuxLimits(), time.monotonic()),
+            on_request=on_request,
+            on_event=on_event,
+            on_idle=on_idle,
+            shutdown=shutdown,
+            suspend_detector=waits,
+        )
+    )
