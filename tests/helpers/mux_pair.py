@@ -23,6 +23,11 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 POSITION = 0xF0
 END_STREAM, ACK, END_HEADERS, PADDED = 1, 1, 4, 8
 
+#: TLS alerts (docs/protocol.md rule 6-22): without a cipher, of TLS 1.3, and the same as Java pads it.
+PLAIN_ALERT: Final = bytes.fromhex("15030100020100")
+ALERT: Final = bytes.fromhex("1703030013") + bytes(19)
+JAVA_ALERT: Final = bytes.fromhex("1703030023") + bytes(35)
+
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
     """An HTTP/2 frame (RFC 9113 section 4.1)."""

@@ -64,9 +64,10 @@ class CutOff(Record):
     Attributes:
         stream: Which.
         code: Why.
-        whole: Whether nothing is missing but the end of the peer's stream: ours was over and the peer's user
-            has all of it, and we have all that the peer's user had written.
-        lost: Bytes that our user has written and the peer's user has not taken, as far as is known.
+        whole: Whether nothing is missing but the end of the peer's stream, and TLS alerts: ours was over and
+            the peer's user has all else of it, and we have all that the peer's user had written.
+        lost: Bytes that our user has written and the peer's user has not taken, as far as is known; 0 if they
+            are TLS alerts alone.
     """
 
     stream: int
@@ -81,8 +82,8 @@ class Left(Record):
     Attributes:
         stream: Which.
         code: Why it ended: as ``user_lost`` was told, or of the peer, which has cut it off before.
-        lost: Bytes that the user had written and that did not go out; or, after a cut by the peer, that its
-            user has not taken, as far as is known. What went out arrives if the session lives on.
+        lost: Bytes that the user had written and that did not go out; or, after a cut by the peer, as of
+            :class:`CutOff`. What went out arrives if the session lives on.
     """
 
     stream: int

@@ -13,6 +13,7 @@ from emissary_lib.protocol.mux.events import Closed, CutOff, Readable, Writable
 from emissary_lib.protocol.mux.limits import CONNECTION_WINDOW, MuxLimits
 from emissary_lib.protocol.mux.multiplexer import Multiplexer
 from tests.helpers.mux_pair import (
+    ALERT,
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -275,6 +276,50 @@ def test_a_reset_of_a_target_that_had_everything_loses_nothing(pair: MuxPair) ->
     pair.relay.reset(stream, Code.TARGET_RESET)
     pair.pass_on()
     assert drain_events(pair.dialer) == [CutOff(stream, Code.TARGET_RESET, whole=True, lost=0)]
+
+
+@pytest.mark.parametrize(
+    ("last", "lost"),
+    [(ALERT, 0), (b"more", 4), (b"x" + ALERT, 25), (ALERT + b"x", 25), (ALERT * 6, 144)],
+    ids=["an alert", "data", "data and an alert", "an alert and data", "too many"],
+)
+def test_a_reset_of_a_target_that_lacks_tls_s_last_word_loses_nothing(
+    last: bytes, lost: int, pair: MuxPair, way: Callable[[MuxPair], Ends]
+) -> None:
+    """Symptom: JDBC writes two alerts, the server is gone at the first, and every fourth run alarmed."""
+    stream = pair.connect()
+    sender, receiver = way(pair)
+    sender.send_data(stream, b"query")
+    receiver.send_data(stream, b"answer")
+    pair.pass_on()
+    pair.take(receiver, stream)
+    sender.send_data(stream, last)
+    sender.send_eof(stream)
+    drain_events(sender)
+    receiver.reset(stream, Code.TARGET_RESET)
+    sender.data_to_send(1 << 20)  # they meet on the way
+    assert sender.lost(stream) == len(b"query" + last)  # as far as was told
+    sender.receive(receiver.data_to_send(1 << 20), NOW)
+    assert drain_events(sender) == [CutOff(stream, Code.TARGET_RESET, whole=not lost, lost=lost)]
+
+
+def test_what_is_made_goes_out_next_and_what_waits_behind_it_is_not_made(
+    pair: MuxPair, way: Callable[[MuxPair], Ends]
+) -> None:
+    stream, other = pair.connect(), pair.connect()
+    sender, _ = way(pair)
+    sender.send_data(other, b"bytes")
+    assert (sender.framed, sender.buffered[0]) == (0, 5)
+    sender.reset(stream, Code.MESSAGE_REFUSED)
+    cut = position(stream, 0, 0, Code.MESSAGE_REFUSED) + frame(RST_STREAM, 0, stream, (2).to_bytes(4, "big"))
+    assert (sender.framed, sender.buffered[0]) == (len(cut), len(cut) + 5)
+    assert sender.data_to_send(10) == cut[:10]
+    assert (sender.framed, sender.unsent(other)) == (len(cut) - 10, 5)
+    assert sender.data_to_send(1 << 20) == cut[10:] + frame(DATA, 0, other, b"bytes")
+    assert (sender.framed, sender.buffered[0]) == (0, 0)
+    sender.reset(other, Code.MESSAGE_REFUSED)
+    sender.cut_off_all(Code.RELAY_GONE)
+    assert (sender.framed, sender.data_to_send(100)) == (0, b"")
 
 
 def test_without_a_position_the_error_tells_why(pair: MuxPair, way: Callable[[MuxPair], Ends]) -> None:
