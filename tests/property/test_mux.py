@@ -15,6 +15,7 @@ from emissary_lib.protocol.mux.events import (
     Closed,
     CutOff,
     Declined,
+    Left,
     Opened,
     Readable,
     Refused,
@@ -26,7 +27,7 @@ from emissary_lib.protocol.mux.multiplexer import Multiplexer
 from emissary_lib.protocol.mux.relay import RelayMultiplexer
 from emissary_lib.protocol.mux.windows import WindowPool
 from emissary_lib.protocol.targets.allow_list import Target
-from tests.helpers.mux_pair import NOW
+from tests.helpers.mux_pair import NOW, PLAIN_ALERT
 
 #: Seconds between two steps: most, so that what waits is given up, or so few that next to nothing is.
 PACES: Final = st.sampled_from([(0.0, 0.01, 0.3, 12.0), (0.0, 0.01, 0.05)])
@@ -46,6 +47,10 @@ LIMITS: Final = st.builds(
 )
 
 
+#: Bytes of alerts that need not arrive, at most (docs/protocol.md rule 6-22).
+MOST_ALERTS: Final = 128
+
+
 class Direction:
     """What one user has written of a connection, and what the other has read."""
 
@@ -53,8 +58,31 @@ class Direction:
         self.written = bytearray()
         self.read = bytearray()
         self.unread = 0  # bytes that its user wrote and that we were never given
+        self.alerts_from = 0  # from here on, all that was written is alerts, whole
         self.ended = False
         self.end_read = False
+
+    def write(self, content: bytes, taken: int) -> None:
+        """So much of this was taken."""
+        self.written += content[:taken]
+        if taken and (content != PLAIN_ALERT or taken < len(content)):
+            self.alerts_from = len(self.written)
+
+    @property
+    def behind(self) -> int:
+        """How much the other has not read."""
+        return len(self.written) - len(self.read)
+
+    @property
+    def lacks_alerts_alone(self) -> bool:
+        """Whether the other has read all but alerts, the last of which it may have begun."""
+        return len(self.read) >= self.alerts_from
+
+    @property
+    def missing(self) -> int:
+        """How much the other has not read, but for whole alerts."""
+        whole = (len(self.read) - self.alerts_from) % len(PLAIN_ALERT) == 0 and self.behind <= MOST_ALERTS
+        return 0 if whole and self.lacks_alerts_alone else self.behind
 
 
 class End:
@@ -63,18 +91,22 @@ class End:
     Args:
         side: The state.
         limits: What it was made with.
+        goes: What a lost user of this side's is called.
     """
 
-    def __init__(self, side: Multiplexer, limits: MuxLimits) -> None:
+    def __init__(self, side: Multiplexer, limits: MuxLimits, goes: Code) -> None:
         self.side = side
         self.limits = limits
+        self.goes = goes
         self.wire = bytearray()  # to this side
         self.outgoing: dict[int, Direction] = {}
         self.incoming: dict[int, Direction] = {}
         self.known: set[int] = set()  # asked for here, or heard of
         self.open: set[int] = set()
         self.lost: dict[int, tuple[int, float]] = {}  # users: what waited of theirs, and since when
-        self.given_up: set[int] = set()  # lost ones whose last bytes were not waited for any longer
+        self.given_up: dict[int, int] = {}  # lost ones, and how much was not waited for any longer
+        self.left: set[int] = set()  # lost ones whose end was told
+        self.dropped: set[int] = set()  # cut off here, at once
         self.closed: set[int] = set()
         self.cut: dict[int, CutOff] = {}
         self.stalled: set[int] = set()
@@ -107,11 +139,13 @@ class World:
         self.now = NOW
         self.relay_side = RelayMultiplexer(relay, NOW)
         self.dialer_side = DialerMultiplexer(dialer, NOW)
-        self.dialer, self.relay = End(self.dialer_side, dialer), End(self.relay_side, relay)
+        self.dialer = End(self.dialer_side, dialer, Code.DIALER_RESET)
+        self.relay = End(self.relay_side, relay, Code.TARGET_RESET)
         self.ends = (self.dialer, self.relay)
         self.requested: set[int] = set()
         self.cut_here: set[int] = set()
-        self.over: set[int] = set()  # refused, or declined
+        self.turned_away: set[int] = set()  # refused, or declined, by the relay
+        self.over: set[int] = set()  # and the dialer has heard of it
         self.reported: dict[int, float] = {}  # when a stream's position was last told
 
     def other(self, end: End) -> End:
@@ -134,7 +168,9 @@ class World:
                 self.relay_side.accept(stream)
                 if stream not in self.relay.cut:
                     self.relay.open.add(stream)
-            elif self.chance.random() < 0.5:
+                continue
+            self.turned_away.add(stream)
+            if self.chance.random() < 0.5:
                 self.relay_side.refuse(stream, Code.TARGET_REFUSED)
             else:
                 self.relay_side.decline(stream)
@@ -144,9 +180,11 @@ class World:
             # No more than some windows: each takes a turn of everybody's to be opened again.
             most = 50 * self.other(end).limits.window
             content = self.chance.randbytes(min(most, self.chance.choice((1, 10, 1_000, 30_000))))
+            if self.chance.random() < 0.2:
+                content = PLAIN_ALERT
             taken = end.side.send_data(stream, content)
             assert 0 <= taken <= len(content)
-            end.outgoing[stream].written += content[:taken]
+            end.outgoing[stream].write(content, taken)
 
     def finish(self, end: End, streams: list[int]) -> None:
         for stream in streams:
@@ -157,19 +195,21 @@ class World:
     def cut(self, end: End) -> None:
         for stream in self.some(set(end.outgoing)):
             if stream not in end.closed and stream not in end.cut and stream not in self.over:
-                end.side.reset(stream, Code.TARGET_RESET)
+                end.side.reset(stream, Code.MESSAGE_REFUSED)
                 self.cut_here.add(stream)
+                end.dropped.add(stream)
                 end.open.discard(stream)
                 if end is self.relay:
                     self.requested.discard(stream)
 
     def lose(self, end: End) -> None:
         self.hear(end)
-        gone = end.closed | self.cut_here | self.over | end.cut.keys() | end.lost.keys()
+        over = self.over if end is self.dialer else self.turned_away
+        gone = end.closed | self.cut_here | over | end.cut.keys() | end.lost.keys()
         for stream in self.some(end.known - gone):
             direction = end.outgoing[stream]
             direction.unread = 0 if direction.ended else self.chance.choice((0, 0, 7))
-            end.side.user_lost(stream, Code.DIALER_RESET, self.now, unread=direction.unread)
+            end.side.user_lost(stream, end.goes, self.now, unread=direction.unread)
             end.lost[stream] = end.side.unsent(stream), self.now
             end.open.discard(stream)
             if end is self.relay:
@@ -185,7 +225,7 @@ class World:
         for stream, count in waits.items():
             if count and not end.side.unsent(stream):
                 assert self.now >= end.lost[stream][1] + LINGER
-                end.given_up.add(stream)
+                end.given_up[stream] = count
         soonest = end.side.next_timeout()
         assert soonest is None or self.now < soonest <= self.now + LINGER
 
@@ -226,7 +266,9 @@ class World:
 
     def hear(self, end: End) -> None:
         while event := end.side.next_event():
-            assert getattr(event, "stream", None) not in end.lost
+            stream = getattr(event, "stream", None)
+            assert stream not in end.left
+            assert isinstance(event, Left) == (stream in end.lost)
             match event:
                 case Requested(stream, _):
                     end.known.add(stream)
@@ -238,11 +280,17 @@ class World:
                 case CutOff(stream, code, _, _):
                     assert stream not in end.closed
                     end.cut[stream] = event
-                    if code is Code.DIALER_RESET:
+                    if code is Code.RELAY_GONE:
+                        self.check_lost(end.outgoing[stream], event.lost)
+                    else:
+                        assert event.lost == end.outgoing[stream].missing
+                    if code is self.other(end).goes:
                         self.check_last_bytes(end, stream, end.side.peek(stream, 1 << 30))
                     end.open.discard(stream)
                     if end is self.relay:
                         self.requested.discard(stream)
+                case Left():
+                    self.check_left(end, event)
                 case Closed(stream):
                     self.check_closed(end, stream)
                 case Readable(stream):
@@ -259,10 +307,33 @@ class World:
             assert there.ended
             assert there.read == there.written
 
+    def check_left(self, end: End, event: Left) -> None:
+        """What did not go out is lost; or what the other user has not read, if that side has cut it off."""
+        stream = event.stream
+        end.left.add(stream)
+        assert (end.side.written(stream), end.side.unsent(stream)) == (0, 0)
+        if event.code is end.goes:
+            assert event.lost == end.given_up.get(stream, 0)
+        elif event.code is Code.RELAY_GONE:
+            self.check_lost(end.outgoing[stream], event.lost)
+        else:
+            assert event.code in (self.other(end).goes, Code.MESSAGE_REFUSED)
+            assert event.lost == end.outgoing[stream].missing
+
+    def check_lost(self, direction: Direction, lost: int) -> None:
+        """The other side has not told all that its user has read."""
+        assert lost <= len(direction.written)
+        assert lost >= direction.behind or (not lost and direction.lacks_alerts_alone)
+
+    def check_all_left(self) -> None:
+        """The end of each lost user's connection was told, unless it was cut off here at once."""
+        for end in self.ends:
+            assert end.lost.keys() - end.dropped <= end.left <= end.lost.keys()
+
     def check_last_bytes(self, end: End, stream: int, unread: bytes) -> None:
         """What a user wrote before it was lost has come, but for what was given up."""
         there, direction = self.other(end), end.incoming[stream]
-        if stream in there.lost and stream not in there.given_up | self.cut_here | set(end.lost):
+        if stream in there.lost and stream not in there.given_up.keys() | self.cut_here | set(end.lost):
             assert bytes(direction.read) + unread == bytes(direction.written)
 
     # -- what always holds -----------------------------------------------------------------------
@@ -363,13 +434,13 @@ def test_bytes_are_whole_and_in_order_nobody_stalls_and_memory_is_bounded(
         assert end.pool._free == end.free
         for stream, event in end.cut.items():
             wrote, came = end.outgoing[stream], end.incoming[stream]
-            assert event.lost <= len(wrote.written)
             if event.whole:
                 assert wrote.ended
                 assert came.read == came.written
                 assert not came.unread
         for stream in end.incoming:
             world.check_last_bytes(end, stream, b"")
+    world.check_all_left()
     world.dialer_side.receive_eof()
     world.relay_side.receive_eof()
 
@@ -386,14 +457,13 @@ def test_the_end_of_the_session_is_told_of_each_connection_once_and_truly(
         before = set(end.cut)
         end.side.cut_off_all(Code.RELAY_GONE)
         world.hear(end)
-        there = world.other(end)
         for stream in end.known:
             ways = (end.closed, end.cut, world.over, world.cut_here, end.lost)
             assert any(stream in each for each in ways) or end is world.relay
             came = bytes(end.incoming[stream].read) + end.side.peek(stream, 1 << 30)
             if stream in end.cut.keys() - before and end.cut[stream].whole:
                 assert end.outgoing[stream].ended
-                assert there.incoming[stream].read == end.outgoing[stream].written
+                assert end.outgoing[stream].lacks_alerts_alone
                 assert came == end.incoming[stream].written
         world.read(end, sorted(end.incoming))
         while sum(end.side.buffered):

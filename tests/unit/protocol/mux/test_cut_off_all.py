@@ -8,7 +8,7 @@ import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import RemoteProtocolError
-from emissary_lib.protocol.mux.events import CutOff
+from emissary_lib.protocol.mux.events import CutOff, Left
 from emissary_lib.protocol.mux.multiplexer import Multiplexer
 from tests.helpers.mux_pair import GOAWAY, NOW, MuxPair, drain_events, frame, position
 
@@ -93,12 +93,16 @@ def test_a_peers_own_reason_comes_first(pair: MuxPair, way: Way) -> None:
     assert drain_events(receiver) == [CutOff(stream, Code.TARGET_RESET, whole=False, lost=0)]
 
 
-def test_one_whose_user_is_lost_is_only_removed(pair: MuxPair, way: Way) -> None:
-    stream = pair.connect()
+def test_one_whose_user_is_lost_has_left(pair: MuxPair, way: Way) -> None:
+    stream, other = pair.connect(), pair.connect()
     sender, _ = way(pair)
     sender.send_data(stream, b"bytes")
     sender.user_lost(stream, Code.TARGET_RESET, NOW)
-    sender.cut_off_all(Code.RELAY_GONE)
+    for _ in range(2):
+        sender.cut_off_all(Code.RELAY_GONE)
+    assert drain_events(sender) == [
+        Left(stream, Code.RELAY_GONE, lost=5), CutOff(other, Code.RELAY_GONE, whole=False, lost=0)
+    ]  # fmt: skip
     assert (sender.idle, drain_events(sender), sender.next_timeout()) == (True, [], None)
 
 

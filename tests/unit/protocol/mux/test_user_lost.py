@@ -1,4 +1,7 @@
-"""A user whose connection broke: what it wrote goes out ahead of the cut; each test once as either."""
+"""A user whose connection broke: what it wrote goes out ahead of the cut, and the end is told once.
+
+Each test once as either side.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from collections.abc import Callable
 import pytest
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.mux.events import CutOff, Readable
+from emissary_lib.protocol.errors import RemoteProtocolError
+from emissary_lib.protocol.mux.events import CutOff, Left, Readable
 from emissary_lib.protocol.mux.limits import MuxLimits
 from emissary_lib.protocol.mux.multiplexer import Multiplexer
 from tests.helpers.mux_pair import (
+    ALERT,
     DATA,
     END_STREAM,
+    GOAWAY,
     NOW,
     RST_STREAM,
     TARGET,
@@ -51,21 +57,27 @@ def lose(side: Multiplexer, stream: int, unread: int = 0) -> None:
     side.user_lost(stream, Code.MESSAGE_REFUSED, NOW, unread=unread)
 
 
+def left(stream: int, lost: int = 0) -> Left:
+    """What is told of the end, where it was made here."""
+    return Left(stream, Code.MESSAGE_REFUSED, lost)
+
+
 def test_what_waits_goes_out_ahead_of_the_cut(pair: MuxPair, way: Way) -> None:
     stream = pair.connect()
     sender, receiver = way(pair)
     sender.send_data(stream, bytes(5_000))
     lose(sender, stream)
-    lose(sender, stream, unread=99)  # it was lost before
+    sender.user_lost(stream, Code.TARGET_RESET, NOW + 1)  # it was lost before
     assert (sender.connections, sender.idle, sender.next_timeout()) == (1, False, NOW + 5)
     assert (sender.written(stream), sender.unsent(stream), sender.lost(stream)) == (5_000, 5_000, 5_000)
+    assert drain_events(sender) == []  # not before it is over
     read = b""
     while not any(isinstance(event, CutOff) for event in drain_events(receiver)):
         read += pair.take(receiver, stream)
         pair.pass_on()
     assert read + pair.take(receiver, stream) == bytes(5_000)
     assert (sender.connections, sender.idle, sender.next_timeout()) == (0, True, None)
-    assert (receiver.idle, drain_events(sender)) == (True, [])
+    assert (receiver.idle, drain_events(sender)) == (True, [left(stream)])
 
 
 @pytest.mark.parametrize("size", [0, 5])
@@ -77,7 +89,7 @@ def test_the_cut_is_directly_behind_the_last_byte(size: int, pair: MuxPair, way:
     lose(sender, stream, unread=7)
     data = frame(DATA, 0, stream, bytes(size)) if size else b""
     assert sender.data_to_send(1 << 20) == data + cut(stream, size + 7, 0)
-    assert sender.idle
+    assert (sender.idle, drain_events(sender)) == (True, [left(stream)])
 
 
 def test_an_end_that_went_out_stays(pair: MuxPair, way: Way) -> None:
@@ -88,6 +100,7 @@ def test_an_end_that_went_out_stays(pair: MuxPair, way: Way) -> None:
     assert sender.data_to_send(100) == frame(DATA, END_STREAM, stream, b"bytes")
     lose(sender, stream)
     assert sender.data_to_send(100) == cut(stream, 5, 0)
+    assert drain_events(sender) == [left(stream)]
 
 
 def test_a_stream_that_both_have_ended_is_cut_off_by_a_position(pair: MuxPair, way: Way) -> None:
@@ -97,9 +110,10 @@ def test_a_stream_that_both_have_ended_is_cut_off_by_a_position(pair: MuxPair, w
     for side in (receiver, sender):
         side.send_eof(stream)
     pair.pass_on()
+    drain_events(sender)
     lose(sender, stream)
     assert sender.data_to_send(100) == cut(stream, 0, 0, reset=False)
-    assert sender.idle
+    assert (sender.idle, drain_events(sender)) == (True, [left(stream)])
 
 
 def test_nothing_more_is_taken_from_the_user_or_told_or_held_for_it(pair: MuxPair, way: Way) -> None:
@@ -129,7 +143,7 @@ def test_nothing_more_is_taken_from_the_user_or_told_or_held_for_it(pair: MuxPai
         pair.pass_on()
         pair.take(receiver, stream)
     assert sender.idle
-    assert drain_events(sender) == []
+    assert drain_events(sender) == [left(stream)]
     events = drain_events(receiver)
     assert events[-1] == CutOff(stream, Code.MESSAGE_REFUSED, whole=False, lost=207)
 
@@ -140,10 +154,13 @@ def test_a_peer_that_has_written_more_than_a_window_is_not_held_up(pair: MuxPair
     for side in (pair.dialer, pair.relay):
         side.send_data(stream, bytes(5_000))
         lose(side, stream)
-    pair.pass_on()
+    first, second = way(pair)
+    while data := first.data_to_send(1 << 20):
+        second.receive(data, NOW)
+        first.receive(second.data_to_send(1 << 20), NOW)
     assert (pair.dialer.idle, pair.relay.idle) == (True, True)
-    sender, receiver = way(pair)
-    assert (drain_events(sender), drain_events(receiver)) == ([], [])
+    assert drain_events(first) == [left(stream)]
+    assert drain_events(second) == [left(stream, lost=5_000)]  # nobody has taken any of it
 
 
 def test_a_window_that_had_grown_is_the_others_again(pair: MuxPair, way: Way) -> None:
@@ -175,18 +192,62 @@ def test_bytes_and_end_in_one_piece_for_a_user_that_is_gone(pair: MuxPair, way: 
     assert sender.arrived(stream) == 900
     sender.receive(frame(RST_STREAM, 0, stream, (8).to_bytes(4, "big")), NOW)
     assert sender.idle
+    assert drain_events(sender) == [Left(stream, Code.DIALER_RESET, lost=5_000)]
 
 
-def test_a_peer_that_cuts_off_meanwhile_makes_it_forgotten(pair: MuxPair, way: Way) -> None:
+def test_a_peer_that_cuts_off_meanwhile_ends_it(pair: MuxPair, way: Way) -> None:
+    """What is lost goes by what the peer's user has taken then, and the code is the peer's."""
     stream = pair.connect()
     sender, receiver = way(pair)
     sender.send_data(stream, bytes(5_000))
     pair.pass_on()
     lose(sender, stream)
+    receiver.consume(stream, 400)
     receiver.reset(stream, Code.TARGET_RESET)
     pair.pass_on()
-    assert (sender.idle, drain_events(sender), sender.next_timeout()) == (True, [], None)
+    assert (sender.idle, sender.next_timeout()) == (True, None)
+    assert drain_events(sender) == [Left(stream, Code.TARGET_RESET, lost=4_600)]
     assert sender._pool._free == 2_000
+
+
+@pytest.mark.parametrize(("last", "lost"), [(ALERT, 0), (b"x" + ALERT, 25)], ids=["an alert", "more"])
+def test_of_a_peer_that_lacks_alerts_alone_nothing_is_lost(
+    last: bytes, lost: int, pair: MuxPair, way: Way
+) -> None:
+    stream = pair.connect()
+    sender, _ = way(pair)
+    sender.send_data(stream, bytes(1_000))
+    pair.pass_on()
+    sender.send_data(stream, last)  # for which there is no window
+    lose(sender, stream)
+    pair.pass_on()
+    sender.receive(position(stream, 0, 1_000, Code.TARGET_RESET), NOW)
+    sender.receive(frame(RST_STREAM, 0, stream, (10).to_bytes(4, "big")), NOW)
+    assert drain_events(sender) == [Left(stream, Code.TARGET_RESET, lost)]
+
+
+def test_the_reason_that_a_peer_has_told_comes_first(pair: MuxPair, way: Way) -> None:
+    """Its RST_STREAM is on the way when the session is cut off."""
+    stream = pair.connect()
+    sender, _ = way(pair)
+    sender.send_data(stream, bytes(2_000))
+    pair.pass_on()
+    lose(sender, stream)
+    sender.receive(position(stream, 0, 1_000, Code.TARGET_RESET), NOW)
+    assert drain_events(sender) == []
+    sender.cut_off_all(Code.RELAY_GONE)
+    assert drain_events(sender) == [Left(stream, Code.TARGET_RESET, lost=1_000)]
+
+
+def test_a_peer_that_breaks_the_protocol_ends_it(pair: MuxPair, way: Way) -> None:
+    stream = pair.connect()
+    sender, _ = way(pair)
+    sender.send_data(stream, b"bytes")
+    lose(sender, stream)
+    with pytest.raises(RemoteProtocolError):
+        sender.receive(frame(GOAWAY, 0, 0, bytes(8)), NOW)
+    sender.cut_off_all(Code.RELAY_GONE)
+    assert drain_events(sender) == [Left(stream, Code.PROTOCOL_ERROR, lost=5)]
 
 
 def test_a_connection_that_was_cut_off_before_is_forgotten_with_what_was_not_read(
@@ -199,15 +260,19 @@ def test_a_connection_that_was_cut_off_before_is_forgotten_with_what_was_not_rea
     receiver.reset(stream, Code.TARGET_RESET)
     pair.pass_on()
     assert (sender.connections, sender.arrived(stream)) == (1, 0)
+    assert drain_events(sender)[-1] == CutOff(stream, Code.TARGET_RESET, whole=False, lost=0)
     lose(sender, stream)
     assert (sender.idle, sender.data_to_send(100)) == (True, b"")
+    assert drain_events(sender) == []  # its end was told
 
 
 def test_a_request_whose_user_is_lost_is_given_up(pair: MuxPair) -> None:
     stream = pair.dialer.open(TARGET)
     pair.pass_on()
     pair.dialer.user_lost(stream, Code.DIALER_RESET, NOW)
+    assert drain_events(pair.dialer) == [Left(stream, Code.DIALER_RESET, lost=0)]
     pair.pass_on()
+    assert drain_events(pair.dialer) == []
     assert drain_events(pair.relay)[-1] == CutOff(stream, Code.DIALER_RESET, whole=False, lost=0)
 
 
@@ -227,9 +292,9 @@ def stuck(pair: MuxPair, way: Way) -> tuple[Multiplexer, Multiplexer, int]:
 def test_a_reader_that_has_stopped_is_waited_for_so_long(pair: MuxPair, way: Way) -> None:
     sender, receiver, stream = stuck(pair, way)
     sender.handle_timeout(NOW + 5.9)
-    assert sender.data_to_send(100) == b""
+    assert (sender.data_to_send(100), drain_events(sender)) == (b"", [])
     sender.handle_timeout(NOW + 6)
-    assert sender.next_timeout() is None
+    assert (drain_events(sender), sender.next_timeout()) == ([left(stream, lost=4_000)], None)
     sent = sender.data_to_send(100)
     assert sent == cut(stream, 5_003, 0)
     receiver.send_eof(stream)
@@ -249,7 +314,9 @@ def test_a_reader_that_goes_on_is_waited_for_anew(pair: MuxPair, way: Way) -> No
         pair.pass_on()
     assert sender.unsent(stream) == 2_500
     sender.handle_timeout(NOW + 20)
-    assert sender.next_timeout() == NOW + 25
+    assert (drain_events(sender), sender.next_timeout()) == ([], NOW + 25)
+    sender.handle_timeout(NOW + 25)
+    assert drain_events(sender) == [left(stream, lost=2_500)]
 
 
 def test_the_time_without_a_websocket_does_not_count(pair: MuxPair, way: Way) -> None:
@@ -258,8 +325,9 @@ def test_the_time_without_a_websocket_does_not_count(pair: MuxPair, way: Way) ->
     sender.handle_timeout(NOW + 100, away=True)
     sender.handle_timeout(NOW + 200)
     assert (sender.unsent(stream), sender.next_timeout()) == (4_000, NOW + 205)
+    assert drain_events(sender) == []
     sender.handle_timeout(NOW + 205)
-    assert sender.connections == 0
+    assert (sender.connections, drain_events(sender)) == (0, [left(stream, lost=4_000)])
 
 
 def test_nor_does_the_time_until_its_turn_comes(pair: MuxPair, way: Way) -> None:
@@ -271,14 +339,16 @@ def test_nor_does_the_time_until_its_turn_comes(pair: MuxPair, way: Way) -> None
     for second in (5, 10, 15):
         sender.handle_timeout(NOW + second)
     assert sender.unsent(stream) == 1_000
+    assert drain_events(sender) == []
     assert sender.data_to_send(1 << 20) == frame(DATA, 0, stream, bytes(1_000)) + cut(stream, 1_000, 0)
+    assert drain_events(sender) == [left(stream)]
 
 
 def test_whoever_must_let_go_at_once_does(pair: MuxPair, way: Way) -> None:
     sender, _, stream = stuck(pair, way)
     sender.reset(stream, Code.MESSAGE_REFUSED)
     assert sender.data_to_send(100) == cut(stream, 5_003, 0)
-    assert sender.idle
+    assert (sender.idle, drain_events(sender)) == (True, [])  # whoever resets it need not be told
 
 
 def test_others_go_on_beside_one_that_waits(pair: MuxPair, way: Way) -> None:
