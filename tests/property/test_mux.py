@@ -339,6 +339,8 @@ class World:
     # -- what always holds -----------------------------------------------------------------------
 
     def check(self) -> None:
+        if self.dialer_side.idle and not self.relay.wire:
+            self.relay_side.receive_eof()  # as the dialer may end the session now
         for end in self.ends:
             waits, came = end.side.buffered
             assert came <= end.limits.receive_memory

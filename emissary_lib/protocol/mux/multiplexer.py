@@ -142,10 +142,13 @@ class Multiplexer:
     def receive_eof(self) -> None:
         """The session's stream has ended. End ours (``session.send_eof``) when :attr:`idle`.
 
+        What came of a connection that the peer has cut off may still be read.
+
         Raises:
             RemoteProtocolError: A connection is not over yet, or a frame is not whole.
         """
-        if not self._over and (self._connections or not self._gate.between_frames):
+        open_ones = any(each.state is not ConnectionState.CLOSED for each in self._connections.values())
+        if not self._over and (open_ones or not self._gate.between_frames):
             self._fail(RemoteProtocolError("the stream of a shared session ends within a connection"))
         if self._error is not None:
             raise self._error

@@ -463,6 +463,21 @@ def test_the_stream_may_end_between_connections_only(pair: MuxPair, way: Callabl
         receiver.receive_eof()
 
 
+def test_the_stream_may_end_before_all_is_read_of_a_connection_that_was_cut_off(
+    pair: MuxPair, way: Callable[[MuxPair], Ends]
+) -> None:
+    """Symptom: a program reset its connection and was the last; a slow target lost what had come for it."""
+    stream = pair.connect()
+    sender, receiver = way(pair)
+    sender.send_data(stream, b"last words")
+    sender.user_lost(stream, Code.MESSAGE_REFUSED, NOW)
+    pair.pass_on()
+    assert sender.idle
+    receiver.receive_eof()
+    assert (receiver.peek(stream, 99), receiver.idle) == (b"last words", False)
+    assert (pair.take(receiver, stream), receiver.idle) == (b"last words", True)
+
+
 def test_the_stream_may_not_end_within_a_frame(pair: MuxPair, way: Callable[[MuxPair], Ends]) -> None:
     _, receiver = way(pair)
     pair.pass_on()
