@@ -134,8 +134,11 @@ class Connection:
 
     @property
     def whole(self) -> bool:
-        """Whether a cut has lost nothing but the end of the peer's stream (docs/protocol.md 11.4-8)."""
-        ours = self.end_sent and not self.lost
+        """Whether a cut has lost nothing but the end of the peer's stream (docs/protocol.md 11.4-8).
+
+        Our own end need not have gone out: it may wait behind alerts that nobody takes any more.
+        """
+        ours = (self.ending or self.end_sent) and not self.lost
         told = self.told_code is not Code.OK
         return ours and (self.arrived == self.peer_written if told else self.end_received)
 

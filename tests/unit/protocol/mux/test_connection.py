@@ -121,8 +121,10 @@ def test_a_cut_is_whole_without_alerts_too() -> None:
     connection.told_code, connection.peer_written = Code.TARGET_RESET, 0
     connection.peer_taken = 4
     seen = [connection.whole]  # its user may have gone on
+    connection.ending = True
+    seen.append(connection.whole)
     connection.move(ConnectionStep.END_SENT)
     seen.append(connection.whole)
     connection.peer_taken = 3
     seen.append(connection.whole)
-    assert seen == [False, True, False]
+    assert seen == [False, True, True, False]
