@@ -70,6 +70,22 @@ def test_without_a_link_nothing_is_sent_and_bytes_are_taken_up_to_the_capacity(r
 
 
 @BOTH
+def test_what_was_never_sent_and_whether_it_could_arrive_is_told(role: Role) -> None:
+    session = watched(role)
+    session.send_data(b"one")
+    assert (session.unsent, session.may_send) == (3, True)
+    assert kinds(session, NOW) == [FrameType.DATA]
+    assert (session.unsent, session.may_send) == (0, True)
+    give(session, gone(role), NOW)
+    assert not session.may_send  # the peer is away
+    session.send_data(b"more")
+    cut(session, NOW + 0.1, NOW + 30)
+    assert (session.unsent, session.may_send) == (4, False)  # until the bridge has told who is there
+    give(session, resumed(role, 2, 1), NOW + 30.1)
+    assert (session.unsent, session.may_send) == (4, True)
+
+
+@BOTH
 def test_after_a_reconnect_everything_unacknowledged_goes_out_once_more_and_only_once(role: Role) -> None:
     session = watched(role)
     session.send_data(b"one")
