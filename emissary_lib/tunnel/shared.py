@@ -162,7 +162,11 @@ class SharedTunnel(SharedDriver[SharedConnection]):
             return self._add(SharedConnection(self, stream, target))
 
     def open(self, target: Target) -> SharedConnection | None:
-        """Ask for a connection; ``None`` if there is no room for one. Does not block longer than a send."""
+        """Ask for a connection; ``None`` if there is no room for one.
+
+        Once it is answered, :meth:`SharedConnection.attach` or :meth:`SharedConnection.abort` has to follow:
+        the session does not end before. Does not block for longer than a send.
+        """
         opened: list[SharedConnection] = []
 
         def ask(now: float) -> None:

@@ -1,4 +1,4 @@
-"""Shared sessions for tests: dialer's and relay's side back to back, or one with a link that the test plays."""
+"""Shared sessions for tests: both sides back to back, or one with a peer that the test plays."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from emissary_lib.tunnel.shutdown import ShutdownPolicy
 from emissary_lib.tunnel.suspend import LOOK, SuspendDetector
 from tests.helpers.memory_transport import Faults, MemoryTransport, linked_pair
 from tests.helpers.patience import HANG, wait_until
+from tests.helpers.tunnels import FakeLink
 
 TARGET = Target("db.internal", 5432)
 
@@ -134,8 +135,8 @@ class _Bridge:
         self._rounds = 0
         self.connections: list[Connections] = []
         self.ends: list[tuple[Role, End]] = []
-        self.refuses = False
-        self.holds = False
+        self._refuses = False
+        self.confirms = True
         self._connect()
 
     def _connect(self) -> None:
@@ -153,36 +154,24 @@ class _Bridge:
             for transport in self.transports.values():
                 transport.abort()
 
-    def release(self) -> None:
-        """After ``holds``: let both come back."""
+    def refuse(self) -> None:
+        """From now on nobody comes back: as soon as one side has closed its link for good, too."""
         with self._changed:
-            self.holds = False
+            self._refuses = True
             self._changed.notify_all()
 
-    def reconnect(self, role: Role, epoch: int, closed: Callable[[], bool]) -> None:
+    def reconnect(self, role: Role, epoch: int) -> None:
         with self._changed:
-            if self.refuses:
-                raise LinkRefusedError("the test gives no second connection")
             self._epochs[role] = epoch
             rounds = self._rounds
             self._waiting.add(role)
-            if len(self._waiting) == 2 and not self.holds:
-                self._go_on()
-            self._changed.wait_for(lambda: self._rounds > rounds or not self.holds or closed(), HANG)
-            if self._rounds == rounds and len(self._waiting) == 2:
-                self._go_on()
-            self._changed.wait_for(lambda: self._rounds > rounds or closed(), HANG)
+            if len(self._waiting) == 2:
+                self._waiting.clear()
+                self._connect()
+                self._changed.notify_all()
+            self._changed.wait_for(lambda: self._rounds > rounds or self._refuses, HANG)
             if self._rounds == rounds:
-                raise LinkClosedError("closed")
-
-    def _go_on(self) -> None:
-        self._waiting.clear()
-        self._connect()
-        self._changed.notify_all()
-
-    def wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+                raise LinkRefusedError("the test gives no second connection")
 
     def take(self, role: Role, frame: Frame) -> None:
         """A frame for the bridge."""
@@ -197,7 +186,7 @@ class _Bridge:
             end = End.decode(frame.payload)
             self.ends.append((role, end))
             figures = (end.sent, end.received) if role is Role.DIALER else (end.received, end.sent)
-            for each in Role:
+            for each in Role if self.confirms else ():
                 self._tell(transports, each, FrameType.ENDED, Ended(end.code, *figures).encode())
 
     def _tell(
@@ -215,7 +204,6 @@ class _BridgeLink:
     def __init__(self, role: Role, bridge: _Bridge) -> None:
         self._role = role
         self._bridge = bridge
-        self._closed = False
 
     def send(self, message: Outgoing) -> None:
         frame = decode(message.text)
@@ -228,14 +216,13 @@ class _BridgeLink:
         return self._bridge.transport(self._role).recv(None)
 
     def reconnect(self, epoch: int, deadline: Deadline) -> None:
-        self._bridge.reconnect(self._role, epoch, lambda: self._closed)
+        self._bridge.reconnect(self._role, epoch)
 
     def drop(self) -> None:
         self._bridge.transport(self._role).abort()
 
     def close(self) -> None:
-        self._closed = True
-        self._bridge.wake()
+        self._bridge.refuse()
         self._bridge.transport(self._role).close()
 
     def release(self) -> None:
@@ -263,8 +250,10 @@ class SharedPair:
         drain_at: As of :class:`RelayTunnel`.
         life: Seconds until the relay's end; its shutdown has a bound then, as in Lambda.
         grace: Seconds that a side without its WebSocket is waited for.
+        on_request: Takes the relay's requests, instead of :attr:`requests`.
 
     Attributes:
+        bridge: What is between both.
         requests: What the relay was asked for, and what the test has not taken.
     """
 
@@ -279,10 +268,13 @@ class SharedPair:
         drain_at: float = math.inf,
         life: float = 10 * HANG,
         grace: float = 60.0,
+        on_request: Callable[[RequestedConnection], None] | None = None,
     ) -> None:
         self.bridge = _Bridge(seed, faults)
+        self._ahead = {Role.DIALER: 0.0, Role.RELAY: 0.0}
         self.requests: queue.SimpleQueue[RequestedConnection] = queue.SimpleQueue()
         self._sockets: list[socket.socket] = []
+        self._dialed: list[SharedConnection] = []
         now = time.monotonic()
         self.dialer_session = shared_session(Role.DIALER, grace=grace)
         self.relay_session = shared_session(Role.RELAY, life=life, grace=grace)
@@ -296,6 +288,7 @@ class SharedPair:
                 idle_seconds=idle_seconds,
                 on_event=on_event,
                 on_idle=on_idle,
+                clock=lambda: time.monotonic() + self._ahead[Role.DIALER],
                 suspend_detector=waits,
             )
         )
@@ -304,8 +297,9 @@ class SharedPair:
                 self.relay_session,
                 _BridgeLink(Role.RELAY, self.bridge),
                 self.relay_mux,
-                on_request=self.requests.put,
+                on_request=on_request or self.requests.put,
                 drain_at=drain_at,
+                clock=lambda: time.monotonic() + self._ahead[Role.RELAY],
                 on_event=on_event,
                 on_idle=on_idle,
                 shutdown=ShutdownPolicy(now + life, now + life + HANG, linger=grace),
@@ -323,11 +317,19 @@ class SharedPair:
     ) -> None:
         for sock in self._sockets:
             sock.close()
-        self.bridge.refuses = True
+        for connection in self._dialed:
+            if connection.socket is None:  # who has asked for one attaches a socket, or gives it up
+                connection.abort(Code.DIALER_RESET)
         for side in (self.dialer, self.relay):
             side.tunnel.abort(Code.KILLED, "the test is over")
         for side in (self.dialer, self.relay):
             side.join()
+
+    def let_time_pass(self, role: Role, seconds: float) -> None:
+        """One side's clock goes on by that."""
+        self._ahead[role] += seconds
+        side: Side[SharedTunnel] | Side[RelayTunnel] = self.dialer if role is Role.DIALER else self.relay
+        side.tunnel.wake()
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
         """A tunnel's end, and the test's, which is closed with the pair."""
@@ -336,9 +338,21 @@ class SharedPair:
         self._sockets.append(theirs)
         return ours, theirs
 
+    def open(self, target: Target = TARGET) -> SharedConnection | None:
+        """Ask for a connection."""
+        dialed = self.dialer.tunnel.open(target)
+        if dialed is not None:
+            self._dialed.append(dialed)
+        return dialed
+
+    def adopt(self) -> SharedConnection:
+        """Before this is entered: a connection that is asked for with the opening."""
+        self._dialed.append(self.dialer.tunnel.adopt(self.dialer_mux.open(TARGET), TARGET))
+        return self._dialed[-1]
+
     def request(self, target: Target = TARGET) -> tuple[SharedConnection, RequestedConnection]:
         """Ask for a connection, and have the relay hear of it."""
-        dialed = self.dialer.tunnel.open(target)
+        dialed = self.open(target)
         assert dialed is not None, "no room"
         requested = self.requests.get(timeout=HANG)
         assert requested.stream == dialed.stream
@@ -367,25 +381,85 @@ def fill_up(sock: socket.socket) -> int:
     return filled
 
 
-def dialer_alone(link: Link, **options: float) -> Side[SharedTunnel]:
-    """A dialer's side whose relay the test plays; not started."""
-    return Side(
-        lambda on_event, on_idle, waits: SharedTunnel(
-            shared_session(Role.DIALER),
-            link,
-            DialerMultiplexer(MuxLimits(), time.monotonic()),
-            on_event=on_event,
-            on_idle=on_idle,
-            suspend_detector=waits,
-            **options,
+class PlayedRelay:
+    """A dialer's side whose relay and bridge the test plays; a context manager that ends it.
+
+    Args:
+        link: What the dialer sends over.
+
+    Attributes:
+        side: The dialer's side.
+        mux: What the relay makes of the dialer's stream, as far as :meth:`take` was called.
+        link: What the dialer sends over.
+    """
+
+    def __init__(self, link: FakeLink | None = None) -> None:
+        self.link = link or FakeLink()
+        self.session = shared_session(Role.DIALER)
+        mux = DialerMultiplexer(MuxLimits(), time.monotonic())
+        self.side = Side(
+            lambda on_event, on_idle, waits: SharedTunnel(
+                self.session, self.link, mux, on_event=on_event, on_idle=on_idle, suspend_detector=waits
+            )
         )
-    )
+        self.mux = RelayMultiplexer(MuxLimits(), time.monotonic())
+        self._read = 0
+        self._written = 0
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> PlayedRelay:
+        self.side.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for sock in self._sockets:
+            sock.close()
+        self.side.tunnel.abort(Code.KILLED, "the test is over")
+        self.side.join()
+
+    @property
+    def came(self) -> int:
+        """How much of the dialer's stream has come."""
+        return max((f.offset + len(f.payload) for f in self.link.sent if f.type is FrameType.DATA), default=0)
+
+    def take(self, *, ack: int | None = None) -> None:
+        """Read what has come, and answer; ``ack``: what to acknowledge of it, everything if not given."""
+        for frame in sorted(self.link.sent, key=lambda frame: frame.offset):
+            if frame.type is FrameType.DATA and frame.offset == self._read:
+                self._read += len(frame.payload)
+                self.mux.receive(frame.payload, time.monotonic())
+        self.say(self.mux.data_to_send(1 << 20), ack=ack)
+
+    def say(self, data: bytes, *, ack: int | None = None) -> None:
+        """Bytes of the relay's stream."""
+        ack = self._read if ack is None else ack
+        if data:
+            self.link.give(FrameType.DATA, data, offset=self._written, ack=ack)
+            self._written += len(data)
+        else:
+            self.link.give(FrameType.ACK, ack=ack)
+
+    def connect(self) -> tuple[socket.socket, SharedConnection]:
+        """Open a connection, and attach a socket to it: the user's end, and the connection."""
+        before = self.came
+        dialed = self.side.tunnel.open(TARGET)
+        assert dialed is not None
+        wait_until(lambda: self.came > before, "the request comes")
+        self.take()
+        self.mux.accept(dialed.stream)
+        self.take()
+        assert dialed.answered.wait(HANG)
+        ours, user = tcp_pair()
+        user.settimeout(HANG)
+        self._sockets.append(user)
+        dialed.attach(ours)
+        return user, dialed
 
 
-def relay_alone(
-    link: Link, on_request: Callable[[RequestedConnection], None], *, shutdown: ShutdownPolicy | None = None
-) -> Side[RelayTunnel]:
-    """A relay's side whose dialer the test plays; not started."""
+def relay_alone(link: Link, on_request: Callable[[RequestedConnection], None]) -> Side[RelayTunnel]:
+    """A relay's side whose dialer the test plays; its thread is not started."""
     return Side(
         lambda on_event, on_idle, waits: RelayTunnel(
             shared_session(Role.RELAY),
@@ -394,7 +468,6 @@ def relay_alone(
             on_request=on_request,
             on_event=on_event,
             on_idle=on_idle,
-            shutdown=shutdown,
             suspend_detector=waits,
         )
     )
