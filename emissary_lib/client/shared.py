@@ -47,7 +47,14 @@ _BEHIND: Final = 2_048
 
 #: Ends of a session before a request was answered, after which another relay may do better.
 _START_OVER: Final = frozenset(
-    {Code.DIALER_GONE, Code.RELAY_GONE, Code.UNKNOWN_SESSION, Code.RELAY_DEADLINE, Code.LINK_DEAD}
+    {
+        Code.DIALER_GONE,
+        Code.RELAY_GONE,
+        Code.UNKNOWN_SESSION,
+        Code.RELAY_DEADLINE,
+        Code.LINK_DEAD,
+        Code.INCOMPLETE,
+    }
 )
 
 

@@ -249,7 +249,8 @@ class SharedWire(Wire):
         self._take_events()
         if self.session.alive:
             room = min(self.session.send_room, SESSION_BACKLOG - self.session.unsent)
-            self.session.send_data(self.mux.data_to_send(room))
+            if data := self.mux.data_to_send(room):
+                self.session.send_data(data)
             if self._ended and self.mux.idle:
                 self.session.send_eof()
         for _relay, stream in self._streams.values():
