@@ -285,7 +285,7 @@ def test_a_reset_comes_after_every_byte_and_names_its_cause(sock: TunnelSocket, 
     relay.flush()
     relay.reset(Code.TARGET_RESET, "connection reset by the database")
     received = bytearray()
-    with pytest.raises(TunnelResetError, match="reset (by the database|its TCP connection)") as caught:
+    with pytest.raises(TunnelResetError, match=r"reset (by the database|its TCP connection)") as caught:
         read_until_it_raises(lambda: sock.recv(10_000), received)
     assert received == data
     assert isinstance(caught.value, ConnectionResetError)

@@ -18,6 +18,7 @@ from emissary_lib.bridge.launch import Launch
 from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import ProbeTimes
+from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Opened
 from emissary_lib.transport.base import MessageTransport
@@ -135,7 +136,7 @@ class RelayHarness:
         self,
         *,
         dial_back: Callable[[Mapping[str, str]], MessageTransport] | None = None,
-        connect: Callable[[Launch, Deadline], Connected] | None = None,
+        connect: Callable[[Target, Deadline], Connected] | None = None,
         launch: Launch | None = None,
         remaining: float = 900.0,
         grace: float = 60.0,
@@ -154,7 +155,7 @@ class RelayHarness:
         accepted = Connected(Code.OK, self.near, ("10.0.0.7", 5432))
         relay = Relay(
             self._dial_back,
-            connect or (lambda launch, deadline: accepted),
+            connect or (lambda target, deadline: accepted),
             self.poster,
             sleep=lambda seconds: None,
             grace=grace,

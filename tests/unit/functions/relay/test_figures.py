@@ -31,7 +31,7 @@ def test_a_session_that_is_opened_is_one_line_with_the_time_since_the_door(figur
 
 
 def test_a_target_that_is_not_reached_opens_no_session(figures: Figures) -> None:
-    with RelayHarness(connect=lambda launch, deadline: Connected(Code.TARGET_REFUSED)) as harness:
+    with RelayHarness(connect=lambda target, deadline: Connected(Code.TARGET_REFUSED)) as harness:
         harness.wait_for_opened()
     assert figures.lines == []
 

@@ -77,7 +77,7 @@ def test_opened_refused_by_the_carrier_is_sent_again() -> None:
 def test_failed_connect_is_told_in_the_reply_and_in_opened_and_ends_the_stream(
     code: Code, reply: int
 ) -> None:
-    with RelayHarness(connect=lambda launch, deadline: Connected(code)) as harness:
+    with RelayHarness(connect=lambda target, deadline: Connected(code)) as harness:
         frame, parameters, data = harness.wait_for_opened()
         assert parameters.code is code
         # RFC 1928 section 6, with the address 0.0.0.0:0.
