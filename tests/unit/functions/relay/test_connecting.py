@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from emissary_lib.bridge.launch import Launch
 from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, encode
 from emissary_lib.protocol.wire.payloads import Ended, Reset, Resumed
 from emissary_lib.transport.base import MessageTransport
@@ -36,7 +36,7 @@ class SilentTarget:
         self.given_up = False
         self.connected = Connected(Code.TARGET_TIMED_OUT)
 
-    def connect(self, launch: Launch, deadline: Deadline) -> Connected:
+    def connect(self, target: Target, deadline: Deadline) -> Connected:
         deadline.wait(self.answers)
         # Of time that has run out, none is left; what is brought forward leaves some for a goodbye.
         self.given_up = deadline.passed() and bool(deadline.within(1.0).remaining())
@@ -75,7 +75,7 @@ def test_relay_says_goodbye_first_and_then_waits_for_the_end_of_the_attempt() ->
     """The goodbye frees its place; a frozen environment must hold no attempt."""
     over = threading.Event()
 
-    def slow(launch: Launch, deadline: Deadline) -> Connected:
+    def slow(target: Target, deadline: Deadline) -> Connected:
         deadline.wait(threading.Event())
         wait_until(lambda: harness.transport.released, "the relay's goodbye")
         threading.Event().wait(0.1)  # longer than the relay needs to return

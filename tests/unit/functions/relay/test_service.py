@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from emissary_lib.bridge.launch import Launch
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import ProbeTimes
+from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import Flag, FrameType
 from emissary_lib.protocol.wire.payloads import Disconnected, Reset, Resumed
 from emissary_lib.transport.deadline import Deadline
@@ -91,7 +91,7 @@ def test_failed_connect_is_told_in_the_reply_and_in_opened_and_ends_the_stream(
 
 
 def test_connector_that_fails_unexpectedly_is_told_as_a_failed_target() -> None:
-    def broken(launch: Launch, deadline: Deadline) -> Connected:
+    def broken(target: Target, deadline: Deadline) -> Connected:
         raise RuntimeError("a bug")
 
     with RelayHarness(connect=broken) as harness:
@@ -202,7 +202,7 @@ def test_silence_of_the_dialer_counts_from_the_claim_not_from_the_targets_connec
     orphan, connecting = 0.2, 1.5
     worlds: list[RelayHarness] = []
 
-    def slow(launch: Launch, deadline: Deadline) -> Connected:
+    def slow(target: Target, deadline: Deadline) -> Connected:
         wait_until(lambda: worlds[0].claims, "the claim")
         threading.Event().wait(connecting)
         return Connected(Code.OK, worlds[0].near)

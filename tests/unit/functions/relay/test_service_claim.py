@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from emissary_lib.bridge.launch import Launch
 from emissary_lib.exceptions import AnswerLostError, GatewayRefusedError
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_lib.protocol.wire.payloads import Resumed
 from emissary_lib.transport.base import MessageTransport
@@ -57,7 +57,7 @@ def test_relay_that_does_not_get_the_session_leaves_no_connection_under_way() ->
 
     worlds: list[RelayHarness] = []
 
-    def slow(launch: Launch, deadline: Deadline) -> Connected:
+    def slow(target: Target, deadline: Deadline) -> Connected:
         assert claimed.wait(HANG)
         threading.Event().wait(0.1)  # longer than the relay needs to give up
         return Connected(Code.OK, worlds[0].near)
