@@ -141,7 +141,7 @@ class _Direction:
                 if self._held:
                     if self._ended is None:
                         self._changed.wait(deadline.cap(_HOLD))
-                    if not self._ready:
+                    if self._held and not self._ready:  # the end may have dropped it
                         self._ready.append(self._held.pop(0).text)
                 elif self._ended is not None:
                     raise LinkClosedError(
