@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.mux.answers import STATUSES
 from emissary_lib.protocol.mux.limits import MAX_CONNECTIONS
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import AbortableDeadline, Deadline
@@ -18,6 +19,10 @@ from functions.relay.connector import Connected
 #: Attempts to connect at once, those included that nobody wants any more but that a name server holds up.
 MAX_ATTEMPTS: Final = 2 * MAX_CONNECTIONS
 
+#: What is logged as the outcome of a request that the dialer gave up, or that nothing was done for.
+_GIVEN_UP: Final = "GIVEN_UP"
+_DECLINED: Final = "DECLINED"
+
 
 class Requests:
     """The requests of one shared session.
@@ -25,7 +30,8 @@ class Requests:
     Args:
         session: Its id, for the log.
         key_id: The key that opened it, for the log; ``None`` if the bridge did not say.
-        connect: Connects to a target within the deadline, which passes early if nobody wants it any more.
+        connect: Connects to a target that the allow-list admits, within the deadline, which passes early if
+            nobody wants the connection any more.
         timeout: Seconds for each attempt.
 
     Thread safety: any.
@@ -63,9 +69,13 @@ class Requests:
         except RuntimeError:  # no thread is left
             self._forget(thread)
         connection.decline()
+        self._log("not connected", connection, _DECLINED, began=time.time())
 
     def join(self, timeout: float) -> None:
-        """Wait for attempts that are under way: nothing may be left to a frozen environment."""
+        """Wait for attempts that are under way: nothing may be left to a frozen environment.
+
+        Blocking: until then, at most for ``timeout`` seconds.
+        """
         patience = Deadline(timeout)
         with self._lock:
             threads = list(self._attempts)
@@ -73,44 +83,54 @@ class Requests:
             thread.join(patience.remaining())
 
     def _attempt(self, connection: RequestedConnection, deadline: AbortableDeadline) -> None:
-        began = time.monotonic()
+        began = time.time()
         try:
-            connected = self._connect(connection.target, deadline)
-        except Exception as exc:  # else the dialer would wait for an answer that never comes
-            logs.error("connecting to the target failed", exc)
-            connected = Connected(Code.TARGET_FAILED)
-        self._answer(connection, connected, began)
-        self._forget(threading.current_thread())
+            try:
+                connected = self._connect(connection.target, deadline)
+            except Exception as exc:  # else the dialer would wait for an answer that never comes
+                logs.error("connecting to the target failed", exc, session=self._session)
+                connected = Connected(Code.TARGET_FAILED)
+            self._answer(connection, connected, began)
+        finally:
+            self._forget(threading.current_thread())
 
     def _answer(self, connection: RequestedConnection, connected: Connected, began: float) -> None:
-        outcome = connected.code.name
-        if connected.sock is None:
-            connection.refuse(connected.code)
+        if connected.sock is not None:
+            if connection.accept(connected.sock):
+                self._log("connected", connection, Code.OK.name, began=began)
+                connection.watch_over(lambda: self._record(connection, began))
+                return
+            outcome = _GIVEN_UP
         else:
-            connection.watch_over(lambda: self._record(connection, began))
-            if not connection.accept(connected.sock):
-                outcome = "GIVEN_UP"
-        logs.info(
-            "connected" if outcome == Code.OK.name else "not connected",
-            session=self._session,
-            key_id=self._key_id,
-            target=str(connection.target),
-            code=outcome,
-            seconds=round(time.monotonic() - began, 3),
-        )
+            # A target that accepts and resets at once has no code of its own as an answer (11.3-4).
+            code = connected.code if connected.code in STATUSES else Code.TARGET_FAILED
+            outcome = code.name if connection.refuse(code) else _GIVEN_UP
+        self._log("not connected", connection, outcome, began=began)
 
     def _record(self, connection: RequestedConnection, began: float) -> None:
-        if not connection.opened:
-            return
-        logs.info(
+        """The record of a connection that is over (docs/protocol.md 11.7-1)."""
+        self._log(
             "connection ended",
+            connection,
+            connection.code.name,
+            began=began,
+            started=began,
+            ended=time.time(),
+            dialer_bytes=connection.received,
+            relay_bytes=connection.sent,
+        )
+
+    def _log(
+        self, text: str, connection: RequestedConnection, code: str, *, began: float, **fields: float
+    ) -> None:
+        logs.info(
+            text,
             session=self._session,
             key_id=self._key_id,
             target=str(connection.target),
-            code=connection.code.name,
-            seconds=round(time.monotonic() - began, 3),
-            dialer_bytes=connection.received,
-            relay_bytes=connection.sent,
+            code=code,
+            duration_s=round(max(0.0, time.time() - began), 3),
+            **fields,
         )
 
     def _forget(self, thread: threading.Thread) -> None:

@@ -156,8 +156,9 @@ class Relay:
             shutdown=self._shutdown(ends_at, margin),
         )
         _run(tunnel, link)
-        requests.join(TARGET_TIMEOUT)
-        return _record_end(launch, session, ended)
+        code = _record_end(launch, session, ended)
+        requests.join(min(TARGET_TIMEOUT, max(0.0, ends_at + _ABANDON * margin - time.monotonic())))
+        return code
 
     def _link(
         self,
@@ -262,6 +263,7 @@ def _record_end(launch: Launch, session: Session, ended: list[Code]) -> Code | N
     """Log what we have counted ourselves: the audit record may have to go by what the dialer says."""
     if not ended:
         return None
+    of_shared = {} if session.connections is None else {"connections": session.connections}
     logs.info(
         "session ended",
         session=launch.session,
@@ -270,6 +272,7 @@ def _record_end(launch: Launch, session: Session, ended: list[Code]) -> Code | N
         relay_bytes=session.sent,
         dialer_messages=session.counters.messages_received,
         relay_messages=session.counters.messages_sent,
+        **of_shared,
     )
     return ended[-1]
 

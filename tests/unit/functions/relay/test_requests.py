@@ -1,0 +1,273 @@
+"""How a relay answers what a shared session asks for, and what it logs of that."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.transport.deadline import Deadline
+from emissary_lib.tunnel.loopback import tcp_pair
+from functions.common import logs
+from functions.relay import requests as module
+from functions.relay.connector import Connected
+from functions.relay.requests import Requests
+from tests.helpers.patience import HANG, wait_until
+from tests.helpers.shared_tunnels import TARGET, SharedPair
+
+Connect = Callable[[Target, Deadline], Connected]
+
+
+class Lines(logging.Handler):
+    """What was logged, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def of(self, text: str) -> list[dict[str, object]]:
+        return [vars(record) for record in self.records if record.getMessage() == text]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    logger, handler = logging.getLogger(logs.NAME), Lines()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def serving(connect: Connect) -> Iterator[tuple[SharedPair, Requests]]:
+    requests = Requests("s-1", 7, connect, HANG)
+    with SharedPair(on_request=requests.serve) as pair:
+        yield pair, requests
+    requests.join(HANG)
+
+
+class Targets:
+    """Targets that accept at once.
+
+    Attributes:
+        asked: What was connected to.
+        ends: The targets' ends.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[Target] = []
+        self.ends: list[socket.socket] = []
+
+    def connect(self, target: Target, deadline: Deadline) -> Connected:
+        near, far = tcp_pair()
+        self.asked.append(target)
+        self.ends.append(far)
+        return Connected(Code.OK, near, ("10.0.0.7", 5432))
+
+
+@pytest.fixture
+def targets() -> Iterator[Targets]:
+    made = Targets()
+    yield made
+    for end in made.ends:
+        end.close()
+
+
+def test_a_connection_and_its_end_are_a_line_each(targets: Targets, lines: Lines) -> None:
+    with serving(targets.connect) as (pair, _requests):
+        dialed = pair.open(Target("db.internal", 5432))
+        assert dialed
+        assert dialed.answered.wait(HANG)
+        assert dialed.opened
+        assert targets.asked == [TARGET]
+        ours, user = pair.pair()
+        dialed.attach(ours)
+        (target,) = targets.ends
+        user.sendall(b"question")
+        assert target.recv(8, socket.MSG_WAITALL) == b"question"
+        target.sendall(b"row")
+        assert user.recv(3, socket.MSG_WAITALL) == b"row"
+        wait_until(lambda: lines.of("connected"), "it is logged")
+        (line,) = lines.of("connected")
+        facts = {name: line[name] for name in ("session", "key_id", "target", "code")}
+        assert facts == {"session": "s-1", "key_id": 7, "target": "db.internal:5432", "code": "OK"}
+        assert isinstance(line["duration_s"], float)
+        assert not lines.of("connection ended")
+        user.shutdown(socket.SHUT_WR)
+        target.shutdown(socket.SHUT_WR)
+        wait_until(lambda: lines.of("connection ended"), "and so is its end")
+    (line,) = lines.of("connection ended")
+    assert {name: line[name] for name in facts} == facts
+    assert (line["dialer_bytes"], line["relay_bytes"]) == (8, 3)
+    started, ended, duration = line["started"], line["ended"], line["duration_s"]
+    assert isinstance(started, float)
+    assert isinstance(ended, float)
+    assert isinstance(duration, float)
+    assert started <= ended
+    assert not lines.of("not connected")
+
+
+def test_a_connection_that_breaks_or_ends_with_its_session_has_the_code(
+    targets: Targets, lines: Lines
+) -> None:
+    with serving(targets.connect) as (pair, _requests):
+        for _ in range(2):
+            dialed = pair.open()
+            assert dialed
+            assert dialed.answered.wait(HANG)
+        dialed.abort(Code.DIALER_RESET)
+        wait_until(lambda: lines.of("connection ended"), "its end is logged")
+        pair.relay.tunnel.abort(Code.KILLED, "enough")
+        pair.relay.join()
+    assert [line["code"] for line in lines.of("connection ended")] == ["DIALER_RESET", "KILLED"]
+
+
+@pytest.mark.parametrize("code", [code for code in Code if 32 <= code < 38])
+def test_a_target_that_is_not_reached_is_refused_with_the_outcome(code: Code, lines: Lines) -> None:
+    with serving(lambda target, deadline: Connected(code)) as (pair, _requests):
+        dialed = pair.open()
+        assert dialed
+        assert dialed.answered.wait(HANG)
+        assert (dialed.opened, dialed.code) == (False, code)
+    (line,) = lines.of("not connected")
+    assert (line["code"], line["target"], line["key_id"]) == (code.name, "db.internal:5432", 7)
+    assert not lines.of("connection ended")
+
+
+def test_a_target_that_accepts_and_resets_at_once_is_refused_too() -> None:
+    """Symptom: the answer's code was none for an answer, and the dialer waited for another in vain."""
+    with serving(lambda target, deadline: Connected(Code.TARGET_RESET)) as (pair, _requests):
+        dialed = pair.open()
+        assert dialed
+        assert dialed.answered.wait(HANG)
+        assert (dialed.opened, dialed.code) == (False, Code.TARGET_FAILED)
+
+
+def test_a_connector_that_fails_is_a_refusal_and_logged(lines: Lines) -> None:
+    def broken(target: Target, deadline: Deadline) -> Connected:
+        raise ZeroDivisionError("a bug")
+
+    with serving(broken) as (pair, _requests):
+        dialed = pair.open()
+        assert dialed
+        assert dialed.answered.wait(HANG)
+        assert dialed.code is Code.TARGET_FAILED
+    assert lines.of("connecting to the target failed")
+
+
+@pytest.mark.parametrize("outcome", ["none", "a connection"])
+def test_a_request_that_is_given_up_ends_its_attempt(outcome: str, lines: Lines) -> None:
+    began, ended = threading.Event(), threading.Event()
+    fars: list[socket.socket] = []
+
+    def connect(target: Target, deadline: Deadline) -> Connected:
+        began.set()
+        deadline.wait(ended)  # which the deadline's early end sets
+        assert deadline.passed()
+        if outcome == "none":
+            return Connected(Code.TARGET_TIMED_OUT)
+        near, far = tcp_pair()
+        fars.append(far)
+        return Connected(Code.OK, near)
+
+    with serving(connect) as (pair, requests):
+        dialed = pair.open()
+        assert dialed
+        assert began.wait(HANG)
+        dialed.abort(Code.DIALER_RESET)
+        assert ended.wait(HANG)
+        requests.join(HANG)
+        for far in fars:
+            far.settimeout(HANG)
+            assert far.recv(1) == b""
+            far.close()
+    assert [line["code"] for line in lines.of("not connected")] == ["GIVEN_UP"]
+    assert not lines.of("connected")
+
+
+def test_the_session_s_end_ends_attempts_too() -> None:
+    began, ended = threading.Event(), threading.Event()
+
+    def connect(target: Target, deadline: Deadline) -> Connected:
+        began.set()
+        deadline.wait(ended)
+        return Connected(Code.TARGET_TIMED_OUT)
+
+    with serving(connect) as (pair, _requests):
+        assert pair.open()
+        assert began.wait(HANG)
+        pair.relay.tunnel.abort(Code.KILLED, "enough")
+        assert ended.wait(HANG)
+
+
+def test_beyond_so_many_attempts_requests_are_declined(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
+    monkeypatch.setattr(module, "MAX_ATTEMPTS", 2)
+    go_on = threading.Event()
+
+    def connect(target: Target, deadline: Deadline) -> Connected:
+        assert go_on.wait(HANG)  # a name server that does not hear of anybody's giving up
+        return Connected(Code.NAME_NOT_FOUND)
+
+    with serving(connect) as (pair, requests):
+        held = [pair.open(), pair.open()]
+        for dialed in held:
+            assert dialed
+            dialed.abort(Code.DIALER_RESET)
+        further = pair.open()
+        assert further
+        assert further.answered.wait(HANG)
+        assert further.declined
+        assert not further.opened
+        go_on.set()
+        requests.join(HANG)
+        later = pair.open()
+        assert later
+        assert later.answered.wait(HANG)
+        assert later.code is Code.NAME_NOT_FOUND, "there is a place again"
+    assert [line["code"] for line in lines.of("not connected")].count("DECLINED") == 1
+
+
+def test_without_a_thread_for_it_a_request_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "emissary-connector":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with serving(lambda target, deadline: Connected(Code.TARGET_FAILED)) as (pair, _requests):
+            dialed = pair.open()
+            assert dialed
+            assert dialed.answered.wait(HANG)
+            assert dialed.declined
+
+
+def test_whoever_joins_waits_for_attempts_but_not_without_end() -> None:
+    go_on = threading.Event()
+
+    def connect(target: Target, deadline: Deadline) -> Connected:
+        assert go_on.wait(HANG)
+        return Connected(Code.NAME_NOT_FOUND)
+
+    with serving(connect) as (pair, requests):
+        dialed = pair.open()
+        wait_until(lambda: requests._attempts, "it is under way")
+        requests.join(0.0)
+        assert dialed
+        assert not dialed.answered.is_set()
+        go_on.set()
+        requests.join(HANG)
+        assert not requests._attempts
