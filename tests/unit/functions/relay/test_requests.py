@@ -122,11 +122,12 @@ def test_a_connection_that_breaks_or_ends_with_its_session_has_the_code(
     targets: Targets, lines: Lines
 ) -> None:
     with serving(targets.connect) as (pair, _requests):
-        for _ in range(2):
-            dialed = pair.open()
+        dials = [pair.open(), pair.open()]
+        for dialed in dials:
             assert dialed
             assert dialed.answered.wait(HANG)
-        dialed.abort(Code.DIALER_RESET)
+        assert dials[1]
+        dials[1].abort(Code.DIALER_RESET)
         wait_until(lambda: lines.of("connection ended"), "its end is logged")
         pair.relay.tunnel.abort(Code.KILLED, "enough")
         pair.relay.join()
