@@ -17,6 +17,7 @@ from emissary_lib.bridge.session import (
     RELAY_TIME,
     LaunchRecord,
 )
+from emissary_lib.client import CONNECTIONS_PER_RELAY, RELAY_IDLE_SECONDS
 from emissary_lib.client.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
 from emissary_lib.client.handshake import LIMIT_WAIT
 from emissary_lib.protocol import constants
@@ -126,6 +127,19 @@ def test_a_sessions_price_is_what_the_audit_record_would_say() -> None:
             architecture="arm64",  # the template's default
         )
         assert float(dollars) == float(f"{cost:.2g}"), name
+
+
+def test_what_sharing_a_relay_saves_is_what_the_audit_records_would_say() -> None:
+    rows = tables(MANUAL, PRICES)[3]
+    assert len(rows) == 4
+    for name, seconds, shared, together, own, apart in rows:
+        each = audit.estimated_cost(
+            seconds=number(seconds), dialer_bytes=20_000, relay_bytes=20_000, slots=1, architecture="arm64"
+        )
+        assert float(together) == float(f"{each * number(shared):.2g}"), name
+        assert float(apart) == float(f"{each * number(own):.2g}"), name
+    assert f"Up to {CONNECTIONS_PER_RELAY} connections of a program share one" in TEXT
+    assert number(rows[3][1]) == RELAY_IDLE_SECONDS
 
 
 def test_a_querys_price_is_three_messages_and_an_invocation() -> None:
