@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.mux.answers import STATUSES
 from emissary_lib.protocol.mux.limits import MAX_CONNECTIONS
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import AbortableDeadline, Deadline
+from emissary_lib.tunnel.loopback import reset, tcp_pair
 from emissary_lib.tunnel.shared_relay import RequestedConnection
 from functions.common import logs
 from functions.relay.connector import Connected
@@ -95,16 +96,15 @@ class Requests:
             self._forget(threading.current_thread())
 
     def _answer(self, connection: RequestedConnection, connected: Connected, began: float) -> None:
-        if connected.sock is not None:
-            if connection.accept(connected.sock):
-                self._log("connected", connection, Code.OK.name, began=began)
-                connection.watch_over(lambda: self._record(connection, began))
-                return
-            outcome = _GIVEN_UP
+        sock = _reset_connection() if connected.code is Code.TARGET_RESET else connected.sock
+        if sock is None:
+            outcome = connected.code.name if connection.refuse(connected.code) else _GIVEN_UP
+        elif connection.accept(sock):
+            self._log("connected", connection, Code.OK.name, began=began)
+            connection.watch_over(lambda: self._record(connection, began))
+            return
         else:
-            # A target that accepts and resets at once has no code of its own as an answer (11.3-4).
-            code = connected.code if connected.code in STATUSES else Code.TARGET_FAILED
-            outcome = code.name if connection.refuse(code) else _GIVEN_UP
+            outcome = _GIVEN_UP
         self._log("not connected", connection, outcome, began=began)
 
     def _record(self, connection: RequestedConnection, began: float) -> None:
@@ -136,3 +136,13 @@ class Requests:
     def _forget(self, thread: threading.Thread) -> None:
         with self._lock:
             self._attempts.discard(thread)
+
+
+def _reset_connection() -> socket.socket:
+    """Stands in for one that the target has accepted, and reset before anybody looked.
+
+    No answer to a request has a code for that (docs/protocol.md 11.3-4): it is opened, and then cut off.
+    """
+    near, far = tcp_pair()
+    reset(far)
+    return near

@@ -146,13 +146,20 @@ def test_a_target_that_is_not_reached_is_refused_with_the_outcome(code: Code, li
     assert not lines.of("connection ended")
 
 
-def test_a_target_that_accepts_and_resets_at_once_is_refused_too() -> None:
+def test_a_target_that_accepts_and_resets_at_once_is_opened_and_then_cut_off(lines: Lines) -> None:
     """Symptom: the answer's code was none for an answer, and the dialer waited for another in vain."""
     with serving(lambda target, deadline: Connected(Code.TARGET_RESET)) as (pair, _requests):
         dialed = pair.open()
         assert dialed
         assert dialed.answered.wait(HANG)
-        assert (dialed.opened, dialed.code) == (False, Code.TARGET_FAILED)
+        ours, user = pair.pair()
+        dialed.attach(ours)
+        with pytest.raises(ConnectionResetError):
+            user.recv(1)
+        assert dialed.ended.wait(HANG)
+        assert (dialed.opened, dialed.code) == (True, Code.TARGET_RESET)
+        wait_until(lambda: lines.of("connection ended"), "its end is logged")
+    assert [line["code"] for line in lines.of("connection ended")] == ["TARGET_RESET"]
 
 
 def test_a_connector_that_fails_is_a_refusal_and_logged(lines: Lines) -> None:
