@@ -556,29 +556,32 @@ class Dialer:
     def _dial(self, target: Target, deadline: Deadline) -> Dial | SharedDial:
         if target.host == SHARED_TARGET.host:
             raise dial_error(target, Code.TARGET_NOT_ALLOWED)
-        opener = Opener(
-            self._endpoint, self._key, self._streams, self._keepalive, self._in_flight, self._clock
-        )
         progress = Progress(target)
         if self._connections_per_relay > 1:
-            dial = self._begin_pool(opener).dial(target, deadline, progress)
+            dial = self._begin_pool().dial(target, deadline, progress)
             if dial is not None:
                 return dial
-        return Dial(target, deadline, opener, progress)
+        return Dial(target, deadline, self._opener, progress)
+
+    @property
+    def _opener(self) -> Opener:
+        return Opener(self._endpoint, self._key, self._streams, self._keepalive, self._in_flight, self._clock)
 
     @property
     def _pool(self) -> RelayPool | None:
         pool: RelayPool | None = vars(self).get(_POOL)
         return pool
 
-    def _begin_pool(self, opener: Opener) -> RelayPool:
+    def _begin_pool(self) -> RelayPool:
         if (pool := self._pool) is not None:
             return pool
         try:
             from emissary_lib.client.relays import RelayPool  # only who shares relays has to load HTTP/2
         except OSError as exc:  # there is no descriptor to read it with
             raise local_resource_error(exc) from exc
-        made = RelayPool(opener, most=self._connections_per_relay, idle_seconds=self._relay_idle_seconds)
+        made = RelayPool(
+            self._opener, most=self._connections_per_relay, idle_seconds=self._relay_idle_seconds
+        )
         # In one step and without a lock of our own, which a forked child might find taken.
         kept: RelayPool = vars(self).setdefault(_POOL, made)
         return kept

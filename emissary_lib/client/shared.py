@@ -14,6 +14,7 @@ from emissary_lib.client.progress import Progress
 from emissary_lib.client.socket import SessionInfo
 from emissary_lib.exceptions import (
     DialError,
+    DialTimeoutError,
     EmissaryError,
     TunnelResetError,
     dial_error,
@@ -163,6 +164,8 @@ class SharedSession:
             opened = open_request(
                 opener.endpoint, opener.key, request, config, deadline, progress, limit_wait=limit_wait
             )
+        except DialTimeoutError:  # which has a code that the relay has, too
+            raise
         except DialError as exc:
             if exc.code in _UNKNOWN_NAME:
                 raise NotSharedError(str(exc)) from exc

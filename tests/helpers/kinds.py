@@ -15,11 +15,12 @@ class Kind:
         connections: How many share a relay.
 
     Attributes:
+        connections: The same.
         shared: Whether connections share a relay.
     """
 
     def __init__(self, connections: int) -> None:
-        self._connections = connections
+        self.connections = connections
         self.shared = connections > 1
 
     def __str__(self) -> str:
@@ -28,7 +29,7 @@ class Kind:
     @property
     def options(self) -> dict[str, Any]:
         """What makes a dialer one of this kind; a relay that carries nothing ends at once."""
-        return {"connections_per_relay": self._connections, "relay_idle_seconds": 0}
+        return {"connections_per_relay": self.connections, "relay_idle_seconds": 0}
 
     def dialer(self, url: str, key: Key, **options: Any) -> Dialer:
         """A dialer of this kind."""

@@ -20,6 +20,7 @@ from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Flag, FrameType
 from emissary_lib.protocol.wire.payloads import Ended
 from tests.helpers.bridge import TARGET, Behaviour, Bridge, Relay, echo
+from tests.helpers.kinds import Kind
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.tunnels import FakeLink, Running, send_all, session_of
 
@@ -29,15 +30,16 @@ import os, signal, socket, sys, threading
 from emissary_lib import Dialer, Key
 from emissary_lib.client import drain
 drain.STANDSTILL, drain.RETRANSMISSION = float(sys.argv[2]), (0.0, 0.0)
-dialer = Dialer(sys.argv[1], Key(7, bytes(range(32))))
+dialer = Dialer(sys.argv[1], Key(7, bytes(range(32))), connections_per_relay=int(sys.argv[3]))
 sock = dialer.dial({TARGET!r}, {HANG})
 """
 
 
-def run(bridge: Bridge, program: str, patience: float = 10 * HANG, *, told: str = "") -> None:
+def run(kind: Kind, bridge: Bridge, program: str, patience: float = 10 * HANG, *, told: str = "") -> None:
     """Run a program to its end.
 
     Args:
+        kind: Of its dialer, whose relays are kept for a minute where they are shared.
         bridge: Where its tunnel leads.
         program: What it does with its tunnel.
         patience: Seconds of standstill that tunnels get at its exit. So long that a program which waits for
@@ -46,7 +48,15 @@ def run(bridge: Bridge, program: str, patience: float = 10 * HANG, *, told: str 
     """
     options = ["-X", "dev", "-W", "ignore::ResourceWarning"]
     done = subprocess.run(
-        [sys.executable, *options, "-c", PREAMBLE + program, bridge.url, str(patience)],
+        [
+            sys.executable,
+            *options,
+            "-c",
+            PREAMBLE + program,
+            bridge.url,
+            str(patience),
+            str(kind.connections),
+        ],
         capture_output=True,
         timeout=HANG,
         check=False,
@@ -56,12 +66,12 @@ def run(bridge: Bridge, program: str, patience: float = 10 * HANG, *, told: str 
     assert re.fullmatch(told, done.stderr.strip()), done.stderr
 
 
-def test_an_open_tunnel_does_not_hold_the_program() -> None:
+def test_an_open_tunnel_does_not_hold_the_program(kind: Kind) -> None:
     with Bridge(Behaviour(script=echo)) as bridge:
-        run(bridge, "")
+        run(kind, bridge, "")
 
 
-def test_many_open_tunnels_and_a_forward_do_not_either() -> None:
+def test_many_open_tunnels_and_a_forward_do_not_either(kind: Kind) -> None:
     program = f"""
 more = [dialer.dial({TARGET!r}) for _ in range(5)]
 forward = dialer.forward({TARGET!r})
@@ -70,27 +80,32 @@ through = socket.create_connection(address)
 through.sendall(b"x"); through.recv(1)
 """
     with Bridge(Behaviour(script=echo)) as bridge:
-        run(bridge, program)
+        run(kind, bridge, program)
 
 
 @pytest.mark.parametrize("last", ["", "sock.close()", "sock.shutdown(socket.SHUT_WR)", "del sock"])
 @pytest.mark.parametrize("size", [1, 1_000_000])
-def test_what_is_written_just_before_the_exit_arrives_and_then_the_end(last: str, size: int) -> None:
+def test_what_is_written_just_before_the_exit_arrives_and_then_the_end(
+    last: str, size: int, kind: Kind
+) -> None:
     with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
-        run(bridge, f"sock.sendall(b'x' * {size})\n{last}")
+        run(kind, bridge, f"sock.sendall(b'x' * {size})\n{last}")
         relay = bridge.relay()
         assert relay.read_to_end() == b"x" * size
         assert relay.aborted is None
+        if kind.shared:  # nothing keeps the relay for a minute
+            assert not relay.wire.session.alive
 
 
-def test_a_target_that_never_ends_does_not_hold_the_program_for_ever() -> None:
+def test_a_target_that_never_ends_does_not_hold_the_program_for_ever(kind: Kind) -> None:
     with Bridge() as bridge:
-        run(bridge, "sock.sendall(b'x')", STANDSTILL)
+        run(kind, bridge, "sock.sendall(b'x')", STANDSTILL)
 
 
 #: Writes what its target, which reads nothing, leaves no room for, and says so in the log that it is given.
 WRITES_TOO_MUCH = """
 import logging
+from tests.helpers.kinds import Kind
 from tests.helpers.patience import HANG
 logging.basicConfig(filename={log!r})
 sock.settimeout(0.3)
@@ -110,11 +125,13 @@ def deaf(relay: Relay) -> None:
     ("last", "lost"),
     [("", "program exited: they are lost"), ("dialer.close()", "dialer was closed: they are")],
 )
-def test_bytes_that_had_not_arrived_in_time_are_a_warning(tmp_path: Path, last: str, lost: str) -> None:
+def test_bytes_that_had_not_arrived_in_time_are_a_warning(
+    tmp_path: Path, last: str, lost: str, kind: Kind
+) -> None:
     """Symptom: what was written to a tunnel without its link was dropped at exit, and nobody told."""
     log = tmp_path / "log"
     with Bridge(Behaviour(script=deaf)) as bridge:
-        run(bridge, WRITES_TOO_MUCH.format(log=str(log)) + last, STANDSTILL)
+        run(kind, bridge, WRITES_TOO_MUCH.format(log=str(log)) + last, STANDSTILL)
     told = log.read_text()
     count = re.search(
         rf"WARNING:emissary_lib\.tunnel:at least (\d+) bytes written to the tunnel to {TARGET}", told
@@ -124,15 +141,15 @@ def test_bytes_that_had_not_arrived_in_time_are_a_warning(tmp_path: Path, last: 
     assert lost in told
 
 
-def test_without_any_logging_it_is_said_on_standard_error() -> None:
+def test_without_any_logging_it_is_said_on_standard_error(kind: Kind) -> None:
     """Symptom: the library's own handler that does nothing kept Python from printing what was lost."""
     fills = WRITES_TOO_MUCH.replace("logging.basicConfig(filename={log!r})", "")
     with Bridge(Behaviour(script=deaf)) as bridge:
         told = rf"at least \d+ bytes written to the tunnel to {TARGET} .*the program exited: they are lost.*"
-        run(bridge, fills, STANDSTILL, told=told)
+        run(kind, bridge, fills, STANDSTILL, told=told)
 
 
-def test_what_a_target_loses_after_the_program_has_closed_its_socket_is_said() -> None:
+def test_what_a_target_loses_after_the_program_has_closed_its_socket_is_said(kind: Kind) -> None:
     program = """
 try:
     sock.sendall(b"x" * 500_000)
@@ -147,7 +164,7 @@ while any(thread.name == "emissary-driver" for thread in threading.enumerate()):
         relay.cut_after = 100_000
 
     with Bridge(Behaviour(script=resets)) as bridge:
-        run(bridge, program, told=r"the tunnel to .* was cut off: .*\d+ bytes .* did not arrive")
+        run(kind, bridge, program, told=r"the tunnel to .* was cut off: .*\d+ bytes .* did not arrive")
 
 
 class Moving:
@@ -280,7 +297,7 @@ def test_a_tunnel_that_has_ended_well_lacks_nothing_though_its_driver_is_at_work
     dialer.join()
 
 
-def test_an_accepted_connection_is_dialled_to_its_end_at_the_interpreter_s_exit() -> None:
+def test_an_accepted_connection_is_dialled_to_its_end_at_the_interpreter_s_exit(kind: Kind) -> None:
     program = f"""
 sock.close()
 address = dialer.forward({TARGET!r}, timeout=60).__enter__()
@@ -288,20 +305,20 @@ with socket.create_connection(address) as through:
     through.sendall(b"hello")
 """
     with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
-        run(bridge, program)
+        run(kind, bridge, program)
         assert bridge.relay(1).read_to_end() == b"hello"
 
 
-def test_what_has_arrived_is_no_warning_though_the_target_never_ends(tmp_path: Path) -> None:
+def test_what_has_arrived_is_no_warning_though_the_target_never_ends(tmp_path: Path, kind: Kind) -> None:
     log = tmp_path / "log"
     with Bridge() as bridge:
         program = f"import logging; logging.basicConfig(filename={str(log)!r}); sock.sendall(b'x')"
-        run(bridge, program, 2 * STANDSTILL)
+        run(kind, bridge, program, 2 * STANDSTILL)
     assert log.read_text() == ""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
-def test_a_forked_child_exits_at_once_and_leaves_the_tunnel_to_its_parent() -> None:
+def test_a_forked_child_exits_at_once_and_leaves_the_tunnel_to_its_parent(kind: Kind) -> None:
     program = """
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what this is about
@@ -314,11 +331,11 @@ sock.sendall(b"still mine")
 assert sock.recv(100) == b"still mine"
 """
     with Bridge(Behaviour(script=echo)) as bridge:
-        run(bridge, program)
+        run(kind, bridge, program)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="Windows has no SIGPIPE")
-def test_closing_a_socket_does_not_kill_a_program_that_takes_sigpipe_as_it_comes() -> None:
+def test_closing_a_socket_does_not_kill_a_program_that_takes_sigpipe_as_it_comes(kind: Kind) -> None:
     program = """
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 sock.sendall(b"x" * 500_000)
@@ -327,4 +344,4 @@ while any(thread.name == "emissary-driver" for thread in threading.enumerate()):
     pass
 """
     with Bridge(Behaviour(script=echo)) as bridge:
-        run(bridge, program, told=".*that the program had written did not arrive|")
+        run(kind, bridge, program, told=".*that the program had written did not arrive|")

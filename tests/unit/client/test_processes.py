@@ -30,6 +30,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.targets.allow_list import Target
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, echo
+from tests.helpers.kinds import Kind
 from tests.helpers.patience import HANG
 
 SECRET = b"hunter2-hunter2-hunter2"
@@ -127,7 +128,7 @@ def fail(dialer):
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
-    dialer = Dialer(sys.argv[2], parse_keys(sys.argv[3])[0])
+    dialer = Dialer(sys.argv[2], parse_keys(sys.argv[3])[0], connections_per_relay=int(sys.argv[4]))
     with dialer.dial({TARGET!r}, {HANG}) as sock:
         worker = context.Process(target=work, args=(dialer, b"from a worker"))
         worker.start()
@@ -143,13 +144,13 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_a_worker_dials_with_a_dialer_that_it_was_given(method: str, tmp_path: Path) -> None:
+def test_a_worker_dials_with_a_dialer_that_it_was_given(method: str, tmp_path: Path, kind: Kind) -> None:
     """What it wrote arrives too, though a worker ends without the interpreter's exit."""
     program = tmp_path / "workers.py"
     program.write_text(WORKERS)
     with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
         done = subprocess.run(
-            [sys.executable, str(program), method, bridge.url, format_keys([KEY])],
+            [sys.executable, str(program), method, bridge.url, format_keys([KEY]), str(kind.connections)],
             capture_output=True,
             text=True,
             timeout=HANG,
@@ -158,6 +159,9 @@ def test_a_worker_dials_with_a_dialer_that_it_was_given(method: str, tmp_path: P
         assert done.stderr == ""
         assert bridge.relay(0).read_to_end() == b"from the parent"
         assert bridge.relay(1).read_to_end() == b"from a worker"
+        assert len(bridge.wires) == (3 if kind.shared else 2), "each process has relays of its own"
+        for wire in bridge.wires[: 3 if kind.shared else 0]:
+            wire.wait_over()  # the bridge was told, though they might have been kept
 
 
 #: What a program that forks begins with.
@@ -167,7 +171,8 @@ warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, 
 from emissary_lib import Dialer
 from emissary_lib.client import drain
 from emissary_lib.protocol.auth.keys import parse_keys
-dialer = Dialer(sys.argv[1], parse_keys(sys.argv[2])[0], max_in_flight=2)
+key, shared = parse_keys(sys.argv[2])[0], int(sys.argv[3])
+dialer = Dialer(sys.argv[1], key, max_in_flight=2, connections_per_relay=shared)
 
 def dial():
     sock = dialer.dial({TARGET!r}, {HANG})
@@ -183,11 +188,11 @@ def ended(pid):
 """
 
 
-def run(program: str, *, told: str = "") -> None:
+def run(kind: Kind, program: str, *, told: str = "") -> None:
     """Run a program that forks, to its end."""
     with Bridge(Behaviour(script=echo)) as bridge:
         done = subprocess.run(
-            [sys.executable, "-c", PREAMBLE + program, bridge.url, format_keys([KEY])],
+            [sys.executable, "-c", PREAMBLE + program, bridge.url, format_keys([KEY]), str(kind.connections)],
             capture_output=True,
             text=True,
             timeout=HANG,
@@ -196,8 +201,10 @@ def run(program: str, *, told: str = "") -> None:
     assert done.stderr == ""
 
 
-def test_a_child_that_is_forked_while_others_dial_can_dial() -> None:
-    run("""
+def test_a_child_that_is_forked_while_others_dial_can_dial(kind: Kind) -> None:
+    run(
+        kind,
+        """
 mine, stop = dial(), threading.Event()
 
 def busy():
@@ -219,11 +226,14 @@ for _ in range(5):
 stop.set()
 for thread in threads:
     thread.join()
-""")
+""",
+    )
 
 
-def test_a_child_has_the_places_and_the_lock_that_its_parents_tunnels_hold() -> None:
-    run("""
+def test_a_child_has_the_places_and_the_lock_that_its_parents_tunnels_hold(kind: Kind) -> None:
+    run(
+        kind,
+        """
 limiter = dialer._in_flight
 slots = [limiter.member(lambda: None) for _ in range(3)]
 assert [each.acquire() for each in slots] == [True, True, False]
@@ -240,12 +250,17 @@ drain._lock.release()
 limiter._lock.release()
 assert ended(pid) == 7
 assert limiter.free == 0
-""")
+""",
+    )
 
 
 @pytest.mark.parametrize("leaves", ["sock.close()", "dialer.close()", "del sock", "sys.exit(7)"])
-def test_a_child_that_lets_go_of_an_inherited_socket_leaves_the_parents_tunnel_alone(leaves: str) -> None:
-    run(f"""
+def test_a_child_that_lets_go_of_an_inherited_socket_leaves_the_parents_tunnel_alone(
+    leaves: str, kind: Kind
+) -> None:
+    run(
+        kind,
+        f"""
 sock = dial()
 pid = os.fork()
 if not pid:
@@ -256,12 +271,14 @@ assert ended(pid) == 7
 echoes(sock)
 sock.shutdown(socket.SHUT_WR)
 assert sock.recv(1) == b""
-""")
+""",
+    )
 
 
-def test_an_inherited_socket_ends_with_the_parent() -> None:
+def test_an_inherited_socket_ends_with_the_parent(kind: Kind) -> None:
     """Symptom: the child had a copy of the parent's own end, and waited for ever for what nobody carries."""
     run(
+        kind,
         """
 sock = dial()
 if os.fork():
@@ -277,9 +294,11 @@ os._exit(0)
     )
 
 
-def test_a_child_keeps_up_nothing_that_its_parent_closes() -> None:
+def test_a_child_keeps_up_nothing_that_its_parent_closes(kind: Kind) -> None:
     """Neither the port of a forward, nor what is being dialled: both ends of it are the parent's alone."""
-    run("""
+    run(
+        kind,
+        """
 forward = dialer.forward("db.internal:5432")
 address = forward.__enter__()
 inside, go_on = os.pipe(), os.pipe()
@@ -298,12 +317,15 @@ else:
     raise AssertionError("somebody listens")
 os.write(go_on[1], b"x")
 assert ended(pid) == 7
-""")
+""",
+    )
 
 
-def test_a_child_that_leaves_the_block_of_a_forward_leaves_it_to_its_parent() -> None:
+def test_a_child_that_leaves_the_block_of_a_forward_leaves_it_to_its_parent(kind: Kind) -> None:
     """Symptom: it woke the parent's thread, which then never slept again."""
-    run("""
+    run(
+        kind,
+        """
 try:
     with dialer.forward("db.internal:5432") as address:
         pid = os.fork()
@@ -316,12 +338,15 @@ try:
 finally:
     if not pid:
         dialer.close()
-""")
+""",
+    )
 
 
-def test_a_child_does_not_wait_for_what_its_parent_was_waiting_for() -> None:
+def test_a_child_does_not_wait_for_what_its_parent_was_waiting_for(kind: Kind) -> None:
     """Forked by a signal's handler, say, while the parent closes its dialer."""
-    run("""
+    run(
+        kind,
+        """
 sock, parent, sleep, pids = dial(), os.getpid(), time.sleep, []
 connection, = drain._open
 connection.settled = lambda goal: connection._over  # on its own it never is
@@ -338,4 +363,5 @@ def fork_once(seconds):
 drain.time.sleep = fork_once
 dialer.close()
 os._exit(0 if os.getpid() == parent else 7)
-""")
+""",
+    )
