@@ -208,6 +208,12 @@ def add_closer(close: Callable[[], None]) -> None:
     _closers.append(close)
 
 
+def expect_exit() -> None:
+    """Something of ours is there that has to be closed at exit: also in a worker of multiprocessing's."""
+    with _lock:
+        _finish_with_worker()
+
+
 def stop_listeners(owner: object) -> None:
     """Stop whatever accepts connections for ``owner``. Blocking: until those that are waiting were taken."""
     with _lock:

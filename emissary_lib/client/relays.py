@@ -268,6 +268,7 @@ class RelayPool:
                 clock=self._clock,
                 limit_wait=limit_wait,
             )
+            drain.expect_exit()
             with self._changed:
                 self._sessions.append(session)
                 closed = self._closed

@@ -156,7 +156,7 @@ try:
 except ConnectionError:  # or it is told already
     pass
 sock.close()
-while any(thread.name == "emissary-driver" for thread in threading.enumerate()):
+while drain._open:
     pass
 """
 
@@ -340,7 +340,7 @@ def test_closing_a_socket_does_not_kill_a_program_that_takes_sigpipe_as_it_comes
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 sock.sendall(b"x" * 500_000)
 sock.close()
-while any(thread.name == "emissary-driver" for thread in threading.enumerate()):
+while drain._open:
     pass
 """
     with Bridge(Behaviour(script=echo)) as bridge:
