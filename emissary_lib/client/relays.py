@@ -217,7 +217,11 @@ class RelayPool:
             finally:
                 self._has_started(start)
             heard = session.counters.messages_received
-            if connection := session.open(target):
+            try:
+                connection = session.open(target, deadline)
+            except TimeoutError as exc:
+                raise progress.timeout_error(deadline) from exc
+            if connection:
                 return _Asked(session, connection, False, heard)
             # Else its room went to another, or it has ended.
 

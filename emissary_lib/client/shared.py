@@ -239,9 +239,9 @@ class SharedSession:
         """Whether somebody carries as much as the way takes."""
         return self._driven.busy
 
-    def open(self, target: Target) -> SharedConnection | None:
-        """Ask for a connection; ``None`` if there is no room."""
-        return self._driven.open(target)
+    def open(self, target: Target, deadline: Deadline) -> SharedConnection | None:
+        """Ask for a connection; as :meth:`SharedTunnel.open`."""
+        return self._driven.open(target, deadline)
 
     def end(self) -> None:
         """End the session as soon as no connection is left."""

@@ -103,9 +103,9 @@ class SocksServer(Forward):
         accepted.connection.target = str(target)
         accepted.deadline = ConnectedDeadline(self._dial_timeout, sock)
         dialled = self._dial(target, accepted.deadline)
-        tunnel = dialled.attach(sock)
         with contextlib.suppress(OSError):  # it has gone: the tunnel finds out
             sock.send(reply(ReplyCode.SUCCEEDED), never_sigpipe(sock))
+        tunnel = dialled.attach(sock)  # from here on the target's bytes may come
         accepted.opened(dialled.info, tunnel)
         if error := dialled.run():
             raise error

@@ -28,5 +28,7 @@ class ArrivalMarks:
     def arrived(self, acked: int) -> int:
         """How many of the connection's bytes a peer has that has acknowledged ``acked`` of the session's."""
         while self._marks and self._marks[0][0] <= acked:
-            self._arrived = self._marks.popleft()[1]
+            # In this order: who asks may be interrupted in between.
+            self._arrived = self._marks[0][1]
+            self._marks.popleft()
         return self._arrived

@@ -18,6 +18,7 @@ from emissary_lib.protocol.mux.limits import SESSION_BACKLOG
 from emissary_lib.protocol.session.events import Event, GoingAway
 from emissary_lib.protocol.session.session import Session
 from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.carried import CarriedConnection
 from emissary_lib.tunnel.driver import QUIET
 from emissary_lib.tunnel.link import Link
@@ -38,7 +39,7 @@ class SharedConnection(CarriedConnection):
         declined: Whether the relay takes no more connections, and has done nothing for this one.
         answered: Set when the relay has answered, or the connection is over.
 
-    Thread safety: any. Nothing blocks for longer than a send.
+    Thread safety: any. Nothing blocks.
     """
 
     def __init__(self, tunnel: SharedTunnel, stream: int, target: Target) -> None:
@@ -161,20 +162,38 @@ class SharedTunnel(SharedDriver[SharedConnection]):
         with self._lock:
             return self._add(SharedConnection(self, stream, target))
 
-    def open(self, target: Target) -> SharedConnection | None:
+    def open(self, target: Target, deadline: Deadline | None = None) -> SharedConnection | None:
         """Ask for a connection; ``None`` if there is no room for one.
 
         Once it is answered, :meth:`SharedConnection.attach` or :meth:`SharedConnection.abort` has to follow:
-        the session does not end before. Does not block for longer than a send.
+        the session does not end before.
+
+        Blocking: until the driver has its turn, which a send may hold up; at most until the deadline.
+
+        Raises:
+            TimeoutError: The deadline passed.
         """
         opened: list[SharedConnection] = []
+        asked = threading.Event()
 
         def ask(now: float) -> None:
             if self._asks and self._dialer_mux.room:
                 stream = self._dialer_mux.open(target)
                 opened.append(self._add(SharedConnection(self, stream, target)))
+            asked.set()
 
-        self._apply(ask)
+        def give_up(now: float) -> None:
+            for connection in opened:
+                connection.abort(Code.DIALER_RESET)
+
+        self._post(ask)
+        try:
+            (deadline or Deadline(None)).wait(asked)
+            if not asked.is_set():
+                raise TimeoutError("timed out")
+        except BaseException:
+            self._post(give_up)
+            raise
         return opened[0] if opened else None
 
     def end(self) -> None:
@@ -183,7 +202,7 @@ class SharedTunnel(SharedDriver[SharedConnection]):
         def begin(now: float) -> None:
             self._ending = True
 
-        self._apply(begin)
+        self._post(begin)
 
     @property
     def _asks(self) -> bool:
@@ -200,7 +219,7 @@ class SharedTunnel(SharedDriver[SharedConnection]):
             else:
                 self._tie(connection, sock, now)
 
-        self._apply(tie)
+        self._post(tie)
 
     def begin_drain(self, connection: SharedConnection) -> None:
         """See :meth:`SharedConnection.begin_drain`."""
@@ -209,7 +228,7 @@ class SharedTunnel(SharedDriver[SharedConnection]):
             connection.draining = True
             self._read(connection, now)
 
-        self._apply(drain)
+        self._post(drain)
 
     def ask(self, question: Callable[[float], _T]) -> _T:
         """Ask something of a connection, under the lock."""

@@ -11,6 +11,7 @@ import math
 import selectors
 import socket
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar, Unpack
 
@@ -71,6 +72,8 @@ class SharedDriver(SessionDriver, Generic[C]):
         self._settling: set[C] = set()  # their users are lost, and what they wrote is on its way
         self._notices: list[C] = []  # those that were cut off, and whose watcher was not told yet
         self._closing: list[tuple[C, bool]] = []  # whose socket to close, and if by a reset
+        self._posts: deque[Callable[[float], None]] = deque()
+        self._returned = False  # the driver has, or is about to: nobody else looks at what is posted
 
     @property
     def connections(self) -> int:
@@ -80,7 +83,7 @@ class SharedDriver(SessionDriver, Generic[C]):
     def abort_connection(self, connection: C, code: Code) -> None:
         """Cut a connection off, or give a dial up; what is under way is dropped, and its socket reset.
 
-        From any thread; does not block for longer than a send.
+        From any thread; does not block.
         """
 
         def cut(now: float) -> None:
@@ -92,7 +95,25 @@ class SharedDriver(SessionDriver, Generic[C]):
                 connection.cut = True
             self._close(connection, resets=True)
 
-        self._apply(cut)
+        self._post(cut)
+
+    def _post(self, change: Callable[[float], None]) -> None:
+        """Have the driver, or the reader, change something. From any thread; does not block.
+
+        A user's thread does not do so itself: a signal's handler may raise in it at any moment, and what was
+        begun then would be left half done for all connections.
+        """
+        self._posts.append(change)
+        if self._returned:
+            with self._lock:
+                self._make_posted(self._clock())
+        else:
+            self._wakeup.wake()
+
+    def _make_posted(self, now: float) -> None:
+        assert self._lock.locked()
+        while self._posts:
+            self._posts.popleft()(now)
 
     # -- of either side -------------------------------------------------------------------------
 
@@ -128,11 +149,13 @@ class SharedDriver(SessionDriver, Generic[C]):
     # -- bytes ----------------------------------------------------------------------------------
 
     def _move(self, now: float) -> None:
+        self._make_posted(now)
         self._feed(now)
         self._mux.handle_timeout(now, away=not self._session.may_send)
         self._on_clock(now)
         self._take_events(now)
         self._deliver(now)
+        self._take_events(now)  # of connections whose users have taken all
 
     def _feed(self, now: float) -> None:
         """The session's stream into the multiplexer, which takes all of it."""
@@ -491,7 +514,9 @@ class SharedDriver(SessionDriver, Generic[C]):
         return min(times)
 
     def _close_sockets(self) -> None:
+        self._returned = True  # before what was posted is made: what comes later, its own thread makes
         with self._lock:
+            self._make_posted(self._clock())
             code = self._aborted.code if self._aborted else self._session.role.gone
             for connection in list(self._connections.values()):
                 if not (connection.cut or connection.leaving):  # the driver has failed
