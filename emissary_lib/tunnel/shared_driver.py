@@ -314,10 +314,9 @@ class SharedDriver(SessionDriver, Generic[C]):
         if isinstance(event, Aborted):
             self._cut_all(event.code, event.reason, now)
         elif isinstance(event, Finished) and event.code is Code.OK:
+            # Our stream has ended, so that nothing else is open; and all of it has arrived.
             for connection in list(self._settling):
-                self._close(connection, resets=True)  # all has arrived
-            if self._connections:
-                self._cut_all(Code.INCOMPLETE, MEANINGS[Code.INCOMPLETE], now)
+                self._close(connection, resets=True)
 
     def _cut_all(self, code: Code, reason: str, now: float) -> None:
         """The session was cut off, and its connections with it."""

@@ -22,7 +22,7 @@ from emissary_lib.protocol.session.events import Aborted, Event, Finished
 from emissary_lib.protocol.session.session import Outgoing, Session, SessionConfig
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.targets.allow_list import Target
-from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
+from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import (
     CAPABILITY_SHARED,
     Connections,
@@ -391,6 +391,7 @@ class PlayedRelay:
         side: The dialer's side.
         mux: What the relay makes of the dialer's stream, as far as :meth:`take` was called.
         link: What the dialer sends over.
+        written: How many bytes the relay's stream has.
     """
 
     def __init__(self, link: FakeLink | None = None) -> None:
@@ -404,7 +405,7 @@ class PlayedRelay:
         )
         self.mux = RelayMultiplexer(MuxLimits(), time.monotonic())
         self._read = 0
-        self._written = 0
+        self.written = 0
         self._sockets: list[socket.socket] = []
 
     def __enter__(self) -> PlayedRelay:
@@ -436,10 +437,15 @@ class PlayedRelay:
         """Bytes of the relay's stream."""
         ack = self._read if ack is None else ack
         if data:
-            self.link.give(FrameType.DATA, data, offset=self._written, ack=ack)
-            self._written += len(data)
+            self.link.give(FrameType.DATA, data, offset=self.written, ack=ack)
+            self.written += len(data)
         else:
             self.link.give(FrameType.ACK, ack=ack)
+
+    def end_stream(self, *, ack: int | None = None) -> None:
+        """The relay's stream ends."""
+        ack = self._read if ack is None else ack
+        self.link.give(FrameType.DATA, offset=self.written, ack=ack, flags=Flag.FIN)
 
     def connect(self) -> tuple[socket.socket, SharedConnection]:
         """Open a connection, and attach a socket to it: the user's end, and the connection."""

@@ -8,11 +8,12 @@ import threading
 
 import pytest
 
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.mux.limits import MAX_STREAM_WINDOW, SEND_BUFFER, MuxLimits
 from emissary_lib.protocol.session.events import Finished
 from tests.helpers.memory_transport import Faults
 from tests.helpers.patience import HANG, wait_until
-from tests.helpers.shared_tunnels import Line, SharedPair
+from tests.helpers.shared_tunnels import Line, PlayedRelay, SharedPair
 from tests.helpers.tunnels import read_to_end, send_all
 from tests.helpers.ws_server import noise
 
@@ -190,3 +191,26 @@ def test_an_idle_connection_and_a_half_closed_one_let_both_drivers_rest() -> Non
         for side in (pair.dialer, pair.relay):
             side.wait_until_it_rests()
         assert idle.dialed.idle
+
+
+def test_a_session_is_busy_while_bytes_wait_for_the_way() -> None:
+    with PlayedRelay() as played:
+        user, dialed = played.connect()
+        assert not played.side.tunnel.busy
+        assert dialed.loss_noticed_after > 0
+
+        def write() -> None:
+            with contextlib.suppress(ConnectionError):
+                user.sendall(bytes(3_000_000))
+
+        sender = threading.Thread(target=write)
+        sender.start()
+
+        def answered_until_busy() -> bool:
+            played.take(ack=0)  # the window is opened, and nothing is acknowledged
+            played.mux.consume(dialed.stream, len(played.mux.peek(dialed.stream, 1 << 20)))
+            return played.side.tunnel.busy
+
+        wait_until(answered_until_busy, "more is there than the way takes")
+        dialed.abort(Code.DIALER_RESET)
+        sender.join(HANG)

@@ -16,6 +16,7 @@ from emissary_lib.protocol.session.events import Aborted, Finished
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_lib.protocol.wire.payloads import Connections, Ended, GoAway
+from emissary_lib.tunnel.loopback import reset
 from emissary_lib.tunnel.shared_relay import RequestedConnection
 from tests.helpers.mux_pair import PREFACE, SETTINGS, answer, frame
 from tests.helpers.patience import HANG, wait_until
@@ -185,15 +186,43 @@ def test_a_relay_that_breaks_a_rule_ends_the_session_and_every_socket_is_reset(g
 def test_a_relay_that_ends_its_stream_over_an_open_connection_breaks_a_rule() -> None:
     with PlayedRelay() as played:
         user, dialed = played.connect()
-        played.link.give(
-            FrameType.ENDED,
-            Ended(Code.OK, played.session.sent, played.session.received + 1).encode(),
-        )
+        played.end_stream()
         read_to_a_reset(user)
         assert dialed.ended.wait(HANG)
-        assert dialed.code in (Code.INCOMPLETE, Code.PROTOCOL_ERROR)
-        assert dialed.reason
+        assert dialed.code is Code.PROTOCOL_ERROR
+        assert "ends within a connection" in dialed.reason
         played.side.join()
+
+
+def test_a_bridge_that_takes_a_session_with_open_connections_for_ended_has_it_cut_off() -> None:
+    with PlayedRelay() as played:
+        user, dialed = played.connect()
+        ended = Ended(Code.OK, played.session.sent, played.session.received + 1)
+        played.link.give(FrameType.ENDED, ended.encode())
+        read_to_a_reset(user)
+        assert dialed.ended.wait(HANG)
+        assert (dialed.code, dialed.reason) == (Code.INCOMPLETE, MEANINGS[Code.INCOMPLETE])
+        played.side.join()
+
+
+def test_the_words_of_a_lost_program_have_arrived_where_the_bridge_says_that_all_has() -> None:
+    with PlayedRelay() as played:
+        user, dialed = played.connect()
+        before = played.came
+        user.sendall(b"last words")
+        wait_until(lambda: dialed.sent == 10, "they are read")
+        reset(user)
+        wait_until(lambda: dialed.leaving and played.came > before + 10, "the reset follows them")
+        played.side.tunnel.end()
+        wait_until(lambda: played.session.send_ended, "the end of the stream")
+        played.end_stream(ack=before)
+        final = played.session.written + 1
+        wait_until(lambda: played.session.received == played.written + 1, "the relay's end is there")
+        played.link.give(FrameType.ENDED, Ended(Code.OK, final, played.written + 1).encode())
+        assert dialed.ended.wait(HANG)
+        assert dialed.lost == 0
+        played.side.join()
+        assert played.side.aborted is None
 
 
 def test_a_dialer_that_breaks_a_rule_ends_the_session() -> None:
