@@ -21,7 +21,8 @@ KEYS = format_keys([Key(3, b"first-secret-0123"), Key(4, b"second-secret-012")])
 @pytest.fixture(autouse=True)
 def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("URL", "AUTH_KEYS", "AUTH_KEYS_FILE", "AUTH_KEYS_SECRET", "ENV_FILE", "CA_FILE"):
+    names = ("URL", "AUTH_KEYS", "AUTH_KEYS_FILE", "AUTH_KEYS_SECRET", "ENV_FILE", "CA_FILE")
+    for name in (*names, "CONNECTIONS_PER_RELAY"):
         monkeypatch.delenv(f"EMISSARY_{name}", raising=False)
 
 

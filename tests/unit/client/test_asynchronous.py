@@ -37,6 +37,7 @@ from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.loopback import tcp_pair
 from emissary_local.net.certificates import Certificates, create_certificates
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
+from tests.helpers.kinds import OWN
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import BlackHole
 from tests.helpers.ws_server import Request, WsServer, noise, refusal
@@ -60,7 +61,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 @contextlib.contextmanager
 def dialling(behaviour: Behaviour | None = None) -> Iterator[tuple[Bridge, Dialer]]:
     with Bridge(behaviour) as bridge:
-        dialer = Dialer(bridge.url, KEY)
+        dialer = OWN.dialer(bridge.url, KEY)
         yield bridge, dialer
         wait_until(lambda: dialling_threads() == [], "the end of every dial and tunnel")
         assert dialer._in_flight.free == MAX_IN_FLIGHT
@@ -462,7 +463,7 @@ def test_a_dial_without_limit_is_given_up_at_each_step_and_in_each_way(
     step: Callable[[], contextlib.AbstractContextManager[tuple[str, threading.Event]]], how: str
 ) -> None:
     with step() as (url, asked):
-        dialer = Dialer(url, KEY)
+        dialer = OWN.dialer(url, KEY)
 
         async def main() -> None:
             async def dial() -> None:

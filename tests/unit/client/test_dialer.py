@@ -33,6 +33,7 @@ from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.driver import Tunnel
 from tests.helpers.bridge import KEY, LIFE, TARGET, Behaviour, Bridge, echo
+from tests.helpers.kinds import OWN
 from tests.helpers.patience import HANG, repeat_until_it_raises, wait_until
 from tests.helpers.ws_server import noise
 
@@ -40,7 +41,7 @@ from tests.helpers.ws_server import noise
 @pytest.mark.parametrize("target", [TARGET, ("db.internal", 5432)])
 def test_a_target_is_text_or_a_pair(target: str | tuple[str, int]) -> None:
     began = time.time()
-    with Bridge() as bridge, Dialer(bridge.url, KEY).dial(target, HANG) as sock:
+    with Bridge() as bridge, OWN.dialer(bridge.url, KEY).dial(target, HANG) as sock:
         assert sock.session is not None
         assert str(sock.session.target) == TARGET
         assert began + LIFE - 1 <= sock.session.expires_at <= time.time() + LIFE + 1
@@ -51,9 +52,9 @@ def test_a_target_is_text_or_a_pair(target: str | tuple[str, int]) -> None:
 def test_a_bad_target_is_refused_before_anything_is_sent(target: str | tuple[str, int]) -> None:
     with Bridge() as bridge:
         with pytest.raises(ConfigError):
-            Dialer(bridge.url, KEY).dial(target)
+            OWN.dialer(bridge.url, KEY).dial(target)
         with pytest.raises(ConfigError):
-            Dialer(bridge.url, KEY).forward(target)
+            OWN.dialer(bridge.url, KEY).forward(target)
         assert bridge.server.requests == []
 
 
@@ -80,7 +81,7 @@ def test_a_timeout_that_is_none_is_a_config_error(timeout: Any) -> None:
 
 def test_a_closed_dialer_refuses_to_dial_and_its_sockets_live_on() -> None:
     with Bridge(Behaviour(script=echo)) as bridge:
-        with Dialer(bridge.url, KEY) as dialer:
+        with OWN.dialer(bridge.url, KEY) as dialer:
             sock = dialer.dial(TARGET, HANG)
         dialer.close()
         with pytest.raises(ClosedError, match="make a new one"):
@@ -95,7 +96,7 @@ def test_a_closed_dialer_refuses_to_dial_and_its_sockets_live_on() -> None:
 def test_closing_a_dialer_waits_until_what_was_written_has_arrived() -> None:
     data = noise(1_000_000)
     with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
-        with Dialer(bridge.url, KEY) as dialer:
+        with OWN.dialer(bridge.url, KEY) as dialer:
             with dialer.dial(TARGET, HANG) as sock:
                 sock.sendall(data)
         relay = bridge.relay()
@@ -104,7 +105,7 @@ def test_closing_a_dialer_waits_until_what_was_written_has_arrived() -> None:
 
 
 def test_closing_a_dialer_waits_a_while_but_not_for_ever_for_a_target_that_does_not_end() -> None:
-    with Bridge() as bridge, Dialer(bridge.url, KEY) as dialer:
+    with Bridge() as bridge, OWN.dialer(bridge.url, KEY) as dialer:
         dialer.dial(TARGET, HANG).close()
         began = time.monotonic()
         dialer.close()
@@ -112,13 +113,13 @@ def test_closing_a_dialer_waits_a_while_but_not_for_ever_for_a_target_that_does_
 
 
 def test_the_dials_timeout_is_not_the_sockets() -> None:
-    with Bridge() as bridge, Dialer(bridge.url, KEY).dial(TARGET, HANG) as sock:
+    with Bridge() as bridge, OWN.dialer(bridge.url, KEY).dial(TARGET, HANG) as sock:
         assert sock.gettimeout() is None
 
 
 def test_create_connection_leaves_its_timeout_on_the_socket() -> None:
     with Bridge() as bridge:
-        with Dialer(bridge.url, KEY).create_connection(("db.internal", 5432), 7.0) as sock:
+        with OWN.dialer(bridge.url, KEY).create_connection(("db.internal", 5432), 7.0) as sock:
             assert sock.gettimeout() == 7.0
 
 
@@ -133,7 +134,7 @@ def test_settings_come_from_the_environment() -> None:
 
 def test_many_dials_at_once_each_get_their_own_tunnel() -> None:
     with Bridge(Behaviour(script=echo)) as bridge:
-        dialer = Dialer(bridge.url, KEY)
+        dialer = OWN.dialer(bridge.url, KEY)
         wrong: list[int] = []
 
         def one(number: int) -> None:
@@ -159,7 +160,7 @@ def test_many_dials_at_once_each_get_their_own_tunnel() -> None:
 def test_tunnels_that_share_one_place_all_get_through() -> None:
     data = noise(400_000)
     with Bridge(Behaviour(script=echo)) as bridge:
-        dialer = Dialer(bridge.url, KEY, max_in_flight=1)
+        dialer = OWN.dialer(bridge.url, KEY, max_in_flight=1)
         done: list[bool] = []
 
         def one() -> None:
@@ -183,7 +184,7 @@ def test_tunnels_that_share_one_place_all_get_through() -> None:
 
 def test_places_come_back_after_resets_failed_dials_and_timeouts() -> None:
     with Bridge() as bridge:
-        dialer = Dialer(bridge.url, KEY, max_in_flight=2)
+        dialer = OWN.dialer(bridge.url, KEY, max_in_flight=2)
         for code in (Code.TARGET_REFUSED, Code.NAME_NOT_FOUND):
             bridge.behaviour.dial_code = code
             with pytest.raises(DialError):
@@ -216,7 +217,7 @@ def wait_for_free(dialer: Dialer) -> int:
 def test_a_dial_without_descriptors_fails_at_once_and_opens_nothing() -> None:
     resource = pytest.importorskip("resource", reason="Windows has no such limit")
     with Bridge() as bridge:
-        dialer = Dialer(bridge.url, KEY)
+        dialer = OWN.dialer(bridge.url, KEY)
         gc.collect()  # nothing may close later and make room
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with socket.socket() as last:
@@ -297,7 +298,7 @@ def test_a_dial_without_a_thread_fails_with_a_declared_error_and_ends_its_sessio
 ) -> None:
     """Symptom: the session was registered, nobody drove it, and its relay ran on for minutes."""
     ends = Behaviour(script=lambda relay: relay.end_with_dialer())
-    with Bridge(ends) as bridge, Dialer(bridge.url, KEY) as dialer:
+    with Bridge(ends) as bridge, OWN.dialer(bridge.url, KEY) as dialer:
         dialer.dial(TARGET, HANG).close()
         wait_for_free(dialer)
         gc.collect()
@@ -326,7 +327,7 @@ def descriptors() -> int:
 def test_a_forwarded_connection_without_a_thread_is_reset_and_the_next_one_works(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    with Bridge(Behaviour(script=echo)) as bridge, Dialer(bridge.url, KEY) as dialer:
+    with Bridge(Behaviour(script=echo)) as bridge, OWN.dialer(bridge.url, KEY) as dialer:
         with dialer.forward(TARGET) as address:
             without(monkeypatch, name)
             with pytest.raises(ConnectionResetError):
@@ -355,7 +356,7 @@ def test_a_forward_without_a_thread_does_not_listen(monkeypatch: pytest.MonkeyPa
 
 def test_a_lost_connection_is_replaced_once_there_are_threads_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lack of threads is no fault of the peer's, which would end the session."""
-    with Bridge(Behaviour(script=echo)) as bridge, Dialer(bridge.url, KEY) as dialer:
+    with Bridge(Behaviour(script=echo)) as bridge, OWN.dialer(bridge.url, KEY) as dialer:
         with dialer.dial(TARGET, HANG) as sock:
             (tunnel,) = (each._tunnel for each in drain._open if dialer in each.owners)
             assert isinstance(tunnel, Tunnel)
@@ -384,14 +385,14 @@ def test_a_dial_that_cannot_even_reach_itself_keeps_its_timeout(monkeypatch: pyt
     monkeypatch.setattr(module, "tcp_pair", crowded)
     with Bridge() as bridge:
         with pytest.raises(DialTimeoutError, match=r"longer than 7 s; .* loopback connection") as caught:
-            Dialer(bridge.url, KEY).dial(TARGET, 7.0)
+            OWN.dialer(bridge.url, KEY).dial(TARGET, 7.0)
         assert caught.value.step == "a loopback connection on this machine"
         assert bridge.server.requests == []
 
 
 def test_silence_is_asked_about_and_an_answer_keeps_the_tunnel() -> None:
     with Bridge() as bridge:
-        dialer = Dialer(bridge.url, KEY, keepalive=KeepaliveTimes(interval=0.1, deadline=HANG))
+        dialer = OWN.dialer(bridge.url, KEY, keepalive=KeepaliveTimes(interval=0.1, deadline=HANG))
 
         def pings() -> int:
             return sum(decode(text).type is FrameType.PING for text in list(bridge.messages))
@@ -407,4 +408,4 @@ def test_silence_is_asked_about_and_an_answer_keeps_the_tunnel() -> None:
 )
 def test_a_url_of_no_gateway_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="wss://host/stage"):
-        Dialer(url, KEY)
+        OWN.dialer(url, KEY)

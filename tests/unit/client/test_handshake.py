@@ -40,6 +40,7 @@ from emissary_lib.protocol.wire.payloads import Ended, Reset
 from emissary_lib.transport.deadline import Deadline
 from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.hostile import Talkative
+from tests.helpers.kinds import OWN
 from tests.helpers.patience import HANG
 from tests.helpers.ws_server import Peer, WsServer, refusal
 
@@ -57,7 +58,7 @@ def three_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def dial(bridge: Bridge, *, key: Key = KEY, target: str = TARGET, timeout: float = HANG) -> socket.socket:
-    return Dialer(bridge.url, key).dial(target, timeout)
+    return OWN.dialer(bridge.url, key).dial(target, timeout)
 
 
 def test_a_dial_reaches_the_target() -> None:
@@ -133,7 +134,7 @@ def test_a_refusal_is_told_before_its_body(headers: bytes, body: bytes) -> None:
         then(sock, body if body != b"half" else b"")
 
     with WsServer(raw=refuse) as server, pytest.raises(ClockSkewError):
-        Dialer(server.url, KEY).dial(TARGET, None)
+        OWN.dialer(server.url, KEY).dial(TARGET, None)
 
 
 def test_a_missing_signature_blames_what_took_the_headers_away() -> None:
@@ -210,7 +211,7 @@ def test_a_gateway_that_never_answers_runs_into_the_timeout() -> None:
     with WsServer(raw=lambda sock: server.wait_closing()) as server:
         began = time.monotonic()
         with pytest.raises(DialTimeoutError) as caught:
-            Dialer(server.url, KEY).dial(TARGET, SHORT)
+            OWN.dialer(server.url, KEY).dial(TARGET, SHORT)
         assert SHORT <= time.monotonic() - began < HANG
     assert caught.value.step == "the gateway's answer to the connection"
     assert caught.value.timeout == SHORT
@@ -228,7 +229,7 @@ def test_an_answer_that_comes_byte_by_byte_does_not_stretch_the_timeout() -> Non
     with WsServer(raw=drip) as server:
         began = time.monotonic()
         with pytest.raises(DialTimeoutError):
-            Dialer(server.url, KEY).dial(TARGET, SHORT)
+            OWN.dialer(server.url, KEY).dial(TARGET, SHORT)
         assert time.monotonic() - began < HANG  # the drops take minutes
 
 
@@ -252,7 +253,7 @@ def test_no_time_at_all_is_a_timeout_too(timeout: float) -> None:
 def test_something_else_than_a_gateway_is_an_unreachable_gateway(greeting: bytes) -> None:
     with WsServer(raw=lambda sock: sock.sendall(greeting)) as server:
         with pytest.raises(GatewayUnreachableError, match="check the URL"):
-            Dialer(server.url, KEY).dial(TARGET, HANG)
+            OWN.dialer(server.url, KEY).dial(TARGET, HANG)
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 101 Switching Pro"], ids=["nothing", "half an answer"])
@@ -272,7 +273,7 @@ def test_an_answer_that_is_lost_is_asked_for_again_with_a_fresh_nonce(said: byte
 def test_answers_that_are_lost_until_the_end_are_raised_as_such() -> None:
     with WsServer(answer=lambda request: b"") as server:
         with pytest.raises(AnswerLostError, match=r"before it had answered.*check the URL") as caught:
-            Dialer(server.url, KEY).dial(TARGET, HANG)
+            OWN.dialer(server.url, KEY).dial(TARGET, HANG)
         assert len(server.requests) == 3
     assert isinstance(caught.value, GatewayUnreachableError)
 
@@ -296,7 +297,7 @@ def test_a_redirect_is_not_followed() -> None:
     with WsServer() as elsewhere:
         answer = refusal(302, f"Location: {elsewhere.url}")
         with WsServer(answer=lambda request: answer) as server, pytest.raises(GatewayRefusedError) as caught:
-            Dialer(server.url, KEY).dial(TARGET, HANG)
+            OWN.dialer(server.url, KEY).dial(TARGET, HANG)
         assert caught.value.http_status == 302
         assert elsewhere.requests == []  # or it would have had the signed headers
 
@@ -304,7 +305,7 @@ def test_a_redirect_is_not_followed() -> None:
 def test_a_server_without_the_subprotocol_is_told_apart() -> None:
     with WsServer(subprotocol=None) as server:
         with pytest.raises(GatewayUnreachableError, match=r"does not speak emissary\.v2"):
-            Dialer(server.url, KEY).dial(TARGET, HANG)
+            OWN.dialer(server.url, KEY).dial(TARGET, HANG)
 
 
 # -- the bridge ---------------------------------------------------------------------------------
@@ -393,7 +394,7 @@ def test_success_without_a_relay_is_a_broken_server() -> None:
             pass
 
     with WsServer(forge) as server, pytest.raises(RemoteProtocolError, match="no relay has opened"):
-        Dialer(server.url, KEY).dial(TARGET, HANG)
+        OWN.dialer(server.url, KEY).dial(TARGET, HANG)
 
 
 @pytest.mark.parametrize(
@@ -454,7 +455,7 @@ def test_a_gateway_that_hangs_up_is_named_with_its_close_code() -> None:
 
     with WsServer(hang_up) as server:
         with pytest.raises(LinkClosedError, match=r"1001 \(Going away\)") as caught:
-            Dialer(server.url, KEY).dial(TARGET, HANG)
+            OWN.dialer(server.url, KEY).dial(TARGET, HANG)
         assert len(server.requests) == 3  # it starts over
     assert caught.value.close_code == 1001
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from emissary_lib.client.dialer import Dialer
 from emissary_lib.client.forward import Forward, Forwarded, Happening
 from emissary_lib.client.hang_up import ConnectedDeadline, has_hung_up
 from emissary_lib.client.listening import LocalAddress
@@ -24,6 +23,7 @@ from emissary_lib.protocol.wire.payloads import End, Reset
 from emissary_lib.transport.backoff import wait
 from emissary_lib.tunnel.loopback import reset, tcp_pair
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
+from tests.helpers.kinds import OWN, Kind
 from tests.helpers.marks import with_unix_sockets
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.ws_server import Peer, Request, WsServer, refusal
@@ -155,10 +155,10 @@ class Watched:
         failures: What was reported as one.
     """
 
-    def __init__(self, url: str, listen: LocalAddress = ("127.0.0.1", 0)) -> None:
+    def __init__(self, kind: Kind, url: str, listen: LocalAddress = ("127.0.0.1", 0)) -> None:
         self.happenings: list[tuple[Happening, int]] = []
         self._seen: list[Forwarded] = []
-        self.dialer = Dialer(url, KEY)
+        self.dialer = kind.dialer(url, KEY)
         self.forward = self.dialer.forward(TARGET, listen, timeout=10 * HANG)
         self.forward.on_happening = self._note
         self.failures: list[Exception] = []
@@ -200,12 +200,12 @@ class Stuck:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_dial_whose_program_hangs_up_is_given_up_wherever_it_is(
-    step: str, caplog: pytest.LogCaptureFixture
+    step: str, caplog: pytest.LogCaptureFixture, kind: Kind
 ) -> None:
     """Symptom: the dial went on for its whole timeout, and its session took the place of another."""
     stuck = Stuck(step)
     with stuck.server:
-        watched = Watched(stuck.server.url)
+        watched = Watched(kind, stuck.server.url)
         with watched.forward as address:
             socket_ = socket.create_connection(address, HANG)
             assert stuck.reached.wait(HANG)
@@ -225,7 +225,7 @@ def test_a_dial_whose_program_hangs_up_is_given_up_wherever_it_is(
 def test_eight_programs_that_hang_up_cost_no_place_of_a_ninth() -> None:
     """Symptom: five clients that had hung up long ago held the five sessions that there may be."""
     with Bridge(Behaviour(silent=True, script=echo)) as bridge:
-        watched = Watched(bridge.url)
+        watched = Watched(OWN, bridge.url)
         with watched.forward as address:
             socks = [socket.create_connection(address, HANG) for _ in range(8)]
             wait_until(lambda: len(bridge.messages) == 8, "eight dials")
@@ -243,7 +243,7 @@ def test_eight_programs_that_hang_up_cost_no_place_of_a_ninth() -> None:
 @pytest.mark.parametrize("place", ["tcp", pytest.param("unix", marks=with_unix_sockets)])
 @pytest.mark.parametrize("half", [False, True], ids=["closed", "half-closed"])
 def test_what_was_written_before_the_end_is_dialled_for_all_the_same(
-    half: bool, place: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    half: bool, place: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:
     monkeypatch.chdir(tmp_path)
     gate = threading.Event()
@@ -253,7 +253,7 @@ def test_what_was_written_before_the_end_is_dialled_for_all_the_same(
         assert gate.wait(HANG)  # as long as this lasts, the dial does
 
     with Bridge(Behaviour(script=script)) as bridge:
-        watched = Watched(bridge.url, "./socket" if place == "unix" else ("127.0.0.1", 0))
+        watched = Watched(kind, bridge.url, "./socket" if place == "unix" else ("127.0.0.1", 0))
         with watched.forward as address:
             sock = socket.socket(socket.AF_UNIX if place == "unix" else socket.AF_INET)
             with sock:

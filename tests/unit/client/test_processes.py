@@ -30,7 +30,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.targets.allow_list import Target
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, echo
-from tests.helpers.kinds import Kind
+from tests.helpers.kinds import OWN, Kind
 from tests.helpers.patience import HANG
 
 SECRET = b"hunter2-hunter2-hunter2"
@@ -49,7 +49,7 @@ def test_a_pickled_dialer_has_its_settings() -> None:
 
 def test_a_pickled_dialer_that_was_closed_stays_so_and_one_that_was_not_dials() -> None:
     with Bridge(Behaviour(script=echo)) as bridge:
-        dialer = Dialer(bridge.url, KEY)
+        dialer = OWN.dialer(bridge.url, KEY)
         with pickle.loads(pickle.dumps(dialer)).dial(TARGET, HANG) as sock:
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"

@@ -22,6 +22,7 @@ from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.watch import Step, Watch
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge
 from tests.helpers.clock import Clock
+from tests.helpers.kinds import OWN
 from tests.helpers.patience import HANG
 from tests.helpers.ws_server import WsServer
 
@@ -191,7 +192,7 @@ def test_a_pause_ends_with_its_deadline() -> None:
 def test_a_dial_that_is_quick_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, LOGGER)
     with Bridge() as bridge:
-        Dialer(bridge.url, KEY).dial(TARGET, HANG).close()
+        OWN.dialer(bridge.url, KEY).dial(TARGET, HANG).close()
     assert [text for text in said(caplog) if "still" not in text and "after" not in text] == []
     quick = Progress(Target("db", 1))
     quick.end()
@@ -283,6 +284,6 @@ def test_who_waits_for_the_upgrade_is_told_meanwhile(caplog: pytest.LogCaptureFi
 
 def test_a_timed_out_dial_over_a_real_connection_has_its_timings() -> None:
     with Bridge(Behaviour(silent=True)) as bridge, pytest.raises(DialTimeoutError) as caught:
-        Dialer(bridge.url, KEY).dial(TARGET, 2.0)
+        OWN.dialer(bridge.url, KEY).dial(TARGET, 2.0)
     assert list(caught.value.timings)[-1] in ("upgrade", "relay")
     assert sum(caught.value.timings.values()) >= 1.9

@@ -13,6 +13,7 @@ from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
 from emissary_lib.protocol.wire.payloads import Ended
 from emissary_lib.transport.deadline import Deadline
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, echo
+from tests.helpers.kinds import OWN
 from tests.helpers.patience import HANG
 
 SAID = Ended(Code.SESSION_LIMIT, 0, 0, "limit of 5 sessions for key 7 reached")
@@ -22,7 +23,7 @@ FULL = encode(Frame(FrameType.ENDED, generation=1, payload=SAID.encode()))
 def test_a_place_that_is_just_being_freed_is_waited_for() -> None:
     """Whoever dials, closes and dials again at the limit meets his own session, which has not quite ended."""
     with Bridge(Behaviour(script=echo, stumbles=[FULL, FULL])) as bridge:
-        with Dialer(bridge.url, KEY).dial(TARGET, HANG) as sock:
+        with OWN.dialer(bridge.url, KEY).dial(TARGET, HANG) as sock:
             sock.sendall(b"x")
             assert sock.recv(1) == b"x"
         assert len(bridge.server.requests) == 3
@@ -31,7 +32,7 @@ def test_a_place_that_is_just_being_freed_is_waited_for() -> None:
 def test_a_limit_that_stays_reached_is_told_in_the_bridge_s_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "LIMIT_WAIT", 0.0)
     with Bridge(Behaviour(answer=FULL)) as bridge, pytest.raises(SessionLimitError) as caught:
-        Dialer(bridge.url, KEY).dial(TARGET, HANG)
+        OWN.dialer(bridge.url, KEY).dial(TARGET, HANG)
     assert "cannot reach db.internal:5432: limit of 5 sessions for key 7 reached; close some" in str(
         caught.value
     )
@@ -42,7 +43,7 @@ def test_the_last_attempt_is_made_when_the_patience_is_over(monkeypatch: pytest.
     monkeypatch.setattr(opening, "LIMIT_WAIT", 0.2)
     monkeypatch.setattr(opening, "back_off", lambda: iter([10 * HANG]))
     with Bridge(Behaviour(answer=FULL)) as bridge, pytest.raises(SessionLimitError):
-        Dialer(bridge.url, KEY).dial(TARGET, HANG)
+        OWN.dialer(bridge.url, KEY).dial(TARGET, HANG)
     assert len(bridge.server.requests) == 2
 
 
@@ -50,7 +51,7 @@ def test_no_attempt_is_made_for_which_the_dial_has_no_time(monkeypatch: pytest.M
     monkeypatch.setattr(opening, "LIMIT_WAIT", 100 * HANG)
     monkeypatch.setattr(opening, "back_off", lambda: iter([0.0, 10 * HANG]))
     with Bridge(Behaviour(answer=FULL)) as bridge, pytest.raises(SessionLimitError):
-        Dialer(bridge.url, KEY).dial(TARGET, HANG)
+        OWN.dialer(bridge.url, KEY).dial(TARGET, HANG)
     assert len(bridge.server.requests) == 2
 
 

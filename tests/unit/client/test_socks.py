@@ -26,6 +26,7 @@ from emissary_lib.protocol.opening.socks5_messages import connect
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.tunnel.loopback import reset
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, echo
+from tests.helpers.kinds import Kind
 from tests.helpers.patience import HANG, repeat_until_it_raises, wait_until
 from tests.helpers.servers import Server, greeter
 from tests.helpers.servers import echo as echo_service
@@ -267,8 +268,8 @@ def test_a_busy_port_fails_at_once() -> None:
     server.close()
 
 
-def test_a_dialers_server_leads_through_the_bridge(caplog: pytest.LogCaptureFixture) -> None:
-    with Bridge(Behaviour(script=echo)) as bridge, Dialer(bridge.url, KEY) as dialer:
+def test_a_dialers_server_leads_through_the_bridge(caplog: pytest.LogCaptureFixture, kind: Kind) -> None:
+    with Bridge(Behaviour(script=echo)) as bridge, kind.dialer(bridge.url, KEY) as dialer:
         with dialer.socks(timeout=HANG) as address:
             sock, reply = ask(address, TARGET)
             with sock:
@@ -285,8 +286,10 @@ def test_a_dialers_server_leads_through_the_bridge(caplog: pytest.LogCaptureFixt
             assert isinstance(address.last_error, TargetRefusedError)
 
 
-def test_a_tunnel_that_is_cut_off_is_logged_with_its_target(caplog: pytest.LogCaptureFixture) -> None:
-    with Bridge() as bridge, Dialer(bridge.url, KEY) as dialer, dialer.socks(timeout=HANG) as address:
+def test_a_tunnel_that_is_cut_off_is_logged_with_its_target(
+    caplog: pytest.LogCaptureFixture, kind: Kind
+) -> None:
+    with Bridge() as bridge, kind.dialer(bridge.url, KEY) as dialer, dialer.socks(timeout=HANG) as address:
         sock, _reply = ask(address, TARGET)
         with sock:
             bridge.relay().reset(Code.TARGET_RESET)
