@@ -33,15 +33,15 @@ from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.driver import Tunnel
 from tests.helpers.bridge import KEY, LIFE, TARGET, Behaviour, Bridge, echo
-from tests.helpers.kinds import OWN
+from tests.helpers.kinds import OWN, Kind
 from tests.helpers.patience import HANG, repeat_until_it_raises, wait_until
 from tests.helpers.ws_server import noise
 
 
 @pytest.mark.parametrize("target", [TARGET, ("db.internal", 5432)])
-def test_a_target_is_text_or_a_pair(target: str | tuple[str, int]) -> None:
+def test_a_target_is_text_or_a_pair(target: str | tuple[str, int], kind: Kind) -> None:
     began = time.time()
-    with Bridge() as bridge, OWN.dialer(bridge.url, KEY).dial(target, HANG) as sock:
+    with Bridge() as bridge, kind.dialer(bridge.url, KEY).dial(target, HANG) as sock:
         assert sock.session is not None
         assert str(sock.session.target) == TARGET
         assert began + LIFE - 1 <= sock.session.expires_at <= time.time() + LIFE + 1
@@ -79,9 +79,9 @@ def test_a_timeout_that_is_none_is_a_config_error(timeout: Any) -> None:
             use()
 
 
-def test_a_closed_dialer_refuses_to_dial_and_its_sockets_live_on() -> None:
+def test_a_closed_dialer_refuses_to_dial_and_its_sockets_live_on(kind: Kind) -> None:
     with Bridge(Behaviour(script=echo)) as bridge:
-        with OWN.dialer(bridge.url, KEY) as dialer:
+        with kind.dialer(bridge.url, KEY) as dialer:
             sock = dialer.dial(TARGET, HANG)
         dialer.close()
         with pytest.raises(ClosedError, match="make a new one"):
@@ -93,10 +93,10 @@ def test_a_closed_dialer_refuses_to_dial_and_its_sockets_live_on() -> None:
         assert len(bridge.server.requests) == 1
 
 
-def test_closing_a_dialer_waits_until_what_was_written_has_arrived() -> None:
+def test_closing_a_dialer_waits_until_what_was_written_has_arrived(kind: Kind) -> None:
     data = noise(1_000_000)
     with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
-        with OWN.dialer(bridge.url, KEY) as dialer:
+        with kind.dialer(bridge.url, KEY) as dialer:
             with dialer.dial(TARGET, HANG) as sock:
                 sock.sendall(data)
         relay = bridge.relay()
@@ -132,9 +132,9 @@ def test_settings_come_from_the_environment() -> None:
             assert (dialer._keepalive.interval, dialer._keepalive.deadline) == (30.0, 10.0)
 
 
-def test_many_dials_at_once_each_get_their_own_tunnel() -> None:
+def test_many_dials_at_once_each_get_their_own_tunnel(kind: Kind) -> None:
     with Bridge(Behaviour(script=echo)) as bridge:
-        dialer = OWN.dialer(bridge.url, KEY)
+        dialer = kind.dialer(bridge.url, KEY)
         wrong: list[int] = []
 
         def one(number: int) -> None:
@@ -154,13 +154,13 @@ def test_many_dials_at_once_each_get_their_own_tunnel() -> None:
         for thread in threads:
             thread.join(HANG)
         assert wrong == []
-        assert len(bridge.server.requests) == 20
+        assert len(bridge.server.requests) == 20 or kind.shared
 
 
-def test_tunnels_that_share_one_place_all_get_through() -> None:
+def test_tunnels_that_share_one_place_all_get_through(kind: Kind) -> None:
     data = noise(400_000)
     with Bridge(Behaviour(script=echo)) as bridge:
-        dialer = OWN.dialer(bridge.url, KEY, max_in_flight=1)
+        dialer = kind.dialer(bridge.url, KEY, max_in_flight=1)
         done: list[bool] = []
 
         def one() -> None:
@@ -238,7 +238,8 @@ from emissary_lib import Dialer, Key
 from emissary_lib.exceptions import LocalResourceError
 from emissary_lib.protocol.auth.keys import parse_keys
 
-dialer = Dialer(sys.argv[1], parse_keys(sys.argv[2])[0])
+key, shared = parse_keys(sys.argv[2])[0], int(sys.argv[3])
+dialer = Dialer(sys.argv[1], key, connections_per_relay=shared, relay_idle_seconds=0)
 dial = lambda: dialer.dial("db.internal:5432", 60).close()
 
 def idle():
@@ -265,11 +266,12 @@ print(*outcomes)
 """
 
 
-def test_whichever_descriptor_is_missing_the_error_is_declared_and_nothing_is_left_open() -> None:
+def test_whichever_descriptor_is_missing_the_error_is_declared_and_nothing_is_left_open(kind: Kind) -> None:
     pytest.importorskip("resource", reason="Windows has no such limit")
+    command = [sys.executable, "-W", "error", "-c", DIALS_WITH_FEW_DESCRIPTORS]
     with Bridge(Behaviour(script=lambda relay: relay.end_with_dialer())) as bridge:
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", DIALS_WITH_FEW_DESCRIPTORS, bridge.url, format_keys([KEY])],
+            [*command, bridge.url, format_keys([KEY]), str(kind.connections)],
             capture_output=True,
             text=True,
             timeout=HANG,
@@ -294,11 +296,11 @@ def without(patch: pytest.MonkeyPatch, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["emissary-upgrade", "emissary-reader", "emissary-driver"])
 def test_a_dial_without_a_thread_fails_with_a_declared_error_and_ends_its_session(
-    monkeypatch: pytest.MonkeyPatch, name: str
+    monkeypatch: pytest.MonkeyPatch, name: str, kind: Kind
 ) -> None:
     """Symptom: the session was registered, nobody drove it, and its relay ran on for minutes."""
     ends = Behaviour(script=lambda relay: relay.end_with_dialer())
-    with Bridge(ends) as bridge, OWN.dialer(bridge.url, KEY) as dialer:
+    with Bridge(ends) as bridge, kind.dialer(bridge.url, KEY) as dialer:
         dialer.dial(TARGET, HANG).close()
         wait_for_free(dialer)
         gc.collect()

@@ -304,8 +304,9 @@ def test_what_a_connection_has_transferred_is_its_own_and_the_counters_are_the_r
     with dial(dialer) as one, dial(dialer) as two:
         echoes(one, b"x" * 1000)
         echoes(two, b"y" * 50)
-        assert info_of(one).transferred == (1000, 1000)
-        assert info_of(two).transferred == (50, 50)
+        # Counted once the socket has them, and so perhaps after they were read.
+        wait_until(lambda: info_of(one).transferred == (1000, 1000), "the one's own")
+        wait_until(lambda: info_of(two).transferred == (50, 50), "the other's own")
         assert info_of(one).counters is info_of(two).counters
         assert info_of(one).counters.bytes_sent > 1050
         assert info_of(one).id == info_of(two).id
@@ -420,3 +421,38 @@ def test_what_was_written_arrives_before_the_dialer_is_closed(bridge: Bridge) ->
     assert bridge.relay(0).arrived == data
     assert bridge.relay(1).arrived == data[::-1]
     assert not bridge.wires[0].session.alive, "and the bridge was told of the relay's end"
+
+
+def test_a_port_that_another_process_serves_takes_its_relays_with_it(bridge: Bridge) -> None:
+    """Symptom: that process leaves without an orderly exit, and its relays were kept until found dead."""
+    with Dialer(bridge.url, KEY, connections_per_relay=8) as dialer:
+        with dialer.forward(TARGET, process=True) as address:
+            for _ in range(2):
+                with socket.create_connection(address, HANG) as sock:
+                    sock.sendall(b"x")
+                    assert sock.recv(1) == b"x"
+    assert len(bridge.server.requests) == 1
+    bridge.wires[0].wait_over()
+    assert bridge.wires[0].aborted is None
+
+
+def test_streams_of_asyncio_share_a_relay_and_cancelling_gives_one_dial_up(
+    dialer: Dialer, bridge: Bridge
+) -> None:
+    async def main() -> None:
+        reader, writer = await dialer.open_connection(TARGET)
+        bridge.behaviour.holds = True
+        other = asyncio.create_task(dialer.open_connection(TARGET))
+        relay = await asyncio.to_thread(bridge.relay, 1)
+        other.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await other
+        assert (await asyncio.to_thread(relay.wait_aborted)).code is Code.DIALER_RESET
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        assert dialer.session_of(writer).id == dialer.relays[0].id
+        writer.close()
+        await writer.wait_closed()
+
+    asyncio.run(asyncio.wait_for(main(), HANG))
+    assert len(bridge.server.requests) == 1
