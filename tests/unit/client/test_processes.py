@@ -30,7 +30,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.targets.allow_list import Target
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, echo
-from tests.helpers.kinds import OWN, Kind
+from tests.helpers.kinds import OWN, SHARED, Kind
 from tests.helpers.patience import HANG
 
 SECRET = b"hunter2-hunter2-hunter2"
@@ -38,13 +38,33 @@ SECRET = b"hunter2-hunter2-hunter2"
 
 def test_a_pickled_dialer_has_its_settings() -> None:
     times = KeepaliveTimes(interval=30.0, deadline=10.0)
-    dialer = Dialer("wss://host/s", Key(7, SECRET), max_in_flight=3, capacity=100_000, keepalive=times)
+    dialer = Dialer(
+        "wss://host/s",
+        Key(7, SECRET),
+        max_in_flight=3,
+        capacity=100_000,
+        keepalive=times,
+        connections_per_relay=5,
+        relay_idle_seconds=7,
+    )
     copy = pickle.loads(pickle.dumps(dialer))
     assert isinstance(copy, Dialer)
     assert repr(copy) == "<Dialer to wss://host/s with key 7>"
     assert copy._key == Key(7, SECRET)
     assert (copy._streams.capacity, copy._keepalive.interval) == (100_000, 30.0)
     assert (copy._in_flight.places, copy._in_flight.free) == (3, 3)
+    assert (copy._connections_per_relay, copy._relay_idle_seconds) == (5, 7)
+
+
+def test_a_pickled_dialer_has_relays_of_its_own() -> None:
+    with Bridge(Behaviour(script=echo)) as bridge, SHARED.dialer(bridge.url, KEY) as dialer:
+        with dialer.dial(TARGET, HANG):
+            with pickle.loads(pickle.dumps(dialer)) as copy:
+                assert copy.relays == ()
+                with copy.dial(TARGET, HANG) as sock:
+                    sock.sendall(b"x")
+                    assert sock.recv(1) == b"x"
+                    assert {each.id for each in copy.relays}.isdisjoint(each.id for each in dialer.relays)
 
 
 def test_a_pickled_dialer_that_was_closed_stays_so_and_one_that_was_not_dials() -> None:
