@@ -124,3 +124,24 @@ def relay_returned(cloud: LocalCloud, session: str) -> str:
         return None
 
     return eventually(ask, "the relay's return")
+
+
+def connection_records(cloud: LocalCloud, session: str) -> list[dict[str, Any]]:
+    """What the relay of a shared session has logged of its connections that are over."""
+    return [line for line in log_lines(cloud, session) if line["message"] == "connection ended"]
+
+
+def only_connection_ended(cloud: LocalCloud, session: str) -> str:
+    """Wait until the session's only connection is over, whether or not it could be shared; the logged code.
+
+    Of a session that is not shared, that is what its relay returns with.
+    """
+
+    def ask() -> str | None:
+        lines = log_lines(cloud, session)  # once: the relay writes a shared session's own end last
+        shared = [line for line in lines if line["message"] == "connection ended"]
+        returned = [line for line in lines if "RelayFunction" in line["function"]]
+        ends = shared or [line for line in returned if line["message"] == "session ended"]
+        return str(ends[0]["code"]) if ends else None
+
+    return eventually(ask, "the connection's end")

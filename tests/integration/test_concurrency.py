@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
+from tests.helpers.crowds import FROM_COLD, exchange, run_at_once
+from tests.helpers.kinds import OWN, Kind
 from tests.helpers.local_cloud import (
     DIAL,
     LINUX_ONLY,
@@ -27,44 +25,13 @@ from tests.helpers.servers import Server, echo
 pytestmark = LINUX_ONLY
 
 
-#: Longest dial among dozens at once, in seconds: each starts several processes, and there may be two cores.
-FROM_COLD = 4 * HANG
-
-
-def exchange(sock: socket.socket, data: bytes) -> bytes:
-    """Send everything and the end; gives everything that comes back."""
-
-    def send() -> None:
-        sock.sendall(data)
-        sock.shutdown(socket.SHUT_WR)
-
-    sender = threading.Thread(target=send, name="sender")
-    sender.start()
-    got = bytearray()
-    while chunk := sock.recv(65_536):
-        got += chunk
-    sender.join(HANG)
-    return bytes(got)
-
-
-def run_at_once(count: int, work: Callable[[int], bool]) -> list[bool]:
-    together = threading.Barrier(count)
-
-    def one(number: int) -> bool:
-        together.wait(HANG)
-        return work(number)
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(one, range(count)))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 30])
 def test_connections_made_at_once_from_cold_each_get_their_own_bytes(count: int) -> None:
     sessions: list[str] = []
     with (
         LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud,
-        dialer_of(cloud) as dialer,
+        dialer_of(cloud, **OWN.options) as dialer,
         Server(echo) as target,
     ):
 
@@ -83,23 +50,23 @@ def test_connections_made_at_once_from_cold_each_get_their_own_bytes(count: int)
             assert len(audit_records(cloud, session)) == 1
 
 
-def test_many_dials_in_a_row(dialer: Dialer) -> None:
+def test_many_dials_in_a_row(either_dialer: Dialer) -> None:
     with Server(echo) as target:
         for number in range(10):
             data = b"dial %d" % number
-            with dialer.dial(target, DIAL) as sock:
+            with either_dialer.dial(target, DIAL) as sock:
                 sock.settimeout(HANG)
                 sock.sendall(data)
                 assert sock.recv(100) == data
 
 
 @pytest.mark.slow
-def test_account_with_ten_executions_in_all_is_slower_but_breaks_nothing() -> None:
-    # What new AWS accounts have. Four relays take four; the other six copy messages for everybody.
+def test_account_with_ten_executions_in_all_is_slower_but_breaks_nothing(kind: Kind) -> None:
+    # What new AWS accounts have. Relays take four of them, or one; the others copy messages for everybody.
     sessions: list[str] = []
     with (
         LocalCloud(TEMPLATE, parameters=PARAMETERS, account_concurrency=10) as cloud,
-        dialer_of(cloud) as dialer,
+        dialer_of(cloud, **kind.options) as dialer,
         Server(echo) as target,
     ):
 

@@ -6,11 +6,12 @@ import itertools
 import threading
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
-from emissary_lib import Dialer
 from emissary_local import LocalCloud
 from tests.helpers.cuts import CUT_WAYS, Stream, cut
-from tests.helpers.local_cloud import DIAL, LINUX_ONLY, audit_record
+from tests.helpers.kinds import OWN, SHARED, Kind
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, audit_record, dialer_of
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server
 
@@ -22,12 +23,22 @@ CUTS = 20
 BETWEEN = 1_000_000
 
 
-@pytest.mark.parametrize("way", [pytest.param("up", marks=pytest.mark.slow), "down"])
-def test_twenty_cuts_of_every_kind_lose_no_byte(cloud: LocalCloud, dialer: Dialer, way: str) -> None:
+def slow(*values: object) -> ParameterSet:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("way", "kind"), [("down", OWN), slow("up", OWN), slow("down", SHARED), slow("up", SHARED)], ids=str
+)
+def test_twenty_cuts_of_every_kind_lose_no_byte(cloud: LocalCloud, way: str, kind: Kind) -> None:
     stream = Stream(seed=CUTS)
     at_target = stream.receive if way == "up" else stream.send
     at_user = stream.send if way == "up" else stream.receive
-    with Server(at_target) as target, dialer.dial(target, DIAL) as sock:
+    with (
+        Server(at_target) as target,
+        dialer_of(cloud, **kind.options) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
         sock.settimeout(HANG)
         user = threading.Thread(target=at_user, args=(sock,), name="user")
         user.start()

@@ -189,8 +189,8 @@ def pg8000_connection(postgres: Postgres, sock: Any, ssl_context: Any = None) ->
     )
 
 
-def test_pg8000_over_the_dialled_socket(cloud: LocalCloud, dialer: Dialer, postgres: Postgres) -> None:
-    with dialer.dial(target(postgres), DIAL) as sock:
+def test_pg8000_over_the_dialled_socket(cloud: LocalCloud, either_dialer: Dialer, postgres: Postgres) -> None:
+    with either_dialer.dial(target(postgres), DIAL) as sock:
         sock.settimeout(HANG)
         info = sock.session
         assert info is not None

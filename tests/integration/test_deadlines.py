@@ -20,6 +20,7 @@ from emissary_lib.protocol.wire.frames import FrameType, decode
 from emissary_lib.protocol.wire.payloads import GoAway, Reset
 from emissary_local import Faults, LocalCloud
 from tests.helpers.cuts import edited_template
+from tests.helpers.kinds import OWN, Kind
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, audit_record, dialer_of, relay_returned
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.raw_dialer import RawDialer
@@ -34,7 +35,8 @@ TIMES = KeepaliveTimes(interval=1.0, when_unacked=0.5, deadline=2.0, repeat=0.3)
 #: The relay's. Nobody is given up on here.
 RELAY = {"ping": 1.0, "pong": 2.0, "probe": 1.0, "grace": 2 * HANG}
 
-#: The relay's time limit where it is to be met, in seconds: it runs from the start of a warm relay.
+#: The relay's time limit where it is to be met, in seconds: it runs from the start of a warm relay. One that
+#: can be shared takes no connections in its last half minute: its end is met in test_shared_relays.py.
 LIMIT = 8
 
 #: And where it is not: longer than any test.
@@ -54,7 +56,7 @@ def short(cloud: LocalCloud) -> Iterator[LocalCloud]:
     """A cloud whose relays run for :data:`LIMIT` seconds, and whose functions are warm."""
     cloud.set_timeout("RelayFunction", LIMIT)
     try:
-        with Server(echo) as target, dialer_of(cloud) as dialer:
+        with Server(echo) as target, dialer_of(cloud, **OWN.options) as dialer:
             dialer.dial(target, DIAL).close()
         yield cloud
     finally:
@@ -62,11 +64,13 @@ def short(cloud: LocalCloud) -> Iterator[LocalCloud]:
 
 
 @contextlib.contextmanager
-def echoed(cloud: LocalCloud, times: KeepaliveTimes = TIMES) -> Iterator[tuple[TunnelSocket, SessionInfo]]:
+def echoed(
+    cloud: LocalCloud, kind: Kind, times: KeepaliveTimes = TIMES
+) -> Iterator[tuple[TunnelSocket, SessionInfo]]:
     """A dialer's socket to a target that echoes, watched as ``times`` says; and its session."""
     with (
         Server(echo) as target,
-        dialer_of(cloud, keepalive=times) as dialer,
+        dialer_of(cloud, keepalive=times, **kind.options) as dialer,
         dialer.dial(target, DIAL) as sock,
     ):
         sock.settimeout(HANG)
@@ -81,10 +85,12 @@ def echoed(cloud: LocalCloud, times: KeepaliveTimes = TIMES) -> Iterator[tuple[T
 @pytest.mark.parametrize(
     "side", ["both", *(pytest.param(side, marks=pytest.mark.slow) for side in ("dialer", "relay"))]
 )
-def test_silent_death_under_a_transfer_is_noticed_and_costs_no_byte(watchful: LocalCloud, side: str) -> None:
+def test_silent_death_under_a_transfer_is_noticed_and_costs_no_byte(
+    watchful: LocalCloud, kind: Kind, side: str
+) -> None:
     data = random.Random(side).randbytes(6_000_000)
     received = bytearray()
-    with echoed(watchful) as (sock, info):
+    with echoed(watchful, kind) as (sock, info):
 
         def send() -> None:
             sock.sendall(data)
@@ -105,17 +111,17 @@ def test_silent_death_under_a_transfer_is_noticed_and_costs_no_byte(watchful: Lo
     assert audit_record(watchful, info.id)["code"] == "OK"
 
 
-def test_silent_death_of_an_idle_connection_is_noticed(watchful: LocalCloud) -> None:
-    with echoed(watchful) as (sock, info):
+def test_silent_death_of_an_idle_connection_is_noticed(watchful: LocalCloud, kind: Kind) -> None:
+    with echoed(watchful, kind) as (sock, info):
         assert watchful.cut("dialer", "silent", -1) == 1
         wait_until(lambda: info.counters.link_losses, "the dialer's notice")
         sock.sendall(b"still there?")
         assert sock.recv(100) == b"still there?"
 
 
-def test_watch_alone_keeps_a_healthy_connection(watchful: LocalCloud) -> None:
+def test_watch_alone_keeps_a_healthy_connection(watchful: LocalCloud, kind: Kind) -> None:
     patient = KeepaliveTimes(interval=0.5, when_unacked=0.5, deadline=HANG, repeat=HANG)
-    with echoed(watchful, patient) as (sock, info):
+    with echoed(watchful, kind, patient) as (sock, info):
         before = info.counters.pongs
         wait_until(lambda: info.counters.pongs > before + 2, "three answers")
         assert info.counters.link_losses == 0
@@ -149,7 +155,11 @@ def test_end_of_the_relay_is_announced_and_then_told(short: LocalCloud) -> None:
 def test_old_tunnel_meets_its_deadline_while_a_new_dial_gets_all_its_time(short: LocalCloud) -> None:
     least = LIMIT * 0.8  # after which a relay says that it is about to end
     began = time.time()
-    with Server(echo) as target, dialer_of(short) as dialer, dialer.dial(target, DIAL) as old:
+    with (
+        Server(echo) as target,
+        dialer_of(short, **OWN.options) as dialer,
+        dialer.dial(target, DIAL) as old,
+    ):
         old.settimeout(HANG)
         first = old.session
         assert first is not None
@@ -199,7 +209,11 @@ def test_relay_lets_go_of_its_target_and_returns_in_time_though_nobody_hears_of_
             failures.append(exc)
         ended.set()
 
-    with Server(told) as target, dialer_of(short) as dialer, dialer.dial(target, DIAL) as sock:
+    with (
+        Server(told) as target,
+        dialer_of(short, **OWN.options) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
         info = sock.session
         assert info is not None
         if trouble == "silent":
@@ -219,7 +233,11 @@ def test_relay_lets_go_of_its_target_and_returns_in_time_though_nobody_hears_of_
 
 @pytest.mark.slow
 def test_dialer_that_is_cut_off_at_the_relays_end_hears_of_it(short: LocalCloud) -> None:
-    with Server(echo) as target, dialer_of(short) as dialer, dialer.dial(target, DIAL) as sock:
+    with (
+        Server(echo) as target,
+        dialer_of(short, **OWN.options) as dialer,
+        dialer.dial(target, DIAL) as sock,
+    ):
         sock.settimeout(HANG)
         info = sock.session
         assert info is not None

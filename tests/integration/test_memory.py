@@ -12,8 +12,11 @@ import threading
 import time
 from typing import Any, Final
 
+import pytest
+
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
+from emissary_lib.protocol.mux.limits import STREAM_WINDOW
 from emissary_local import LocalCloud
 from tests.helpers.local_cloud import LINUX_ONLY, ROOT
 from tests.helpers.patience import HANG, wait_until
@@ -48,11 +51,11 @@ from tests.helpers.patience import HANG
 from tests.integration.test_memory import Pour
 from tests.soak.leaks import peak_memory, resident_memory
 config = ClientConfig.from_env(os.environ)
-with Dialer(config.url, config.key) as dialer:
+with Dialer(config.url, config.key, connections_per_relay=int(sys.argv[2])) as dialer:
     with dialer.dial(sys.argv[1], HANG) as sock:  # so that what is loaded once is not taken for the stream's
         sock.sendall(bytes(1_000_000))
     with dialer.dial(sys.argv[1], HANG) as sock:
-        pour = Pour(sock)
+        pour = Pour(sock, int(sys.argv[3]))
         gc.collect()
         before = resident_memory()
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew; proc(5)
@@ -65,10 +68,16 @@ with Dialer(config.url, config.key) as dialer:
 
 
 class Pour:
-    """Writes to a socket, until it has written :data:`OFFERED` bytes or is cut off."""
+    """Writes to a socket, until it has written :data:`OFFERED` bytes or is cut off.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: Nobody reads at its other end.
+        kept: Bytes that are taken all the same: the window of the tunnel.
+    """
+
+    def __init__(self, sock: socket.socket, kept: int) -> None:
         self._sock = sock
+        self._kept = kept
         self.written = 0
 
     def run(self) -> None:
@@ -77,7 +86,7 @@ class Pour:
                 self.written += self._sock.send(bytes(65_536))
 
     def wait_until_still(self) -> None:
-        wait_until(lambda: self.written > DEFAULT_CAPACITY, "more bytes than a window holds")
+        wait_until(lambda: self.written > self._kept, "more bytes than a window holds")
         last, since = -1, time.monotonic()
         while time.monotonic() < since + STILL:
             if self.written != last:
@@ -86,9 +95,14 @@ class Pour:
 
 
 class Deaf:
-    """A target that writes and does not read; its first client's bytes it reads to the end."""
+    """A target that writes and does not read; its first client's bytes it reads to the end.
 
-    def __init__(self) -> None:
+    Args:
+        kept: As of :class:`Pour`.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
         self.over = threading.Event()
         self.pour: Pour | None = None
         self._first = True
@@ -99,7 +113,7 @@ class Deaf:
             while connection.recv(65_536):
                 pass
             return
-        self.pour = Pour(connection)
+        self.pour = Pour(connection, self._kept)
         self.pour.run()
         self.over.wait()
 
@@ -112,12 +126,18 @@ def asked(client: subprocess.Popen[str]) -> Any:
     return json.loads(client.stdout.readline())
 
 
-def test_readers_that_stop_bound_the_memory_of_both_sides(cloud: LocalCloud) -> None:
-    deaf = Deaf()
+@pytest.mark.parametrize(
+    ("connections", "kept"),
+    [pytest.param(1, DEFAULT_CAPACITY, id="own"), pytest.param(8, STREAM_WINDOW, id="shared")],
+)
+def test_readers_that_stop_bound_the_memory_of_both_sides(
+    cloud: LocalCloud, connections: int, kept: int
+) -> None:
+    deaf = Deaf(kept)
     with Server(deaf) as (host, port):
         environ = {"EMISSARY_URL": cloud.url, "EMISSARY_AUTH_KEYS": format_keys([cloud.key])}
         client = subprocess.Popen(
-            [sys.executable, "-c", CLIENT, f"{host}:{port}"],
+            [sys.executable, "-c", CLIENT, f"{host}:{port}", str(connections), str(kept)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -135,7 +155,7 @@ def test_readers_that_stop_bound_the_memory_of_both_sides(cloud: LocalCloud) -> 
             deaf.over.set()
             client.kill()
             client.communicate(timeout=HANG)
-    assert found["taken"] < DEFAULT_CAPACITY + DIALER
+    assert found["taken"] < kept + DIALER
     assert relays < RELAY
-    assert DEFAULT_CAPACITY < found["written"] < OFFERED  # there was something to keep, and it was not kept
-    assert DEFAULT_CAPACITY < deaf.pour.written < OFFERED
+    assert kept < found["written"] < OFFERED  # there was something to keep, and it was not kept
+    assert kept < deaf.pour.written < OFFERED

@@ -18,6 +18,7 @@ from emissary_lib.protocol.auth.keys import parse_keys
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.wire.health import Usage
 from emissary_local import LocalCloud
+from tests.helpers.kinds import OWN
 from tests.helpers.local_cloud import (
     DIAL,
     LINUX_ONLY,
@@ -73,10 +74,10 @@ def test_keys_are_rotated_under_a_session_that_goes_on(
 ) -> None:
     (secret,) = operator.secrets.values()
     old = operator.key
-    with Dialer(operator.url, old) as before, before.dial(target, DIAL) as sock:
+    with OWN.dialer(operator.url, old) as before, before.dial(target, DIAL) as sock:
         made = run(capsys, "keys", "new", "--secret", secret)
         (new,) = parse_keys(json.dumps(made))
-        with Dialer(operator.url, new) as after:
+        with OWN.dialer(operator.url, new) as after:
             assert lets_in(after), "at once, though warm functions remember the keys of before"
             with after.dial(target, DIAL) as other:
                 assert answers(other)
@@ -112,7 +113,7 @@ def lets_in(dialer: Dialer) -> bool:
 def test_a_dial_beyond_a_limit_names_it_and_a_place_that_is_free_is_taken(
     cloud: LocalCloud, target: tuple[str, int]
 ) -> None:
-    with dialer_of(cloud) as dialer:
+    with dialer_of(cloud, **OWN.options) as dialer:
         first, second = dialer.dial(target, DIAL), dialer.dial(target, DIAL)
         limit = f"limit of 2 sessions for key {cloud.key.key_id} reached"
         with pytest.raises(SessionLimitError, match=limit) as caught:
@@ -135,7 +136,7 @@ def test_a_health_check_starts_no_relay_and_leaves_no_record(
 ) -> None:
     table = operator.tables["SessionTable"]
     known = run(capsys, "sessions", "list", "--all", "--table", table)
-    with dialer_of(operator) as dialer:
+    with dialer_of(operator, **OWN.options) as dialer:
         health = dialer.health(DIAL)
     assert health.key_ids == (operator.key.key_id,)
     listed = run(capsys, "sessions", "list", "--all", "--table", table)
@@ -150,7 +151,7 @@ def test_a_killed_session_is_reset_on_both_sides_and_recorded_once(
     operator: LocalCloud, target: tuple[str, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = operator.tables["SessionTable"]
-    with dialer_of(operator) as dialer, dialer.dial(target, DIAL) as sock:
+    with dialer_of(operator, **OWN.options) as dialer, dialer.dial(target, DIAL) as sock:
         assert answers(sock)
         assert sock.session is not None
         (alive,) = run(capsys, "sessions", "list", "--alive", "--table", table)
@@ -183,7 +184,7 @@ def test_figures_tell_of_sessions_and_never_of_messages(cloud: LocalCloud, targe
         return new if names <= {name for each in new for name in each} else None
 
     before = lines()
-    with dialer_of(cloud) as dialer, dialer.dial(target, DIAL) as sock:
+    with dialer_of(cloud, **OWN.options) as dialer, dialer.dial(target, DIAL) as sock:
         for _ in range(20):
             assert answers(sock)
         ended(cloud, sock)

@@ -13,6 +13,7 @@ from emissary_lib.protocol.wire.frames import FrameType
 from emissary_lib.protocol.wire.health import Usage
 from emissary_lib.protocol.wire.payloads import Ended
 from emissary_local import LocalCloud
+from tests.helpers.kinds import OWN, Kind
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, json_lines
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.raw_dialer import RawDialer
@@ -31,10 +32,10 @@ def cloud() -> Iterator[LocalCloud]:
 
 
 def test_dialling_again_after_a_close_finds_the_place_free(
-    cloud: LocalCloud, target: tuple[str, int]
+    cloud: LocalCloud, target: tuple[str, int], kind: Kind
 ) -> None:
     """So does a pool that keeps no connection. A quarter of such dials was refused."""
-    with dialer_of(cloud) as dialer:
+    with dialer_of(cloud, **kind.options) as dialer:
         for _ in range(12):
             sock = dialer.dial(target, DIAL)
             sock.settimeout(HANG)
@@ -49,7 +50,11 @@ def test_clients_that_hang_up_on_a_silent_target_leave_the_place_to_the_next(clo
     def noted(**said: str) -> int:
         return sum(said.items() <= line.items() for line in json_lines(cloud))
 
-    with BlackHole() as silent, dialer_of(cloud) as dialer, dialer.forward(silent) as forward:
+    with (
+        BlackHole() as silent,
+        dialer_of(cloud, **OWN.options) as dialer,
+        dialer.forward(silent) as forward,
+    ):
         host, port = forward
 
         def hang_up_behind_the_claim(claims: int) -> None:
@@ -92,7 +97,7 @@ def test_clients_that_hang_up_behind_the_launch_leave_their_places_to_the_next(
         with launched_unclaimed(cloud, target, hasty[:5]):
             hasty[5].send(FrameType.OPENING, hasty[5].opening(target))
             assert Ended.decode(hasty[5].receive(FrameType.ENDED).payload).code is Code.SESSION_LIMIT
-        dialer = stack.enter_context(dialer_of(cloud))
+        dialer = stack.enter_context(dialer_of(cloud, **OWN.options))
         assert dialer.health(DIAL).usage == Usage(0, 5)
         for _ in range(5):
             sock = stack.enter_context(dialer.dial(target, DIAL))

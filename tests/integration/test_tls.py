@@ -59,11 +59,11 @@ def exchange(secure: ssl.SSLSocket, data: bytes) -> bytes:
 
 
 def test_wrapped_socket_carries_tls_end_to_end(
-    cloud: LocalCloud, dialer: Dialer, client: ssl.SSLContext, secure_echo: Service
+    cloud: LocalCloud, either_dialer: Dialer, client: ssl.SSLContext, secure_echo: Service
 ) -> None:
     data = os.urandom(15_000)
     with Server(secure_echo) as target:
-        sock = dialer.dial(target, DIAL)
+        sock = either_dialer.dial(target, DIAL)
         sock.settimeout(HANG)
         session = sock.session
         assert session is not None

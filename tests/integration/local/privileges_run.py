@@ -116,7 +116,7 @@ def scenario(cloud: LocalCloud, target: tuple[str, int], patience: Patience, rec
     Returns:
         The id of the session that ended well.
     """
-    with Dialer(cloud.url, cloud.key, keepalive=KEEPALIVE) as dialer:
+    with Dialer(cloud.url, cloud.key, keepalive=KEEPALIVE, connections_per_relay=1) as dialer:
         ended = cut_and_closed(cloud, dialer, target, patience)
         killed(cloud, dialer, target, patience, records)
         with RawDialer(cloud.url, cloud.key) as hasty, launched_unclaimed(cloud, target, [hasty]):
