@@ -339,6 +339,7 @@ def test_each_connection_has_an_end_and_a_record_of_its_own(cloud: LocalCloud, t
         name_of(target): ("OK", 8, 8),
         name_of(resets): ("TARGET_RESET", 3, 0),
     }
+    assert all(0 <= line["duration_s"] <= record["duration_s"] + 1 for line in ends.values())
     begins = [line for line in log_lines(cloud, session) if line["message"].endswith("connected")]
     assert {line["target"]: line["code"] for line in begins} == {
         name_of(target): "OK",
@@ -395,9 +396,11 @@ def test_the_death_of_relays_is_told_to_each_of_their_connections(small: LocalCl
             for sock in socks:
                 with pytest.raises(TunnelResetError, match="outcome of a statement") as caught:
                     sock.recv(1)
-                assert caught.value is info_of(sock).error
-                assert caught.value.code is Code.RELAY_GONE
+                error = info_of(sock).error
+                assert error is not None
+                assert error.code is caught.value.code is Code.RELAY_GONE
         assert {audit_record(small, each)["code"] for each in sessions} == {"RELAY_GONE"}
+        wait_until(lambda: dialer.health(DIAL).usage == Usage(0, 2), "their places, free again")
         with dialer.dial(target, DIAL) as fresh:
             assert answers(fresh)
 
@@ -406,9 +409,11 @@ def test_the_death_of_relays_is_told_to_each_of_their_connections(small: LocalCl
 def test_a_forward_outlives_its_relays_and_who_is_connected_at_an_end_is_told(
     cloud: LocalCloud, dialer: Dialer, target: Address
 ) -> None:
+    seen = set[str]()
     cloud.set_timeout("RelayFunction", LIFE)
-    try:
-        old, seen = [dialer.dial(target, DIAL) for _ in range(2)], set[str]()
+    with ExitStack() as stack:
+        stack.callback(cloud.set_timeout, "RelayFunction", 900)
+        old = [stack.enter_context(dialer.dial(target, DIAL)) for _ in range(2)]
         assert all(map(answers, old))
         with dialer.forward(target, timeout=DIAL) as forward:
             host, port = forward
@@ -419,7 +424,7 @@ def test_a_forward_outlives_its_relays_and_who_is_connected_at_an_end_is_told(
             assert forward.last_error is None
         for sock in old:
             assert info_of(sock).going_away
-            with sock, pytest.raises(RelayDeadlineError, match="relay reached its limit of"):
+            with pytest.raises(RelayDeadlineError, match="relay reached its"):
                 sock.recv(1)
         (first,) = set(sessions_of(old))
         assert relay_returned(cloud, first) == "RELAY_DEADLINE"
@@ -427,8 +432,6 @@ def test_a_forward_outlives_its_relays_and_who_is_connected_at_an_end_is_told(
         codes = {relay_returned(cloud, each) for each in seen - {first, *(each.id for each in dialer.relays)}}
         assert codes == {"OK"}
         assert "Task timed out" not in cloud.logs("RelayFunction")
-    finally:
-        cloud.set_timeout("RelayFunction", 900)
 
 
 @pytest.fixture
