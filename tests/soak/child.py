@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from emissary_lib import Dialer
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.record import as_dict
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from tests.helpers.patience import HANG
 from tests.soak.leaks import peak_memory, tunnel_threads
 from tests.soak.stats import Stats
-from tests.soak.work import Context, attempt
+from tests.soak.work import Context, attempt, dialers_of_both_kinds
 from tools.demo.postgres import Postgres
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -99,14 +98,12 @@ def run(kind: str, work: Callable[[Context, random.Random], None]) -> None:
     logging.disable(logging.ERROR)  # what drivers and pools say of a tunnel that was cut off
     settings = json.loads(sys.stdin.readline())
     stats, over = Stats(), threading.Event()
-    with Dialer(
-        settings["url"],
-        Key(settings["key_id"], bytes.fromhex(settings["secret"])),
-        keepalive=KeepaliveTimes(**settings["keepalive"]),
-        max_in_flight=MAX_IN_FLIGHT,
-    ) as dialer:
+    key = Key(settings["key_id"], bytes.fromhex(settings["secret"]))
+    keepalive = KeepaliveTimes(**settings["keepalive"])
+    with dialers_of_both_kinds(settings["url"], key, keepalive, MAX_IN_FLIGHT) as dialers:
         host, port = settings["target"]
-        context = Context(dialer, (host, port), Postgres(**settings["postgres"]), stats, over)
+        postgres = Postgres(**settings["postgres"])
+        context = Context(dialers[0], (host, port), postgres, stats, over, dialers=dialers)
         threading.Thread(target=_await_end, args=(over,), daemon=True).start()
         chance = random.Random(settings["seed"])
         while not over.is_set():

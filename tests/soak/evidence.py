@@ -29,6 +29,8 @@ class Evidence:
         gave_up: Sessions of which a relay was not let in.
         left: The epoch in which a session's relay itself closed its WebSocket, while the session was open.
         deaths: Invocations that died or were killed, by function.
+        connected: Connections of a shared session that its relay has opened, and those of them that are over.
+        recorded: How many connections a shared session had by its audit record, if its relay has told it.
     """
 
     begun: frozenset[str] = frozenset()
@@ -36,6 +38,8 @@ class Evidence:
     gave_up: frozenset[str] = frozenset()
     left: Mapping[str, int] = field(default_factory=dict)
     deaths: Mapping[str, int] = field(default_factory=dict)
+    connected: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    recorded: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def killed(self) -> frozenset[str]:
@@ -47,6 +51,15 @@ def read(logs: Mapping[str, str]) -> Evidence:
     """Read the logs, by function."""
     relay = list(_lines(logs.get("RelayFunction", "")))
     everything = [line for text in logs.values() for line in _lines(text)]
+    connected, ended = (
+        Counter(line["session"] for line in _of(relay, message))
+        for message in ("connected", "connection ended")
+    )
+    records = [
+        line
+        for line in _of(everything, "session ended")
+        if line.get("reported_by") == "relay" and line.get("connections") is not None
+    ]
     left = [line for line in _of(everything, "connection gone") if line.get("close_code") == _NORMAL]
     return Evidence(
         begun=frozenset(line["session"] for line in _of(everything, "claimed", "relay claimed")),
@@ -54,6 +67,8 @@ def read(logs: Mapping[str, str]) -> Evidence:
         gave_up=frozenset(line["session"] for line in _of(relay, "could not dial back")),
         left={line["session"]: int(line["epoch"]) for line in left if line["role"] == "relay"},
         deaths=Counter({name: len(_DEATH.findall(text)) for name, text in logs.items()}),
+        connected={session: (count, ended[session]) for session, count in connected.items()},
+        recorded={line["session"]: int(line["connections"]) for line in records},
     )
 
 

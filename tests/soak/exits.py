@@ -30,6 +30,9 @@ except OSError:
 os._exit(0)
 """
 
+#: Connections that share a relay: none, or some.
+_KINDS: Final = ("1", "6")
+
 #: Bytes that are written, at most what one piece of the pattern has.
 _SIZES: Final = (0, 100, 200_000, 900_000)
 
@@ -49,7 +52,7 @@ def write_and_exit(context: Context, chance: random.Random) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "emissary_lib", "exec", f"{host}:{port}", "--", *program],
             cwd=_ROOT,
-            env={**os.environ, **context.environ},
+            env={**os.environ, **context.environ, "EMISSARY_CONNECTIONS_PER_RELAY": chance.choice(_KINDS)},
             input=transfer.header() + pattern(transfer.number, 0, transfer.up),
             capture_output=True,
             timeout=4 * HANG,

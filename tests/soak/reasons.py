@@ -68,12 +68,28 @@ def unexplained(stats: Stats, evidence: Evidence) -> list[str]:
     deaths = evidence.deaths.get("RelayFunction", 0) + len(evidence.gave_up)
     if dead > deaths:
         found.append(f"{dead} relays have not returned, and only {deaths} were killed or not let in")
-    sessions = stats.sums().get("sessions", 0)
-    if (dials := _failed_dials(stats)) > max(_FEW, _MOST_DIALS * (sessions + dials)):
-        found.append(f"{dials} dials failed, and {sessions} did not")
+    sums = stats.sums()
+    sessions, opened = sums.get("sessions", 0), sums.get("connections", 0)
+    if (dials := _failed_dials(stats)) > max(_FEW, _MOST_DIALS * (opened + dials)):
+        found.append(f"{dials} dials failed, and {opened} did not")
     survivors = _cut_off(stats, evidence)
     if len(survivors) > max(_FEW, _MOST_CUT_OFF * sessions):
         found.append(f"{len(survivors)} of {sessions} sessions were cut off though their relays lived")
+    return found
+
+
+def unrecorded(evidence: Evidence) -> list[str]:
+    """Shared sessions whose relays returned, and whose records do not fit each other, in words.
+
+    Each connection that was opened has an end (docs/protocol.md 11.7-1), and all are counted (11.7-3).
+    """
+    found = []
+    for session in sorted(set(evidence.returned) & set(evidence.connected)):
+        opened, ended = evidence.connected[session]
+        recorded = evidence.recorded.get(session, opened)
+        if not opened == ended == recorded:
+            told = f"{opened} connections, {ended} of them ended, {recorded} in its audit record"
+            found.append(f"session {session[:8]}: {told}")
     return found
 
 
@@ -85,9 +101,9 @@ def doubtful(stats: Stats, met: Mapping[str, int], evidence: Evidence) -> list[s
         met: Faults by kind.
         evidence: Of the functions' logs.
     """
-    found, sessions = [], stats.sums().get("sessions", 0)
-    if (dials := _failed_dials(stats)) > max(_FEW, _DIALS * (sessions + dials)):
-        found.append(f"{dials} dials failed, and {sessions} did not")
+    found, opened = [], stats.sums().get("connections", 0)
+    if (dials := _failed_dials(stats)) > max(_FEW, _DIALS * (opened + dials)):
+        found.append(f"{dials} dials failed, and {opened} did not")
     survivors = _cut_off(stats, evidence)
     if len(survivors) > (allowed := most_cut_off(met, evidence)):
         told = ", ".join(f"{session[:8]} {stats.interrupted[session]}" for session in survivors[:5])

@@ -48,6 +48,7 @@ def judge(
     result = {
         **about,
         "sessions": sums.get("sessions", 0),
+        "connections": sums.get("connections", 0),
         "bytes": sums.get("bytes", 0),
         "done": dict(sorted(stats.done.items())),
         "clear_errors": dict(sorted(stats.errors.items())),

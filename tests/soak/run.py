@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from emissary_lib import Dialer
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_local import LocalCloud
 from tests.helpers.patience import HANG
@@ -31,9 +30,9 @@ from tools.demo.postgres import embedded_postgres
 
 TEMPLATE: Final = Path(__file__).resolve().parents[2] / "template.yaml"
 
-#: Messages in flight of the dialer of all workers in this process; each is a function at work, and there may
+#: Messages in flight of each dialer of all workers in this process; each is a function at work, and there may
 #: be as few as two processors.
-MAX_IN_FLIGHT: Final = 24
+MAX_IN_FLIGHT: Final = 12
 
 #: A silent death is noticed sooner than with what is usual, so that a short soak sees it noticed, and that
 #: its sessions are over soon after it is.
@@ -96,11 +95,19 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
         ) as cloud:
             held, ports = leaks.sockets(), [port for _, port in places]
             with (
-                Dialer(cloud.url, cloud.key, keepalive=KEEPALIVE, max_in_flight=MAX_IN_FLIGHT) as dialer,
+                work.dialers_of_both_kinds(cloud.url, cloud.key, KEEPALIVE, MAX_IN_FLIGHT) as dialers,
                 _relays_watched(cloud.pid, ports, stats),
             ):
                 environ = cloud.application.client_variables(cloud.url) | COMMAND
-                context = Context(dialer, target.address, postgres, stats, threading.Event(), environ=environ)
+                context = Context(
+                    dialers[0],
+                    target.address,
+                    postgres,
+                    stats,
+                    threading.Event(),
+                    environ=environ,
+                    dialers=dialers,
+                )
                 workers = Workers(
                     context, Settings(cloud.url, cloud.key, target.address, postgres, KEEPALIVE), seed
                 )
@@ -114,7 +121,11 @@ def soak(seconds: float, seed: int, progress: TextIO) -> dict[str, Any]:
                 left = _settle(held, cloud, target, ports, deadline)
             items, evidence = _aftermath(cloud, deadline)
             met, lost = cloud.fault_counts, lost_items(items, evidence)
-            strange = [*reasons.unexplained(stats, evidence), *too_many(lost, met, evidence)]
+            strange = [
+                *reasons.unexplained(stats, evidence),
+                *reasons.unrecorded(evidence),
+                *too_many(lost, met, evidence),
+            ]
             doubts = reasons.doubtful(stats, met, evidence)
             if stats.mismatches or strange or any(left.values()):
                 _keep_logs(cloud, progress)
@@ -145,7 +156,7 @@ def _let_it_storm(context: Context, cloud: LocalCloud, seconds: float, seed: int
         sums = context.stats.sums()
         _say(
             progress,
-            f"{left:4.0f} s left: {sums['sessions']} sessions, "
+            f"{left:4.0f} s left: {sums['sessions']} sessions, {sums['connections']} connections, "
             f"{sums['bytes'] / 1e6:.0f} MB, {sums.get('resumes', 0)} resumes, "
             f"{context.stats.errors.total()} clear errors, {len(context.stats.mismatches)} mismatches",
         )

@@ -34,7 +34,8 @@ class Stats:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sessions: list[Counters] = []
+        self._sessions: dict[int, Counters] = {}
+        self._connections = 0
         self._others: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -46,9 +47,10 @@ class Stats:
         self._bytes = 0
 
     def session(self, counters: Counters) -> None:
-        """A session was opened; its counters are read at the end."""
+        """A connection was opened; its session's counters, which it may share, are read at the end."""
         with self._lock:
-            self._sessions.append(counters)
+            self._sessions[id(counters)] = counters
+            self._connections += 1
 
     def moved(self, count: int) -> None:
         """So many bytes arrived and were right."""
@@ -93,12 +95,13 @@ class Stats:
             self.mismatches.append(what)
 
     def sums(self) -> dict[str, int]:
-        """Sessions, bytes that arrived right, and the sum of what the sessions' own counters say."""
+        """Sessions, their connections, bytes that arrived right, and the sum of the sessions' counters."""
         with self._lock:
             total = Counter(self._others)
-            for counters in self._sessions:
+            for counters in self._sessions.values():
                 total.update({name: getattr(counters, name) for name in Counters.__slots__})
             total["sessions"] += len(self._sessions)
+            total["connections"] += self._connections
             total["bytes"] += self._bytes
         return dict(total)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 import socket
 import threading
@@ -45,6 +46,27 @@ def context() -> Iterator[Context]:
     postgres: Any = None
     with Target(stats) as target:
         yield Context(dialer, target.address, postgres, stats, threading.Event())
+
+
+class OtherDialer(StraightDialer):
+    """Takes note of its dials."""
+
+    dials = 0
+
+    def dial(self, address: tuple[str, int], timeout: float) -> TunnelSocket:
+        self.dials += 1
+        return super().dial(address, timeout)
+
+
+def test_each_piece_of_work_takes_a_dialer_of_either_kind(context: Context) -> None:
+    both: Any = [OtherDialer(), OtherDialer()]
+    mixed = dataclasses.replace(context, dialers=both)
+    chance = random.Random(1)
+    assert all(work.attempt(mixed, "kind", short, chance) for _ in range(20))
+    assert [each.dials > 0 for each in both] == [True, True]
+    assert sum(each.dials for each in both) == 20
+    sums = context.stats.sums()
+    assert (sums["sessions"], sums["connections"]) == (1, 20), "the counters were the same"
 
 
 def short(context: Context, chance: random.Random) -> None:

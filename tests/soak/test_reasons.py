@@ -65,6 +65,26 @@ def test_logs_tell_who_died_who_returned_and_who_left_in_good_order() -> None:
     }  # fmt: skip
 
 
+def test_connections_of_shared_sessions_are_counted_as_opened_ended_and_recorded() -> None:
+    def session(number: int, opened: int, ended: int) -> list[dict[str, Any]]:
+        begun = [line("connected", number)] * opened + [line("connection ended", number)] * ended
+        return [line("claimed", number), *begun, line("session ended", number, code="OK")]
+
+    def record(number: int, by: str, connections: int | None) -> dict[str, Any]:
+        return line("session ended", number, reported_by=by, connections=connections)
+
+    whole, unended, miscounted = session(1, 3, 3), session(2, 3, 2), session(3, 2, 2)
+    killed = session(4, 1, 0)[:-1]
+    others = [record(1, "relay", 3), record(3, "relay", 1), record(2, "dialer", 1), record(5, "relay", None)]
+    found = evidence.read(
+        {"RelayFunction": log(*whole, *unended, *miscounted, *killed), "DefaultFunction": log(*others)}
+    )
+    assert reasons.unrecorded(found) == [
+        f"session {named(2)[:8]}: 3 connections, 2 of them ended, 3 in its audit record",
+        f"session {named(3)[:8]}: 2 connections, 2 of them ended, 1 in its audit record",
+    ]
+
+
 def test_open_session_whose_relay_is_over_is_told_by_what_became_of_it() -> None:
     table = [item(1, "OPEN"), item(2, "OPEN"), item(3, "OPEN"), item(4, "INVOKED")]
     seen = Evidence(

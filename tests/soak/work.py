@@ -7,8 +7,9 @@ import random
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pg8000.dbapi
@@ -17,6 +18,8 @@ from emissary_lib import Dialer
 from emissary_lib.client.dialer import DIAL_TIMEOUT
 from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.exceptions import EmissaryError
+from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from tests.soak.pattern import first_difference
 from tests.soak.stats import MismatchError, Stats
 from tests.soak.target import DONE, PIECE, Transfer, give
@@ -34,7 +37,40 @@ HANG: Final = 5.0 * GRACE
 #: Longest dial, in seconds: what is usual.
 DIAL: Final = DIAL_TIMEOUT
 
+#: Connections that share a relay, at most, and how long it is kept without one, in seconds: so that some are
+#: found by the next dial, and the last are over soon after the work is.
+SHARING: Final = 6
+KEPT: Final = 3.0
+
 _said = threading.local()
+
+
+@contextlib.contextmanager
+def dialers_of_both_kinds(
+    url: str, key: Key, keepalive: KeepaliveTimes, in_flight: int
+) -> Iterator[list[Dialer]]:
+    """Two dialers, one whose connections share relays and one whose do not; closed at the end of the block.
+
+    Args:
+        url: The gateway.
+        key: The key to sign with.
+        keepalive: Of both.
+        in_flight: Messages in flight of each.
+    """
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                Dialer(
+                    url,
+                    key,
+                    keepalive=keepalive,
+                    max_in_flight=in_flight,
+                    connections_per_relay=connections,
+                    relay_idle_seconds=KEPT,
+                )
+            )
+            for connections in (1, SHARING)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +79,7 @@ class Context:
 
     Attributes:
         dialer: Through the local cloud.
+        dialers: Of which each piece of work takes one; none: always ``dialer``.
         target: Address of the :class:`~tests.soak.target.Target`.
         postgres: The database, by its direct address.
         stats: Where to count.
@@ -58,6 +95,13 @@ class Context:
     stop: threading.Event
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=3))
     environ: Mapping[str, str] = field(default_factory=dict)
+    dialers: Sequence[Dialer] = ()
+
+    def for_one_piece(self, chance: random.Random) -> Context:
+        """The same, with a dialer of either kind: a relay for each connection, or one for several."""
+        if not self.dialers:
+            return self
+        return replace(self, dialer=chance.choice(self.dialers))
 
     def dial(self, address: tuple[str, int]) -> TunnelSocket:
         """Dial, count the session, and bound every wait on its socket."""
@@ -228,7 +272,7 @@ def attempt(context: Context, kind: str, work: Any, chance: random.Random) -> bo
     that was longer than :data:`HANG`, wrong bytes.
     """
     try:
-        work(context, chance)
+        work(context.for_one_piece(chance), chance)
     except BaseException as exc:
         cause: BaseException | None = exc
         while cause is not None:
