@@ -45,8 +45,8 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def dialer(cloud: LocalCloud) -> Iterator[Dialer]:
-    """A dialer of the shared cloud, as it is made without further words: its connections share relays."""
-    with dialer_of(cloud) as made:
+    """A dialer of the shared cloud, whose connections share relays."""
+    with dialer_of(cloud, connections_per_relay=32) as made:
         yield made
 
 
