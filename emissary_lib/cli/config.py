@@ -160,7 +160,9 @@ def print_lines(lines: list[Line], *, json_line: bool, out: TextIO) -> None:
         return
     width = max(len(line.name) for line in lines)
     for line in lines:
-        text = line.fault or f"{'(none)' if line.value is None else line.value}  [{line.source}]"
+        text = f"{'(none)' if line.value is None else line.value}  [{line.source}]"
+        if line.fault:  # the name stands before it already
+            text = line.fault.removeprefix(line.name).removeprefix(":").strip()
         print(f"{line.name:<{width}}  {text}", file=out)
     out.flush()
 

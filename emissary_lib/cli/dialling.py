@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -150,7 +151,12 @@ def begin(forward: Forward, local: LocalAddress) -> ForwardedAddress:
             # Names that do not resolve have negative numbers, and words of their own.
             known = bool(exc.errno and exc.errno > 0)
             reason = said_by_the_system(exc.errno or 0) if known else exc.strerror
-            advice = f"choose another address{', or port 0 for a free one' if known else ' of this machine'}"
+            if not known or exc.errno == errno.EADDRNOTAVAIL:
+                advice = "choose another address of this machine"
+            elif exc.errno == errno.EACCES:
+                advice = "choose a port from 1024 on, or port 0 for a free one"
+            else:
+                advice = "choose another address, or port 0 for a free one"
         else:
             reason, advice = exc.strerror, "choose another path"
         raise ListenError(f"cannot listen on {format_local(local)}: {reason}; {advice}") from exc

@@ -114,6 +114,8 @@ class Gateway:
         hint = f"check the URL, and that a firewall here lets connections out to port {port}"
         if self.settings.private:
             hint = _ENDPOINT_HINT
+        if self._proxy:
+            hint = f"check {self._proxy.variable}, or name the gateway in no_proxy"
         return failure(Exit.GATEWAY, f"cannot connect to {what}: {'; '.join(causes)}", hint)
 
     def tls(self) -> Finding:

@@ -111,7 +111,7 @@ def connect(
             raise local_resource_error(exc) from exc
         if isinstance(exc, socket.gaierror) and (lack := _lack_of_descriptors()):
             raise local_resource_error(lack) from exc
-        said = clean(str(exc))
+        said = clean(_words(exc))
         if isinstance(exc, ProxyError):
             raise GatewayUnreachableError(f"cannot reach the gateway at {url}: {said}") from exc
         if isinstance(exc, ssl.SSLCertVerificationError):
@@ -136,6 +136,13 @@ def connect(
         ws.shutdown()  # type: ignore[no-untyped-call]
         raise GatewayUnreachableError(f"the server at {url} does not speak {SUBPROTOCOL}; check the URL")
     return WebSocketTransport(ByteStream(ws.connection), url)
+
+
+def _words(error: Exception) -> str:
+    """What is wrong, without a number where it is the system that says it."""
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
+    return str(error)
 
 
 def _lack_of_descriptors() -> OSError | None:

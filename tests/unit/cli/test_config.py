@@ -51,6 +51,9 @@ def test_what_is_wrong_is_said_in_its_place_and_in_the_status(capsys: pytest.Cap
     said = json.loads(capsys.readouterr().out)
     assert said["EMISSARY_URL"]["fault"].startswith("EMISSARY_URL is not set")
     assert said["EMISSARY_PING_SECONDS"] == {"value": "240", "source": "default", "fault": ""}
+    assert cli.main(["config"]) == Exit.SETTINGS
+    (line,) = (each for each in capsys.readouterr().out.splitlines() if "is not set; take" in each)
+    assert line.split()[:2] == ["EMISSARY_URL", "is"]  # its name once
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 
 from emissary_lib.cli import main as cli
-from emissary_lib.cli.dialling import forward_all, show_warnings
+from emissary_lib.cli.dialling import begin, forward_all, show_warnings
 from emissary_lib.cli.forward import pair, run_until_stopped
 from emissary_lib.cli.report import Report
+from emissary_lib.client import forward as forward_module
 from emissary_lib.client.dialer import Dialer
 from emissary_lib.exceptions import ListenError, TargetRefusedError
 from emissary_lib.exit_status import Exit
@@ -95,6 +97,29 @@ def test_a_name_that_does_not_resolve_cannot_be_listened_on() -> None:
     ):
         with forward_all(dialer, [(PARSED, ("256.1.1.1", 1))], HANG, check=False):
             pass
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EADDRINUSE, "choose another address, or port 0 for a free one"),
+        (errno.EADDRNOTAVAIL, "choose another address of this machine"),
+        (errno.EACCES, "choose a port from 1024 on, or port 0 for a free one"),
+    ],
+    ids=["in use", "of another machine", "privileged"],
+)
+def test_what_to_do_about_an_address_depends_on_what_the_system_says(
+    number: int, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Symptom: port 0 was advised to whoever had taken it, for an address of another machine."""
+
+    def refuse(*_address: object) -> None:
+        raise OSError(number, "as the system says")
+
+    monkeypatch.setattr(forward_module, "listen", refuse)
+    forward = Dialer("ws://127.0.0.1:1/s", KEY).forward(TARGET, ("192.0.2.1", 80))
+    with pytest.raises(ListenError, match=f"^cannot listen on 192.0.2.1:80: .*; {advice}$"):
+        begin(forward, ("192.0.2.1", 80))
 
 
 def test_one_address_that_is_busy_ends_all_and_nothing_is_left(

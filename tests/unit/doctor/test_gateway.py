@@ -100,6 +100,14 @@ def test_with_a_proxy_it_is_the_proxy_that_is_looked_up_and_connected_to(network
     assert gateway.skew().status is Status.SKIPPED
 
 
+def test_a_proxy_that_is_not_there_is_blamed_by_its_variable_and_no_firewall_is(network: FakeNetwork) -> None:
+    network.down = dict.fromkeys(network.addresses, ConnectionRefusedError())
+    gateway = checks(network, settings(proxy_of=lambda url: PROXY))
+    gateway.dns()
+    found = gateway.tcp()
+    assert (found.exit, "https_proxy" in found.hint, "firewall" in found.hint) == (Exit.GATEWAY, True, False)
+
+
 def test_a_proxy_that_does_not_resolve_is_blamed_by_its_variable(network: FakeNetwork) -> None:
     network.unresolved = name_error()
     found = checks(network, settings(proxy_of=lambda url: PROXY)).dns()

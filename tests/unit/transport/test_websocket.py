@@ -34,7 +34,7 @@ from emissary_local.net.certificates import Certificates, create_certificates
 from tests.helpers.clock import Clock
 from tests.helpers.hostile import FLOODS, Script, Torrent
 from tests.helpers.patience import HANG, repeat_until_it_raises
-from tests.helpers.servers import BlackHole
+from tests.helpers.servers import BlackHole, unused_port
 from tests.helpers.ws_server import (
     BINARY,
     CLOSE,
@@ -532,3 +532,16 @@ def test_a_gateway_one_of_whose_addresses_swallows_everything_is_reached_at_anot
         transport = connect(url, headers={}, deadline=Deadline(HANG), ssl_context=trusted)
         transport.abort()
         transport.release()
+
+
+@pytest.mark.parametrize(
+    ("host", "says"), [("127.0.0.1", "Connection refused"), ("no-such-host.invalid", "not known|resolution")]
+)
+def test_a_gateway_that_is_not_there_is_told_in_the_system_s_words_and_no_number(
+    host: str, says: str
+) -> None:
+    """Symptom: "[Errno 111] Connection refused"."""
+    with unused_port() as (_address, port):
+        with pytest.raises(GatewayUnreachableError, match=f"({says}).*; check the URL, DNS") as caught:
+            connect(f"ws://{host}:{port}/s", headers={}, deadline=Deadline(HANG))
+    assert "Errno" not in str(caught.value)
