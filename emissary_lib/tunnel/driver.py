@@ -28,9 +28,11 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, LINGER, MAX_PAYLOAD
+from emissary_lib.protocol.errors import ProtocolError
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event, Finished, LinkDead
 from emissary_lib.protocol.session.session import Outgoing, Session
+from emissary_lib.protocol.wire.frames import FrameType, peek
 from emissary_lib.transport.backoff import back_off
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.link import Link
@@ -299,14 +301,15 @@ class Tunnel:
                 self._look_for_reset(now)
             self._session.handle_timeout(now)
 
-    def _read_socket(self, now: float) -> None:
+    def _read_socket(self, now: float) -> bool:
+        """Read once, or all there is if the program exits; returns whether bytes came."""
         assert self._lock.locked()
         while room := min(self._session.send_room, MAX_PAYLOAD):
             try:
                 data = self._socket.receive(room)
             except OSError as exc:
                 self._socket_failed(exc, now)
-                return
+                return False
             if data:
                 self._read_at = now
                 self._user_wrote = True
@@ -315,7 +318,8 @@ class Tunnel:
                 self._program_ended = data is not None
                 self._session.send_eof()
             if not data or not self._draining:
-                return
+                return bool(data)
+        return False
 
     def _look_for_reset(self, now: float) -> None:
         if error := self._socket.pending_error():
@@ -375,7 +379,20 @@ class Tunnel:
             raise
 
     def _receive(self, text: str) -> None:
-        self._apply(lambda now: self._session.receive_message(text, now))
+        def receive(now: float) -> None:
+            if self._session.role is Role.DIALER and _is_last_word(text):
+                self._hear_out(now)
+            self._session.receive_message(text, now)
+
+        self._apply(receive)
+
+    def _hear_out(self, now: float) -> None:
+        """Read what the program has written, and ended, by now: the driver may not have got to it.
+
+        Whether anything is missing depends on that (docs/protocol.md rule 6-22).
+        """
+        while not self._socket.gone and self._read_socket(now):
+            pass
 
     def _reconnect(self, reason: str) -> bool:
         """Replace the connection for as long as the session wants one; whether there is one again."""
@@ -476,3 +493,11 @@ class Tunnel:
         with contextlib.suppress(TransportError):
             for message in messages:
                 self._link.send(message)
+
+
+def _is_last_word(text: str) -> bool:
+    """Whether a message tells of the session's end."""
+    try:
+        return peek(text)[0] in (FrameType.RESET, FrameType.ENDED)
+    except ProtocolError:  # the gateway's own, or none at all: the session says so
+        return False
