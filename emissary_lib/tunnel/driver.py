@@ -14,7 +14,10 @@ from typing import Any, Final, Unpack
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import MAX_PAYLOAD
+from emissary_lib.protocol.errors import ProtocolError
+from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.session import Session
+from emissary_lib.protocol.wire.frames import FrameType, peek
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.link import Link
 from emissary_lib.tunnel.local_socket import LocalSocket
@@ -166,14 +169,28 @@ class Tunnel(SessionDriver):
         elif not self._interest and not self._socket.gone:
             self._look_for_reset(now)
 
-    def _read_socket(self, now: float) -> None:
+    def _take_message(self, text: str, now: float) -> None:
+        if self._session.role is Role.DIALER and _is_last_word(text):
+            self._hear_out(now)
+        super()._take_message(text, now)
+
+    def _hear_out(self, now: float) -> None:
+        """Read what the program has written, and ended, by now: the driver may not have got to it.
+
+        Whether anything is missing depends on that (docs/protocol.md rule 6-22).
+        """
+        while not self._socket.gone and self._read_socket(now):
+            pass
+
+    def _read_socket(self, now: float) -> bool:
+        """Read once, or all there is if the program exits; returns whether bytes came."""
         assert self._lock.locked()
         while room := min(self._session.send_room, MAX_PAYLOAD):
             try:
                 data = self._socket.receive(room)
             except OSError as exc:
                 self._socket_failed(exc, now)
-                return
+                return False
             if data:
                 self._read_at = now
                 self._user_wrote = True
@@ -182,7 +199,8 @@ class Tunnel(SessionDriver):
                 self._program_ended = data is not None
                 self._session.send_eof()
             if not data or not self._draining:
-                return
+                return bool(data)
+        return False
 
     def _look_for_reset(self, now: float) -> None:
         if error := self._socket.pending_error():
@@ -232,3 +250,11 @@ class Tunnel(SessionDriver):
         else:
             left = self._shutdown.patience(self._clock())
             self._socket.reset_after_drain(Deadline(left, self._clock))
+
+
+def _is_last_word(text: str) -> bool:
+    """Whether a message tells of the session's end."""
+    try:
+        return peek(text)[0] in (FrameType.RESET, FrameType.ENDED)
+    except ProtocolError:  # the gateway's own, or none at all: the session says so
+        return False

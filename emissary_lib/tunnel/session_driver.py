@@ -270,7 +270,11 @@ class SessionDriver(ABC):
             raise
 
     def _receive(self, text: str) -> None:
-        self._apply(lambda now: self._session.receive_message(text, now))
+        self._apply(lambda now: self._take_message(text, now))
+
+    def _take_message(self, text: str, now: float) -> None:
+        """A message of the peer's or the bridge's has come. Requires the lock."""
+        self._session.receive_message(text, now)
 
     def _reconnect(self, reason: str) -> bool:
         """Replace the connection for as long as the session wants one; whether there is one again."""

@@ -166,6 +166,39 @@ def test_a_reset_tunnel_ends_when_the_user_closes_without_reading() -> None:
     assert link.released
 
 
+class BusyLink(FakeLink):
+    """A link whose first message of the program's bytes goes out only when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sending = threading.Event()
+        self.gate = threading.Event()
+
+    def send(self, message: Outgoing) -> None:
+        super().send(message)
+        if self.sent[-1].type is FrameType.DATA and not self.sending.is_set():
+            self.sending.set()
+            assert self.gate.wait(HANG)
+
+
+def test_an_end_that_the_program_has_written_by_the_time_of_a_reset_counts() -> None:
+    """Symptom: a target that resets behind a good session alarmed, now and then, on a busy machine."""
+    link = BusyLink()
+    dialer = Running(session_of(Role.DIALER), link)
+    try:
+        dialer.user.sendall(b"farewell")
+        assert link.sending.wait(HANG)  # and until the gate opens the driver reads nothing
+        dialer.user.shutdown(socket.SHUT_WR)
+        link.give(FrameType.RESET, Reset(Code.TARGET_RESET, "gone").encode(), ack=8)
+        wait_until(lambda: dialer.aborted is not None, "the reset arrives")
+    finally:
+        link.gate.set()
+    dialer.user.close()
+    dialer.join()
+    assert dialer.aborted
+    assert dialer.aborted.whole
+
+
 def test_a_target_that_does_not_read_does_not_hold_the_relay_beyond_its_time() -> None:
     link = FakeLink()
     relay = Running(
