@@ -165,7 +165,7 @@ class _Bridge:
             self._epochs[role] = epoch
             rounds = self._rounds
             self._waiting.add(role)
-            if len(self._waiting) == 2:
+            if not self._refuses and len(self._waiting) == 2:
                 self._waiting.clear()
                 self._connect()
                 self._changed.notify_all()
@@ -372,12 +372,20 @@ class SharedPair:
 
 
 def fill_up(sock: socket.socket) -> int:
-    """Send until the kernel takes no more; how much that was."""
+    """Send until the kernels at both ends take no more; how much that was."""
     sock.setblocking(False)
-    filled = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            filled += sock.send(bytes(4096))
+    filled, refused = 0, 0
+
+    def full() -> bool:
+        nonlocal filled, refused
+        before = filled
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += sock.send(bytes(4096))
+        refused = refused + 1 if filled == before else 0
+        return refused == 5  # what went over in between has made room
+
+    wait_until(full, "the kernels are full")
     return filled
 
 

@@ -102,6 +102,7 @@ def test_whoever_waits_for_the_end_sees_that_a_slow_target_takes_bytes() -> None
         send_all(line.user, data)
         wait_until(lambda: line.dialed.eof_queued and line.dialed.undelivered_bytes == 0, "the relay has all")
         progress, taken = line.dialed.progress, line.requested.received
+        assert taken < len(data)
         while line.requested.received == taken:
             line.target.recv(4096)
         wait_until(lambda: line.dialed.progress > progress, "it is told that some was taken")
