@@ -243,7 +243,7 @@ def test_at_the_relay_s_end_its_targets_are_let_go_of_though_the_bridge_confirms
     with SharedPair() as pair:
         lines = [pair.connect(), pair.connect(fill=True)]
         lines[1].user.sendall(bytes(100_000))
-        wait_until(lambda: lines[1].requested.received, "the relay has some of it")
+        wait_until(lambda: lines[1].dialed.acked, "the relay has some of it")
         pair.bridge.confirms = False
         pair.let_time_pass(Role.RELAY, 10 * HANG)
         for line in lines:
