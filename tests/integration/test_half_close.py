@@ -12,6 +12,7 @@ import pytest
 
 from emissary_lib import Dialer
 from emissary_local import LocalCloud
+from tests.helpers.kinds import Kind
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of, only_connection_ended
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.processes import descendants
@@ -90,9 +91,9 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_nothing_is_left_afterwards() -> None:
+def test_nothing_is_left_afterwards(kind: Kind) -> None:
     threads = set(threading.enumerate())
-    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud, dialer_of(cloud) as dialer:
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud, dialer_of(cloud, **kind.options) as dialer:
         with Server(echo) as target, dialer.dial(target, DIAL) as sock:
             sock.settimeout(HANG)
             sock.sendall(b"x")
@@ -105,9 +106,12 @@ def test_nothing_is_left_afterwards() -> None:
 
 
 @pytest.mark.slow
-def test_cloud_that_ends_under_an_open_tunnel_cuts_it_off_after_the_grace() -> None:
+def test_cloud_that_ends_under_an_open_tunnel_cuts_it_off_after_the_grace(kind: Kind) -> None:
     parameters = {**PARAMETERS, "RelayGraceSeconds": "5"}
-    with LocalCloud(TEMPLATE, parameters=parameters) as cloud, dialer_of(cloud) as dialer:
+    with (
+        LocalCloud(TEMPLATE, parameters=parameters) as cloud,
+        dialer_of(cloud, **kind.options) as dialer,
+    ):
         with Server(sink) as target, dialer.dial(target, DIAL) as sock:
             sock.settimeout(HANG)
             cloud.close()

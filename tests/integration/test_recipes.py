@@ -351,7 +351,7 @@ def test_code_for_a_redis_cluster_finds_its_nodes() -> None:
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server is installed")
 def test_code_for_a_redis_cluster_finds_the_nodes_of_a_real_one_through_the_whole_stack(
-    tmp_path: pathlib.Path, dialer: Dialer
+    tmp_path: pathlib.Path, either_dialer: Dialer
 ) -> None:
     """The nodes tell of each other, and send the client on, as they do in a VPC."""
     code, dialled = of_clusters("redis"), set[str]()
@@ -363,7 +363,7 @@ def test_code_for_a_redis_cluster_finds_the_nodes_of_a_real_one_through_the_whol
     with redis_cluster(tmp_path) as nodes, all_tunnels_over():
         code = code.replace("node-a.internal:6379", "{}:{}".format(*nodes[0]))
         code += f"print(*(client.set(key, key) and client.get(key) for key in {KEYS}))"
-        server = dialer.socks(timeout=DIAL)
+        server = either_dialer.socks(timeout=DIAL)
         server.on_happening = note
         with server as (_host, port):
             assert printed(code, port) == "b'b' b'c' b'a'\n"
