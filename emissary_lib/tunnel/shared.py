@@ -45,6 +45,7 @@ class SharedConnection(CarriedConnection):
     def __init__(self, tunnel: SharedTunnel, stream: int, target: Target) -> None:
         super().__init__(stream, target)
         self.declined = False
+        self.attaching = False  # a socket was given, and the driver has not taken it yet
         self.answered = threading.Event()
         self._tunnel = tunnel
 
@@ -214,11 +215,13 @@ class SharedTunnel(SharedDriver[SharedConnection]):
         """See :meth:`SharedConnection.attach`."""
 
         def tie(now: float) -> None:
+            connection.attaching = False
             if connection.closed:
                 reset(sock)
             else:
                 self._tie(connection, sock, now)
 
+        connection.attaching = True  # what its user has written by now is not known yet
         self._post(tie)
 
     def begin_drain(self, connection: SharedConnection) -> None:
@@ -252,6 +255,8 @@ class SharedTunnel(SharedDriver[SharedConnection]):
         if connection.eof_queued or connection.draining:
             return self._dialer_mux.end_acked(connection.stream)
         if self._arrived(connection) < connection.sent:
+            return False
+        if connection.attaching:
             return False
         sock = connection.socket
         return sock is None or not (sock.has_unread() or now < connection.read_at + QUIET)

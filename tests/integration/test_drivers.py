@@ -56,7 +56,7 @@ def rough() -> Iterator[LocalCloud]:
 
 @pytest.fixture
 def dialer(rough: LocalCloud) -> Iterator[Dialer]:
-    with dialer_of(rough) as made:
+    with dialer_of(rough, connections_per_relay=32) as made:
         yield made
 
 

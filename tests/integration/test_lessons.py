@@ -66,7 +66,7 @@ def test_copy_is_byte_identical_over_cuts(cloud: LocalCloud, own_dialer: Dialer,
     rows = b"".join(
         b"%d\trow number %d, and some more text to make it longer\n" % (n, n) for n in range(80_000)
     )
-    planned = iter([("own_dialer", "reset"), ("relay", "mid-frame"), ("both", "close"), ("both", "reset")])
+    planned = iter([("dialer", "reset"), ("relay", "mid-frame"), ("both", "close"), ("both", "reset")])
 
     def cut() -> None:
         side, how = next(planned)

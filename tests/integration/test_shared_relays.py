@@ -83,7 +83,7 @@ def small_cloud() -> Iterator[LocalCloud]:
 @pytest.fixture
 def small(small_cloud: LocalCloud) -> LocalCloud:
     """A cloud of few places, all of which are free."""
-    with dialer_of(small_cloud) as dialer:
+    with dialer_of(small_cloud, connections_per_relay=32) as dialer:
         wait_until(lambda: dialer.health(DIAL).usage == Usage(0, 2), "the end of the sessions before")
     return small_cloud
 
@@ -187,7 +187,7 @@ def test_a_pool_of_forty_works_where_a_third_session_is_refused(small: LocalClou
 def test_a_relay_without_a_connection_ends_when_it_was_kept_for_long_enough(
     cloud: LocalCloud, target: Address
 ) -> None:
-    with dialer_of(cloud, relay_idle_seconds=0.2) as dialer:
+    with dialer_of(cloud, connections_per_relay=32, relay_idle_seconds=0.2) as dialer:
         with dialer.dial(target, DIAL) as sock:
             assert answers(sock)
         (session,) = sessions_of([sock])
@@ -306,7 +306,7 @@ def test_pg_dump_with_eight_jobs_reads_what_it_reads_without_a_tunnel(
 
 
 def test_each_connection_has_an_end_and_a_record_of_its_own(cloud: LocalCloud, target: Address) -> None:
-    with dialer_of(cloud, relay_idle_seconds=0) as dialer, ExitStack() as stack:
+    with dialer_of(cloud, connections_per_relay=32, relay_idle_seconds=0) as dialer, ExitStack() as stack:
         sock = stack.enter_context(dialer.dial(target, DIAL))
         assert answers(sock)
         (session,) = sessions_of([sock])
@@ -463,7 +463,7 @@ def test_an_operator_sees_how_many_connections_a_relay_has_and_ends_them_all(
 
 # The last: the place of the dead relay is taken for half a minute more.
 def test_the_death_of_a_relay_is_told_to_each_of_its_connections(small: LocalCloud, target: Address) -> None:
-    with dialer_of(small) as dialer:
+    with dialer_of(small, connections_per_relay=32) as dialer:
         with ExitStack() as stack:
             socks = [stack.enter_context(dialer.dial(target, DIAL)) for _ in range(5)]
             assert all(map(answers, socks))
