@@ -111,7 +111,7 @@ def test_there_is_no_room_beyond_what_the_relay_allows() -> None:
         assert pair.dialer.tunnel.room == 0
         assert pair.open() is None
         line.dialed.abort(Code.DIALER_RESET)
-        assert pair.dialer.tunnel.room == 1
+        wait_until(lambda: pair.dialer.tunnel.room == 1, "the place is free")
 
 
 def test_what_was_asked_for_with_the_opening_is_answered() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 
@@ -10,12 +11,18 @@ import pytest
 from emissary_lib import system
 from emissary_lib.protocol.codes import Code
 from emissary_lib.tunnel.loopback import reset
+from emissary_lib.tunnel.shared import SharedConnection
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.shared_tunnels import PlayedRelay, SharedPair
 from tests.helpers.tunnels import read_to_end, send_all
 from tests.helpers.ws_server import noise
 
 tells = pytest.mark.skipif(not system.TELLS_UNSENT, reason="what a relay does; this kernel does not tell")
+
+
+def has_all(dialed: SharedConnection) -> bool:
+    """Whether the relay has all that the user has written and ended."""
+    return dialed.eof_queued and not dialed.undelivered_bytes
 
 
 def test_a_connection_on_which_nothing_was_written_is_idle() -> None:
@@ -102,10 +109,7 @@ def test_whoever_waits_for_the_end_sees_that_a_slow_target_takes_bytes() -> None
         while taken == len(data):  # a kernel that was full may find room for all of it
             line = pair.connect(fill=True)
             send_all(line.user, data)
-            dialed = line.dialed
-            wait_until(
-                lambda dialed=dialed: dialed.eof_queued and not dialed.undelivered_bytes, "the relay has all"
-            )
+            wait_until(functools.partial(has_all, line.dialed), "the relay has all")
             progress, taken = line.dialed.progress, line.requested.received
         while line.requested.received == taken:
             line.target.recv(4096)
