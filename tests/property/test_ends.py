@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from unittest import mock
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from emissary_lib.client.forward import Forward
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay
+from tests.helpers.kinds import KINDS, Kind
 from tests.helpers.patience import HANG, wait_until
 
 #: What becomes of a dial.
@@ -120,7 +122,9 @@ class Program(threading.Thread):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def carry_out(plan: Plan, end: Callable[[Dialer, Forward], object]) -> tuple[bytes, list[str], Program]:
+def carry_out(
+    plan: Plan, end: Callable[[Dialer, Forward], object], kind: Kind
+) -> tuple[bytes, list[str], Program]:
     """Let a program write, and ``end`` our side once it has ended; gives what arrived and what was told."""
     gate, told = threading.Event(), Told()
 
@@ -138,7 +142,7 @@ def carry_out(plan: Plan, end: Callable[[Dialer, Forward], object]) -> tuple[byt
     try:
         with mock.patch.multiple(drain, STANDSTILL=patience, RETRANSMISSION=(0.0, 0.0)):
             with Bridge(Behaviour(script=script, dial_code=code)) as bridge:
-                dialer = Dialer(bridge.url, KEY)
+                dialer = kind.dialer(bridge.url, KEY)
                 forward = dialer.forward(TARGET, timeout=HANG)
                 forward.gives_up_at_end = end is not finish  # as exec has it, and everybody else
                 program = Program(plan, forward.__enter__())
@@ -153,7 +157,8 @@ def carry_out(plan: Plan, end: Callable[[Dialer, Forward], object]) -> tuple[byt
                 ending.join(HANG)
                 assert not ending.is_alive(), "the end does not come"
                 said = list(told.records)
-                arrived = b"" if may_be_given_up(plan, end) else bridge.relay().arrived
+                nowhere = kind.shared and plan.dial.startswith("never")  # a request that was refused alone
+                arrived = b"" if nowhere or may_be_given_up(plan, end) else bridge.relay().arrived
                 forward.stop()
             wait_until(_no_tunnels, "the end of every tunnel")
     finally:
@@ -185,13 +190,14 @@ def close(dialer: Dialer, forward: Forward) -> None:
     dialer.close()
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 @settings(max_examples=40)
 @given(plan=plans(), end=st.sampled_from([finish, leave_and_close, close]))
 def test_what_was_written_arrives_or_somebody_is_told(
-    plan: Plan, end: Callable[[Dialer, Forward], object]
+    plan: Plan, end: Callable[[Dialer, Forward], object], kind: Kind
 ) -> None:
     written = plan.written
-    arrived, told, program = carry_out(plan, end)
+    arrived, told, program = carry_out(plan, end, kind)
     assert written.startswith(arrived)
     if plan.end == "resets":
         return  # it asked its kernel to throw away what had not been sent, and that tells nobody
