@@ -63,6 +63,7 @@ class Draw:
         cold: Whether every function starts cold.
         latency: Of the local cloud.
         faults: One of :data:`FAULTS`.
+        sharing: How many connections may share the relay.
     """
 
     seed: int
@@ -74,6 +75,12 @@ class Draw:
     cold: bool
     latency: str
     faults: str
+    sharing: int = 1
+
+    @property
+    def kind(self) -> str:
+        """Whether connections may share the relay."""
+        return "shared" if self.sharing > 1 else "own"
 
     @property
     def written(self) -> bytes:
@@ -99,7 +106,8 @@ class Draw:
         return (
             f"run {self.number}: {self.size} bytes, {self.end}; target {self.target}"
             f"{f' after {self.reset_after}' if self.target.startswith('resets') else ''}; "
-            f"{'cold' if self.cold else 'warm'}, latency {self.latency}, faults {self.faults}"
+            f"{'cold' if self.cold else 'warm'}, latency {self.latency}, faults {self.faults}, "
+            f"relay {self.kind}"
         )
 
 
@@ -119,4 +127,5 @@ def draw(seed: int, number: int) -> Draw:
         chance.random() < 0.5,
         chance.choice(["none", "aws"]),
         "none" if chance.random() < 0.4 else chance.choice(list(FAULTS)[1:]),
+        chance.choice([1, 32]),
     )

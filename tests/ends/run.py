@@ -231,7 +231,12 @@ def _command(url: str, key: Key, target: str, each: Draw) -> tuple[int | None, s
     command = subprocess.Popen(
         [sys.executable, "-m", "emissary_lib", "exec", target, "--", *words],
         cwd=_ROOT,
-        env={**os.environ, "EMISSARY_URL": url, "EMISSARY_AUTH_KEYS": format_keys([key])},
+        env={
+            **os.environ,
+            "EMISSARY_URL": url,
+            "EMISSARY_AUTH_KEYS": format_keys([key]),
+            "EMISSARY_CONNECTIONS_PER_RELAY": str(each.sharing),
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -256,7 +261,7 @@ def table(results: Sequence[Result]) -> str:
         found = Counter(each.kind for each in some)
         rows.append((name, str(len(some)), *(str(found[kind]) for kind in kinds)))
 
-    for what in ("target", "faults", "end", "latency"):
+    for what in ("target", "faults", "end", "latency", "kind"):
         for name in sorted(Counter(str(getattr(each.draw, what)) for each in results)):
             row(f"{what}: {name}", [each for each in results if str(getattr(each.draw, what)) == name])
     row("all", results)

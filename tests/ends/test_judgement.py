@@ -55,7 +55,8 @@ def test_the_table_counts_each_run_once_in_each_part() -> None:
 
 
 @pytest.mark.slow
-def test_ends_of_every_kind_are_reported_or_whole_through_the_real_command() -> None:
+@pytest.mark.parametrize("sharing", [1, 32])
+def test_ends_of_every_kind_are_reported_or_whole_through_the_real_command(sharing: int) -> None:
     """The fifth: what the relay had for a target that read nothing was lost, and nobody was told."""
     runs = [
         RUN,
@@ -69,6 +70,6 @@ def test_ends_of_every_kind_are_reported_or_whole_through_the_real_command() -> 
         dataclasses.replace(RUN, target="wrong key"),
     ]
     with local_cloud("none") as cloud:
-        results = [run(cloud, each) for each in runs]
+        results = [run(cloud, dataclasses.replace(each, sharing=sharing)) for each in runs]
     assert [str(result) for result in results if result.wrong] == []
     assert [result.whole for result in results] == [True] * 4 + [False] * 5
