@@ -83,7 +83,7 @@ def test_a_place_whose_relay_and_dialer_have_died_is_free_before_the_relays_time
             raw.send(FrameType.OPENING, raw.opening(target))
             raw.opened()
             assert used() == 1
-            assert cloud.crash("RelayFunction") == 1
+            assert cloud.crash("RelayFunction") >= 1, "one that was refused before may be on its way out"
         wait_until(lambda: used() == 0, "the place, free again")
 
 
