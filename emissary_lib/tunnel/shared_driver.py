@@ -166,16 +166,11 @@ class SharedDriver(SessionDriver, Generic[C]):
                 self._mux.receive(data, now)
                 self._session.consume(len(data), now)
             if self._session.alive and self._session.receive_ended and not self._stream_ended:
-                self._end_received()
+                self._stream_ended = True
+                self._mux.receive_eof()
         except RemoteProtocolError as exc:
             self._cut = _Cut(exc.code, str(exc))  # which the multiplexer has told of each connection
             self._session.abort(exc.code, str(exc), now)
-
-    def _end_received(self) -> None:
-        """The peer's stream has ended: no connection may be open. Raises :class:`RemoteProtocolError`."""
-        if not any(each.cut for each in self._connections.values()):  # those wait for their users alone
-            self._stream_ended = True
-            self._mux.receive_eof()
 
     def _take_events(self, now: float) -> None:
         while (event := self._mux.next_event()) is not None:
