@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
@@ -46,6 +45,7 @@ _WANTED: Final = '[{"kid": 1, "data": "<base64>"}]'
 
 _NOT_SET: Final = "is not set"
 _T = TypeVar("_T")
+_N = TypeVar("_N", int, float)
 
 
 class GivenKeys(Record):
@@ -227,19 +227,7 @@ def read_seconds(reader: SettingsReader, name: str, default: float, limits: tupl
     Raises:
         ConfigError: It is none, or not within the limits.
     """
-    setting = reader.find(name)
-    if setting is None:
-        return default
-    least, most = limits
-    try:
-        seconds = float(setting.text)
-    except ValueError:
-        seconds = math.nan
-    if not least <= seconds <= most:
-        raise ConfigError(
-            f"{name}: {shown(setting.text)!r} is no number of seconds from {least:g} to {most:g}"
-        )
-    return seconds
+    return _read_within(reader, name, default, limits, parse=float, kind="number of seconds")
 
 
 def read_number(reader: SettingsReader, name: str, default: int, limits: tuple[int, int]) -> int:
@@ -248,15 +236,36 @@ def read_number(reader: SettingsReader, name: str, default: int, limits: tuple[i
     Raises:
         ConfigError: It is none, or not within the limits.
     """
+    return _read_within(reader, name, default, limits, parse=_whole, kind="whole number")
+
+
+def _read_within(
+    reader: SettingsReader,
+    name: str,
+    default: _N,
+    limits: tuple[_N, _N],
+    *,
+    parse: Callable[[str], _N],
+    kind: str,
+) -> _N:
     setting = reader.find(name)
     if setting is None:
         return default
     least, most = limits
-    digits = setting.text.isascii() and setting.text.isdigit() and len(setting.text) < 10
-    number = int(setting.text) if digits else least - 1
-    if not least <= number <= most:
-        raise ConfigError(f"{name}: {shown(setting.text)!r} is no whole number from {least} to {most}")
+    try:
+        number = parse(setting.text)
+    except ValueError:
+        number = None
+    if number is None or not least <= number <= most:
+        raise ConfigError(f"{name}: {shown(setting.text)!r} is no {kind} from {least:g} to {most:g}")
     return number
+
+
+def _whole(text: str) -> int:
+    """A number of plain digits; int() takes much else. Raises :class:`ValueError`."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(text)
+    return int(text)
 
 
 def _missing_error(name: str, advice: str, reader: SettingsReader) -> ConfigError:

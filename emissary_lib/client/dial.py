@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Callable
 
@@ -143,8 +142,7 @@ class Dial:
         """Drive the tunnel until its end.
 
         Returns:
-            Why it was cut off, if somebody has to be told: a program that resets its own connection knows,
-            unless bytes were lost that it had written before.
+            Why it was cut off, if that is :func:`worth_telling`.
 
         Blocking: for the life of the tunnel.
         """
@@ -153,11 +151,7 @@ class Dial:
             self._tunnel.run()
         finally:
             self._slots.close()
-        error = self.info.error
-        if error is None:
-            return None
-        error.lost, error.untaken = self._tunnel.undelivered_bytes, self._tunnel.untaken
-        return error if error.lost or error.code is not Code.DIALER_RESET else None
+        return worth_telling(self.info.error, self._tunnel.undelivered_bytes, untaken=self._tunnel.untaken)
 
     @property
     def nobody_is_left(self) -> bool:
@@ -178,20 +172,12 @@ class Dial:
             finally:
                 on_end(error)
 
-        try:
-            threading.Thread(target=drive, name="emissary-driver", daemon=True).start()
-        except RuntimeError as exc:  # no thread is left
-            self._abandon()
-            raise local_resource_error(exc) from exc
-
-    def _abandon(self) -> None:
-        """End the session at once, in place of :meth:`run`: the socket is reset, and nothing is left open."""
         assert self._tunnel, "attach comes first"
         try:
-            self._tunnel.abort(Code.DIALER_RESET, "the dialer has no thread for it")
-        finally:
-            self._tunnel.close()
+            self._tunnel.run_in_thread(drive)
+        except BaseException:
             self._slots.close()
+            raise
 
     def _wake(self) -> None:
         if self._tunnel:
@@ -205,6 +191,17 @@ class Dial:
             )
         elif isinstance(event, GoingAway):
             self.info.announce_end(event.remaining / 1000, time.time())
+
+
+def worth_telling(error: TunnelResetError | None, lost: int, *, untaken: bool) -> TunnelResetError | None:
+    """Why a connection was cut off, if somebody has to be told; the error says from now on what was lost.
+
+    A program that resets its own connection knows, unless bytes were lost that it had written before.
+    """
+    if error is None:
+        return None
+    error.lost, error.untaken = lost, untaken
+    return error if error.lost or error.code is not Code.DIALER_RESET else None
 
 
 def _session_info(opened: OpenedSession, target: Target) -> SessionInfo:

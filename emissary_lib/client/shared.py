@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from emissary_lib.client.dial import Opener
+from emissary_lib.client.dial import Opener, worth_telling
 from emissary_lib.client.handshake import OpenedSession, Request, abort_error, open_request
 from emissary_lib.client.progress import Progress
 from emissary_lib.client.socket import SessionInfo
@@ -184,12 +184,7 @@ class SharedSession:
         tunnel = self._driven
         try:
             tunnel.start()
-            try:
-                threading.Thread(target=self._drive, name="emissary-driver", daemon=True).start()
-            except RuntimeError as exc:  # no thread is left
-                tunnel.abort(Code.DIALER_RESET, "the dialer has no thread for it")
-                tunnel.close()
-                raise local_resource_error(exc) from exc
+            tunnel.run_in_thread(self._drive)
         except BaseException:
             self._slots.close()
             self._over.set()
@@ -334,11 +329,8 @@ class SharedDial:
 
     def _outcome(self) -> TunnelResetError | None:
         self._session.forget(self)
-        error = self.info.error
-        if error is None:
-            return None
-        error.lost, error.untaken = self._connection.lost, self._connection.was_untaken
-        return error if error.lost or error.code is not Code.DIALER_RESET else None
+        connection = self._connection
+        return worth_telling(self.info.error, connection.lost, untaken=connection.was_untaken)
 
 
 def answer_of(connection: SharedConnection) -> EmissaryError | None:

@@ -131,12 +131,29 @@ class SessionDriver(ABC):
             self._carry_out(step)
             self._reader.start()
         except RuntimeError as exc:
-            self.abort(self.local_code, "no thread is left for it")
-            self.close()
-            raise local_resource_error(exc) from exc
+            raise self._end_without_thread("no thread is left for it", exc) from exc
         except BaseException:
             self.close()
             raise
+
+    def run_in_thread(self, drive: Callable[[], None]) -> None:
+        """Have ``drive``, which calls :meth:`run`, called in a thread of its own; :meth:`start` comes first.
+
+        Raises:
+            LocalResourceError: No thread is left; the session was ended, and everything is closed.
+        """
+        try:
+            threading.Thread(target=drive, name="emissary-driver", daemon=True).start()
+        except RuntimeError as exc:
+            reason = f"the {self._session.role.value} has no thread for it"
+            raise self._end_without_thread(reason, exc) from exc
+
+    def _end_without_thread(self, reason: str, exc: RuntimeError) -> LocalResourceError:
+        try:
+            self.abort(self.local_code, reason)
+        finally:
+            self.close()
+        return local_resource_error(exc)
 
     def run(self) -> None:
         """Drive the session until it is over and its bytes are delivered; then close everything.

@@ -109,6 +109,22 @@ def _ends_session(text: str) -> bool:
         return False
 
 
+def outcome_of(connect: Callable[[], Connected], **fields: str) -> Connected:
+    """What ``connect`` gives; ``TARGET_FAILED`` if it fails otherwise than it should.
+
+    Else whoever waits would wait for an outcome that never comes.
+
+    Args:
+        connect: Connects to a target.
+        fields: Of the log's line about that.
+    """
+    try:
+        return connect()
+    except Exception as exc:
+        logs.error("connecting to the target failed", exc, **fields)
+        return Connected(Code.TARGET_FAILED)
+
+
 class Connecting:
     """A connection attempt in a thread of its own, while the session is being claimed.
 
@@ -127,11 +143,7 @@ class Connecting:
         self._thread.start()
 
     def _run(self) -> None:
-        try:
-            connected = self._connect(self._deadline)
-        except Exception as exc:  # else the session would wait for an outcome that never comes
-            logs.error("connecting to the target failed", exc)
-            connected = Connected(Code.TARGET_FAILED)
+        connected = outcome_of(lambda: self._connect(self._deadline))
         with self._lock:
             self._connected = connected
             if self._abandoned and connected.sock is not None:

@@ -15,6 +15,7 @@ from emissary_lib.transport.deadline import AbortableDeadline, Deadline
 from emissary_lib.tunnel.loopback import reset, tcp_pair
 from emissary_lib.tunnel.shared_relay import RequestedConnection
 from functions.common import logs
+from functions.relay.connecting import outcome_of
 from functions.relay.connector import Connected
 
 #: Attempts to connect at once, those included that nobody wants any more but that a name server holds up.
@@ -86,11 +87,7 @@ class Requests:
     def _attempt(self, connection: RequestedConnection, deadline: AbortableDeadline) -> None:
         began = time.time()
         try:
-            try:
-                connected = self._connect(connection.target, deadline)
-            except Exception as exc:  # else the dialer would wait for an answer that never comes
-                logs.error("connecting to the target failed", exc, session=self._session)
-                connected = Connected(Code.TARGET_FAILED)
+            connected = outcome_of(lambda: self._connect(connection.target, deadline), session=self._session)
             self._answer(connection, connected, began)
         finally:
             self._forget(threading.current_thread())

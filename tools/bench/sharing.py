@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from emissary_lib.client.dialer import Dialer
-from tools.bench.measure import SMALL, Dial, open_stream
+from tools.bench.measure import Dial, open_stream, round_trip_milliseconds
 from tools.bench.processes import family, resident_bytes
 from tools.bench.target import receive_exactly, send_exactly
 
@@ -51,14 +51,8 @@ def round_trip_beside_bulk_milliseconds(dial: Dial, command: bytes, count: int) 
         command: ``S`` for bulk from the target, ``K`` for bulk to it.
         count: How many round trips.
     """
-    with _bulk(dial, command), open_stream(dial, b"E", 0) as sock:
-        took = []
-        for _ in range(count):
-            begun = time.monotonic()
-            sock.sendall(bytes(SMALL))
-            receive_exactly(sock, SMALL)
-            took.append(time.monotonic() - begun)
-        return statistics.median(took) * 1e3
+    with _bulk(dial, command):
+        return round_trip_milliseconds(dial, count)
 
 
 @contextlib.contextmanager

@@ -38,26 +38,9 @@ class Connection:
     """
 
     __slots__ = (
-        "arrived",
-        "credit",
-        "dropped",
-        "ending",
-        "granted_at",
-        "loss",
-        "peer_taken",
-        "peer_written",
-        "received",
-        "released",
-        "scheduled",
-        "starved",
-        "state",
-        "stream",
-        "tail",
-        "target",
-        "told_code",
-        "unsent",
-        "window",
-        "written",
+        "arrived", "credit", "dropped", "ending", "granted_at", "loss", "peer_taken", "peer_written",
+        "received", "released", "scheduled", "starved", "state", "stream", "tail", "target", "told_code",
+        "unsent", "window", "written",
     )  # fmt: skip
 
     def __init__(self, stream: int, target: Target) -> None:
