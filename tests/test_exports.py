@@ -91,3 +91,10 @@ print([name for name in {COSTLY} if name in ours])
 print(len([name for name in ours if name.partition(".")[0] == "emissary_lib"]) <= {MODULES})
 """
     assert run(program) == "[]\nTrue\n"
+
+
+def test_a_relay_loads_http2_only_for_a_session_that_is_shared() -> None:
+    program = (
+        "import sys, functions.relay.app\nprint([name for name in ('h2', 'hpack') if name in sys.modules])"
+    )
+    assert run(program) == "[]\n"

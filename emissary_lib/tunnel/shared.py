@@ -175,10 +175,10 @@ class SharedTunnel(SharedDriver[SharedConnection]):
             TimeoutError: The deadline passed.
         """
         opened: list[SharedConnection] = []
-        asked = threading.Event()
+        asked, given_up = threading.Event(), threading.Event()
 
         def ask(now: float) -> None:
-            if self._asks and self._dialer_mux.room:
+            if self._asks and self._dialer_mux.room and not given_up.is_set():
                 stream = self._dialer_mux.open(target)
                 opened.append(self._add(SharedConnection(self, stream, target)))
             asked.set()
@@ -193,6 +193,7 @@ class SharedTunnel(SharedDriver[SharedConnection]):
             if not asked.is_set():
                 raise TimeoutError("timed out")
         except BaseException:
+            given_up.set()
             self._post(give_up)
             raise
         return opened[0] if opened else None

@@ -10,10 +10,13 @@ import pytest
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.mux.answers import STATUSES
 from emissary_lib.protocol.mux.limits import MAX_CONNECTIONS, MuxLimits
+from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.shared_relay import RequestedConnection
 from tests.helpers.patience import HANG, wait_until
-from tests.helpers.shared_tunnels import PlayedRelay, SharedPair
+from tests.helpers.shared_tunnels import TARGET, PlayedRelay, SharedPair
+from tests.helpers.tunnels import FakeLink
 
 
 def test_the_relay_hears_the_target_and_the_dialer_the_answer() -> None:
@@ -151,3 +154,63 @@ def test_as_many_as_there_may_be_are_dialled_at_once() -> None:
             assert dial.opened
         for thread in threads:
             thread.join(HANG)
+
+
+# -- whose thread it is ---------------------------------------------------------------------------
+
+
+class Witness(FakeLink):
+    """A link that notes which threads send over it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.senders: set[threading.Thread] = set()
+
+    def send(self, message: Outgoing) -> None:
+        self.senders.add(threading.current_thread())
+        super().send(message)
+
+
+def test_no_thread_of_a_program_s_does_the_session_s_work() -> None:
+    """Symptom: a signal's handler that raised in a dial left others' bytes to be delivered twice."""
+    link = Witness()
+    with PlayedRelay(link) as played:
+        _user, first = played.connect()
+        _user, second = played.connect()
+        before = played.came
+        first.begin_drain()
+        second.abort(Code.DIALER_RESET)
+        played.side.tunnel.end()
+        wait_until(lambda: played.came > before, "what was wanted goes out")
+        assert second.ended.wait(HANG)
+        assert link.senders
+        assert threading.current_thread() not in link.senders
+
+
+class Interrupted(Deadline):
+    """A deadline of a thread that a signal's handler raises in."""
+
+    def __init__(self) -> None:
+        super().__init__(HANG)
+
+    def wait(self, event: threading.Event) -> None:
+        super().wait(event)
+        raise KeyboardInterrupt
+
+
+def test_a_dial_that_is_interrupted_while_it_asks_is_given_up() -> None:
+    with SharedPair() as pair:
+        with pytest.raises(KeyboardInterrupt):
+            pair.dialer.tunnel.open(TARGET, Interrupted())
+        requested = pair.requests.get(timeout=HANG)
+        assert requested.ended.wait(HANG)
+        assert pair.dialer.tunnel.connections == 0
+
+
+def test_a_dial_whose_time_is_up_before_it_could_ask_is_no_connection() -> None:
+    pair = SharedPair()
+    with pytest.raises(TimeoutError):
+        pair.dialer.tunnel.open(TARGET, Deadline(0.0))  # the driver has not begun
+    with pair:
+        assert pair.connect().dialed.opened
+        wait_until(lambda: pair.dialer.tunnel.connections == 1, "the first is given up")
