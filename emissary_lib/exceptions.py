@@ -236,7 +236,7 @@ class TunnelResetError(EmissaryError, ConnectionResetError):
     Attributes:
         code: Why (docs/protocol.md section 8).
         whole: Whether the target reset a connection on which nothing was missing but its own end of stream:
-            the program had ended its stream, and each had all that the other wrote.
+            the program had ended its stream, or said goodbye in TLS, and each had all that the other wrote.
         lost: Bytes that the program wrote and that did not arrive, as far as is known once it is all over.
         untaken: Whether all of them reached the relay, and nobody knows whether the target has them.
     """

@@ -112,7 +112,9 @@ class TunnelSocket(socket.socket):
                 # A fresh one each time: an error that is raised gathers a traceback, and with it whoever was
                 # at work, this socket included; the session's own would keep them all.
                 told = self.session.error
-                raise type(told)(str(told), code=told.code) from exc
+                raise type(told)(
+                    *told.args, code=told.code, whole=told.whole, lost=told.lost, untaken=told.untaken
+                ) from exc
             raise
 
     def _check_end(self) -> None:

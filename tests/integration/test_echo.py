@@ -113,6 +113,19 @@ def test_reset_in_the_middle_names_the_target_as_its_cause(either_dialer: Dialer
         assert only_connection_ended(cloud, session.id) == "TARGET_RESET"
 
 
+def test_of_a_program_that_has_said_goodbye_in_tls_and_has_not_closed_yet_nothing_is_lost(
+    either_dialer: Dialer,
+) -> None:
+    last = b"QUIT" + bytes.fromhex("17 03 03 00 13") + bytes(19)
+    with Server(resetter(len(last))) as target, either_dialer.dial(target, DIAL) as sock:
+        sock.settimeout(HANG)
+        sock.sendall(last)
+        with pytest.raises(TunnelResetError) as caught:
+            sock.recv(1)
+    error = caught.value
+    assert (error.code, error.whole, error.lost, error.untaken) == (Code.TARGET_RESET, True, 0, False)
+
+
 def test_clean_session_has_one_audit_record_with_its_bytes(own_dialer: Dialer, cloud: LocalCloud) -> None:
     with Server(echo) as target:
         with own_dialer.dial(target, DIAL) as sock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.mux.answers import Position
 from emissary_lib.protocol.mux.states import ConnectionState, ConnectionStep, step
-from emissary_lib.protocol.stream.tls_alerts import LONGEST, only_tls_alerts
+from emissary_lib.protocol.stream.tls_alerts import LONGEST, ends_in_tls_alert, only_tls_alerts
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.user_loss import UserLoss
 
@@ -121,7 +121,8 @@ class Connection:
 
         Our own end need not have gone out: it may wait behind alerts that nobody takes any more.
         """
-        ours = (self.ending or self.end_sent) and not self.lost
+        over = self.ending or self.end_sent or ends_in_tls_alert(self.tail)
+        ours = over and not self.lost
         told = self.told_code is not Code.OK
         return ours and (self.arrived == self.peer_written if told else self.end_received)
 

@@ -215,10 +215,10 @@ class Lifecycle:
     def reset_overtaken(self, reason: str, now: float) -> None:
         """The bridge tells that the target has reset its connection, and the peer's RESET has not come.
 
-        It alone tells whether anything is missing, so a dialer whose user has ended its stream waits for it,
-        as long as for an answer to END. A program that is still at work is told at once.
+        It alone tells whether anything is missing, so a dialer whose user has said all waits for it, as long
+        as for an answer to END. A program that is still at work is told at once.
         """
-        if self._role is not Role.DIALER or not (self._duplex.sender.eof or self.user_loss):
+        if self._role is not Role.DIALER or not (self._duplex.sender.said_all or self.user_loss):
             self.cut_off(Code.TARGET_RESET, reason)
         else:
             self._untold = Aborted(Code.TARGET_RESET, reason)

@@ -198,7 +198,7 @@ class Duplex:
         ours = handed_over >= sender.written or only_tls_alerts(sender.last(handed_over))
         if user_lost:
             return ours
-        return ours and sender.eof and not receiver.gap and receiver.received == written
+        return ours and sender.said_all and not receiver.gap and receiver.received == written
 
     def consume(self, count: int, now: float) -> None:
         """The user took ``count`` bytes of what the receiver's ``peek`` showed; frees window."""

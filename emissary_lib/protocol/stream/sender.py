@@ -9,7 +9,7 @@ from typing import Final
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, MAX_PAYLOAD, SMALL_FRAMES
 from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
 from emissary_lib.protocol.record import Record
-from emissary_lib.protocol.stream.tls_alerts import LONGEST
+from emissary_lib.protocol.stream.tls_alerts import LONGEST, ends_in_tls_alert
 
 #: Pieces of what was written are joined up to this many bytes, so that single bytes cost no object each.
 JOINED: Final = 4096
@@ -384,6 +384,11 @@ class StreamSender:
         """What was written from ``position`` on; empty if that is nothing, or more than is kept."""
         count = self._written - position
         return self._last[len(self._last) - count :] if 0 < count <= len(self._last) else b""
+
+    @property
+    def said_all(self) -> bool:
+        """Whether the stream is over for who writes it, by TLS alone perhaps (docs/protocol.md 6-22)."""
+        return self._eof or ends_in_tls_alert(self._last)
 
     def settle(self, handed_over: int) -> None:
         """It is over, and the peer has passed on just this much, whatever it had acknowledged."""

@@ -18,6 +18,21 @@ _APPLICATION_DATA: Final = 23
 _ENCRYPTED: Final = (19, 35)
 
 
+#: Of the shortest alert: one that is not encrypted.
+_SHORTEST: Final = _HEADER + 2
+
+
+def ends_in_tls_alert(data: bytes) -> bool:
+    """Whether a whole TLS alert stands at the end: nothing is to follow one (RFC 8446 section 6).
+
+    Some 32 bits of a record's header tell, so that bytes which are none rarely look like one.
+
+    Args:
+        data: Of a stream the last, :data:`LONGEST` bytes or fewer.
+    """
+    return any(only_tls_alerts(data[at:]) for at in range(len(data) - _SHORTEST + 1))
+
+
 def only_tls_alerts(data: bytes) -> bool:
     """Whether these are TLS alerts, whole, and nothing else.
 

@@ -117,14 +117,26 @@ def test_what_was_written_waits_and_its_end_is_remembered() -> None:
 def test_a_cut_is_whole_without_alerts_too() -> None:
     connection = Connection(1, TARGET)
     connection.move(ConnectionStep.ACCEPTED)
-    connection.write(b"data" + ALERT)
+    connection.write(b"data" + ALERT[:-1])
     connection.told_code, connection.peer_written = Code.TARGET_RESET, 0
+    connection.peer_taken = 4 + len(ALERT) - 1
+    seen = [connection.whole]  # its user may go on
+    connection.write(ALERT[-1:])
     connection.peer_taken = 4
-    seen = [connection.whole]  # its user may have gone on
+    seen.append(connection.whole)
     connection.ending = True
     seen.append(connection.whole)
     connection.move(ConnectionStep.END_SENT)
     seen.append(connection.whole)
     connection.peer_taken = 3
     seen.append(connection.whole)
-    assert seen == [False, True, True, False]
+    assert seen == [False, True, True, True, False]
+
+
+def test_a_cut_is_not_whole_where_the_user_went_on_behind_an_alert() -> None:
+    connection = Connection(1, TARGET)
+    connection.move(ConnectionStep.ACCEPTED)
+    connection.write(ALERT + b"data")
+    connection.told_code, connection.peer_written = Code.TARGET_RESET, 0
+    connection.peer_taken = connection.written
+    assert not connection.whole

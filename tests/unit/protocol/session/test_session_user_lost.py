@@ -118,6 +118,24 @@ def test_a_target_that_reset_without_tls_s_last_word_had_all(last: bytes, whole:
     assert events(pair.client)[-1] == Aborted(Code.TARGET_RESET, "Broken pipe", whole)
 
 
+@pytest.mark.parametrize("last", [ALERT, JAVA_ALERT + JAVA_ALERT, b"ask", ALERT + b"ask"])
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_a_program_that_said_goodbye_in_tls_may_close_later(last: bytes, overtaken: bool) -> None:
+    """Symptom: a program that closed its socket later than its target's reset came back had an alarm."""
+    pair = open_pair()
+    now = pair.clock.now
+    pair.client.send_data(last)
+    pair.settle()
+    read_all(pair.relay, now)
+    pair.relay.user_lost(Code.TARGET_RESET, "reset", now)
+    (reset,) = [frame for frame in frames(pair.relay, now) if frame.type is FrameType.RESET]
+    if overtaken:
+        give(pair.client, ended_frame(Code.TARGET_RESET, 0, 0, "reset"), now)
+    give(pair.client, reset, now)
+    whole = last.endswith((ALERT, JAVA_ALERT))
+    assert [each.whole for each in events(pair.client) if isinstance(each, Aborted)] == [whole]
+
+
 def test_of_a_user_that_is_gone_nothing_of_the_target_s_is_missing() -> None:
     pair = open_pair()
     now = pair.clock.now
