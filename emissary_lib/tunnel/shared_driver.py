@@ -264,9 +264,11 @@ class SharedDriver(SessionDriver, Generic[C]):
     def _messages(self, now: float) -> list[Outgoing]:
         messages: list[Outgoing] = []
         while True:
-            moved = self._pump(now)
-            messages += self._session.messages_to_send(now)
-            if not moved:
+            while self._pump(now):
+                pass  # all that there is room for, so that messages are full
+            sent = self._session.messages_to_send(now)
+            messages += sent
+            if not sent:
                 break
         for connection in [each for each in self._settling if self._arrived(each) >= each.sent]:
             self._close(connection, resets=True)
@@ -291,12 +293,11 @@ class SharedDriver(SessionDriver, Generic[C]):
         return bool(data)
 
     def _resume(self, connection: C, now: float) -> None:
-        """Half of its buffer is free again, or it takes nothing any more."""
+        """Half of its buffer is free again, or it takes nothing any more; what waits is read at once."""
         connection.paused = False
         self._paused.discard(connection)
         self._changed.add(connection)
-        if connection.draining:
-            self._read(connection, now)
+        self._read(connection, now)
 
     def _end_if_done(self) -> None:
         """End our stream, if that is to be: the relay's ends behind the dialer's."""
