@@ -33,6 +33,20 @@ def test_a_connection_on_which_nothing_was_written_is_idle() -> None:
         assert (dialed.written, dialed.acked) == (0, 0)
 
 
+def test_what_is_written_to_a_socket_that_the_driver_has_not_taken_yet_counts() -> None:
+    pair = SharedPair()
+    dialed = pair.adopt()
+    ours, user = pair.pair()
+    user.sendall(b"at once")
+    dialed.attach(ours)
+    assert not dialed.idle
+    with pair:
+        near, target = pair.pair()
+        assert pair.requests.get(timeout=HANG).accept(near)
+        assert target.recv(100) == b"at once"
+        wait_until(lambda: dialed.idle, "it has arrived")
+
+
 def test_bytes_count_as_missing_until_the_relay_acknowledges_them() -> None:
     with PlayedRelay() as played:
         user, dialed = played.connect()

@@ -99,6 +99,35 @@ def test_when_the_session_is_cut_off_each_connection_gets_its_error(how: str) ->
         assert pair.dialer.tunnel.open(quiet.dialed.target) is None
 
 
+def test_a_connection_is_over_once_its_user_has_read_the_last_of_it() -> None:
+    with PlayedRelay() as played:
+        user, dialed = played.connect()
+        user.shutdown(socket.SHUT_WR)
+        written = 0
+
+        def more_waits_than_the_kernel_takes() -> bool:
+            nonlocal written
+            if not played.mux.unsent(dialed.stream):
+                written += played.mux.send_data(dialed.stream, bytes(4096))
+            played.take()
+            return played.side.tunnel._mux.buffered[1] > 0
+
+        wait_until(more_waits_than_the_kernel_takes, "bytes wait for the user")
+
+        def stream_has_ended() -> bool:
+            played.take()
+            return played.mux.receive_ended(dialed.stream)
+
+        wait_until(stream_has_ended, "its stream has ended")
+        played.mux.send_eof(dialed.stream)
+        played.mux.release_end(dialed.stream)
+        played.take()
+        wait_until(lambda: dialed.idle, "the relay has all of it")
+        assert not dialed.over
+        assert read_to_end(user) == bytes(written)
+        assert dialed.ended.wait(HANG)
+
+
 def test_a_connection_that_was_cut_off_before_keeps_its_own_reason() -> None:
     with SharedPair() as pair:
         dialed, requested = pair.request()
