@@ -30,7 +30,7 @@ class Metric(enum.Enum):
     AUTH_FAILURE = ("AuthFailure", "Count")
     #: An upgrade was refused for another reason, a failure of ours included.
     CONNECT_REFUSED = ("ConnectRefused", "Count")
-    #: A relay holds a session and has reached its target.
+    #: A relay holds a session and has reached its target, or, if it is shared, may be asked for some.
     SESSION_OPENED = ("SessionOpened", "Count")
     #: A session is over, one that was never opened included; a question for health is none.
     SESSION_ENDED = ("SessionEnded", "Count")
@@ -40,8 +40,14 @@ class Metric(enum.Enum):
     SESSION_SECONDS = ("SessionSeconds", "Seconds")
     #: Of both streams.
     SESSION_BYTES = ("SessionBytes", "Bytes")
-    #: From the dialer's upgrade until the relay has claimed the session and reached the target.
+    #: From the dialer's upgrade until the relay has claimed the session and reached the target it has.
     DIAL_MILLISECONDS = ("DialMilliseconds", "Milliseconds")
+    #: A connection of a shared session has reached its target.
+    CONNECTION_OPENED = ("ConnectionOpened", "Count")
+    #: One was not opened, or ended with another code than 0. What a relay declines, another is asked for.
+    CONNECTION_FAILED = ("ConnectionFailed", "Count")
+    #: From the relay's hearing of it until it has reached the target.
+    CONNECTION_MILLISECONDS = ("ConnectionMilliseconds", "Milliseconds")
     #: A relay came too late, could not dial back, or was started with what it cannot use.
     RELAY_ERROR = ("RelayError", "Count")
     #: API Gateway did not take a post: throttled, or the client reads too slowly.

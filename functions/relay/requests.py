@@ -1,4 +1,4 @@
-"""Connects to the targets that a shared session asks for, each in a thread of its own, and logs them."""
+"""Connects to the targets that a shared session asks for, each in a thread of its own, and tells of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import AbortableDeadline, Deadline
 from emissary_lib.tunnel.loopback import reset, tcp_pair
 from emissary_lib.tunnel.shared_relay import RequestedConnection
-from functions.common import logs
+from functions.common import logs, metrics
+from functions.common.metrics import Metric
 from functions.relay.connecting import outcome_of
 from functions.relay.connector import Connected
 
@@ -98,11 +99,14 @@ class Requests:
             outcome = connected.code.name if connection.refuse(connected.code) else _GIVEN_UP
         elif connection.accept(sock):
             self._log("connected", connection, Code.OK.name, began=began)
+            took = max(0.0, time.time() - began)
+            metrics.put({Metric.CONNECTION_OPENED: 1, Metric.CONNECTION_MILLISECONDS: took * 1000})
             connection.watch_over(lambda: self._record(connection, began))
             return
         else:
             outcome = _GIVEN_UP
         self._log("not connected", connection, outcome, began=began)
+        metrics.count(Metric.CONNECTION_FAILED)
 
     def _record(self, connection: RequestedConnection, began: float) -> None:
         """The record of a connection that is over (docs/protocol.md 11.7-1)."""
@@ -116,6 +120,8 @@ class Requests:
             dialer_bytes=connection.received,
             relay_bytes=connection.sent,
         )
+        if connection.code is not Code.OK:
+            metrics.count(Metric.CONNECTION_FAILED)
 
     def _log(
         self, text: str, connection: RequestedConnection, code: str, *, began: float, **fields: float

@@ -231,7 +231,15 @@ def test_the_query_asks_for_fields_that_are_logged() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["session ended", "both connections gone", "relay launched", "request refused"]
+    "message",
+    [
+        "session ended",
+        "both connections gone",
+        "relay launched",
+        "request refused",
+        "not connected",
+        "connection ended",
+    ],
 )
 def test_a_log_line_that_is_named_is_written(message: str) -> None:
     assert f"`{message}`" in TEXT or f'"{message}"' in TEXT

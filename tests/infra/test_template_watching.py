@@ -77,6 +77,8 @@ def test_what_must_be_noticed_has_an_alarm() -> None:
         ("Emissary", "PeerThrottled"),
         ("Emissary", "DialMilliseconds"),
         ("Emissary", "SessionFailed"),
+        ("Emissary", "ConnectionMilliseconds"),
+        ("Emissary", "ConnectionFailed"),
         ("AWS/ApiGateway", "ClientError"),
         ("AWS/Lambda", "ConcurrentExecutions"),
     }
@@ -133,6 +135,14 @@ def test_a_slow_target_rings_though_only_dials_that_succeed_have_a_time() -> Non
     assert alarm["Threshold"] / 1000 <= TARGET_TIMEOUT / 2, "later ones have none"
     assert f"longer than {alarm['Threshold'] / 1000:g} s" in alarm["AlarmDescription"]
     assert f"more than {TARGET_TIMEOUT:g} s is a failed session" in alarm["AlarmDescription"]
+
+
+def test_a_slow_target_rings_whether_its_relay_is_shared_or_not() -> None:
+    slower, *each = alarms()["DialLatencyAlarm"]["Metrics"]
+    filled = ", ".join(f"FILL({query['Id']}, 0)" for query in each)
+    assert slower["Expression"] == f"MAX([{filled}])"
+    assert [query["ReturnData"] for query in (slower, *each)] == [True, False, False]
+    assert {query["MetricStat"]["Stat"] for query in each} == {"p95"}
 
 
 def test_the_dashboard_shows_figures_that_are_written() -> None:

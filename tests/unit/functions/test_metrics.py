@@ -40,6 +40,9 @@ TITLES = {
     "PeerThrottled",
     "SessionSeconds",
     "SessionBytes",
+    "ConnectionOpened",
+    "ConnectionFailed",
+    "ConnectionMilliseconds",
 }
 
 

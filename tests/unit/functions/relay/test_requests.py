@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -20,6 +21,7 @@ from functions.relay.connector import Connected
 from functions.relay.requests import Requests
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.shared_tunnels import TARGET, SharedPair
+from tests.unit.functions.conftest import Figures
 
 Connect = Callable[[Target, Deadline], Connected]
 
@@ -279,3 +281,86 @@ def test_whoever_joins_waits_for_attempts_but_not_without_end() -> None:
         go_on.set()
         requests.join(HANG)
         assert not requests._attempts
+
+
+# -- what CloudWatch is told ------------------------------------------------------------------
+
+
+def test_a_connection_that_is_opened_is_one_line_with_the_time_that_its_target_took(
+    targets: Targets, figures: Figures
+) -> None:
+    took: list[float] = []
+
+    def connect(target: Target, deadline: Deadline) -> Connected:
+        began = time.time()
+        connected = targets.connect(target, deadline)
+        took.append(time.time() - began)
+        return connected
+
+    with serving(connect) as (pair, _requests):
+        began = time.time()
+        dialed = pair.open()
+        assert dialed
+        wait_until(lambda: figures.lines, "it is told")
+        most = time.time() - began
+        ours, user = pair.pair()
+        dialed.attach(ours)
+        user.shutdown(socket.SHUT_WR)
+        targets.ends[0].shutdown(socket.SHUT_WR)
+        assert dialed.ended.wait(HANG)
+    (line,) = figures.lines
+    assert set(line) == {"ConnectionOpened", "ConnectionMilliseconds"}
+    assert line["ConnectionOpened"] == 1
+    assert took[0] <= line["ConnectionMilliseconds"] / 1000 <= most
+
+
+def test_a_connection_that_was_open_and_is_cut_off_has_failed(targets: Targets, figures: Figures) -> None:
+    with serving(targets.connect) as (pair, _requests):
+        for dialed in (pair.open(), pair.open(), pair.open()):
+            assert dialed
+            assert dialed.answered.wait(HANG)
+        pair.relay.tunnel.abort(Code.KILLED, "enough")
+        pair.relay.join()
+    assert (figures.total("ConnectionOpened"), figures.total("ConnectionFailed")) == (3, 3)
+
+
+def test_a_connection_that_is_not_opened_has_failed_and_has_no_time(figures: Figures) -> None:
+    with serving(lambda target, deadline: Connected(Code.TARGET_REFUSED)) as (pair, requests):
+        dialed = pair.open()
+        assert dialed
+        assert dialed.answered.wait(HANG)
+        requests.join(HANG)
+    assert figures.lines == [{"ConnectionFailed": 1}]
+
+
+def test_a_dial_that_is_given_up_has_failed(figures: Figures) -> None:
+    """Who loses patience before the relay does is the only one to tell of a slow target."""
+    began, ended = threading.Event(), threading.Event()
+
+    def connect(target: Target, deadline: Deadline) -> Connected:
+        began.set()
+        deadline.wait(ended)
+        return Connected(Code.TARGET_TIMED_OUT)
+
+    with serving(connect) as (pair, requests):
+        dialed = pair.open()
+        assert dialed
+        assert began.wait(HANG)
+        dialed.abort(Code.DIALER_RESET)
+        assert ended.wait(HANG)
+        requests.join(HANG)
+    assert figures.lines == [{"ConnectionFailed": 1}]
+
+
+def test_a_request_that_is_declined_is_counted_where_it_is_made_next(figures: Figures) -> None:
+    def connect(target: Target, deadline: Deadline) -> Connected:
+        raise AssertionError("the relay has no place for it")
+
+    with serving(connect) as (pair, requests):
+        requests._attempts.update(threading.Thread() for _ in range(module.MAX_ATTEMPTS))
+        dialed = pair.open()
+        assert dialed
+        assert dialed.answered.wait(HANG)
+        assert dialed.declined
+        requests._attempts.clear()
+    assert figures.lines == []

@@ -158,7 +158,8 @@ def test_a_shared_session_from_its_opening_to_its_end(lines: Lines, figures: Fig
     assert (line["code"], line["dialer_bytes"], line["relay_bytes"]) == ("OK", 8, 6)
     (line,) = lines.of("session ended")
     assert (line["code"], line["connections"]) == ("OK", 1)
-    assert figures.total("SessionOpened") == 1
+    titles = ("SessionOpened", "ConnectionOpened", "ConnectionFailed")
+    assert {title: figures.total(title) for title in titles} == dict.fromkeys(titles, 1)
 
 
 def test_the_first_request_may_come_before_the_relay_has_said_a_word() -> None:
