@@ -355,6 +355,9 @@ _BROKEN_RULES: dict[Code, type[RemoteProtocolError]] = {
 }
 
 
+#: What to do first about a limit of sessions: whoever shares relays needs fewer.
+SHARE_RELAYS: Final = "have connections share relays (EMISSARY_CONNECTIONS_PER_RELAY)"
+
 #: What to do about a bridge that says that its settings are wrong.
 RECONFIGURE: Final = "whoever runs the stack corrects that template parameter and deploys again"
 
@@ -376,7 +379,7 @@ def dial_error(target: Target, code: Code, reason: str = "") -> EmissaryError:
     if code is Code.SESSION_LIMIT:
         return SessionLimitError(
             f"cannot reach {target}: {reason or MEANINGS[code]}; close some of them or wait for their end "
-            "(emissary sessions list), or raise the limit (template parameters MaxSessions, "
+            f"(emissary sessions list), {SHARE_RELAYS}, or raise the limit (template parameters MaxSessions, "
             "RelayConcurrency, MaxSessionsPerKey)",
             target=target,
             code=code,

@@ -14,6 +14,7 @@ from emissary_lib.doctor.gateway import judge_skew
 from emissary_lib.doctor.ports import Clock, Probe
 from emissary_lib.exceptions import (
     RECONFIGURE,
+    SHARE_RELAYS,
     AnswerLostError,
     AuthenticationError,
     ClockSkewError,
@@ -202,7 +203,9 @@ def health(settings: Settings, ask: Callable[[Settings], Health], clock: Clock) 
     )
     if answer.usage.reached or answer.key_usage.reached:
         name = "MaxSessions or RelayConcurrency" if answer.usage.reached else "MaxSessionsPerKey"
-        hint = f"a further dial is refused: end sessions (emissary sessions), or raise {name}"
+        hint = (
+            f"no further relay is started: end sessions (emissary sessions), {SHARE_RELAYS}, or raise {name}"
+        )
         return warning(fact, hint, took)
     stale = [str(each) for each in settings.key_ids if each not in answer.key_ids]
     if stale:

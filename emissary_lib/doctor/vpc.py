@@ -13,6 +13,7 @@ from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.ports import Clock, Probe
 from emissary_lib.doctor.service_probes import ServiceProbe
 from emissary_lib.exceptions import (
+    SHARE_RELAYS,
     AuthenticationError,
     DialError,
     EmissaryError,
@@ -129,7 +130,8 @@ class Vpc:
             )
         if isinstance(problem, SessionLimitError):
             hint = (
-                "end sessions (emissary sessions), or raise MaxSessions, RelayConcurrency, MaxSessionsPerKey"
+                f"end sessions (emissary sessions), {SHARE_RELAYS}, or raise MaxSessions, RelayConcurrency, "
+                "MaxSessionsPerKey"
             )
             return failure(Exit.LIMIT, str(problem), hint, took)
         if isinstance(problem, DialError) and problem.code not in _NO_RELAY:

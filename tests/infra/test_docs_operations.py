@@ -20,6 +20,7 @@ from emissary_lib.bridge.session import (
 from emissary_lib.client import RELAY_IDLE_SECONDS
 from emissary_lib.client.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
 from emissary_lib.client.handshake import LIMIT_WAIT
+from emissary_lib.client.relays import LIFE_LEFT
 from emissary_lib.protocol import constants
 from emissary_lib.protocol.constants import MAX_MESSAGE_RATE, OPENING_TIME
 from emissary_lib.protocol.targets.allow_list import SHARED_TARGET
@@ -40,6 +41,9 @@ PRICES = "Prices"
 #: The account's own share of a second, in invocations for each unit. Source: Lambda developer guide,
 #: "Understanding Lambda function scaling".
 INVOCATIONS_OF_A_UNIT = 10
+
+#: Connections that share a relay, where the tables say how many.
+SHARING = 32
 
 #: What a handler is busy with one message, in seconds.
 HANDLER_SECONDS = 0.025
@@ -86,13 +90,25 @@ def test_sessions_and_messages_follow_from_the_accounts_units() -> None:
     rows = tables(MANUAL, QUOTAS)[1]
     assert len(rows) == 3
     for row in rows:
-        units, sessions, handlers, by_time, by_rate, messages, speed = map(number, row)
+        units, sessions, connections, handlers, by_time, by_rate, messages, speed = map(number, row)
+        assert connections == sessions * SHARING
         assert sessions == handlers == units / 2
         assert by_time == handlers / HANDLER_SECONDS
         assert by_rate == units * INVOCATIONS_OF_A_UNIT
         assert messages == min(by_time, by_rate, throttle("$default")[0])
         assert speed == pytest.approx(messages * constants.MAX_PAYLOAD / 1e6, rel=0.01)
-    assert number(rows[0][1]) == source()["Parameters"]["MaxSessions"]["Default"]
+    default = source()["Parameters"]["MaxSessions"]["Default"]
+    assert number(rows[0][1]) == default
+    assert f"The default of `MaxSessions` is still {default}, since" in TEXT
+
+
+def test_a_program_takes_the_places_that_the_manual_says() -> None:
+    words = prose(section(MANUAL, QUOTAS))
+    assert f"one place for up to {SHARING} of them" in words
+    assert LIFE_LEFT == 1 / 3
+    assert "one more when its relay has less than a third of its life left" in words
+    assert max(constants.GOAWAY_BEFORE) == 30
+    assert "fail from half a minute before its end" in words
 
 
 def test_a_sessions_speed_is_what_is_under_way_by_the_round_trip() -> None:
