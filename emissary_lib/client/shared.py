@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 import time
@@ -273,7 +274,7 @@ class SharedSession:
                 self.expires_at = min(self.expires_at, unix_now + remaining)
                 dials = list(self._dials)
             for dial in dials:
-                dial.info.announce_end(remaining, unix_now)
+                self._driven.tell(functools.partial(dial.info.announce_end, remaining, unix_now))
 
 
 class SharedDial:

@@ -109,14 +109,13 @@ class CarriedConnection:
     def watch_over(self, told: Callable[[], None]) -> None:
         """Have ``told`` called, once, when it is over and its socket closed; now if it is.
 
-        The driver calls it, without a lock; it must not block.
+        It is called without a lock, and may take its time: the driver's :class:`Teller` does so.
         """
         self.over_notice.watch(told)
 
     def finish(self) -> None:
-        """For the driver: its socket was closed. Without a lock."""
+        """For the driver: its socket was closed. Without a lock; who watches is to be told next."""
         self.ended.set()
-        self.over_notice.tell()
 
     # -- for the driver, under its lock -----------------------------------------------------------
 

@@ -30,6 +30,7 @@ from emissary_lib.tunnel.link import Link
 from emissary_lib.tunnel.local_socket import LocalSocket
 from emissary_lib.tunnel.loopback import UNTOLD
 from emissary_lib.tunnel.session_driver import Options, SessionDriver
+from emissary_lib.tunnel.teller import Teller
 
 C = TypeVar("C", bound=CarriedConnection)
 
@@ -60,6 +61,7 @@ class SharedDriver(SessionDriver, Generic[C]):
     def __init__(self, session: Session, link: Link, mux: Multiplexer, **options: Unpack[Options]) -> None:
         super().__init__(session, link, **options)
         self._mux = mux
+        self._teller = Teller()
         self._connections: dict[int, C] = {}
         self._by_socket: dict[LocalSocket, C] = {}
         self._empty_since = self._clock()  # since when there is no connection, while there is none
@@ -447,7 +449,7 @@ class SharedDriver(SessionDriver, Generic[C]):
                     sock.reset()
                 else:
                     sock.close()
-            connection.finish()
+            self._finish(connection)
 
         return close
 
@@ -532,7 +534,17 @@ class SharedDriver(SessionDriver, Generic[C]):
                         sock.reset()
                     else:
                         sock.close()
-            connection.finish()
+            self._finish(connection)
+        self._teller.close()
+
+    def _finish(self, connection: C) -> None:
+        """It is over, and its socket closed. Without the lock."""
+        connection.finish()
+        self.tell(connection.over_notice.tell)
+
+    def tell(self, call: Callable[[], None]) -> None:
+        """Have something told to the program, which may log, without the session waiting for it."""
+        self._teller.tell(call)
 
 
 def _registration(

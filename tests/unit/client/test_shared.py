@@ -28,6 +28,7 @@ from emissary_lib.transport.deadline import AbortableDeadline, Deadline
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.kinds import OWN, SHARED, Kind
 from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises, wait_until
+from tests.helpers.slow_log import slow_log
 from tests.helpers.ws_server import noise
 
 PARSED = Target.parse(TARGET)
@@ -294,6 +295,30 @@ def test_a_reset_of_ours_resets_that_target_alone(dialer: Dialer, bridge: Bridge
         sock.close()  # with bytes unread
         assert bridge.relay(1).wait_aborted().code is Code.DIALER_RESET
         echoes(other)
+
+
+# -- a log that is slow ----------------------------------------------------------------------------------
+
+
+def test_who_logs_an_end_slowly_does_not_hold_up_the_neighbours(dialer: Dialer, bridge: Bridge) -> None:
+    with slow_log("emissary_lib.tunnel", "was cut off") as log, dial(dialer) as other, dial(dialer) as sock:
+        bridge.relay(1).reads = False
+        sock.sendall(b"lost")
+        wait_until(lambda: info_of(sock).transferred[0] == 4, "it is under way")
+        bridge.relay(1).reset()
+        assert log.blocked.wait(HANG)
+        for number in range(10):
+            echoes(other, noise(100_000 + number))
+        with dial(dialer) as further:
+            echoes(further)
+
+
+def test_who_logs_slowly_that_a_relay_ends_has_the_bytes_go_on(dialer: Dialer, bridge: Bridge) -> None:
+    with slow_log("emissary_lib.tunnel", "ends in 30 s") as log, dial(dialer) as one, dial(dialer) as two:
+        bridge.relay().go_away(30.0)
+        assert log.blocked.wait(HANG)
+        for sock in (one, two):
+            echoes(sock, noise(100_000))
 
 
 # -- what is known of it ---------------------------------------------------------------------------------

@@ -28,4 +28,5 @@ def test_a_listener_may_ask_the_connection_that_tells_it() -> None:
     seen: list[bool] = []
     connection.watch_over(lambda: connection.watch_over(lambda: seen.append(connection.over)))
     connection.finish()
+    connection.over_notice.tell()
     assert seen == [True]

@@ -21,6 +21,7 @@ from functions.relay.connector import Connected
 from functions.relay.requests import Requests
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.shared_tunnels import TARGET, SharedPair
+from tests.helpers.slow_log import slow_log
 from tests.unit.functions.conftest import Figures
 
 Connect = Callable[[Target, Deadline], Connected]
@@ -281,6 +282,41 @@ def test_whoever_joins_waits_for_attempts_but_not_without_end() -> None:
         go_on.set()
         requests.join(HANG)
         assert not requests._attempts
+
+
+def test_who_logs_an_end_slowly_does_not_hold_up_the_neighbours(targets: Targets) -> None:
+    with slow_log(logs.NAME, "connection ended") as log, serving(targets.connect) as (pair, _requests):
+        users = []
+        for number in range(2):
+            dialed = pair.open()
+            assert dialed
+            assert dialed.answered.wait(HANG)
+            ours, user = pair.pair()
+            dialed.attach(ours)
+            users.append(user)
+            assert len(targets.ends) == number + 1
+        users[0].shutdown(socket.SHUT_WR)
+        targets.ends[0].shutdown(socket.SHUT_WR)
+        assert log.blocked.wait(HANG)
+        targets.ends[1].settimeout(HANG)
+        for _ in range(10):
+            targets.ends[1].sendall(b"row")
+            assert users[1].recv(3, socket.MSG_WAITALL) == b"row"
+            users[1].sendall(b"question")
+            assert targets.ends[1].recv(8, socket.MSG_WAITALL) == b"question"
+        log.go_on.set()
+
+
+def test_every_end_is_logged_when_the_session_is_over(targets: Targets, lines: Lines) -> None:
+    """Else an environment that Lambda freezes would keep it until it is gone."""
+    with serving(targets.connect) as (pair, _requests):
+        for dialed in [pair.open() for _ in range(5)]:
+            assert dialed
+            assert dialed.answered.wait(HANG)
+        wait_until(lambda: len(lines.of("connected")) == 5, "each is watched")
+        pair.relay.tunnel.abort(Code.KILLED, "enough")
+        pair.relay.join()
+        assert len(lines.of("connection ended")) == 5
 
 
 # -- what CloudWatch is told ------------------------------------------------------------------
