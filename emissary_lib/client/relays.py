@@ -56,15 +56,20 @@ class _Asked(Record):
 
     Attributes:
         session: Which relay.
-        connection: The connection.
+        dial: The connection.
         fresh: Whether the relay was started for it, and so was heard of just now.
         heard: How many messages had come of the relay by then.
     """
 
     session: SharedSession
-    connection: SharedConnection
+    dial: SharedDial
     fresh: bool
     heard: int
+
+    @property
+    def connection(self) -> SharedConnection:
+        """The connection itself."""
+        return self.dial.connection
 
 
 class RelayPool:
@@ -148,7 +153,7 @@ class RelayPool:
                 answered = self._wait_for_answer(asked, deadline, progress)
                 error = answer_of(asked.connection) if answered else None
                 if answered and error is None:
-                    return SharedDial(asked.session, asked.connection)
+                    return asked.dial
             except BaseException:
                 asked.connection.abort(Code.DIALER_RESET)
                 raise
@@ -208,7 +213,8 @@ class RelayPool:
                 if session is None:
                     limit_wait = 0.0 if spare else None
                     session = self._start(target, deadline, progress, start, limit_wait)
-                    return _Asked(session, session.first, True, session.counters.messages_received)
+                    dial = SharedDial(session, session.first)
+                    return _Asked(session, dial, True, session.counters.messages_received)
             except SessionLimitError as exc:
                 if full is exc:
                     raise
@@ -222,7 +228,7 @@ class RelayPool:
             except TimeoutError as exc:
                 raise progress.timeout_error(deadline) from exc
             if connection:
-                return _Asked(session, connection, False, heard)
+                return _Asked(session, SharedDial(session, connection), False, heard)
             # Else its room went to another, or it has ended.
 
     def _wait_for_starts(self, deadline: Deadline, progress: Progress, avoided: set[SharedSession]) -> bool:

@@ -278,30 +278,35 @@ class SharedSession:
 
 
 class SharedDial:
-    """One connection of a shared session's, once the relay is connected to the target.
+    """One connection of a shared session's, from when it is asked for; it is to be attached once it is open.
 
-    Used as :class:`emissary_lib.client.dial.Dial`.
+    Used as :class:`emissary_lib.client.dial.Dial`. Who drops it before that gives the connection up: a
+    signal's handler may raise between any two steps of a dial, and nobody else knows that none will follow.
 
     Args:
         session: Whose.
         connection: The connection.
 
     Attributes:
+        connection: As above.
         info: What is known of it.
     """
 
     def __init__(self, session: SharedSession, connection: SharedConnection) -> None:
+        self._attached = False
         self._session = session
-        self._connection = connection
+        self.connection = connection
         self.info = SessionInfo(
             session.id, connection.target, session.expires_at, session.counters, connection.transferred
         )
-        session.watch(self)
-        connection.watch_cut(self._note_cut)
+
+    def __del__(self) -> None:
+        if not (self._attached or self.connection.over):
+            self.connection.abandon()
 
     def _note_cut(self) -> None:
         """Before the program's socket is reset: whoever meets that asks why."""
-        connection = self._connection
+        connection = self.connection
         if connection.code is Code.OK:
             return
         reason = connection.reason or MEANINGS[connection.code]
@@ -311,26 +316,33 @@ class SharedDial:
 
     def attach(self, sock: socket.socket) -> SharedConnection:
         """Tie the connection to ``sock``, which is owned from here on."""
-        self._connection.attach(sock)
-        return self._connection
+        connection, self._attached = self.connection, True
+        try:
+            connection.watch_cut(self._note_cut)
+            connection.attach(sock)
+            self._session.watch(self)
+        except BaseException:
+            connection.abort(Code.DIALER_RESET)
+            raise
+        return connection
 
     def start(self, on_end: Callable[[TunnelResetError | None], None]) -> None:
         """Carry bytes until the end, and tell ``on_end`` then what :meth:`run` would return."""
-        self._connection.watch_over(lambda: on_end(self._outcome()))
+        self.connection.watch_over(lambda: on_end(self._outcome()))
 
     def run(self) -> TunnelResetError | None:
         """Wait for the end; as of :meth:`emissary_lib.client.dial.Dial.run`."""
-        self._connection.ended.wait()
+        self.connection.ended.wait()
         return self._outcome()
 
     @property
     def nobody_is_left(self) -> bool:
         """Whether an error may find no reader at the socket: the program had ended its stream."""
-        return self._connection.program_ended
+        return self.connection.program_ended
 
     def _outcome(self) -> TunnelResetError | None:
         self._session.forget(self)
-        connection = self._connection
+        connection = self.connection
         return worth_telling(self.info.error, connection.lost, untaken=connection.was_untaken)
 
 

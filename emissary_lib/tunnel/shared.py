@@ -60,6 +60,10 @@ class SharedConnection(CarriedConnection):
         """Cut it off, or give a dial up; what is under way is dropped, and the socket reset."""
         self._tunnel.abort_connection(self, code)
 
+    def abandon(self) -> None:
+        """Give it up, for a finalizer: that runs anywhere, also where this thread has the tunnel's lock."""
+        self._tunnel.abandon(self)
+
     def finish(self) -> None:
         """As of :class:`CarriedConnection`."""
         self.answered.set()
@@ -166,7 +170,7 @@ class SharedTunnel(SharedDriver[SharedConnection]):
     def open(self, target: Target, deadline: Deadline | None = None) -> SharedConnection | None:
         """Ask for a connection; ``None`` if there is no room for one.
 
-        Once it is answered, :meth:`SharedConnection.attach` or :meth:`SharedConnection.abort` has to follow:
+        Once it is answered, :meth:`SharedConnection.attach`, or its ``abort`` or ``abandon``, has to follow:
         the session does not end before.
 
         Blocking: until the driver has its turn, which a send may hold up; at most until the deadline.
@@ -224,6 +228,11 @@ class SharedTunnel(SharedDriver[SharedConnection]):
 
         connection.attaching = True  # what its user has written by now is not known yet
         self._post(tie)
+
+    def abandon(self, connection: SharedConnection) -> None:
+        """See :meth:`SharedConnection.abandon`."""
+        self._posts.append(lambda now: self._abort(connection, Code.DIALER_RESET))
+        self._wakeup.wake()  # without a driver it is over already
 
     def begin_drain(self, connection: SharedConnection) -> None:
         """See :meth:`SharedConnection.begin_drain`."""

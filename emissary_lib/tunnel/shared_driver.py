@@ -87,17 +87,17 @@ class SharedDriver(SessionDriver, Generic[C]):
 
         From any thread; does not block.
         """
+        self._post(lambda now: self._abort(connection, code))
 
-        def cut(now: float) -> None:
-            if connection.closed:
-                return
-            if not connection.cut:
-                connection.code = connection.code or code
-                connection.missing = connection.sent - connection.marks.arrived(self._session.acked)
-                connection.cut = True
-            self._close(connection, resets=True)
-
-        self._post(cut)
+    def _abort(self, connection: C, code: Code) -> None:
+        """See :meth:`abort_connection`. Requires the lock."""
+        if connection.closed:
+            return
+        if not connection.cut:
+            connection.code = connection.code or code
+            connection.missing = connection.sent - connection.marks.arrived(self._session.acked)
+            connection.cut = True
+        self._close(connection, resets=True)
 
     def _post(self, change: Callable[[float], None]) -> None:
         """Have the driver, or the reader, change something. From any thread; does not block.

@@ -25,6 +25,7 @@ from emissary_lib.exceptions import (
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import AbortableDeadline, Deadline
+from emissary_lib.tunnel.loopback import tcp_pair
 from tests.helpers.bridge import KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.kinds import OWN, SHARED, Kind
 from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_raises, wait_until
@@ -155,6 +156,48 @@ def test_a_dial_that_is_interrupted_is_given_up(bridge: Bridge, first: bool) -> 
         with dial(dialer) as sock:
             echoes(sock)
         assert len(bridge.server.requests) == 1
+
+
+class InterruptedAtTheEnd(Progress):
+    """The same, once the target is reached and the caller has not got the connection yet."""
+
+    def end(self, error: BaseException | None = None) -> None:
+        if error is None:
+            raise KeyboardInterrupt
+        super().end(error)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_dial_that_is_interrupted_when_it_is_answered_is_given_up(bridge: Bridge, first: bool) -> None:
+    """Symptom: nobody had the connection, and target and relay were kept for the relay's whole life."""
+    with Dialer(bridge.url, KEY, connections_per_relay=8) as dialer:
+        if not first:
+            dial(dialer).close()
+        pool = dialer._begin_pool()
+        with pytest.raises(KeyboardInterrupt):
+            pool.dial(PARSED, Deadline(HANG), InterruptedAtTheEnd(PARSED))
+        assert bridge.relay(0 if first else 1).wait_aborted().code is Code.DIALER_RESET
+        with dial(dialer) as sock:
+            echoes(sock)
+        assert len(bridge.server.requests) == 1
+
+
+def test_a_dial_that_nobody_attaches_is_given_up_and_one_that_is_attached_is_not(
+    dialer: Dialer, bridge: Bridge
+) -> None:
+    pool = dialer._begin_pool()
+    dropped = pool.dial(PARSED, Deadline(HANG), Progress(PARSED))
+    kept = pool.dial(PARSED, Deadline(HANG), Progress(PARSED))
+    assert dropped
+    assert kept
+    near, far = tcp_pair()
+    with far:
+        kept.attach(near)
+        del dropped, kept
+        assert bridge.relay(0).wait_aborted().code is Code.DIALER_RESET
+        far.settimeout(HANG)
+        far.sendall(b"hello")
+        assert far.recv(5, socket.MSG_WAITALL) == b"hello"
 
 
 # -- a session that is lost while it is dialled over it ---------------------------------------------

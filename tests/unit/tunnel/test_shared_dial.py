@@ -214,3 +214,18 @@ def test_a_dial_whose_time_is_up_before_it_could_ask_is_no_connection() -> None:
     with pair:
         assert pair.connect().dialed.opened
         wait_until(lambda: pair.dialer.tunnel.connections == 1, "the first is given up")
+
+
+def test_a_finalizer_may_give_a_dial_up_in_a_thread_that_has_the_lock_and_after_the_end() -> None:
+    with SharedPair() as pair:
+        dialed = pair.open()
+        assert dialed
+        requested = pair.requests.get(timeout=HANG)
+        with pair.dialer.tunnel._lock:
+            dialed.abandon()
+        assert requested.ended.wait(HANG)
+        assert (dialed.code, requested.code) == (Code.DIALER_RESET, Code.DIALER_RESET)
+        pair.dialer.tunnel.abort(Code.KILLED, "enough")
+        pair.dialer.join()
+        with pair.dialer.tunnel._lock:
+            dialed.abandon()
