@@ -46,6 +46,7 @@ class SharedConnection(CarriedConnection):
         super().__init__(stream, target)
         self.declined = False
         self.attaching = False  # a socket was given, and the driver has not taken it yet
+        self.exiting = False  # the program exits, though the driver may not have heard of it yet
         self.answered = threading.Event()
         self._tunnel = tunnel
 
@@ -241,6 +242,7 @@ class SharedTunnel(SharedDriver[SharedConnection]):
             connection.draining = True
             self._read(connection, now)
 
+        connection.exiting = True  # from now on its end has to arrive, too
         self._post(drain)
 
     def ask(self, question: Callable[[float], _T]) -> _T:
@@ -262,7 +264,7 @@ class SharedTunnel(SharedDriver[SharedConnection]):
             return not connection.lost
         if connection.cut or connection.leaving:
             return False
-        if connection.eof_queued or connection.draining:
+        if connection.eof_queued or connection.exiting:
             return self._dialer_mux.end_acked(connection.stream)
         if self._arrived(connection) < connection.sent:
             return False
@@ -290,7 +292,7 @@ class SharedTunnel(SharedDriver[SharedConnection]):
         """See :attr:`SharedConnection.untaken`."""
         if connection.closed or connection.cut:
             return connection.was_untaken
-        ended = connection.eof_queued or connection.draining
+        ended = connection.eof_queued or connection.exiting
         if not (ended and connection.sent) or connection.leaving:
             return False
         return not (self._dialer_mux.end_acked(connection.stream) or self.undelivered(connection))

@@ -149,6 +149,23 @@ def test_leaving_passes_on_what_was_written_and_then_the_end_of_the_stream() -> 
         pair.dialer.wait_until_it_rests()
 
 
+def test_whoever_leaves_is_not_idle_again_before_the_end_has_arrived() -> None:
+    """Symptom: a program that had its echo exited at once, its end not sent, and was told of lost bytes."""
+    with SharedPair() as pair:
+        line, tunnel = pair.connect(), pair.dialer.tunnel
+        line.user.sendall(b"question")
+        assert line.target.recv(100) == b"question"
+        wait_until(lambda: line.dialed.idle, "all has arrived")
+
+        def leave(now: float) -> bool:
+            line.dialed.begin_drain()
+            return tunnel.is_idle(line.dialed, now)  # the driver has no turn before we let go of the lock
+
+        assert not tunnel.ask(leave)
+        assert read_to_end(line.target) == b""
+        wait_until(lambda: line.dialed.idle, "its end has arrived")
+
+
 def test_leaving_before_there_is_a_socket_ends_the_stream_behind_what_it_holds() -> None:
     with SharedPair() as pair:
         dialed, requested = pair.request()
