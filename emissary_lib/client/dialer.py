@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import os
 import socket
@@ -115,6 +116,7 @@ class Dialer:
     Raises:
         ConfigError: The URL is none of a WebSocket, the file has no authority in it, or a number is out of
             its range.
+        LocalResourceError: This machine has no descriptor left to load with what dials need.
 
     Thread safety: one dialer serves any number of threads. It keeps no connection to the gateway while
     nothing is dialled, but for ``relay_idle_seconds`` that of a relay which can be shared.
@@ -155,6 +157,7 @@ class Dialer:
         self._connections_per_relay = _whole_number(connections_per_relay, 1, MAX_CONNECTIONS)
         self._relay_idle_seconds = _idle_seconds(relay_idle_seconds)
         self._closed = False
+        self._load()
 
     def __repr__(self) -> str:
         return f"<Dialer to {self._endpoint.url} with key {self._key.key_id}>"
@@ -174,6 +177,23 @@ class Dialer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _in_flight=InFlightLimiter(state["_in_flight"]))
+        self._load()
+
+    def _load(self) -> None:
+        """Load all that dials need, and an import of the library alone does not.
+
+        Later there may be no descriptor to read a module with; and a child that is forked while another
+        thread loads one waits for that thread, which it does not have, when it needs the module itself.
+        """
+        try:
+            import datetime  # noqa: F401 - of the date that is signed
+
+            codecs.lookup("idna")  # of a gateway's name; what cannot be loaded now is never looked for again
+            self._endpoint.load()
+            if self._connections_per_relay > 1:
+                import emissary_lib.client.relays  # noqa: F401 - only who shares relays has to load HTTP/2
+        except OSError as exc:
+            raise local_resource_error(exc) from exc
 
     @classmethod
     def from_env(
@@ -575,10 +595,8 @@ class Dialer:
     def _begin_pool(self) -> RelayPool:
         if (pool := self._pool) is not None:
             return pool
-        try:
-            from emissary_lib.client.relays import RelayPool  # only who shares relays has to load HTTP/2
-        except OSError as exc:  # there is no descriptor to read it with
-            raise local_resource_error(exc) from exc
+        from emissary_lib.client.relays import RelayPool  # which is loaded already, see _load
+
         made = RelayPool(
             self._opener, most=self._connections_per_relay, idle_seconds=self._relay_idle_seconds
         )

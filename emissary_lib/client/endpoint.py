@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import ssl
 from urllib.parse import urlsplit
 
-from emissary_lib.exceptions import ConfigError
+from emissary_lib.exceptions import ConfigError, PackageError
 from emissary_lib.protocol.auth.macs import canonical_authority
 from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.transport import trust
+from emissary_lib.transport.proxy import check_package, find_proxy
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
@@ -92,6 +94,14 @@ class Endpoint(Record):
     def tls(self) -> ssl.SSLContext | None:
         """What to speak TLS with; ``None`` without TLS."""
         return (self.ssl_context or trust.client_context(self.ca_file)) if self.secure else None
+
+    def load(self) -> None:
+        """Load the extras that :meth:`tls` and the way to the gateway need, as far as they are there."""
+        if self.secure and self.ssl_context is None:
+            trust.find_truststore()
+        with contextlib.suppress(ConfigError, PackageError):  # a dial says so
+            if proxy := find_proxy(self.url):
+                check_package(proxy)
 
     @property
     def secure(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import enum
 import logging
@@ -190,7 +189,6 @@ class Forward:
         listeners: list[Listener] = []
         with contextlib.ExitStack() as undo:
             try:
-                _load()
                 listeners = listen(self._where, self._target_port)
                 for listener in listeners:
                     undo.callback(listener.close)
@@ -401,10 +399,3 @@ class Forward:
             self.last_error = error
         logger.log(level, text, error)
         self.on_failure(error)
-
-
-def _load() -> None:
-    """Load what the first dial would: later there may be no descriptor left to read a module with."""
-    import datetime  # noqa: F401 - of the date that is signed
-
-    codecs.lookup("idna")  # of a gateway's name; what cannot be loaded now is never looked for again

@@ -6,8 +6,10 @@ installed; beside them those of a file that is named.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import ssl
+from types import ModuleType
 from typing import Any, Final
 
 from emissary_lib.exceptions import ConfigError
@@ -46,10 +48,25 @@ def client_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-def _usual_context() -> ssl.SSLContext:
+def find_truststore() -> ModuleType | None:
+    """The package truststore, an extra; ``None`` if it is not there, or not for this system.
+
+    To import what is not there would keep its name locked during the search, with every call: a child that
+    is forked meanwhile would wait for it for ever.
+    """
+    if importlib.util.find_spec("truststore") is None:
+        return None
     try:
-        import truststore  # an extra
+        import truststore
     except ImportError:
+        return None
+    found: ModuleType = truststore
+    return found
+
+
+def _usual_context() -> ssl.SSLContext:
+    truststore = find_truststore()
+    if truststore is None:
         return ssl.create_default_context()
     made: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return made
@@ -57,11 +74,7 @@ def _usual_context() -> ssl.SSLContext:
 
 def describe_authorities() -> str:
     """Where the usual authorities come from, in words."""
-    try:
-        import truststore
-    except ImportError:
-        pass
-    else:
+    if (truststore := find_truststore()) is not None:
         return f"the operating system's (truststore {truststore.__version__})"
     paths = ssl.get_default_verify_paths()
     places = [place for place in (paths.cafile, paths.capath) if place]

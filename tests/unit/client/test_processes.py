@@ -250,6 +250,37 @@ for thread in threads:
     )
 
 
+def test_a_child_that_is_forked_during_the_first_dial_can_dial(kind: Kind) -> None:
+    """Symptom: it waited for ever for the thread that was loading a module then, or knew no codec idna."""
+    run(
+        kind,
+        f"""
+class Finders(list):
+    def __iter__(self):
+        if os.getpid() == parent and threading.current_thread() is not threading.main_thread():
+            loads.set()
+            threading.Event().wait()  # for ever, with the module's lock
+        return super().__iter__()
+
+def first():
+    with dial() as sock:
+        echoes(sock)
+    loads.set()
+
+parent, loads = os.getpid(), threading.Event()
+sys.meta_path = Finders(sys.meta_path)
+threading.Thread(target=first, daemon=True).start()
+assert loads.wait({HANG})
+pid = os.fork()
+if not pid:
+    with dial() as sock:
+        echoes(sock)
+    os._exit(7)
+assert ended(pid) == 7
+""",
+    )
+
+
 def test_a_child_has_the_places_and_the_lock_that_its_parents_tunnels_hold(kind: Kind) -> None:
     run(
         kind,

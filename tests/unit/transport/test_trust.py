@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import os
 import ssl
+import subprocess
 import sys
 from pathlib import Path
 
@@ -153,3 +155,40 @@ def test_where_the_usual_authorities_come_from_is_told(monkeypatch: pytest.Monke
     assert "truststore" in describe_authorities()
     monkeypatch.setitem(sys.modules, "truststore", None)
     assert describe_authorities().startswith(("Python's: ", "none: "))
+
+
+FORKS_DURING_THE_SEARCH = f"""
+import os, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what this is about
+from emissary_lib.transport.trust import client_context
+
+class Finders(list):
+    def __iter__(self):
+        if os.getpid() == parent and threading.current_thread() is not threading.main_thread():
+            searches.set()
+            threading.Event().wait()  # for ever
+        return super().__iter__()
+
+class NoFinder:
+    def find_spec(self, name, path=None, target=None):
+        return None  # there is no truststore here
+
+parent, searches = os.getpid(), threading.Event()
+sys.meta_path = Finders([NoFinder()])
+threading.Thread(target=client_context, daemon=True).start()
+assert searches.wait({HANG})
+pid = os.fork()
+if not pid:
+    client_context()
+    os._exit(7)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_that_is_forked_while_another_thread_looks_for_an_extra_has_its_own_look() -> None:
+    """Symptom: it waited for ever for the thread that was looking for truststore, which was not there."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS_DURING_THE_SEARCH], capture_output=True, text=True, timeout=HANG
+    )
+    assert (done.returncode, done.stderr) == (7, "")
