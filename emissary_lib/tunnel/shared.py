@@ -158,6 +158,12 @@ class SharedTunnel(SharedDriver[SharedConnection]):
         with self._lock:
             return self._session.unsent >= SESSION_BACKLOG // 2
 
+    @property
+    def only_targets_left(self) -> bool:
+        """Whether each connection, if there is any, waits for nothing but the end of its target's stream."""
+        with self._lock:
+            return all(self._dialer_mux.end_acked(stream) for stream in self._connections)
+
     def adopt(self, stream: int, target: Target) -> SharedConnection:
         """Before :meth:`start`: a connection that was asked for with the opening."""
         with self._lock:
@@ -228,11 +234,8 @@ class SharedTunnel(SharedDriver[SharedConnection]):
     def begin_drain(self, connection: SharedConnection) -> None:
         """See :meth:`SharedConnection.begin_drain`."""
 
-        def drain(now: float) -> None:
-            connection.draining = True
-            self._read(connection, now)
-
-        self._post(drain)
+        connection.draining = True  # at once: its end is missing until the target has it
+        self._post(lambda now: self._read(connection, now))
 
     def ask(self, question: Callable[[float], _T]) -> _T:
         """Ask something of a connection, under the lock."""

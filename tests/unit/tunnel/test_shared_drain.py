@@ -135,6 +135,18 @@ def test_leaving_passes_on_what_was_written_and_then_the_end_of_the_stream() -> 
         pair.dialer.wait_until_it_rests()
 
 
+def test_the_end_is_missing_from_the_moment_on_that_leaving_begins() -> None:
+    """Symptom: a program that exited right then did not wait for its end, so that the relay was not told."""
+    with SharedPair() as pair:
+        dialed = pair.connect().dialed
+        tunnel = pair.dialer.tunnel
+        wait_until(lambda: dialed.idle, "nothing is under way")
+        with tunnel._lock:  # the driver has not had its turn
+            dialed.begin_drain()
+            assert not tunnel.is_idle(dialed, tunnel._clock())
+        wait_until(lambda: dialed.idle, "the target has the end")
+
+
 def test_leaving_before_there_is_a_socket_ends_the_stream_behind_what_it_holds() -> None:
     with SharedPair() as pair:
         dialed, requested = pair.request()
