@@ -233,7 +233,6 @@ class SharedTunnel(SharedDriver[SharedConnection]):
 
     def begin_drain(self, connection: SharedConnection) -> None:
         """See :meth:`SharedConnection.begin_drain`."""
-
         connection.draining = True  # at once: its end is missing until the target has it
         self._post(lambda now: self._read(connection, now))
 
