@@ -7,7 +7,7 @@ DIAL_TIMEOUT: Final = 20.0
 
 #: Connections that one relay carries at once unless told otherwise, and the most that it can
 #: (docs/protocol.md section 11.2).
-CONNECTIONS_PER_RELAY: Final = 1
+CONNECTIONS_PER_RELAY: Final = 32
 MAX_CONNECTIONS: Final = 64
 
 #: Seconds for which a relay that can carry more connections is kept without one, unless told otherwise.

@@ -83,11 +83,11 @@ class RelayInfo(Record):
 class Dialer:
     """Dials targets inside the VPC.
 
-    Connections can share a relay, up to ``connections_per_relay`` of them. The first dial starts one, which
-    takes a second or more from cold; a further dial over it, to any target, takes one round trip, and
-    neither another place among the sessions nor another Lambda. A relay that is full, that carries as much as
+    Connections share a relay, up to ``connections_per_relay`` of them. The first dial starts one, which takes
+    a second or more from cold; a further dial over it, to any target, takes one round trip, and neither
+    another place among the sessions nor another Lambda. A relay that is full, that carries as much as
     its way takes, or that has less than a third of its 15 minutes left gets no new connection: another is
-    started. One that carries nothing ends after ``relay_idle_seconds``, and with :meth:`close`. Shared:
+    started. One that carries nothing ends after ``relay_idle_seconds``, and with :meth:`close`. Shared are:
 
     - the end: whatever ends a relay (its time limit, a crash, an operator) ends all connections over it, each
       with its own error; a dial that it has not answered yet is made again over another;
@@ -109,7 +109,7 @@ class Dialer:
         keepalive: When to ask whether the relay is still there.
         clock: Monotonic, and goes on while the host sleeps; ``None`` for the platform's.
         connections_per_relay: How many connections share one relay, at most; 1 to 64. 1: each has a relay of
-            its own.
+            its own, which ends with it.
         relay_idle_seconds: How long a relay that can be shared is kept without a connection, so that the next
             dial finds it; it is paid for meanwhile, and takes a place among the sessions.
 

@@ -312,11 +312,11 @@ class RelayPool:
     def close(self) -> None:
         """End each relay as soon as it carries nothing; one that is being started, too. Idempotent.
 
-        Blocking: until those that carry nothing now, or nothing but what its programs have ended, are over;
-        at most as long as the end of a target is waited for.
+        Blocking: until those that carry nothing now, or nothing but what its programs have ended and the
+        targets have, are over; at most as long as the end of a target is waited for.
         """
         self.begin_close()
-        _wait_ended([each for each in self.sessions if not each.in_use])
+        _wait_ended(self.sessions)
 
     def begin_close(self) -> None:
         """As :meth:`close`, without waiting."""
@@ -369,7 +369,7 @@ _pools: weakref.WeakSet[RelayPool] = weakref.WeakSet()
 
 def _wait_ended(sessions: Iterable[SharedSession]) -> None:
     patience = Deadline(drain.STANDSTILL)
-    for session in sessions:
+    for session in [each for each in sessions if each.worth_waiting_for]:
         session.wait_ended(patience)
 
 

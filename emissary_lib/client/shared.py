@@ -113,6 +113,7 @@ class SharedSession:
         self._dials: set[SharedDial] = set()
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._waited_for = False
         self._slots = opener.in_flight.member(self._wake)
         try:
             opened = self._open(target, deadline, opener, progress, limit_wait)
@@ -200,8 +201,8 @@ class SharedSession:
             self._driven.run()
         finally:
             self._slots.close()
-            self._over.set()
             self._on_ended(self)
+            self._over.set()
 
     @property
     def _driven(self) -> SharedTunnel:
@@ -224,11 +225,13 @@ class SharedSession:
         return max(0.0, (self._ends_at - self._clock()) / self.limit) if self.limit else 0.0
 
     @property
-    def in_use(self) -> bool:
-        """Whether it carries a connection whose program has not ended its stream, or one that is dialled."""
-        with self._lock:
-            ended = sum(each.nobody_is_left for each in self._dials)
-        return self.connections > ended
+    def worth_waiting_for(self) -> bool:
+        """Whether its end, once asked for, may be near, as far as is known.
+
+        Not while a program dials or uses one of its connections, or bytes are missing at a target: these were
+        waited for before. Not a second time, either.
+        """
+        return not self._waited_for and self._driven.only_targets_left
 
     @property
     def busy(self) -> bool:
@@ -245,6 +248,7 @@ class SharedSession:
 
     def wait_ended(self, deadline: Deadline) -> None:
         """Wait until the session is over and the bridge knows, at most until the deadline."""
+        self._waited_for = True
         deadline.wait(self._over)
 
     def watch(self, dial: SharedDial) -> None:

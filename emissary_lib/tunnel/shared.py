@@ -163,6 +163,12 @@ class SharedTunnel(SharedDriver[SharedConnection]):
         with self._lock:
             return self._session.unsent >= SESSION_BACKLOG // 2
 
+    @property
+    def only_targets_left(self) -> bool:
+        """Whether each connection, if there is any, waits for nothing but the end of its target's stream."""
+        with self._lock:
+            return all(self._dialer_mux.end_acked(stream) for stream in self._connections)
+
     def adopt(self, stream: int, target: Target) -> SharedConnection:
         """Before :meth:`start`: a connection that was asked for with the opening."""
         with self._lock:

@@ -62,7 +62,7 @@ def test_it_serves_reports_and_ends_as_one_in_this_process_does(
                 good.sendall(b"x")
                 assert good.recv(1) == b"x"
                 bridge.behaviour.dial_code = Code.TARGET_REFUSED
-                with connect(address) as bad, pytest.raises(ConnectionResetError):
+                with pytest.raises(ConnectionResetError), connect(address) as bad:
                     bad.recv(1)
                 wait_until(lambda: failures, "the failure")
                 good.sendall(b"y")

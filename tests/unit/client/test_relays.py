@@ -33,7 +33,7 @@ from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import Ended
 from emissary_lib.transport.deadline import AbortableDeadline, Deadline
 from emissary_lib.tunnel.loopback import tcp_pair
-from tests.helpers.bridge import KEY, LIFE, TARGET, Behaviour, Bridge, SharedWire, Sharing, echo
+from tests.helpers.bridge import KEY, LIFE, TARGET, Behaviour, Bridge, Relay, SharedWire, Sharing, echo
 from tests.helpers.clock import Clock
 from tests.helpers.patience import HANG, wait_until
 
@@ -654,6 +654,35 @@ def test_closing_never_waits_for_a_relay_that_says_nothing_any_more(
     assert len(dialer.relays) == 1
     bridge.relay().end_session(Code.KILLED)
     wait_until(lambda: not dialer.relays, "its end")
+
+
+def test_a_relay_is_waited_for_only_while_it_may_end_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Symptom: a command whose target took nothing, or never ended, ended two to four seconds later."""
+    monkeypatch.setattr(drain, "STANDSTILL", 0.1)
+    monkeypatch.setattr(drain, "RETRANSMISSION", (0.0, 0.0))
+
+    def deaf(relay: Relay) -> None:
+        relay.reads = False
+
+    with Bridge(Behaviour(script=deaf)) as bridge:
+        dialer = Dialer(bridge.url, KEY, connections_per_relay=2)
+        sock = dial(dialer)
+        (session,) = sessions(dialer)
+        assert not session.worth_waiting_for, "a program uses it"
+        sock.sendall(b"x")
+        sock.close()
+        relay = bridge.relay()
+        wait_until(lambda: relay.acknowledges, "the relay has it")
+        dialer.close()
+        assert not session.worth_waiting_for, "its target has not taken what was waited for before"
+        with bridge.wires[0].changed:
+            relay.reads = True
+        bridge.wires[0].turn()
+        wait_until(lambda: session.worth_waiting_for, "its target has all, and may end")
+        dialer.close()
+        assert not session.worth_waiting_for, "that was waited for in vain"
+        relay.write_eof()
+        wait_until(lambda: not dialer.relays, "its end")
 
 
 # -- what is known of them ----------------------------------------------------------------------------
