@@ -335,6 +335,20 @@ class Session:
         if self.alive:
             self._duplex.message_refused(now)
 
+    def message_too_long(self, now: float) -> None:
+        """A message was not accepted because of its length: from now on they are short (section 4.8)."""
+        if self.alive and not self.short:
+            self._duplex.message_too_long(now)
+
+    def throttled(self) -> None:
+        """The gateway has cut our WebSocket because too much was sent: go on with one message at a time."""
+        self._duplex.throttled()
+
+    @property
+    def short(self) -> bool:
+        """Whether messages of more than one fragment are known not to pass."""
+        return self._duplex.size.short
+
     def peer_unknown(self, now: float) -> None:
         """A post met 410: the peer's connection may be gone, or have been replaced. Ask the bridge."""
         if self.alive:

@@ -9,6 +9,7 @@ from typing import Final
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.session import Connection
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import MAX_FRAGMENT
 from emissary_lib.protocol.errors import EmissaryError, RemoteProtocolError, UnsupportedVersionError
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import COPIED, Frame, FrameType, decode, peek
@@ -53,8 +54,8 @@ class OnMessage:
         """Handle one message. What breaks the protocol is answered in the protocol, and copied to nobody.
 
         Raises:
-            PeerBusyError, PeerUnreachableError, LaunchError, KeysUnavailableError, StoreError: The message
-                was not handled; the sender should send it again.
+            PeerBusyError, PeerUnreachableError, MessageTooLargeError, LaunchError, KeysUnavailableError,
+                StoreError: The message was not handled; the sender should send it again.
         """
         sender, text = event.connection_id, event.body
         try:
@@ -72,7 +73,9 @@ class OnMessage:
             self._refuse(sender, Code.UNSUPPORTED_VERSION, exc)
         except RemoteProtocolError as exc:
             self._refuse(sender, Code.PROTOCOL_ERROR, exc)
-        except MessageTooLargeError as exc:  # sent again, it would be as large
+        except MessageTooLargeError as exc:
+            if len(text) > MAX_FRAGMENT:
+                raise  # the sender hears of a failure, and sends it again as shorter ones
             self._refuse(sender, Code.MESSAGE_REFUSED, exc)
 
     def _handle(self, event: GatewayEvent, frame: Frame) -> None:
