@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from emissary_lib.protocol.constants import MAX_PAYLOAD
+from emissary_lib.protocol.stream.counters import Counters
 from emissary_local import Faults, LocalCloud
 from tests.helpers.kinds import Kind
-from tests.helpers.local_cloud import DIAL, LINUX_ONLY, dialer_of
+from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
 from tests.helpers.patience import HANG
 from tests.helpers.servers import Server, echo
 from tests.helpers.ws_server import noise
@@ -24,6 +25,8 @@ SIZE = 30 * MAX_PAYLOAD
 REFUSALS: dict[str, dict[str, Any]] = {
     "they vanish": {"long_lost": 1.0},
     "1009 and 413": {"long_refused": 1.0},
+}
+CLOSES: dict[str, dict[str, Any]] = {
     "throttled now and then": {"close_1008": 0.02},
     "internal errors": {"close_1011": 0.02},
     "restarts": {"close_1012": 0.02},
@@ -41,20 +44,38 @@ def echoed(sock: socket.socket, data: bytes) -> bytes:
     return bytes(got)
 
 
-@pytest.mark.parametrize("withdrawn", [False, True], ids=["from the start", "in the middle"])
-@pytest.mark.parametrize("how", REFUSALS)
-def test_bulk_goes_on_whole_each_way(sick: LocalCloud, kind: Kind, how: str, withdrawn: bool) -> None:
-    with Server(echo) as target, dialer_of(sick, **kind.options) as dialer:
+def check_whole(cloud: LocalCloud, kind: Kind, at_first: Faults, then: Faults) -> Counters:
+    """Bulk both ways, under some faults and then under others."""
+    with Server(echo) as target, dialer_of(cloud, **kind.options) as dialer:
         try:
-            if not withdrawn:
-                sick.set_faults(Faults(**REFUSALS[how]))
+            cloud.set_faults(at_first)
             with dialer.dial(target, DIAL) as sock:
                 sock.settimeout(HANG)
-                first, second = noise(SIZE), noise(SIZE)
-                assert echoed(sock, first) == first
-                sick.set_faults(Faults(**REFUSALS[how]))
-                assert echoed(sock, second) == second
+                for faults in (at_first, then):
+                    cloud.set_faults(faults)
+                    data = noise(SIZE)
+                    assert echoed(sock, data) == data
                 assert sock.session is not None
                 assert sock.session.error is None
+                return sock.session.counters
         finally:
-            sick.set_faults(Faults())
+            cloud.set_faults(Faults())
+
+
+@pytest.mark.parametrize("withdrawn", [False, True], ids=["from the start", "in the middle"])
+@pytest.mark.parametrize("how", REFUSALS)
+def test_bulk_goes_on_whole_each_way_where_long_messages_do_not_pass(
+    kind: Kind, how: str, withdrawn: bool
+) -> None:
+    faults = Faults(**REFUSALS[how])
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud:  # of its own: the stack remembers
+        check_whole(cloud, kind, Faults() if withdrawn else faults, faults)
+
+
+@pytest.mark.parametrize("how", CLOSES)
+def test_bulk_goes_on_whole_each_way_whatever_connections_are_closed_with(
+    sick: LocalCloud, kind: Kind, how: str
+) -> None:
+    faults = Faults(**CLOSES[how])
+    counters = check_whole(sick, kind, faults, faults)
+    assert counters.link_losses > 0

@@ -154,7 +154,9 @@ class FrameBuilder:
             self._counters.messages_received,
             connections,
         )
-        messages = [self.control(FrameType.END, generation, end.encode())]
+        flags = Flag.SHORT if self._duplex.size.found_short else 0
+        closing = Frame(FrameType.END, int(flags), generation, payload=end.encode())
+        messages = [Outgoing(encode(closing), to_bridge=True)]
         if ending.tell_peer and heard:
             payload = Reset(ending.code, ending.reason).encode()
             reset = Frame(

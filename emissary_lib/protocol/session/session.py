@@ -14,7 +14,7 @@ from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.config import Outgoing as Outgoing
 from emissary_lib.protocol.session.config import SessionConfig as SessionConfig
-from emissary_lib.protocol.session.events import Event, LinkDead
+from emissary_lib.protocol.session.events import Event, LinkDead, MessagesShortened
 from emissary_lib.protocol.session.goaway import GoAwayTimer
 from emissary_lib.protocol.session.incoming import FrameReceiver
 from emissary_lib.protocol.session.keepalive import DialerKeepalive, KeepaliveAction, RelayKeepalive
@@ -70,6 +70,7 @@ class Session:
         self._progress = 0  # of the streams, when our WebSocket of now was made
         self._lost_by = ""  # why our last WebSocket went
         self._lifecycle = Lifecycle(role, self._duplex)
+        self._duplex.size.on_short = lambda: self._lifecycle.tell(MessagesShortened())
         self._incoming = FrameReceiver(
             role,
             duplex=self._duplex,

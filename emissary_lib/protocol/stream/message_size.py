@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-import math
+from collections.abc import Callable
 from typing import Final
 
 
@@ -41,6 +41,9 @@ TRANSITIONS: Final[dict[tuple[SizeState, SizeStep], SizeState]] = {
     (SizeState.PROVING, SizeStep.TOLD): SizeState.SHORT,
 }
 
+#: Before any time.
+_NEVER: Final = float("-inf")
+
 #: How often the proof is lost before it counts: one loss may be any message's.
 PROOFS: Final = 2
 
@@ -53,12 +56,16 @@ class MessageSize:
 
     Attributes:
         state: What is known.
+        found_short: Whether this session has found out that long ones do not pass.
+        on_short: Told once, when it turns out that long ones do not pass.
     """
 
     def __init__(self, *, short: bool = False) -> None:
         self.state = SizeState.SHORT if short else SizeState.LONG
-        self._passed_at = -math.inf  # when a long message was last acknowledged
-        self._since = -math.inf  # when this state began
+        self.found_short = False
+        self.on_short: Callable[[], None] = lambda: None
+        self._passed_at = _NEVER  # when a long message was last acknowledged
+        self._since = _NEVER  # when this state began
         self._proofs_lost = 0
 
     @property
@@ -84,7 +91,7 @@ class MessageSize:
             self._proofs_lost += 1
             if self._proofs_lost >= PROOFS:
                 self._step(SizeStep.PROOF_LOST, now)
-        elif sent_at > self._passed_at and (sends > 1 or self._passed_at == -math.inf):
+        elif sent_at > self._passed_at and (sends > 1 or self._passed_at == _NEVER):
             self._step(SizeStep.LOST, now)
 
     def on_told(self, now: float) -> None:
@@ -95,3 +102,6 @@ class MessageSize:
         after = TRANSITIONS.get((self.state, what))
         if after is not None:
             self.state, self._since, self._proofs_lost = after, now, 0
+            if self.short:
+                self.found_short = True
+                self.on_short()

@@ -12,7 +12,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import MAX_FRAGMENT
 from emissary_lib.protocol.errors import EmissaryError, RemoteProtocolError, UnsupportedVersionError
 from emissary_lib.protocol.role import Role
-from emissary_lib.protocol.wire.frames import COPIED, Frame, FrameType, decode, peek
+from emissary_lib.protocol.wire.frames import COPIED, Flag, Frame, FrameType, decode, peek
 from emissary_lib.protocol.wire.payloads import End
 from functions.common import logs
 from functions.common.errors import MessageTooLargeError
@@ -26,6 +26,7 @@ from functions.common.routes.lookup import find
 from functions.common.routes.opening import Opening
 from functions.common.routes.posting import reply_to_sender
 from functions.common.routes.resume import OnResume
+from functions.common.short_messages import ShortMessages
 
 #: Who may send what the bridge handles itself (docs/protocol.md section 2).
 _SENDERS: Final = {
@@ -49,6 +50,7 @@ class OnMessage:
     end: EndSession
     health: OnHealth
     connections: OnConnections
+    short_messages: ShortMessages
 
     def __call__(self, event: GatewayEvent) -> None:
         """Handle one message. What breaks the protocol is answered in the protocol, and copied to nobody.
@@ -96,6 +98,8 @@ class OnMessage:
         handlers[frame.type]()
 
     def _end(self, sender: Connection, frame: Frame, request_id: str) -> None:
+        if sender.role is Role.RELAY and frame.flags & Flag.SHORT:
+            self.short_messages.note()
         session = self.end.take_report(sender, End.decode(frame.payload), request_id).session
         if session is None or session.side(sender.role).connection != sender.id:
             # Forgotten, or replaced, yet here: it is not among those who have just been told.
