@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from emissary_lib.protocol.constants import MAX_PAYLOAD
-from emissary_lib.protocol.stream.counters import Counters
 from emissary_local import Faults, LocalCloud
 from tests.helpers.kinds import Kind
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
@@ -44,8 +43,10 @@ def echoed(sock: socket.socket, data: bytes) -> bytes:
     return bytes(got)
 
 
-def check_whole(cloud: LocalCloud, kind: Kind, at_first: Faults, then: Faults) -> Counters:
-    """Bulk both ways, under some faults and then under others."""
+def check_whole(
+    cloud: LocalCloud, kind: Kind, at_first: Faults, then: Faults, *, until_cut: bool = False
+) -> None:
+    """Bulk both ways, under some faults and then under others; if wanted, until a connection was lost."""
     with Server(echo) as target, dialer_of(cloud, **kind.options) as dialer:
         try:
             cloud.set_faults(at_first)
@@ -56,8 +57,9 @@ def check_whole(cloud: LocalCloud, kind: Kind, at_first: Faults, then: Faults) -
                     data = noise(SIZE)
                     assert echoed(sock, data) == data
                 assert sock.session is not None
+                while until_cut and not sock.session.counters.link_losses:
+                    assert echoed(sock, data) == data
                 assert sock.session.error is None
-                return sock.session.counters
         finally:
             cloud.set_faults(Faults())
 
@@ -77,5 +79,4 @@ def test_bulk_goes_on_whole_each_way_whatever_connections_are_closed_with(
     sick: LocalCloud, kind: Kind, how: str
 ) -> None:
     faults = Faults(**CLOSES[how])
-    counters = check_whole(sick, kind, faults, faults)
-    assert counters.link_losses > 0
+    check_whole(sick, kind, faults, faults, until_cut=True)
