@@ -356,7 +356,7 @@ _BROKEN_RULES: dict[Code, type[RemoteProtocolError]] = {
 
 
 #: What to do first about a limit of sessions: whoever shares relays needs fewer.
-SHARE_RELAYS: Final = "have connections share relays (EMISSARY_CONNECTIONS_PER_RELAY)"
+SHARE_RELAYS: Final = "let more connections share a relay (EMISSARY_CONNECTIONS_PER_RELAY)"
 
 #: What to do about a bridge that says that its settings are wrong.
 RECONFIGURE: Final = "whoever runs the stack corrects that template parameter and deploys again"

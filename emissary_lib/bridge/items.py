@@ -78,6 +78,11 @@ def connection_key(connection_id: str) -> dict[str, Attribute]:
     return {KEY: text("C#" + connection_id)}
 
 
+def stack_key() -> dict[str, Attribute]:
+    """The key of what is known of the stack as a whole."""
+    return {KEY: text("STACK")}
+
+
 def slot_key(name: str) -> dict[str, Attribute]:
     """The key of a slot by its name, such as ``K#1#0``."""
     limit, _, slot = name.rpartition("#")

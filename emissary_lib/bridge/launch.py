@@ -39,6 +39,7 @@ class Launch:
         expires: When the opening expires, in seconds since 1970 UTC.
         host: The API's host, as signed. No relay reads it.
         key_id: The key of the dialer's upgrade, for the relay's log; None from an older bridge.
+        short: Whether messages of more than one fragment are known not to pass (section 4.8).
     """
 
     session: str
@@ -54,6 +55,7 @@ class Launch:
     expires: float
     host: str = ""
     key_id: int | None = None
+    short: bool = False
 
     def to_event(self) -> dict[str, Any]:
         """The event, ready for JSON."""
@@ -72,6 +74,7 @@ class Launch:
             "expires": self.expires,
             "host": self.host,
             "key_id": self.key_id,
+            "short": self.short,
         }
 
     @classmethod
@@ -100,6 +103,7 @@ class Launch:
                 expires=_time(event["expires"]),
                 host=str(event.get("host", "")),
                 key_id=None if event.get("key_id") is None else int(event["key_id"]),
+                short=event.get("short") is True,
             )
         except (LookupError, TypeError, ValueError, ArithmeticError, EmissaryError) as exc:
             raise RemoteProtocolError(f"the launch event is malformed: {type(exc).__name__}") from None

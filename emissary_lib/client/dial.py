@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from emissary_lib.client.socket import SessionInfo
 from emissary_lib.exceptions import TransportError, TunnelResetError, local_resource_error, reset_error
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.record import Record
-from emissary_lib.protocol.session.events import Aborted, Event, GoingAway
+from emissary_lib.protocol.constants import MAX_FRAGMENT
+from emissary_lib.protocol.record import Record, replace
+from emissary_lib.protocol.session.events import Aborted, Event, GoingAway, MessagesShortened
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.session import SessionConfig
 from emissary_lib.protocol.stream.duplex import StreamConfig
@@ -28,6 +30,32 @@ from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.link import SocketLink
 from emissary_lib.tunnel.loopback import reset
 from emissary_lib.tunnel.suspend import SuspendDetector
+
+logger = logging.getLogger("emissary_lib.tunnel")
+
+
+class Learned:
+    """What one session of a dialer's has found out for the next.
+
+    Attributes:
+        short: Whether the gateway passes on no message of more than one fragment (docs/protocol.md section
+            4.8).
+
+    Thread safety: any.
+    """
+
+    def __init__(self) -> None:
+        self.short = False
+
+    def note(self, event: Event) -> None:
+        """Something has happened to a session."""
+        if isinstance(event, MessagesShortened) and not self.short:
+            self.short = True
+            logger.info(
+                "the gateway passes on no message of more than %d characters; from now on all are shorter: "
+                "bulk is slower, and nothing is lost",
+                MAX_FRAGMENT,
+            )
 
 
 class Opener(Record):
@@ -40,6 +68,7 @@ class Opener(Record):
         keepalive: When to ask whether the relay is still there.
         in_flight: The places that all tunnels of a dialer share.
         clock: As of :class:`SuspendDetector`.
+        learned: What sessions have found out.
     """
 
     endpoint: Endpoint
@@ -48,13 +77,17 @@ class Opener(Record):
     keepalive: KeepaliveTimes
     in_flight: InFlightLimiter
     clock: Callable[[], float] | None
+    learned: Learned
 
     def config(self, slots: InFlightSlots) -> SessionConfig:
         """What a session is built with."""
-        return SessionConfig(streams=self.streams, keepalive=self.keepalive, gate=slots)
+        streams = replace(self.streams, short=self.learned.short)
+        return SessionConfig(streams=streams, keepalive=self.keepalive, gate=slots)
 
     def link(self, opened: OpenedSession) -> SocketLink:
         """A session's link, which connects again when it is cut."""
+        if opened.session.short:  # found out while it was opened
+            self.learned.note(MessagesShortened())
         upgrade = ResumeUpgrade(self.endpoint, self.key, opened.id, opened.parameters.resume_token)
         return SocketLink(ReconnectingTransport(opened.transport, upgrade.connect))
 
@@ -184,6 +217,7 @@ class Dial:
             self._tunnel.wake()
 
     def _on_event(self, event: Event) -> None:
+        self._opener.learned.note(event)
         if isinstance(event, Aborted):
             limit = self._opened.parameters.remaining / 1000
             self.info.error = reset_error(

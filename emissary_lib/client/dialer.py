@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from emissary_lib.client import CONNECTIONS_PER_RELAY as CONNECTIONS_PER_RELAY
 from emissary_lib.client import DIAL_TIMEOUT as DIAL_TIMEOUT
 from emissary_lib.client import MAX_CONNECTIONS, RELAY_IDLE_SECONDS, drain
-from emissary_lib.client.dial import Dial, Opener
+from emissary_lib.client.dial import Dial, Learned, Opener
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.forward import Forward, Forwarded
 from emissary_lib.client.in_flight import InFlightLimiter
@@ -151,6 +151,7 @@ class Dialer:
         self._endpoint = Endpoint(url, ssl_context, ca_file)
         self._key = key
         self._streams = StreamConfig(capacity=capacity)
+        self._learned = Learned()
         self._keepalive = keepalive or KeepaliveTimes()
         self._clock = clock
         self._in_flight = InFlightLimiter(max_in_flight)
@@ -585,7 +586,15 @@ class Dialer:
 
     @property
     def _opener(self) -> Opener:
-        return Opener(self._endpoint, self._key, self._streams, self._keepalive, self._in_flight, self._clock)
+        return Opener(
+            self._endpoint,
+            self._key,
+            self._streams,
+            self._keepalive,
+            self._in_flight,
+            self._clock,
+            self._learned,
+        )
 
     @property
     def _pool(self) -> RelayPool | None:

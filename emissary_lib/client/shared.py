@@ -114,6 +114,7 @@ class SharedSession:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._waited_for = False
+        self._opener = opener
         self._slots = opener.in_flight.member(self._wake)
         try:
             opened = self._open(target, deadline, opener, progress, limit_wait)
@@ -269,6 +270,7 @@ class SharedSession:
             self._tunnel.wake()
 
     def _on_event(self, event: Event) -> None:
+        self._opener.learned.note(event)
         if isinstance(event, GoingAway):
             remaining, unix_now = event.remaining / 1000, time.time()
             with self._lock:

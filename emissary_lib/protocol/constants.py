@@ -30,6 +30,9 @@ HEADER_CHARS: Final = 32
 #: Largest payload of one frame, in bytes: what fits MAX_MESSAGE after base64, a multiple of three.
 MAX_PAYLOAD: Final = (MAX_MESSAGE - HEADER_CHARS) // 4 * 3
 
+#: The same of a message of one fragment (section 4.8).
+SHORT_PAYLOAD: Final = (MAX_FRAGMENT - HEADER_CHARS) // 4 * 3
+
 #: Receive capacity of a stream, in bytes, unless configured (section 4.2).
 DEFAULT_CAPACITY: Final = 2 * 1024 * 1024
 

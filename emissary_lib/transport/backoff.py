@@ -24,7 +24,7 @@ def jitter() -> float:
     return int.from_bytes(os.urandom(6), "big") / (1 << 48)
 
 
-def back_off(draw: Callable[[], float] = jitter) -> Iterator[float]:
+def back_off(draw: Callable[[], float] = jitter, *, at_longest: bool = False) -> Iterator[float]:
     """Seconds to wait before the second attempt, the third, and so on, without end.
 
     Each is drawn between half and one and a half of a wait that doubles from the first to the longest of
@@ -33,8 +33,10 @@ def back_off(draw: Callable[[], float] = jitter) -> Iterator[float]:
 
     Args:
         draw: Gives a random number from 0 to 1.
+        at_longest: Whether the first wait is as long as any.
     """
     middle, longest = BACK_OFF
+    middle = longest if at_longest else middle
     while True:
         yield middle * (0.5 + draw())
         middle = min(longest, middle * 2)

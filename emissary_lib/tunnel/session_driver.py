@@ -33,6 +33,7 @@ from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event, Finished, LinkDead
 from emissary_lib.protocol.session.session import Outgoing, Session
 from emissary_lib.transport.backoff import back_off
+from emissary_lib.transport.close_codes import Advice, advice
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.link import Link
 from emissary_lib.tunnel.shutdown import ShutdownPolicy
@@ -190,6 +191,10 @@ class SessionDriver(ABC):
         """The carrier refused a message (429, 5xx, no answer). From any thread; as :meth:`abort`."""
         self._apply(self._session.message_refused)
 
+    def message_too_long(self) -> None:
+        """The carrier refused a message for its length (413, 1009). From any thread; as :meth:`abort`."""
+        self._apply(self._session.message_too_long)
+
     def peer_unknown(self) -> None:
         """The peer's connection is not known to the carrier (410). From any thread; as :meth:`abort`."""
         self._apply(self._session.peer_unknown)
@@ -278,7 +283,7 @@ class SessionDriver(ABC):
                 try:
                     text = self._link.recv()
                 except TransportError as exc:
-                    if not self._reconnect(str(exc)):
+                    if not self._reconnect(exc):
                         return
                 else:
                     self._receive(text)
@@ -293,13 +298,24 @@ class SessionDriver(ABC):
         """A message of the peer's or the bridge's has come. Requires the lock."""
         self._session.receive_message(text, now)
 
-    def _reconnect(self, reason: str) -> bool:
+    def _reconnect(self, cause: TransportError) -> bool:
         """Replace the connection for as long as the session wants one; whether there is one again."""
-        self._apply(lambda now: self._session.link_lost(self._session.role.gone, reason, now))
+        advised = advice(cause)
+
+        def lose(now: float) -> None:
+            if advised is Advice.SHORTER:
+                self._session.message_too_long(now)
+            elif advised is Advice.LATER:
+                self._session.throttled()
+            self._session.link_lost(self._session.role.gone, str(cause), now)
+
+        self._apply(lose)
         with self._lock:
             flapping = self._session.flapping
             wanted = self._session.link_deadline is not None
-        if flapping and wanted:
+        if advised is Advice.LATER:
+            self._waits = back_off(at_longest=True)
+        if wanted and (flapping or advised is Advice.LATER):
             self._sleep(next(self._waits))
         else:
             self._waits = back_off()  # and the first attempt is made at once

@@ -57,6 +57,13 @@ class Faults:
 
         message_429: Share of messages whose function is throttled: the client gets an error frame.
         message_500: Share of messages that the gateway fails to hand on: an error frame too.
+        long_lost: Share of messages of more than one frame (``Limits.frame_bytes``), either way, that vanish:
+            a post was answered 200 all the same.
+        long_refused: Share of messages of more than one frame that are refused: a client's connection is
+            closed with 1009, a post is answered 413.
+        close_1008: Share of clients' messages at which their connection is closed as throttled.
+        close_1011: The same, as an internal error.
+        close_1012: The same, as a restart of the service.
         connect_429: Share of upgrades refused with 429 before the function ran.
         connect_500: Share of upgrades refused with 502 before the function ran.
         connect_lost: Share of accepted upgrades whose 101 is lost: ``$connect`` ran, the client is reset.
@@ -125,6 +132,11 @@ class Faults:
     # The gateway and its routes.
     message_429: float = _share()
     message_500: float = _share()
+    long_lost: float = _share()
+    long_refused: float = _share()
+    close_1008: float = _share()
+    close_1011: float = _share()
+    close_1012: float = _share()
     connect_429: float = _share()
     connect_500: float = _share()
     connect_lost: float = _share()

@@ -22,6 +22,7 @@ import asyncio
 import ssl as ssl_module
 import weakref
 from collections.abc import Coroutine, Iterable, Mapping
+from typing import Final
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -49,10 +50,13 @@ from emissary_local.gateway.integration import IntegrationError, Integrations
 from emissary_local.gateway.throttle import Throttles
 from emissary_local.limits import Limits
 from emissary_local.net.protocol_switch import ProtocolSwitch
-from emissary_local.net.wsserver import ABNORMAL, GOING_AWAY, ClientSocket
+from emissary_local.net.wsserver import ABNORMAL, GOING_AWAY, TOO_BIG, ClientSocket
 from emissary_local.ports import Authorize, FunctionInvoker, allow_all
 from emissary_local.template.selection import DEFAULT, RESERVED, RouteSelection
 from emissary_local.template.specs import Authorizer, Route
+
+#: Why a connection is closed at one of its messages, where the faults say so.
+_CLOSES: Final = {1008: "Throttled", 1011: "Internal error", 1012: "Service restart"}
 
 
 class Gateway:
@@ -295,6 +299,8 @@ class Gateway:
 
     async def _message(self, connection: Connection, text: bytes) -> None:
         request_id = new_id()
+        if not self._faults.quiet and self._loses(connection, len(text)):
+            return
         try:
             route = self._route(text)
             self._let_in(connection, route)
@@ -338,6 +344,20 @@ class Gateway:
         if connection.rng.triggers("connect_429"):
             return 429
         return 502 if connection.rng.triggers("connect_500") else None
+
+    def _loses(self, connection: Connection, size: int) -> bool:
+        """Whether a message is lost before any route is chosen, and perhaps its connection with it."""
+        rng, long = connection.rng, size > self._limits.frame_bytes
+        if long and rng.triggers("long_lost"):
+            return True
+        if long and rng.triggers("long_refused"):
+            connection.socket.close(TOO_BIG, "Message too long")
+            return True
+        for code, reason in _CLOSES.items():
+            if rng.triggers(f"close_{code}"):
+                connection.socket.close(code, reason)
+                return True
+        return False
 
     def _let_in(self, connection: Connection, route: str) -> None:
         """Raise IntegrationError for a message that must not reach its function."""

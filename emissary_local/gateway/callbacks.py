@@ -183,7 +183,7 @@ class Callbacks:
                     body.decode()
                 except UnicodeDecodeError as exc:
                     raise _CallbackError(400, "BadRequestException", "Data must be valid UTF-8") from exc
-            fault = None if self._faults.quiet else self._fault(connection)
+            fault = None if self._faults.quiet else self._fault(connection, len(body))
             posted = fault is None or fault.delivered
         finally:
             self._meter.callback("POST", posted=posted)
@@ -197,9 +197,14 @@ class Callbacks:
                 raise fault.error
         return web.Response(status=200)
 
-    def _fault(self, connection: Connection) -> _Fault | None:
+    def _fault(self, connection: Connection, size: int) -> _Fault | None:
         """What goes wrong with this post, if anything."""
         rng = connection.post_rng
+        if size > self._limits.frame_bytes:
+            if rng.triggers("long_refused"):
+                return _Fault(False, self._too_large())
+            if rng.triggers("long_lost"):
+                return _Fault(False, None)
         if rng.triggers("post_429"):
             return _Fault(False, _CallbackError(429, "LimitExceededException", "Rate exceeded"))
         if rng.triggers("post_410"):

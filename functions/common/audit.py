@@ -61,10 +61,10 @@ _FIXED_UNITS: Final = 6
 
 #: Write units likewise, of items below 1 KB: the dialer's and the relay's $connect (two items each, and
 #: transactions count double), the opening, its launch, the end, $disconnect twice. Read units: one where a
-#: message finds its session by its connection (the opening, END, $disconnect twice), and two for the first
-#: data that an environment of $default copies.
+#: message finds its session by its connection (the opening, END, $disconnect twice), and of an environment of
+#: $default two for the first data that it copies, and one a minute for how long messages may be.
 _FIXED_WRITES: Final = 4 + 4 + 1 + 1 + 1 + 2
-_FIXED_READS: Final = 4 + 2
+_FIXED_READS: Final = 4 + 2 + 1
 
 #: What limits add: the launch becomes a transaction, behind which the session is read again; each slot is
 #: taken in it, leased for less at the end and given back when the relay has left, each by itself, and is

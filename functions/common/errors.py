@@ -16,7 +16,7 @@
        |- PeerBusyError         429: throttled, or the receiver's buffer is full
        `- PeerUnreachableError  anything else, no answer included
           `- PeerRefusedError      a 4xx: it may pass, but hardly of itself
-             `- MessageTooLargeError  413: this message will never be posted
+             `- MessageTooLargeError  413: this message will never be posted as it is
 """
 
 from __future__ import annotations
@@ -86,4 +86,4 @@ class PeerRefusedError(PeerUnreachableError):
 
 
 class MessageTooLargeError(PeerRefusedError):
-    """Status 413: the message is larger than the gateway allows, and will be as large the next time."""
+    """Status 413: the message is larger than the gateway allows. Its bytes may pass as shorter ones."""

@@ -71,6 +71,12 @@ class SessionStore(Protocol):
             LimitReachedError: One of them has none left; the session is as it was.
         """
 
+    def short_messages(self, now: float) -> bool:
+        """Whether messages of more than one fragment were found not to pass, and that still counts."""
+
+    def note_short_messages(self, now: float, until: float) -> None:
+        """They do not, and that counts until then, in seconds since 1970 UTC; no longer where it is known."""
+
     def in_use(self, limit: Limit, now: float) -> int:
         """How many slots of a limit are taken."""
 

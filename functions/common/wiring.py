@@ -43,6 +43,7 @@ from functions.common.routes.message import OnMessage
 from functions.common.routes.opening import Opening
 from functions.common.routes.peers import PeerCache
 from functions.common.routes.resume import OnResume
+from functions.common.short_messages import ShortMessages
 
 #: Lambda sets it; nobody else does.
 _IN_LAMBDA: Final = "AWS_LAMBDA_RUNTIME_API"
@@ -78,6 +79,7 @@ def on_message(
     """The use case of ``$default``."""
     end = EndSession(store, link, clock, grace)
     forward = ForwardMessage(store, link, peers, end)
+    short_messages = ShortMessages(store, clock)
     opening = Opening(
         store,
         link,
@@ -88,13 +90,14 @@ def on_message(
         clock,
         entropy,
         server_version,
+        short_messages,
         limits,
         relay_time,
         allow_fault,
     )
     health = OnHealth(store, link, keys, end, limits, server_version, allow_fault)
     resume, connections = OnResume(store, link, end), OnConnections(store, link, end)
-    return OnMessage(store, link, forward, opening, resume, end, health, connections)
+    return OnMessage(store, link, forward, opening, resume, end, health, connections, short_messages)
 
 
 def on_disconnect(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from emissary_lib.protocol.constants import REFUSED_FOR
+from emissary_lib.protocol.constants import MAX_FRAGMENT, REFUSED_FOR
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.transport.reconnecting import ReconnectingTransport
 from emissary_lib.tunnel.link import SocketLink
@@ -45,6 +45,8 @@ class RelayLink(SocketLink):
         on_refused: Told when a post was not accepted; the session sends its bytes again.
         throttled: Posts that were answered 429.
         on_hopeless: Told why, when posts are refused for good (docs/protocol.md section 6).
+        on_too_long: Told when a post of more than one fragment was refused for its length; it has to be sent
+            again as shorter ones.
         on_gone: Told when the dialer's connection is not known: it is gone, or was replaced.
     """
 
@@ -72,6 +74,7 @@ class RelayLink(SocketLink):
         self.throttled = 0
         self.on_refused: Callable[[], None] = lambda: None
         self.on_hopeless: Callable[[str], None] = lambda reason: None
+        self.on_too_long: Callable[[], None] = lambda: None
         self.on_gone: Callable[[], None] = lambda: None
 
     def send(self, message: Outgoing) -> None:
@@ -149,7 +152,10 @@ class RelayLink(SocketLink):
                 self._note(exc)
                 refused_for = self._note_refusal(refused=isinstance(exc, PeerRefusedError))
                 if isinstance(exc, MessageTooLargeError):
-                    self.on_hopeless(str(exc))
+                    if len(text) > MAX_FRAGMENT:
+                        self.on_too_long()
+                    else:
+                        self.on_hopeless(str(exc))
                 elif refused_for >= REFUSED_FOR:
                     self.on_hopeless(
                         f"for {refused_for:.0f} s every post was refused: {exc}; see the relay's permissions "

@@ -18,7 +18,7 @@ from emissary_lib.protocol.constants import CLAIM_DEADLINE, END_MARGIN, GOAWAY_B
 from emissary_lib.protocol.mux.limits import MAX_CONNECTIONS, SHARED_TARGET, MuxLimits
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
 from emissary_lib.protocol.role import Role
-from emissary_lib.protocol.session.events import Aborted, Event, Finished, PeerMoved
+from emissary_lib.protocol.session.events import Aborted, Event, Finished, MessagesShortened, PeerMoved
 from emissary_lib.protocol.session.keepalive import ProbeTimes
 from emissary_lib.protocol.session.session import Session, SessionConfig
 from emissary_lib.protocol.stream.duplex import StreamConfig
@@ -223,7 +223,10 @@ class Relay:
         capabilities = CAPABILITY_SHARED if shared else 0
         return SessionConfig(
             streams=StreamConfig(
-                receive_start=launch.client_offset, peer_window=launch.window, holds_end=not shared
+                receive_start=launch.client_offset,
+                peer_window=launch.window,
+                holds_end=not shared,
+                short=launch.short,
             ),
             probing=self.probing,
             grace=self.grace,
@@ -247,6 +250,8 @@ def _listener(link: RelayLink, ended: list[Code]) -> Callable[[Event], None]:
     def on_event(event: Event) -> None:
         if isinstance(event, PeerMoved):
             link.redirect(event.connection)
+        elif isinstance(event, MessagesShortened):
+            logs.warning("the gateway passes on no message of more than one fragment; now all are shorter")
         elif isinstance(event, Aborted | Finished):
             ended.append(event.code)
 
@@ -255,6 +260,7 @@ def _listener(link: RelayLink, ended: list[Code]) -> Callable[[Event], None]:
 
 def _run(driver: SessionDriver, link: RelayLink) -> None:
     link.on_refused, link.on_gone = driver.message_refused, driver.peer_unknown
+    link.on_too_long = driver.message_too_long
     link.on_hopeless = lambda reason: driver.abort(Code.MESSAGE_REFUSED, reason)
     driver.run()
     if link.throttled:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import BACK_OFF
+from emissary_lib.protocol.constants import BACK_OFF, MAX_MESSAGE
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.session import Outgoing, Session
 from emissary_lib.protocol.session.states import State
@@ -37,6 +37,9 @@ class Faults:
         unheard: Attempts that succeed, and their 101 is lost.
         disconnect: ``$disconnect`` events that are lost (half as many are doubled).
         notice: Delay of ``$disconnect``, from and to.
+        longest: Characters of the longest message that passes.
+        too_long: What becomes of longer ones: they ``vanish``, draw the gateway's ``error``, are ``refused``
+            (1009 to who sends over its WebSocket, 413 to who posts), or close their ``receiver`` with 1009.
     """
 
     drop: float = 0.0
@@ -47,6 +50,8 @@ class Faults:
     unheard: float = 0.0
     disconnect: float = 0.0
     notice: tuple[float, float] = (0.0, 0.1)
+    longest: int = MAX_MESSAGE
+    too_long: str = "vanish"
 
 
 @dataclass(eq=False)
@@ -133,6 +138,9 @@ class Carrier:
         if fate < self._faults.drop:
             self._lost_ends += kind == FrameType.END
             return
+        if len(message.text) > self._faults.longest:
+            self._meet_too_long(role, message)
+            return
         if fate < self._faults.drop + self._faults.error:
             self._lost_ends += kind == FrameType.END
             self._post(connection, GATEWAY_ERROR)
@@ -143,6 +151,26 @@ class Carrier:
                 self._travel(lambda target=target: self._relay_posts(target, message.text))  # type: ignore[misc]
             else:
                 self._travel(lambda: self._default(connection, message.text))
+
+    def _meet_too_long(self, role: Role, message: Outgoing) -> None:
+        session, posts = self._sessions[role], role is Role.RELAY and not message.to_bridge
+        match self._faults.too_long:
+            case "error" if posts:
+                self._travel(lambda: session.message_refused(self._clock.now))
+            case "error":
+                self._post(self._held[role], GATEWAY_ERROR)
+            case "refused" if posts:
+                self._travel(lambda: session.message_too_long(self._clock.now))
+            case "refused":
+                self._travel(lambda: self._close_1009(role))
+            case "receiver":
+                peer = Role.DIALER if role is Role.RELAY else Role.RELAY
+                self._travel(lambda: self._close_1009(peer))
+
+    def _close_1009(self, role: Role) -> None:
+        if self._held[role] is not None:
+            self._sessions[role].message_too_long(self._clock.now)
+            self.cut(role)
 
     def on_peer_moved(self, role: Role, connection: str) -> None:
         """The session says where its peer is now."""

@@ -81,6 +81,7 @@ class FakeStore:
         self.reads = 0
         self.writes = 0
         self.down = False
+        self.short_until = 0.0
 
     def create(self, session: SessionRecord) -> None:
         self._write()
@@ -126,6 +127,15 @@ class FakeStore:
             resume_token_hashes=old.resume_token_hashes | {launch.resume_token_hash},
             invoked_at=launch.at,
         )
+
+    def short_messages(self, now: float) -> bool:
+        self._read()
+        return now < self.short_until
+
+    def note_short_messages(self, now: float, until: float) -> None:
+        self._write()
+        if now >= self.short_until:
+            self.short_until = until
 
     def claim(self, claim: Claim) -> RecordState:
         old = self._old(claim.session)

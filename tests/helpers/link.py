@@ -137,6 +137,7 @@ class LinkedSessions:
         epochs: tuple[int, int] = (1, 1),
     ) -> None:
         self.clock = clock
+        self.started = clock.now
         self.ends = {Role.DIALER: client, Role.RELAY: relay}
         self.messages = 0
         self.carrier = Carrier(
@@ -247,7 +248,7 @@ class LinkedSessions:
         assert len(text) <= MAX_MESSAGE
         assert text.isascii()
         frame = decode(text)
-        assert not frame.flags & ~(Flag.FIN | Flag.IGNORABLE | Flag.ACK_NOW)
+        assert not frame.flags & ~(Flag.FIN | Flag.IGNORABLE | Flag.ACK_NOW | Flag.SHORT)
         if frame.type in (FrameType.DATA, FrameType.ACK, FrameType.OPENING, FrameType.OPENED):
             end = self.ends[role]
             assert frame.ack + frame.window >= end.edge, "the window's edge moved back"

@@ -81,9 +81,9 @@ class MemoryTransport:
         """End both directions with 1000; the peer still gets what was sent before."""
         self._end(1000)
 
-    def abort(self) -> None:
-        """End both directions with 1006; the peer still gets what was sent before."""
-        self._end(1006)
+    def abort(self, code: int = 1006) -> None:
+        """End both directions with a close code; the peer still gets what was sent before."""
+        self._end(code)
 
     def release(self) -> None:
         """Nothing is held."""

@@ -145,7 +145,7 @@ def test_connections_that_are_let_in_and_cut_at_once_are_asked_for_ever_more_rar
 def test_message_that_the_gateway_will_never_take_ends_the_session_and_says_why(kind: Kind) -> None:
     """Symptom: nothing ever arrived, and nobody was told."""
     with (
-        LocalCloud(TEMPLATE, parameters=PARAMETERS, limits=Limits(message_bytes=50_000)) as cloud,
+        LocalCloud(TEMPLATE, parameters=PARAMETERS, limits=Limits(message_bytes=20_000)) as cloud,
         Server(lambda connection: connection.sendall(BULK)) as target,
         dialer_of(cloud, **kind.options) as dialer,
         dialer.dial(target, DIAL) as sock,

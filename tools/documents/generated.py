@@ -23,6 +23,7 @@ from emissary_lib.protocol.mux import answers
 from emissary_lib.protocol.mux import states as mux_states
 from emissary_lib.protocol.opening.socks5_messages import reply_for
 from emissary_lib.protocol.session import states
+from emissary_lib.protocol.stream import message_size
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import FrameType
 from functions.common.metrics import Metric
@@ -214,6 +215,14 @@ def mux_diagram(_former: str) -> str:
     )
 
 
+def message_size_diagram(_former: str) -> str:
+    """What a sender knows of the length of its messages."""
+    return _diagram(
+        (source.value, target.value, step.value)
+        for (source, step), target in message_size.TRANSITIONS.items()
+    )
+
+
 def mux_status_table(_former: str) -> str:
     """The answers to a request for a connection."""
     codes_of: dict[str, list[Code]] = {}
@@ -270,6 +279,7 @@ PARTS: Final[dict[str, Callable[[str], str]]] = {
     "mux-statuses": mux_status_table,
     "mux-resets": mux_reset_table,
     "mux-states": mux_diagram,
+    "message-size-states": message_size_diagram,
     "stored-session-states": stored_session_diagram,
     "parameters": parameter_table,
     "outputs": output_table,

@@ -30,6 +30,10 @@ class LinkDead(Record):
     """Our own WebSocket does not answer any more; the driver has to drop it and reconnect."""
 
 
+class MessagesShortened(Record):
+    """The gateway passes on no message of more than one fragment (docs/protocol.md section 4.8)."""
+
+
 class Aborted(Record):
     """The session was cut off: an error at the socket. At most once, and never after a clean end.
 
@@ -51,4 +55,4 @@ class Finished(Record):
     code: Code
 
 
-Event = RelayOpened | GoingAway | PeerMoved | LinkDead | Aborted | Finished
+Event = RelayOpened | GoingAway | PeerMoved | LinkDead | MessagesShortened | Aborted | Finished

@@ -83,6 +83,8 @@ class FrameReceiver:
         """
         if frame.type in _FROM_PEER:
             self._hear_peer(frame, now)
+        if frame.flags & Flag.SHORT and not self._duplex.size.short:
+            self._duplex.message_too_long(now)
         match frame.type:
             case FrameType.DATA | FrameType.OPENING:
                 self._stream(frame, frame.payload, now)
@@ -124,7 +126,7 @@ class FrameReceiver:
             self._watch.on_received(now)
         fresh = self._resumption.peer_heard(frame.generation, now)
         if fresh and self._lifecycle.state is State.OPEN:
-            self._duplex.send_again()
+            self._duplex.send_again(now)
 
     def _receive_opened(self, frame: Frame, now: float) -> None:
         parameters, data = Opened.decode(frame.payload)
@@ -154,7 +156,7 @@ class FrameReceiver:
             return
         before, could_send = self._resumption.peer_connection, self._resumption.may_send
         if self._resumption.receive_resumed(told, now) and self._lifecycle.alive:
-            self._duplex.send_again()
+            self._duplex.send_again(now)
         moved = self._resumption.peer_connection
         if moved is not None and moved != before:
             self._lifecycle.tell(PeerMoved(moved))

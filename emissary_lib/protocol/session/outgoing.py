@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from emissary_lib.protocol.constants import CONNECTIONS_INTERVAL, MAX_PAYLOAD
+from emissary_lib.protocol.constants import CONNECTIONS_INTERVAL, MAX_PAYLOAD, SHORT_PAYLOAD
 from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.session.config import Outgoing
 from emissary_lib.protocol.session.lifecycle import Ending
@@ -102,8 +102,12 @@ class FrameBuilder:
         """
         unopened = self._opened is not None and self._duplex.sender.next_offset == self._first
         limit = MAX_PAYLOAD - (OPENED_OVERHEAD if unopened else 0)
+        # The frame with the first byte is longer, also when it is sent again.
+        again = self._opened is not None and self._duplex.sender.acked <= self._first
+        short_limit = SHORT_PAYLOAD - (OPENED_OVERHEAD if again else 0)
         messages = [
-            self._stream(sending, generation, remaining, now) for sending in self._duplex.sendings(limit, now)
+            self._stream(sending, generation, remaining, now)
+            for sending in self._duplex.sendings(limit, short_limit, now)
         ]
         messages += [self._position(FrameType.PONG, generation, now, payload=pong) for pong in self._pongs]
         self._pongs.clear()
@@ -124,7 +128,12 @@ class FrameBuilder:
 
     def control(self, kind: FrameType, generation: int, payload: bytes, flags: int = 0) -> Outgoing:
         """A frame without a position."""
-        return Outgoing(encode(Frame(kind, int(flags), generation, payload=payload)), kind in _FOR_THE_BRIDGE)
+        frame = Frame(kind, int(flags) | self._short_flag, generation, payload=payload)
+        return Outgoing(encode(frame), kind in _FOR_THE_BRIDGE)
+
+    @property
+    def _short_flag(self) -> int:
+        return int(Flag.SHORT) if self._duplex.size.short else 0
 
     def closing_frames(
         self, ending: Ending, generation: int, *, heard: bool, connections: int | None = None
@@ -145,7 +154,9 @@ class FrameBuilder:
             self._counters.messages_received,
             connections,
         )
-        messages = [self.control(FrameType.END, generation, end.encode())]
+        flags = Flag.SHORT if self._duplex.size.found_short else 0
+        closing = Frame(FrameType.END, int(flags), generation, payload=end.encode())
+        messages = [Outgoing(encode(closing), to_bridge=True)]
         if ending.tell_peer and heard:
             payload = Reset(ending.code, ending.reason).encode()
             reset = Frame(
@@ -180,5 +191,6 @@ class FrameBuilder:
         ack, window = self._duplex.position(now, sacks=kind is FrameType.ACK)
         if offset is None:
             offset = self._duplex.sender.next_offset
-        text = encode(Frame(kind, int(flags), generation, window, offset, ack, payload))
+        flags = int(flags) | self._short_flag
+        text = encode(Frame(kind, flags, generation, window, offset, ack, payload))
         return Outgoing(text, to_bridge=kind is FrameType.OPENING)

@@ -14,7 +14,7 @@ from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.config import Outgoing as Outgoing
 from emissary_lib.protocol.session.config import SessionConfig as SessionConfig
-from emissary_lib.protocol.session.events import Event, LinkDead
+from emissary_lib.protocol.session.events import Event, LinkDead, MessagesShortened
 from emissary_lib.protocol.session.goaway import GoAwayTimer
 from emissary_lib.protocol.session.incoming import FrameReceiver
 from emissary_lib.protocol.session.keepalive import DialerKeepalive, KeepaliveAction, RelayKeepalive
@@ -70,6 +70,7 @@ class Session:
         self._progress = 0  # of the streams, when our WebSocket of now was made
         self._lost_by = ""  # why our last WebSocket went
         self._lifecycle = Lifecycle(role, self._duplex)
+        self._duplex.size.on_short = lambda: self._lifecycle.tell(MessagesShortened())
         self._incoming = FrameReceiver(
             role,
             duplex=self._duplex,
@@ -334,6 +335,20 @@ class Session:
         """A message was not accepted by the carrier (429, 5xx, no answer): as a gateway error."""
         if self.alive:
             self._duplex.message_refused(now)
+
+    def message_too_long(self, now: float) -> None:
+        """A message was not accepted because of its length: from now on they are short (section 4.8)."""
+        if self.alive and not self.short:
+            self._duplex.message_too_long(now)
+
+    def throttled(self) -> None:
+        """The gateway has cut our WebSocket because too much was sent: go on with one message at a time."""
+        self._duplex.throttled()
+
+    @property
+    def short(self) -> bool:
+        """Whether messages of more than one fragment are known not to pass."""
+        return self._duplex.size.short
 
     def peer_unknown(self, now: float) -> None:
         """A post met 410: the peer's connection may be gone, or have been replaced. Ask the bridge."""

@@ -35,6 +35,11 @@ class CongestionWindow:
         self._slow_start = False
         self._cap = max(1.0, self._cap / 2)
 
+    def on_throttle(self) -> None:
+        """The gateway said that it was too much."""
+        self._slow_start = False
+        self._cap = 1.0
+
 
 class ErrorPause:
     """The pause after gateway errors: longer with each error that no acknowledgement interrupts."""

@@ -13,6 +13,7 @@ from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.stream.acks import AckSchedule
 from emissary_lib.protocol.stream.congestion import CongestionWindow, ErrorPause, InFlightGate
 from emissary_lib.protocol.stream.counters import Counters
+from emissary_lib.protocol.stream.message_size import MessageSize
 from emissary_lib.protocol.stream.receiver import StreamReceiver
 from emissary_lib.protocol.stream.retransmission import RetransmissionTimer
 from emissary_lib.protocol.stream.sender import Segment, StreamSender
@@ -56,6 +57,7 @@ class StreamConfig(Record):
         receive_start: Position of the first byte we expect.
         peer_window: The peer's window, counted from position 0, where it is known beforehand.
         holds_end: Whether the peer's FIN is acknowledged only after ``release_end`` (the relay).
+        short: Whether messages of more than one fragment are known not to pass (section 4.8).
     """
 
     capacity: int = DEFAULT_CAPACITY
@@ -63,6 +65,7 @@ class StreamConfig(Record):
     receive_start: int = 0
     peer_window: int = 0
     holds_end: bool = False
+    short: bool = False
 
     def __post_init__(self) -> None:
         if self.capacity < INITIAL_WINDOW:
@@ -84,6 +87,7 @@ class Duplex:
         measures_rtt: Whether acknowledgements are timed. While a session opens they are not: the first waits
             for the relay's start.
         outstanding_since: Since when anything has been unacknowledged or waiting; ``None`` when nothing is.
+        size: What is known of the length of our messages.
 
     Thread safety: none; the owner of the session serialises every call.
     """
@@ -96,6 +100,7 @@ class Duplex:
             config.capacity, start=config.receive_start, holds_end=config.holds_end
         )
         self.sender.receive_window(0, config.peer_window)
+        self.size = MessageSize(short=config.short)
         self._acks = AckSchedule(config.capacity, edge=self.receiver.edge, acked=config.receive_start)
         self._timer = RetransmissionTimer()
         self._pause = ErrorPause()
@@ -162,8 +167,10 @@ class Duplex:
                 # never count as lost while others keep arriving.
                 self._timer.start(since, now)
         if acked.segments:
-            self._cap.on_ack(acked.segments)
+            self._cap.on_ack(len(acked.segments))
             self._pause.on_ack()
+            for each in acked.segments:
+                self.size.on_ack(long=each.long, sent_at=each.sent_at, now=now)
         self._settle_gate()
 
     def end_at(self, sent: int, received: int) -> bool:
@@ -217,14 +224,30 @@ class Duplex:
     def message_refused(self, now: float) -> None:
         """Some message was not handled, and nobody says which (docs/protocol.md section 4.6)."""
         self._counters.gateway_errors += 1
-        if self._pause.error(now) and self.sender.mark_oldest_lost():
+        if self._pause.error(now) and self.sender.outstanding_segments:
+            self._note_lost(self.sender.mark_oldest_lost(), now)
             self._counters.losses += 1
             self._cap.on_loss()
             self._settle_gate()
 
-    def send_again(self) -> None:
+    def throttled(self) -> None:
+        """Too much was sent: one message at a time, and more as they are acknowledged (rule 5.2-11)."""
+        self._cap.on_throttle()
+
+    def message_too_long(self, now: float) -> None:
+        """Some message of ours was not taken because of its length (docs/protocol.md section 4.8)."""
+        self.size.on_told(now)
+        self._note_lost(self.sender.mark_long_lost(), now)
+        self._settle_gate()
+
+    def _note_lost(self, lost: list[Segment], now: float) -> None:
+        for each in lost:
+            if each.long:
+                self.size.on_long_lost(sends=each.sends, sent_at=each.sent_at, now=now)
+
+    def send_again(self, now: float) -> None:
         """New connections: send again what is not acknowledged, without a penalty and without a pause."""
-        self.sender.mark_all_lost()
+        self._note_lost(self.sender.mark_all_lost(), now)
         self._timer.on_ack()
         self._pause = ErrorPause()
         self._settle_gate()
@@ -242,7 +265,9 @@ class Duplex:
         if since is not None and now < since + timeout:
             self._timer.start(since, now)  # it ran for data that has only just been sent
         elif since is not None:
-            self._counters.losses += self.sender.mark_lost(now, timeout)
+            lost = self.sender.mark_lost(now, timeout)
+            self._note_lost(lost, now)
+            self._counters.losses += len(lost)
             self._timer.on_expiry()
             self._cap.on_loss()
             self._settle_gate()
@@ -252,11 +277,17 @@ class Duplex:
         else:
             self._timer.start(now, now)  # what waits, waits for a pause or for a place in the gate
 
-    def sendings(self, limit: int, now: float) -> list[Sending]:
-        """The stream bytes that may be sent now, drained; at most ``limit`` in each."""
+    def sendings(self, limit: int, short_limit: int, now: float) -> list[Sending]:
+        """The stream bytes that may be sent now, drained.
+
+        Args:
+            limit: Stream bytes that fit one frame.
+            short_limit: Those that fit one whose message has one fragment.
+            now: The time.
+        """
         if self._pause.active(now):
             return []
-        segments = self._next_segments(limit, now)
+        segments = self._next_segments(limit, short_limit, now)
         probe = self._probe_due and not segments and not self.sender.credit
         self._probe_due = False
         if probe:
@@ -278,10 +309,11 @@ class Duplex:
             for index, segment in enumerate(segments)
         ]
 
-    def _next_segments(self, limit: int, now: float) -> list[Segment]:
+    def _next_segments(self, limit: int, short_limit: int, now: float) -> list[Segment]:
         segments: list[Segment] = []
         while self.sender.waiting and self.sender.in_flight < self._cap.cap and self._gate.acquire():
-            segment = self.sender.next_segment(limit, now)
+            long = self.size.long_allowed(self.sender.long_in_flight)
+            segment = self.sender.next_segment(limit if long else short_limit, now)
             if segment is None:
                 self._gate.release(1)
                 break

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, MAX_PAYLOAD, SMALL_FRAMES
+from emissary_lib.protocol.constants import (
+    DEFAULT_CAPACITY,
+    INITIAL_WINDOW,
+    MAX_PAYLOAD,
+    SHORT_PAYLOAD,
+    SMALL_FRAMES,
+)
 from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
 from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.stream.tls_alerts import LONGEST, ends_in_tls_alert
@@ -46,21 +53,26 @@ class Segment:
         """The position behind it; a FIN takes one, as in TCP."""
         return self.offset + len(self.data) + self.fin
 
+    @property
+    def long(self) -> bool:
+        """Whether its message has more than one fragment (section 4.8)."""
+        return len(self.data) > SHORT_PAYLOAD
+
 
 class Acked(Record):
     """What an acknowledgement brought.
 
     Attributes:
-        segments: How many segments it newly acknowledged, cumulatively or by SACK.
+        segments: What it newly acknowledged, cumulatively or by SACK.
         rtt: Seconds since the newest of them that was sent once was sent; ``None`` without one.
     """
 
     __slots__ = ("rtt", "segments")
 
-    segments: int
+    segments: list[Segment]
     rtt: float | None
 
-    def __init__(self, segments: int, rtt: float | None) -> None:
+    def __init__(self, segments: list[Segment], rtt: float | None) -> None:
         put = object.__setattr__
         put(self, "segments", segments)
         put(self, "rtt", rtt)
@@ -97,6 +109,7 @@ class StreamSender:
         self._lost = 0  # segments that are to be sent again
         self.in_flight = 0
         self.small_in_flight = 0
+        self.long_in_flight = 0
 
     @property
     def acked(self) -> int:
@@ -151,6 +164,11 @@ class StreamSender:
             or self._unsent_bytes > 0
             or (self._eof and not self._fin_sent)
         )
+
+    @property
+    def outstanding_segments(self) -> bool:
+        """Whether a segment was sent that is not SACKed."""
+        return bool(self._segments)
 
     @property
     def waiting(self) -> bool:
@@ -243,7 +261,7 @@ class StreamSender:
             self._lost -= segment.lost
             segment.lost = False
         samples = [segment.sent_at for segment in newly if segment.sends == 1]
-        return Acked(len(newly), now - max(samples) if samples else None)
+        return Acked(newly, now - max(samples) if samples else None)
 
     def _let_fin_wait(self) -> list[Segment]:
         """All but the FIN is acknowledged, and that may take long (section 4.1): it holds nothing up.
@@ -290,30 +308,27 @@ class StreamSender:
             joined.append((start, end, size))
         self._sacked = joined
 
-    def mark_lost(self, now: float, timeout: float) -> int:
-        """Take for lost what has been in flight for ``timeout`` seconds.
+    def mark_lost(self, now: float, timeout: float) -> list[Segment]:
+        """Take for lost what has been in flight for ``timeout`` seconds; returns what is newly lost."""
+        return self._lose_all(each for each in self._segments if each.sent_at + timeout <= now)
 
-        Returns:
-            How many segments are newly lost.
-        """
-        count = 0
-        for segment in self._segments:
-            if not segment.lost and segment.sent_at + timeout <= now:
-                self._lose(segment)
-                count += 1
-        return count
+    def mark_all_lost(self) -> list[Segment]:
+        """Take everything in flight for lost, and return it: the connections it was sent over are gone."""
+        return self._lose_all(self._segments)
 
-    def mark_all_lost(self) -> None:
-        """Take everything in flight for lost: the connections it was sent over are gone."""
-        for segment in self._segments:
-            if not segment.lost:
-                self._lose(segment)
+    def mark_long_lost(self) -> list[Segment]:
+        """Take for lost, and return, every message in flight that is long (section 4.8)."""
+        return self._lose_all(each for each in self._segments if each.long)
 
-    def mark_oldest_lost(self) -> bool:
-        """Take the oldest segment that is not SACKed for lost (section 4.6); whether there was one."""
-        if self._segments and not self._segments[0].lost:
-            self._lose(self._segments[0])
-        return bool(self._segments)
+    def mark_oldest_lost(self) -> list[Segment]:
+        """Take the oldest segment that is not SACKed for lost (section 4.6); returns it if it is so newly."""
+        return self._lose_all(itertools.islice(self._segments, 1))
+
+    def _lose_all(self, segments: Iterable[Segment]) -> list[Segment]:
+        newly = [each for each in segments if not each.lost]
+        for segment in newly:
+            self._lose(segment)
+        return newly
 
     def _lose(self, segment: Segment) -> None:
         self._leave_flight(segment)
@@ -329,8 +344,10 @@ class StreamSender:
             limit: Stream bytes that fit one frame.
             now: Becomes the segment's ``sent_at``.
         """
-        for segment in self._segments if self._lost else ():
+        for index, segment in enumerate(self._segments if self._lost else ()):
             if segment.lost:
+                if len(segment.data) > limit:
+                    segment = self._cut(index, limit)
                 segment.lost = False
                 self._lost -= 1
                 segment.sends += 1
@@ -338,6 +355,16 @@ class StreamSender:
                 self._enter_flight(segment)
                 return segment
         return self._new_segment(limit, now)
+
+    def _cut(self, index: int, limit: int) -> Segment:
+        """Cut a lost segment in two; returns the first, of ``limit`` bytes."""
+        whole = self._segments[index]
+        first = Segment(whole.offset, whole.data[:limit], False, False, whole.sent_at)
+        first.sends, first.lost = whole.sends, True
+        whole.offset, whole.data = whole.offset + limit, whole.data[limit:]
+        self._segments.insert(index, first)
+        self._lost += 1
+        return first
 
     def _new_segment(self, limit: int, now: float) -> Segment | None:
         size = min(self._unsent_bytes, self.credit, limit)
@@ -374,11 +401,13 @@ class StreamSender:
     def _enter_flight(self, segment: Segment) -> None:
         self.in_flight += 1
         self.small_in_flight += segment.small
+        self.long_in_flight += segment.long
 
     def _leave_flight(self, segment: Segment) -> None:
         if not (segment.lost or segment.waits):
             self.in_flight -= 1
             self.small_in_flight -= segment.small
+            self.long_in_flight -= segment.long
 
     def last(self, position: int) -> bytes:
         """What was written from ``position`` on; empty if that is nothing, or more than is kept."""
@@ -400,5 +429,6 @@ class StreamSender:
         self._unsent.clear()
         self._segments.clear()
         self._sacked.clear()
-        self._unsent_bytes = self._buffered = self._lost = self.in_flight = self.small_in_flight = 0
+        self._unsent_bytes = self._buffered = self._lost = 0
+        self.in_flight = self.small_in_flight = self.long_in_flight = 0
         self._eof = self._fin_sent = True

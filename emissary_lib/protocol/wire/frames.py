@@ -49,6 +49,7 @@ class Flag(enum.IntFlag):
     FIN = 0x01
     IGNORABLE = 0x02
     ACK_NOW = 0x04
+    SHORT = 0x08
 
 
 #: What ``$default`` copies to the peer unread.

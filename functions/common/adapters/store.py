@@ -7,6 +7,7 @@ shows this very request as its author, the write counts as done.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -141,6 +142,22 @@ class DynamoSessionStore:
             else:
                 return Outcome(self.session(session_id), True)
         raise StoreError(f"other sessions were quicker with a free slot {_TRIES} times")
+
+    def short_messages(self, now: float) -> bool:
+        """See :meth:`ports.SessionStore.short_messages`."""
+        item = self._table.get(items.stack_key())
+        return item is not None and float(item["purge_at"]["N"]) > now
+
+    def note_short_messages(self, now: float, until: float) -> None:
+        """See :meth:`ports.SessionStore.note_short_messages`."""
+        write = Write.update(
+            items.stack_key(),
+            "SET #purge_at = :until",
+            "attribute_not_exists(#pk) OR #purge_at <= :now",
+            {":until": number(until), ":now": number(now)},
+        )
+        with contextlib.suppress(ConditionFailedError):  # another session was quicker
+            self._table.update(write)
 
     def in_use(self, limit: Limit, now: float) -> int:
         """See :meth:`ports.SessionStore.in_use`."""

@@ -9,9 +9,10 @@ from typing import Final
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.session import Connection
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import MAX_FRAGMENT
 from emissary_lib.protocol.errors import EmissaryError, RemoteProtocolError, UnsupportedVersionError
 from emissary_lib.protocol.role import Role
-from emissary_lib.protocol.wire.frames import COPIED, Frame, FrameType, decode, peek
+from emissary_lib.protocol.wire.frames import COPIED, Flag, Frame, FrameType, decode, peek
 from emissary_lib.protocol.wire.payloads import End
 from functions.common import logs
 from functions.common.errors import MessageTooLargeError
@@ -25,6 +26,7 @@ from functions.common.routes.lookup import find
 from functions.common.routes.opening import Opening
 from functions.common.routes.posting import reply_to_sender
 from functions.common.routes.resume import OnResume
+from functions.common.short_messages import ShortMessages
 
 #: Who may send what the bridge handles itself (docs/protocol.md section 2).
 _SENDERS: Final = {
@@ -48,13 +50,14 @@ class OnMessage:
     end: EndSession
     health: OnHealth
     connections: OnConnections
+    short_messages: ShortMessages
 
     def __call__(self, event: GatewayEvent) -> None:
         """Handle one message. What breaks the protocol is answered in the protocol, and copied to nobody.
 
         Raises:
-            PeerBusyError, PeerUnreachableError, LaunchError, KeysUnavailableError, StoreError: The message
-                was not handled; the sender should send it again.
+            PeerBusyError, PeerUnreachableError, MessageTooLargeError, LaunchError, KeysUnavailableError,
+                StoreError: The message was not handled; the sender should send it again.
         """
         sender, text = event.connection_id, event.body
         try:
@@ -72,7 +75,9 @@ class OnMessage:
             self._refuse(sender, Code.UNSUPPORTED_VERSION, exc)
         except RemoteProtocolError as exc:
             self._refuse(sender, Code.PROTOCOL_ERROR, exc)
-        except MessageTooLargeError as exc:  # sent again, it would be as large
+        except MessageTooLargeError as exc:
+            if len(text) > MAX_FRAGMENT:
+                raise  # the sender hears of a failure, and sends it again as shorter ones
             self._refuse(sender, Code.MESSAGE_REFUSED, exc)
 
     def _handle(self, event: GatewayEvent, frame: Frame) -> None:
@@ -93,6 +98,8 @@ class OnMessage:
         handlers[frame.type]()
 
     def _end(self, sender: Connection, frame: Frame, request_id: str) -> None:
+        if sender.role is Role.RELAY and frame.flags & Flag.SHORT:
+            self.short_messages.note()
         session = self.end.take_report(sender, End.decode(frame.payload), request_id).session
         if session is None or session.side(sender.role).connection != sender.id:
             # Forgotten, or replaced, yet here: it is not among those who have just been told.

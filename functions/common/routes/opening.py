@@ -36,6 +36,7 @@ from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLau
 from functions.common.routes.forward import ForwardMessage
 from functions.common.routes.lookup import Found
 from functions.common.routes.posting import reply_to_sender
+from functions.common.short_messages import ShortMessages
 
 _MISCONFIGURED = Code.CONFIGURATION_ERROR
 
@@ -57,6 +58,7 @@ class Opening:
     clock: Clock
     entropy: Entropy
     server_version: str
+    short_messages: ShortMessages
     limits: Limits = NO_LIMITS
     relay_time: float = RELAY_TIME
     allow_fault: str = ""
@@ -174,6 +176,7 @@ class Opening:
             expires=launched.expires,
             host=launched.host,
             key_id=launched.key_id,
+            short=self.short_messages.known(),
         )
         self.launcher.launch(event.to_event())
         # Who and to where: all that the log has of a session whose end nobody reports.

@@ -41,7 +41,7 @@ def test_a_limit_that_stays_reached_is_told_in_the_bridge_s_words(monkeypatch: p
 
 def test_who_meets_a_limit_hears_that_connections_can_share_a_place() -> None:
     error = str(dial_error(Target("db", 1), Code.SESSION_LIMIT))
-    assert "have connections share relays (EMISSARY_CONNECTIONS_PER_RELAY), or raise the limit" in error
+    assert "let more connections share a relay (EMISSARY_CONNECTIONS_PER_RELAY), or raise the limit" in error
 
 
 def test_the_last_attempt_is_made_when_the_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,7 +260,7 @@ def test_a_limit_that_is_reached_is_a_warning(change: dict[str, Usage], paramete
     found = asked(replace(HEALTH, **change))
     assert found.status is Status.WARNING
     assert found.hint.endswith(f"raise {parameter}")
-    assert "have connections share relays (EMISSARY_CONNECTIONS_PER_RELAY)" in found.hint
+    assert "let more connections share a relay (EMISSARY_CONNECTIONS_PER_RELAY)" in found.hint
 
 
 def test_a_key_that_is_given_here_and_not_valid_there_is_a_warning() -> None:

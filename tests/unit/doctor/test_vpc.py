@@ -138,7 +138,7 @@ def test_a_limit_of_sessions_has_its_own_status() -> None:
     result = broken(dial_error(TARGET, Code.SESSION_LIMIT, "limit of 5 sessions for key 7"), spoke=False)
     assert (result.name, result.finding.exit) == ("relay", Exit.LIMIT)
     assert "limit of 5 sessions for key 7" in result.finding.fact
-    assert "have connections share relays (EMISSARY_CONNECTIONS_PER_RELAY)" in result.finding.hint
+    assert "let more connections share a relay (EMISSARY_CONNECTIONS_PER_RELAY)" in result.finding.hint
 
 
 def test_a_key_that_only_default_refuses_is_a_matter_of_keys() -> None:

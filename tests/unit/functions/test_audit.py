@@ -25,7 +25,7 @@ def test_a_minute_without_bytes(architecture: str, gb_second: float) -> None:
         + 6 * 0.5 * 0.025 * gb_second  # the handlers
         + 7 * 0.20e-6
         + 13 * 0.625e-6
-        + 6 * 0.125e-6
+        + 7 * 0.125e-6
     )
     cost = audit.estimated_cost(seconds=60, dialer_bytes=0, relay_bytes=0, slots=0, architecture=architecture)
     assert cost == pytest.approx(expected, rel=1e-12)
@@ -46,7 +46,7 @@ def metered(*, seconds: float, to_target: int, from_target: int) -> MeterSnapsho
         meter.invocation("handlers", 0.025, 512)
     meter.invocation("RelayFunction", seconds, 256)
     clock.advance(seconds)
-    return dataclasses.replace(meter.snapshot(), write_units=13.0, read_units=6.0)
+    return dataclasses.replace(meter.snapshot(), write_units=13.0, read_units=7.0)
 
 
 @pytest.mark.parametrize("machine", ["aarch64", "x86_64"])

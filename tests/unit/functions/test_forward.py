@@ -8,6 +8,7 @@ import pytest
 
 from emissary_lib.bridge.session import CONNECT_TIME, Claim, RecordState, Side
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import SHORT_PAYLOAD
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
 from emissary_lib.protocol.wire.payloads import Disconnected, Ended, Reset, Resumed
@@ -337,3 +338,12 @@ def test_a_message_that_is_too_large_for_the_peers_gateway_is_a_reset_for_its_se
     reset = Reset.decode(frame.payload)
     assert (to, frame.type, reset.code) == (DIALER, FrameType.RESET, Code.MESSAGE_REFUSED)
     assert "status 413" in reset.reason
+
+
+def test_a_long_message_that_is_too_large_fails_so_that_it_is_sent_again_as_short_ones() -> None:
+    bridge = Bridge()
+    bridge.open()
+    bridge.link.too_large.add(RELAY)
+    with pytest.raises(MessageNotHandledError):
+        bridge.send(DIALER, Frame(FrameType.DATA, generation=2, payload=bytes(SHORT_PAYLOAD + 1)))
+    assert bridge.link.take() == []

@@ -17,6 +17,11 @@ def test_a_wait_doubles_up_to_the_longest_and_is_drawn_around_that(drawn: float,
     assert waits == pytest.approx([factor * wait for wait in (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0)])
 
 
+def test_the_first_wait_may_be_as_long_as_any() -> None:
+    waits = itertools.islice(back_off(lambda: 0.5, at_longest=True), 3)
+    assert list(waits) == pytest.approx([2.0, 2.0, 2.0])
+
+
 def test_two_that_were_cut_off_together_do_not_come_back_together() -> None:
     assert len({next(back_off()) for _ in range(10)}) == 10
 

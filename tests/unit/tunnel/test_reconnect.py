@@ -19,7 +19,14 @@ from emissary_lib.exceptions import (
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import ATTEMPT_TIMEOUT, BACK_OFF, GRACE
 from emissary_lib.protocol.role import Role
-from emissary_lib.protocol.session.events import Aborted, Event, Finished, LinkDead, PeerMoved
+from emissary_lib.protocol.session.events import (
+    Aborted,
+    Event,
+    Finished,
+    LinkDead,
+    MessagesShortened,
+    PeerMoved,
+)
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
 from emissary_lib.protocol.session.session import Outgoing, Session, SessionConfig
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
@@ -108,8 +115,8 @@ class CutLink:
         with suppress(LinkClosedError):
             far.send(encode(Frame(kind, generation=generation, payload=payload)))
 
-    def cut(self) -> None:
-        self._far.abort()
+    def cut(self, code: int = 1006) -> None:
+        self._far.abort(code)
 
     def wait_for(self, kind: FrameType) -> Frame:
         """The first frame of this type that the tunnel sent."""
@@ -160,6 +167,22 @@ def test_the_first_attempt_is_made_at_once_and_the_user_sees_nothing(role: Role)
         assert link.wait_for(FrameType.ACK).generation == 3
         peer = "relay=" if role is Role.DIALER else "dialer="
         assert (link.epochs, pauses, side.events) == ([2], [], [PeerMoved(peer)])
+
+
+@BOTH
+@pytest.mark.parametrize("code", [1001, 1006, 1008, 1009, 1011, 1012, 1013])
+def test_a_close_code_says_how_to_come_back(role: Role, code: int) -> None:
+    link, pauses, session = CutLink(role, []), list[float](), session_of(role)
+    with running(session, link, pauses.append) as side:
+        side.user.sendall(b"before")
+        link.wait_for(FrameType.DATA if role is Role.DIALER else FrameType.OPENED)
+        link.cut(code)
+        link.wait_for(FrameType.RESUME)
+        throttled = code in (1008, 1013)
+        assert [each >= BACK_OFF[1] / 2 for each in pauses] == [True] * throttled
+        assert (session._duplex._cap.cap == 1) is throttled
+        assert session.short is (code == 1009)
+        assert (MessagesShortened() in side.events) is (code == 1009)
 
 
 @BOTH

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from emissary_lib.protocol.constants import REFUSED_FOR
+from emissary_lib.protocol.constants import MAX_FRAGMENT, REFUSED_FOR
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
 from emissary_lib.transport.reconnecting import ReconnectingTransport
@@ -53,6 +53,8 @@ class Harness:
         self.hopeless: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.link.on_hopeless = self.hopeless.put
         self.refused: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.too_long: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.link.on_too_long = lambda: self.too_long.put(None)
         self.gone: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.link.on_refused = lambda: self.refused.put(None)
         self.link.on_gone = lambda: self.gone.put(None)
@@ -135,6 +137,17 @@ def test_a_message_that_is_too_large_is_hopeless_at_once(harness: Harness, poste
     harness.link.send(TO_DIALER)
     assert harness.hopeless.get(timeout=HANG) == "status 413: 50001 bytes"
     assert harness.refused.empty(), "it would be sent again"
+    assert harness.too_long.empty(), "it is short"
+
+
+def test_a_long_message_that_is_too_large_is_sent_again_as_short_ones(
+    harness: Harness, poster: FakePoster
+) -> None:
+    poster.raises = lambda: MessageTooLargeError("status 413")
+    harness.link.send(Outgoing("x" * (MAX_FRAGMENT + 1), to_bridge=False))
+    harness.too_long.get(timeout=HANG)
+    assert harness.hopeless.empty()
+    assert harness.refused.empty()
 
 
 def test_refusals_that_go_on_are_hopeless_and_those_that_pass_are_not(

@@ -38,7 +38,7 @@ def duplex(
 
 def send(made: Duplex, now: float, limit: int = MAX_PAYLOAD) -> list[Sending]:
     """What a driver sends: the bytes that may go, and the timer set."""
-    sendings = made.sendings(limit, now)
+    sendings = made.sendings(limit, limit, now)
     made.run_timer(now)
     return sendings
 

@@ -162,11 +162,11 @@ def test_sacked_frames_leave_flight_but_stay_until_the_gap_closes() -> None:
     made.write(bytes(400))
     drain(made)
     acked = made.receive_ack(0, [(100, 200), (300, 400)], 1.0)
-    assert (acked.segments, made.in_flight, made.buffered) == (2, 2, 400)
+    assert (len(acked.segments), made.in_flight, made.buffered) == (2, 2, 400)
     again = made.receive_ack(0, [(100, 200), (300, 400)], 1.0)
-    assert (again.segments, made.in_flight) == (0, 2)
+    assert (len(again.segments), made.in_flight) == (0, 2)
     acked = made.receive_ack(200, [(300, 400)], 1.0)
-    assert (acked.segments, made.in_flight, made.buffered) == (1, 1, 200)
+    assert (len(acked.segments), made.in_flight, made.buffered) == (1, 1, 200)
     made.receive_ack(400, [], 1.0)
     assert (made.in_flight, made.buffered, made.outstanding) == (0, 0, False)
 
@@ -185,11 +185,11 @@ def test_frames_above_a_gap_that_is_never_filled_are_kept_as_one_span() -> None:
     for offset in range(1, 5_000):
         made.write(b"x")
         assert shape(drain(made)) == [(offset, 1, False)]
-        assert made.receive_ack(0, [(1, offset + 1)], 1.0).segments == 1
+        assert len(made.receive_ack(0, [(1, offset + 1)], 1.0).segments) == 1
         most = max(most, kept(made))
     assert most == 2
     assert (made.buffered, made.in_flight, made.in_flight_since) == (5_000, 1, 0.0)
-    assert made.receive_ack(5_000, [], 2.0).segments == 1
+    assert len(made.receive_ack(5_000, [], 2.0).segments) == 1
     assert (made.buffered, made.outstanding, kept(made)) == (0, False, 0)
 
 
@@ -198,11 +198,11 @@ def test_spans_above_gaps_are_as_many_as_the_gaps_whatever_their_order() -> None
     made.write(bytes(1_000))
     drain(made)
     for start in (700, 200, 400, 900, 600, 100):
-        assert made.receive_ack(0, [(start, start + 100)], 1.0).segments == 1
+        assert len(made.receive_ack(0, [(start, start + 100)], 1.0).segments) == 1
     assert (kept(made), made.in_flight, made.buffered) == (4 + 4, 4, 1_000)
-    assert made.receive_ack(0, [(100, 900)], 1.0).segments == 3
+    assert len(made.receive_ack(0, [(100, 900)], 1.0).segments) == 3
     assert (kept(made), made.buffered) == (1 + 1, 1_000)
-    assert made.receive_ack(1_000, [], 1.0).segments == 1
+    assert len(made.receive_ack(1_000, [], 1.0).segments) == 1
     assert (kept(made), made.buffered, made.outstanding) == (0, 0, False)
 
 
@@ -211,7 +211,7 @@ def test_a_stream_whose_frames_are_all_sacked_is_not_complete_before_they_are_ac
     made.write(bytes(100))
     made.write_eof()
     drain(made)
-    assert made.receive_ack(0, [(0, 101)], 1.0).segments == 1
+    assert len(made.receive_ack(0, [(0, 101)], 1.0).segments) == 1
     assert (made.complete, made.outstanding, made.waiting, made.in_flight_since) == (False, True, False, None)
     made.receive_ack(101, [], 1.0)
     assert (made.complete, made.outstanding, made.buffered) == (True, False, 0)
@@ -221,15 +221,15 @@ def test_a_range_covers_whole_frames_only() -> None:
     made = sender()
     made.write(bytes(300))
     drain(made)
-    assert made.receive_ack(0, [(101, 300)], 1.0).segments == 1
-    assert made.receive_ack(0, [(50, 90), (100, 199)], 1.0).segments == 0
+    assert len(made.receive_ack(0, [(101, 300)], 1.0).segments) == 1
+    assert len(made.receive_ack(0, [(50, 90), (100, 199)], 1.0).segments) == 0
 
 
 def test_an_acknowledgement_within_a_frame_keeps_the_frame() -> None:
     made = sender()
     made.write(bytes(100))
     drain(made)
-    assert made.receive_ack(50, [], 1.0).segments == 0
+    assert len(made.receive_ack(50, [], 1.0).segments) == 0
     assert (made.acked, made.buffered, made.in_flight) == (50, 100, 1)
 
 
@@ -238,7 +238,7 @@ def test_an_older_acknowledgement_is_old_news() -> None:
     made.write(bytes(200))
     drain(made)
     made.receive_ack(200, [], 1.0)
-    assert made.receive_ack(100, [(150, 200)], 2.0).segments == 0
+    assert len(made.receive_ack(100, [(150, 200)], 2.0).segments) == 0
     assert made.acked == 200
 
 
@@ -269,10 +269,10 @@ def test_only_what_has_flown_long_enough_is_lost() -> None:
         made.next_segment(100, now)
     made.receive_ack(0, [(100, 200)], 2.0)
     assert made.in_flight_since == 0.0
-    assert made.mark_lost(2.9, 1.0) == 1
+    assert len(made.mark_lost(2.9, 1.0)) == 1
     assert (made.in_flight, made.waiting, made.in_flight_since) == (1, True, 2.0)
-    assert made.mark_lost(3.0, 1.0) == 1
-    assert made.mark_lost(99.0, 1.0) == 0
+    assert len(made.mark_lost(3.0, 1.0)) == 1
+    assert len(made.mark_lost(99.0, 1.0)) == 0
     assert shape(drain(made, now=4.0)) == [(0, 100, False), (200, 100, False)]
     assert (made.in_flight, made.waiting) == (2, False)
 
@@ -290,9 +290,9 @@ def test_a_lost_frame_that_arrived_after_all_is_not_resent() -> None:
     made = sender()
     made.write(bytes(200))
     drain(made)
-    assert made.mark_lost(5.0, 1.0) == 2
-    assert made.receive_ack(0, [(100, 200)], 5.0).segments == 1
-    assert made.receive_ack(100, [], 5.0).segments == 1
+    assert len(made.mark_lost(5.0, 1.0)) == 2
+    assert len(made.receive_ack(0, [(100, 200)], 5.0).segments) == 1
+    assert len(made.receive_ack(100, [], 5.0).segments) == 1
     assert (made.in_flight, made.waiting, drain(made)) == (0, False, [])
 
 
@@ -303,7 +303,7 @@ def test_only_the_oldest_frame_is_lost_to_an_error_that_names_none() -> None:
     drain(made)
     made.receive_ack(0, [(100, 200)], 0.0)
     assert made.mark_oldest_lost()
-    assert made.mark_oldest_lost()
+    assert not made.mark_oldest_lost()
     assert (made.in_flight, made.waiting) == (1, True)
     assert shape(drain(made)) == [(0, 100, False)]
 
@@ -312,7 +312,7 @@ def test_a_stream_may_start_anywhere() -> None:
     made = sender(start=1000)
     made.write(b"abc")
     assert shape(drain(made)) == [(1000, 3, False)]
-    assert made.receive_ack(1003, [], 0.0).segments == 1
+    assert len(made.receive_ack(1003, [], 0.0).segments) == 1
 
 
 def test_a_dropped_stream_holds_nothing_and_keeps_its_position() -> None:
@@ -360,7 +360,7 @@ def test_a_fin_that_is_alone_unacknowledged_holds_up_nothing_and_is_sent_again()
     assert (made.in_flight, made.small_in_flight, made.outstanding, made.complete) == (0, 0, True, False)
     made.receive_ack(10, [], 1.0)  # once more
     assert (made.in_flight, made.in_flight_since) == (0, fin.sent_at)
-    assert made.mark_lost(5.0, 1.0) == 1
+    assert len(made.mark_lost(5.0, 1.0)) == 1
     assert (made.in_flight, made.waiting) == (0, True)
     made.receive_ack(10, [], 5.0)
     assert shape(drain(made, now=6.0)) == [(10, 0, True)]
@@ -377,7 +377,7 @@ def test_the_bytes_of_a_frame_whose_fin_is_not_acknowledged_are_not_sent_again(l
     drain(made)
     if lost:
         made.mark_all_lost()
-    assert made.receive_ack(10, [], 1.0).segments == 1
+    assert len(made.receive_ack(10, [], 1.0).segments) == 1
     assert (made.buffered, made.in_flight, made.waiting, made.complete) == (0, 0, False, False)
     made.mark_lost(2.0, 1.0)
     assert shape(drain(made)) == [(10, 0, True)]
