@@ -14,9 +14,9 @@ MAX_CONNECTIONS: Final = 64
 #: Window of a stream at first, in bytes: what HTTP/2 has without SETTINGS (RFC 9113 section 6.9.2).
 STREAM_WINDOW: Final = 65_535
 
-#: Window of a stream that its reader keeps up with, at most, in bytes (11.5-5): as a session's capacity, so
-#: that one connection alone is as fast as a session of its own.
-MAX_STREAM_WINDOW: Final = 2 * 1024 * 1024
+#: Window of a stream that its reader keeps up with, at most, in bytes (11.5-5): twice a session's capacity,
+#: since credit comes back when half of it is used, so that one connection alone can fill the session.
+MAX_STREAM_WINDOW: Final = 4 * 1024 * 1024
 
 #: All streams' windows together, in bytes (11.5-5).
 RECEIVE_MEMORY: Final = 32 * 1024 * 1024

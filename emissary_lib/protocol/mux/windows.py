@@ -10,6 +10,10 @@ from emissary_lib.protocol.mux.limits import MuxLimits
 #: A window that half was used of within this long, in seconds, may be too small for the way it goes.
 _FAST: Final = 0.5
 
+#: A user that keeps up leaves less than this part of the window untaken: one piece of a message or so, where
+#: bytes are taken in pieces. With one that does not, half waits whenever there is credit to give.
+_KEPT_UP: Final = 1 / 4
+
 #: One that took longer than this, in seconds, need not be as large as it is.
 _SLOW: Final = 10.0
 
@@ -44,7 +48,7 @@ class WindowPool:
         if spare * 2 < connection.window:
             return 0
         used_for = now - connection.granted_at
-        if used_for < _FAST and not connection.received:
+        if used_for < _FAST and len(connection.received) < connection.window * _KEPT_UP:
             more = min(connection.window, self._most - connection.window, self._free // 2)
             self._resize(connection, connection.window + more)
         elif used_for > _SLOW:

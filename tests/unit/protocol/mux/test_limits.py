@@ -20,7 +20,7 @@ DOCUMENT = " ".join(TEXT.partition("## 11. ")[2].split())
     [
         ("MAX_CONNECTIONS", 64, "the dialer MUST take MAX_CONCURRENT_STREAMS to be **64**"),
         ("STREAM_WINDOW", 65_535, "| INITIAL_WINDOW_SIZE | 65,535, or less"),
-        ("MAX_STREAM_WINDOW", DEFAULT_CAPACITY, "let a stream's window grow, up to **2,097,152** bytes"),
+        ("MAX_STREAM_WINDOW", 2 * DEFAULT_CAPACITY, "let a stream's window grow, up to **4,194,304** bytes"),
         ("RECEIVE_MEMORY", 33_554_432, "be **33,554,432** bytes together at most"),
         ("SEND_BUFFER", 131_072, "hold at most **131,072** bytes of a connection that are not sent"),
         ("CONNECTION_WINDOW", 8_388_608, "the connection's window by WINDOW_UPDATE to **8,388,608** bytes"),

@@ -77,7 +77,18 @@ def test_a_window_grows_while_its_user_keeps_up_and_shrinks_when_it_is_not_neede
     assert connection.window == 100
 
 
-@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_window_grows_though_what_comes_is_taken_in_pieces() -> None:
+    """Symptom: with messages of 94,476 bytes, taken 65,536 at a time, a window stayed at 131,070 for good."""
+    pool = WindowPool(MuxLimits())
+    connection = admitted(pool)
+    for _ in range(100):
+        arrive(connection, min(connection.credit, 94_476))
+        while connection.received:
+            read(pool, connection, 65_536, NOW)
+    assert connection.window == MuxLimits().most_window
+
+
+@pytest.mark.parametrize("waiting", [0, 25])
 def test_a_slow_users_window_does_not_grow(waiting: int) -> None:
     pool = WindowPool(LIMITS)
     connection = admitted(pool)
