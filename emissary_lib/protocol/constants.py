@@ -33,6 +33,9 @@ MAX_PAYLOAD: Final = (MAX_MESSAGE - HEADER_CHARS) // 4 * 3
 #: The same of a message of one fragment (section 4.8).
 SHORT_PAYLOAD: Final = (MAX_FRAGMENT - HEADER_CHARS) // 4 * 3
 
+#: As many times more short messages may be in flight as long ones (section 4.8).
+SHORTER: Final = 4
+
 #: Receive capacity of a stream, in bytes, unless configured (section 4.2).
 DEFAULT_CAPACITY: Final = 2 * 1024 * 1024
 

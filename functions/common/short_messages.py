@@ -1,4 +1,4 @@
-"""What the stack has found out about long messages (docs/protocol.md rule 4.8-6)."""
+"""What the stack has found out about long messages (docs/protocol.md rule 4.8-7)."""
 
 from __future__ import annotations
 

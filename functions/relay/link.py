@@ -27,12 +27,15 @@ from functions.common.ports import PeerLink
 #: Posts under way at once: each takes a round trip to API Gateway, and throughput is posts over that time.
 MAX_POSTS: Final = 8
 
+#: The same of short messages (docs/protocol.md section 4.8), which carry a quarter as much.
+MAX_SHORT_POSTS: Final = 24
+
 
 class RelayLink(SocketLink):
     """Sends what is for the bridge over the relay's WebSocket, where all answers come, and posts the rest.
 
-    Posts are made by up to ``MAX_POSTS`` threads that start as they are needed; their order does not matter.
-    How many messages can wait is bounded by the session's cap on messages in flight.
+    Posts are made by up to ``MAX_POSTS`` threads, or ``MAX_SHORT_POSTS``, which start when needed. Their
+    order does not matter. How many messages can wait is bounded by the session's cap on messages in flight.
 
     Args:
         transport: The relay's WebSocket, which can be replaced.
@@ -67,6 +70,7 @@ class RelayLink(SocketLink):
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._unposted = 0
+        self._most_posts = MAX_POSTS
         self._closed = False
         self._said = False
         self._clock = clock
@@ -77,6 +81,10 @@ class RelayLink(SocketLink):
         self.on_too_long: Callable[[], None] = lambda: None
         self.on_gone: Callable[[], None] = lambda: None
 
+    def shorten(self) -> None:
+        """From now on messages are short, and more of them are posted at once."""
+        self._most_posts = MAX_SHORT_POSTS
+
     def send(self, message: Outgoing) -> None:
         """Send what is for the bridge over the WebSocket; queue the rest for a post, unless closed."""
         if message.to_bridge:
@@ -86,7 +94,7 @@ class RelayLink(SocketLink):
             if self._closed:
                 return
             self._unposted += 1
-            if self._unposted > len(self._threads) < MAX_POSTS:
+            if self._unposted > len(self._threads) < self._most_posts:
                 thread = threading.Thread(target=self._post_all, name="emissary-poster", daemon=True)
                 self._threads.append(thread)
                 thread.start()

@@ -170,7 +170,10 @@ class Relay:
         abandon_at: float,
     ) -> RelayLink:
         again = ReconnectingTransport(transport, connect)
-        return RelayLink(again, self.poster, launch.dialer_connection, abandon_at=abandon_at)
+        link = RelayLink(again, self.poster, launch.dialer_connection, abandon_at=abandon_at)
+        if launch.short:
+            link.shorten()
+        return link
 
     def _shutdown(self, ends_at: float, margin: float) -> ShutdownPolicy:
         return ShutdownPolicy(ends_at, ends_at + _LEAVE * margin, linger=self.grace)
@@ -251,6 +254,7 @@ def _listener(link: RelayLink, ended: list[Code]) -> Callable[[Event], None]:
         if isinstance(event, PeerMoved):
             link.redirect(event.connection)
         elif isinstance(event, MessagesShortened):
+            link.shorten()
             logs.warning("the gateway passes on no message of more than one fragment; now all are shorter")
         elif isinstance(event, Aborted | Finished):
             ended.append(event.code)

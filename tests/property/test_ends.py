@@ -160,6 +160,7 @@ def carry_out(
                 nowhere = kind.shared and plan.dial.startswith("never")  # a request that was refused alone
                 arrived = b"" if nowhere or may_be_given_up(plan, end) else bridge.relay().arrived
                 forward.stop()
+                dialer.close()  # as at a program's exit: else its relay looks for a bridge that is gone
             wait_until(_no_tunnels, "the end of every tunnel")
     finally:
         logger.removeHandler(told)

@@ -10,8 +10,16 @@ from emissary_local.faults import Faults
 from emissary_local.faults.settings import SHARES
 
 #: Names under which :attr:`LocalCloud.fault_counts` counts, all of which a soak must meet. No function ever
-#: makes a read that can be stale; the soak's table reader does.
-KINDS: Final = (*sorted(SHARES), "cut_close", "cut_reset", "cut_mid_frame", "silence", "storm")
+#: makes a read that can be stale; the soak's table reader does. A long message that is refused is none of
+#: them: the stack would remember it, and all that come after would be short.
+KINDS: Final = (
+    *sorted(set(SHARES) - {"long_refused"}),
+    "cut_close",
+    "cut_reset",
+    "cut_mid_frame",
+    "silence",
+    "storm",
+)
 
 #: The share of a kind that has not been met yet: soon met, and yet no end of all work.
 LIKELY: Final = 0.05
@@ -45,6 +53,10 @@ def storm(seed: int) -> Faults:
         delay=0.03,
         message_429=0.005,
         message_500=0.005,
+        long_lost=0.005,
+        close_1008=0.0005,
+        close_1011=0.0005,
+        close_1012=0.0005,
         connect_429=0.04,
         connect_500=0.04,
         connect_lost=0.04,

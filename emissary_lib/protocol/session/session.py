@@ -70,7 +70,7 @@ class Session:
         self._progress = 0  # of the streams, when our WebSocket of now was made
         self._lost_by = ""  # why our last WebSocket went
         self._lifecycle = Lifecycle(role, self._duplex)
-        self._duplex.size.on_short = lambda: self._lifecycle.tell(MessagesShortened())
+        self._duplex.on_short = lambda: self._lifecycle.tell(MessagesShortened())
         self._incoming = FrameReceiver(
             role,
             duplex=self._duplex,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from emissary_lib.protocol.constants import ERROR_PAUSE
+from emissary_lib.protocol.constants import ERROR_PAUSE, SHORTER
 
 
 class CongestionWindow:
@@ -34,6 +34,11 @@ class CongestionWindow:
         """One loss event, however many messages it took."""
         self._slow_start = False
         self._cap = max(1.0, self._cap / 2)
+
+    def on_short(self) -> None:
+        """From now on messages are short: as many more of them may carry as much as long ones did."""
+        self._most *= SHORTER
+        self._slow_start = True
 
     def on_throttle(self) -> None:
         """The gateway said that it was too much."""

@@ -6,6 +6,7 @@ frames' types, of the opening or of the end: :class:`emissary_lib.protocol.sessi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from emissary_lib.protocol.constants import DEFAULT_CAPACITY, INITIAL_WINDOW, SMALL_FRAMES
@@ -88,6 +89,7 @@ class Duplex:
             for the relay's start.
         outstanding_since: Since when anything has been unacknowledged or waiting; ``None`` when nothing is.
         size: What is known of the length of our messages.
+        on_short: Told once, when it turns out that long ones do not pass.
 
     Thread safety: none; the owner of the session serialises every call.
     """
@@ -101,6 +103,10 @@ class Duplex:
         )
         self.sender.receive_window(0, config.peer_window)
         self.size = MessageSize(short=config.short)
+        if config.short:
+            cap.on_short()
+        self.on_short: Callable[[], None] = lambda: None
+        self.size.on_short = self._shorten
         self._acks = AckSchedule(config.capacity, edge=self.receiver.edge, acked=config.receive_start)
         self._timer = RetransmissionTimer()
         self._pause = ErrorPause()
@@ -239,6 +245,10 @@ class Duplex:
         self.size.on_told(now)
         self._note_lost(self.sender.mark_long_lost(), now)
         self._settle_gate()
+
+    def _shorten(self) -> None:
+        self._cap.on_short()
+        self.on_short()
 
     def _note_lost(self, lost: list[Segment], now: float) -> None:
         for each in lost:

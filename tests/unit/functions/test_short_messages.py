@@ -1,4 +1,4 @@
-"""The stack remembers that long messages do not pass (docs/protocol.md rule 4.8-6)."""
+"""The stack remembers that long messages do not pass (docs/protocol.md rule 4.8-7)."""
 
 from __future__ import annotations
 

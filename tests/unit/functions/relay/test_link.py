@@ -21,7 +21,7 @@ from functions.common.errors import (
     PeerRefusedError,
     PeerUnreachableError,
 )
-from functions.relay.link import MAX_POSTS, RelayLink
+from functions.relay.link import MAX_POSTS, MAX_SHORT_POSTS, RelayLink
 from tests.helpers.patience import HANG
 from tests.unit.functions.relay.harness import FakePoster, FakeTransport
 
@@ -138,6 +138,18 @@ def test_a_message_that_is_too_large_is_hopeless_at_once(harness: Harness, poste
     assert harness.hopeless.get(timeout=HANG) == "status 413: 50001 bytes"
     assert harness.refused.empty(), "it would be sent again"
     assert harness.too_long.empty(), "it is short"
+
+
+def test_more_short_messages_are_posted_at_once() -> None:
+    slow = SlowPoster()
+    harness = Harness(slow)
+    harness.link.shorten()
+    for _ in range(2 * MAX_SHORT_POSTS):
+        harness.link.send(TO_DIALER)
+    for _ in range(MAX_SHORT_POSTS):
+        slow.begun.get(timeout=HANG)
+    slow.answers.set()
+    harness.end()
 
 
 def test_a_long_message_that_is_too_large_is_sent_again_as_short_ones(
