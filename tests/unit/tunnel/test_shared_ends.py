@@ -110,7 +110,8 @@ def test_a_connection_is_over_once_its_user_has_read_the_last_of_it() -> None:
             if not played.mux.unsent(dialed.stream):
                 written += played.mux.send_data(dialed.stream, bytes(4096))
             played.take()
-            return played.side.tunnel._mux.buffered[1] > 0
+            tunnel = played.side.tunnel
+            return tunnel.ask(lambda now: tunnel._mux.buffered[1] > 0)
 
         wait_until(more_waits_than_the_kernel_takes, "bytes wait for the user")
 
