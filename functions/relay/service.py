@@ -16,6 +16,7 @@ from emissary_lib.protocol.auth.macs import RelayHeaders
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLAIM_DEADLINE, END_MARGIN, GOAWAY_BEFORE, GRACE, OPENING_TIME
 from emissary_lib.protocol.mux.limits import MAX_CONNECTIONS, SHARED_TARGET, MuxLimits
+from emissary_lib.protocol.mux.relay import RelayMultiplexer
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event, Finished, MessagesShortened, PeerMoved
@@ -30,6 +31,7 @@ from emissary_lib.transport.reconnecting import ReconnectingTransport
 from emissary_lib.tunnel.driver import Tunnel
 from emissary_lib.tunnel.loopback import tcp_pair
 from emissary_lib.tunnel.session_driver import SessionDriver
+from emissary_lib.tunnel.shared_relay import RelayTunnel
 from emissary_lib.tunnel.shutdown import ShutdownPolicy
 from functions.common import logs, metrics
 from functions.common.metrics import Metric
@@ -38,6 +40,7 @@ from functions.relay.claim import Claimed, claim
 from functions.relay.connecting import Arrivals, Connecting
 from functions.relay.connector import Connected
 from functions.relay.link import RelayLink
+from functions.relay.requests import Requests
 
 #: Seconds that connecting to the target may take: less than a dial's default timeout.
 TARGET_TIMEOUT: Final = 10.0
@@ -132,11 +135,6 @@ class Relay:
 
     def _serve_shared(self, launch: Launch, ends_at: float, margin: float) -> Code | None:
         """Serve a session of many connections (docs/protocol.md section 11), which ends at ``ends_at``."""
-        # Only a relay that is shared has to load HTTP/2: a tenth of all that a relay imports.
-        from emissary_lib.protocol.mux.relay import RelayMultiplexer
-        from emissary_lib.tunnel.shared_relay import RelayTunnel
-        from functions.relay.requests import Requests
-
         connect = self._connector(launch)
         claimed = self._claim(launch, connect)
         if claimed is None:
