@@ -274,7 +274,7 @@ class Cloud:
         return int(self._command("retire", function=function)["count"])
 
     def set_timeout(self, function: str, seconds: float) -> None:
-        """Give a function (a logical id) another timeout, 1 to 900 seconds, for invocations from now on.
+        """Give a function (a logical id) another timeout, 1 to 1800 seconds, for invocations from now on.
 
         As on AWS those that run keep the one they began with, and the next ones start cold.
 

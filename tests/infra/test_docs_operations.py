@@ -13,6 +13,7 @@ import pytest
 from emissary_lib.bridge.session import (
     LAUNCH_MARGIN,
     LEAVE_MARGIN,
+    LONGEST_RELAY_TIME,
     RECORD_TIME,
     RELAY_TIME,
     LaunchRecord,
@@ -29,7 +30,7 @@ from functions.common.metrics import NAMESPACE, Metric
 from functions.relay.link import MAX_POSTS
 from functions.relay.service import TARGET_TIMEOUT
 from tests.helpers.sam_template import of_type, resolve_resources, source, strings
-from tests.infra.documents import ROOT, fenced, prose, read, section, tables
+from tests.infra.documents import DOCUMENTS, ROOT, fenced, prose, read, section, tables
 from tools import costs
 
 MANUAL = "docs/operations.md"
@@ -244,7 +245,8 @@ def test_what_a_relay_tells_of_its_connections_costs_what_the_manual_says() -> N
     assert f"each is [${cost.dollars:.2f} for a million](security.md#what-each-message-costs)" in words
     interval = constants.CONNECTIONS_INTERVAL
     assert f"when that changes, {interval:g} s late at most" in words
-    assert f"in {RELAY_TIME:g} s there are {RELAY_TIME / interval:g} at most" in words
+    told = f"in {RELAY_TIME / 60:g} minutes (`RelayTimeout`) there are {RELAY_TIME / interval:g} at most"
+    assert told in words
     assert cost.message.endswith(f"one in {interval:g} s at most")
 
 
@@ -323,8 +325,19 @@ def test_a_place_is_free_when_the_manual_says() -> None:
     assert f"tries again for {LIMIT_WAIT:g} s" in rows["MaxSessions"]
 
 
+def test_the_life_of_a_tunnel_is_told_as_the_parameters() -> None:
+    """A stack may say something else than its default; the other 15 minutes are those of the clock."""
+    defaults = {row[0]: row[1] for row in tables(MANUAL, "Parameters")[0]}
+    assert float(defaults["RelayTimeout"]) == RELAY_TIME
+    heading = f"Sessions of {LONGEST_RELAY_TIME / 60:g} minutes"
+    assert f"`RelayTimeout={LONGEST_RELAY_TIME:g}`" in section(MANUAL, heading)
+    for document in DOCUMENTS:
+        for paragraph in re.split(r"\n\n|\n(?=\||- )", read(document)):
+            if f"{RELAY_TIME / 60:g} minutes" in prose(paragraph):
+                assert re.search(r"RelayTimeout|clock|date|signature|psql \|", paragraph), paragraph
+
+
 def test_times_in_the_prose_are_those_of_the_code() -> None:
-    assert RELAY_TIME == 900
     assert OPENING_TIME == 60
     assert DIAL_TIMEOUT == 20
     assert "until its timeout (20 s unless told otherwise)" in prose(read("docs/security.md"))

@@ -193,7 +193,7 @@ def test_the_limits_are_those_of_template_and_code() -> None:
     named = set(re.findall(r"`([A-Z]\w+)`", section(DOCUMENT, "Limits")))
     assert named <= set(source()["Parameters"])
     longest = source()["Parameters"]["RelayTimeout"]["MaxValue"]
-    assert rows["a session"] == f"RelayTimeout, at most {longest} s"
+    assert rows["a session"] == f"RelayTimeout, at most {longest:,} s"
     assert f"more than {constants.CLOCK_SKEW / 60:g} minutes off" in TEXT
 
 

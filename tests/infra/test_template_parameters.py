@@ -74,7 +74,7 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
         ["team/keys", SECRET.removesuffix("-AbCdEf"), SECRET.replace("secret:", "key:")],
     ),
     "RelayMemory": (["128", "10240"], ["127", "10241", "much"]),
-    "RelayTimeout": (["60", "900"], ["59", "901"]),
+    "RelayTimeout": (["60", "900", "1800"], ["59", "1801"]),
     "RelayConcurrency": (["0", "1", "1000"], ["-1", "1001", ""]),
     "RelayGraceSeconds": (["5", "300"], ["4", "301"]),
     "RelayPingSeconds": (["10", "300"], ["9", "301", "240 s"]),
