@@ -91,6 +91,7 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "DomainName": (["", "db.example.com"], ["example", "DB.example.com", "wss://db.example.com"]),
     "CertificateArn": (["", CERTIFICATE], ["0123-abcd", CERTIFICATE.replace("acm", "iam")]),
     "HostedZoneId": (["", "Z0123456789ABCDEFGHIJ"], ["example.com", "/hostedzone/Z0"]),
+    "DisableExecuteApiEndpoint": (["true", "false"], ["yes"]),
 }
 
 #: Of AWS's own types, which AWS checks itself.
@@ -143,6 +144,7 @@ def test_every_parameter_with_a_pattern_or_limits_has_its_cases() -> None:
         ({"DomainName": "db.example.com"}, "DomainName needs CertificateArn"),
         ({"CertificateArn": CERTIFICATE}, "CertificateArn is of use only with DomainName"),
         ({"HostedZoneId": "Z0"}, "HostedZoneId is of use only with DomainName"),
+        ({"DisableExecuteApiEndpoint": "true"}, "without DomainName would leave no way in"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(given: dict[str, str], message: str) -> None:
@@ -180,7 +182,9 @@ def test_a_parameter_is_used_by_a_resource(name: str) -> None:
 
 def test_every_condition_is_used() -> None:
     document = source()
-    words = re.findall(r"\w+", " ".join(strings([document["Resources"], document["Globals"]])))
+    words = re.findall(
+        r"\w+", " ".join(strings([document[part] for part in ("Resources", "Globals", "Outputs")]))
+    )
     assert set(document["Conditions"]) <= set(words)
 
 
@@ -324,6 +328,13 @@ def test_a_domain_of_ones_own_is_the_address_everywhere(zone: str) -> None:
     if zone:
         records = resources["CustomDomainRecords"]["Properties"]["RecordSets"]
         assert [record["Type"] for record in records] == ["A", "AAAA"]
+
+
+@pytest.mark.parametrize("disabled", ["true", "false"])
+def test_the_apis_own_name_answers_unless_it_is_switched_off(disabled: str) -> None:
+    domain = {"DomainName": "db.example.com", "CertificateArn": CERTIFICATE}
+    resources = resolve_resources(**domain, DisableExecuteApiEndpoint=disabled)
+    assert resources["WebSocketApi"]["Properties"]["DisableExecuteApiEndpoint"] == disabled
 
 
 def test_without_one_there_is_no_domain() -> None:
