@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import math
 import re
 from typing import Any
@@ -341,3 +342,25 @@ def test_times_in_the_prose_are_those_of_the_code() -> None:
     assert OPENING_TIME == 60
     assert DIAL_TIMEOUT == 20
     assert "until its timeout (20 s unless told otherwise)" in prose(read("docs/security.md"))
+
+
+def test_the_boundary_in_the_manual_allows_what_the_roles_have_and_nothing_else() -> None:
+    (document,) = map(json.loads, fenced(MANUAL, "json"))
+    allowed = {action for statement in document["Statement"] for action in statement["Action"]}
+    policies = [role["Policies"] for role in of_type(resolve_resources(), "AWS::IAM::Role").values()]
+    managed = of_type(resolve_resources(Tracing="true"), "AWS::IAM::ManagedPolicy").values()
+    granted = set()
+    for policy in [*(policy for each in policies for policy in each), *managed]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            actions = statement["Action"]
+            granted |= {actions} if isinstance(actions, str) else set(actions)
+    assert allowed == granted
+    assert {statement["Effect"] for statement in document["Statement"]} == {"Allow"}
+
+
+def test_what_functions_in_a_vpc_would_cost_is_reckoned_right() -> None:
+    told = prose(section(MANUAL, "A company's account"))
+    factors = re.search(r"(\d) x (\d) zones x (\d+) hours x \$(0\.\d+) = \$(\d+\.\d+) a month", told)
+    assert factors is not None
+    *rest, total = map(float, factors.groups())
+    assert math.prod(rest) == pytest.approx(total)
