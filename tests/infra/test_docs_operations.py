@@ -31,7 +31,7 @@ from functions.common.metrics import NAMESPACE, Metric
 from functions.relay.link import MAX_POSTS
 from functions.relay.service import TARGET_TIMEOUT
 from tests.helpers.sam_template import of_type, resolve_resources, source, strings
-from tests.infra.documents import DOCUMENTS, ROOT, fenced, prose, read, section, tables
+from tests.infra.documents import DOCUMENTS, ROOT, block_commands, fenced, prose, read, section, tables
 from tools import costs
 
 MANUAL = "docs/operations.md"
@@ -364,3 +364,15 @@ def test_what_functions_in_a_vpc_would_cost_is_reckoned_right() -> None:
     assert factors is not None
     *rest, total = map(float, factors.groups())
     assert math.prod(rest) == pytest.approx(total)
+
+
+def test_answers_are_kept_where_git_does_not_look() -> None:
+    """``--guided`` rewrites the file of its answers; git refuses to pull over one that it tracks."""
+    deployed = [words for words in block_commands(MANUAL, "sam") if words[0] == "deploy"]
+    files = {words[words.index("--config-file") + 1] for words in deployed if "--config-file" in words}
+    files |= {
+        word.removeprefix("file://") for words in deployed for word in words if word.startswith("file://")
+    }
+    assert files == {"emissary.toml", "parameters.yaml"}
+    assert files <= set((ROOT / ".gitignore").read_text(encoding="utf-8").splitlines())
+    assert not any("--guided" in words and "--config-file" not in words for words in deployed)

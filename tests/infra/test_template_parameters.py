@@ -357,6 +357,19 @@ def test_a_secret_of_ones_own_is_the_one_that_is_read_and_none_is_made() -> None
     assert outputs(KeySecretArn=SECRET)["KeySecretArn"] == SECRET
 
 
+def test_how_the_key_is_drawn_never_changes() -> None:
+    """CloudFormation draws a new key in place of all keys there are if anything in this block changes.
+
+    Source: aws-cloudformation/cloudformation-coverage-roadmap on GitHub, on GenerateSecretString.
+    """
+    assert source()["Resources"]["KeySecret"]["Properties"]["GenerateSecretString"] == {
+        "SecretStringTemplate": '{"kid":1}',
+        "GenerateStringKey": "data",
+        "PasswordLength": 64,
+        "ExcludePunctuation": True,
+    }
+
+
 def test_the_key_that_is_drawn_is_a_key() -> None:
     """Secrets Manager adds so many letters and digits to the object; whichever they are, they are base64."""
     (secret,) = of_type(resolve_resources(), "AWS::SecretsManager::Secret").values()
