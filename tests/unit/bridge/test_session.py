@@ -126,7 +126,9 @@ def test_who_leaves_after_the_relays_end_leaves_because_of_it() -> None:
     assert session.loss(NOW + 61) == Loss(Code.RELAY_DEADLINE, NOW + 60)
 
 
-CLAIMED = dataclasses.replace(SESSION_NOW, state=P, expires=NOW + 900, invoked_at=NOW + 1, instance="i")
+CLAIMED = dataclasses.replace(
+    SESSION_NOW, state=P, expires=NOW + RELAY_TIME, invoked_at=NOW + 1, instance="i"
+)
 
 
 @pytest.mark.parametrize(
