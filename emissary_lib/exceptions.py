@@ -439,7 +439,7 @@ def reset_error(
     if code is Code.RELAY_DEADLINE:
         return RelayDeadlineError(
             f"the tunnel to {target} ended: relay reached its {_format_limit(limit)} (template parameter "
-            "RelayTimeout, 900 s at most); dial again, and split work that takes longer. "
+            "RelayTimeout); dial again, and split work that takes longer. "
             "The outcome of a statement that was running is unknown",
             code=code,
         )

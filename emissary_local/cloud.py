@@ -46,6 +46,8 @@ class Cloud:
         latency: ``none``, or ``aws`` for delays as measured there.
         fresh_environments: Give every invocation a new process: every start is a cold start.
         parameters: Template parameters; they win over the application's.
+        policies: By ARN, documents of managed policies that the template does not make: a permissions
+            boundary, or what its roles have besides.
         variables: By logical id, environment variables that a function gets besides those of the template,
             as if set by hand after the deployment.
         limits: API Gateway's numbers, for tests that want to meet one sooner.
@@ -74,6 +76,7 @@ class Cloud:
         latency: str = "none",
         fresh_environments: bool = False,
         parameters: Mapping[str, str] | None = None,
+        policies: Mapping[str, Mapping[str, Any]] | None = None,
         variables: Mapping[str, Mapping[str, str]] | None = None,
         limits: Limits | None = None,
         time_scale: float | None = None,
@@ -95,6 +98,7 @@ class Cloud:
             "tls": tls,
             "url_variables": list(self.application.url_variables),
             "classify": self.application.classify,
+            "policies": dict(policies or {}),
             "variables": {name: dict(given) for name, given in (variables or {}).items()},
         }
         self._lock = threading.Lock()
@@ -122,7 +126,7 @@ class Cloud:
             ours = self.application.parameters.items()
             parameters = {**{name: value for name, value in ours if name in declared}, **self._given}
             # The template's faults are raised here, as they are.
-            read = read_document(self._template, document, parameters)
+            read = read_document(self._template, document, parameters, self._settings["policies"])
             Privileges(read.functions.values())  # those of its policies too
             if unknown := sorted(set(self._settings["variables"]) - set(read.functions)):
                 raise LocalCloudError(f"variables are given for {', '.join(unknown)}: no such function")
@@ -274,7 +278,7 @@ class Cloud:
         return int(self._command("retire", function=function)["count"])
 
     def set_timeout(self, function: str, seconds: float) -> None:
-        """Give a function (a logical id) another timeout, 1 to 900 seconds, for invocations from now on.
+        """Give a function (a logical id) another timeout, 1 to 1800 seconds, for invocations from now on.
 
         As on AWS those that run keep the one they began with, and the next ones start cold.
 

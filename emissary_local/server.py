@@ -55,9 +55,9 @@ class CloudServer:
 
     Args:
         settings: What :class:`emissary_local.cloud.Cloud` sends: ``template``, ``document`` (a file with its
-            translation), ``parameters``, ``directory``, ``artifacts``, ``faults``, ``limits``, ``latency``,
-            ``account_concurrency``, ``fresh_environments``, ``tls``, ``variables``, ``passwords``,
-            ``url_variables``, ``classify``.
+            translation), ``parameters``, ``policies``, ``directory``, ``artifacts``, ``faults``, ``limits``,
+            ``latency``, ``account_concurrency``, ``fresh_environments``, ``tls``, ``variables``,
+            ``passwords``, ``url_variables``, ``classify``.
 
     Attributes:
         meter: Counts what AWS would bill.
@@ -86,7 +86,7 @@ class CloudServer:
         settings, stack = self._settings, self._stack
         directory = Path(settings["directory"])
         document = json.loads(Path(settings["document"]).read_text(encoding="utf-8"))
-        template = read_document(settings["template"], document, settings["parameters"])
+        template = read_document(settings["template"], document, settings["parameters"], settings["policies"])
         artifacts = None if settings["artifacts"] is None else Path(settings["artifacts"])
         faults, limits = self.faults, Limits(**settings["limits"])
         latency = Latency(settings["latency"], faults.faults.seed)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from emissary_lib.bridge.session import (
-    RELAY_TIME,
     Connection,
     EndRecord,
     Fragment,
@@ -212,8 +211,8 @@ def _side(item: Item, role: str) -> Side:
 def _claimed_at(item: Item) -> float | None:
     if "claimed_at" in item or "relay_expires" not in item:
         return _time(item, "claimed_at")
-    # Older code has not written it, and counted on Lambda's longest, whatever the relay's timeout was.
-    return float(item["relay_expires"]["N"]) - RELAY_TIME
+    # Older code has not written it, and counted on 900 s, whatever the relay's timeout was.
+    return float(item["relay_expires"]["N"]) - 900
 
 
 def _hashes(item: Item, single: str) -> frozenset[str]:

@@ -32,9 +32,14 @@ from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.targets.allow_list import SHARED_TARGET
 from emissary_lib.protocol.wire.payloads import Connections
 
-#: How long a relay can live, in seconds, unless the stack says less: Lambda's longest invocation. Counted
-#: from its claim it is never too short: it started before. Source: Lambda developer guide, "Lambda quotas".
+#: How long a relay can live, in seconds, unless the stack says otherwise (RelayTimeout). Counted from its
+#: claim it is never too short: it started before.
 RELAY_TIME: Final = 900.0
+
+#: The most that a stack can say, in seconds: Lambda's longest invocation of a function that is invoked as the
+#: relay is. Not every region may have it. Source: Lambda's API (botocore 1.44.7), CreateFunction, "Timeout";
+#: 900 s until November 2026.
+LONGEST_RELAY_TIME: Final = 1800.0
 
 #: How long ``$connect`` may take to answer, in seconds: its timeout in template.yaml.
 CONNECT_TIME: Final = 20.0
@@ -184,7 +189,7 @@ class LaunchRecord:
     @property
     def purge_at(self) -> int:
         """When the table may delete the session if nobody ever notes its end."""
-        return int(self.at + OPENING_TIME + RELAY_TIME + RECORD_TIME)
+        return int(self.lease + RECORD_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +414,7 @@ def purge_time(*, date: float, now: float) -> int:
         date: The date the dialer signed; a clock that is late still accepts it CLOCK_SKEW after it.
         now: The time of the connect.
     """
-    return int(max(date + CLOCK_SKEW, now + OPENING_TIME + RELAY_TIME) + PURGE_MARGIN)
+    return int(max(date + CLOCK_SKEW, now + OPENING_TIME + LONGEST_RELAY_TIME) + PURGE_MARGIN)
 
 
 def may_launch(session: SessionRecord, now: float) -> bool:

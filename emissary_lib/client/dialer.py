@@ -86,7 +86,7 @@ class Dialer:
     Connections share a relay, up to ``connections_per_relay`` of them. The first dial starts one, which takes
     a second or more from cold; a further dial over it, to any target, takes one round trip, and neither
     another place among the sessions nor another Lambda. A relay that is full, that carries as much as
-    its way takes, or that has less than a third of its 15 minutes left gets no new connection: another is
+    its way takes, or that has less than a third of its time left gets no new connection: another is
     started. One that carries nothing ends after ``relay_idle_seconds``, and with :meth:`close`. Shared are:
 
     - the end: whatever ends a relay (its time limit, a crash, an operator) ends all connections over it, each

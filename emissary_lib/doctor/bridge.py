@@ -230,7 +230,7 @@ def explain_refusal(exc: GatewayRefusedError, settings: Settings, took: float) -
         return failure(
             Exit.GATEWAY,
             "HTTP status 403 from a private address: an execute-api VPC endpoint refuses WebSocket APIs",
-            "switch private DNS off at that endpoint, or use a custom domain",
+            "switch private DNS off at that endpoint, or use a custom domain by alias records",
             took,
         )
     if isinstance(error, AuthenticationError):

@@ -16,9 +16,9 @@ from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.transport.proxy import Proxy, check_package
 
-#: API Gateway's own names. A VPC endpoint for execute-api with private DNS makes them resolve to itself, and
-#: WebSocket APIs cannot be reached through it.
-EXECUTE_API: Final = re.compile(r"[a-z0-9-]+\.execute-api\.[a-z0-9-]+\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
+#: API Gateway's own names, in any partition. A VPC endpoint for execute-api with private DNS makes them
+#: resolve to itself, and WebSocket APIs cannot be reached through it.
+EXECUTE_API: Final = re.compile(r"[a-z0-9-]+\.execute-api\.[a-z0-9-]+(?:\.[a-z0-9-]+)+")
 
 
 @dataclass

@@ -35,7 +35,7 @@ _PRIVATE: Final = tuple(
 
 _ENDPOINT_HINT: Final = (
     "an execute-api VPC endpoint with private DNS captures this name, and WebSocket APIs cannot be reached "
-    "through one: switch its private DNS off, or use a custom domain"
+    "through one: switch its private DNS off, or use a custom domain by alias records"
 )
 
 

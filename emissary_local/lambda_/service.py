@@ -34,8 +34,8 @@ from emissary_local.template.specs import FunctionSpec
 #: after the other, and nothing else would get its turn meanwhile. Two, because one waits now and then.
 INITS_PER_PROCESSOR: Final = 2
 
-#: Longest timeout of a function, in seconds. Source: AWS Lambda Developer Guide, "Lambda quotas".
-LONGEST_TIMEOUT: Final = 900.0
+#: Longest timeout of a function, in seconds. Source: Lambda's API (botocore 1.44.7), CreateFunction.
+LONGEST_TIMEOUT: Final = 1800.0
 
 _CRASHES: Final = (InvocationFault.DIES_BEFORE, InvocationFault.DIES_DURING, InvocationFault.DIES_AFTER)
 

@@ -23,8 +23,12 @@ from emissary_local.template.stack import Stack, number
 _INLINE_MODULE: Final = "index"
 
 
-def read_functions(stack: Stack) -> dict[str, FunctionSpec]:
+def read_functions(stack: Stack, elsewhere: Mapping[str, Any]) -> dict[str, FunctionSpec]:
     """All functions of a stack, by logical id.
+
+    Args:
+        stack: The stack.
+        elsewhere: By ARN, documents of managed policies that the template does not make.
 
     Raises:
         TemplateError: If one cannot be run as on AWS.
@@ -42,7 +46,7 @@ def read_functions(stack: Stack) -> dict[str, FunctionSpec]:
                 f"{role!r} is no role of this template, so nobody here knows what it allows",
                 where=f"{where}.Role",
             )
-        policies, managed = _role(stack, roles[role], attached)
+        policies, managed = _role(stack, roles[role], attached, elsewhere)
         settings, place = asynchronous.get(name, ({}, ""))
         reserved = properties.get("ReservedConcurrentExecutions")
         variables = (properties.get("Environment") or {}).get("Variables") or {}
@@ -65,6 +69,7 @@ def read_functions(stack: Stack) -> dict[str, FunctionSpec]:
             event_age=number(settings.get("MaximumEventAgeInSeconds", 21_600), place),
             policies=policies,
             managed_policies=managed,
+            boundary=_boundary(stack, roles[role], elsewhere),
             inline_code=inline_code,
         )
     return functions
@@ -146,8 +151,28 @@ def _attached_policies(stack: Stack) -> list[tuple[str, str | None, Any]]:
     return found
 
 
+def _boundary(stack: Stack, logical_id: str, elsewhere: Mapping[str, Any]) -> Any:
+    properties, where = stack.properties(logical_id)
+    arn = properties.get("PermissionsBoundary")
+    if arn is None:
+        return None
+    if arn in elsewhere:
+        return elsewhere[arn]
+    for name in stack.of_type(MANAGED_POLICY):
+        if stack.ref(name) == arn:
+            return _document(*stack.properties(name))
+    raise TemplateError(
+        f"{arn!r} is no policy of this template, so nobody here knows what it allows; give its document "
+        "(policies={ARN: document})",
+        where=f"{where}.PermissionsBoundary",
+    )
+
+
 def _role(
-    stack: Stack, logical_id: str, attached: list[tuple[str, str | None, Any]]
+    stack: Stack,
+    logical_id: str,
+    attached: list[tuple[str, str | None, Any]],
+    elsewhere: Mapping[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Its inline policies, and its managed ones by logical id; those of AWS among the former, as ARNs."""
     properties, where = stack.properties(logical_id)
@@ -157,7 +182,8 @@ def _role(
     managed = {
         name: _document(*stack.properties(name)) for name in (ours[arn] for arn in arns if arn in ours)
     }
+    managed |= {arn: elsewhere[arn] for arn in arns if arn in elsewhere}
     managed |= {name: document for name, document in mine if name is not None}
     documents = [_document(policy, f"{where}.Policies") for policy in properties.get("Policies") or []]
     documents += [document for name, document in mine if name is None]
-    return (*documents, *(arn for arn in arns if arn not in ours)), managed
+    return (*documents, *(arn for arn in arns if arn not in ours and arn not in elsewhere)), managed

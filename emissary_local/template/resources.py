@@ -87,7 +87,7 @@ READ: Final[Mapping[str, Properties]] = {
     MANAGED_POLICY: _of("ManagedPolicyName PolicyDocument Roles", "Description Groups Path Users"),
     POLICY: _of("PolicyDocument Roles", "Groups PolicyName Users"),
     ROLE: _of(
-        "ManagedPolicyArns Policies RoleName",
+        "ManagedPolicyArns PermissionsBoundary Policies RoleName",
         "AssumeRolePolicyDocument Description MaxSessionDuration Path Tags",
     ),
     ROLE_POLICY: _of("PolicyDocument RoleName", "PolicyName"),

@@ -32,6 +32,7 @@ class FunctionSpec:
         policies: IAM policies of its role: the documents written into it or attached by AWS::IAM::Policy,
             and the ARNs of AWS's managed policies. Those of the template's own are not among them.
         managed_policies: Documents of the template's managed policies that its role has, by logical id.
+        boundary: The document of its role's permissions boundary, or None if it has none.
         inline_code: The text of ``index.py``, of a function whose code is in the template.
     """
 
@@ -49,6 +50,7 @@ class FunctionSpec:
     event_age: float = 21_600.0
     policies: tuple[Any, ...] = ()
     managed_policies: Mapping[str, Any] = field(default_factory=dict)
+    boundary: Any = None
     inline_code: str | None = field(default=None, repr=False)
 
 

@@ -29,27 +29,35 @@ _CREATE_TABLE: Final = (
 _CAPACITIES: Final = frozenset({"ReadCapacityUnits", "WriteCapacityUnits"})
 
 
-def read_template(path: str | Path, parameters: Mapping[str, str] | None = None) -> Template:
+def read_template(
+    path: str | Path,
+    parameters: Mapping[str, str] | None = None,
+    policies: Mapping[str, Any] | None = None,
+) -> Template:
     """Read and resolve a template.
 
     Args:
         path: The template file; relative ``CodeUri`` values start at its directory.
         parameters: Parameter values; the rest take their defaults.
+        policies: By ARN, documents of managed policies that the template does not make.
 
     Raises:
         TemplateError: If the file cannot be read or something in it cannot be run; says where.
         LocalCloudError: If SAM's translator breaks.
     """
-    return read_document(path, load_and_translate(path), parameters)
+    return read_document(path, load_and_translate(path), parameters, policies)
 
 
 def read_document(
-    path: str | Path, document: Mapping[str, Any], parameters: Mapping[str, str] | None = None
+    path: str | Path,
+    document: Mapping[str, Any],
+    parameters: Mapping[str, str] | None = None,
+    policies: Mapping[str, Any] | None = None,
 ) -> Template:
     """As :func:`read_template`, of a document as :func:`.sam.load_and_translate` gives it."""
     file = Path(path).resolve()
     stack = Stack(file, document, parameters or {})
-    functions = read_functions(stack)
+    functions = read_functions(stack, policies or {})
     return Template(
         file,
         functions,

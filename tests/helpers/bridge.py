@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from emissary_lib.bridge.session import RELAY_TIME
 from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import KeyRing, canonical_authority, http_date, verify_connect
@@ -40,7 +41,7 @@ TARGET: Final = "db.internal:5432"
 ALLOWED: Final = AllowList.parse('[{"host": "db.internal", "port": 5432}]')
 
 #: The relay's life as OPENED tells it, in seconds.
-LIFE: Final = 900.0
+LIFE: Final = RELAY_TIME
 
 #: Longest wait of a connection's thread for a message, in seconds, so that it notices what a test wrote.
 _TICK: Final = 0.01

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from emissary_lib.bridge.session import RELAY_TIME
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
@@ -19,7 +20,7 @@ from tests.helpers.clock import Clock
 PARAMETERS: Final = Opened(Code.OK, 0, 30_000, bytes(range(32)))
 
 #: The relay's life in these tests, in seconds.
-LIFE: Final = 900.0
+LIFE: Final = RELAY_TIME
 
 
 def client_session(

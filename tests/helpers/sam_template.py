@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from emissary_local.template.intrinsics import Resolver, load_yaml
-from emissary_local.template.names import PSEUDO_PARAMETERS, parameter_values
+from emissary_local.template.names import PSEUDO_PARAMETERS, STACK_NAME, parameter_values
 from emissary_local.template.sam import load_and_translate
 
 ROOT: Final = pathlib.Path(__file__).resolve().parents[2]
@@ -41,9 +41,9 @@ def as_text(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
-def resolver(parameters: Mapping[str, str], partition: str = "aws") -> Resolver:
+def resolver(parameters: Mapping[str, str], partition: str = "aws", stack_name: str = STACK_NAME) -> Resolver:
     """Resolves parts of the translated template; a reference to a resource becomes its name in ``<>``."""
-    values = {**PSEUDO_PARAMETERS, "AWS::Partition": partition}
+    values = {**PSEUDO_PARAMETERS, "AWS::Partition": partition, "AWS::StackName": stack_name}
     values |= parameter_values(source()["Parameters"], parameters)
     resources = translate_template()["Resources"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import math
 import re
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from emissary_lib.bridge.session import (
     LAUNCH_MARGIN,
     LEAVE_MARGIN,
+    LONGEST_RELAY_TIME,
     RECORD_TIME,
     RELAY_TIME,
     LaunchRecord,
@@ -30,7 +32,7 @@ from functions.common.metrics import NAMESPACE, Metric
 from functions.relay.link import MAX_POSTS
 from functions.relay.service import TARGET_TIMEOUT
 from tests.helpers.sam_template import of_type, resolve_resources, source, strings
-from tests.infra.documents import ROOT, fenced, prose, read, section, tables
+from tests.infra.documents import DOCUMENTS, ROOT, block_commands, fenced, prose, read, section, tables
 from tools import costs
 
 MANUAL = "docs/operations.md"
@@ -268,7 +270,8 @@ def test_what_a_relay_tells_of_its_connections_costs_what_the_manual_says() -> N
     assert f"each is [${cost.dollars:.2f} for a million](security.md#what-each-message-costs)" in words
     interval = constants.CONNECTIONS_INTERVAL
     assert f"when that changes, {interval:g} s late at most" in words
-    assert f"in {RELAY_TIME:g} s there are {RELAY_TIME / interval:g} at most" in words
+    told = f"in {RELAY_TIME / 60:g} minutes (`RelayTimeout`) there are {RELAY_TIME / interval:g} at most"
+    assert told in words
     assert cost.message.endswith(f"one in {interval:g} s at most")
 
 
@@ -347,8 +350,53 @@ def test_a_place_is_free_when_the_manual_says() -> None:
     assert f"tries again for {LIMIT_WAIT:g} s" in rows["MaxSessions"]
 
 
+def test_the_life_of_a_tunnel_is_told_as_the_parameters() -> None:
+    """A stack may say something else than its default; the other 15 minutes are those of the clock."""
+    defaults = {row[0]: row[1] for row in tables(MANUAL, "Parameters")[0]}
+    assert float(defaults["RelayTimeout"]) == RELAY_TIME
+    heading = f"Sessions of {LONGEST_RELAY_TIME / 60:g} minutes"
+    assert f"`RelayTimeout={LONGEST_RELAY_TIME:g}`" in section(MANUAL, heading)
+    for document in DOCUMENTS:
+        for paragraph in re.split(r"\n\n|\n(?=\||- )", read(document)):
+            if f"{RELAY_TIME / 60:g} minutes" in prose(paragraph):
+                assert re.search(r"RelayTimeout|clock|date|signature|psql \|", paragraph), paragraph
+
+
 def test_times_in_the_prose_are_those_of_the_code() -> None:
-    assert RELAY_TIME == 900
     assert OPENING_TIME == 60
     assert DIAL_TIMEOUT == 20
     assert "until its timeout (20 s unless told otherwise)" in prose(read("docs/security.md"))
+
+
+def test_the_boundary_in_the_manual_allows_what_the_roles_have_and_nothing_else() -> None:
+    (document,) = map(json.loads, fenced(MANUAL, "json"))
+    allowed = {action for statement in document["Statement"] for action in statement["Action"]}
+    policies = [role["Policies"] for role in of_type(resolve_resources(), "AWS::IAM::Role").values()]
+    managed = of_type(resolve_resources(Tracing="true"), "AWS::IAM::ManagedPolicy").values()
+    granted = set()
+    for policy in [*(policy for each in policies for policy in each), *managed]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            actions = statement["Action"]
+            granted |= {actions} if isinstance(actions, str) else set(actions)
+    assert allowed == granted
+    assert {statement["Effect"] for statement in document["Statement"]} == {"Allow"}
+
+
+def test_what_functions_in_a_vpc_would_cost_is_reckoned_right() -> None:
+    told = prose(section(MANUAL, "A company's account"))
+    factors = re.search(r"(\d) x (\d) zones x (\d+) hours x \$(0\.\d+) = \$(\d+\.\d+) a month", told)
+    assert factors is not None
+    *rest, total = map(float, factors.groups())
+    assert math.prod(rest) == pytest.approx(total)
+
+
+def test_answers_are_kept_where_git_does_not_look() -> None:
+    """``--guided`` rewrites the file of its answers; git refuses to pull over one that it tracks."""
+    deployed = [words for words in block_commands(MANUAL, "sam") if words[0] == "deploy"]
+    files = {words[words.index("--config-file") + 1] for words in deployed if "--config-file" in words}
+    files |= {
+        word.removeprefix("file://") for words in deployed for word in words if word.startswith("file://")
+    }
+    assert files == {"emissary.toml", "parameters.yaml"}
+    assert files <= set((ROOT / ".gitignore").read_text(encoding="utf-8").splitlines())
+    assert not any("--guided" in words and "--config-file" not in words for words in deployed)

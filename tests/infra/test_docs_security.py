@@ -24,6 +24,7 @@ from tests.infra.documents import fenced, prose, read, section, tables
 from tests.infra.test_docs_operations import HANDLER_SECONDS, number, throttle
 from tools import costs
 
+LOG_KEY = "arn:aws:kms:eu-west-1:111122223333:key/0123-abcd"
 DOCUMENT = "docs/security.md"
 TEXT = prose(read(DOCUMENT))
 
@@ -89,8 +90,7 @@ def test_the_life_of_a_key_is_the_codes() -> None:
 
 
 def test_the_policy_of_a_kms_key_lets_in_the_roles_that_read_the_secret_and_nobody_else() -> None:
-    (text,) = fenced(DOCUMENT, "json")
-    statement = json.loads(text)
+    statement, _ = map(json.loads, fenced(DOCUMENT, "json"))
     assert (statement["Effect"], statement["Action"]) == ("Allow", "kms:Decrypt")
     # With "*" the conditions alone decide; with the account, the roles would need rights of their own.
     assert statement["Principal"] == {"AWS": "*"}
@@ -117,6 +117,18 @@ def test_the_policy_of_a_kms_key_lets_in_the_roles_that_read_the_secret_and_nobo
     assert let_in == {functions[name]["Role"].strip("<>").removesuffix(".Arn") for name in readers}
     asked = {action for _, _, actions, _ in rights() for action in actions}
     assert not any(action.startswith("kms:") for action in asked)
+
+
+def test_the_policy_of_a_key_for_the_logs_is_for_the_stacks_groups() -> None:
+    """Source: CloudWatch Logs user guide, "Encrypt log data in CloudWatch Logs using KMS"."""
+    _, statement = map(json.loads, fenced(DOCUMENT, "json"))
+    region = statement["Principal"]["Service"].removeprefix("logs.").removesuffix(".amazonaws.com")
+    (pattern,) = statement["Condition"]["ArnLike"].values()
+    resources = resolve_resources(AccessLogs="true", LogKmsKeyArn=LOG_KEY)
+    for name, group in of_type(resources, "AWS::Logs::LogGroup").items():
+        assert "LogGroupName" not in group, "CloudFormation names it"
+        arn = f"arn:aws:logs:{region}:111122223333:log-group:emissary-{name}-1ABCDEFGHIJK"
+        assert fnmatch.fnmatchcase(arn, pattern)
 
 
 # -- the allow-list ---------------------------------------------------------------------------
@@ -193,7 +205,7 @@ def test_the_limits_are_those_of_template_and_code() -> None:
     named = set(re.findall(r"`([A-Z]\w+)`", section(DOCUMENT, "Limits")))
     assert named <= set(source()["Parameters"])
     longest = source()["Parameters"]["RelayTimeout"]["MaxValue"]
-    assert rows["a session"] == f"RelayTimeout, at most {longest} s"
+    assert rows["a session"] == f"RelayTimeout, at most {longest:,} s"
     assert f"more than {constants.CLOCK_SKEW / 60:g} minutes off" in TEXT
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import CONNECT_TIME, RELAY_TIME
+from emissary_lib.bridge.session import CONNECT_TIME, LONGEST_RELAY_TIME, RELAY_TIME
 from emissary_lib.client.config import PING_RANGE, PONG_RANGE
 from emissary_lib.protocol.constants import GRACE, OPENING_TIME, PING_INTERVAL, PONG_DEADLINE
+from emissary_local.lambda_.service import LONGEST_TIMEOUT
 from emissary_local.template.specs import Route, Template
 from emissary_local.template.template import read_template
 from functions.common import audit, config
@@ -173,8 +174,8 @@ def test_only_the_relay_is_in_the_vpc() -> None:
 
 def test_times_fit_into_each_other(template: Template) -> None:
     relay = template.functions["RelayFunction"]
-    assert relay.timeout == RELAY_TIME == 900
-    assert source()["Parameters"]["RelayTimeout"]["MaxValue"] == RELAY_TIME
+    assert relay.timeout == RELAY_TIME
+    assert source()["Parameters"]["RelayTimeout"]["MaxValue"] == LONGEST_RELAY_TIME == LONGEST_TIMEOUT
     assert template.functions["ConnectFunction"].timeout == CONNECT_TIME
     assert relay.event_age == OPENING_TIME
     assert relay.retry_attempts == 0
@@ -189,12 +190,13 @@ def test_the_relay_waits_for_a_lost_side_as_long_as_the_protocol_says_unless_tol
     assert float(grace) == GRACE
 
 
-def test_the_bridge_keeps_a_place_for_as_long_as_the_relay_lives_and_may_come_back() -> None:
-    given = {**REQUIRED, "RelayTimeout": "61", "RelayGraceSeconds": "7"}
+@pytest.mark.parametrize("timeout", [61, LONGEST_RELAY_TIME])
+def test_the_bridge_keeps_a_place_for_as_long_as_the_relay_lives_and_may_come_back(timeout: float) -> None:
+    given = {**REQUIRED, "RelayTimeout": f"{timeout:g}", "RelayGraceSeconds": "7"}
     functions = read_template(TEMPLATE, given).functions
-    assert functions["RelayFunction"].timeout == 61
+    assert functions["RelayFunction"].timeout == timeout
     for name in ("ConnectFunction", "DefaultFunction"):
-        assert functions[name].environment[config.RELAY_TIMEOUT] == "61"
+        assert functions[name].environment[config.RELAY_TIMEOUT] == f"{timeout:g}"
     for name in ("DefaultFunction", "DisconnectFunction", "RelayFunction"):
         assert functions[name].environment[config.GRACE_SECONDS] == "7"
 

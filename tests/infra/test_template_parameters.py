@@ -12,6 +12,7 @@ import botocore.session
 import pytest
 
 from emissary_lib.protocol.auth.keys import parse_keys
+from emissary_lib.protocol.constants import MAX_MESSAGE_RATE
 from emissary_lib.protocol.targets.allow_list import AllowList
 from emissary_local.errors import TemplateError
 from emissary_local.template.names import parameter_values
@@ -24,8 +25,10 @@ from tests.helpers.sam_template import (
     of_type,
     outputs,
     resolve_resources,
+    resolver,
     source,
     strings,
+    translate_template,
 )
 
 PARAMETERS: dict[str, dict[str, Any]] = source()["Parameters"]
@@ -33,6 +36,8 @@ OUTPUTS: dict[str, dict[str, Any]] = source()["Outputs"]
 
 ARN = "arn:aws:sns:eu-west-1:" + "1" * 12 + ":alarms"
 SECRET = "arn:aws:secretsmanager:eu-west-1:" + "1" * 12 + ":secret:team/keys-AbCdEf"
+BOUNDARY = "arn:aws:iam::" + "1" * 12 + ":policy/team/Boundary"
+LOG_KEY = "arn:aws:kms:eu-west-1:" + "1" * 12 + ":key/0123-abcd"
 CERTIFICATE = "arn:aws:acm:eu-west-1:" + "1" * 12 + ":certificate/0123-abcd"
 
 #: Parameter -> values that are taken, values that are not.
@@ -74,7 +79,7 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
         ["team/keys", SECRET.removesuffix("-AbCdEf"), SECRET.replace("secret:", "key:")],
     ),
     "RelayMemory": (["128", "10240"], ["127", "10241", "much"]),
-    "RelayTimeout": (["60", "900"], ["59", "901"]),
+    "RelayTimeout": (["60", "900", "1800"], ["59", "1801"]),
     "RelayConcurrency": (["0", "1", "1000"], ["-1", "1001", ""]),
     "RelayGraceSeconds": (["5", "300"], ["4", "301"]),
     "RelayPingSeconds": (["10", "300"], ["9", "301", "240 s"]),
@@ -91,6 +96,15 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "DomainName": (["", "db.example.com"], ["example", "DB.example.com", "wss://db.example.com"]),
     "CertificateArn": (["", CERTIFICATE], ["0123-abcd", CERTIFICATE.replace("acm", "iam")]),
     "HostedZoneId": (["", "Z0123456789ABCDEFGHIJ"], ["example.com", "/hostedzone/Z0"]),
+    "DisableExecuteApiEndpoint": (["true", "false"], ["yes"]),
+    "PermissionsBoundaryArn": (
+        ["", BOUNDARY, "arn:aws-cn:iam::aws:policy/PowerUserAccess"],
+        ["Boundary", BOUNDARY.replace("policy", "role")],
+    ),
+    "RolePath": (["", "/", "/platform/", "/a/b-1/"], ["platform", "/platform", "platform/", "/a b/", "//"]),
+    "LogKmsKeyArn": (["", LOG_KEY], [LOG_KEY.replace("key/", "alias/"), "0123-abcd"]),
+    "IpAddressType": (["dualstack", "ipv4"], ["ipv6", ""]),
+    "DefaultThrottle": (["10", "2000"], ["9", "2001"]),
 }
 
 #: Of AWS's own types, which AWS checks itself.
@@ -143,6 +157,7 @@ def test_every_parameter_with_a_pattern_or_limits_has_its_cases() -> None:
         ({"DomainName": "db.example.com"}, "DomainName needs CertificateArn"),
         ({"CertificateArn": CERTIFICATE}, "CertificateArn is of use only with DomainName"),
         ({"HostedZoneId": "Z0"}, "HostedZoneId is of use only with DomainName"),
+        ({"DisableExecuteApiEndpoint": "true"}, "without DomainName would leave no way in"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(given: dict[str, str], message: str) -> None:
@@ -180,7 +195,9 @@ def test_a_parameter_is_used_by_a_resource(name: str) -> None:
 
 def test_every_condition_is_used() -> None:
     document = source()
-    words = re.findall(r"\w+", " ".join(strings([document["Resources"], document["Globals"]])))
+    words = re.findall(
+        r"\w+", " ".join(strings([document[part] for part in ("Resources", "Globals", "Outputs")]))
+    )
     assert set(document["Conditions"]) <= set(words)
 
 
@@ -234,6 +251,16 @@ def test_both_ends_of_the_way_are_dual_stack() -> None:
     assert resources["RelayFunction"]["Properties"]["VpcConfig"]["Ipv6AllowedForDualStack"] == "true"
 
 
+def test_where_there_are_no_dual_stack_apis_neither_end_is() -> None:
+    domain = {"DomainName": "db.example.com", "CertificateArn": CERTIFICATE, "HostedZoneId": "Z0123456789"}
+    resources = resolve_resources(**domain, IpAddressType="ipv4")
+    assert resources["WebSocketApi"]["Properties"]["IpAddressType"] == "ipv4"
+    (settings,) = resources["CustomDomain"]["Properties"]["DomainNameConfigurations"]
+    assert settings["IpAddressType"] == "ipv4"
+    records = resources["CustomDomainRecords"]["Properties"]["RecordSets"]
+    assert [record["Type"] for record in records] == ["A"]
+
+
 # -- what is made only when asked for ---------------------------------------------------------
 
 
@@ -255,6 +282,65 @@ def test_the_bridge_counts_no_more_sessions_than_lambda_runs_relays(
     assert default_settings(variables).max_sessions == most
 
 
+def test_the_throttle_of_messages_is_the_parameters() -> None:
+    (stage,) = of_type(resolve_resources(DefaultThrottle="300"), "AWS::ApiGatewayV2::Stage").values()
+    throttle = {name: value for name, value in stage["DefaultRouteSettings"].items() if "Throttling" in name}
+    assert throttle == {"ThrottlingBurstLimit": "300", "ThrottlingRateLimit": "300"}
+    most = PARAMETERS["DefaultThrottle"]["MaxValue"]
+    assert most == MAX_MESSAGE_RATE, "more of a session would be taken for a lie of its side"
+
+
+# -- the rules of a company's account ---------------------------------------------------------
+
+
+def test_all_roles_have_the_boundary_and_the_path_or_none() -> None:
+    plain, given = resolve_resources(Tracing="true"), {"PermissionsBoundaryArn": BOUNDARY, "RolePath": "/a/"}
+    ruled = resolve_resources(**given, Tracing="true")
+    assert len(of_type(plain, "AWS::IAM::Role")) == 4
+    for role in of_type(plain, "AWS::IAM::Role").values():
+        assert not {"PermissionsBoundary", "Path"} & set(role)
+    for role in of_type(ruled, "AWS::IAM::Role").values():
+        assert (role["PermissionsBoundary"], role["Path"]) == (BOUNDARY, "/a/")
+    assert {policy["Path"] for policy in of_type(ruled, "AWS::IAM::ManagedPolicy").values()} == {"/a/"}
+
+
+def test_every_log_group_is_encrypted_with_the_key_that_is_given() -> None:
+    groups = of_type(resolve_resources(AccessLogs="true", LogKmsKeyArn=LOG_KEY), "AWS::Logs::LogGroup")
+    assert {name: group["KmsKeyId"] for name, group in groups.items()} == {
+        "LogGroup": LOG_KEY,
+        "AccessLogGroup": LOG_KEY,
+    }
+    assert "KmsKeyId" not in resolve_resources()["LogGroup"]["Properties"]
+
+
+#: What has the stack's name in it -> how long it may be. CloudFormation makes the other names, which fit.
+#: Sources: botocore (CreateApi, CreateSecret, Dimension); CloudWatch API reference, "PutDashboard"; Lambda
+#: developer guide, "Lambda quotas" (all variables of a function together).
+HOLDS_THE_NAME = {
+    ("AWS::ApiGatewayV2::Api", "Name"): 128,
+    ("AWS::CloudWatch::Dashboard", "DashboardName"): 255,
+    ("AWS::CloudWatch::Dashboard", "DashboardBody"): 1_000_000,
+    ("AWS::CloudWatch::Alarm", "Dimensions"): 1024,
+    ("AWS::CloudWatch::Alarm", "Metrics"): 1024,
+    ("AWS::SecretsManager::Secret", "Description"): 2048,
+    ("AWS::Lambda::Function", "Environment"): 4096,
+}
+
+
+def test_the_longest_name_that_a_stack_can_have_fits_wherever_it_stands() -> None:
+    name = "n" * 128
+    resolve = resolver(REQUIRED, stack_name=name)
+    for logical_id, resource in translate_template()["Resources"].items():
+        for key, value in resource.get("Properties", {}).items():
+            if not any("AWS::StackName" in text for text in strings(value)):
+                continue
+            # Metrics and dimensions hold the name alone, each in a text of its own.
+            texts = list(strings(resolve.resolve(value, logical_id)))
+            held = [text for text in texts if name in text]
+            longest = sum(map(len, texts)) if key == "Environment" else max(map(len, held))
+            assert longest <= HOLDS_THE_NAME[resource["Type"], key], (logical_id, key)
+
+
 def test_a_secret_of_ones_own_is_the_one_that_is_read_and_none_is_made() -> None:
     made, own = resolve_resources(), resolve_resources(KeySecretArn=SECRET)
     assert of_type(made, "AWS::SecretsManager::Secret")
@@ -269,6 +355,19 @@ def test_a_secret_of_ones_own_is_the_one_that_is_read_and_none_is_made() -> None
             assert (read["Action"], read["Resource"]) == ("secretsmanager:GetSecretValue", arn)
     assert outputs()["KeySecretArn"] == "<KeySecret>"
     assert outputs(KeySecretArn=SECRET)["KeySecretArn"] == SECRET
+
+
+def test_how_the_key_is_drawn_never_changes() -> None:
+    """CloudFormation draws a new key in place of all keys there are if anything in this block changes.
+
+    Source: aws-cloudformation/cloudformation-coverage-roadmap on GitHub, on GenerateSecretString.
+    """
+    assert source()["Resources"]["KeySecret"]["Properties"]["GenerateSecretString"] == {
+        "SecretStringTemplate": '{"kid":1}',
+        "GenerateStringKey": "data",
+        "PasswordLength": 64,
+        "ExcludePunctuation": True,
+    }
 
 
 def test_the_key_that_is_drawn_is_a_key() -> None:
@@ -324,6 +423,13 @@ def test_a_domain_of_ones_own_is_the_address_everywhere(zone: str) -> None:
     if zone:
         records = resources["CustomDomainRecords"]["Properties"]["RecordSets"]
         assert [record["Type"] for record in records] == ["A", "AAAA"]
+
+
+@pytest.mark.parametrize("disabled", ["true", "false"])
+def test_the_apis_own_name_answers_unless_it_is_switched_off(disabled: str) -> None:
+    domain = {"DomainName": "db.example.com", "CertificateArn": CERTIFICATE}
+    resources = resolve_resources(**domain, DisableExecuteApiEndpoint=disabled)
+    assert resources["WebSocketApi"]["Properties"]["DisableExecuteApiEndpoint"] == disabled
 
 
 def test_without_one_there_is_no_domain() -> None:

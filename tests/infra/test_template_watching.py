@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import botocore.session
 import pytest
 
 from emissary_local.template.names import REGION, STACK_NAME
@@ -188,8 +189,18 @@ def test_the_functions_are_told_where_their_metrics_belong() -> None:
         ("aws", "us-east-1.console.aws.amazon.com"),
         ("aws-us-gov", "us-east-1.console.amazonaws-us-gov.com"),
         ("aws-cn", "us-east-1.console.amazonaws.cn"),
+        ("aws-eusc", "us-east-1.console.amazonaws-eusc.eu"),
     ],
 )
 def test_the_link_to_the_dashboard_is_that_of_the_partition(partition: str, host: str) -> None:
     url = outputs(partition)["DashboardUrl"]
     assert url == f"https://{host}/cloudwatch/home?region={REGION}#dashboards/dashboard/<Dashboard>"
+
+
+def test_the_template_can_be_deployed_in_every_partition() -> None:
+    """As botocore knows them: a key that a mapping lacks has CloudFormation refuse the whole template."""
+    known = botocore.session.get_session().get_data("partitions")["partitions"]
+    partitions = {partition["id"] for partition in known}
+    assert set(source()["Mappings"]["Console"]) == partitions
+    without = {partition for partition in partitions if "DashboardUrl" not in outputs(partition)}
+    assert without == {partition for partition in partitions if partition.startswith("aws-iso")}

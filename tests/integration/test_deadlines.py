@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from emissary_lib import RelayDeadlineError
+from emissary_lib.bridge.session import LONGEST_RELAY_TIME
 from emissary_lib.client.socket import SessionInfo, TunnelSocket
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
@@ -21,7 +22,15 @@ from emissary_lib.protocol.wire.payloads import GoAway, Reset
 from emissary_local import Faults, LocalCloud
 from tests.helpers.cuts import edited_template
 from tests.helpers.kinds import OWN, Kind
-from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, audit_record, dialer_of, relay_returned
+from tests.helpers.local_cloud import (
+    DIAL,
+    LINUX_ONLY,
+    PARAMETERS,
+    TEMPLATE,
+    audit_record,
+    dialer_of,
+    relay_returned,
+)
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.raw_dialer import RawDialer
 from tests.helpers.servers import Server, echo
@@ -191,6 +200,16 @@ def test_old_tunnel_meets_its_deadline_while_a_new_dial_gets_all_its_time(short:
     assert relay_returned(short, first.id) == "RELAY_DEADLINE"
     assert audit_record(short, first.id)["code"] == "RELAY_DEADLINE"
     assert "Task timed out" not in short.logs("RelayFunction")  # it ended by itself, in good order
+
+
+def test_a_session_gets_as_much_time_as_the_template_says() -> None:
+    parameters = {**PARAMETERS, "RelayTimeout": f"{LONGEST_RELAY_TIME:g}"}
+    with LocalCloud(TEMPLATE, parameters=parameters) as cloud, Server(echo) as target:
+        dialled = time.time()
+        with dialer_of(cloud, **OWN.options) as dialer, dialer.dial(target, DIAL) as sock:
+            assert sock.session is not None
+            least = dialled + LONGEST_RELAY_TIME - HANG
+            assert least < sock.session.expires_at <= time.time() + LONGEST_RELAY_TIME
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 from emissary_lib import Dialer, RelayDeadlineError, TunnelResetError
+from emissary_lib.bridge.session import RELAY_TIME
 from emissary_lib.cli import main as cli
 from emissary_lib.client import relays
 from emissary_lib.client.socket import SessionInfo, TunnelSocket
@@ -393,7 +394,7 @@ def test_a_forward_outlives_its_relays_and_who_is_connected_at_an_end_is_told(
     seen = set[str]()
     cloud.set_timeout("RelayFunction", LIFE)
     with ExitStack() as stack:
-        stack.callback(cloud.set_timeout, "RelayFunction", 900)
+        stack.callback(cloud.set_timeout, "RelayFunction", RELAY_TIME)
         old = [stack.enter_context(dialer.dial(target, DIAL)) for _ in range(2)]
         assert all(map(answers, old))
         with dialer.forward(target, timeout=DIAL) as forward:

@@ -1,8 +1,8 @@
 """What both ends of a shared session do: many connections in one byte stream (docs/protocol.md section 11).
 
-The byte stream is the session's: it comes whole and in order, and one end of it is a function's, which lives
-for 15 minutes at most. HTTP/2 itself is the library h2's; what is here decides who sends when, how much may
-wait where, and what a peer may cost.
+The byte stream is the session's: it comes whole and in order, and one end of it is a function's, which has
+an end. HTTP/2 itself is the library h2's; what is here decides who sends when, how much may wait where, and
+what a peer may cost.
 """
 
 from __future__ import annotations

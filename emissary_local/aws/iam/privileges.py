@@ -1,6 +1,7 @@
 """Decides whether a function may make a call, and keeps count: which statements are used, what was refused.
 
-Source: IAM User Guide, "Policy evaluation logic": refused unless a statement allows it and none denies it.
+Source: IAM User Guide, "Policy evaluation logic": refused unless a statement allows it and none denies it;
+"Permissions boundaries for IAM entities": refused as well unless the boundary, if there is one, does too.
 """
 
 from __future__ import annotations
@@ -49,11 +50,15 @@ class Privileges:
         self._template = template
         self._report = report
         self._statements: dict[str, tuple[Statement, ...]] = {}
+        self._boundaries: dict[str, tuple[Statement, ...]] = {}
         self._contexts: dict[str, dict[str, str]] = {}
         for spec in functions:
             where = f"policies of {spec.logical_id}"
             name = spec.logical_id
             self._statements[name] = read_statements(name, spec.policies, spec.managed_policies, where)
+            if spec.boundary is not None:
+                where = f"permissions boundary of {name}"
+                self._boundaries[name] = read_statements(name, (spec.boundary,), {}, where)
             self._contexts[name] = {SOURCE_FUNCTION: spec.arn}
         self._withdrawn: set[Statement] = set()
         self._uses: dict[Statement, Counter[tuple[str, str]]] = {
@@ -82,12 +87,25 @@ class Privileges:
         in_force = [each for each in applying if each not in self._withdrawn]
         denying = [each for each in in_force if not each.allows]
         if in_force and not denying:
+            if (bounded := self._out_of_bounds(identity, action, resource)) is not None:
+                return self._tell(identity, action, resource, bounded)
             for each in in_force:
                 self._count(each, action, resource)
             return None
         for each in denying:
             self._count(each, action, resource)
         return self._refuse(identity, action, resource, applying, denying)
+
+    def _out_of_bounds(self, identity: str, action: str, resource: str) -> str | None:
+        """Why the permissions boundary has a call refused that the policies allow; None if it has not."""
+        if identity not in self._boundaries:
+            return None
+        context = self._contexts[identity]
+        applying = [each for each in self._boundaries[identity] if each.applies(action, resource, context)]
+        for each in applying:
+            if not each.allows:
+                return f"the statement {each.name} of its permissions boundary denies it"
+        return None if applying else "its policies do, but its permissions boundary does not allow it"
 
     def withdraw(self, function: str, name: str) -> None:
         """Take a statement away, as if the template had never had it, until :meth:`restore`.
@@ -139,6 +157,9 @@ class Privileges:
             reason += f"; {near[0].name} allows the action, but on {only}"
         else:
             reason += f"; this one would: {wanted}"
+        return self._tell(identity, action, resource, reason)
+
+    def _tell(self, identity: str, action: str, resource: str, reason: str) -> str:
         message = f"{identity} may not {action} on {resource}: {reason}"
         self._denials.append(Denial(identity, action, resource, message))
         if self._report is not None and (identity, action) not in self._reported:

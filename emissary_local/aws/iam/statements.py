@@ -107,7 +107,8 @@ def _document(function: str, policy: str, document: Any, where: str) -> list[Sta
         if document.rpartition("/")[2] in FOR_LAMBDA_ITSELF:
             return []
         raise TemplateError(
-            f"the local cloud does not know what the managed policy {document} allows; write its statements",
+            f"the local cloud does not know what the managed policy {document} allows; give its document "
+            "(policies={ARN: document}), or write its statements",
             where=where,
         )
     if not isinstance(document, dict) or "Statement" not in document:

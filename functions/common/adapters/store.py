@@ -17,8 +17,8 @@ from emissary_lib.bridge import items
 from emissary_lib.bridge.items import number, text
 from emissary_lib.bridge.limits import Limit
 from emissary_lib.bridge.session import (
+    LONGEST_RELAY_TIME,
     PURGE_MARGIN,
-    RELAY_TIME,
     Claim,
     Connection,
     EndRecord,
@@ -201,7 +201,7 @@ class DynamoSessionStore:
         def is_own(old: SessionRecord) -> bool:
             return old.instance == claim.instance and claim.token_hash in old.relay_token_hashes
 
-        purge_at = int(claim.at + RELAY_TIME + PURGE_MARGIN)
+        purge_at = int(claim.at + LONGEST_RELAY_TIME + PURGE_MARGIN)
         return self._admit(update, relay, purge_at, lambda old: claim_refusal(old, claim), is_own)
 
     def resume(self, resume: Resume) -> RecordState:
@@ -221,7 +221,7 @@ class DynamoSessionStore:
                 ":now": number(resume.at),
             },
         )
-        purge_at = int(resume.at + RELAY_TIME + PURGE_MARGIN)
+        purge_at = int(resume.at + LONGEST_RELAY_TIME + PURGE_MARGIN)
         return self._admit(update, dialer, purge_at, lambda old: resume_refusal(old, resume))
 
     def _admit(

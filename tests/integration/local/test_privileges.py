@@ -24,6 +24,7 @@ from emissary_local.aws.iam.report import Permission
 from emissary_local.template.template import read_template
 from tests.helpers.local_cloud import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, eventually
 from tests.helpers.patience import HANG
+from tests.infra.documents import fenced
 from tests.integration.local.privileges_run import TELLS_PEERS, Patience, exchange, run
 
 pytestmark = [LINUX_ONLY, pytest.mark.slow]
@@ -173,6 +174,31 @@ def test_the_relay_may_not_read_the_keys_or_the_table(cloud: LocalCloud) -> None
     table = f"arn:aws:dynamodb:us-east-1:123456789012:table/{cloud.tables['SessionTable']}"
     assert read.refusal("RelayFunction", "dynamodb:GetItem", table) is not None
     assert read.refusal("RelayFunction", "ec2:DescribeSubnets", "*") is not None
+
+
+def bounded(*without: str) -> LocalCloud:
+    """A stack whose roles have the boundary of the manual, but for some actions."""
+    (boundary,) = map(json.loads, fenced("docs/operations.md", "json"))
+    for statement in boundary["Statement"]:
+        statement["Action"] = [action for action in statement["Action"] if action not in without]
+    arn = "arn:aws:iam::123456789012:policy/Boundary"
+    parameters = {**PARAMETERS, "MaxSessions": "100", "PermissionsBoundaryArn": arn}
+    return LocalCloud(TEMPLATE, parameters=parameters, policies={arn: boundary})
+
+
+def test_the_boundary_of_the_manual_is_enough_for_a_run(target: tuple[str, int]) -> None:
+    with bounded() as cloud:
+        run(cloud, target)
+        assert cloud.denials() == []
+
+
+def test_a_boundary_that_lets_no_relay_start_fails_the_run_by_its_name(target: tuple[str, int]) -> None:
+    with bounded("lambda:InvokeFunction") as cloud, pytest.raises(PermissionError) as caught:
+        run(cloud, target, IN_VAIN, IN_VAIN)
+    who, _, why = str(caught.value).partition(" may not ")
+    assert who == "AccessDenied: DefaultFunction"
+    assert why.startswith("lambda:InvokeFunction on ")
+    assert why.endswith("its policies do, but its permissions boundary does not allow it")
 
 
 def through(cloud: LocalCloud, key: Key, target: tuple[str, int]) -> bool:

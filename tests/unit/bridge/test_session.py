@@ -11,9 +11,12 @@ from emissary_lib.bridge.session import (
     CONNECT_TIME,
     LAUNCH_MARGIN,
     LEAVE_MARGIN,
+    LONGEST_RELAY_TIME,
+    RELAY_TIME,
     TRANSITIONS,
     Claim,
     EndRecord,
+    LaunchRecord,
     Loss,
     RecordState,
     RecordStep,
@@ -123,7 +126,9 @@ def test_who_leaves_after_the_relays_end_leaves_because_of_it() -> None:
     assert session.loss(NOW + 61) == Loss(Code.RELAY_DEADLINE, NOW + 60)
 
 
-CLAIMED = dataclasses.replace(SESSION_NOW, state=P, expires=NOW + 900, invoked_at=NOW + 1, instance="i")
+CLAIMED = dataclasses.replace(
+    SESSION_NOW, state=P, expires=NOW + RELAY_TIME, invoked_at=NOW + 1, instance="i"
+)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +172,7 @@ def test_a_relay_comes_too_late_where_its_session_has_ended_unclaimed(
     assert came_too_late(dataclasses.replace(launched, **changes), claim) is late
 
 
-@pytest.mark.parametrize("relay_time", [60, 900])
+@pytest.mark.parametrize("relay_time", [60, RELAY_TIME, LONGEST_RELAY_TIME])
 def test_a_relay_is_arriving_for_some_time_after_its_claim_whatever_its_timeout(relay_time: float) -> None:
     session = dataclasses.replace(
         CLAIMED, relay=Side("r=", 1), claimed_at=NOW + 3, expires=NOW + 3 + relay_time
@@ -193,7 +198,13 @@ def test_roles_know_their_other_side() -> None:
 def test_items_outlive_every_clock_that_accepts_the_date_and_the_session_itself(skew: int) -> None:
     purge = purge_time(date=NOW + skew, now=NOW)
     assert purge > NOW + skew + 900
-    assert purge > NOW + 60 + 900
+    assert purge > NOW + 60 + LONGEST_RELAY_TIME
+
+
+@pytest.mark.parametrize("relay_time", [60, RELAY_TIME, LONGEST_RELAY_TIME])
+def test_a_session_whose_end_nobody_tells_is_kept_for_the_relays_time_and_a_week(relay_time: float) -> None:
+    launch = LaunchRecord("db.internal:5432", "hash", "hash", at=NOW, relay_time=relay_time)
+    assert launch.purge_at == NOW + 60 + relay_time + 7 * 86_400
 
 
 def test_no_secret_is_shown() -> None:

@@ -58,6 +58,15 @@ def test_an_env_file_that_others_may_write_is_a_warning(env_file: pathlib.Path) 
 
 
 @pytest.mark.parametrize(
+    "suffix", ["amazonaws.com", "api.aws", "amazonaws.com.cn", "amazonaws.eu", "c2s.ic.gov", "cloud.adc-e.uk"]
+)
+def test_api_gateways_own_names_are_known_in_every_partition(suffix: str) -> None:
+    """Source: botocore's partitions.json, dnsSuffix."""
+    assert configuration.EXECUTE_API.fullmatch(f"a1b2c3d4e5.execute-api.xy-west-1.{suffix}")
+    assert not configuration.EXECUTE_API.fullmatch("emissary.example.com")
+
+
+@pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"EMISSARY_URL": ""}, "EMISSARY_URL is not set"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from emissary_lib.bridge.session import RELAY_TIME
 from emissary_lib.protocol.errors import ConfigError
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from functions.common import config
@@ -89,9 +90,9 @@ def test_there_are_never_more_sessions_than_relays_that_may_run(
 
 
 def test_the_stacks_times_are_read_and_an_older_stack_s_environment_is_good() -> None:
-    assert config.connect_settings(GOOD).relay_time == 900
+    assert config.connect_settings(GOOD).relay_time == RELAY_TIME
     default = config.default_settings(GOOD)
-    assert (default.relay_time, default.grace) == (900, 60)
+    assert (default.relay_time, default.grace) == (RELAY_TIME, 60)
     assert config.disconnect_settings(GOOD).grace == 60
     given = {**GOOD, "EMISSARY_RELAY_TIMEOUT": "120", "EMISSARY_GRACE_SECONDS": "7.5"}
     assert config.connect_settings(given).relay_time == 120

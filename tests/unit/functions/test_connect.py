@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, RecordState, Side
+from emissary_lib.bridge.session import RELAY_TIME, Connection, RecordState, Side
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.auth.macs import (
     encode_unpadded,
@@ -153,7 +153,7 @@ def test_the_launched_relay_claims_its_session() -> None:
     assert session.relay == Side(RELAY, 1)
     assert session.generation == 2
     assert session.instance == INSTANCE
-    assert session.expires == NOW + 2 + 900
+    assert session.expires == NOW + 2 + RELAY_TIME
     assert bridge.store.connections[RELAY] == Connection(RELAY, SESSION, Role.RELAY, 1)
 
 
@@ -274,7 +274,7 @@ def test_the_same_instance_comes_back_only_with_a_higher_epoch(epoch: str, statu
     event["requestContext"] |= {"connectionId": "again="}  # type: ignore[operator]
     assert bridge.connect(event)["statusCode"] == status
     assert bridge.session.relay == (Side("again=", int(epoch), RELAY) if status == 200 else Side(RELAY, 1))
-    assert bridge.session.expires == NOW + 900, "only the first claim sets the relay's deadline"
+    assert bridge.session.expires == NOW + RELAY_TIME, "only the first claim sets the relay's deadline"
 
 
 def test_a_relay_that_comes_after_the_opening_has_expired_is_409() -> None:

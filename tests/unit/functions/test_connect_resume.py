@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import Connection, RecordState, Side
+from emissary_lib.bridge.session import RELAY_TIME, Connection, RecordState, Side
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.auth.macs import encode_unpadded, http_date, resume_mac, sign_connect
 from emissary_lib.protocol.role import Role
@@ -51,7 +51,7 @@ def test_the_real_event_is_admitted_with_the_token_of_the_launch() -> None:
     assert session.dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
     assert (session.state, session.relay, session.generation) == (RecordState.OPEN, Side(RELAY, 1), 3)
     assert bridge.store.connections[DIALER_AGAIN] == Connection(DIALER_AGAIN, SESSION, Role.DIALER, 2)
-    assert session.expires == NOW + 900, "a resume gives no more time"
+    assert session.expires == NOW + RELAY_TIME, "a resume gives no more time"
 
 
 def test_a_dialer_whose_disconnect_was_seen_leaves_nothing_to_close() -> None:
@@ -213,7 +213,7 @@ def test_only_its_own_dialer_may_ask_how_a_session_ended(headers: dict[str, str]
     assert bridge.session.dialer == Side(DIALER, 1)
 
 
-@pytest.mark.parametrize(("after", "status"), [(899.9, 200), (900, 409)])
+@pytest.mark.parametrize(("after", "status"), [(RELAY_TIME - 0.1, 200), (RELAY_TIME, 409)])
 def test_a_session_can_be_resumed_until_its_relays_end(after: float, status: int) -> None:
     bridge = opened()
     bridge.clock.now = NOW + after

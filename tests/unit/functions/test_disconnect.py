@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import OPERATOR, Claim, EndRecord, RecordState, RecordStep, Side
+from emissary_lib.bridge.session import OPERATOR, RELAY_TIME, Claim, EndRecord, RecordState, RecordStep, Side
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType
@@ -166,7 +166,7 @@ def test_whoever_reads_a_deserted_session_past_its_time_records_why_and_since_wh
 def test_a_disconnect_past_the_relays_end_ends_a_session_that_nobody_has_ended() -> None:
     bridge = Bridge()
     bridge.open()
-    bridge.clock.now += 900.1
+    bridge.clock.now += RELAY_TIME + 0.1
     bridge.disconnect(load_event("disconnect_relay"))
     ((to, frame),) = bridge.link.take()
     assert (to, Ended.decode(frame.payload).code) == (DIALER, Code.RELAY_DEADLINE)

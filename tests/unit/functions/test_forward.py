@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from emissary_lib.bridge.session import CONNECT_TIME, Claim, RecordState, Side
+from emissary_lib.bridge.session import CONNECT_TIME, RELAY_TIME, Claim, RecordState, Side
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import SHORT_PAYLOAD
 from emissary_lib.protocol.role import Role
@@ -296,7 +296,7 @@ def test_a_message_of_an_unknown_connection_is_answered_unknown() -> None:
 def test_a_session_past_its_relays_end_is_lost() -> None:
     bridge = Bridge()
     bridge.open()
-    bridge.clock.now = NOW + 900.001
+    bridge.clock.now = NOW + RELAY_TIME + 0.001
     bridge.message(DATA)
     assert bridge.session.state is RecordState.ENDED
     assert {to for to, _ in bridge.link.posts} == {DIALER, RELAY}

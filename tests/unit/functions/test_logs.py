@@ -47,6 +47,18 @@ def test_a_field_that_is_not_on_the_list_is_withheld(written: io.StringIO) -> No
     assert "hush" not in written.getvalue()
 
 
+def test_what_libraries_log_stays_out_whatever_level_lambda_gives_the_root_logger() -> None:
+    """Lambda sets it with the log format JSON; at DEBUG botocore would log what it sends."""
+    root = logging.getLogger()
+    before = root.level
+    try:
+        root.setLevel(logging.DEBUG)
+        use_json("DEBUG")
+        assert not logging.getLogger("botocore.endpoint").isEnabledFor(logging.INFO)
+    finally:
+        root.setLevel(before)
+
+
 def test_a_level_that_is_off_costs_nothing(written: io.StringIO) -> None:
     logging.getLogger(logs.NAME).setLevel("ERROR")
     logs.info("not written")

@@ -9,6 +9,7 @@ from emissary_lib.bridge.session import (
     LAUNCH_MARGIN,
     LEAVE_MARGIN,
     OPERATOR,
+    RELAY_TIME,
     EndRecord,
     RecordState,
     RecordStep,
@@ -166,7 +167,7 @@ def test_when_both_have_gone_the_place_is_free_after_the_grace(order: tuple[str,
     """Whatever the relay's timeout: the bridge knows after seconds."""
     bridge = one_place()
     leave(bridge, order[0], code=1006)
-    assert taken(bridge, NOW + 900)
+    assert taken(bridge, NOW + RELAY_TIME)
     leave(bridge, order[1], code=1006)
     assert bridge.session.state is RecordState.OPEN, "both may come back"
     assert free_from(bridge, NOW + GRACE + LEAVE_MARGIN)
@@ -190,7 +191,7 @@ def test_the_place_of_a_killed_session_is_free_when_its_relay_has_left() -> None
 def test_the_place_of_a_session_that_is_killed_before_the_claim_waits_for_the_launch_alone() -> None:
     bridge = launched()
     kill(bridge)
-    assert taken(bridge, NOW + 900)
+    assert taken(bridge, NOW + RELAY_TIME)
     leave(bridge, "dialer")
     assert free_from(bridge, NOW + LAUNCH_MARGIN)
 

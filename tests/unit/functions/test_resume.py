@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from emissary_lib.bridge.session import CONNECT_TIME, Connection, RecordState, Side
+from emissary_lib.bridge.session import CONNECT_TIME, RELAY_TIME, Connection, RecordState, Side
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType
@@ -273,7 +273,7 @@ def test_resume_past_the_relays_end_ends_the_session(forgotten: bool) -> None:
     bridge = opened()
     if forgotten:
         bridge.store.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
-    bridge.clock.now = NOW + 900.001
+    bridge.clock.now = NOW + RELAY_TIME + 0.001
     bridge.send(DIALER, RESUME)
     posts = bridge.link.take()
     assert {to for to, _ in posts} == {DIALER, RELAY}

@@ -10,6 +10,7 @@ import pytest
 
 from emissary_lib.bridge.session import (
     RECORD_TIME,
+    RELAY_TIME,
     Connection,
     EndRecord,
     Fragment,
@@ -158,7 +159,7 @@ def test_a_launch_goes_to_invoked(store: SessionStore) -> None:
         relay_token_hashes=frozenset({"relay hash"}),
         resume_token_hashes=frozenset({"resume hash"}),
         invoked_at=NOW + 1,
-        purge_at=int(NOW + 1 + 60 + 900 + 7 * 86_400),
+        purge_at=int(NOW + 1 + 60 + RELAY_TIME + 7 * 86_400),
     )
 
 
@@ -192,7 +193,7 @@ def test_a_session_whose_end_nobody_notes_is_kept_as_long_as_any_other(store: Se
     session = stored_session(store)
     lost = session.loss(session.expires + 1)
     assert lost is not None
-    assert lost.at == late.at + 900
+    assert lost.at == late.at + RELAY_TIME
     assert session.purge_at >= int(lost.at + RECORD_TIME)
 
 
@@ -217,7 +218,7 @@ def test_a_claim_opens_the_session(store: SessionStore) -> None:
     open_session(store)
     session = stored_session(store)
     assert (session.state, session.relay, session.instance) == (RecordState.OPEN, Side(RELAY, 1), INSTANCE)
-    assert session.expires == CLAIM.at + 900
+    assert session.expires == CLAIM.at + RELAY_TIME
     assert store.connection(RELAY) == Connection(RELAY, SESSION, Role.RELAY, 1)
 
 
@@ -252,7 +253,7 @@ def test_a_claim_before_the_launch_is_refused(store: SessionStore) -> None:
     [
         ({"instance": "f" * 32, "epoch": 2}, "another instance"),
         ({"epoch": 1}, "epoch 1 is not above 1"),
-        ({"epoch": 2, "at": CLAIM.at + 900}, "expired"),
+        ({"epoch": 2, "at": CLAIM.at + RELAY_TIME}, "expired"),
     ],
 )
 def test_a_session_that_is_held_is_not_given_away(
@@ -273,7 +274,7 @@ def test_the_same_instance_claims_again_with_a_higher_epoch_and_the_first_deadli
     store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=3, at=CLAIM.at + 100))
     session = stored_session(store)
     assert session.relay == Side("again=", 3, previous=RELAY)
-    assert session.expires == CLAIM.at + 900
+    assert session.expires == CLAIM.at + RELAY_TIME
 
 
 def test_a_claim_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None:

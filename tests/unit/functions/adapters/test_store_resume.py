@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge import items
-from emissary_lib.bridge.session import Connection, RecordState, RecordStep, Side
+from emissary_lib.bridge.session import RELAY_TIME, Connection, RecordState, RecordStep, Side
 from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError
@@ -66,7 +66,7 @@ def test_a_clear_keeps_the_previous_connection_to_be_closed(store: SessionStore)
         ({"key_id": 0}, "another key"),
         ({"token_hash": "relay hash"}, "token"),
         ({"epoch": 1}, "epoch 1 is not above 1"),
-        ({"at": CLAIM.at + 900}, "expired"),
+        ({"at": CLAIM.at + RELAY_TIME}, "expired"),
     ],
 )
 def test_a_wrong_resume_is_refused_and_writes_nothing(

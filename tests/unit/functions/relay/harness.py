@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from emissary_lib.bridge.launch import Launch
+from emissary_lib.bridge.session import RELAY_TIME
 from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.keepalive import ProbeTimes
@@ -138,7 +139,7 @@ class RelayHarness:
         dial_back: Callable[[Mapping[str, str]], MessageTransport] | None = None,
         connect: Callable[[Target, Deadline], Connected] | None = None,
         launch: Launch | None = None,
-        remaining: float = 900.0,
+        remaining: float = RELAY_TIME,
         grace: float = 60.0,
         probing: ProbeTimes | None = None,
     ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from emissary_local.errors import TemplateError
+from emissary_local.template.template import read_template
 from tests.unit.local.template.stacks import API, FUNCTION, STACK, read
 
 ROLE = """
@@ -69,6 +70,25 @@ def test_a_policy_of_another_role_is_not_the_functions(tmp_path: Path) -> None:
     assert len(spec.policies) == 1
 
 
+def test_a_permissions_boundary_may_be_a_policy_of_the_template(tmp_path: Path) -> None:
+    bounded = OWN.replace("Policies:", "PermissionsBoundary: !Ref Elsewhere\n      Policies:", 1)
+    assert read(tmp_path, bounded).functions["F"].boundary == {"Version": "2012-10-17", "Statement": []}
+    assert read(tmp_path, OWN).functions["F"].boundary is None
+
+
+def test_policies_from_elsewhere_are_known_once_their_documents_are_given(tmp_path: Path) -> None:
+    file, (boundary, more) = tmp_path / "template.yaml", (f"arn:aws:iam::1:policy/{name}" for name in "bm")
+    text = OWN.replace(
+        "ManagedPolicyArns: [", f"PermissionsBoundary: {boundary}\n      ManagedPolicyArns: [{more}, "
+    )
+    file.write_text(text)
+    documents = {boundary: {"Statement": [{"Sid": "Bound"}]}, more: {"Statement": [{"Sid": "More"}]}}
+    spec = read_template(file, policies=documents).functions["F"]
+    assert spec.boundary == documents[boundary]
+    assert spec.managed_policies[more] == documents[more]
+    assert len(spec.policies) == 1
+
+
 def test_code_is_in_a_folder_of_the_functions_own(tmp_path: Path) -> None:
     (tmp_path / "onconnect").mkdir()
     spec = read(tmp_path, STACK.replace("Code: .", "Code: onconnect/")).functions["F"]
@@ -93,7 +113,7 @@ def test_code_may_be_in_the_template(tmp_path: Path) -> None:
         ("Runtime: python3.13", "PackageType: Image", "knows no 'Image' here, only: Zip"),
         ("Code: .", "Code: .\n      SnapStart: {}", "F.Properties.SnapStart: .* does not know this property"),
         ("!GetAtt Mine.Arn", "arn:aws:iam::1:role/r", "'arn:aws:iam::1:role/r' is no role of this template"),
-        ("Policies:", "PermissionsBoundary: x\n      Policies:", "Mine.Properties.PermissionsBoundary: .* n"),
+        ("Policies:", "PermissionsBoundary: x\n      Policies:", "PermissionsBoundary: 'x' is no policy of"),
         ("PolicyName: Code\n          PolicyDocument", "x", "a policy needs a PolicyDocument"),
     ],
 )  # fmt: skip

@@ -17,10 +17,11 @@ NONE = "no statement of its policies in template.yaml allows it"
 READ = {"Sid": "Read", "Effect": "Allow", "Action": ["dynamodb:GetItem", "dynamodb:Query"], "Resource": TABLE}
 
 
-def privileges(*statements: Any, managed: Any = None, **more: Any) -> Privileges:
+def privileges(*statements: Any, managed: Any = None, boundary: Any = None, **more: Any) -> Privileges:
     spec = FunctionSpec(
         "Reader", "reader", "arn:aws:lambda:us-east-1:123456789012:function:reader", "a.b", "python3.13",
         Path(), 3.0, 128, {}, policies=({"Statement": list(statements)},), managed_policies=managed or {},
+        boundary=boundary,
     )  # fmt: skip
     return Privileges([spec], **more)
 
@@ -54,6 +55,37 @@ def test_statements_of_managed_policies_count_too() -> None:
     mixed = privileges(READ, managed={"Managed": {"Statement": deny}})
     assert mixed.refusal("Reader", "dynamodb:GetItem", TABLE) is not None
     assert mixed.refusal("Reader", "dynamodb:Query", TABLE) is None
+
+
+def test_what_a_permissions_boundary_does_not_allow_is_refused_whatever_the_policies_allow() -> None:
+    bounded = privileges(READ, boundary={"Statement": [{**READ, "Action": "dynamodb:Query"}]})
+    assert bounded.refusal("Reader", "dynamodb:Query", TABLE) is None
+    assert bounded.refusal("Reader", "dynamodb:GetItem", TABLE) == (
+        f"Reader may not dynamodb:GetItem on {TABLE}: "
+        "its policies do, but its permissions boundary does not allow it"
+    )
+    assert [denial.action for denial in bounded.denials()] == ["dynamodb:GetItem"]
+    (read,) = bounded.permissions()
+    assert read.actions == {"dynamodb:GetItem": 0, "dynamodb:Query": 1}, "a refused call uses no statement"
+
+
+def test_a_permissions_boundary_grants_nothing() -> None:
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    refusal = privileges(READ, boundary={"Statement": everything}).refusal(
+        "Reader", "dynamodb:PutItem", TABLE
+    )
+    assert refusal is not None
+    assert NONE in refusal
+
+
+def test_a_deny_of_the_permissions_boundary_wins_over_its_allow() -> None:
+    allow = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    deny = {"Sid": "NoReads", "Effect": "Deny", "Action": "dynamodb:Get*", "Resource": "*"}
+    bounded = privileges(READ, boundary={"Statement": [allow, deny]})
+    assert bounded.refusal("Reader", "dynamodb:Query", TABLE) is None
+    refusal = bounded.refusal("Reader", "dynamodb:GetItem", TABLE)
+    assert refusal is not None
+    assert refusal.endswith("the statement NoReads of its permissions boundary denies it")
 
 
 def test_an_unknown_identity_may_nothing_and_the_operator_everything() -> None:
