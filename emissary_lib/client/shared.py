@@ -280,7 +280,8 @@ class SharedSession:
                 self.expires_at = min(self.expires_at, unix_now + remaining)
                 dials = list(self._dials)
             for dial in dials:
-                self._driven.tell(functools.partial(dial.info.announce_end, remaining, unix_now))
+                if dial.info.note_end(remaining, unix_now):
+                    self._driven.tell(functools.partial(dial.info.warn_of_end, remaining))
 
 
 class SharedDial:

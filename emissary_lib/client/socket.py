@@ -63,11 +63,20 @@ class SessionInfo:
 
     def announce_end(self, remaining: float, unix_now: float) -> None:
         """The relay has told that its time is up in ``remaining`` seconds; for the tunnel to call."""
+        if self.note_end(remaining, unix_now):
+            self.warn_of_end(remaining)
+
+    def note_end(self, remaining: float, unix_now: float) -> bool:
+        """The same, and nobody is told: whether :meth:`warn_of_end` has to follow. Does not block."""
         if remaining >= self._announced:  # a copy, or one that was overtaken
-            return
+            return False
         self._announced, self.going_away = remaining, True
         # Whatever tells the time takes time to arrive, so the earliest reading is the best.
         self.expires_at = min(self.expires_at, unix_now + remaining)
+        return True
+
+    def warn_of_end(self, remaining: float) -> None:
+        """Log that the end has been announced, and tell whoever watches."""
         logger.warning(
             "the tunnel to %s ends in %.0f s, when its relay reaches Lambda's time limit: finish or commit "
             "what is under way, and dial again for more",

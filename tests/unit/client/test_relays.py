@@ -203,7 +203,12 @@ def test_an_announced_end_reaches_every_connection_of_the_relay_and_no_other(
     assert not infos[2].going_away
     assert all(info.expires_at <= time.time() + 30 for info in infos[:2])
     assert infos[2].expires_at > time.time() + LIFE / 2
-    assert len([record for record in caplog.records if "ends in 30 s" in record.getMessage()]) == 2
+
+    def warned() -> int:
+        return len([record for record in caplog.records if "ends in 30 s" in record.getMessage()])
+
+    wait_until(lambda: warned() >= 2, "the warnings")
+    assert warned() == 2
     for sock in socks:
         echoes(sock)
         sock.close()

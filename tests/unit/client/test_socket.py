@@ -63,6 +63,7 @@ def test_the_announced_end_is_a_warning_and_stands_in_the_session(
     told(bridge, sock)
     assert (before, info.going_away) == (False, True)
     assert began + 29 < info.expires_at < time.time() + 31
+    wait_until(lambda: caplog.records, "the warning")
     (warning,) = caplog.records
     assert (warning.name, warning.levelname) == ("emissary_lib.tunnel", "WARNING")
     assert "the tunnel to db.internal:5432 ends in 30 s" in warning.getMessage()
@@ -76,7 +77,12 @@ def test_the_end_is_announced_once_for_each_time_that_is_left(
     for remaining in (30_000, 30_000, 10_000, 30_000, 10_000):  # copies, and one that was overtaken
         bridge.relay().control(FrameType.GOAWAY, GoAway(Code.RELAY_DEADLINE, remaining).encode())
     told(bridge, sock)
-    assert [record.getMessage().split(" in ")[1][:4] for record in caplog.records] == ["30 s", "10 s"]
+
+    def warned() -> list[str]:
+        return [record.getMessage().split(" in ")[1][:4] for record in caplog.records]
+
+    wait_until(lambda: len(warned()) >= 2, "the warnings")
+    assert warned() == ["30 s", "10 s"]
     assert sock.session is not None
     assert began + 9 < sock.session.expires_at < time.time() + 11
 
