@@ -33,6 +33,7 @@ class FunctionSpec:
             and the ARNs of AWS's managed policies. Those of the template's own are not among them.
         managed_policies: Documents of the template's managed policies that its role has, by logical id.
         inline_code: The text of ``index.py``, of a function whose code is in the template.
+        nat: Whether its way out is taken to be a NAT gateway: it is in a VPC, and has no IPv6 there.
     """
 
     logical_id: str
@@ -50,6 +51,7 @@ class FunctionSpec:
     policies: tuple[Any, ...] = ()
     managed_policies: Mapping[str, Any] = field(default_factory=dict)
     inline_code: str | None = field(default=None, repr=False)
+    nat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
