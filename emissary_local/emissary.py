@@ -1,4 +1,7 @@
-"""All that the local cloud knows of Emissary, and the only module in it that imports ``emissary_lib``."""
+"""All that the local cloud knows of Emissary.
+
+No other module in it imports ``emissary_lib``, but for the bill, which has its prices there: they are AWS's.
+"""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class CloudServer:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._stack = contextlib.AsyncExitStack()
         self._settings = settings
-        self.meter = Meter()
+        self.meter = Meter(logged=lambda: self.service.log_bytes())
         self.faults = FaultEngine(Faults.from_json(settings["faults"]))
 
     async def start(self) -> dict[str, Any]:
@@ -166,6 +166,7 @@ class CloudServer:
             name=ApiName(api.stage, api.api_id, names.REGION, names.ACCOUNT_ID),
             throttles=Throttles(api.default_throttle, api.route_throttles),
             classify=_import(settings["classify"]),
+            behind_nat=[name for name, spec in functions.items() if spec.nat],
         )
         stack.push_async_callback(gateway.close)
         idle = IdleConnectionFaults(faults, [endpoint.transports, gateway.transports])

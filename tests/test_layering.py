@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 #: The rooms of each package, the lowest first; the package's own __init__ stands above all.
 ROOMS = {
     "emissary_lib": [
-        "_version",
+        "_version", "prices",
         "protocol",
         "protocol.wire", "protocol.stream", "protocol.targets", "protocol.auth", "protocol.session",
         "protocol.opening", "protocol.mux",
@@ -40,7 +40,7 @@ ROOMS = {
 CORE = {"emissary_lib.protocol", "emissary_lib.bridge"}
 LINK = CORE | {"emissary_lib.exceptions", "emissary_lib.system", "emissary_lib.transport"}
 LIBRARY = LINK | {"emissary_lib._version", "emissary_lib.aws", "emissary_lib.tunnel", "emissary_lib.client"}
-COMMON = CORE | {"emissary_lib._version", "functions.common"}
+COMMON = CORE | {"emissary_lib._version", "emissary_lib.prices", "functions.common"}
 AWS = {"boto3", "botocore"}
 LOCAL = {"aiohttp", "awslambdaric", "moto", "trustme", "websockets", "werkzeug", "yaml"}
 OURS = {"emissary_lib", "emissary_local", "functions", "tools"}
@@ -53,6 +53,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "emissary_lib.bridge": (CORE, set()),
     "emissary_lib.aws": (CORE | {"emissary_lib.exceptions"}, AWS),
     "emissary_lib.exceptions": (CORE | {"emissary_lib.system"}, set()),
+    "emissary_lib.prices": (set(), set()),
     "emissary_lib.system": (set(), set()),
     "emissary_lib.transport": (LINK, set()),
     "emissary_lib.transport.proxy": (LINK, {"python_socks"}),
@@ -64,6 +65,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "emissary_lib.operate": (LIBRARY | {"emissary_lib.operate"}, AWS),
     "emissary_lib.doctor": (LIBRARY | {"emissary_lib.doctor", "emissary_lib.exit_status"}, set()),
     "emissary_local": ({"emissary_local"}, LOCAL),
+    "emissary_local.billing": ({"emissary_local", "emissary_lib.prices"}, set()),
     "emissary_local.emissary": ({"emissary_local", "emissary_lib.protocol"}, set()),
     "functions": (COMMON, set()),
     "functions.common.adapters": (COMMON, AWS | {"aws_lambda_powertools"}),

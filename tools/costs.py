@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from emissary_local.billing.prices import us_east_1
+from emissary_lib.prices import us_east_1
 
 FILE: Final = Path(__file__).with_suffix(".json")
 

@@ -1,11 +1,13 @@
 """Counts what AWS would bill for a run.
 
 The counting rules are those of the pricing pages, read on the dear side where they are silent: every
-connection attempt and every ``@connections`` call that sends no message counts as one message unit.
+connection attempt and every ``@connections`` call that sends no message counts as one message unit. What a
+stack costs by the month is not in it: alarms, metrics, a secret, a NAT gateway itself.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 import time
@@ -14,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
+from emissary_lib.prices import HERE, LAMBDA_LOG_BYTES, Prices
 from emissary_local.billing.item_size import item_size
-from emissary_local.billing.prices import HERE, Prices
 
 #: Bytes in one billed WebSocket message unit.
 #:
@@ -37,6 +39,17 @@ def message_units(size: int) -> int:
     return max(1, -(-size // MESSAGE_UNIT))
 
 
+class Way(enum.Enum):
+    """What is between the gateway and whoever sends it bytes or takes them from it; they are billed by it."""
+
+    #: Clients outside AWS: what they get is data transfer out.
+    INTERNET = "internet"
+    #: The stack's own in the same region: taken to cost nothing. For clients AWS does not say.
+    REGION = "region"
+    #: The same, behind a NAT gateway: it is paid for both ways.
+    NAT = "nat"
+
+
 @dataclass(frozen=True, slots=True)
 class MeterSnapshot:
     """What was counted up to one moment. Goes through JSON unchanged.
@@ -52,6 +65,9 @@ class MeterSnapshot:
         invocations: Invocations by function.
         gb_seconds: Configured memory times run time by function, in GB-seconds.
         write_units, read_units: DynamoDB request units.
+        internet_bytes: Of messages to clients outside AWS, without what carries them.
+        nat_bytes: Of messages and posts through NAT gateways, either way, likewise.
+        log_bytes: That functions have written to their logs; Lambda's own lines come on top.
     """
 
     connects: int = 0
@@ -67,6 +83,9 @@ class MeterSnapshot:
     gb_seconds: Mapping[str, float] = field(default_factory=dict)
     write_units: float = 0.0
     read_units: float = 0.0
+    internet_bytes: int = 0
+    nat_bytes: int = 0
+    log_bytes: int = 0
 
     def to_json(self) -> str:
         """The snapshot as one JSON object."""
@@ -99,6 +118,7 @@ class MeterSnapshot:
         minutes = self.connection_seconds / 60
         requests = sum(self.invocations.values())
         gb_seconds = sum(self.gb_seconds.values())
+        logged = self.log_bytes + requests * LAMBDA_LOG_BYTES
         return [
             ("API Gateway messages", units, "32 KB units", units * prices.websocket_message),
             ("API Gateway connections", minutes, "minutes", minutes * prices.websocket_connection_minute),
@@ -111,10 +131,18 @@ class MeterSnapshot:
                 self.write_units * prices.dynamodb_write_unit,
             ),
             ("DynamoDB reads", self.read_units, "read units", self.read_units * prices.dynamodb_read_unit),
+            (
+                "data to the internet",
+                self.internet_bytes,
+                "bytes",
+                self.internet_bytes * prices.internet_byte,
+            ),
+            ("data through NAT", self.nat_bytes, "bytes", self.nat_bytes * prices.nat_byte),
+            ("logs", logged, "bytes", logged * prices.log_byte),
         ]
 
     def cost(self, prices: Prices = HERE) -> float:
-        """Dollars that the run would have cost on AWS."""
+        """Dollars that the run would have cost on AWS, without what a stack costs by the month."""
         return sum(dollars for *_, dollars in self.lines(prices))
 
     def bill(self, prices: Prices = HERE) -> str:
@@ -142,10 +170,14 @@ class Meter:
 
     Args:
         clock: Seconds on a clock that never goes back, for the life of connections.
+        logged: How many bytes the functions have written to their logs.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, logged: Callable[[], int] = lambda: 0
+    ) -> None:
         self._clock = clock
+        self._logged = logged
         self._open: dict[str, float] = {}
         self._sums: Counter[str] = Counter()
         self._seconds = 0.0
@@ -169,15 +201,22 @@ class Meter:
         if since is not None:
             self._seconds += self._clock() - since
 
-    def message_in(self, size: int) -> None:
+    def message_in(self, size: int, way: Way) -> None:
         """Count one message of ``size`` bytes from a client."""
+        self.sent(size, way)
         self._sums["messages_in"] += 1
         self._sums["message_units_in"] += message_units(size)
 
-    def message_out(self, size: int) -> None:
+    def message_out(self, size: int, way: Way) -> None:
         """Count one message of ``size`` bytes to a client."""
+        self._sums["internet_bytes"] += size if way is Way.INTERNET else 0
+        self._sums["nat_bytes"] += size if way is Way.NAT else 0
         self._sums["messages_out"] += 1
         self._sums["message_units_out"] += message_units(size)
+
+    def sent(self, size: int, way: Way) -> None:
+        """Count the bytes of what came to the gateway."""
+        self._sums["nat_bytes"] += size if way is Way.NAT else 0
 
     def callback(self, method: str, *, posted: bool = False) -> None:
         """Count one call of ``@connections``; ``posted`` if it sent a message (counted by itself)."""
@@ -247,6 +286,7 @@ class Meter:
             gb_seconds=dict(self._gb_seconds),
             write_units=self._units["write"],
             read_units=self._units["read"],
+            log_bytes=self._logged(),
         )
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 import weakref
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from typing import Final
 from urllib.parse import unquote
 
@@ -30,7 +30,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 from emissary_local.aws.sigv4 import CredentialsLookup
-from emissary_local.billing.meter import Meter
+from emissary_local.billing.meter import Meter, Way
 from emissary_local.faults import DecisionStream, FaultEngine, Hop, Site
 from emissary_local.faults.idle_connections import transports_of
 from emissary_local.faults.latency import Latency, Leg
@@ -78,7 +78,9 @@ class Gateway:
         authorize: Why an identity may not call ``@connections`` on a resource, if so.
         name: API id, region and account; made from ``stage`` when None.
         throttles: The stage's; none when None.
-        classify: Which role a client plays, for faults that happen to one.
+        classify: Which role a client plays, for faults that happen to one, and for what its bytes cost: a
+            relay is one of the functions.
+        behind_nat: Logical ids of the functions whose way out is a NAT gateway.
 
     Attributes:
         disconnects: Ends connections on purpose.
@@ -104,6 +106,7 @@ class Gateway:
         name: ApiName | None = None,
         throttles: Throttles | None = None,
         classify: Classify = any_client,
+        behind_nat: Collection[str] = (),
     ) -> None:
         self._name = name or ApiName(stage)
         self._limits = limits
@@ -120,8 +123,17 @@ class Gateway:
         self._connections = Connections(limits)
         self._throttles = throttles or Throttles()
         self._classify = classify
+        self._relays_way = Way.NAT if behind_nat else Way.REGION
         self._callbacks = Callbacks(
-            self._name, self._connections, credentials, authorize, meter, self._latency, limits, faults
+            self._name,
+            self._connections,
+            credentials,
+            authorize,
+            meter,
+            self._latency,
+            limits,
+            faults,
+            behind_nat,
         )
         self.disconnects = Disconnects(self._connections, faults, limits)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -206,6 +218,7 @@ class Gateway:
             connected_at=int(self._faults.now() * 1000),
         )
         loop = asyncio.get_running_loop()
+        role = self._classify(request.headers)
         connection = Connection(
             socket,
             client,
@@ -214,7 +227,8 @@ class Gateway:
             Hop(DecisionStream(self._faults, Site.POST_OUT, self._count), loop),
             self._faults.rng(Site.GATEWAY, self._count),
             self._faults.rng(Site.POST, self._count),
-            self._classify(request.headers),
+            role,
+            self._relays_way if role.side == "relay" else Way.INTERNET,
         )
         self._count += 1
         self._run(self._connect(connection, request.headers, query))
@@ -225,7 +239,7 @@ class Gateway:
         if connection is None:
             return
         connection.touch()
-        self._meter.message_in(len(text))
+        self._meter.message_in(len(text), connection.way)
         connection.inbound.send(
             lambda: self._run(self._message(connection, text)), self._latency.delay(Leg.INVOKE)
         )
@@ -311,13 +325,13 @@ class Gateway:
         except IntegrationError as exc:
             if connection.socket.is_open:
                 frame = error_frame(exc.frame_message, connection.client.connection_id, request_id)
-                self._meter.message_out(len(frame))
+                self._meter.message_out(len(frame), connection.way)
                 connection.socket.send(frame)
 
     def _reply(self, connection: Connection, body: bytes) -> None:
         if len(body) > self._limits.message_bytes:
             raise IntegrationError(502, INTERNAL_SERVER_ERROR, "the answer is over the message limit")
-        self._meter.message_out(len(body))
+        self._meter.message_out(len(body), connection.way)
         connection.touch()
         connection.outbound.send(lambda: connection.socket.send(body))
 

@@ -10,6 +10,7 @@ import asyncio
 import datetime
 import email.utils
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from emissary_local.aws.sigv4 import CredentialsLookup, SignatureError, verify
-from emissary_local.billing.meter import Meter
+from emissary_local.billing.meter import Meter, Way
 from emissary_local.errors import LocalCloudError
 from emissary_local.faults import FaultEngine
 from emissary_local.faults.latency import Latency, Leg
@@ -90,6 +91,7 @@ class Callbacks:
         latency: How long a post travels.
         limits: Message size, send buffer.
         faults: What to do wrong on purpose, and the clock.
+        behind_nat: Logical ids of the functions whose way out is a NAT gateway.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Callbacks:
         latency: Latency,
         limits: Limits,
         faults: FaultEngine,
+        behind_nat: Collection[str] = (),
     ) -> None:
         self._name = name
         self._connections = connections
@@ -111,6 +114,7 @@ class Callbacks:
         self._latency = latency
         self._limits = limits
         self._faults = faults
+        self._behind_nat = frozenset(behind_nat)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one HTTP request; never raises for what a client can cause."""
@@ -147,6 +151,7 @@ class Callbacks:
             )
         except SignatureError as exc:
             raise _CallbackError(403, exc.code, str(exc)) from exc
+        self._meter.sent(len(body), Way.NAT if identity in self._behind_nat else Way.REGION)
         connection_id = self._target(path)
         refusal = self._authorize(identity, ACTION, self._name.arn(request.method, connection_id))
         if refusal is not None:
@@ -188,7 +193,7 @@ class Callbacks:
         finally:
             self._meter.callback("POST", posted=posted)
         if posted:
-            self._meter.message_out(len(body))
+            self._meter.message_out(len(body), connection.way)
             connection.touch()
             connection.outbound.send(lambda: connection.socket.send(body))
         if fault is not None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from emissary_local.billing.meter import Way
 from emissary_local.faults import FaultRng, Hop
 from emissary_local.gateway.client_role import ClientRole
 from emissary_local.gateway.events import Client, EventWriter
@@ -66,6 +67,7 @@ class Connection:
         rng: Faults of the gateway's own steps.
         post_rng: Faults of calls of ``@connections`` about it.
         role: Who connected.
+        way: What is between them and the gateway.
         last_active: When a data message last passed, seconds since 1970.
         lifetime: Its limits' timers, once open.
     """
@@ -78,6 +80,7 @@ class Connection:
     rng: FaultRng
     post_rng: FaultRng
     role: ClientRole
+    way: Way
     last_active: float = field(default_factory=time.time)
     lifetime: Lifetime | None = None
 

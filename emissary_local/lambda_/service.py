@@ -150,6 +150,11 @@ class LambdaService:
         finally:
             self._give_back(pool)
 
+    def log_bytes(self) -> int:
+        """How many bytes are in the functions' logs."""
+        files = [self._log_file(pool.spec) for pool in self._pools.values()]
+        return sum(file.stat().st_size for file in files if file.exists())
+
     def crash(self, function: str) -> int:
         """Kill the processes that run an invocation of ``function`` now; how many there were."""
         busy = [each for each in self._of(function) if each.state is EnvironmentState.BUSY]

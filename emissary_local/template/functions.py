@@ -71,8 +71,17 @@ def read_functions(stack: Stack, elsewhere: Mapping[str, Any]) -> dict[str, Func
             managed_policies=managed,
             boundary=_boundary(stack, roles[role], elsewhere),
             inline_code=inline_code,
+            nat=_needs_nat(stack, logical_id),
         )
     return functions
+
+
+def _needs_nat(stack: Stack, logical_id: str) -> bool:
+    try:
+        vpc = stack.passed_over(logical_id, "VpcConfig") or {}
+    except TemplateError:
+        return True  # its subnets are another stack's, say; it is for the bill alone, on the dear side
+    return bool(vpc.get("SubnetIds")) and str(vpc.get("Ipv6AllowedForDualStack", False)).lower() != "true"
 
 
 def function_name(reference: Any) -> str:

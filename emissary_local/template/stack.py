@@ -79,6 +79,16 @@ class Stack:
                 )
         return resolved, where
 
+    def passed_over(self, logical_id: str, name: str) -> Any:
+        """A property that changes nothing for a run, resolved; None if there is none.
+
+        Raises:
+            TemplateError: If there is something in it that only an account knows.
+        """
+        own = self._resources[logical_id].get("Properties") or {}
+        where = f"Resources.{logical_id}.Properties"
+        return self._resolver.resolve({name: own[name]}, where).get(name) if name in own else None
+
     def value(self, logical_id: str, name: str) -> Any:
         """One property of a resource, resolved; None if it has none of that name."""
         own = self._resources[logical_id].get("Properties") or {}

@@ -20,29 +20,15 @@ where, and the item stays as long as that of any other session (``LaunchRecord.p
 from __future__ import annotations
 
 import math
-import platform
 from typing import Final
 
 from emissary_lib.bridge.report import Figures, figures
 from emissary_lib.bridge.session import SessionRecord
+from emissary_lib.prices import HERE, LAMBDA_LOG_BYTES, Prices
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import HEADER_CHARS, MAX_MESSAGE, MAX_PAYLOAD
 from functions.common import logs, metrics
 from functions.common.metrics import Metric
-
-#: us-east-1, November 2026, dollars, without free tiers. Source: the price pages of API Gateway (WebSocket
-#: APIs), Lambda and DynamoDB (on demand). The local cloud's bill has a general table of its own, since
-#: neither is installed with the other; a test holds the two to the same figures.
-PRICES: Final = "us-east-1 2026-11"
-MESSAGE_UNIT: Final = 1.00e-6
-CONNECTION_MINUTE: Final = 0.25e-6
-GIGABYTE_SECOND: Final = {"arm64": 13.3334e-6, "x86_64": 16.6667e-6}
-INVOCATION: Final = 0.20e-6
-WRITE_UNIT: Final = 0.625e-6
-READ_UNIT: Final = 0.125e-6
-
-#: What the functions run on (template parameter ``Architecture``): this function, and so the others too.
-ARCHITECTURE: Final = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
 
 #: Bytes of one metered message unit. Source: API Gateway pricing, "metered in 32 KB increments".
 _UNIT_BYTES: Final = 32 * 1024
@@ -58,6 +44,10 @@ _DEFAULT_SECONDS: Final = 0.025
 #: of which AWS does not say that they are none).
 _FIXED_INVOCATIONS: Final = 6
 _FIXED_UNITS: Final = 6
+
+#: Bytes that the functions log of it, figures for CloudWatch among them; Lambda's own come on top. Measured:
+#: a test runs a session and looks.
+LOG_BYTES: Final = 4_000
 
 #: Write units likewise, of items below 1 KB: the dialer's and the relay's $connect (two items each, and
 #: transactions count double), the opening, its launch, the end, $disconnect twice. Read units: one where a
@@ -82,6 +72,12 @@ def _units(length: int) -> int:
     return full * _UNITS_OF_FULL_MESSAGE + (math.ceil(characters / _UNIT_BYTES) if rest else 0)
 
 
+def _characters(length: int) -> int:
+    """Characters on the wire of so many stream bytes: base64 makes four of three."""
+    full, rest = divmod(length, MAX_PAYLOAD)
+    return full * MAX_MESSAGE + (HEADER_CHARS + math.ceil(rest * 4 / 3) if rest else 0)
+
+
 def write_units(slots: int) -> int:
     """Write units of a session that takes so many slots."""
     return _FIXED_WRITES + (_LIMITED_WRITES + slots * _SLOT_WRITES if slots else 0)
@@ -93,9 +89,18 @@ def read_units(slots: int) -> int:
 
 
 def estimated_cost(
-    *, seconds: float, dialer_bytes: int, relay_bytes: int, slots: int, architecture: str = ARCHITECTURE
+    *,
+    seconds: float,
+    dialer_bytes: int,
+    relay_bytes: int,
+    slots: int,
+    nat: bool,
+    prices: Prices = HERE,
 ) -> float:
     """About what a session costs on AWS, in dollars; a lower bound for sessions of many small messages.
+
+    The dialer is taken to be outside AWS, and none of the account's free 100 GB a month to be left. What the
+    gateway sends to the relay, in the same region, is taken to cost nothing: AWS does not say.
 
     Args:
         seconds: Life of the session.
@@ -103,23 +108,34 @@ def estimated_cost(
             invocation of ``$default``.
         relay_bytes: Bytes of the relay's stream; each message is metered once.
         slots: How many the session has taken, one of each limit there is.
-        architecture: Of the functions.
+        nat: Whether the relay's way to the gateway is a NAT gateway, through which both streams go.
+        prices: What everything costs; else for functions that run on what this one runs on (template
+            parameter ``Architecture``).
     """
     run_time = _RELAY_MEMORY * seconds
     invocations = _FIXED_INVOCATIONS + math.ceil(dialer_bytes / MAX_PAYLOAD)
     units = _FIXED_UNITS + 2 * _units(dialer_bytes) + _units(relay_bytes)
+    to_dialer, to_relay = _characters(relay_bytes), _characters(dialer_bytes)
     return (
-        units * MESSAGE_UNIT
-        + 2 * seconds / 60 * CONNECTION_MINUTE
-        + (run_time + _DEFAULT_MEMORY * _DEFAULT_SECONDS * invocations) * GIGABYTE_SECOND[architecture]
-        + (invocations + 1) * INVOCATION
-        + write_units(slots) * WRITE_UNIT
-        + read_units(slots) * READ_UNIT
+        units * prices.websocket_message
+        + 2 * seconds / 60 * prices.websocket_connection_minute
+        + (run_time + _DEFAULT_MEMORY * _DEFAULT_SECONDS * invocations) * prices.lambda_gb_second
+        + (invocations + 1) * prices.lambda_request
+        + write_units(slots) * prices.dynamodb_write_unit
+        + read_units(slots) * prices.dynamodb_read_unit
+        + to_dialer * prices.internet_byte
+        + (to_dialer + to_relay if nat else 0) * prices.nat_byte
+        + (LOG_BYTES + (invocations + 1) * LAMBDA_LOG_BYTES) * prices.log_byte
     )
 
 
-def record(session: SessionRecord) -> None:
-    """Write the record of a session that has just been ended."""
+def record(session: SessionRecord, *, nat: bool) -> None:
+    """Write the record of a session that has just been ended.
+
+    Args:
+        session: As it was ended.
+        nat: Whether to reckon with a NAT gateway.
+    """
     ending = session.ending
     if ending is None:
         return
@@ -131,6 +147,7 @@ def record(session: SessionRecord) -> None:
         dialer_bytes=believed.dialer_bytes,
         relay_bytes=believed.relay_bytes,
         slots=len(session.slots),
+        nat=nat,
     )
     logs.info(
         "session ended",
@@ -153,7 +170,7 @@ def record(session: SessionRecord) -> None:
         dialer_epoch=session.dialer.epoch,
         relay_epoch=session.relay.epoch,
         estimated_cost_usd=round(cost, 9),
-        prices=f"{PRICES} {ARCHITECTURE}",
+        prices=f"{HERE.region} {HERE.as_of} {HERE.architecture} {'NAT' if nat else 'IPv6'}",
     )
     counted = {
         Metric.SESSION_ENDED: 1,

@@ -28,6 +28,7 @@ TABLE: Final = "EMISSARY_TABLE"
 SLOT_TABLE: Final = "EMISSARY_SLOT_TABLE"
 RELAY_TIMEOUT: Final = "EMISSARY_RELAY_TIMEOUT"
 GRACE_SECONDS: Final = "EMISSARY_GRACE_SECONDS"
+RELAY_IPV6: Final = "EMISSARY_RELAY_IPV6"
 RELAY_FUNCTION: Final = "EMISSARY_RELAY_FUNCTION"
 LOG_LEVEL: Final = "EMISSARY_LOG_LEVEL"
 REGION: Final = "AWS_REGION"
@@ -81,6 +82,8 @@ class DefaultSettings:
         grace: How long a relay without its WebSocket may come back, in seconds.
         allow_fault: What is wrong with the allow-list's text, which then permits nothing; else empty. Whoever
             holds a key is told: of all settings it is the one that people write by hand.
+        nat: Whether the relay's way out is taken to be a NAT gateway, for what a session costs: unless it has
+            IPv6.
     """
 
     table: str
@@ -94,6 +97,7 @@ class DefaultSettings:
     relay_time: float = RELAY_TIME
     grace: float = GRACE
     allow_fault: str = ""
+    nat: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +106,14 @@ class DisconnectSettings:
 
     Attributes:
         grace: How long a relay without its WebSocket may come back, in seconds.
+        nat: As in :class:`DefaultSettings`.
     """
 
     table: str
     slot_table: str
     region: str
     grace: float = GRACE
+    nat: bool = True
 
 
 def connect_settings(environ: Mapping[str, str]) -> ConnectSettings:
@@ -138,9 +144,10 @@ def default_settings(environ: Mapping[str, str]) -> DefaultSettings:
     most = smallest(reader.limit(MAX_SESSIONS), reader.limit(RELAY_CONCURRENCY))
     most_per_key = reader.limit(MAX_SESSIONS_PER_KEY)
     relay_time, grace = reader.seconds(RELAY_TIMEOUT, RELAY_TIME), reader.seconds(GRACE_SECONDS, GRACE)
+    nat = not reader.flag(RELAY_IPV6)
     reader.finish()
     return DefaultSettings(
-        table, slot_table, region, relay, allow, keys, most, most_per_key, relay_time, grace, allow_fault
+        table, slot_table, region, relay, allow, keys, most, most_per_key, relay_time, grace, allow_fault, nat
     )
 
 
@@ -152,9 +159,9 @@ def disconnect_settings(environ: Mapping[str, str]) -> DisconnectSettings:
     """
     reader = _Reader(environ)
     table, slot_table, region = reader.text(TABLE), reader.text(SLOT_TABLE), reader.text(REGION)
-    grace = reader.seconds(GRACE_SECONDS, GRACE)
+    grace, nat = reader.seconds(GRACE_SECONDS, GRACE), not reader.flag(RELAY_IPV6)
     reader.finish()
-    return DisconnectSettings(table, slot_table, region, grace)
+    return DisconnectSettings(table, slot_table, region, grace, nat)
 
 
 def _read_allow_list(environ: Mapping[str, str]) -> tuple[AllowList, str]:
@@ -214,6 +221,12 @@ class _Reader:
             self._faults.append(f"{name}: {text!r} is no whole number from 0 (no limit) to {MOST_SESSIONS}")
             return 0
         return int(text)
+
+    def flag(self, name: str) -> bool:
+        text = self._environ.get(name, "").strip() or "false"
+        if text not in ("true", "false"):
+            self._faults.append(f"{name}: {text!r} is neither true nor false")
+        return text == "true"
 
     def seconds(self, name: str, default: float) -> float:
         return read_seconds(self._environ, name, default, self._faults)

@@ -75,9 +75,10 @@ def on_message(
     relay_time: float = RELAY_TIME,
     grace: float = GRACE,
     allow_fault: str = "",
+    nat: bool = True,
 ) -> OnMessage:
     """The use case of ``$default``."""
-    end = EndSession(store, link, clock, grace)
+    end = EndSession(store, link, clock, grace, nat)
     forward = ForwardMessage(store, link, peers, end)
     short_messages = ShortMessages(store, clock)
     opening = Opening(
@@ -101,10 +102,16 @@ def on_message(
 
 
 def on_disconnect(
-    store: SessionStore, link: PeerLink, *, clock: Clock, entropy: Entropy, grace: float = GRACE
+    store: SessionStore,
+    link: PeerLink,
+    *,
+    clock: Clock,
+    entropy: Entropy,
+    grace: float = GRACE,
+    nat: bool = True,
 ) -> OnDisconnect:
     """The use case of ``$disconnect``."""
-    return OnDisconnect(store, link, EndSession(store, link, clock, grace), entropy)
+    return OnDisconnect(store, link, EndSession(store, link, clock, grace, nat), entropy)
 
 
 class _Environment:
@@ -217,6 +224,7 @@ class Default(_Environment):
                 relay_time=self._settings.relay_time,
                 grace=self._settings.grace,
                 allow_fault=self._settings.allow_fault,
+                nat=self._settings.nat,
             )
         use_case(event)
 
@@ -259,7 +267,12 @@ class Disconnect(_Environment):
         if use_case is None:
             link = self._new_link(endpoint, self._settings.region)
             use_case = self._use_cases[endpoint] = on_disconnect(
-                self._store, link, clock=time.time, entropy=os.urandom, grace=self._settings.grace
+                self._store,
+                link,
+                clock=time.time,
+                entropy=os.urandom,
+                grace=self._settings.grace,
+                nat=self._settings.nat,
             )
         use_case(event)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import json
 import math
@@ -23,6 +24,7 @@ from emissary_lib.client import RELAY_IDLE_SECONDS
 from emissary_lib.client.dialer import DIAL_TIMEOUT, MAX_IN_FLIGHT
 from emissary_lib.client.handshake import LIMIT_WAIT
 from emissary_lib.client.relays import LIFE_LEFT
+from emissary_lib.prices import LAMBDA_LOG_BYTES, Prices, us_east_1
 from emissary_lib.protocol import constants
 from emissary_lib.protocol.constants import MAX_MESSAGE_RATE, OPENING_TIME
 from emissary_lib.protocol.targets.allow_list import SHARED_TARGET
@@ -46,6 +48,9 @@ INVOCATIONS_OF_A_UNIT = 10
 
 #: Connections that share a relay, where the tables say how many.
 SHARING = 32
+
+#: What AWS charges where the functions run on the template's default.
+CHARGES = us_east_1(source()["Parameters"]["Architecture"]["Default"])
 
 #: What a handler is busy with one message, in seconds.
 HANDLER_SECONDS = 0.025
@@ -136,35 +141,88 @@ def test_a_sessions_speed_is_what_is_under_way_by_the_round_trip() -> None:
 def test_a_sessions_price_is_what_the_audit_record_would_say() -> None:
     rows = tables(MANUAL, PRICES)[2]
     assert len(rows) == 4
-    for name, seconds, to_target, from_target, dollars in rows:
-        cost = audit.estimated_cost(
-            seconds=number(seconds),
-            dialer_bytes=int(number(to_target)),
-            relay_bytes=int(number(from_target)),
-            slots=1,  # MaxSessions is set, unless somebody sets it to 0
-            architecture="arm64",  # the template's default
-        )
-        assert float(dollars) == float(f"{cost:.2g}"), name
+    for name, seconds, to_target, from_target, *dollars in rows:
+        costs_of_both = [
+            audit.estimated_cost(
+                seconds=number(seconds),
+                dialer_bytes=int(number(to_target)),
+                relay_bytes=int(number(from_target)),
+                slots=1,  # MaxSessions is set, unless somebody sets it to 0
+                nat=nat,
+                prices=CHARGES,
+            )
+            for nat in (False, True)
+        ]
+        assert list(map(float, dollars)) == [float(f"{cost:.2g}") for cost in costs_of_both], name
 
 
 def test_what_sharing_a_relay_saves_is_what_the_audit_records_would_say() -> None:
     rows = tables(MANUAL, PRICES)[3]
     assert len(rows) == 4
     for name, seconds, shared, together, own, apart in rows:
-        each = audit.estimated_cost(
-            seconds=number(seconds), dialer_bytes=20_000, relay_bytes=20_000, slots=1, architecture="arm64"
-        )
-        assert float(together) == float(f"{each * number(shared):.2g}"), name
-        assert float(apart) == float(f"{each * number(own):.2g}"), name
+        for nat in (False, True):  # with so few bytes it is all the same
+            each = audit.estimated_cost(
+                seconds=number(seconds),
+                dialer_bytes=20_000,
+                relay_bytes=20_000,
+                slots=1,
+                nat=nat,
+                prices=CHARGES,
+            )
+            assert float(together) == float(f"{each * number(shared):.2g}"), name
+            assert float(apart) == float(f"{each * number(own):.2g}"), name
     assert number(rows[3][1]) == RELAY_IDLE_SECONDS
 
 
 def test_a_querys_price_is_three_messages_and_an_invocation() -> None:
     memory = source()["Parameters"]["DefaultMemory"]["Default"] / 1024
-    each = (
-        3 * audit.MESSAGE_UNIT + audit.INVOCATION + memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND["arm64"]
-    )
+    run_time = memory * HANDLER_SECONDS * CHARGES.lambda_gb_second
+    each = 3 * CHARGES.websocket_message + CHARGES.lambda_request + run_time
     assert f"${each * 1e6:.2f} for a million" in TEXT
+    logged = LAMBDA_LOG_BYTES * CHARGES.log_byte * 1e6
+    assert f"and ${logged:.2f} for what Lambda logs of them" in TEXT
+
+
+def test_bytes_cost_what_base64_makes_of_them() -> None:
+    internet = CHARGES.internet_byte * 1e9 * 4 / 3
+    assert f"1 GB from the target is {4 / 3:.2f} GB from API Gateway to the dialer: ${internet:.2f}" in TEXT
+    assert "100 GB a month are free, which are 75 GB of data" in TEXT
+    a_gb = {"seconds": 100.0, "dialer_bytes": 0, "relay_bytes": 10**9, "slots": 1, "nat": False}
+    share = internet / audit.estimated_cost(**a_gb, prices=CHARGES)  # type: ignore[arg-type]
+    assert share == pytest.approx(3 / 4, abs=0.02)
+    assert f"between the relay and API Gateway: ${CHARGES.nat_byte * 1e9 * 4 / 3:.2f} a GB of data" in TEXT
+    assert (
+        f"at $0.01 a GB it would be ${0.01 * 4 / 3:.3f}, at the price of the internet ${internet:.2f}" in TEXT
+    )
+
+
+def test_a_nat_gateway_is_paid_for_with_its_address() -> None:
+    idle = {row[0].partition(",")[0]: row[1] for row in tables(MANUAL, PRICES)[0]}
+    assert idle["NAT gateway"] == f"{CHARGES.nat_month:.2f}"
+    shapes = {row[0]: row[2] for row in tables(MANUAL, "Network shapes and their price")[0]}
+    assert shapes["NAT gateway"] == (
+        f"${CHARGES.nat_hour} an hour and ${CHARGES.address_hour} for its address, "
+        f"${CHARGES.nat_month:.2f} a month, in each zone; ${CHARGES.nat_byte * 1e9:.3f} per GB on the wire, "
+        f"either way, which is ${CHARGES.nat_byte * 1e9 * 4 / 3:.2f} per GB of data"
+    )
+
+
+def test_what_is_logged_costs_what_the_manual_says() -> None:
+    (row,) = [row for row in tables(MANUAL, PRICES)[1] if row[0].startswith("logs")]
+    assert f"about {audit.LOG_BYTES / 1000:g} KB a session" in row[0]
+    assert f"{LAMBDA_LOG_BYTES / 1000:g} KB that Lambda itself writes for each invocation" in row[0]
+    million = LAMBDA_LOG_BYTES * CHARGES.log_byte * 1e6
+    assert row[1] == f"{CHARGES.log_byte * 1e9:.2f} a GB: {million:.2f} for a million messages"
+
+
+def test_every_price_that_is_reckoned_with_is_shown_with_its_source() -> None:
+    rows = tables(MANUAL, PRICES)[4]
+    figures = [each for each in dataclasses.fields(Prices) if each.type == "float"]
+    assert len(rows) == len(figures) + 1, "of Lambda's time there are two"
+    assert all("aws.amazon.com/" in row[2] for row in rows)
+    months = {"11": "November"}
+    year, month = CHARGES.as_of.split("-")
+    assert f"Prices: {CHARGES.region}, {months[month]} {year}, without free tiers." in TEXT
 
 
 def alarms() -> dict[str, dict[str, Any]]:
@@ -178,8 +236,14 @@ def metrics_watched(alarm: dict[str, Any]) -> int:
 def test_idle_the_alarms_and_the_secret_are_what_costs() -> None:
     rows = {row[0]: row[1] for row in tables(MANUAL, PRICES)[0]}
     watched = sum(metrics_watched(each) for each in alarms().values())
-    assert rows[f"alarms, $0.10 for each of the {watched} metrics they watch"] == f"{watched * 0.1:.2f}"
-    assert rows["the keys' secret"] == "0.40"
+    price = CHARGES.alarm_metric_month
+    row = f"alarms, ${price:.2f} for each of the {watched} metrics they watch"
+    assert rows[row] == f"{watched * price:.2f}"
+    assert rows["the keys' secret"] == f"{CHARGES.secret_month:.2f}"
+    least = CHARGES.secret_month + watched * price
+    assert f"[${least:.2f} a month](../operations.md#prices)" in read("docs/guides/moving.md")
+    dashboard = rows["dashboard: the first three of an account are free"]
+    assert dashboard == f"0 or {CHARGES.dashboard_month:.2f}"
     assert len(of_type(resolve_resources(), "AWS::SecretsManager::Secret")) == 1
 
 
@@ -200,7 +264,8 @@ def test_the_manual_has_every_alarm_with_its_threshold_and_metrics() -> None:
 
 def test_the_price_of_the_metrics_is_of_all_of_them() -> None:
     assert f"each of {len(Metric)}, by the hour" in TEXT
-    assert f"| {len(Metric) * 0.3:.2f} at most |" in TEXT
+    assert f"metrics: {CHARGES.metric_month:.2f} a month for each of {len(Metric)}" in TEXT
+    assert f"| {len(Metric) * CHARGES.metric_month:.2f} at most |" in TEXT
     assert f"namespace `{NAMESPACE}`" in TEXT
 
 

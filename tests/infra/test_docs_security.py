@@ -17,11 +17,11 @@ from emissary_lib.protocol.constants import OPENING_TIME
 from emissary_lib.protocol.mux.limits import MAX_CONNECTIONS, MEMORY
 from emissary_lib.protocol.targets.addresses import canonical_host
 from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, AllowList, Target
-from functions.common import audit, logs
+from functions.common import logs
 from functions.common.adapters import keys
 from tests.helpers.sam_template import of_type, resolve_resources, source
 from tests.infra.documents import fenced, prose, read, section, tables
-from tests.infra.test_docs_operations import HANDLER_SECONDS, number, throttle
+from tests.infra.test_docs_operations import CHARGES, HANDLER_SECONDS, number, throttle
 from tools import costs
 
 LOG_KEY = "arn:aws:kms:eu-west-1:111122223333:key/0123-abcd"
@@ -213,12 +213,12 @@ def test_the_price_of_a_flood_is_its_parts() -> None:
     rows = dict(tables(DOCUMENT, "A flood of connects")[0])
     memory = of_type(resolve_resources(), "AWS::Lambda::Function")["ConnectFunction"]["MemorySize"] / 1024
     invocations, time, log, gateway, total = rows.values()
-    assert number(invocations) == pytest.approx(audit.INVOCATION * 1e6)
-    assert number(time) == round(memory * HANDLER_SECONDS * audit.GIGABYTE_SECOND["arm64"] * 1e6, 2)
+    assert number(invocations) == pytest.approx(CHARGES.lambda_request * 1e6)
+    assert number(time) == round(memory * HANDLER_SECONDS * CHARGES.lambda_gb_second * 1e6, 2)
     assert f"their time: {memory:g} GB x {HANDLER_SECONDS} s x 1,000,000 x $0.0000133334" in rows
-    assert gateway == f"0 to {audit.MESSAGE_UNIT * 1e6:.2f}"
+    assert gateway == f"0 to {CHARGES.websocket_message * 1e6:.2f}"
     least = number(invocations) + number(time) + number(log)
-    most = least + audit.MESSAGE_UNIT * 1e6
+    most = least + CHARGES.websocket_message * 1e6
     assert total == f"{least:.2f} to {most:.2f}"
     rate, _ = throttle("$connect")
     day = rate * 86_400 / 1e6
@@ -245,6 +245,7 @@ def test_the_costs_are_reckoned_as_the_other_prices_are() -> None:
         assert float(functions[name]["MemorySize"]) == costs.HANDLER_MEMORY * 1024
     assert f"with {costs.HANDLER_MEMORY} GB for {costs.HANDLER_SECONDS} s" in TEXT
     one = costs.Cost(costs.STRANGER, "", invocations=1, posts=0, units=1, writes=8, reads=8)
-    handler = costs.HANDLER_MEMORY * costs.HANDLER_SECONDS * audit.GIGABYTE_SECOND["arm64"]
-    prices = audit.INVOCATION + audit.MESSAGE_UNIT + 8 * audit.WRITE_UNIT + 8 * audit.READ_UNIT + handler
-    assert one.dollars == pytest.approx(prices * 1e6)
+    handler = costs.HANDLER_MEMORY * costs.HANDLER_SECONDS * CHARGES.lambda_gb_second
+    items = 8 * CHARGES.dynamodb_write_unit + 8 * CHARGES.dynamodb_read_unit
+    dollars = CHARGES.lambda_request + CHARGES.websocket_message + items + handler
+    assert one.dollars == pytest.approx(dollars * 1e6)

@@ -69,10 +69,17 @@ VARIABLES = {
         config.SLOT_TABLE,
         config.RELAY_FUNCTION,
         config.RELAY_TIMEOUT,
+        config.RELAY_IPV6,
         config.GRACE_SECONDS,
         config.LOG_LEVEL,
     },
-    "DisconnectFunction": {config.GRACE_SECONDS, config.TABLE, config.SLOT_TABLE, config.LOG_LEVEL},
+    "DisconnectFunction": {
+        config.RELAY_IPV6,
+        config.GRACE_SECONDS,
+        config.TABLE,
+        config.SLOT_TABLE,
+        config.LOG_LEVEL,
+    },
     "RelayFunction": {
         config.ALLOWED_TARGETS,
         "EMISSARY_DNS_SERVERS",

@@ -78,7 +78,11 @@ def test_whatever_clients_report_the_record_has_nothing_that_cannot_be(reports: 
         assert max(counts) <= MESSAGES * (age + 1)
         assert figures[Metric.SESSION_BYTES] == sum(sizes)
     most = audit.estimated_cost(
-        seconds=age, dialer_bytes=int(BYTES * (age + 1)), relay_bytes=int(BYTES * (age + 1)), slots=0
+        seconds=age,
+        dialer_bytes=int(BYTES * (age + 1)),
+        relay_bytes=int(BYTES * (age + 1)),
+        slots=0,
+        nat=True,
     )
     assert record["estimated_cost_usd"] <= most + 1e-9
     assert bridge.session.ending is not None

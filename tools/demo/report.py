@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Final, TextIO
 
+from emissary_lib.prices import HERE
 from emissary_local.billing.meter import MeterSnapshot
-from emissary_local.billing.prices import HERE
 from tools.demo.bulk import Transfer
 from tools.demo.verify import Check
 

@@ -17,6 +17,7 @@ from emissary_lib.bridge import session as stored
 from emissary_lib.doctor import render, run
 from emissary_lib.doctor.checks import Report
 from emissary_lib.exit_status import MEANINGS, Exit, exit_status, statuses
+from emissary_lib.prices import us_east_1
 from emissary_lib.protocol import codes, constants
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.mux import answers
@@ -268,6 +269,38 @@ def cost_table(_former: str) -> str:
     )  # fmt: skip
 
 
+def price_table(former: str) -> str:
+    """What AWS charges, of which all other prices are made."""
+    arm64, x86_64 = us_east_1("arm64"), us_east_1("x86_64")
+    million, gb = 1e6, 1e9
+    prices = [
+        ("a million WebSocket messages of up to 32 KB, either way", million * arm64.websocket_message),
+        ("a million minutes of a WebSocket", million * arm64.websocket_connection_minute),
+        ("a million Lambda invocations", million * arm64.lambda_request),
+        ("a GB of Lambda's memory for a second, `arm64`", arm64.lambda_gb_second),
+        ("the same, `x86_64`", x86_64.lambda_gb_second),
+        ("a million DynamoDB write units", million * arm64.dynamodb_write_unit),
+        ("a million DynamoDB read units", million * arm64.dynamodb_read_unit),
+        ("a GB to the internet", gb * arm64.internet_byte),
+        ("a GB through a NAT gateway, either way", gb * arm64.nat_byte),
+        ("a NAT gateway, an hour", arm64.nat_hour),
+        ("its public IPv4 address, an hour", arm64.address_hour),
+        ("a GB of log", gb * arm64.log_byte),
+        ("a metric, a month", arm64.metric_month),
+        ("a metric that an alarm watches, a month", arm64.alarm_metric_month),
+        ("a dashboard, a month", arm64.dashboard_month),
+        ("a secret, a month", arm64.secret_month),
+    ]
+    head = ["What", "Dollars", "Source"]
+    return table(head, [[what, _dollars(price)] for what, price in prices], former)
+
+
+def _dollars(price: float) -> str:
+    """All digits that it has, and cents at least."""
+    whole, _, digits = f"{price:.10f}".rstrip("0").partition(".")
+    return f"{whole}.{digits:0<2}"
+
+
 PARTS: Final[dict[str, Callable[[str], str]]] = {
     "codes": code_table,
     "exit-statuses": exit_status_table,
@@ -287,4 +320,5 @@ PARTS: Final[dict[str, Callable[[str], str]]] = {
     "doctor-checks": check_table,
     "doctor-json": json_table,
     "costs": cost_table,
+    "prices": price_table,
 }

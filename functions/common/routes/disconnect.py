@@ -77,7 +77,7 @@ class OnDisconnect:
         if not _is_killed(session) or not left:
             return
         if self.store.note_record(session.id, self.entropy(16).hex()):
-            audit.record(session)
+            audit.record(session, nat=self.end.nat)
 
     def _tell_peer(self, session: SessionRecord, role: Role, epoch: int) -> None:
         peer = session.side(role.other).connection

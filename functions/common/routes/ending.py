@@ -26,12 +26,14 @@ class EndSession:
         link: To the connections.
         clock: Seconds since 1970 UTC.
         grace: How long a relay without its WebSocket may come back, in seconds.
+        nat: Whether the relay's way out is taken to be a NAT gateway, for what a session costs.
     """
 
     store: SessionStore
     link: PeerLink
     clock: Clock
     grace: float = GRACE
+    nat: bool = True
 
     def take_report(self, sender: Connection, end: End, request_id: str) -> Outcome:
         """A client has sent END."""
@@ -78,7 +80,7 @@ class EndSession:
         if session is None or session.ending is None:
             return outcome
         if outcome.done:
-            audit.record(session)
+            audit.record(session, nat=self.nat)
             self.store.release(session, self.lease_left(session))
         text = replies.encode_ended(session)
         for side in (session.dialer, session.relay):

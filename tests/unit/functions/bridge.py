@@ -60,6 +60,7 @@ class Bridge:
         self.allow, self.allow_fault = ALLOWED, ""
         self.relay_time = RELAY_TIME
         self.grace = GRACE
+        self.nat = True
         self.peers: PeerCache | None = PeerCache() if warm else None
 
     def connect(self, event: Mapping[str, Any]) -> Response:
@@ -83,12 +84,13 @@ class Bridge:
             allow_fault=self.allow_fault,
             relay_time=self.relay_time,
             grace=self.grace,
+            nat=self.nat,
         )
         return default_app.make_handler(use_case)(event, None)
 
     def disconnect(self, event: Mapping[str, Any]) -> Response:
         use_case = wiring.on_disconnect(
-            self.store, self.link, clock=self.clock, entropy=self.entropy, grace=self.grace
+            self.store, self.link, clock=self.clock, entropy=self.entropy, grace=self.grace, nat=self.nat
         )
         return disconnect_app.make_handler(use_case)(event, None)
 

@@ -101,6 +101,15 @@ def test_the_stacks_times_are_read_and_an_older_stack_s_environment_is_good() ->
     assert config.disconnect_settings(given).grace == 7.5
 
 
+def test_a_relay_without_ipv6_is_taken_to_be_behind_a_nat_gateway() -> None:
+    for text, nat in (("", True), ("false", True), ("true", False)):
+        given = {**GOOD, "EMISSARY_RELAY_IPV6": text}
+        assert config.default_settings(given).nat is nat
+        assert config.disconnect_settings(given).nat is nat
+    with pytest.raises(ConfigError, match="EMISSARY_RELAY_IPV6: 'yes' is neither true nor false"):
+        config.disconnect_settings({**GOOD, "EMISSARY_RELAY_IPV6": "yes"})
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "inf", "nan"])
 def test_a_time_that_is_none_is_a_fault(text: str) -> None:
     given = {**GOOD, "EMISSARY_RELAY_TIMEOUT": text, "EMISSARY_GRACE_SECONDS": text}

@@ -193,6 +193,28 @@ def test_a_killed_session_is_recorded_once_however_often_its_disconnects_come(
     assert [each.getMessage() for each in caplog.records] == ["session ended"]
 
 
+@pytest.mark.parametrize("ended_by", ["a client", "an operator"])
+def test_whoever_records_a_session_reckons_with_the_stacks_way_out(
+    ended_by: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = []
+    for nat in (True, False):
+        bridge = Bridge()
+        bridge.nat = nat
+        bridge.open()
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="emissary"):
+            if ended_by == "a client":
+                bridge.message(load_event("default_end"))
+            else:
+                kill(bridge)
+                bridge.disconnect(load_event("disconnect_dialer"))
+                bridge.disconnect(load_event("disconnect_relay"))
+        (record,) = [each for each in caplog.records if each.getMessage() == "session ended"]
+        told.append(vars(record)["prices"].split()[-1])
+    assert told == ["NAT", "IPv6"]
+
+
 def test_a_side_that_comes_back_to_hear_of_the_kill_is_not_recorded_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -7,8 +7,8 @@ import platform
 
 import pytest
 
-from emissary_local.billing.meter import Meter, MeterSnapshot, message_units
-from emissary_local.billing.prices import HERE, us_east_1
+from emissary_lib.prices import HERE, us_east_1
+from emissary_local.billing.meter import Meter, MeterSnapshot, Way, message_units
 
 
 class Clock:
@@ -112,12 +112,12 @@ def test_a_write_costs_by_the_item_and_not_by_the_request(
 
 def busy() -> MeterSnapshot:
     clock = Clock()
-    meter = Meter(clock)
+    meter = Meter(clock, lambda: 550)
     meter.connect(accepted=True)
     meter.connect(accepted=False)
     meter.open_connection("a")
-    meter.message_in(126_000)
-    meter.message_out(10)
+    meter.message_in(126_000, Way.NAT)
+    meter.message_out(10, Way.INTERNET)
     meter.callback("POST", posted=True)
     meter.callback("DELETE")
     meter.invocation("Default", 1.0, 1024)
@@ -132,7 +132,20 @@ def busy() -> MeterSnapshot:
 def test_the_cost_is_the_sum_of_counts_times_prices(machine: str, gb_second: float) -> None:
     # 2 connects + 4 units in + 1 out + 1 for the DELETE = 8 message units, one minute, one request, ...
     expected = (8 * 1.00 + 1 * 0.25 + 1 * 0.20 + 1 * 0.625) / 1e6 + gb_second
+    # ... 10 bytes out to the internet, 126,000 through NAT, 550 of log and 450 that are Lambda's own.
+    expected += (10 * 0.09 + 126_000 * 0.045 + 1_000 * 0.50) / 1e9
     assert busy().cost(us_east_1(machine)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("way", "internet", "nat"), [(Way.INTERNET, 50, 0), (Way.REGION, 0, 0), (Way.NAT, 0, 50 + 30 + 7)]
+)
+def test_bytes_are_billed_by_the_way_they_take(way: Way, internet: int, nat: int) -> None:
+    meter = Meter()
+    meter.message_out(50, way)
+    meter.message_in(30, way)
+    meter.sent(7, way)
+    assert (meter.snapshot().internet_bytes, meter.snapshot().nat_bytes) == (internet, nat)
 
 
 def test_unless_told_otherwise_the_functions_run_on_this_machine() -> None:

@@ -130,3 +130,20 @@ def test_a_destination_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(TemplateError, match=r"Config.Properties.DestinationConfig: .* no destinations"):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("vpc", "nat"),
+    [
+        ("{SubnetIds: [subnet-1], SecurityGroupIds: [sg-1]}", True),
+        ("{SubnetIds: [subnet-1], Ipv6AllowedForDualStack: false}", True),
+        ("{SubnetIds: [subnet-1], Ipv6AllowedForDualStack: 'true'}", False),
+        ("{SubnetIds: [!ImportValue net]}", True),
+        ("!Ref AWS::NoValue", False),
+    ],
+)
+def test_a_function_in_a_vpc_has_a_nat_gateway_unless_it_has_ipv6(
+    tmp_path: Path, vpc: str, nat: bool
+) -> None:
+    assert read(tmp_path, STACK + f"      VpcConfig: {vpc}\n").functions["F"].nat is nat
+    assert not read(tmp_path, STACK).functions["F"].nat

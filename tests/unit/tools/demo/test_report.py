@@ -6,8 +6,8 @@ import io
 
 import pytest
 
+from emissary_lib.prices import HERE
 from emissary_local.billing.meter import MeterSnapshot
-from emissary_local.billing.prices import HERE
 from tools.demo.bulk import Transfer
 from tools.demo.report import Progress, Report
 from tools.demo.verify import Check

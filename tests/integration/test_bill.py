@@ -1,0 +1,58 @@
+"""The bill of a session on the local cloud, beside what its audit record says of it."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from emissary_local import LocalCloud
+from functions.common import audit
+from tests.helpers.local_cloud import (
+    DIAL,
+    LINUX_ONLY,
+    PARAMETERS,
+    TEMPLATE,
+    audit_record,
+    dialer_of,
+    relay_returned,
+)
+from tests.helpers.patience import HANG, wait_until
+from tests.helpers.servers import Server, echo
+from tests.helpers.tunnels import read_to_end
+
+pytestmark = LINUX_ONLY
+
+#: Bytes each way, and what base64 makes of them.
+DATA = 300_000
+CHARACTERS = DATA * 4 // 3
+
+
+@pytest.mark.parametrize(("ipv6", "way_out"), [("false", "NAT"), ("true", "IPv6")])
+def test_a_session_is_billed_for_its_bytes_on_the_wire_and_for_its_lines(ipv6: str, way_out: str) -> None:
+    parameters = {**PARAMETERS, "RelayIpv6": ipv6}
+    with LocalCloud(TEMPLATE, parameters=parameters) as cloud:
+        with (
+            Server(echo) as target,
+            dialer_of(cloud, connections_per_relay=1) as dialer,
+            dialer.dial(target, DIAL) as sock,
+        ):
+            sock.settimeout(HANG)
+            session = sock.session
+            assert session is not None
+            sock.sendall(bytes(DATA))
+            sock.shutdown(socket.SHUT_WR)
+            assert len(read_to_end(sock)) == DATA
+        relay_returned(cloud, session.id)
+        wait_until(
+            lambda: cloud.meter.invocations.get("DisconnectFunction") == 2, "both connections have gone"
+        )
+        record, meter = audit_record(cloud, session.id), cloud.meter
+    # What is sent again on a busy machine is billed again.
+    assert CHARACTERS < meter.internet_bytes < 2 * CHARACTERS
+    if way_out == "NAT":
+        assert 2 * CHARACTERS < meter.nat_bytes < 4 * CHARACTERS
+    else:
+        assert meter.nat_bytes == 0
+    assert record["prices"].split()[-1] == way_out
+    assert meter.log_bytes == pytest.approx(audit.LOG_BYTES, rel=0.25)
