@@ -152,11 +152,13 @@ class LinkRefusedError(TransportError):
 
     Attributes:
         code: Why (docs/protocol.md section 5.2).
+        certain: Whether only the bridge answers so; else the gateway may have refused on its own.
     """
 
-    def __init__(self, message: str, *, code: Code = Code.UNKNOWN_SESSION) -> None:
+    def __init__(self, message: str, *, code: Code = Code.UNKNOWN_SESSION, certain: bool = True) -> None:
         super().__init__(message)
         self.code = code
+        self.certain = certain
 
 
 class DialError(EmissaryError, ConnectionError):

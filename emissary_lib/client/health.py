@@ -80,21 +80,26 @@ def _ask(upgrade: Upgrade, deadline: Deadline) -> Healthy:
                 message = upgrade.transport.recv(patience.remaining())
             except TimeoutError:
                 break
-            answer = _answer(message, question)
-            if answer is not None:
+            answer = read_answer(message)
+            if answer is not None and answer.question == question:
                 return answer
         if deadline.passed():
             raise TimeoutError("the bridge let us in, but did not say how it is; see the log of $default")
 
 
-def _answer(text: str, question: bytes) -> Healthy | None:
+def read_answer(text: str) -> Healthy | None:
+    """The bridge's answer to whatever HEALTH; ``None`` for a message that is none.
+
+    Raises:
+        AuthenticationError: The key was withdrawn.
+        RemoteProtocolError: The bridge answers no such question, or breaks the protocol.
+    """
     if text.startswith("{"):
         return None  # the gateway's own error: a message was not handled
     frame = decode(text)
     match frame.type:
         case FrameType.HEALTHY:
-            answer = Healthy.decode(frame.payload)
-            return answer if answer.question == question else None
+            return Healthy.decode(frame.payload)
         case FrameType.RESET:
             raise _reset_error(Reset.decode(frame.payload))
         case FrameType.ENDED:

@@ -7,10 +7,12 @@ import time
 
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.handshake import error_from_status
-from emissary_lib.exceptions import GatewayRefusedError
+from emissary_lib.exceptions import ClockSkewError, GatewayRefusedError, LinkRefusedError
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import ConnectHeaders, ResumeHeaders, resume_mac
+from emissary_lib.protocol.codes import Code
+from emissary_lib.transport.backoff import may_be_the_gateways
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import connect
@@ -36,8 +38,9 @@ class ResumeUpgrade:
         """One attempt.
 
         Raises:
-            EmissaryError: As :func:`emissary_lib.transport.websocket.connect`; a refusal of our credentials
-                as :func:`emissary_lib.client.handshake.error_from_status` has it.
+            EmissaryError: As :func:`emissary_lib.transport.websocket.connect`.
+            LinkRefusedError: Our credentials were refused, as
+                :func:`emissary_lib.client.handshake.error_from_status` has it.
             TimeoutError: The deadline passed.
         """
         nonce, date, host = os.urandom(32), http_date(time.time()), self._endpoint.host
@@ -53,4 +56,9 @@ class ResumeUpgrade:
             meaning = error_from_status(exc, self._key)
             if meaning is exc:
                 raise
-            raise meaning from exc
+            certain = isinstance(meaning, ClockSkewError) or not may_be_the_gateways(exc.http_status)
+            raise LinkRefusedError(
+                f"the session could not be resumed: {meaning}",
+                code=Code.AUTHENTICATION_FAILED,
+                certain=certain,
+            ) from meaning

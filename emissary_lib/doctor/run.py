@@ -14,6 +14,7 @@ from emissary_lib.doctor.bridge import Bridge, health
 from emissary_lib.doctor.checks import Check, Report, Result, run_checks, skip
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import Gateway
+from emissary_lib.doctor.long_messages import Passage, long_messages, send_longest
 from emissary_lib.doctor.ports import Clock, Connector, Probe, Resolver
 from emissary_lib.doctor.probe import SessionProbe
 from emissary_lib.doctor.service_probes import ServiceProbe
@@ -33,6 +34,7 @@ CHECKS: Final = (
     "version",
     "proof",
     "health",
+    "long_messages",
     "allowed",
     "relay",
     "name",
@@ -63,6 +65,10 @@ def _ask_health(settings: Settings) -> Health:
     return check_health(settings.known_endpoint, settings.known_key, Deadline(settings.timeout))
 
 
+def _send_longest(settings: Settings) -> Passage:
+    return send_longest(settings.known_endpoint, settings.known_key, Deadline(settings.timeout))
+
+
 @dataclass(frozen=True)
 class Dependencies:
     """What the checks need from outside.
@@ -74,6 +80,7 @@ class Dependencies:
         probe: Makes a session that has not begun.
         sleep: Waits so many seconds.
         health: Asks the bridge how it is.
+        longest: Finds out what becomes of the longest message.
     """
 
     resolver: Resolver = network.resolve
@@ -82,6 +89,7 @@ class Dependencies:
     probe: Callable[[Settings, Clock], Probe] = _session_probe
     sleep: Callable[[float], None] = time.sleep
     health: Callable[[Settings], Health] = _ask_health
+    longest: Callable[[Settings], Passage] = _send_longest
 
 
 def examine(
@@ -96,7 +104,7 @@ def examine(
 
     Args:
         settings: Where the settings stand.
-        target: What is to be reached; without one they end at the bridge's health.
+        target: What is to be reached; without one they end at the bridge.
         service_probe: What the target is expected to speak; ``None`` to skip that check.
         dependencies: What they need from outside; ``None`` for the real network.
         on_result: Called with each result as soon as it is there.
@@ -141,6 +149,7 @@ def _checks(
         bridge.version,
         bridge.proof,
         lambda: health(settings, dependencies.health, clock),
+        lambda: long_messages(settings, dependencies.longest, clock),
     ]
     if target is not None:
         vpc = Vpc(settings, target, service_probe, bridge.make_probe, clock)

@@ -15,6 +15,15 @@ def may_pass(http_status: int) -> bool:
     return http_status == 429 or http_status >= 500
 
 
+def may_be_the_gateways(http_status: int) -> bool:
+    """Whether the gateway also answers an upgrade so on its own, without having asked the bridge.
+
+    API Gateway does while a custom domain has no mapping, an API no deployment, or a stage is being changed.
+    A refusal of ``$connect``'s looks the same: the gateway takes nothing of it but the status.
+    """
+    return http_status == 403
+
+
 def jitter() -> float:
     """A random number from 0 to 1.
 

@@ -6,14 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from emissary_lib.exceptions import (
-    AuthenticationError,
-    GatewayRefusedError,
-    LinkClosedError,
-    LinkRefusedError,
-)
+from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError, LinkRefusedError
 from emissary_lib.protocol.codes import Code
-from emissary_lib.transport.backoff import may_pass
+from emissary_lib.transport.backoff import may_be_the_gateways, may_pass
 from emissary_lib.transport.base import MessageTransport
 from emissary_lib.transport.deadline import AbortableDeadline, Deadline
 
@@ -26,7 +21,7 @@ class ReconnectingTransport:
     Args:
         transport: The first connection.
         connect: Opens the next one, given its epoch and a deadline; raises what ``websocket.connect`` does,
-            or AuthenticationError where it knows what is wrong with the credentials.
+            or LinkRefusedError where it knows what is wrong with the credentials.
 
     Thread safety: :meth:`reconnect` and :meth:`recv` are for one thread; the others for any.
     """
@@ -45,8 +40,8 @@ class ReconnectingTransport:
 
         Raises:
             LinkClosedError: It was closed before.
-            LinkRefusedError: The bridge will not have us back: definite. Its code is AUTHENTICATION_FAILED if
-                that is for our credentials (401, 403), else UNKNOWN_SESSION.
+            LinkRefusedError: The bridge will not have us back: definite, if it is certain. Its code is
+                AUTHENTICATION_FAILED if that is for our credentials (401, 403), else UNKNOWN_SESSION.
             GatewayRefusedError: The gateway is throttled or broken; try again.
             GatewayUnreachableError: No answer; try again.
             TimeoutError: The deadline passed.
@@ -57,10 +52,8 @@ class ReconnectingTransport:
             if may_pass(exc.http_status):
                 raise
             code = Code.AUTHENTICATION_FAILED if exc.http_status in _UNAUTHENTICATED else Code.UNKNOWN_SESSION
-            raise LinkRefusedError(f"the session is over: {exc}", code=code) from exc
-        except AuthenticationError as exc:
-            text = f"the session could not be resumed: {exc}"
-            raise LinkRefusedError(text, code=Code.AUTHENTICATION_FAILED) from exc
+            certain = not may_be_the_gateways(exc.http_status)
+            raise LinkRefusedError(f"the session is over: {exc}", code=code, certain=certain) from exc
         finally:
             with self._lock:
                 self._attempt = None

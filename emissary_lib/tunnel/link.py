@@ -22,7 +22,8 @@ class Link(Protocol):
         """Replace a connection that has ended.
 
         Raises:
-            LinkRefusedError: The bridge will not have us back: definite; its ``code`` says why.
+            LinkRefusedError: The bridge will not have us back: definite, if it is ``certain``; its ``code``
+                says why.
             TransportError, TimeoutError, LocalResourceError: It did not work this time.
         """
 

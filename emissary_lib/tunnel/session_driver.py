@@ -319,11 +319,17 @@ class SessionDriver(ABC):
             self._sleep(next(self._waits))
         else:
             self._waits = back_off()  # and the first attempt is made at once
+        doubted = False
         while (attempt := self._next_attempt()) is not None:
             epoch, deadline = attempt
             try:
                 self._link.reconnect(epoch, deadline)
             except LinkRefusedError as exc:
+                if not exc.certain and not doubted:
+                    self._waits, doubted = back_off(at_longest=True), True
+                    if (pause := next(self._waits)) < self._time_to_reconnect():
+                        self._sleep(pause)
+                        continue
                 self._end_refused(exc.code, str(exc))
                 return False
             except (TransportError, TimeoutError, LocalResourceError):
@@ -335,6 +341,11 @@ class SessionDriver(ABC):
 
     def _end_refused(self, code: Code, reason: str) -> None:
         self._apply(lambda now: self._session.link_refused(code, reason))
+
+    def _time_to_reconnect(self) -> float:
+        with self._lock:
+            until = self._session.link_deadline
+            return 0.0 if until is None else until - self._clock()
 
     def _next_attempt(self) -> tuple[int, Deadline] | None:
         with self._lock:

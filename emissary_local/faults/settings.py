@@ -64,6 +64,7 @@ class Faults:
         close_1008: Share of clients' messages at which their connection is closed as throttled.
         close_1011: The same, as an internal error.
         close_1012: The same, as a restart of the service.
+        connect_403: Share of upgrades refused with the gateway's own 403 before the function ran.
         connect_429: Share of upgrades refused with 429 before the function ran.
         connect_500: Share of upgrades refused with 502 before the function ran.
         connect_lost: Share of accepted upgrades whose 101 is lost: ``$connect`` ran, the client is reset.
@@ -137,6 +138,7 @@ class Faults:
     close_1008: float = _share()
     close_1011: float = _share()
     close_1012: float = _share()
+    connect_403: float = _share()
     connect_429: float = _share()
     connect_500: float = _share()
     connect_lost: float = _share()

@@ -55,6 +55,9 @@ from emissary_local.ports import Authorize, FunctionInvoker, allow_all
 from emissary_local.template.selection import DEFAULT, RESERVED, RouteSelection
 from emissary_local.template.specs import Authorizer, Route
 
+#: Status of an upgrade to a stage that is not there, or not yet.
+_FORBIDDEN: Final = 403
+
 #: Why a connection is closed at one of its messages, where the faults say so.
 _CLOSES: Final = {1008: "Throttled", 1011: "Internal error", 1012: "Service restart"}
 
@@ -206,7 +209,7 @@ class Gateway:
         """Ask ``$connect``; its answer accepts or refuses the upgrade."""
         path, _, query = request.path.partition("?")
         if unquote(path).rstrip("/") != f"/{self._name.stage}":
-            self._refuse(socket, 403, new_id(), new_id())
+            self._refuse(socket, _FORBIDDEN, None, new_id())
             return
         client = Client(
             connection_id=new_id(),
@@ -277,7 +280,8 @@ class Gateway:
         accepted = 200 <= status < 300
         self._meter.connect(accepted=accepted)
         if not accepted:
-            self._refuse(socket, status, connection_id, request_id)
+            known = None if early == _FORBIDDEN else connection_id
+            self._refuse(socket, status, known, request_id)
             return
         self._connections.open(connection)
         self._meter.open_connection(connection_id)
@@ -355,6 +359,8 @@ class Gateway:
         if not self._throttles.allows("$connect"):
             self._faults.count("throttled")
             return 429
+        if connection.rng.triggers("connect_403"):
+            return _FORBIDDEN
         if connection.rng.triggers("connect_429"):
             return 429
         return 502 if connection.rng.triggers("connect_500") else None
@@ -390,7 +396,7 @@ class Gateway:
         if delay:
             await asyncio.sleep(delay)
 
-    def _refuse(self, socket: ClientSocket, status: int, connection_id: str, request_id: str) -> None:
+    def _refuse(self, socket: ClientSocket, status: int, connection_id: str | None, request_id: str) -> None:
         kind, body = refused_upgrade(status, connection_id, request_id)
         headers = [
             ("Content-Type", "application/json"),

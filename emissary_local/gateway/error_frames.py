@@ -33,14 +33,16 @@ def error_frame(message: str, connection_id: str, request_id: str) -> bytes:
     ).encode()
 
 
-def refused_upgrade(status: int, connection_id: str, request_id: str) -> tuple[str, bytes]:
+def refused_upgrade(status: int, connection_id: str | None, request_id: str) -> tuple[str, bytes]:
     """The error type and the JSON body of a refused upgrade.
 
     Args:
         status: HTTP status of the refusal.
-        connection_id: The id that the connection would have had.
+        connection_id: The id that the connection would have had; ``None`` if there was no stage to ask.
         request_id: Id of the request.
     """
     fallback = (INTERNAL_SERVER_ERROR, "InternalServerErrorException") if status >= 500 else _REFUSALS[400]
     message, kind = _REFUSALS.get(status, fallback)
+    if connection_id is None:
+        return kind, f'{{"message":{json.dumps(message)}}}'.encode()
     return kind, error_frame(message, connection_id, request_id)

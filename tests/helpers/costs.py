@@ -26,6 +26,7 @@ from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import sign_connect
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import MAX_PAYLOAD
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Flag, FrameType
 from emissary_lib.protocol.wire.health import QUESTION_BYTES
@@ -367,7 +368,7 @@ def _sessions(cloud: LocalCloud, ledger: Ledger, stack: contextlib.ExitStack) ->
 def _limits(cloud: LocalCloud, ledger: Ledger, stack: contextlib.ExitStack, places: Places) -> None:
     key = f"K#{cloud.key.key_id}"
 
-    def health(taken: int, of_key: int, message: str) -> None:
+    def health(taken: int, of_key: int, message: str, size: int = QUESTION_BYTES) -> None:
         dialers: list[RawDialer] = []
 
         def prepare() -> None:
@@ -376,13 +377,14 @@ def _limits(cloud: LocalCloud, ledger: Ledger, stack: contextlib.ExitStack, plac
             _enter(cloud, stack, dialers)()
 
         def ask() -> None:
-            dialers[0].send(FrameType.HEALTH, bytes(QUESTION_BYTES))
+            dialers[0].send(FrameType.HEALTH, bytes(size))
             dialers[0].receive(FrameType.HEALTHY)
 
         ledger.skip(prepare, {CONNECT: 1})
         ledger.row(KEY_HOLDER, f"HEALTH with {message}", ask, {DEFAULT: 1}, 1)
 
     health(5, 0, "5 places taken")
+    health(5, 0, "5 places taken, filled up to the longest message", MAX_PAYLOAD)
     health(100, 100, "100 places taken, and 100 of the key's")
     dialers: list[RawDialer] = []
 

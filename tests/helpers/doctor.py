@@ -12,6 +12,7 @@ from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.health import Health
 from emissary_lib.client.settings import SettingsReader
 from emissary_lib.doctor.configuration import Settings
+from emissary_lib.doctor.long_messages import Passage
 from emissary_lib.doctor.ports import Connection, HttpAnswer, Probe, Tls
 from emissary_lib.doctor.run import Dependencies
 from emissary_lib.protocol.auth.httpdate import http_date
@@ -206,7 +207,13 @@ def dependencies(network: FakeNetwork, *probes: FakeProbe, health: Health = HEAL
         return left.pop(0)
 
     return Dependencies(
-        network.resolve, network.connect, network.clock, make, network.clock.pass_, lambda settings: health
+        network.resolve,
+        network.connect,
+        network.clock,
+        make,
+        network.clock.pass_,
+        lambda settings: health,
+        lambda settings: Passage.PASSES,
     )
 
 

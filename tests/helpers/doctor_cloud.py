@@ -16,6 +16,7 @@ from emissary_lib.cli.doctor import run_doctor
 from emissary_lib.client.health import Health, check_health
 from emissary_lib.client.settings import SettingsReader
 from emissary_lib.doctor.configuration import Settings
+from emissary_lib.doctor.long_messages import Passage, send_longest
 from emissary_lib.doctor.network import TcpConnection
 from emissary_lib.doctor.ports import Clock, HttpAnswer, Tls
 from emissary_lib.doctor.probe import SessionProbe
@@ -128,8 +129,9 @@ def ask(
         target: As the command takes it; ``None`` for none.
         service: As the command takes it.
         ca_file: As the setting; ``None`` for none.
-        short: Seconds for what the test lets run out: ``connect``, ``secure``, ``health``, or a step
-            of :class:`UnevenProbe`. Everything else has :data:`HANG`, and the report says so.
+        short: Seconds for what the test lets run out: ``connect``, ``secure``, ``health``,
+            ``long_messages``, or a step of :class:`UnevenProbe`. Everything else has :data:`HANG`, and the
+            report says so.
         before_request: Called before the target is asked.
     """
     seconds = short or {}
@@ -141,6 +143,10 @@ def ask(
     def health(settings: Settings) -> Health:
         timeout = seconds.get("health", settings.timeout)
         return check_health(settings.known_endpoint, settings.known_key, Deadline(timeout))
+
+    def longest(settings: Settings) -> Passage:
+        timeout = seconds.get("long_messages", settings.timeout)
+        return send_longest(settings.known_endpoint, settings.known_key, Deadline(timeout))
 
     def make_probe(settings: Settings, clock: Clock) -> UnevenProbe:
         return UnevenProbe(settings, clock, seconds, before_request)
@@ -156,7 +162,7 @@ def ask(
         service=service,
         timeout=HANG,
         json_line=True,
-        dependencies=Dependencies(connector=connect, probe=make_probe, health=health),
+        dependencies=Dependencies(connector=connect, probe=make_probe, health=health, longest=longest),
     )
     return Diagnosis(status, out.getvalue())
 

@@ -45,6 +45,7 @@ def test_without_a_target_no_relay_starts_and_the_session_ends(cloud: LocalCloud
     assert diagnosis.outcome() == (None, 0)
     assert diagnosis["proof"] == "ok"
     assert f"valid key ids: {cloud.key.key_id}; sessions in all: not limited" in diagnosis.fact("health")
+    assert "126,000 characters passes" in diagnosis.fact("long_messages")
     assert diagnosis["relay"] == "skipped"
 
     wait_until(lambda: cloud.logs("DefaultFunction").count("session ended") > lines, "the end of the session")

@@ -97,6 +97,25 @@ def test_a_bridge_that_does_not_answer(sick: LocalCloud, faults: dict[str, Any])
     assert diagnosis.outcome() == ("answer", Exit.BRIDGE)
 
 
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ({"long_refused": 1.0}, "closes the WebSocket (1009)"),
+        ({"long_lost": 1.0}, "vanishes, while short ones are answered"),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",
+)
+def test_long_messages_that_do_not_pass_are_a_warning_and_no_failure(
+    sick: LocalCloud, faults: dict[str, Any], says: str
+) -> None:
+    with faulty(sick, **faults):
+        diagnosis = ask(sick.url, sick.key)
+    assert diagnosis.outcome() == (None, 0)
+    assert diagnosis["long_messages"] == "warning"
+    assert says in diagnosis.fact("long_messages")
+    assert "nothing has to be done" in diagnosis.hint("long_messages")
+
+
 def test_a_gateway_that_fails_now_and_then_is_a_warning(sick: LocalCloud) -> None:
     with faulty(sick, message_500=0.5), Server(echo) as target:
         for _ in range(10):
@@ -140,7 +159,10 @@ def test_a_relay_that_the_bridge_loses_sight_of_is_never_blamed_on_the_target(si
     # does not wait for that long finds a tunnel that does not answer.
     with faulty(sick, post_410=0.3), Server(echo) as target:
         diagnosis = ask(
-            sick.url, sick.key, target, short=dict.fromkeys(("prove", "health", "dial", "ping"), 4.0)
+            sick.url,
+            sick.key,
+            target,
+            short=dict.fromkeys(("prove", "health", "long_messages", "dial", "ping"), 4.0),
         )
     assert diagnosis.report["failed_check"] in (None, "answer", "relay", "round_trip")
     assert diagnosis["target"] != "failed"

@@ -12,6 +12,7 @@ import pytest
 
 from emissary_lib.exceptions import AnswerLostError
 from emissary_local import Faults, LocalCloud
+from emissary_local.faults import FaultEngine, Site
 from tests.helpers.kinds import KINDS, Kind
 from tests.helpers.local_cloud import LINUX_ONLY, PARAMETERS, TEMPLATE, audit_record, dialer_of
 from tests.helpers.patience import HANG, wait_until
@@ -203,6 +204,37 @@ def test_session_comes_back_though(sick: LocalCloud, name: str, kind: Kind) -> N
         assert exchange(sock, number, 200_000)
 
     lives_through(sick, kind, *WHILE_COMING_BACK[name], least=3, one_round=one_round)
+
+
+def forbidding(number: int) -> Faults:
+    """The gateway's own 403 for this connection alone, of the first dozen of a cloud, from 0 on."""
+    wanted = [each == number for each in range(12)]
+    for seed in itertools.count():
+        faults = Faults(seed=seed, connect_403=0.2)
+        engine = FaultEngine(faults)
+        if [engine.rng(Site.GATEWAY, each).draw("connect_403") for each in range(12)] == wanted:
+            return faults
+    raise AssertionError("there is always another seed")
+
+
+@pytest.mark.parametrize("side", ["dialer", "relay"])
+def test_session_whose_return_meets_one_403_of_the_gateway_s_own_goes_on(kind: Kind, side: str) -> None:
+    # The first two connections are the session's: whoever comes back has the third, and then the fourth.
+    with (
+        LocalCloud(TEMPLATE, parameters=PARAMETERS, faults=forbidding(2)) as cloud,
+        Server(echo) as target,
+        dialer_of(cloud, **kind.options) as dialer,
+    ):
+        with dialer.dial(target, PATIENCE) as sock:
+            sock.settimeout(PATIENCE)
+            assert exchange(sock, 1, 1000)
+            assert cloud.cut(side, "reset") == 1
+            assert exchange(sock, 2)
+            assert cloud.fault_counts["connect_403"] == 1
+            session = session_id_of(sock)
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+        assert audit_record(cloud, session)["code"] == "OK"
 
 
 def test_clocks_that_differ_by_minutes_change_nothing(kind: Kind) -> None:

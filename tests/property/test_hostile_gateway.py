@@ -23,6 +23,7 @@ from emissary_lib.client.handshake import GIVE_UP_WAIT, Upgrade, open_session
 from emissary_lib.client.progress import Progress
 from emissary_lib.client.resume import ResumeUpgrade
 from emissary_lib.client.settings import SettingsReader
+from emissary_lib.doctor import long_messages
 from emissary_lib.doctor import probe as doctor_probe
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.probe import SessionProbe
@@ -80,6 +81,7 @@ class HostileGateway:
         self.began = self.clock.now
         patch.setattr(handshake, "connect_once", self._connect)
         patch.setattr(health, "connect_with_retry", self._connect)
+        patch.setattr(long_messages, "connect_with_retry", self._connect)
         patch.setattr(doctor_probe, "connect_once", self._connect)
         patch.setattr(doctor_probe, "Deadline", self.deadline)
 
@@ -117,6 +119,11 @@ def walk_virtually(script: Script) -> None:
         gateway = HostileGateway(script, patch)
         with pytest.raises((EmissaryError, TimeoutError)):
             health.check_health(ENDPOINT, KEY, gateway.deadline(TIMEOUT))
+        gateway.assert_in_time(TIMEOUT)
+
+        gateway = HostileGateway(script, patch)
+        with pytest.raises((EmissaryError, TimeoutError)):
+            long_messages.send_longest(ENDPOINT, KEY, gateway.deadline(TIMEOUT))
         gateway.assert_in_time(TIMEOUT)
 
         gateway = HostileGateway(script, patch)

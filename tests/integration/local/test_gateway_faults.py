@@ -70,7 +70,9 @@ def test_a_refused_message_is_answered_with_an_error_frame_and_runs_nothing(kind
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("kind", "status"), [("connect_429", 429), ("connect_500", 502)])
+@pytest.mark.parametrize(
+    ("kind", "status"), [("connect_403", 403), ("connect_429", 429), ("connect_500", 502)]
+)
 def test_a_refused_upgrade_has_its_status_and_runs_nothing(kind: str, status: int) -> None:
     async def scenario() -> None:
         async with running(faults=faults_of(1.0, kind)) as cloud:

@@ -137,16 +137,20 @@ def test_a_clock_that_is_wrong_is_named_when_a_session_comes_back() -> None:
     refused = refused_with(403, date=http_date(time.time() - 3600))
     assert "set the dialer's clock" in str(refused)
     assert isinstance(refused.__cause__, ClockSkewError)
+    assert refused.certain
 
 
 def test_a_key_that_is_not_accepted_any_more_is_named_when_a_session_comes_back() -> None:
     refused = refused_with(403, date=http_date(time.time()))
     assert "key id 7 is unknown there" in str(refused)
     assert "compare EMISSARY_AUTH_KEYS" in str(refused)
+    assert not refused.certain  # the gateway has a 403 of its own
 
 
 def test_headers_that_were_lost_on_the_way_are_named_when_a_session_comes_back() -> None:
-    assert "a proxy on the way drops the X-Emissary-* headers" in str(refused_with(401))
+    refused = refused_with(401)
+    assert "a proxy on the way drops the X-Emissary-* headers" in str(refused)
+    assert refused.certain
 
 
 def test_an_attempt_keeps_its_deadline() -> None:

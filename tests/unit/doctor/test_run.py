@@ -63,7 +63,7 @@ def test_all_checks_pass_and_every_hop_is_timed(network: FakeNetwork) -> None:
     assert network.closed == 1
 
 
-def test_without_a_target_the_checks_end_at_the_proof(network: FakeNetwork) -> None:
+def test_without_a_target_the_checks_end_at_the_bridge(network: FakeNetwork) -> None:
     probe = FakeProbe(network.clock)
     seen: list[Result] = []
     report = examine(fresh(), None, None, dependencies=dependencies(network, probe), on_result=seen.append)

@@ -11,6 +11,7 @@ from emissary_lib.bridge.session import RecordState
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.auth.macs import verify_server_mac
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.constants import MAX_PAYLOAD
 from emissary_lib.protocol.targets.allow_list import AllowList
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.health import Healthy, Usage
@@ -70,6 +71,15 @@ def test_a_repeated_question_is_answered_again() -> None:
     bridge = Bridge()
     bridge.admit()
     assert ask(bridge) == ask(bridge)
+
+
+def test_what_follows_a_question_is_ignored_up_to_the_longest_message() -> None:
+    bridge = Bridge()
+    bridge.admit()
+    payload = QUESTION + bytes(MAX_PAYLOAD - len(QUESTION))
+    bridge.send(DIALER, Frame(FrameType.HEALTH, generation=1, payload=payload))
+    ((_, frame),) = bridge.link.take()
+    assert Healthy.decode(frame.payload).question == QUESTION
 
 
 def test_a_connection_that_has_asked_opens_no_session() -> None:

@@ -294,6 +294,57 @@ def test_a_refusal_of_the_credentials_is_told_as_such(role: Role) -> None:
     assert side.events == [Aborted(code, reason), Finished(code)]
 
 
+def forbidden() -> LinkRefusedError:
+    """A 403, which may be the gateway's own."""
+    return LinkRefusedError("HTTP status 403", code=Code.AUTHENTICATION_FAILED, certain=False)
+
+
+@BOTH
+def test_a_single_403_is_waited_out_and_the_user_sees_nothing(role: Role) -> None:
+    link, pauses = CutLink(role, [forbidden()]), list[float]()
+    with running(session_of(role), link, pauses.append) as side:
+        link.cut()
+        link.wait_for(FrameType.RESUME)
+        assert not any(isinstance(event, Aborted) for event in side.events)
+    assert link.epochs == [2, 3]
+    (pause,) = pauses
+    assert 0.5 * BACK_OFF[1] <= pause <= 1.5 * BACK_OFF[1]
+
+
+@BOTH
+def test_a_second_403_is_final_whatever_came_between(role: Role) -> None:
+    link = CutLink(role, [forbidden(), DOWN, forbidden()])
+    with running(session_of(role), link, lambda seconds: None) as side:
+        link.cut()
+        side.join()
+    code = Code.AUTHENTICATION_FAILED
+    assert side.events == [Aborted(code, "HTTP status 403"), Finished(code)]
+    assert link.epochs == [2, 3, 4]
+
+
+@BOTH
+def test_each_outage_may_begin_with_a_403(role: Role) -> None:
+    link = CutLink(role, [forbidden(), None, forbidden()])
+    with running(session_of(role), link, lambda seconds: None) as side:
+        link.cut()
+        link.wait_for(FrameType.RESUME)
+        back = threading.Event()
+        link.attempted = lambda: back.set() if len(link.epochs) == 4 else None
+        link.cut()
+        assert back.wait(HANG)
+        assert not any(isinstance(event, Aborted) for event in side.events)
+
+
+@BOTH
+def test_a_403_is_final_at_once_where_the_grace_leaves_no_time_to_ask_again(role: Role) -> None:
+    link, pauses = CutLink(role, [forbidden()]), list[float]()
+    with running(session_of(role, grace=0.4 * BACK_OFF[1]), link, pauses.append) as side:
+        link.cut()
+        side.join()
+    assert side.events[-1] == Finished(Code.AUTHENTICATION_FAILED)
+    assert (link.epochs, pauses) == ([2], [])
+
+
 @BOTH
 def test_after_the_grace_it_gives_up(role: Role) -> None:
     link = CutLink(role, [], then=DOWN)

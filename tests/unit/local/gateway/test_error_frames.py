@@ -49,3 +49,7 @@ def test_every_status_has_a_type_and_a_json_body(status: int, kind: str, message
     found, body = refused_upgrade(status, "C=", "R=")
     assert found == kind
     assert json.loads(body) == {"message": message, "connectionId": "C=", "requestId": "R="}
+
+
+def test_a_refusal_without_a_stage_to_ask_names_no_connection() -> None:
+    assert refused_upgrade(403, None, "R=") == ("ForbiddenException", b'{"message":"Forbidden"}')
