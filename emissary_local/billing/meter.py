@@ -68,6 +68,7 @@ class MeterSnapshot:
         internet_bytes: Of messages to clients outside AWS, without what carries them.
         nat_bytes: Of messages and posts through NAT gateways, either way, likewise.
         log_bytes: That functions have written to their logs; Lambda's own lines come on top.
+        logged_invocations: Invocations of which Lambda writes some.
     """
 
     connects: int = 0
@@ -86,6 +87,7 @@ class MeterSnapshot:
     internet_bytes: int = 0
     nat_bytes: int = 0
     log_bytes: int = 0
+    logged_invocations: int = 0
 
     def to_json(self) -> str:
         """The snapshot as one JSON object."""
@@ -118,7 +120,7 @@ class MeterSnapshot:
         minutes = self.connection_seconds / 60
         requests = sum(self.invocations.values())
         gb_seconds = sum(self.gb_seconds.values())
-        logged = self.log_bytes + requests * LAMBDA_LOG_BYTES
+        logged = self.log_bytes + self.logged_invocations * LAMBDA_LOG_BYTES
         return [
             ("API Gateway messages", units, "32 KB units", units * prices.websocket_message),
             ("API Gateway connections", minutes, "minutes", minutes * prices.websocket_connection_minute),
@@ -184,6 +186,7 @@ class Meter:
         self._units = {"write": 0.0, "read": 0.0}
         self._callbacks: Counter[str] = Counter()
         self._invocations: Counter[str] = Counter()
+        self._logged_invocations = 0
         self._gb_seconds: dict[str, float] = {}
 
     def connect(self, *, accepted: bool) -> None:
@@ -223,15 +226,17 @@ class Meter:
         self._callbacks[method] += 1
         self._sums["callback_units"] += not posted
 
-    def invocation(self, function: str, seconds: float, memory_mb: int) -> None:
+    def invocation(self, function: str, seconds: float, memory_mb: int, *, logged: bool = True) -> None:
         """Count one invocation.
 
         Args:
             function: Its logical id.
             seconds: Billed duration; rounded up to whole milliseconds, as Lambda does.
             memory_mb: Configured memory.
+            logged: Whether Lambda writes lines of its own of it.
         """
         self._invocations[function] += 1
+        self._logged_invocations += logged
         billed = math.ceil(round(seconds * 1000, 6)) / 1000
         self._gb_seconds[function] = self._gb_seconds.get(function, 0.0) + billed * memory_mb / 1024
 
@@ -287,6 +292,7 @@ class Meter:
             write_units=self._units["write"],
             read_units=self._units["read"],
             log_bytes=self._logged(),
+            logged_invocations=self._logged_invocations,
         )
 
 

@@ -145,7 +145,9 @@ class LambdaService:
                 environment.start(invocation)
                 result = await future
                 if result is not None:
-                    self._meter.invocation(function, invocation.seconds, pool.spec.memory)
+                    self._meter.invocation(
+                        function, invocation.seconds, pool.spec.memory, logged=pool.spec.system_log
+                    )
                     return result
         finally:
             self._give_back(pool)

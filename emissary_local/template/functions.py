@@ -71,6 +71,7 @@ def read_functions(stack: Stack, elsewhere: Mapping[str, Any]) -> dict[str, Func
             managed_policies=managed,
             boundary=_boundary(stack, roles[role], elsewhere),
             inline_code=inline_code,
+            system_log=(properties.get("LoggingConfig") or {}).get("SystemLogLevel") != "WARN",
             nat=_needs_nat(stack, logical_id),
         )
     return functions

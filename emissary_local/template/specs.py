@@ -34,6 +34,7 @@ class FunctionSpec:
         managed_policies: Documents of the template's managed policies that its role has, by logical id.
         boundary: The document of its role's permissions boundary, or None if it has none.
         inline_code: The text of ``index.py``, of a function whose code is in the template.
+        system_log: Whether Lambda writes lines of its own for each invocation (``SystemLogLevel``).
         nat: Whether its way out is taken to be a NAT gateway: it is in a VPC, and has no IPv6 there.
     """
 
@@ -53,6 +54,7 @@ class FunctionSpec:
     managed_policies: Mapping[str, Any] = field(default_factory=dict)
     boundary: Any = None
     inline_code: str | None = field(default=None, repr=False)
+    system_log: bool = True
     nat: bool = False
 
 

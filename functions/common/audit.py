@@ -43,6 +43,10 @@ _DEFAULT_SECONDS: Final = 0.025
 #: $disconnect twice; the relay's comes on top); message units (opening, END, ENDED twice, and both upgrades,
 #: of which AWS does not say that they are none).
 _FIXED_INVOCATIONS: Final = 6
+
+#: Those of which Lambda writes lines of its own: $connect, $disconnect, the relay. For $default it is told not
+#: to (SystemLogLevel in template.yaml).
+_LOGGED_INVOCATIONS: Final = 5
 _FIXED_UNITS: Final = 6
 
 #: Bytes that the functions log of it, figures for CloudWatch among them; Lambda's own come on top. Measured:
@@ -125,7 +129,7 @@ def estimated_cost(
         + read_units(slots) * prices.dynamodb_read_unit
         + to_dialer * prices.internet_byte
         + (to_dialer + to_relay if nat else 0) * prices.nat_byte
-        + (LOG_BYTES + (invocations + 1) * LAMBDA_LOG_BYTES) * prices.log_byte
+        + (LOG_BYTES + _LOGGED_INVOCATIONS * LAMBDA_LOG_BYTES) * prices.log_byte
     )
 
 

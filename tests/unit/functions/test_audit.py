@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from emissary_lib.bridge.session import SessionRecord
-from emissary_lib.prices import LAMBDA_LOG_BYTES, us_east_1
+from emissary_lib.prices import us_east_1
 from emissary_lib.protocol.constants import MAX_MESSAGE, MAX_PAYLOAD
 from emissary_local.billing.meter import Meter, MeterSnapshot, Way
 from functions.common import audit
@@ -26,7 +26,7 @@ def test_a_minute_without_bytes(architecture: str, gb_second: float) -> None:
         + 7 * 0.20e-6
         + 13 * 0.625e-6
         + 7 * 0.125e-6
-        + (4_000 + 7 * 450) * 0.50e-9  # our lines, and Lambda's own of each invocation
+        + (4_000 + 5 * 450) * 0.50e-9  # our lines, and Lambda's own of all but $default
     )
     cost = audit.estimated_cost(
         seconds=60, dialer_bytes=0, relay_bytes=0, slots=0, nat=True, prices=us_east_1(architecture)
@@ -51,8 +51,8 @@ def metered(*, seconds: float, to_target: int, from_target: int, relay: Way) -> 
     for size in [0] + [MAX_MESSAGE] * from_target:
         meter.sent(size, relay)  # the relay's posts
         meter.message_out(size, Way.INTERNET)
-    for _ in range(6 + to_target):
-        meter.invocation("handlers", 0.025, 512)
+    for number in range(6 + to_target):
+        meter.invocation("handlers", 0.025, 512, logged=number < 4)  # not of $default
     meter.invocation("RelayFunction", seconds, 256)
     clock.advance(seconds)
     return dataclasses.replace(meter.snapshot(), write_units=13.0, read_units=7.0)
@@ -116,8 +116,7 @@ def test_a_gigabyte_out_of_the_target_pays_for_its_way_to_the_dialer() -> None:
 
 def test_a_gigabyte_into_the_target_pays_for_two_hops_and_for_handlers() -> None:
     assert price(to_target=10**9) - price() == pytest.approx(
-        2 * UNITS_OF_A_GB * 1.00e-6
-        + 10_585 * (0.20e-6 + 0.5 * 0.025 * 13.3334e-6 + LAMBDA_LOG_BYTES * 0.50e-9)
+        2 * UNITS_OF_A_GB * 1.00e-6 + 10_585 * (0.20e-6 + 0.5 * 0.025 * 13.3334e-6)
     )
 
 
