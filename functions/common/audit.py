@@ -44,8 +44,8 @@ _DEFAULT_SECONDS: Final = 0.025
 #: of which AWS does not say that they are none).
 _FIXED_INVOCATIONS: Final = 6
 
-#: Those of which Lambda writes lines of its own: $connect, $disconnect, the relay. For $default it is told not
-#: to (SystemLogLevel in template.yaml).
+#: Those of which Lambda writes lines of its own: $connect, $disconnect, the relay. For $default it is told
+#: not to (SystemLogLevel in template.yaml).
 _LOGGED_INVOCATIONS: Final = 5
 _FIXED_UNITS: Final = 6
 

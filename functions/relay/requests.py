@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -61,16 +62,11 @@ class Requests:
         thread = threading.Thread(
             target=self._attempt, args=(connection, deadline), name="emissary-connector", daemon=True
         )
-        with self._lock:
-            room = len(self._attempts) < MAX_ATTEMPTS
-            if room:
+        with self._lock, contextlib.suppress(RuntimeError):  # no thread is left
+            if len(self._attempts) < MAX_ATTEMPTS:
+                thread.start()  # it forgets itself under the lock, and so not before it is known
                 self._attempts.add(thread)
-        try:
-            if room:
-                thread.start()
                 return
-        except RuntimeError:  # no thread is left
-            self._forget(thread)
         connection.decline()
         self._log("not connected", connection, _DECLINED, began=time.time())
 
