@@ -56,8 +56,8 @@ class CloudServer:
     Args:
         settings: What :class:`emissary_local.cloud.Cloud` sends: ``template``, ``document`` (a file with its
             translation), ``parameters``, ``directory``, ``artifacts``, ``faults``, ``limits``, ``latency``,
-            ``account_concurrency``, ``fresh_environments``, ``tls``, ``variables``, ``passwords``,
-            ``url_variables``, ``classify``.
+            ``account_concurrency``, ``fresh_environments``, ``tls``, ``domain_port``, ``variables``,
+            ``passwords``, ``url_variables``, ``classify``.
 
     Attributes:
         meter: Counts what AWS would bill.
@@ -166,6 +166,7 @@ class CloudServer:
             name=ApiName(api.stage, api.api_id, names.REGION, names.ACCOUNT_ID),
             throttles=Throttles(api.default_throttle, api.route_throttles),
             classify=_import(settings["classify"]),
+            domain_port=settings["domain_port"],
         )
         stack.push_async_callback(gateway.close)
         idle = IdleConnectionFaults(faults, [endpoint.transports, gateway.transports])

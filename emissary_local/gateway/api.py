@@ -44,7 +44,7 @@ from emissary_local.gateway.error_frames import (
     error_frame,
     refused_upgrade,
 )
-from emissary_local.gateway.events import Client, EventWriter, new_id
+from emissary_local.gateway.events import Client, EventWriter, new_id, without_port
 from emissary_local.gateway.integration import IntegrationError, Integrations
 from emissary_local.gateway.throttle import Throttles
 from emissary_local.limits import Limits
@@ -75,6 +75,7 @@ class Gateway:
         name: API id, region and account; made from ``stage`` when None.
         throttles: The stage's; none when None.
         classify: Which role a client plays, for faults that happen to one.
+        domain_port: Have the port in the events' ``domainName`` too, as AWS never does.
 
     Attributes:
         disconnects: Ends connections on purpose.
@@ -100,6 +101,7 @@ class Gateway:
         name: ApiName | None = None,
         throttles: Throttles | None = None,
         classify: Classify = any_client,
+        domain_port: bool = False,
     ) -> None:
         self._name = name or ApiName(stage)
         self._limits = limits
@@ -116,6 +118,7 @@ class Gateway:
         self._connections = Connections(limits)
         self._throttles = throttles or Throttles()
         self._classify = classify
+        self._domain_port = domain_port
         self._callbacks = Callbacks(
             self._name, self._connections, credentials, authorize, meter, self._latency, limits, faults
         )
@@ -192,9 +195,11 @@ class Gateway:
         if unquote(path).rstrip("/") != f"/{self._name.stage}":
             self._refuse(socket, 403, new_id(), new_id())
             return
+        authority = request.headers.get("Host", "")
         client = Client(
             connection_id=new_id(),
-            domain_name=request.headers.get("Host", ""),
+            authority=authority,
+            domain_name=authority if self._domain_port else without_port(authority),
             stage=self._name.stage,
             api_id=self._name.api_id,
             source_ip=socket.source_ip,

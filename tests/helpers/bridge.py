@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import KeyRing, canonical_authority, http_date, verify_connect
+from emissary_lib.protocol.auth.macs import KeyRing, http_date, signed_host, verify_connect
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import AuthenticationError
 from emissary_lib.protocol.mux.events import Closed, CutOff, Event, Requested
@@ -559,7 +559,7 @@ class Bridge:
         if self._refused < len(self.behaviour.upgrade_statuses):
             self._refused += 1
             return refusal(self.behaviour.upgrade_statuses[self._refused - 1], date)
-        host = canonical_authority(request.headers["host"], scheme_default_port=80)
+        host = signed_host(request.headers["host"])
         try:
             signed = ConnectHeaders.from_headers(request.headers)
             verify_connect(signed, KeyRing([self.behaviour.key]), host=host, unix_now=now)
@@ -595,7 +595,7 @@ class Bridge:
     def _open(self, peer: Peer) -> Wire | None:
         """Play ``$default`` until the opening is decided."""
         signed = ConnectHeaders.from_headers(peer.request.headers)
-        host = canonical_authority(peer.request.headers["host"], scheme_default_port=80)
+        host = signed_host(peer.request.headers["host"])
         key = Key(KEY.key_id, bytes(32)) if self.behaviour.false_proof else self.behaviour.key
         fragments: set[tuple[int, bytes]] = set()
         while (text := peer.read_message()) is not None:

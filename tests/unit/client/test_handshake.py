@@ -29,6 +29,7 @@ from emissary_lib.exceptions import (
 from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key, KeyRing
+from emissary_lib.protocol.auth.macs import signed_host
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.opening.exchange import OpeningReader, evaluate, opening_bytes
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
@@ -382,7 +383,7 @@ def test_success_without_a_relay_is_a_broken_server() -> None:
             {(0, decode(text).payload)},
             nonce=signed.nonce,
             date=signed.date,
-            host=peer.request.headers["host"],
+            host=signed_host(peer.request.headers["host"]),
             key_id=KEY.key_id,
             keys=KeyRing([KEY]),
             allow=ALLOWED,
