@@ -43,8 +43,8 @@ class Cloud:
         faults: What to do wrong on purpose; can be replaced while it runs.
         account_concurrency: Lambda executions at once, of all functions together.
         tls: Serve ``wss://`` under an authority made for this run; see ``ssl_context``.
-        domain_port: Put the port into the events' ``domainName``, where AWS has none since it serves 443 only:
-            for code that makes the address of ``@connections`` of it.
+        domain_port: Put the port into the events' ``domainName``, where AWS has none, since it serves 443
+            only: for code that makes the address of ``@connections`` of it.
         latency: ``none``, or ``aws`` for delays as measured there.
         fresh_environments: Give every invocation a new process: every start is a cold start.
         parameters: Template parameters; they win over the application's.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-#: The SDK's standard variable for "call this address instead". Not ``AWS_ENDPOINT_URL``, which stands for every
-#: service: emulators export it, and ``@connections`` is at the API's own host and stage there too.
+#: The SDK's standard variable for "call this address instead". Not ``AWS_ENDPOINT_URL``, which stands for
+#: every service: emulators export it, and ``@connections`` is at the API's own host and stage there too.
 ENDPOINT_VARIABLE: Final = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
 
 

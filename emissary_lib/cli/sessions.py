@@ -32,8 +32,9 @@ recorded how it ended; "shared" stands for its target if it carries connections 
 are told within a second; the relay then resets its connections to the target, of a shared session all.
 
 The table is TableName of the stack's outputs, the URL its WebSocketUrl (default: EMISSARY_URL, in the
-environment or in .env); AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI, for an emulator, wins over it. The operator needs dynamodb:Scan, and to kill, dynamodb:GetItem and
-dynamodb:UpdateItem on the table and execute-api:ManageConnections on the API.
+environment or in .env); AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI, for an emulator, wins over it. The operator
+needs dynamodb:Scan, and to kill, dynamodb:GetItem and dynamodb:UpdateItem on the table and
+execute-api:ManageConnections on the API.
 """
 EPILOG: Final = """\
 examples:

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import KeyRing, http_date, signed_host, verify_connect
+from emissary_lib.protocol.auth.macs import KeyRing, WrongHostError, http_date, signed_host, verify_connect
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import AuthenticationError
 from emissary_lib.protocol.mux.events import Closed, CutOff, Event, Requested
@@ -483,6 +483,7 @@ class Behaviour:
 
     Attributes:
         key: The bridge's key.
+        host: What the API calls itself; empty for the host that the upgrade came to.
         upgrade_statuses: Statuses that upgrades get, in order, before the upgrade is looked at.
         clock_ahead: Seconds by which the bridge's clock is ahead of ours.
         dial_code: How the relay's dial of the target ends.
@@ -501,6 +502,7 @@ class Behaviour:
     """
 
     key: Key = KEY
+    host: str = ""
     upgrade_statuses: tuple[int, ...] = ()
     clock_ahead: float = 0.0
     dial_code: Code = Code.OK
@@ -559,10 +561,12 @@ class Bridge:
         if self._refused < len(self.behaviour.upgrade_statuses):
             self._refused += 1
             return refusal(self.behaviour.upgrade_statuses[self._refused - 1], date)
-        host = signed_host(request.headers["host"])
+        host = self.behaviour.host or signed_host(request.headers["host"])
         try:
             signed = ConnectHeaders.from_headers(request.headers)
             verify_connect(signed, KeyRing([self.behaviour.key]), host=host, unix_now=now)
+        except WrongHostError:
+            return refusal(421, date)
         except AuthenticationError:
             return refusal(403, date)
         return None

@@ -36,6 +36,7 @@ __all__ = [
     "RelayHeaders",
     "ResumeHeaders",
     "ServerProofError",
+    "WrongHostError",
     "decode_unpadded",
     "encode_unpadded",
     "format_keys",
@@ -80,6 +81,10 @@ class ClockSkewError(AuthenticationError):
             "accepted; set the dialer's clock"
         )
         self.skew = skew
+
+
+class WrongHostError(AuthenticationError):
+    """Key and MAC are right, but the MAC was made for another host than this API's."""
 
 
 class ServerProofError(AuthenticationError):
@@ -148,7 +153,8 @@ def sign_connect(key: Key, *, date: str, nonce: bytes, host: str) -> ConnectHead
         nonce: 32 fresh random bytes; never used twice.
         host: From :func:`signed_host`.
     """
-    return ConnectHeaders(key.key_id, date, nonce, _mac(key, _DOOR, *_common(key, date, nonce, host)))
+    mac = _mac(key, _DOOR, *_common(key, date, nonce, host))
+    return ConnectHeaders(key.key_id, date, nonce, mac, host)
 
 
 def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_now: float) -> Key:
@@ -165,13 +171,23 @@ def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_no
 
     Raises:
         AuthenticationError: For an unknown key id or a wrong MAC.
+        WrongHostError: If the MAC is right for the host that the headers show.
         ClockSkewError: If everything is right but the date.
     """
     key = keys.get(headers.key_id)
     if key is None:
         raise AuthenticationError(f"key id {headers.key_id} is not known here")
-    expected = sign_connect(key, date=headers.date, nonce=headers.nonce, host=host).mac
-    if not hmac.compare_digest(expected, headers.mac):
+
+    def is_right(host: str) -> bool:
+        expected = sign_connect(key, date=headers.date, nonce=headers.nonce, host=host).mac
+        return hmac.compare_digest(expected, headers.mac)
+
+    if not is_right(host):
+        if headers.host and is_right(headers.host):
+            raise WrongHostError(
+                f"the upgrade was signed for {headers.host!r}, and this API is {host!r}: its URL has another "
+                "host, or something on the way rewrites Host"
+            )
         raise AuthenticationError(
             f"wrong MAC on the upgrade for key id {headers.key_id}: "
             f"made with another secret, or for another host than {host!r}"

@@ -88,6 +88,16 @@ def test_a_wrong_secret_is_named_with_the_remedy() -> None:
     assert not isinstance(caught.value, ClockSkewError)
 
 
+def test_another_host_is_told_as_that_and_not_as_a_wrong_key() -> None:
+    """As behind a reverse proxy that rewrites Host."""
+    with Bridge(Behaviour(host="api.example")) as bridge, pytest.raises(AuthenticationError) as caught:
+        dial(bridge)
+    said = str(caught.value)
+    assert "HTTP status 421: key id 7 is right, but the API's host is another than 127.0.0.1," in said
+    assert "a reverse proxy on the way rewrites Host" in said
+    assert "EMISSARY_AUTH_KEYS" not in said
+
+
 def test_the_text_of_a_refusal_shows_no_secret() -> None:
     key = Key(KEY.key_id, b"hunter2-hunter2-hunter2")
     with Bridge() as bridge, pytest.raises(AuthenticationError) as caught:

@@ -120,7 +120,16 @@ def test_a_mac_for_another_api_is_refused() -> None:
 def test_the_host_header_cannot_stand_in_for_the_apis_own_name() -> None:
     headers = sign_connect(KEY, date=DATE, nonce=NONCE, host="evil.example").to_headers()
     event = load_event("connect_dialer", headers={**headers, "Host": "evil.example"})
-    assert Bridge().connect(event) == {"statusCode": 403}
+    bridge = Bridge()
+    assert bridge.connect(event) == {"statusCode": 421}
+    assert bridge.store.writes == 0
+
+
+def test_a_reverse_proxy_that_rewrites_host_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    headers = sign_connect(KEY, date=DATE, nonce=NONCE, host="db.example").to_headers()
+    assert Bridge().connect(load_event("connect_dialer", headers=dict(headers))) == {"statusCode": 421}
+    cause = caplog.records[-1].__dict__["cause"]
+    assert f"signed for 'db.example', and this API is '{HOST}'" in cause
 
 
 def test_a_url_with_a_port_is_the_same_api_though_its_domain_name_has_none() -> None:

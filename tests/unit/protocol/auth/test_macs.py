@@ -45,9 +45,20 @@ def test_a_door_with_one_field_changed_is_refused(change: dict[str, Any]) -> Non
     assert not isinstance(caught.value, ClockSkewError)
 
 
-def test_a_door_signed_for_another_host_is_refused() -> None:
-    with pytest.raises(AuthenticationError, match=r"another host than 'evil\.example'"):
+def test_a_door_signed_for_another_host_is_told_from_a_wrong_one_by_the_host_that_it_shows() -> None:
+    with pytest.raises(auth.WrongHostError, match=rf"signed for '{HOST}', and this API is 'evil\.example'"):
         auth.verify_connect(DOOR, RING, host="evil.example", unix_now=NOW)
+
+
+@pytest.mark.parametrize("change", [{"host": ""}, {"host": "evil.example"}, {"mac": b"m" * 32}])
+def test_a_host_that_is_shown_says_nothing_without_a_mac_for_it(change: dict[str, Any]) -> None:
+    with pytest.raises(AuthenticationError, match=r"another host than 'evil\.example'") as caught:
+        auth.verify_connect(replace(DOOR, **change), RING, host="evil.example", unix_now=NOW)
+    assert not isinstance(caught.value, auth.WrongHostError)
+
+
+def test_a_host_that_is_shown_never_stands_for_the_apis_own() -> None:
+    assert auth.verify_connect(replace(DOOR, host="evil.example"), RING, host=HOST, unix_now=NOW) is KEY
 
 
 def test_an_unknown_key_is_named() -> None:
