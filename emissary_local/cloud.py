@@ -43,6 +43,8 @@ class Cloud:
         faults: What to do wrong on purpose; can be replaced while it runs.
         account_concurrency: Lambda executions at once, of all functions together.
         tls: Serve ``wss://`` under an authority made for this run; see ``ssl_context``.
+        domain_port: Put the port into the events' ``domainName``, where AWS has none, since it serves 443
+            only: for code that makes the address of ``@connections`` of it.
         latency: ``none``, or ``aws`` for delays as measured there.
         fresh_environments: Give every invocation a new process: every start is a cold start.
         parameters: Template parameters; they win over the application's.
@@ -73,6 +75,7 @@ class Cloud:
         faults: Faults | None = None,
         account_concurrency: int = 1000,
         tls: bool = False,
+        domain_port: bool = False,
         latency: str = "none",
         fresh_environments: bool = False,
         parameters: Mapping[str, str] | None = None,
@@ -96,6 +99,7 @@ class Cloud:
             "account_concurrency": account_concurrency,
             "fresh_environments": fresh_environments,
             "tls": tls,
+            "domain_port": domain_port,
             "url_variables": list(self.application.url_variables),
             "classify": self.application.classify,
             "policies": dict(policies or {}),

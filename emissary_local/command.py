@@ -83,6 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tls", action="store_true", help="serve wss:// with a certificate made for this run"
     )
     parser.add_argument(
+        "--domain-port",
+        action="store_true",
+        help="put the port into requestContext.domainName, which has none on AWS: for code that makes the "
+        "address of @connections of it",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print one line of JSON when ready, one at the end"
     )
 
@@ -114,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
             account_concurrency=args.account_concurrency,
             time_scale=args.time_scale,
             tls=args.tls,
+            domain_port=args.domain_port,
         )
         return run_foreground(cloud, json_line=args.json, out=sys.stdout)
     except MissingPackagesError:

@@ -56,7 +56,7 @@ class CloudServer:
     Args:
         settings: What :class:`emissary_local.cloud.Cloud` sends: ``template``, ``document`` (a file with its
             translation), ``parameters``, ``policies``, ``directory``, ``artifacts``, ``faults``, ``limits``,
-            ``latency``, ``account_concurrency``, ``fresh_environments``, ``tls``, ``variables``,
+            ``latency``, ``account_concurrency``, ``fresh_environments``, ``tls``, ``domain_port``, ``variables``,
             ``passwords``, ``url_variables``, ``classify``.
 
     Attributes:
@@ -167,6 +167,7 @@ class CloudServer:
             throttles=Throttles(api.default_throttle, api.route_throttles),
             classify=_import(settings["classify"]),
             behind_nat=[name for name, spec in functions.items() if spec.nat],
+            domain_port=settings["domain_port"],
         )
         stack.push_async_callback(gateway.close)
         idle = IdleConnectionFaults(faults, [endpoint.transports, gateway.transports])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TextIO
 
 from emissary_lib.aws import client
+from emissary_lib.bridge.callbacks import redirected_endpoint
 from emissary_lib.bridge.report import Figures, figures
 from emissary_lib.bridge.session import EndRecord, SessionRecord
 from emissary_lib.cli.command import add_parser, key_id
@@ -30,8 +32,9 @@ recorded how it ended; "shared" stands for its target if it carries connections 
 are told within a second; the relay then resets its connections to the target, of a shared session all.
 
 The table is TableName of the stack's outputs, the URL its WebSocketUrl (default: EMISSARY_URL, in the
-environment or in .env). The operator needs dynamodb:Scan, and to kill, dynamodb:GetItem and
-dynamodb:UpdateItem on the table and execute-api:ManageConnections on the API.
+environment or in .env); AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI, for an emulator, wins over it. The operator
+needs dynamodb:Scan, and to kill, dynamodb:GetItem and dynamodb:UpdateItem on the table and
+execute-api:ManageConnections on the API.
 """
 EPILOG: Final = """\
 examples:
@@ -132,10 +135,28 @@ def run(args: argparse.Namespace) -> int:
         return Exit.OK
     if not args.session and args.key is None:
         args.parser.error("name a SESSION, or a --key")
+    endpoint = _callback_endpoint(args)
+    kill(args.table, args.session, args.key, endpoint, json_line=args.json, out=standard_output())
+    return Exit.OK
+
+
+def _callback_endpoint(args: argparse.Namespace) -> str:
+    """Where both sides can be told: where the functions post to.
+
+    Raises:
+        ConfigError: There is no URL, or it is none.
+    """
+    if redirected := redirected_endpoint(os.environ):
+        return redirected
     found = None if args.url else settings_reader(args).find(URL, needed=True)
     url = args.url or (found.text if found else "")
-    kill(args.table, args.session, args.key, url, json_line=args.json, out=standard_output())
-    return Exit.OK
+    if not url:
+        raise ConfigError(
+            f"{URL} is not set; give --url (WebSocketUrl of the stack's outputs), or neither side can be told"
+        )
+    from emissary_lib.client.endpoint import Endpoint  # loads what --help can do without
+
+    return Endpoint(url).callback_url
 
 
 def _session_id(text: str) -> str:
@@ -168,7 +189,7 @@ def kill(
     table: str,
     sessions: Sequence[str],
     key_id: int | None,
-    url: str,
+    endpoint: str,
     *,
     json_line: bool,
     out: TextIO,
@@ -179,23 +200,15 @@ def kill(
         table: The table's name.
         sessions: Ids, or their beginnings.
         key_id: All living sessions of this key as well; None for none.
-        url: The API's ``wss://`` URL.
+        endpoint: Where ``@connections`` is.
         json_line: Print one line of JSON.
         out: Where to print.
 
     Raises:
-        ConfigError: There is no URL.
         OperationError: AWS refused, or one of ``sessions`` is not there: nobody is killed. Or some could not
             be killed, had ended already though named in ``sessions``, or may go on because a side could not
             be told: all others are killed, and what has become of each is printed.
     """
-    if not url:
-        raise ConfigError(
-            f"{URL} is not set; give --url (WebSocketUrl of the stack's outputs), or neither side can be told"
-        )
-    from emissary_lib.client.endpoint import Endpoint  # loads what --help can do without
-
-    endpoint = Endpoint(url).callback_url
     outcomes: list[Outcome] = []
     with (
         client("dynamodb", table) as dynamodb,

@@ -8,7 +8,7 @@ import ssl
 from urllib.parse import urlsplit
 
 from emissary_lib.exceptions import ConfigError, PackageError
-from emissary_lib.protocol.auth.macs import canonical_authority
+from emissary_lib.protocol.auth.macs import signed_host
 from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.transport import trust
 from emissary_lib.transport.proxy import check_package, find_proxy
@@ -70,8 +70,12 @@ class Endpoint(Record):
     @property
     def host(self) -> str:
         """What the MACs are bound to (docs/protocol.md section 7.2)."""
-        parts = urlsplit(self.url)
-        return canonical_authority(parts.netloc, scheme_default_port=_DEFAULT_PORTS[parts.scheme])
+        return signed_host(self.authority)
+
+    @property
+    def authority(self) -> str:
+        """What is sent as ``Host``: with the port, if the URL has one."""
+        return urlsplit(self.url).netloc
 
     @property
     def address(self) -> tuple[str, int]:
@@ -87,9 +91,8 @@ class Endpoint(Record):
     @property
     def callback_url(self) -> str:
         """Where ``@connections`` is of this stage, for an operator's own calls."""
-        parts = urlsplit(self.url)
         scheme = "https" if self.secure else "http"
-        return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        return f"{scheme}://{self.authority}{urlsplit(self.url).path.rstrip('/')}"
 
     def tls(self) -> ssl.SSLContext | None:
         """What to speak TLS with; ``None`` without TLS."""

@@ -261,26 +261,32 @@ def connect_with_retry(
             failure = exc
         except GatewayRefusedError as exc:
             if not may_pass(exc.http_status):
-                raise error_from_status(exc, key) from exc
+                raise error_from_status(exc, key, endpoint.host) from exc
             failure = exc
         wait(next(waits), deadline, failure, sleep=pause)
 
 
-def error_from_status(refused: GatewayRefusedError, key: Key) -> EmissaryError:
+def error_from_status(refused: GatewayRefusedError, key: Key, host: str) -> EmissaryError:
     """What an answer of the upgrade other than 101 means; ``refused`` itself where it says all there is."""
-    if refused.http_status not in (401, 403):
+    if refused.http_status not in (401, 403, 421):
         return refused
     if refused.http_status == 401:
         return AuthenticationError(
             f"{refused}: no usable signature arrived there; see whether a proxy on the way drops the "
             "X-Emissary-* headers, and whether dialer and bridge are of the same release"
         )
+    if refused.http_status == 421:
+        return AuthenticationError(
+            f"{refused}: key id {key.key_id} is right, but the API's host is another than {host}, which was "
+            "signed; take WebSocketUrl from the stack's outputs, or see whether a reverse proxy on the way "
+            "rewrites Host, as none may"
+        )
     skew = _clock_skew(refused.date)
     if abs(skew) > CLOCK_SKEW:
         return ClockSkewError(skew)
     return AuthenticationError(
-        f"{refused}: key id {key.key_id} is unknown there or its secret is another one, or the URL's stage "
-        "is wrong; compare EMISSARY_AUTH_KEYS and the URL with the deployed stack"
+        f"{refused}: key id {key.key_id} is unknown there or its secret is another one, or the URL's host "
+        "or stage is wrong; compare EMISSARY_AUTH_KEYS and the URL with the deployed stack"
     )
 
 

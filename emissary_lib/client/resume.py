@@ -53,7 +53,7 @@ class ResumeUpgrade:
         try:
             return connect(endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.tls())
         except GatewayRefusedError as exc:
-            meaning = error_from_status(exc, self._key)
+            meaning = error_from_status(exc, self._key, host)
             if meaning is exc:
                 raise
             certain = isinstance(meaning, ClockSkewError) or not may_be_the_gateways(exc.http_status)

@@ -221,7 +221,7 @@ def _usage(usage: Usage) -> str:
 def explain_refusal(exc: GatewayRefusedError, settings: Settings, took: float) -> Finding:
     """An answer to the upgrade that is not 101."""
     status = exc.http_status
-    error = error_from_status(exc, settings.known_key)
+    error = error_from_status(exc, settings.known_key, settings.known_endpoint.host)
     if isinstance(error, ClockSkewError):
         skewed = judge_skew(error.skew, took)
         if skewed.status is Status.FAILED:
@@ -234,13 +234,19 @@ def explain_refusal(exc: GatewayRefusedError, settings: Settings, took: float) -
             took,
         )
     if isinstance(error, AuthenticationError):
-        what = (
-            "no usable signature arrived" if status == 401 else "the key or the URL's stage is not accepted"
+        return failure(
+            Exit.KEY, f"HTTP status {status}: {_UNAUTHENTICATED[status]}", _after_colon(error), took
         )
-        return failure(Exit.KEY, f"HTTP status {status}: {what}", _after_colon(error), took)
     fact, hint = _OTHERS.get(status) or _OTHERS[500 if status >= 500 else 0]
     return failure(Exit.CONNECT, f"HTTP status {status}: {fact}", hint, took)
 
+
+#: What is wrong with what was shown, by status.
+_UNAUTHENTICATED: Final[dict[int, str]] = {
+    401: "no usable signature arrived",
+    403: "the key or the URL is not accepted",
+    421: "the key is right, but the URL's host is not the API's",
+}
 
 #: What the gateway may answer besides: by status, 500 for all from there on, 0 for the rest.
 _OTHERS: Final[dict[int, tuple[str, str]]] = {

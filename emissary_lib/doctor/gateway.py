@@ -141,7 +141,9 @@ class Gateway:
             return skip("behind a proxy the gateway is not asked for the time; the check connect covers it")
         before = self.clock.unix()
         try:
-            answer = self._open.ask(endpoint.host, endpoint.path, min(self.settings.timeout, TIME_TIMEOUT))
+            answer = self._open.ask(
+                endpoint.authority, endpoint.path, min(self.settings.timeout, TIME_TIMEOUT)
+            )
             unix = parse_http_date(answer.date or "")
         except (OSError, ValueError, AuthenticationError) as exc:
             cause = "it sends no date" if isinstance(exc, AuthenticationError) else _reason(exc)

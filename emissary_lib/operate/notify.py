@@ -15,12 +15,15 @@ from emissary_lib.protocol.role import Role
 #: Of a side that could be neither told nor cut off.
 NOT_REACHED: Final = "not reached"
 
+#: The status for a connection that is no longer there.
+_GONE: Final = 410
+
 
 def tell_ended(client: Any, session: SessionRecord) -> dict[str, str]:
     """Post ENDED to the relay and the dialer; cut the connection of a side that cannot be told.
 
     Args:
-        client: A boto3 client of ``apigatewaymanagementapi`` at the API's ``Endpoint.callback_url``.
+        client: A boto3 client of ``apigatewaymanagementapi``, at the address that the functions post to.
         session: A session that has been killed.
 
     Returns:
@@ -34,7 +37,7 @@ def tell_ended(client: Any, session: SessionRecord) -> dict[str, str]:
 
 
 def _tell(client: Any, connection: str | None, text: str) -> str:
-    from botocore.exceptions import BotoCoreError  # as in emissary_lib.aws
+    from botocore.exceptions import BotoCoreError, ClientError  # as in emissary_lib.aws
 
     if connection is None:
         return "gone"
@@ -45,9 +48,12 @@ def _tell(client: Any, connection: str | None, text: str) -> str:
     for outcome, step in steps.items():
         try:
             step()
-        except client.exceptions.GoneException:
-            return "gone"
-        except (client.exceptions.ClientError, BotoCoreError):
+        except ClientError as exc:
+            # As in the functions: not everything that answers there names the exception's type.
+            if exc.response["ResponseMetadata"]["HTTPStatusCode"] == _GONE:
+                return "gone"
+            continue
+        except BotoCoreError:
             continue
         return outcome
     return NOT_REACHED

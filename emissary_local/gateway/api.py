@@ -45,7 +45,7 @@ from emissary_local.gateway.error_frames import (
     error_frame,
     refused_upgrade,
 )
-from emissary_local.gateway.events import Client, EventWriter, new_id
+from emissary_local.gateway.events import Client, EventWriter, new_id, without_port
 from emissary_local.gateway.integration import IntegrationError, Integrations
 from emissary_local.gateway.throttle import Throttles
 from emissary_local.limits import Limits
@@ -84,6 +84,7 @@ class Gateway:
         classify: Which role a client plays, for faults that happen to one, and for what its bytes cost: a
             relay is one of the functions.
         behind_nat: Logical ids of the functions whose way out is a NAT gateway.
+        domain_port: Have the port in the events' ``domainName`` too, as AWS never does.
 
     Attributes:
         disconnects: Ends connections on purpose.
@@ -110,6 +111,7 @@ class Gateway:
         throttles: Throttles | None = None,
         classify: Classify = any_client,
         behind_nat: Collection[str] = (),
+        domain_port: bool = False,
     ) -> None:
         self._name = name or ApiName(stage)
         self._limits = limits
@@ -127,6 +129,7 @@ class Gateway:
         self._throttles = throttles or Throttles()
         self._classify = classify
         self._relays_way = Way.NAT if behind_nat else Way.REGION
+        self._domain_port = domain_port
         self._callbacks = Callbacks(
             self._name,
             self._connections,
@@ -211,9 +214,11 @@ class Gateway:
         if unquote(path).rstrip("/") != f"/{self._name.stage}":
             self._refuse(socket, _FORBIDDEN, None, new_id())
             return
+        authority = request.headers.get("Host", "")
         client = Client(
             connection_id=new_id(),
-            domain_name=request.headers.get("Host", ""),
+            authority=authority,
+            domain_name=authority if self._domain_port else without_port(authority),
             stage=self._name.stage,
             api_id=self._name.api_id,
             source_ip=socket.source_ip,

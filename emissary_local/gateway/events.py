@@ -31,6 +31,12 @@ def new_id() -> str:
     return base64.urlsafe_b64encode(os.urandom(11)).decode()
 
 
+def without_port(authority: str) -> str:
+    """The host of ``host:port``; an IPv6 address keeps its brackets."""
+    host, colon, port = authority.rpartition(":")
+    return host if colon and port.isdigit() else authority
+
+
 def json_string(text: bytes) -> bytes:
     """``text``, which must be UTF-8, as a JSON string with its quotes.
 
@@ -54,7 +60,8 @@ class Client:
 
     Attributes:
         connection_id: Its id.
-        domain_name: The ``Host`` header it came with, port included.
+        authority: The ``Host`` header it came with, port included.
+        domain_name: What the events call the API: on AWS the same without a port, since there is only 443.
         stage: The API's stage.
         api_id: The API's id.
         source_ip: The client's address.
@@ -63,6 +70,7 @@ class Client:
     """
 
     connection_id: str
+    authority: str
     domain_name: str
     stage: str
     api_id: str
@@ -213,7 +221,7 @@ class EventWriter:
         }
 
     def _added_headers(self, now: float, *, secure: bool) -> list[tuple[str, str]]:
-        port = self._client.domain_name.rpartition(":")[2]
+        port = self._client.authority.rpartition(":")[2]
         default = "443" if secure else "80"
         return [
             ("X-Amzn-Trace-Id", f"Root=1-{int(now):08x}-{os.urandom(12).hex()}"),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from emissary_lib.protocol.auth.headers import MissingCredentialsError
+from emissary_lib.protocol.auth.macs import WrongHostError
 from emissary_lib.protocol.errors import AuthenticationError, ConfigError, EmissaryError, RemoteProtocolError
 from functions.common import logs, metrics
 from functions.common.errors import (
@@ -39,6 +40,7 @@ STATUS: Final[Mapping[type[Exception], int]] = {
     EventError: 400,
     RemoteProtocolError: 400,
     MissingCredentialsError: 401,
+    WrongHostError: 421,
     AuthenticationError: 403,
     NonceBurntError: 409,
     ClaimRefusedError: 409,
@@ -97,7 +99,7 @@ def _count(exc: Exception, status: int, event: Mapping[str, Any]) -> None:
     if isinstance(exc, PeerBusyError):
         metrics.count(Metric.PEER_THROTTLED)
     elif _context(event).get("routeKey") == "$connect":
-        metrics.count(Metric.AUTH_FAILURE if status in (401, 403) else Metric.CONNECT_REFUSED)
+        metrics.count(Metric.AUTH_FAILURE if status in (401, 403, 421) else Metric.CONNECT_REFUSED)
 
 
 def _context(event: Mapping[str, Any]) -> Mapping[str, Any]:

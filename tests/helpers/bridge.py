@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from emissary_lib.bridge.session import RELAY_TIME
 from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import KeyRing, canonical_authority, http_date, verify_connect
+from emissary_lib.protocol.auth.macs import KeyRing, WrongHostError, http_date, signed_host, verify_connect
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import AuthenticationError
 from emissary_lib.protocol.mux.events import Closed, CutOff, Event, Requested
@@ -484,6 +484,7 @@ class Behaviour:
 
     Attributes:
         key: The bridge's key.
+        host: What the API calls itself; empty for the host that the upgrade came to.
         upgrade_statuses: Statuses that upgrades get, in order, before the upgrade is looked at.
         clock_ahead: Seconds by which the bridge's clock is ahead of ours.
         dial_code: How the relay's dial of the target ends.
@@ -502,6 +503,7 @@ class Behaviour:
     """
 
     key: Key = KEY
+    host: str = ""
     upgrade_statuses: tuple[int, ...] = ()
     clock_ahead: float = 0.0
     dial_code: Code = Code.OK
@@ -560,10 +562,12 @@ class Bridge:
         if self._refused < len(self.behaviour.upgrade_statuses):
             self._refused += 1
             return refusal(self.behaviour.upgrade_statuses[self._refused - 1], date)
-        host = canonical_authority(request.headers["host"], scheme_default_port=80)
+        host = self.behaviour.host or signed_host(request.headers["host"])
         try:
             signed = ConnectHeaders.from_headers(request.headers)
             verify_connect(signed, KeyRing([self.behaviour.key]), host=host, unix_now=now)
+        except WrongHostError:
+            return refusal(421, date)
         except AuthenticationError:
             return refusal(403, date)
         return None
@@ -596,7 +600,7 @@ class Bridge:
     def _open(self, peer: Peer) -> Wire | None:
         """Play ``$default`` until the opening is decided."""
         signed = ConnectHeaders.from_headers(peer.request.headers)
-        host = canonical_authority(peer.request.headers["host"], scheme_default_port=80)
+        host = signed_host(peer.request.headers["host"])
         key = Key(KEY.key_id, bytes(32)) if self.behaviour.false_proof else self.behaviour.key
         fragments: set[tuple[int, bytes]] = set()
         while (text := peer.read_message()) is not None:

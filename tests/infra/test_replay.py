@@ -13,8 +13,8 @@ import pytest
 from emissary_lib.protocol.auth.macs import (
     ConnectHeaders,
     KeyRing,
-    canonical_authority,
     encode_unpadded,
+    signed_host,
     token_hash,
     verify_connect,
     verify_socks_password,
@@ -45,7 +45,7 @@ ONE_EACH = ["connect_dialer", "default_opening", "disconnect_dialer", "relay_sta
 
 
 def verify(event: dict[str, Any], unix_now: float) -> None:
-    host = canonical_authority(event["requestContext"]["domainName"], scheme_default_port=443)
+    host = signed_host(event["requestContext"]["domainName"])
     verify_connect(ConnectHeaders.from_headers(event["headers"]), RING, host=host, unix_now=unix_now)
 
 

@@ -18,6 +18,7 @@ KEY_ID: Final = "X-Emissary-Key-Id"
 DATE: Final = "X-Emissary-Date"
 NONCE: Final = "X-Emissary-Nonce"
 MAC: Final = "X-Emissary-Mac"
+HOST: Final = "X-Emissary-Host"
 SESSION: Final = "X-Emissary-Session"
 RELAY_TOKEN: Final = "X-Emissary-Relay-Token"
 RESUME_TOKEN: Final = "X-Emissary-Resume-Token"
@@ -32,6 +33,9 @@ RELAY_TOKEN_RANDOM: Final = 16
 RELAY_TOKEN_LENGTH: Final = 4 + RELAY_TOKEN_RANDOM + SECRET_LENGTH
 
 _U32_MAX: Final = 0xFFFF_FFFF
+
+#: Characters of a host's name (RFC 1035 section 2.3.4).
+_HOST_MAX: Final = 255
 
 
 class MissingCredentialsError(AuthenticationError):
@@ -62,6 +66,12 @@ class _Reader:
         if value is None:
             raise MissingCredentialsError(name, "is absent")
         return value.strip(" \t")
+
+    def host(self, name: str) -> str:
+        text = self._values.get(name.lower(), "").strip(" \t")
+        if len(text) > _HOST_MAX:
+            raise MissingCredentialsError(name, f"has more than {_HOST_MAX} characters")
+        return text
 
     def number(self, name: str, *, least: int = 0) -> int:
         text = self.text(name)
@@ -102,20 +112,24 @@ class ConnectHeaders(Record):
         date: HTTP date, exactly as sent.
         nonce: 32 random bytes, used once.
         mac: 32 bytes, label ``emissary.v2 door``.
+        host: Which host it was made for, to tell one that was meant for another API from a wrong one; empty
+            if that is not shown.
     """
 
     key_id: int
     date: str
     nonce: bytes = hidden()
     mac: bytes = hidden()
+    host: str = ""
 
     def to_headers(self) -> dict[str, str]:
-        """The four headers of the upgrade request."""
+        """The headers of the upgrade request."""
         return {
             KEY_ID: str(self.key_id),
             DATE: self.date,
             NONCE: encode_unpadded(self.nonce),
             MAC: encode_unpadded(self.mac),
+            **({HOST: self.host} if self.host else {}),
         }
 
     @classmethod
@@ -126,7 +140,13 @@ class ConnectHeaders(Record):
             MissingCredentialsError: If one is absent, given twice or malformed.
         """
         reader = _Reader(headers)
-        return cls(reader.number(KEY_ID), reader.date(DATE), reader.secret(NONCE), reader.secret(MAC))
+        return cls(
+            reader.number(KEY_ID),
+            reader.date(DATE),
+            reader.secret(NONCE),
+            reader.secret(MAC),
+            reader.host(HOST),
+        )
 
 
 class RelayHeaders(Record):

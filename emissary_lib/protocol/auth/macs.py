@@ -36,11 +36,11 @@ __all__ = [
     "RelayHeaders",
     "ResumeHeaders",
     "ServerProofError",
+    "WrongHostError",
     "decode_unpadded",
     "encode_unpadded",
     "format_keys",
     "http_date",
-    "canonical_authority",
     "parse_http_date",
     "parse_keys",
     "relay_token",
@@ -49,6 +49,7 @@ __all__ = [
     "server_mac",
     "session_id",
     "sign_connect",
+    "signed_host",
     "socks_password",
     "token_hash",
     "verify_connect",
@@ -82,33 +83,35 @@ class ClockSkewError(AuthenticationError):
         self.skew = skew
 
 
+class WrongHostError(AuthenticationError):
+    """Key and MAC are right, but the MAC was made for another host than this API's."""
+
+
 class ServerProofError(AuthenticationError):
     """The server did not prove that it knows the key: it is not the bridge, or has another key."""
 
 
-def canonical_authority(host: str, *, scheme_default_port: int) -> str:
+def signed_host(authority: str) -> str:
     """Bring a ``Host`` to the form that the MACs cover.
 
     Args:
-        host: The header's value: ``name``, ``name:port``, ``[v6]`` or ``[v6]:port``.
-        scheme_default_port: 443 for ``wss``, 80 for ``ws``.
+        authority: The header's value: ``name``, ``name:port``, ``[v6]`` or ``[v6]:port``.
 
     Returns:
-        Lower case, without the port where it is the default (or empty). Nothing else is changed.
+        Lower case, without a port. Nothing else is changed.
 
     Source:
         docs/protocol.md section 7.2.
 
     Example:
-        >>> canonical_authority("API.Example.COM:443", scheme_default_port=443)
+        >>> signed_host("API.Example.COM:8443")
         'api.example.com'
     """
-    text = host.strip(" \t").lower()
+    text = authority.strip(" \t").lower()
     name, colon, port = text.rpartition(":")
-    if not colon or "]" in port:
-        return text
-    is_default = port.isascii() and port.isdigit() and port.lstrip("0") == str(scheme_default_port)
-    return name if is_default or not port else text
+    # What has more colons is no name and port, but an address without its brackets.
+    is_port = colon and (":" not in name or name.endswith("]")) and port.strip("0123456789") == ""
+    return name if is_port else text
 
 
 def session_id(nonce: bytes) -> str:
@@ -148,9 +151,10 @@ def sign_connect(key: Key, *, date: str, nonce: bytes, host: str) -> ConnectHead
         key: The shared key.
         date: :func:`http_date` of now.
         nonce: 32 fresh random bytes; never used twice.
-        host: From :func:`canonical_authority`.
+        host: From :func:`signed_host`.
     """
-    return ConnectHeaders(key.key_id, date, nonce, _mac(key, _DOOR, *_common(key, date, nonce, host)))
+    mac = _mac(key, _DOOR, *_common(key, date, nonce, host))
+    return ConnectHeaders(key.key_id, date, nonce, mac, host)
 
 
 def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_now: float) -> Key:
@@ -159,7 +163,7 @@ def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_no
     Args:
         headers: From :meth:`ConnectHeaders.from_headers`.
         keys: The valid keys.
-        host: The API's own host, from :func:`canonical_authority`.
+        host: The API's own host, from :func:`signed_host`.
         unix_now: Wall clock, in seconds since 1970-01-01 UTC.
 
     Returns:
@@ -167,13 +171,23 @@ def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_no
 
     Raises:
         AuthenticationError: For an unknown key id or a wrong MAC.
+        WrongHostError: If the MAC is right for the host that the headers show.
         ClockSkewError: If everything is right but the date.
     """
     key = keys.get(headers.key_id)
     if key is None:
         raise AuthenticationError(f"key id {headers.key_id} is not known here")
-    expected = sign_connect(key, date=headers.date, nonce=headers.nonce, host=host).mac
-    if not hmac.compare_digest(expected, headers.mac):
+
+    def is_right(host: str) -> bool:
+        expected = sign_connect(key, date=headers.date, nonce=headers.nonce, host=host).mac
+        return hmac.compare_digest(expected, headers.mac)
+
+    if not is_right(host):
+        if headers.host and is_right(headers.host):
+            raise WrongHostError(
+                f"the upgrade was signed for {headers.host!r}, and this API is {host!r}: its URL has another "
+                "host, or something on the way rewrites Host"
+            )
         raise AuthenticationError(
             f"wrong MAC on the upgrade for key id {headers.key_id}: "
             f"made with another secret, or for another host than {host!r}"
@@ -209,7 +223,7 @@ def resume_mac(key: Key, *, date: str, nonce: bytes, host: str, session: str, ep
         key: The key of the session's upgrade.
         date: :func:`http_date` of now.
         nonce: 32 fresh random bytes.
-        host: From :func:`canonical_authority`.
+        host: From :func:`signed_host`.
         session: Session id.
         epoch: Which attempt to connect this is, 1 to 4294967295.
 

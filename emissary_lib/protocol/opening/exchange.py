@@ -270,7 +270,7 @@ class OpeningReader:
         key: The key of the upgrade.
         date: The upgrade's date.
         nonce: The upgrade's nonce.
-        host: The API's host, from :func:`~emissary_lib.protocol.auth.macs.canonical_authority`.
+        host: The API's host, from :func:`~emissary_lib.protocol.auth.macs.signed_host`.
 
     Thread safety:
         None; one owner.

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
+from emissary_lib.bridge.callbacks import redirected_endpoint
 from emissary_lib.protocol.errors import ConfigError
 from functions.common.adapters.pool import Connect, ConnectionPool, Reply
 from functions.common.errors import (
@@ -34,19 +35,13 @@ from functions.common.errors import (
 #: Longest wait for the gateway's answer, in seconds. Posts to half-dead connections have been seen to hang.
 READ_TIMEOUT: Final = 3.0
 
-#: The SDK's standard variables for "call this address instead"; the first one set counts.
-_ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", "AWS_ENDPOINT_URL")
-
 _SERVICE: Final = "execute-api"
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
 def callback_endpoint(domain: str, stage: str, environ: Mapping[str, str]) -> str:
-    """Where ``@connections`` is: at the event's domain and stage, unless the SDK's variables redirect it."""
-    for name in _ENDPOINT_VARIABLES:
-        if environ.get(name):
-            return environ[name].rstrip("/")
-    return f"https://{domain}/{stage}"
+    """Where ``@connections`` is: at the event's domain and stage, unless the SDK's variable redirects it."""
+    return redirected_endpoint(environ) or f"https://{domain}/{stage}"
 
 
 def trust(environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from emissary_lib.bridge.session import SessionRecord, Side, purge_time
 from emissary_lib.protocol.auth.macs import (
     ConnectHeaders,
-    canonical_authority,
     parse_http_date,
     session_id,
+    signed_host,
     verify_connect,
 )
 from emissary_lib.protocol.constants import OPENING_TIME
 from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore
-
-#: API Gateway serves WebSockets on wss only.
-HTTPS_PORT = 443
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class ConnectDialer:
         """
         now = self.clock()
         shown = ConnectHeaders.from_headers(event.headers)
-        host = canonical_authority(event.domain, scheme_default_port=HTTPS_PORT)
+        host = signed_host(event.domain)
         key = verify_connect(shown, self.keys.keys(shown.key_id), host=host, unix_now=now)
         session = SessionRecord(
             id=session_id(shown.nonce),

@@ -9,8 +9,8 @@ from emissary_lib.protocol.auth.macs import (
     ClockSkewError,
     ConnectHeaders,
     ResumeHeaders,
-    canonical_authority,
     parse_http_date,
+    signed_host,
     token_hash,
     verify_resume_mac,
 )
@@ -19,7 +19,6 @@ from emissary_lib.protocol.errors import AuthenticationError
 from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore
-from functions.common.routes.connect_dialer import HTTPS_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class ConnectResume:
             key,
             date=signed.date,
             nonce=signed.nonce,
-            host=canonical_authority(domain, scheme_default_port=HTTPS_PORT),
+            host=signed_host(domain),
             session=shown.session,
             epoch=shown.epoch,
         )

@@ -137,6 +137,7 @@ async def running(
     selection: str = "\\$default",
     authorizer: Authorizer | None = None,
     throttles: Throttles | None = None,
+    domain_port: bool = False,
     **functions: Function,
 ) -> AsyncIterator[Running]:
     """A gateway for the length of a ``with``; functions are scripted by route name (``Default=...``)."""
@@ -154,6 +155,7 @@ async def running(
         ssl=tls.server_context() if tls else None,
         throttles=throttles,
         classify=classify,
+        domain_port=domain_port,
     )
     port = await gateway.start()
     try:

@@ -53,13 +53,22 @@ def test_the_event_of_connect_is_api_gateways() -> None:
         "CONNECT",
         "IN",
     )
-    assert (context["stage"], context["domainName"]) == (STAGE, host)
+    assert (context["stage"], context["domainName"]) == (STAGE, "127.0.0.1")
     assert context["identity"] == {"userAgent": "test/1", "sourceIp": "127.0.0.1"}
     assert len(context["connectionId"]) == 16
     assert context["connectionId"].endswith("=")
     assert context["requestId"]
     assert context["extendedRequestId"]
     assert abs(context["requestTimeEpoch"] - context["connectedAt"]) < 60_000
+
+
+def test_the_port_is_in_the_domain_name_only_if_asked_for() -> None:
+    async def scenario() -> tuple[Event, str]:
+        async with running(domain_port=True) as cloud, connect(cloud.url):
+            return (await cloud.invoker.wait_for("Connect"))[0], cloud.host
+
+    event, host = asyncio.run(scenario())
+    assert event["requestContext"]["domainName"] == host
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503])

@@ -35,7 +35,7 @@ def connected(cloud: LocalCloud, query: str = "", **options: Any) -> Iterator[we
 
 @pytest.fixture(scope="module")
 def chat() -> Iterator[LocalCloud]:
-    with LocalCloud(SAMPLES / "chat" / "template.yaml", tls=True) as running:
+    with LocalCloud(SAMPLES / "chat" / "template.yaml", tls=True, domain_port=True) as running:
         yield running
         assert running.denials() == []
 

@@ -159,22 +159,48 @@ def test_a_kill_tells_the_relay_and_then_the_dialer(
     assert session.ending.code is Code.KILLED
 
 
+@pytest.mark.parametrize("url", [[], ["--url", "wss://api.example/stage"]])
+def test_both_sides_are_told_where_the_functions_post_to(
+    aws: Dynamo,
+    real: DynamoSessionStore,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    url: list[str],
+) -> None:
+    """An emulator's @connections, which has no stage."""
+    alive(real)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EMISSARY_URL", raising=False)
+    with CallbackServer() as server:
+        origin = server.url.removesuffix("/emissary")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", origin)
+        assert run("kill", SESSION, *url) == Exit.OK
+    assert [unquote(each.path) for each in server.asked] == [
+        f"/@connections/{connection}" for connection in (RELAY, DIALER)
+    ]
+
+
 @pytest.mark.parametrize(
-    ("status", "outcome", "requests", "ends"),
-    [(410, "gone", {"POST"}, Exit.OK), (403, "not reached", {"POST", "DELETE"}, Exit.NOT_DONE)],
+    ("status", "error_type", "outcome", "requests", "ends"),
+    [
+        (410, "GoneException", "gone", {"POST"}, Exit.OK),
+        (410, "", "gone", {"POST"}, Exit.OK),
+        (403, "ForbiddenException", "not reached", {"POST", "DELETE"}, Exit.NOT_DONE),
+    ],
 )
 def test_a_side_that_cannot_be_told_is_named(
     gateway: CallbackServer,
     real: DynamoSessionStore,
     capsys: pytest.CaptureFixture[str],
     status: int,
+    error_type: str,
     outcome: str,
     requests: set[str],
     ends: Exit,
 ) -> None:
     alive(real)
     gateway.status = status
-    gateway.error_type = {410: "GoneException", 403: "ForbiddenException"}[status]
+    gateway.error_type = error_type
     assert run("kill", SESSION, "--json") == ends
     printed = capsys.readouterr()
     (said,) = json.loads(printed.out)

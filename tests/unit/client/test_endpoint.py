@@ -19,8 +19,8 @@ from emissary_lib.exceptions import ConfigError
         ),
         ("wss://host:443/s", "host"),
         ("ws://127.0.0.1:80/s", "127.0.0.1"),
-        ("ws://127.0.0.1:4433/s", "127.0.0.1:4433"),
-        ("wss://[::1]:8443/s", "[::1]:8443"),
+        ("ws://127.0.0.1:4433/s", "127.0.0.1"),
+        ("wss://[::1]:8443/s", "[::1]"),
     ],
 )
 def test_the_host_is_what_both_sides_sign(url: str, host: str) -> None:

@@ -29,6 +29,7 @@ from emissary_lib.exceptions import (
 from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key, KeyRing
+from emissary_lib.protocol.auth.macs import signed_host
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.opening.exchange import OpeningReader, evaluate, opening_bytes
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
@@ -85,6 +86,16 @@ def test_a_wrong_secret_is_named_with_the_remedy() -> None:
     assert "EMISSARY_AUTH_KEYS" in str(caught.value)
     assert isinstance(caught.value, PermissionError)
     assert not isinstance(caught.value, ClockSkewError)
+
+
+def test_another_host_is_told_as_that_and_not_as_a_wrong_key() -> None:
+    """As behind a reverse proxy that rewrites Host."""
+    with Bridge(Behaviour(host="api.example")) as bridge, pytest.raises(AuthenticationError) as caught:
+        dial(bridge)
+    said = str(caught.value)
+    assert "HTTP status 421: key id 7 is right, but the API's host is another than 127.0.0.1," in said
+    assert "a reverse proxy on the way rewrites Host" in said
+    assert "EMISSARY_AUTH_KEYS" not in said
 
 
 def test_the_text_of_a_refusal_shows_no_secret() -> None:
@@ -382,7 +393,7 @@ def test_success_without_a_relay_is_a_broken_server() -> None:
             {(0, decode(text).payload)},
             nonce=signed.nonce,
             date=signed.date,
-            host=peer.request.headers["host"],
+            host=signed_host(peer.request.headers["host"]),
             key_id=KEY.key_id,
             keys=KeyRing([KEY]),
             allow=ALLOWED,

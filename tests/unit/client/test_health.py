@@ -25,7 +25,7 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.protocol.auth.headers import ConnectHeaders
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import canonical_authority, server_mac
+from emissary_lib.protocol.auth.macs import server_mac, signed_host
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import HEALTH_INTERVAL
 from emissary_lib.protocol.record import replace
@@ -50,7 +50,7 @@ def healthy(
     frame = decode(message)
     assert (frame.type, frame.generation, len(frame.payload)) == (FrameType.HEALTH, 1, 8)
     signed = ConnectHeaders.from_headers(peer.request.headers)
-    host = canonical_authority(peer.request.headers["host"], scheme_default_port=80)
+    host = signed_host(peer.request.headers["host"])
     proof = server_mac(key, date=signed.date, nonce=signed.nonce, host=host)
     answer = Healthy(question or frame.payload, proof, 2, Usage(3, 20), Usage(1, 5), (7, 8), "0.2.0", fault)
     return encode(Frame(FrameType.HEALTHY, generation=1, payload=answer.encode()))

@@ -14,7 +14,7 @@ from emissary_lib.exceptions import ClockSkewError, GatewayRefusedError, LinkClo
 from emissary_lib.protocol.auth.headers import ConnectHeaders, ResumeHeaders
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import canonical_authority, resume_mac
+from emissary_lib.protocol.auth.macs import resume_mac, signed_host
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.transport.deadline import Deadline
@@ -96,7 +96,7 @@ def test_each_attempt_is_signed_anew_with_its_epoch_session_and_token() -> None:
         ResumeHeaders(SESSION, TOKEN, epoch) for epoch in (1, 2, 70_000)
     ]
     assert len({signed.nonce for signed, _resume in shown}) == 3
-    host = canonical_authority(headers[0]["host"], scheme_default_port=80)
+    host = signed_host(headers[0]["host"])
     for signed, resume in shown:
         mac = resume_mac(
             KEY, date=signed.date, nonce=signed.nonce, host=host, session=SESSION, epoch=resume.epoch

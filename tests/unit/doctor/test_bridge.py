@@ -69,7 +69,8 @@ def test_an_accepted_upgrade_tells_the_key_and_the_time() -> None:
     [
         (400, Exit.CONNECT, "does not understand", "same release"),
         (401, Exit.KEY, "no usable signature arrived", "proxy on the way drops the X-Emissary-* headers"),
-        (403, Exit.KEY, "the key or the URL's stage", "key id 7 is unknown there or its secret is another"),
+        (421, Exit.KEY, "the key is right, but the URL's host", "a reverse proxy on the way rewrites Host"),
+        (403, Exit.KEY, "the key or the URL is", "key id 7 is unknown there or its secret is another"),
         (404, Exit.CONNECT, "nothing at this path", "stage"),
         (409, Exit.CONNECT, "saw this session before", "proxy"),
         (410, Exit.CONNECT, "the API is gone", "WebSocketUrl"),

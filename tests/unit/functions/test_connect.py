@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import pytest
 
 from emissary_lib.bridge.session import RELAY_TIME, Connection, RecordState, Side
+from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.protocol.auth.keys import Key, KeyRing
 from emissary_lib.protocol.auth.macs import (
     encode_unpadded,
@@ -119,7 +120,23 @@ def test_a_mac_for_another_api_is_refused() -> None:
 def test_the_host_header_cannot_stand_in_for_the_apis_own_name() -> None:
     headers = sign_connect(KEY, date=DATE, nonce=NONCE, host="evil.example").to_headers()
     event = load_event("connect_dialer", headers={**headers, "Host": "evil.example"})
-    assert Bridge().connect(event) == {"statusCode": 403}
+    bridge = Bridge()
+    assert bridge.connect(event) == {"statusCode": 421}
+    assert bridge.store.writes == 0
+
+
+def test_a_reverse_proxy_that_rewrites_host_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    headers = sign_connect(KEY, date=DATE, nonce=NONCE, host="db.example").to_headers()
+    assert Bridge().connect(load_event("connect_dialer", headers=dict(headers))) == {"statusCode": 421}
+    cause = caplog.records[-1].__dict__["cause"]
+    assert f"signed for 'db.example', and this API is '{HOST}'" in cause
+
+
+def test_a_url_with_a_port_is_the_same_api_though_its_domain_name_has_none() -> None:
+    host = Endpoint(f"wss://{HOST}:3001/emissary").host
+    headers = sign_connect(KEY, date=DATE, nonce=NONCE, host=host).to_headers()
+    event = load_event("connect_dialer", headers={**headers, "Host": f"{HOST}:3001"})
+    assert Bridge().connect(event)["statusCode"] == 200
 
 
 @pytest.mark.parametrize(("offset", "status"), [(-900, 200), (900, 200), (-901, 403), (901, 403)])

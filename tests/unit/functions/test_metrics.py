@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.bridge.session import OPERATOR, EndRecord, RecordStep
-from emissary_lib.protocol.auth.macs import encode_unpadded
+from emissary_lib.protocol.auth.macs import encode_unpadded, sign_connect
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import CLOCK_SKEW, OPENING_TIME
 from emissary_lib.protocol.wire.frames import Frame, FrameType
@@ -21,7 +21,7 @@ from functions.common import metrics
 from functions.common.adapters.emf import use_emf
 from functions.common.metrics import Metric
 from functions.common.responses import MessageNotHandledError
-from tests.helpers.events import DIALER, KEY, RELAY, SESSION, load_event
+from tests.helpers.events import DATE, DIALER, KEY, NONCE, RELAY, SESSION, load_event
 from tests.helpers.sam_template import source
 from tests.infra.documents import prose, read
 from tests.unit.functions.bridge import Bridge
@@ -110,11 +110,15 @@ def test_each_upgrade_is_accepted_refused_or_a_failure_of_authentication(figures
     ]
 
 
+OTHER_HOST = sign_connect(KEY, date=DATE, nonce=NONCE, host="db.example").to_headers()
+
+
 @pytest.mark.parametrize(
     ("cause", "headers", "later"),
     [
         ("no or a wrong signature", {"X-Emissary-Mac": None}, 0),
         ("no or a wrong signature", {"X-Emissary-Mac": encode_unpadded(KEY.secret)}, 0),
+        ("one for another host", dict(OTHER_HOST), 0),
         ("an unknown key", {"X-Emissary-Key-Id": "7"}, 0),
         ("a clock that is off", {}, CLOCK_SKEW + 1),
     ],

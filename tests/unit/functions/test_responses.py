@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from emissary_lib.protocol.auth.macs import ClockSkewError, MissingCredentialsError
+from emissary_lib.protocol.auth.macs import ClockSkewError, MissingCredentialsError, WrongHostError
 from emissary_lib.protocol.errors import AuthenticationError, ConfigError, EmissaryError, FrameError
 from functions.common import errors
 from functions.common.responses import MessageNotHandledError, Response, status_of, to_gateway
@@ -24,6 +24,7 @@ STATUSES = [
     (MissingCredentialsError("X-Emissary-Mac", "is absent"), 401),
     (AuthenticationError("x"), 403),
     (ClockSkewError(1000.0), 403),
+    (WrongHostError("x"), 421),
     (errors.NonceBurntError("x"), 409),
     (errors.ClaimRefusedError("x"), 409),
     (errors.PeerBusyError("x"), 429),

@@ -218,12 +218,16 @@ def test_a_wrong_endpoint_is_a_config_error(endpoint: str) -> None:
         make_link(endpoint)
 
 
-def test_the_endpoint_is_the_events_own_unless_the_sdks_variables_redirect_it() -> None:
+def test_the_endpoint_is_the_events_own_unless_the_sdks_own_variable_redirects_it() -> None:
     assert callback_endpoint("api.example", "emissary", {}) == "https://api.example/emissary"
     local = {"AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": "http://127.0.0.1:8/emissary/"}
     assert callback_endpoint("api.example", "emissary", local) == "http://127.0.0.1:8/emissary"
-    both = {**local, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    assert callback_endpoint("api.example", "emissary", both) == "http://127.0.0.1:8/emissary"
+
+
+@pytest.mark.parametrize("more", [{}, {"AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": ""}])
+def test_the_address_of_every_service_is_not_that_of_the_callbacks(more: dict[str, str]) -> None:
+    emulator = {"AWS_ENDPOINT_URL": "http://127.0.0.1:4566", **more}
+    assert callback_endpoint("api.example", "emissary", emulator) == "https://api.example/emissary"
 
 
 def test_trust_checks_names_and_certificates() -> None:

@@ -7,10 +7,17 @@ import json
 
 import pytest
 
-from emissary_local.gateway.events import Client, EventWriter, json_string, new_id, request_time
+from emissary_local.gateway.events import Client, EventWriter, json_string, new_id, request_time, without_port
 
 CLIENT = Client(
-    "L0SM9cOFvHcCIhw=", "127.0.0.1:8443", "prod", "emissary00", "10.1.2.3", 'agent "x"', 1_700_000_000_123
+    "L0SM9cOFvHcCIhw=",
+    "127.0.0.1:8443",
+    "127.0.0.1",
+    "prod",
+    "emissary00",
+    "10.1.2.3",
+    'agent "x"',
+    1_700_000_000_123,
 )
 NOW = 1_700_000_060.5
 
@@ -47,6 +54,14 @@ def test_request_time_is_common_log_format_in_utc_whatever_the_locale() -> None:
     assert request_time(1_700_000_000) == "14/Nov/2023:22:13:20 +0000"
 
 
+@pytest.mark.parametrize(
+    ("authority", "host"),
+    [("a:8443", "a"), ("a", "a"), ("[::1]:8443", "[::1]"), ("[::1]", "[::1]"), ("", "")],
+)
+def test_a_host_is_told_without_its_port(authority: str, host: str) -> None:
+    assert without_port(authority) == host
+
+
 def test_a_message_event_is_complete() -> None:
     event = json.loads(EventWriter(CLIENT).message("$default", "REQ=", "MSG=", b'say "hi"', NOW))
     assert event == {
@@ -62,7 +77,7 @@ def test_a_message_event_is_complete() -> None:
             "stage": "prod",
             "connectedAt": 1_700_000_000_123,
             "identity": {"userAgent": 'agent "x"', "sourceIp": "10.1.2.3"},
-            "domainName": "127.0.0.1:8443",
+            "domainName": "127.0.0.1",
             "connectionId": "L0SM9cOFvHcCIhw=",
             "apiId": "emissary00",
         },
@@ -91,8 +106,8 @@ def test_a_disconnect_event_tells_code_and_reason() -> None:
     context = event["requestContext"]
     assert (context["disconnectStatusCode"], context["disconnectReason"]) == (1001, "Going away")
     assert (context["routeKey"], context["eventType"]) == ("$disconnect", "DISCONNECT")
-    assert event["headers"]["Host"] == "127.0.0.1:8443"
+    assert event["headers"]["Host"] == "127.0.0.1"
 
 
 def test_a_client_without_a_user_agent_has_none_in_its_identity() -> None:
-    assert Client("c", "h", "s", "a", "10.0.0.1", None, 0).identity == {"sourceIp": "10.0.0.1"}
+    assert Client("c", "h:1", "h", "s", "a", "10.0.0.1", None, 0).identity == {"sourceIp": "10.0.0.1"}

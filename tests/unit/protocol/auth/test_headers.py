@@ -12,13 +12,14 @@ from emissary_lib.protocol.auth.headers import (
 )
 
 DOOR = ConnectHeaders(7, "Sun, 22 Nov 2026 12:00:00 GMT", b"n" * 32, b"m" * 32)
+DOOR_WITH_HOST = ConnectHeaders(7, "Sun, 22 Nov 2026 12:00:00 GMT", b"n" * 32, b"m" * 32, "api.example")
 CLAIM = RelayHeaders("ab" * 32, b"t" * 52, "0f" * 16, 1)
 RESUME = ResumeHeaders("ab" * 32, b"t" * 32, 0xFFFFFFFF)
 
 Headers = ConnectHeaders | RelayHeaders | ResumeHeaders
 
 
-@pytest.mark.parametrize("shown", [DOOR, CLAIM, RESUME], ids=lambda shown: type(shown).__name__)
+@pytest.mark.parametrize("shown", [DOOR, DOOR_WITH_HOST, CLAIM, RESUME], ids=str)
 def test_what_is_written_is_read_in_any_case_among_others(shown: Headers) -> None:
     headers = shown.to_headers()
     for change in (str, str.lower, str.upper):
@@ -57,6 +58,7 @@ def test_a_header_given_twice_is_refused(shown: Headers) -> None:
         (DOOR, "X-Emissary-Date", "yesterday", "HTTP date"),
         (DOOR, "X-Emissary-Nonce", "bm5u", "3 bytes instead of 32"),
         (DOOR, "X-Emissary-Nonce", "!" * 43, "not unpadded base64"),
+        (DOOR, "X-Emissary-Host", "a" * 256, "more than 255 characters"),
         (DOOR, "X-Emissary-Mac", "bW1t" * 11, "33 bytes instead of 32"),
         (CLAIM, "X-Emissary-Session", "AB" * 32, "64 lower-case hexadecimal"),
         (CLAIM, "X-Emissary-Session", "ab" * 31, "64 lower-case hexadecimal"),

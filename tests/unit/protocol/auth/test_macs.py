@@ -45,9 +45,20 @@ def test_a_door_with_one_field_changed_is_refused(change: dict[str, Any]) -> Non
     assert not isinstance(caught.value, ClockSkewError)
 
 
-def test_a_door_signed_for_another_host_is_refused() -> None:
-    with pytest.raises(AuthenticationError, match=r"another host than 'evil\.example'"):
+def test_a_door_signed_for_another_host_is_told_from_a_wrong_one_by_the_host_that_it_shows() -> None:
+    with pytest.raises(auth.WrongHostError, match=rf"signed for '{HOST}', and this API is 'evil\.example'"):
         auth.verify_connect(DOOR, RING, host="evil.example", unix_now=NOW)
+
+
+@pytest.mark.parametrize("change", [{"host": ""}, {"host": "evil.example"}, {"mac": b"m" * 32}])
+def test_a_host_that_is_shown_says_nothing_without_a_mac_for_it(change: dict[str, Any]) -> None:
+    with pytest.raises(AuthenticationError, match=r"another host than 'evil\.example'") as caught:
+        auth.verify_connect(replace(DOOR, **change), RING, host="evil.example", unix_now=NOW)
+    assert not isinstance(caught.value, auth.WrongHostError)
+
+
+def test_a_host_that_is_shown_never_stands_for_the_apis_own() -> None:
+    assert auth.verify_connect(replace(DOOR, host="evil.example"), RING, host=HOST, unix_now=NOW) is KEY
 
 
 def test_an_unknown_key_is_named() -> None:
@@ -195,25 +206,26 @@ def test_a_password_is_good_for_one_date_and_nonce(change: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
-    ("host", "port", "normal"),
+    ("host", "normal"),
     [
-        ("API.Example.COM", 443, "api.example.com"),
-        ("api.example.com:443", 443, "api.example.com"),
-        ("api.example.com:0443", 443, "api.example.com"),
-        ("api.example.com:", 443, "api.example.com"),
-        ("api.example.com:80", 443, "api.example.com:80"),
-        ("127.0.0.1:80", 80, "127.0.0.1"),
-        ("127.0.0.1:8080", 80, "127.0.0.1:8080"),
-        ("[FD00::5]:443", 443, "[fd00::5]"),
-        ("[fd00::5]", 443, "[fd00::5]"),
-        ("[fd00::443]", 443, "[fd00::443]"),
-        (" host \t", 443, "host"),
-        ("host:x", 443, "host:x"),
+        ("API.Example.COM", "api.example.com"),
+        ("api.example.com:443", "api.example.com"),
+        ("api.example.com:0443", "api.example.com"),
+        ("api.example.com:", "api.example.com"),
+        ("api.example.com:8443", "api.example.com"),
+        ("127.0.0.1:8080", "127.0.0.1"),
+        ("[FD00::5]:443", "[fd00::5]"),
+        ("[fd00::5]", "[fd00::5]"),
+        ("[fd00::443]", "[fd00::443]"),
+        ("fd00::443", "fd00::443"),
+        (" host \t", "host"),
+        ("host:x", "host:x"),
+        ("host:\N{SUPERSCRIPT TWO}", "host:\N{SUPERSCRIPT TWO}"),
     ],
 )
-def test_host_is_lower_case_without_the_default_port(host: str, port: int, normal: str) -> None:
-    assert auth.canonical_authority(host, scheme_default_port=port) == normal
-    assert auth.canonical_authority(normal, scheme_default_port=port) == normal
+def test_host_is_lower_case_without_a_port(host: str, normal: str) -> None:
+    assert auth.signed_host(host) == normal
+    assert auth.signed_host(normal) == normal
 
 
 def test_everything_promised_is_there() -> None:
