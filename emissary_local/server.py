@@ -56,8 +56,8 @@ class CloudServer:
     Args:
         settings: What :class:`emissary_local.cloud.Cloud` sends: ``template``, ``document`` (a file with its
             translation), ``parameters``, ``policies``, ``directory``, ``artifacts``, ``faults``, ``limits``,
-            ``latency``, ``account_concurrency``, ``fresh_environments``, ``tls``, ``domain_port``, ``variables``,
-            ``passwords``, ``url_variables``, ``classify``.
+            ``latency``, ``account_concurrency``, ``fresh_environments``, ``tls``, ``domain_port``,
+            ``variables``, ``passwords``, ``url_variables``, ``classify``.
 
     Attributes:
         meter: Counts what AWS would bill.
