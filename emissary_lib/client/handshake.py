@@ -191,10 +191,8 @@ def _open_once(
         reader = OpeningReader(key, upgrade.date, nonce, endpoint.host)
         handshake = Handshake(progress.target, session, transport, reader, progress)
         progress.enter("relay")
-        try:
-            parameters = handshake.run(deadline)
-        finally:
-            progress.gateway_errors += session.counters.gateway_errors
+        progress.follow(session.counters)
+        parameters = handshake.run(deadline)
     except BaseException as exc:
         exc.add_note(f"session {session_id(nonce)}")  # as it stands in the logs of bridge and relay
         transport.close()

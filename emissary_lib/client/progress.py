@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from emissary_lib.exceptions import DialTimeoutError
 from emissary_lib.protocol.targets.allow_list import Target
@@ -40,6 +40,14 @@ _WORDS: Final[Mapping[Step, tuple[str, str]]] = {
 }
 
 
+class _CountsErrors(Protocol):
+    """A session's counters, or another dial."""
+
+    @property
+    def gateway_errors(self) -> int:
+        """Messages that the gateway did not pass on."""
+
+
 class Progress(Watch):
     """One dial, from its first attempt to its end; construct it when the dial begins.
 
@@ -54,7 +62,6 @@ class Progress(Watch):
 
     Attributes:
         target: What is dialled.
-        gateway_errors: Messages that the gateway did not pass on, in all attempts together.
     """
 
     def __init__(
@@ -74,7 +81,7 @@ class Progress(Watch):
         self._spent: dict[str, float] = {}
         self._attempts = 0
         self._has_spoken = False
-        self.gateway_errors = 0
+        self._followed: list[tuple[_CountsErrors, int]] = []
 
     def begin_attempt(self) -> None:
         """The gateway is asked, for the first time or again."""
@@ -86,6 +93,21 @@ class Progress(Watch):
         with self._lock:
             self._close_step()
             self._step = step
+
+    def follow(self, whose: _CountsErrors, *, since_now: bool = False) -> None:
+        """Count the messages that the gateway does not pass on for a session, or for a dial that starts it.
+
+        Args:
+            whose: The session's counters, or the other dial; a second time makes no difference.
+            since_now: Leave out those before.
+        """
+        if all(whose is not each for each, _ in self._followed):
+            self._followed.append((whose, whose.gateway_errors if since_now else 0))
+
+    @property
+    def gateway_errors(self) -> int:
+        """Messages that the gateway did not pass on, in all attempts together."""
+        return sum(each.gateway_errors - before for each, before in self._followed)
 
     def timings(self) -> dict[str, float]:
         """Seconds by step, in the order of a dial; all attempts together."""
@@ -99,6 +121,8 @@ class Progress(Watch):
         if passed >= self._due:
             self._due = 2 * passed
             text = f"still dialling {self.target} after {passed:.1f} s: waiting for {self._waited_for}"
+            if errors := self.gateway_errors:
+                text += f"; {_not_passed_on(errors)}"
             self._say(text, f"dialling {self.target} for {passed:.0f} s ({self._step})")
         left = self._began + self._due - self._clock()
         return left if seconds is None else min(seconds, left)
@@ -163,7 +187,8 @@ def timeout_error(
     timeout = deadline.timeout or 0.0
     waited_for, advice = _WORDS[step]
     if gateway_errors:
-        advice = f"The gateway did not pass on {gateway_errors} of its messages: see the log of $default"
+        said = _not_passed_on(gateway_errors)
+        advice = said[0].upper() + said[1:]
     spent: dict[str, float] = {step: timeout} if timings is None else dict(timings)
     return DialTimeoutError(
         f"dialling {target} took longer than {timeout:g} s; it was waiting for {waited_for}"
@@ -174,6 +199,10 @@ def timeout_error(
         timings=spent,
         attempts=attempts,
     )
+
+
+def _not_passed_on(messages: int) -> str:
+    return f"the gateway did not pass on {messages} of its messages: see the log of $default"
 
 
 def _format_details(timings: Mapping[str, float], attempts: int) -> str:

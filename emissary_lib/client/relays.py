@@ -39,14 +39,19 @@ UNHEARD: Final = 5.0
 class _Start:
     """A relay that is being started.
 
+    Args:
+        progress: Of the dial that starts it.
+
     Attributes:
+        progress: As given.
         waiting: How many dials wait for it, beside the one that starts it.
         failed: Whether it cannot be started, as far as that one found out.
     """
 
-    __slots__ = ("failed", "waiting")
+    __slots__ = ("failed", "progress", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
         self.waiting = 0
         self.failed = False
 
@@ -175,6 +180,7 @@ class RelayPool:
         """
         answered = asked.connection.answered
         progress.enter("target")
+        progress.follow(asked.session.counters, since_now=True)
         if not asked.fresh:
             progress.wait(answered, _Sooner(deadline, UNHEARD))
             heard = asked.session.counters.messages_received != asked.heard
@@ -195,7 +201,7 @@ class RelayPool:
             EmissaryError: No relay can be started.
         """
         full: SessionLimitError | None = None
-        start, waits = _Start(), True
+        start, waits = _Start(progress), True
         while True:
             try:
                 with self._changed:
@@ -246,6 +252,7 @@ class RelayPool:
                 return True
             start.waiting += 1
             progress.enter("relay")
+            progress.follow(start.progress)
             try:
                 while start in self._starting:
                     if deadline.passed():

@@ -11,9 +11,10 @@ from emissary_local.faults.settings import SHARES
 
 #: Names under which :attr:`LocalCloud.fault_counts` counts, all of which a soak must meet. No function ever
 #: makes a read that can be stale; the soak's table reader does. A long message that is refused is none of
-#: them: the stack would remember it, and all that come after would be short.
+#: them: the stack would remember it, and all that come after would be short. Nor is a door that forbids: two in a
+#: row are a session's end.
 KINDS: Final = (
-    *sorted(set(SHARES) - {"long_refused"}),
+    *sorted(set(SHARES) - {"long_refused", "connect_403"}),
     "cut_close",
     "cut_reset",
     "cut_mid_frame",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from emissary_lib.client.handshake import OpenedSession, Upgrade, connect_with_r
 from emissary_lib.client.progress import Progress
 from emissary_lib.exceptions import AnswerLostError, DialTimeoutError, LinkClosedError
 from emissary_lib.protocol.session.session import SessionConfig
+from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.watch import Step, Watch
@@ -162,6 +164,32 @@ def test_messages_that_the_gateway_did_not_pass_on_are_named_instead_of_the_rela
         DialTimeoutError, match=r"did not pass on \d+ of its messages: see the log of \$default"
     ):
         gateway.dial(20.0)
+
+
+def test_they_are_named_while_the_dial_lasts_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    gateway = SlowGateway(monkeypatch, ({"upgrade": 0.5}, None), says='{"message": "Internal server error"}')
+    with pytest.raises(DialTimeoutError):
+        gateway.dial(20.0)
+    words = r"the relay to .*; the gateway did not pass on \d+ of its messages: see the log of \$default \("
+    assert re.search(words, said(caplog)[0])
+
+
+def test_a_dial_counts_what_goes_wrong_with_another_that_it_waits_for() -> None:
+    counters, clock = Counters(), Clock()
+    starts, waits, later = (Progress(Target("db", 1), clock=lambda: clock.now) for _ in range(3))
+    starts.follow(counters)
+    counters.gateway_errors = 2
+    for _ in range(2):
+        waits.follow(starts)
+        later.follow(counters, since_now=True)
+    assert (starts.gateway_errors, waits.gateway_errors, later.gateway_errors) == (2, 2, 0)
+    counters.gateway_errors = 3
+    assert (starts.gateway_errors, waits.gateway_errors, later.gateway_errors) == (3, 3, 1)
+    said = str(waits.timeout_error(Deadline(5.0, lambda: clock.now)))
+    assert said.endswith("The gateway did not pass on 3 of its messages: see the log of $default")
 
 
 def test_a_pause_between_attempts_is_talked_over_too(caplog: pytest.LogCaptureFixture) -> None:

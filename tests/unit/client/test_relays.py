@@ -444,6 +444,23 @@ def test_a_dial_that_waits_for_another_s_relay_keeps_its_own_timeout() -> None:
         assert upgrades(bridge) == 1
 
 
+def test_a_dial_that_waits_for_another_s_relay_says_what_the_gateway_did_not_pass_on() -> None:
+    error = '{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}'
+    with Bridge(Behaviour(answer=error)) as bridge:
+        with Dialer(bridge.url, KEY, connections_per_relay=10) as dialer:
+            given_up = AbortableDeadline(HANG)
+            starter = threading.Thread(target=give_up_in_vain, args=(dialer, given_up))
+            starter.start()
+            wait_until(lambda: bridge.messages, "its opening")
+            pool = dialer._pool
+            assert pool is not None
+            wait_until(lambda: any(each.progress.gateway_errors for each in pool._starting), "the error")
+            with pytest.raises(DialTimeoutError, match=r"did not pass on \d+ .*: see the log of \$default"):
+                dialer.dial(TARGET, 0.2)
+            given_up.abort()
+            starter.join(HANG)
+
+
 # -- bridges and relays of an older release ---------------------------------------------------------
 
 

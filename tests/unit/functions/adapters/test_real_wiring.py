@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.protocol.auth.keys import format_keys
 from emissary_lib.protocol.auth.macs import (
     encode_unpadded,
@@ -20,10 +22,12 @@ from emissary_lib.protocol.auth.macs import (
     sign_connect,
 )
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.opening import socks5
 from emissary_lib.protocol.opening.exchange import opening_bytes
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import End, Ended, Resumed
+from emissary_local.net.certificates import create_certificates
 from functions.common import wiring
 from functions.connect.app import make_handler as connect_handler
 from functions.default.app import make_handler as default_handler
@@ -72,6 +76,32 @@ def environ(
         "EMISSARY_AUTH_KEYS": format_keys([KEY]),
         "EMISSARY_ALLOWED_PROXY_TARGETS": '[{"host": "db.internal", "port": 5432}]',
     }
+
+
+def test_in_an_emulator_a_dialer_is_answered_where_the_events_say(
+    environ: dict[str, str], tmp_path: pathlib.Path, dynamo: Dynamo
+) -> None:
+    """As MiniStack has it: one address for all services, @connections at the API's own, on a port."""
+    certificates = create_certificates(tmp_path)
+    with CallbackServer(certificates.server_context()) as api:
+        del environ["AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"]
+        environ |= {"AWS_ENDPOINT_URL": dynamo.url, "AWS_CA_BUNDLE": certificates.ca_file}
+        endpoint = Endpoint(api.url.replace("https:", "wss:"))
+        nonce, date = os.urandom(32), http_date(time.time())
+        functions = wiring.Connect(environ), wiring.Default(environ)
+        signed = sign_connect(KEY, date=date, nonce=nonce, host=endpoint.host).to_headers()
+        dialer = load_event("connect_dialer", headers=signed)
+        greeting = Frame(FrameType.OPENING, generation=1, window=65_536, payload=socks5.greeting())
+        message = load_event("default_data", body=encode(greeting))
+        for event in (dialer, message):
+            event["requestContext"] |= {"domainName": endpoint.authority, "stage": "emissary"}
+        assert connect_handler(functions[0])(dialer, None)["statusCode"] == 200
+        assert default_handler(functions[1])(message, None) == {"statusCode": 200}
+        for function in functions:
+            function.close()
+    assert [(each.method, each.path) for each in api.asked] == [
+        ("POST", f"/emissary/@connections/{DIALER.replace('=', '%3D')}")
+    ]
 
 
 def test_a_session_from_door_to_end(
