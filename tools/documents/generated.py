@@ -29,6 +29,7 @@ from emissary_lib.protocol.wire.frames import FrameType
 from functions.common.metrics import Metric
 from tools import costs
 from tools.documents import ROOT
+from tools.probe.questions import QUESTIONS
 
 #: What stands for a hand-written cell that nobody has written yet; the check fails over it.
 MISSING: Final = "MISSING"
@@ -268,6 +269,14 @@ def cost_table(_former: str) -> str:
     )  # fmt: skip
 
 
+def question_table(_former: str) -> str:
+    """What the probe asks AWS."""
+    return table(
+        ["", "question", "Emissary assumes", "if not"],
+        [[each.number, each.text, each.assumes, each.otherwise] for each in QUESTIONS],
+    )
+
+
 PARTS: Final[dict[str, Callable[[str], str]]] = {
     "codes": code_table,
     "exit-statuses": exit_status_table,
@@ -287,4 +296,5 @@ PARTS: Final[dict[str, Callable[[str], str]]] = {
     "doctor-checks": check_table,
     "doctor-json": json_table,
     "costs": cost_table,
+    "probe-questions": question_table,
 }
