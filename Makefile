@@ -90,7 +90,8 @@ types: $(VENV)/.dev
 	@$(BIN)/mypy --no-error-summary
 
 template: $(VENV)/.dev
-	@$(BIN)/sam validate --lint --region us-east-1 --template template.yaml
+	@for each in template.yaml tools/probe/template.yaml; do \
+	  $(BIN)/sam validate --lint --region us-east-1 --template $$each || exit; done
 
 doctests: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q --doctest-modules --ignore=tools/demo/history emissary_lib emissary_local tools

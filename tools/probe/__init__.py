@@ -1,0 +1,1 @@
+"""Asks AWS, by a small stack of its own, what Emissary assumes about it."""
