@@ -300,6 +300,8 @@ def _dollars(price: float) -> str:
     """All digits that it has, and cents at least."""
     whole, _, digits = f"{price:.10f}".rstrip("0").partition(".")
     return f"{whole}.{digits:0<2}"
+
+
 def question_table(_former: str) -> str:
     """What the probe asks AWS."""
     return table(

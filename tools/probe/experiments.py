@@ -40,7 +40,7 @@ LENGTHS_IN: Final = (
 LENGTHS_OUT: Final = (MAX_FRAGMENT, 32_768, 32_769, 2 * MAX_FRAGMENT, MAX_MESSAGE, 131_072, 131_073)
 
 #: What `$connect` is made to answer: all that Emissary's answers, and one more.
-STATUSES: Final = (400, 401, 403, 404, 409, 429, 500, 502, 503)
+STATUSES: Final = (400, 401, 403, 404, 409, 421, 429, 500, 502, 503)
 
 #: Posts in a row for question 5, each of so many characters.
 SERIAL: Final = (100, 64)
@@ -59,7 +59,7 @@ REFUSALS: Final = 300
 #: The variables of Emissary's access log, in template.yaml.
 ACCESS_LOG: Final = (
     "requestId", "requestTimeEpoch", "eventType", "routeKey", "connectionId", "identity.sourceIp", "status",
-    "integrationStatus", "integrationLatency", "integrationErrorMessage", "error.message",
+    "integration.status", "integrationLatency", "integration.error", "error.message",
 )  # fmt: skip
 
 #: The longest timeout that Lambda's model has, in seconds.
