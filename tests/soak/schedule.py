@@ -10,9 +10,9 @@ from emissary_local.faults import Faults
 from emissary_local.faults.settings import SHARES
 
 #: Names under which :attr:`LocalCloud.fault_counts` counts, all of which a soak must meet. No function makes
-#: a read that can be stale; the soak's table reader does. Not among them are a long message that is refused,
-#: since the stack would remember it and all that come after would be short, and a door that forbids, since two
-#: in a row are a session's end.
+#: a read that can be stale; the soak's table reader does. Not among them are a long message that is refused
+#: (the stack would remember it, and all that come after would be short) and a door that forbids (two in a row
+#: are a session's end).
 KINDS: Final = (
     *sorted(set(SHARES) - {"long_refused", "connect_403"}),
     "cut_close",
