@@ -107,7 +107,7 @@ def test_a_template_without_the_transform_stays_as_it_is() -> None:
         (SAM.replace("CodeUri: other", "CodeUri: absent"), "'absent' is no directory beside the template"),
         (SAM.replace("CodeUri: other", "AutoPublishAlias: live"), "does not know AWS::Lambda::[VA]"),
         (SAM.replace("CodeUri: other", "Layers: [x]"), "G.Properties.Layers: .* does not know this property"),
-        (SAM.replace("Timeout: 7", "PermissionsBoundary: x"), "PermissionsBoundary: 'x' is no policy of this"),
+        (SAM.replace("Timeout: 7", "PermissionsBoundary: x"), "PermissionsBoundary: 'x' is no policy"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_translated_or_run_is_refused(tmp_path: Path, text: str, message: str) -> None:
