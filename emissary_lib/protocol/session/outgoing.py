@@ -161,6 +161,7 @@ class FrameBuilder:
             payload = Reset(ending.code, ending.reason).encode()
             reset = Frame(
                 FrameType.RESET,
+                self._short_flag,
                 generation=generation,
                 offset=ending.written,
                 ack=ending.handed_over,

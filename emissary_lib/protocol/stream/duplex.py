@@ -243,7 +243,7 @@ class Duplex:
     def message_too_long(self, now: float) -> None:
         """Some message of ours was not taken because of its length (docs/protocol.md section 4.8)."""
         self.size.on_told(now)
-        self._note_lost(self.sender.mark_long_lost(), now)
+        self.sender.mark_long_lost()
         self._settle_gate()
 
     def _shorten(self) -> None:

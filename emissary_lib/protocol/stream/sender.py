@@ -316,9 +316,9 @@ class StreamSender:
         """Take everything in flight for lost, and return it: the connections it was sent over are gone."""
         return self._lose_all(self._segments)
 
-    def mark_long_lost(self) -> list[Segment]:
-        """Take for lost, and return, every message in flight that is long (section 4.8)."""
-        return self._lose_all(each for each in self._segments if each.long)
+    def mark_long_lost(self) -> None:
+        """Take for lost every message in flight that is long (section 4.8)."""
+        self._lose_all(each for each in self._segments if each.long)
 
     def mark_oldest_lost(self) -> list[Segment]:
         """Take the oldest segment that is not SACKed for lost (section 4.6); returns it if it is so newly."""

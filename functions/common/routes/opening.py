@@ -143,6 +143,7 @@ class Opening:
         target = result.target
         if target is None or not may_launch(session, now):
             return
+        short = self.short_messages.known()  # before anything is written: it may fail
         claim_token = relay_token(key, session=session.id, random=self.entropy(RELAY_TOKEN_RANDOM))
         resume_token = self.entropy(SECRET_LENGTH)
         launch = LaunchRecord(
@@ -176,7 +177,7 @@ class Opening:
             expires=launched.expires,
             host=launched.host,
             key_id=launched.key_id,
-            short=self.short_messages.known(),
+            short=short,
         )
         self.launcher.launch(event.to_event())
         # Who and to where: all that the log has of a session whose end nobody reports.

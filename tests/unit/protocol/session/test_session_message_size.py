@@ -41,8 +41,9 @@ def test_what_was_long_is_sent_again_as_short_messages_and_the_peer_is_told(
     assert len(sent) > 1
     assert all(frame.flags & Flag.SHORT for frame in again)
     session.abort(Code.KILLED, "enough", NOW)
-    (end,) = [frame for frame in frames(session, NOW) if frame.type is FrameType.END]
-    assert end.flags & Flag.SHORT
+    last = {frame.type: frame.flags for frame in frames(session, NOW)}
+    assert set(last) == {FrameType.END, FrameType.RESET}
+    assert all(flags & Flag.SHORT for flags in last.values())
 
 
 @BOTH
