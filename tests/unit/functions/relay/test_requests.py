@@ -60,6 +60,24 @@ def serving(connect: Connect) -> Iterator[tuple[SharedPair, Requests]]:
     requests.join(HANG)
 
 
+class SilentTarget:
+    """One that never answers: whoever connects gives up at the deadline.
+
+    Attributes:
+        asked: Set once somebody connects.
+        let_go: Set by the deadline's early end.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.let_go = threading.Event()
+
+    def connect(self, target: Target, deadline: Deadline) -> Connected:
+        self.asked.set()
+        deadline.wait(self.let_go)
+        return Connected(Code.TARGET_TIMED_OUT)
+
+
 class Targets:
     """Targets that accept at once.
 
@@ -208,18 +226,12 @@ def test_a_request_that_is_given_up_ends_its_attempt(outcome: str, lines: Lines)
 
 
 def test_the_session_s_end_ends_attempts_too() -> None:
-    began, ended = threading.Event(), threading.Event()
-
-    def connect(target: Target, deadline: Deadline) -> Connected:
-        began.set()
-        deadline.wait(ended)
-        return Connected(Code.TARGET_TIMED_OUT)
-
-    with serving(connect) as (pair, _requests):
+    target = SilentTarget()
+    with serving(target.connect) as (pair, _requests):
         assert pair.open()
-        assert began.wait(HANG)
+        assert target.asked.wait(HANG)
         pair.relay.tunnel.abort(Code.KILLED, "enough")
-        assert ended.wait(HANG)
+        assert target.let_go.wait(HANG)
 
 
 def test_beyond_so_many_attempts_requests_are_declined(monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
@@ -371,19 +383,13 @@ def test_a_connection_that_is_not_opened_has_failed_and_has_no_time(figures: Fig
 
 def test_a_dial_that_is_given_up_has_failed(figures: Figures) -> None:
     """Who loses patience before the relay does is the only one to tell of a slow target."""
-    began, ended = threading.Event(), threading.Event()
-
-    def connect(target: Target, deadline: Deadline) -> Connected:
-        began.set()
-        deadline.wait(ended)
-        return Connected(Code.TARGET_TIMED_OUT)
-
-    with serving(connect) as (pair, requests):
+    target = SilentTarget()
+    with serving(target.connect) as (pair, requests):
         dialed = pair.open()
         assert dialed
-        assert began.wait(HANG)
+        assert target.asked.wait(HANG)
         dialed.abort(Code.DIALER_RESET)
-        assert ended.wait(HANG)
+        assert target.let_go.wait(HANG)
         requests.join(HANG)
     assert figures.lines == [{"ConnectionFailed": 1}]
 
