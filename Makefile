@@ -1,5 +1,5 @@
 # make demo    migrate and verify a real database through the local cloud
-# make test    run the suite but for what is slow, three files at a time: its tests wait more than they work
+# make test    run the suite but for what is slow, four files at a time: its tests wait more than they work
 # make check   the whole gate, step by step: layout, lint, types, template, doctests, test, and slow
 # make slow    the slow tier: slowtests, portable, a soak of a minute, build, replay, docs, and core
 #   make slowtests  the tests that take minutes: each fault alone, through the local cloud
@@ -39,7 +39,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 LOCKED := $(PIP) install --no-deps --only-binary :all: --require-hashes --requirement
 EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable .
 # In the order of the files: what takes long comes first, so that no worker is left alone with it at the end.
-PYTEST := -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 # The first of these that runs, is new enough, and can make virtual environments.
 ifndef PYTHON

@@ -372,6 +372,7 @@ def test_a_lost_connection_is_replaced_once_there_are_threads_again(monkeypatch:
 
             real = threading.Thread.start
             monkeypatch.setattr(threading.Thread, "start", start)
+            bridge.behaviour = Behaviour(upgrade_statuses=(410,))  # it lets nobody come back, and says so
             tunnel._link.drop()
             wait_until(lambda: len(bridge.server.requests) > 1, "another attempt")
             assert tried.is_set()
