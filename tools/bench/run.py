@@ -23,12 +23,20 @@ _SHARED: Final = 32
 _WARM_DIALS: Final = 5
 
 
-def run_bench(template: str, *, progress: TextIO, latency: str = "none", sizes: Sizes | None = None) -> str:
+def run_bench(
+    template: str,
+    *,
+    progress: TextIO,
+    latency: str = "none",
+    cpu_share: float | None = None,
+    sizes: Sizes | None = None,
+) -> str:
     """Measure tunnels through the local cloud, and a direct connection to the same target.
 
     Args:
         template: Path of the SAM template.
         latency: The cloud's delays, as of :class:`LocalCloud`.
+        cpu_share: Its functions' share of a processor, as of the same.
         progress: Where to say what is being measured.
         sizes: How much to measure.
 
@@ -57,7 +65,7 @@ def run_bench(template: str, *, progress: TextIO, latency: str = "none", sizes: 
     chosen = sizes or Sizes()
     with target_process() as target:
         direct = _measure(lambda: socket.create_connection(target), chosen, "direct", progress)
-        with LocalCloud(template, targets=[target], latency=latency) as cloud:
+        with LocalCloud(template, targets=[target], latency=latency, cpu_share=cpu_share) as cloud:
             with Dialer(cloud.url, cloud.key, connections_per_relay=1) as dialer:
                 _say(progress, "tunnel", "warming up")
                 for _ in range(_WARM_DIALS):
@@ -86,6 +94,7 @@ def run_bench(template: str, *, progress: TextIO, latency: str = "none", sizes: 
             "idle_seconds": chosen.idle_seconds,
             **import_milliseconds(chosen.imports),
             "latency": latency,
+            "cpu_share": cpu_share,
             "at_once": chosen.at_once,
             "tunnel": tunnel,
             "shared": shared,
