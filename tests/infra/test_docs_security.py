@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from emissary_lib.operate.keys import SECRET_BYTES
+from emissary_lib.prices import LAMBDA_LOG_BYTES
 from emissary_lib.protocol import constants
 from emissary_lib.protocol.constants import OPENING_TIME
 from emissary_lib.protocol.mux.limits import MAX_CONNECTIONS, MEMORY
@@ -216,6 +217,12 @@ def test_the_price_of_a_flood_is_its_parts() -> None:
     assert number(invocations) == pytest.approx(CHARGES.lambda_request * 1e6)
     assert number(time) == round(memory * HANDLER_SECONDS * CHARGES.lambda_gb_second * 1e6, 2)
     assert f"their time: {memory:g} GB x {HANDLER_SECONDS} s x 1,000,000 x $0.0000133334" in rows
+    logged = costs.REFUSED_LOG_BYTES + LAMBDA_LOG_BYTES
+    assert number(log) == round(logged * CHARGES.log_byte * 1e6, 2)
+    of_both = (
+        f"{costs.REFUSED_LOG_BYTES / 1000:g} KB of log that we write, and {LAMBDA_LOG_BYTES / 1000:g} KB that"
+    )
+    assert f"{of_both} Lambda itself does, at ${CHARGES.log_byte * 1e9:.2f} a GB" in rows
     assert gateway == f"0 to {CHARGES.websocket_message * 1e6:.2f}"
     least = number(invocations) + number(time) + number(log)
     most = least + CHARGES.websocket_message * 1e6

@@ -8,6 +8,7 @@ import pytest
 
 from emissary_local import LocalCloud
 from functions.common import audit
+from tests.helpers.costs import refused, strangers
 from tests.helpers.local_cloud import (
     DIAL,
     LINUX_ONLY,
@@ -20,6 +21,7 @@ from tests.helpers.local_cloud import (
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo
 from tests.helpers.tunnels import read_to_end
+from tools.costs import REFUSED_LOG_BYTES
 
 pytestmark = LINUX_ONLY
 
@@ -56,3 +58,19 @@ def test_a_session_is_billed_for_its_bytes_on_the_wire_and_for_its_lines(ipv6: s
         assert meter.nat_bytes == 0
     assert record["prices"].split()[-1] == way_out
     assert meter.log_bytes == pytest.approx(audit.LOG_BYTES, rel=0.25)
+
+
+def test_a_refused_connect_logs_as_much_as_the_price_of_a_flood_is_reckoned_with() -> None:
+    added_by_cloudwatch = 2 * 26
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud:
+        kinds = strangers(cloud)
+        refused(cloud, kinds["an upgrade without headers"])  # the first starts cold, and logs that too
+        for count, (name, headers) in enumerate(kinds.items(), 2):
+            before = cloud.meter.log_bytes
+            refused(cloud, headers)
+            wait_until(
+                lambda count=count: cloud.meter.invocations.get("ConnectFunction") == count,
+                f"{name} is over",
+            )
+            logged = cloud.meter.log_bytes - before + added_by_cloudwatch
+            assert logged == pytest.approx(REFUSED_LOG_BYTES, rel=0.15), name
