@@ -10,7 +10,7 @@ from emissary_lib.protocol.wire.payloads import End
 from functions.common.short_messages import ASKED_EVERY, REMEMBERED, ShortMessages
 from tests.helpers.events import DIALER, NOW, RELAY
 from tests.helpers.fakes import FakeClock, FakeStore
-from tests.unit.functions.bridge import Bridge
+from tests.unit.functions.bridge import Bridge, example_stream
 
 
 def end(flags: int = 0) -> Frame:
@@ -31,6 +31,17 @@ def test_what_a_relay_found_out_the_next_relay_knows(sender: str, flags: int, kn
     after.store.short_until = bridge.store.short_until
     after.launch()
     assert after.launcher.events[0]["short"] is known
+
+
+@pytest.mark.parametrize("flags", [0, Flag.SHORT], ids=["a dialer that knows nothing", "one that remembers"])
+def test_what_a_dialer_remembers_its_own_relay_begins_with_and_the_stack_forgets_in_time(flags: int) -> None:
+    bridge = Bridge()
+    bridge.admit()
+    opening = Frame(FrameType.OPENING, int(flags), generation=1, window=65_536, payload=example_stream())
+    assert bridge.send(DIALER, opening) == {"statusCode": 200}
+    (event,) = bridge.launcher.events
+    assert event["short"] is bool(flags)
+    assert not bridge.store.short_messages(NOW)
 
 
 def test_it_is_found_out_anew_after_a_day() -> None:
