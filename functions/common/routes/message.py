@@ -98,8 +98,9 @@ class OnMessage:
         handlers[frame.type]()
 
     def _end(self, sender: Connection, frame: Frame, request_id: str) -> None:
-        if sender.role is Role.RELAY and frame.flags & Flag.SHORT:
-            self.short_messages.note()
+        if sender.role is Role.RELAY and frame.flags & Flag.SHORT and self.short_messages.note():
+            # It slows every session, and a dialer's word is enough: so the log has whose session it was.
+            logs.warning("long messages do not pass", session=sender.session)
         session = self.end.take_report(sender, End.decode(frame.payload), request_id).session
         if session is None or session.side(sender.role).connection != sender.id:
             # Forgotten, or replaced, yet here: it is not among those who have just been told.
