@@ -60,7 +60,7 @@ class Gateway:
                     self._clients[kind] = _Client(sock)
                     self._both.notify_all()
                 for message in _messages(file.read):
-                    if kind == b"d" and peek(message[:8].decode("ascii"))[0] in COPIED:
+                    if kind == b"d" and peek(message)[0] in COPIED:
                         self._client(b"r").send(message)
 
     def _take_posts(

@@ -40,10 +40,9 @@ def test_the_gateway_carries_the_dialers_messages_to_the_relay_and_posts_back(ga
     dialer.send(encode(Frame(FrameType.END)))  # for the bridge, which is not there
     dialer.send(message)
     assert relay.recv(HANG) == message
-    body = message.encode()
     with connect(gateway, b"") as poster:
         poster.sendall(
-            b"POST /stage/@connections/d HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            b"POST /stage/@connections/d HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(message), message)
         )
         assert poster.recv(100).startswith(b"HTTP/1.1 200")
     assert dialer.recv(HANG) == message
