@@ -118,7 +118,8 @@ def _link(side: str, gateway: int) -> Any:
     from emissary_lib.transport.websocket import WebSocketTransport
     from emissary_lib.tunnel.link import SocketLink
 
-    sock = _connect(gateway)
+    sock = socket.create_connection(("127.0.0.1", gateway))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(side[:1].encode())  # in place of the upgrade: what is measured comes after it
     transport = WebSocketTransport(ByteStream(sock), "ws://127.0.0.1")
     again = ReconnectingTransport(transport, _no_other)

@@ -115,8 +115,7 @@ def test_each_frame_has_a_key_of_its_own_drawn_for_it() -> None:
     keys = iter(drawn)
 
     def random(size: int) -> bytes:
-        assert size == 4
-        return next(keys)
+        return b"".join(next(keys) for _ in range(size // 4))
 
     transport = WebSocketTransport(cast(ByteStream, stream), "wss://x", random=random)
     transport.send(bytes(2 * MAX_FRAGMENT + 100))
@@ -235,10 +234,20 @@ def test_a_connection_that_just_ends_is_code_1006(joined: Joined) -> None:
         [frame_bytes(TEXT, b"one", fin=False), frame_bytes(TEXT, b"another")],
         [b"\xf1\x00"],  # reserved bits
         [b"\x83\x00"],  # an unknown opcode
+        [frame_bytes(CLOSE, b"\x03")],
         [b"\x81\x7f" + (1 << 40).to_bytes(8, "big")],  # a terabyte
         [frame_bytes(TEXT, b"x" * 100_000, fin=False), frame_bytes(CONT, b"x" * 100_000)],
     ],
-    ids=["binary", "no start", "two starts", "reserved", "opcode", "huge frame", "huge message"],
+    ids=[
+        "binary",
+        "no start",
+        "two starts",
+        "reserved",
+        "opcode",
+        "half a code",
+        "huge frame",
+        "huge message",
+    ],
 )
 def test_what_the_gateway_never_sends_ends_the_link(joined: Joined, frames: list[bytes]) -> None:
     joined.peer.send_raw(b"".join(frames))
@@ -252,6 +261,15 @@ def test_a_message_in_as_many_fragments_as_may_be_is_whole(joined: Joined) -> No
     for _ in range(2):
         joined.peer.send_raw(whole)
         assert joined.transport.recv(HANG) == b"x" * (MAX_INCOMING_FRAGMENTS - 1) + b"y"
+
+
+def test_what_had_come_before_an_abort_is_not_given_any_more(joined: Joined) -> None:
+    """A flood is a lot of it, and nobody wants it."""
+    joined.peer.send_raw(frame_bytes(TEXT, b"one") + frame_bytes(TEXT, b"two"))
+    assert joined.transport.recv(HANG) == b"one"
+    joined.transport.abort()
+    with pytest.raises(LinkClosedError):
+        joined.transport.recv(HANG)
 
 
 class Counted(bytes):
