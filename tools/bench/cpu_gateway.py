@@ -1,15 +1,18 @@
 """The least that can stand between a dialer and a relay, for :mod:`tools.bench.cpu`: no API Gateway.
 
 Whoever connects and sends ``d`` or ``r`` is dialer or relay, with its WebSocket as it is behind the upgrade;
-any other byte begins a post over HTTP. The dialer's messages go to the relay, posts go to the dialer, and
-what a relay says to the bridge is dropped.
+any other byte begins a post over HTTP. The dialer's messages go to the relay, posts go to the dialer, each
+after a delay, and what a relay says to the bridge is dropped. Without any delay, acknowledgements would be
+back before a sender had gathered enough for a full message, as they are nowhere else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -26,9 +29,14 @@ _ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Gateway:
-    """Listens on a free port of the loopback; a context manager. Its threads end with their connections."""
+    """Listens on a free port of the loopback; a context manager. Its threads end with their connections.
 
-    def __init__(self) -> None:
+    Args:
+        delay: Seconds that each message takes.
+    """
+
+    def __init__(self, delay: float = 0.01) -> None:
+        self._delay = delay
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._clients: dict[bytes, _Client] = {}
@@ -56,12 +64,16 @@ class Gateway:
                 if kind not in (b"d", b"r"):
                     self._take_posts(sock, file.readline, file.read)
                     return
+                client = _Client(sock, self._delay)
                 with self._both:
-                    self._clients[kind] = _Client(sock)
+                    self._clients[kind] = client
                     self._both.notify_all()
-                for message in _messages(file.read):
-                    if kind == b"d" and peek(message)[0] in COPIED:
-                        self._client(b"r").send(message)
+                try:
+                    for message in _messages(file.read):
+                        if kind == b"d" and peek(message)[0] in COPIED:
+                            self._client(b"r").send(message)
+                finally:
+                    client.close()
 
     def _take_posts(
         self, sock: socket.socket, read_line: Callable[[], bytes], read: Callable[[int], bytes]
@@ -86,22 +98,36 @@ class Gateway:
 class _Client:
     """A WebSocket to send to; any thread."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, delay: float) -> None:
         self._sock = sock
-        self._lock = threading.Lock()
+        self._delay = delay
+        self._queue: queue.SimpleQueue[tuple[float, bytes] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._pass_on, daemon=True).start()
 
     def send(self, message: bytes) -> None:
-        frames = []
-        for at in range(0, len(message), _FRAGMENT):
-            piece = message[at : at + _FRAGMENT]
-            last = at + _FRAGMENT >= len(message)
-            first = (_FIN if last else 0) | (_CONTINUED if at else _TEXT)
-            if len(piece) < _EXTENDED:
-                frames += [bytes([first, len(piece)]), piece]
-            else:
-                frames += [bytes([first, _EXTENDED]), len(piece).to_bytes(2, "big"), piece]
-        with self._lock:
-            self._sock.sendall(b"".join(frames))
+        self._queue.put((time.monotonic() + self._delay, message))
+
+    def close(self) -> None:
+        self._queue.put(None)
+
+    def _pass_on(self) -> None:
+        with contextlib.suppress(OSError):
+            while (waiting := self._queue.get()) is not None:
+                due, message = waiting
+                time.sleep(max(0.0, due - time.monotonic()))
+                self._sock.sendall(b"".join(_fragments(message)))
+
+
+def _fragments(message: bytes) -> Iterator[bytes]:
+    for at in range(0, len(message), _FRAGMENT):
+        piece = message[at : at + _FRAGMENT]
+        last = at + _FRAGMENT >= len(message)
+        first = (_FIN if last else 0) | (_CONTINUED if at else _TEXT)
+        if len(piece) < _EXTENDED:
+            yield bytes([first, len(piece)])
+        else:
+            yield bytes([first, _EXTENDED]) + len(piece).to_bytes(2, "big")
+        yield piece
 
 
 def _messages(read: Callable[[int], bytes]) -> Iterator[bytes]:
