@@ -352,7 +352,7 @@ def test_a_server_that_cannot_prove_itself_gets_no_byte_of_the_users() -> None:
     assert stream == [(0, exchange)]
 
 
-MESSAGES = ["{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.PROBED, payload=bytes(8)))]
+MESSAGES = [b"{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.PROBED, payload=bytes(8)))]
 
 
 @pytest.mark.parametrize("text", MESSAGES, ids=["gateway errors", "ignorable", "probed"])

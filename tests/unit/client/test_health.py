@@ -152,7 +152,7 @@ def test_a_bridge_that_says_nothing_runs_into_the_timeout() -> None:
 
 
 STALE = Healthy(b"another!", bytes(36), 2, Usage(), Usage(), (), "0").encode()
-TEXTS = ["{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.HEALTHY, payload=STALE))]
+TEXTS = [b"{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.HEALTHY, payload=STALE))]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=["gateway errors", "ignorable", "another answer"])

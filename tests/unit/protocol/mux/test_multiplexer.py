@@ -633,7 +633,7 @@ def test_a_connection_that_is_cut_off_gives_its_window_back(
 
 
 def test_what_comes_is_not_written_out_for_a_log_that_nobody_keeps(pair: MuxPair) -> None:
-    """h2 does, whole and in hexadecimal; this fails once a release of it is told otherwise than we tell it."""
+    """h2 does, whole and in hexadecimal; this fails with a release that has to be told otherwise."""
     stream, told = pair.connect(), list[str]()
 
     class Log:

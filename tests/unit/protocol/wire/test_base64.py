@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import sys
 
 import pytest
 
 from emissary_lib.protocol.wire.base64 import (
     Base64,
     EncodingError,
+    accelerated,
     decode_strictly,
     decode_unpadded,
     encode_unpadded,
@@ -61,6 +63,11 @@ def test_padded_text_comes_back_as_the_bytes_it_was_made_of(codec: Base64, size:
 def test_every_other_padded_text_is_refused(codec: Base64, text: str) -> None:
     with pytest.raises(EncodingError):
         decode_strictly(text.encode(), codec)
+
+
+def test_without_the_package_python_s_own_is_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pybase64", None)  # makes an import of it fail
+    assert accelerated() is None
 
 
 def test_a_decoder_that_lets_anything_pass_is_not_relied_on() -> None:
