@@ -63,7 +63,7 @@ class Opening:
     relay_time: float = RELAY_TIME
     allow_fault: str = ""
 
-    def __call__(self, sender: Connection, frame: Frame, text: str, request_id: str) -> None:
+    def __call__(self, sender: Connection, frame: Frame, message: bytes, request_id: str) -> None:
         """Handle one OPENING message.
 
         Raises:
@@ -80,7 +80,7 @@ class Opening:
         if not before_claim or session.loss(self.clock()) is not None:
             # OPEN: the relay reads it as DATA. Otherwise the dialer is told that it is over.
             found = Found(sender, session)
-            return self.forward.to_peer(found, frame.generation, text, request_id)
+            return self.forward.to_peer(found, frame.generation, message, request_id)
         keys = self.keys.keys(session.key_id)
         result = evaluate(
             [(fragment.offset, fragment.payload) for fragment in session.fragments],
@@ -124,8 +124,8 @@ class Opening:
                 self.link, sender.id, replies.encode_opening(result.server_bytes, result.client_offset)
             )
         if result.state is OpeningState.GARBAGE:
-            text = replies.encode_reset(result.code, MEANINGS[result.code], session.generation)
-            reply_to_sender(self.link, sender.id, text)
+            message = replies.encode_reset(result.code, MEANINGS[result.code], session.generation)
+            reply_to_sender(self.link, sender.id, message)
         if result.state is not OpeningState.WAITING:
             logs.warning(
                 "opening refused",
