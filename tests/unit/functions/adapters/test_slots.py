@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from emissary_lib.bridge.session import RELAY_TIME, LaunchRecord, RecordState, R
 from emissary_lib.protocol.constants import OPENING_TIME
 from emissary_lib.protocol.role import Role
 from emissary_local.billing.item_size import item_size
+from functions.common.adapters.service import Operations
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import LimitReachedError
 from functions.common.ports import SessionStore
@@ -316,7 +317,8 @@ class Pages:
         ]
         self.queries: list[dict[str, Any]] = []
 
-    def query(self, **request: Any) -> dict[str, Any]:
+    def call(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        assert operation == "Query"
         self.queries.append(dict(request))
         first = int(request.get("ExclusiveStartKey", {"slot": {"N": "0"}})["slot"]["N"])
         rest = self._items[first + 3 :]
@@ -332,81 +334,95 @@ def test_a_limit_is_read_to_its_last_page_and_consistently() -> None:
     assert all(request["ConsistentRead"] for request in pages.queries)
 
 
-def count(client: Any) -> Counter[str]:
-    """Counts a client's requests by their names from now on."""
-    asked: Counter[str] = Counter()
-    client.meta.events.register(
-        "provide-client-params.dynamodb", lambda model, **_: asked.update([model.name])
-    )
-    return asked
+class Observed:
+    """A DynamoDB that can be watched.
+
+    Attributes:
+        asked: Requests, by their operations.
+        before: Called with a transaction's arguments before it is done.
+    """
+
+    def __init__(self, real: Operations) -> None:
+        self._real = real
+        self.asked: Counter[str] = Counter()
+        self.before: Callable[[Mapping[str, Any]], object] = lambda arguments: None
+
+    def call(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.asked[operation] += 1
+        if operation == "TransactWriteItems":
+            self.before(arguments)
+        return self._real.call(operation, arguments)
 
 
 @pytest.fixture
-def observed(dynamo: Dynamo) -> Iterator[Any]:
-    """Another client, that can be watched and changed."""
+def observed(dynamo: Dynamo) -> Iterator[Observed]:
+    aws = dynamo.aws()
+    yield Observed(aws.dynamodb)
+    aws.close()
+
+
+@pytest.fixture
+def client(dynamo: Dynamo) -> Iterator[Any]:
+    """The SDK's."""
     client = dynamo.client()
     yield client
     client.close()
 
 
 def test_a_launch_reads_each_limit_once_however_many_others_are_quicker(
-    observed: Any, real: DynamoSessionStore
+    observed: Observed, real: DynamoSessionStore
 ) -> None:
     """All three slots look free, and each is taken by another just before this session would have it."""
     late = other(9)
     real.create(late)
-    asked = count(observed)
-    transact = observed.transact_write_items
     quicker = (other(number, key_id=2) for number in range(3))
 
-    def after_another(**request: Any) -> Any:
+    def another_is_quicker(request: Mapping[str, Any]) -> None:
         slots = [items.slot_name(each["Update"]["Key"]) for each in request["TransactItems"][1:]]
         (wanted,) = (name for name in slots if name.startswith("L#"))
         another = next(quicker)
         real.create(another)
         launch = launch_of(another, limits=Limits(total=3))
         assert real.launch(another.id, dataclasses.replace(launch, held=frozenset({wanted}))).done
-        return transact(**request)
 
-    observed.transact_write_items = after_another
+    observed.before = another_is_quicker
     store = DynamoSessionStore(observed, TABLE, SLOTS, sleep=lambda _seconds: None)
     with pytest.raises(LimitReachedError, match=r"^limit of 3 sessions reached$"):
         store.launch(late.id, launch_of(late))
-    assert asked == {"Query": 2, "TransactWriteItems": 3}
+    assert observed.asked == {"Query": 2, "TransactWriteItems": 3}
     assert in_use(real) == (3, 0), "nothing is taken in vain"
 
 
 def test_a_launch_at_a_full_limit_is_refused_for_one_query_of_each_limit(
-    observed: Any, real: DynamoSessionStore
+    observed: Observed, real: DynamoSessionStore
 ) -> None:
     for number in range(3):
         start(real, number, key_id=number)
     refused = other(9, key_id=9)
     real.create(refused)
-    asked = count(observed)
     with pytest.raises(LimitReachedError):
         DynamoSessionStore(observed, TABLE, SLOTS).launch(refused.id, launch_of(refused))
-    assert asked == {"Query": 2}
+    assert observed.asked == {"Query": 2}
 
 
-def test_a_thousand_slots_are_no_more_than_25_read_units(observed: Any, real: DynamoSessionStore) -> None:
+def test_a_thousand_slots_are_no_more_than_25_read_units(client: Any, real: DynamoSessionStore) -> None:
     """Even with the longest of key ids: a unit is 4 KB of what the slots hold together."""
     session = other(1, key_id=2**32 - 1)
     real.create(session)
     at = LAUNCH.at + 0.123456
     assert real.launch(session.id, launch_of(session, at, Limits(1000, 1000))).done
-    for item in observed.scan(TableName=SLOTS)["Items"]:
+    for item in client.scan(TableName=SLOTS)["Items"]:
         item["session"]["B"] = base64.b64encode(item["session"]["B"]).decode()
         assert item_size(item) * 1000 <= 25 * 4096
 
 
 def test_a_session_that_older_code_has_launched_neither_has_nor_loses_a_slot(
-    observed: Any, real: DynamoSessionStore
+    client: Any, real: DynamoSessionStore
 ) -> None:
     """Its slots are items of another table, though of the same names."""
     left = open_and_leave(real)
     for name in left.slots:
-        observed.delete_item(TableName=SLOTS, Key=items.slot_key(name))
+        client.delete_item(TableName=SLOTS, Key=items.slot_key(name))
     assert in_use(real) == (0, 0)
     start(real, 2)
     real.release(left, 0)

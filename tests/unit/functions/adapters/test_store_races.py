@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,12 +34,12 @@ from tests.unit.functions.adapters.steps import (
 
 def races(dynamo: Dynamo, act: Callable[[DynamoSessionStore, int], bool], racers: int = 8) -> int:
     """How many of so many simultaneous callers, each with a client of its own, had success."""
-    clients = [dynamo.client() for _ in range(racers)]
-    stores = [DynamoSessionStore(client, TABLE, SLOTS, sleep=lambda _seconds: None) for client in clients]
+    clients = [dynamo.aws() for _ in range(racers)]
+    stores = [DynamoSessionStore(aws.dynamodb, TABLE, SLOTS, sleep=lambda _seconds: None) for aws in clients]
     with ThreadPoolExecutor(racers) as pool:
         winners = sum(pool.map(act, stores, range(racers)))
-    for client in clients:
-        client.close()
+    for aws in clients:
+        aws.close()
     return winners
 
 
@@ -145,17 +145,18 @@ def test_endless_conflicts_are_a_store_error(dynamo: Dynamo, real: DynamoSession
 
 
 def test_a_table_that_is_absent_is_a_store_error(dynamo: Dynamo) -> None:
-    client = dynamo.client()
-    store = DynamoSessionStore(client, "nowhere", SLOTS)
+    aws = dynamo.aws()
+    store = DynamoSessionStore(aws.dynamodb, "nowhere", SLOTS)
     with pytest.raises(StoreError, match="ResourceNotFoundException"):
         store.session(SESSION)
-    client.close()
+    aws.close()
 
 
 class StaleReplica:
     """A DynamoDB that answers inconsistent reads as one that has not heard of the last write yet."""
 
-    def get_item(self, **arguments: Any) -> dict[str, Any]:
+    def call(self, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        assert operation == "GetItem"
         return {"Item": items.new_session(NEW)} if arguments.get("ConsistentRead") else {}
 
 
