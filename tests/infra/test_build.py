@@ -118,6 +118,37 @@ def test_an_import_by_name_that_nobody_has_looked_up_fails_the_build(tmp_path: p
         closure_of(tmp_path, "top")
 
 
+def test_of_a_bare_package_the_artifact_has_the_module_that_is_named_alone(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "ours", top="from other.inner import thing")
+    write(tmp_path / "packages", other__inner="", other__heavy="")
+    gathers = tmp_path / "packages" / "other" / "__init__.py"
+    gathers.write_text('"""Short names."""\nfrom .heavy import Heavy\n__all__ = ["Heavy"]\n')
+    closure = Closure(tmp_path / "ours", tmp_path / "packages", {"other"})
+    closure.add("top")
+    assert closure.relative_paths() == {
+        "top.py": tmp_path / "ours" / "top.py",
+        "other/__init__.py": None,
+        "other/inner.py": tmp_path / "packages" / "other" / "inner.py",
+    }
+
+
+@pytest.mark.parametrize("more", ["def f(): pass", "class A: pass", "if x:\n    import y", "x += 1"])
+def test_a_bare_package_that_has_come_to_do_more_fails_the_build(tmp_path: pathlib.Path, more: str) -> None:
+    write(tmp_path / "ours", top="import other.inner")
+    write(tmp_path / "packages", other__inner="")
+    (tmp_path / "packages" / "other" / "__init__.py").write_text(f"from .inner import x\n{more}\n")
+    with pytest.raises(BuildError, match=r"other does more than gather names by now; .*known\.py"):
+        Closure(tmp_path / "ours", tmp_path / "packages", {"other"}).add("top")
+
+
+@pytest.mark.parametrize("sdk", ["boto3", "botocore.config"])
+def test_the_sdk_of_lambda_s_runtime_is_not_ours_to_import(tmp_path: pathlib.Path, sdk: str) -> None:
+    """It is there; but a start that loads it takes twice as long."""
+    write(tmp_path / "ours", top=f"import {sdk}")
+    with pytest.raises(BuildError, match=f"top imports {sdk}, neither ours nor in"):
+        closure_of(tmp_path, "top")
+
+
 # --- Packages
 
 
@@ -170,6 +201,7 @@ def test_an_artifact_is_small_and_holds_source_and_licences_only(
     assert "licences/emissary/LICENSE" in files
     packaged = {name.partition("/")[0].removesuffix(".py") for name in files} - {"licences"}
     assert {"boto3", "botocore", "samcli", "tests", "tools"}.isdisjoint(packaged)
+    assert {"jmespath", "typing_extensions"}.isdisjoint(packaged), "of Powertools, what we use"
     others = {path.name for path in (ROOT / "functions").iterdir()} - {"common", "__init__.py"}
     route = artifact.handler_module(function).split(".")[1]
     present = {name for name in others if any(each.startswith(f"functions/{name}/") for each in files)}
@@ -261,6 +293,25 @@ def test_an_artifact_that_is_too_large_names_its_largest_files(
 def test_a_name_that_is_no_function_is_told(name: str) -> None:
     with pytest.raises(BuildError, match="no logical id of a function"):
         artifact.handler_module(name)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_start_loads_no_sdk(artifacts: pathlib.Path, tmp_path: pathlib.Path, function: str) -> None:
+    from emissary_local.lambda_.runtime_site import make_runtime_site
+
+    folder, site = artifacts / function, make_runtime_site(tmp_path / "runtime")
+    script = f"import sys, {artifact.handler_module(function)}; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-B", "-c", script],
+        cwd=folder,
+        env={"PYTHONPATH": f"{folder}{os.pathsep}{site}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert {"functions", "aws_lambda_powertools", "ssl"} <= loaded
+    assert {"boto3", "botocore", "urllib3", "jmespath", "dateutil", "dns", "asyncio"}.isdisjoint(loaded)
 
 
 def test_an_artifact_s_modules_can_be_imported_with_the_runtime_s_packages_alone(

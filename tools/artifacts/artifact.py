@@ -45,11 +45,14 @@ def build(function: str, into: Path, *, root: Path, packages: Path) -> None:
     for inside, file in sorted(files.items()):
         target = into / inside
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+        if file is None:
+            target.touch()
+        else:
+            shutil.copyfile(file, target)
     _settle(into)
     total = size(into)
     if total > MAX_BYTES:
-        largest = sorted(files, key=lambda inside: files[inside].stat().st_size, reverse=True)[:5]
+        largest = sorted(files, key=lambda inside: (into / inside).stat().st_size, reverse=True)[:5]
         raise BuildError(
             f"the artifact of {function} has {total} bytes, over {MAX_BYTES}; largest: {', '.join(largest)}"
         )
