@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from emissary_lib.bridge import items
 from emissary_lib.bridge.limits import Limit, Limits
 from emissary_lib.bridge.session import RELAY_TIME, LaunchRecord, RecordState, RecordStep, SessionRecord
 from emissary_lib.protocol.constants import OPENING_TIME
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_local.billing.item_size import item_size
 from functions.common.adapters.service import Operations
@@ -30,13 +30,13 @@ LEASE = OPENING_TIME + RELAY_TIME
 
 
 def launch_of(session: SessionRecord, at: float = LAUNCH.at, limits: Limits = LIMITS) -> LaunchRecord:
-    return dataclasses.replace(
+    return replace(
         LAUNCH, at=at, relay_token_hash=f"relay {session.id} {at}", limits=limits.of(session.key_id)
     )
 
 
 def start(store: SessionStore, number: int, key_id: int = 1, at: float = LAUNCH.at) -> SessionRecord:
-    session = dataclasses.replace(other(number, key_id), expires=at + OPENING_TIME)
+    session = replace(other(number, key_id), expires=at + OPENING_TIME)
     store.create(session)
     launched, done = store.launch(session.id, launch_of(session, at))
     assert done
@@ -122,7 +122,7 @@ def open_and_leave(store: SessionStore) -> SessionRecord:
     """A session whose relay has lost its connection."""
     session = start(store, 1)
     (token,) = session.relay_token_hashes
-    store.claim(dataclasses.replace(CLAIM, session=session.id, token_hash=token, relay_time=100))
+    store.claim(replace(CLAIM, session=session.id, token_hash=token, relay_time=100))
     left, done = store.clear(session.id, Role.RELAY, RELAY, 1, LAUNCH.at + 5)
     assert done
     assert left is not None
@@ -131,7 +131,7 @@ def open_and_leave(store: SessionStore) -> SessionRecord:
 
 def come_back(store: SessionStore, session: SessionRecord) -> SessionRecord:
     (token,) = session.relay_token_hashes
-    claim = dataclasses.replace(CLAIM, session=session.id, token_hash=token, epoch=2, connection="again=")
+    claim = replace(CLAIM, session=session.id, token_hash=token, epoch=2, connection="again=")
     store.claim(claim)
     back = store.session(session.id)
     assert back is not None
@@ -142,14 +142,14 @@ def test_the_slots_of_a_relay_that_is_gone_are_free_soon_unless_it_comes_back(st
     left = open_and_leave(store)
     store.desert(left, LAUNCH.at + 50)
     deserted = store.session(left.id)
-    assert deserted == dataclasses.replace(left, slots_until=LAUNCH.at + 50)
+    assert deserted == replace(left, slots_until=LAUNCH.at + 50)
     assert (in_use(store, LAUNCH.at + 49), in_use(store, LAUNCH.at + 50)) == ((1, 1), (0, 0))
     back = come_back(store, left)
     assert back.slots_until == LAUNCH.at + 50
     for _ in range(2):
         assert store.renew(back)
         renewed = store.session(left.id)
-        assert renewed == dataclasses.replace(back, slots_until=None)
+        assert renewed == replace(back, slots_until=None)
     assert (in_use(store, back.expires - 1), in_use(store, back.expires)) == ((1, 1), (0, 0))
 
 
@@ -221,7 +221,7 @@ def test_a_lease_runs_out_by_itself(store: SessionStore) -> None:
 def test_a_second_launch_of_a_session_keeps_its_slots(store: SessionStore) -> None:
     first = start(store, 1)
     start(store, 2)
-    again = dataclasses.replace(launch_of(first, LAUNCH.at + 6), held=first.slots)
+    again = replace(launch_of(first, LAUNCH.at + 6), held=first.slots)
     launched, done = store.launch(first.id, again)
     assert done
     assert launched is not None
@@ -232,11 +232,11 @@ def test_a_second_launch_of_a_session_keeps_its_slots(store: SessionStore) -> No
 
 def test_a_repetition_of_the_opening_is_not_refused_for_the_slot_it_has_itself(store: SessionStore) -> None:
     """Two invocations handle the same opening; the slower one must not find the session's own slot taken."""
-    session = dataclasses.replace(other(1))
+    session = replace(other(1))
     store.create(session)
     only_one = Limits(total=1)
     assert store.launch(session.id, launch_of(session, limits=only_one)).done
-    slower = dataclasses.replace(launch_of(session, limits=only_one), relay_token_hash="another")
+    slower = replace(launch_of(session, limits=only_one), relay_token_hash="another")
     launched, done = store.launch(session.id, slower)
     assert launched is not None
     assert (done, launched.state) == (False, RecordState.INVOKED)
@@ -383,7 +383,7 @@ def test_a_launch_reads_each_limit_once_however_many_others_are_quicker(
         another = next(quicker)
         real.create(another)
         launch = launch_of(another, limits=Limits(total=3))
-        assert real.launch(another.id, dataclasses.replace(launch, held=frozenset({wanted}))).done
+        assert real.launch(another.id, replace(launch, held=frozenset({wanted}))).done
 
     observed.before = another_is_quicker
     store = DynamoSessionStore(observed, TABLE, SLOTS, sleep=lambda _seconds: None)

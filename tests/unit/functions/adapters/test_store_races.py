@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from emissary_lib.bridge import items
 from emissary_lib.bridge.session import Connection, Fragment, RecordStep, Side
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import Connections
 from functions.common.adapters.store import DynamoSessionStore
@@ -46,7 +46,7 @@ def races(dynamo: Dynamo, act: Callable[[DynamoSessionStore, int], bool], racers
 def test_one_of_many_racing_dialers_burns_the_nonce(dynamo: Dynamo, real: DynamoSessionStore) -> None:
     def act(store: DynamoSessionStore, number: int) -> bool:
         try:
-            store.create(dataclasses.replace(NEW, dialer=Side(f"c{number}=", 1)))
+            store.create(replace(NEW, dialer=Side(f"c{number}=", 1)))
         except NonceBurntError:
             return False
         return True
@@ -59,7 +59,7 @@ def test_one_of_many_racing_launches_wins(dynamo: Dynamo, real: DynamoSessionSto
     real.create(NEW)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
-        return store.launch(SESSION, dataclasses.replace(LAUNCH, relay_token_hash=str(number))).done
+        return store.launch(SESSION, replace(LAUNCH, relay_token_hash=str(number))).done
 
     assert races(dynamo, act) == 1
 
@@ -69,7 +69,7 @@ def test_one_of_many_racing_instances_claims(dynamo: Dynamo, real: DynamoSession
 
     def act(store: DynamoSessionStore, number: int) -> bool:
         try:
-            store.claim(dataclasses.replace(CLAIM, connection=f"c{number}=", instance=f"{number:032x}"))
+            store.claim(replace(CLAIM, connection=f"c{number}=", instance=f"{number:032x}"))
         except ClaimRefusedError:
             return False
         return True
@@ -81,7 +81,7 @@ def test_one_of_many_racing_ends_counts(dynamo: Dynamo, real: DynamoSessionStore
     open_session(real)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
-        return store.end(SESSION, dataclasses.replace(ENDING, by=f"r{number}="), RecordStep.END).done
+        return store.end(SESSION, replace(ENDING, by=f"r{number}="), RecordStep.END).done
 
     assert races(dynamo, act) == 1
 
