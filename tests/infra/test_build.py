@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 
+import dns.message
+import dns.rrset
 import pytest
 
 from emissary_local.template.template import read_template
@@ -219,6 +221,43 @@ def test_only_the_relay_has_what_only_the_relay_needs(artifacts: pathlib.Path) -
     for package in ("dns/rdtypes/IN/A.py", "websocket/_core.py", "emissary_lib/tunnel/driver.py"):
         having = [name for name in FUNCTIONS if (artifacts / name / package).exists()]
         assert having == ["RelayFunction"]
+
+
+def test_the_relay_s_artifact_reads_a_name_server_s_answers(artifacts: pathlib.Path) -> None:
+    """Without most of dnspython's types of records: one that it does not know stands in nobody's way."""
+    asked = dns.message.make_query("db.internal", "A", use_edns=0)
+    found = dns.message.make_response(asked)
+    for section, record in (
+        (found.answer, "db.internal. 60 IN CNAME other.internal."),
+        (found.answer, "other.internal. 60 IN A 10.0.0.7"),
+        (found.authority, "internal. 60 IN NS ns.internal."),
+        (found.additional, 'ns.internal. 60 IN TXT "unknown"'),
+        (found.additional, "ns.internal. 60 IN MX 5 mail.internal."),
+    ):
+        name, seconds, _class, kind, text = record.split(" ", 4)
+        section.append(dns.rrset.from_text(name, int(seconds), "IN", kind, text))
+    none = dns.message.make_response(asked)
+    none.authority.append(dns.rrset.from_text("internal.", 60, "IN", "SOA", "ns. me. 1 2 3 4 5"))
+    script = """
+import sys, functions.relay.name_server, dns.message, dns.rdata, dns.resolver
+for wire in sys.argv[1:]:
+    try:
+        message = dns.message.from_wire(bytes.fromhex(wire))
+        print(*dns.resolver.Answer(message.question[0].name, 1, 1, message))
+    except dns.resolver.NoAnswer:
+        print("none")
+print(dns.rdata.get_rdata_class(1, 16).__name__)
+"""
+    folder = artifacts / "RelayFunction"
+    done = subprocess.run(
+        [sys.executable, "-S", "-B", "-c", script, found.to_wire().hex(), none.to_wire().hex()],
+        cwd=folder,
+        env={"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("10.0.0.7\nnone\nGenericRdata\n", "")
 
 
 def test_no_handler_has_what_shared_sessions_stand_on(artifacts: pathlib.Path) -> None:

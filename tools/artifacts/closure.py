@@ -79,7 +79,11 @@ class Closure:
         source = file.read_text(encoding="utf-8")
         ours = not file.is_relative_to(self.packages)
         if imports_at_run_time(source):
-            yield from self._by_name(module)
+            if module not in AT_RUN_TIME:
+                raise BuildError(
+                    f"{module} imports by name at run time; say what in tools/artifacts/known.py"
+                )
+            yield from AT_RUN_TIME[module]
         for wanted in imports_of(source, module, is_package=file.name == "__init__.py"):
             if wanted.optional and (not optional or (module, wanted.module) in NEVER_CALLED):
                 continue
@@ -95,15 +99,6 @@ class Closure:
                     f"{module} imports {wanted.module}, neither ours nor in functions/requirements.txt;"
                     " add it to functions/requirements.in and run: make lock"
                 )
-
-    def _by_name(self, module: str) -> Iterator[str]:
-        if module not in AT_RUN_TIME:
-            raise BuildError(f"{module} imports by name at run time; say what in tools/artifacts/known.py")
-        for package in AT_RUN_TIME[module]:
-            folder = self.packages.joinpath(*package.split("."))
-            for file in sorted(folder.rglob("*.py")):
-                inside = file.relative_to(self.packages).with_suffix("").parts
-                yield ".".join(inside[:-1] if inside[-1] == "__init__" else inside)
 
 
 def _refuse_more_than_names(package: str, file: Path) -> None:
