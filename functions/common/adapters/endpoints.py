@@ -12,8 +12,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from emissary_lib.protocol.errors import ConfigError
 
-#: A service's name in addresses and signatures -> in the SDK's ``AWS_ENDPOINT_URL_*`` variables.
-SERVICES: Final = {"dynamodb": "DYNAMODB", "lambda": "LAMBDA", "secretsmanager": "SECRETS_MANAGER"}
+#: A service's name in addresses and signatures -> the SDK's variable that names another address.
+SERVICES: Final = {
+    "dynamodb": "AWS_ENDPOINT_URL_DYNAMODB",
+    "lambda": "AWS_ENDPOINT_URL_LAMBDA",
+    "secretsmanager": "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+}
+
+#: The same for all services; one's own counts for more.
+EVERY_SERVICE: Final = "AWS_ENDPOINT_URL"
 
 #: How the regions of a partition begin -> the partition's domain. All others are of the first partition, or
 #: of GovCloud, which has the same domain.
@@ -31,20 +38,15 @@ _PORTS: Final = {"https": 443, "http": 80}
 
 
 def service_endpoint(service: str, region: str, environ: Mapping[str, str]) -> str:
-    """The URL of a service in a region, without a slash at its end.
-
-    ``AWS_ENDPOINT_URL_DYNAMODB`` and the like name another, and for all services ``AWS_ENDPOINT_URL``, unless
-    ``AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`` is true.
+    """The URL of a service in a region, unless a variable names another; without a slash at its end.
 
     Args:
         service: One of :data:`SERVICES`.
         region: Such as ``eu-central-1``, in whichever partition.
         environ: Environment variables.
     """
-    if environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
-        for name in (f"AWS_ENDPOINT_URL_{SERVICES[service]}", "AWS_ENDPOINT_URL"):
-            if redirected := environ.get(name):
-                return redirected.rstrip("/")
+    if redirected := environ.get(SERVICES[service]) or environ.get(EVERY_SERVICE):
+        return redirected.rstrip("/")
     domain = next((domain for start, domain in _DOMAINS.items() if region.startswith(start)), _DOMAIN)
     return f"https://{service}.{region}.{domain}"
 

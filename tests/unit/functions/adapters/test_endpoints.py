@@ -47,8 +47,6 @@ def test_a_variable_redirects_a_service_and_another_all_of_them() -> None:
     one = everything | {"AWS_ENDPOINT_URL_SECRETS_MANAGER": "http://127.0.0.1:2"}
     assert service_endpoint("secretsmanager", "eu-central-1", one) == "http://127.0.0.1:2"
     assert service_endpoint("dynamodb", "eu-central-1", one) == "http://127.0.0.1:1"
-    ignored = one | {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
-    assert service_endpoint("lambda", "eu-central-1", ignored) == "https://lambda.eu-central-1.amazonaws.com"
 
 
 def test_an_empty_variable_redirects_nothing() -> None:
