@@ -37,12 +37,11 @@ TRIES: Final = 3
 PAUSE: Final = 0.05
 THROTTLED_PAUSE: Final = 1.0
 
-#: What the quota holds at first, and at most; what a further try takes of it, and one after a timeout; what a
-#: request that needed none gives back. A further try that has success gives back what it took.
+#: What the quota holds at first, and at most; what a further try takes of it, and gives back if it succeeds;
+#: what a request that needed none gives back.
 QUOTA: Final = 500
-_COST: Final = 5
-_TIMEOUT_COST: Final = 10
-_GAIN: Final = 1
+COST: Final = 5
+GAIN: Final = 1
 
 #: Errors that are over in a moment.
 _THROTTLED: Final = frozenset(
@@ -90,12 +89,10 @@ class _Failure(NamedTuple):
     Attributes:
         error: What to raise if it was the last.
         pause: Longest pause before another try, in seconds; 0 if none can help.
-        cost: What another takes of the quota.
     """
 
     error: Exception
     pause: float
-    cost: int = _COST
 
 
 class Service:
@@ -150,17 +147,17 @@ class Service:
         Blocking: for the timeouts, and the pauses between.
         """
         path = self._origin.path + path
-        paid, attempt = 0, 1
+        attempt = 1
         while True:
             outcome = self._attempt(path, headers, body)
             if isinstance(outcome, Reply):
-                self._quota = min(QUOTA, self._quota + (paid or _GAIN))
+                self._quota = min(QUOTA, self._quota + (COST if attempt > 1 else GAIN))
                 return outcome
-            if not outcome.pause or attempt == TRIES or self._quota < outcome.cost:
+            if not outcome.pause or attempt == TRIES or self._quota < COST:
                 raise outcome.error
             self._sleep(self._rng.random() * outcome.pause * 2 ** (attempt - 1))
-            paid, attempt = outcome.cost, attempt + 1
-            self._quota -= paid
+            self._quota -= COST
+            attempt += 1
 
     def close(self) -> None:
         """Close the kept connections; a later request makes new ones."""
@@ -173,8 +170,7 @@ class Service:
         try:
             reply = self._connections.request("POST", path, body, signed)
         except (OSError, http.client.HTTPException) as exc:
-            cost = _TIMEOUT_COST if isinstance(exc, TimeoutError) else _COST
-            return _Failure(NoAnswerError(f"{type(exc).__name__}: {exc}"), PAUSE, cost)
+            return _Failure(NoAnswerError(f"{type(exc).__name__}: {exc}"), PAUSE)
         if not _is_whole(reply):
             return _Failure(NoAnswerError("its answer was damaged on the way"), PAUSE)
         if 200 <= reply.status < 300:

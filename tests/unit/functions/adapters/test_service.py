@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from functions.common.adapters.service import (
+    COST,
+    GAIN,
     PAUSE,
     QUOTA,
     THROTTLED_PAUSE,
@@ -224,14 +226,14 @@ def test_while_a_service_is_down_not_every_request_is_made_three_times(
     server: CallbackServer, caller: Caller
 ) -> None:
     server.status = 500
-    calls = QUOTA // 5
+    calls = QUOTA // COST
     for _ in range(calls):
         with pytest.raises(ServiceError):
             caller.get()
-    assert len(server.asked) == calls + QUOTA // 5, "each further try has taken 5"
+    assert len(server.asked) == calls + QUOTA // COST, "each further try has taken its share"
     server.status = 200
-    for _ in range(5):
-        caller.get()  # each gives 1 back
+    for _ in range(COST // GAIN):
+        caller.get()
     server.status = 500
     server.asked.clear()
     with pytest.raises(ServiceError):
@@ -242,7 +244,8 @@ def test_while_a_service_is_down_not_every_request_is_made_three_times(
 def test_a_further_try_that_has_success_gives_back_what_it_took(
     server: CallbackServer, caller: Caller
 ) -> None:
-    for _ in range(QUOTA // 5 + 1):
+    calls = QUOTA // (COST - GAIN) + 1
+    for _ in range(calls):
         server.failing, server.status = 1, 500
         caller.get()
-    assert len(server.asked) == 2 * (QUOTA // 5 + 1)
+    assert len(server.asked) == 2 * calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ from emissary_lib.bridge.session import Connection, Fragment, RecordStep, Side
 from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import Connections
+from functions.common.adapters.service import ServiceError
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
 from functions.common.ports import SessionStore
@@ -150,6 +152,38 @@ def test_a_table_that_is_absent_is_a_store_error(dynamo: Dynamo) -> None:
     with pytest.raises(StoreError, match="ResourceNotFoundException"):
         store.session(SESSION)
     aws.close()
+
+
+class Busy:
+    """A DynamoDB where every transaction meets another.
+
+    Attributes:
+        asked: The operations, with their arguments.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+
+    def call(self, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        self.asked.append((operation, arguments))
+        raise ServiceError("TransactionConflictException", {})
+
+
+def test_a_transaction_has_a_token_of_its_own_so_that_it_is_not_done_twice() -> None:
+    """A request that is sent again has the same. Source: DynamoDB API reference, ClientRequestToken."""
+    busy = Busy()
+    store = DynamoSessionStore(busy, TABLE, SLOTS, sleep=lambda _seconds: None)
+    with pytest.raises(StoreError):
+        store.create(NEW)
+    tokens = [arguments["ClientRequestToken"] for operation, arguments in busy.asked]
+    assert all(re.fullmatch("[0-9a-f]{32}", token) for token in tokens), "36 characters at most"
+    assert len(set(tokens)) == len(tokens) > 1, (
+        "what was refused is another transaction when it is tried again"
+    )
+    busy.asked.clear()
+    with pytest.raises(StoreError):
+        store.note_record(SESSION, "one")
+    assert all("ClientRequestToken" not in arguments for _operation, arguments in busy.asked)
 
 
 class StaleReplica:
