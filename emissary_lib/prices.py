@@ -8,8 +8,7 @@ those who quote them. No free tier, no volume discount, no taxes. A GB is 10^9 b
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 #: One GB of configured memory for one second of run time, by the functions' processor, in US dollars.
 #:
@@ -28,8 +27,7 @@ LAMBDA_LOG_BYTES: Final = 450
 _GB: Final = 1e9
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(NamedTuple):
     """One region's prices for one processor, in US dollars.
 
     Attributes:

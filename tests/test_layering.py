@@ -70,7 +70,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "emissary_local.billing": ({"emissary_local", "emissary_lib.prices"}, set()),
     "emissary_local.emissary": ({"emissary_local", "emissary_lib.protocol"}, set()),
     "functions": (COMMON, set()),
-    "functions.common.adapters": (COMMON, AWS | {"aws_lambda_powertools"}),
+    "functions.common.adapters": (COMMON, {"aws_lambda_powertools"}),
     "functions.connect": (COMMON | {"functions.connect"}, set()),
     "functions.default": (COMMON | {"functions.default"}, set()),
     "functions.disconnect": (COMMON | {"functions.disconnect"}, set()),
@@ -254,6 +254,7 @@ def test_the_library_names_the_local_cloud_in_the_command_alone() -> None:
         ("functions.common.routes.message", "from functions.relay import app"),
         ("functions.common.routes.message", "import boto3"),
         ("functions.common.adapters.store", "from functions.connect import app"),
+        ("functions.common.adapters.clients", "from botocore.config import Config"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, line: str) -> None:

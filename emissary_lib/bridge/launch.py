@@ -9,11 +9,11 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from emissary_lib.protocol.constants import VERSION
 from emissary_lib.protocol.errors import EmissaryError, RemoteProtocolError, UnsupportedVersionError
+from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.base64 import decode_unpadded, encode_unpadded
 
@@ -21,8 +21,7 @@ _SESSION_ID: Final = re.compile("[0-9a-f]{64}")
 _RESUME_TOKEN_BYTES: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(Record):
     """What ``$default`` tells the relay of its session.
 
     Attributes:
@@ -44,11 +43,11 @@ class Launch:
 
     session: str
     target: Target
-    relay_token: bytes = field(repr=False)
-    resume_token: bytes = field(repr=False)
-    server_bytes: bytes = field(repr=False)
+    relay_token: bytes = hidden()
+    resume_token: bytes = hidden()
+    server_bytes: bytes = hidden()
     client_offset: int
-    early: bytes = field(repr=False)
+    early: bytes = hidden()
     window: int
     dialer_connection: str
     dialer_epoch: int

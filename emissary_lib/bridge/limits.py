@@ -7,12 +7,12 @@ wrong. A slot is a lease: that of a session which nobody ended runs out by itsel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from emissary_lib.protocol.record import Record
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+
+class Limit(Record):
     """One limit.
 
     Attributes:
@@ -38,8 +38,7 @@ class Limit:
         return f"limit of {self.most} sessions{whose}"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Record):
     """The limits of a stack; 0 is no limit.
 
     Attributes:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from emissary_lib.bridge.limits import Limit
@@ -28,6 +27,7 @@ from emissary_lib.protocol.constants import (
     RELAUNCH_AFTER,
     VERSION,
 )
+from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.targets.allow_list import SHARED_TARGET
 from emissary_lib.protocol.wire.payloads import Connections
@@ -90,8 +90,7 @@ class RecordStep(enum.Enum):
     END = "end"
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Record):
     """From which states a step is allowed, and where it leads (None: stays)."""
 
     sources: frozenset[RecordState]
@@ -116,12 +115,11 @@ TRANSITIONS: Final[Mapping[RecordStep, Transition]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Fragment:
+class Fragment(Record):
     """A piece of the dialer's stream, from one OPENING message."""
 
     offset: int
-    payload: bytes = field(repr=False)
+    payload: bytes = hidden()
 
     @property
     def weight(self) -> int:
@@ -129,21 +127,29 @@ class Fragment:
         return len(self.payload) + FRAGMENT_OVERHEAD
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(Record):
     """One side of a session.
 
     Attributes:
         connection: Its current connection, or None while it has none.
         epoch: Of its newest connection.
         previous: The connection that the newest one took the place of, if it was still there; to be closed.
-        left: When a connection of its was last found to be gone. It says nothing while there is one.
+        left: When a connection of its was last found to be gone. It says nothing while there is one. Two that
+            differ in it alone are equal.
     """
 
     connection: str | None
     epoch: int
     previous: str | None = None
-    left: float | None = field(default=None, compare=False)
+    left: float | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Side):
+            return NotImplemented
+        return self._values()[:-1] == other._values()[:-1]
+
+    def __hash__(self) -> int:
+        return hash(self._values()[:-1])
 
 
 class Loss(NamedTuple):
@@ -153,8 +159,7 @@ class Loss(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Record):
     """Whose connection it is: the ``C#`` item. It never changes once written."""
 
     id: str
@@ -163,8 +168,7 @@ class Connection:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchRecord:
+class LaunchRecord(Record):
     """What a launch writes; ``relay_token_hash`` tells whose launch it is.
 
     Attributes:
@@ -192,8 +196,7 @@ class LaunchRecord:
         return int(self.lease + RECORD_TIME)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Record):
     """What a relay shows and what its claim writes.
 
     Attributes:
@@ -202,7 +205,7 @@ class Claim:
 
     session: str
     connection: str
-    token_hash: str = field(repr=False)
+    token_hash: str = hidden()
     instance: str
     epoch: int
     at: float
@@ -214,20 +217,18 @@ class Claim:
         return self.at + self.relay_time
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(Record):
     """What a dialer that comes back shows, its MAC having been checked, and what its resume writes."""
 
     session: str
     connection: str
     key_id: int
-    token_hash: str = field(repr=False)
+    token_hash: str = hidden()
     epoch: int
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class EndRecord:
+class EndRecord(Record):
     """Why and where a session ended.
 
     Attributes:
@@ -273,8 +274,7 @@ class EndRecord:
         return self.by.startswith(OPERATOR)
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRecord:
+class SessionRecord(Record):
     """One session as stored.
 
     Attributes:
@@ -299,7 +299,7 @@ class SessionRecord:
 
     id: str
     key_id: int
-    nonce: bytes = field(repr=False)
+    nonce: bytes = hidden()
     date: str
     host: str
     started: float
@@ -310,9 +310,9 @@ class SessionRecord:
     dialer: Side = Side(None, 1)
     relay: Side = Side(None, 0)
     instance: str | None = None
-    relay_token_hashes: frozenset[str] = field(default=frozenset(), repr=False)
-    resume_token_hashes: frozenset[str] = field(default=frozenset(), repr=False)
-    fragments: frozenset[Fragment] = field(default=frozenset(), repr=False)
+    relay_token_hashes: frozenset[str] = hidden(default=frozenset())
+    resume_token_hashes: frozenset[str] = hidden(default=frozenset())
+    fragments: frozenset[Fragment] = hidden(default=frozenset())
     target: str | None = None
     invoked_at: float | None = None
     ending: EndRecord | None = None

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from emissary_lib.bridge import items
 from emissary_lib.bridge.items import Attribute, Item, number, text
 from emissary_lib.bridge.session import RECORD_TIME, TRANSITIONS, EndRecord, RecordState, RecordStep
+from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.role import Role
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Record):
     """One conditional Put or Update. Every attribute in an expression is written ``#name``."""
 
     kind: str
-    arguments: Mapping[str, Any] = field(repr=False)
+    arguments: Mapping[str, Any] = hidden()
 
     @classmethod
     def put(cls, item: Item, condition: str) -> Write:

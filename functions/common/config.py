@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from emissary_lib.bridge.limits import smallest
@@ -16,6 +15,7 @@ from emissary_lib.bridge.session import RELAY_TIME
 from emissary_lib.protocol.auth.keys import KeyRing, parse_keys
 from emissary_lib.protocol.constants import GRACE
 from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.targets.allow_list import AllowList
 
 AUTH_KEYS: Final = "EMISSARY_AUTH_KEYS"
@@ -42,8 +42,7 @@ _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class KeySettings:
+class KeySettings(Record):
     """Where the shared keys are.
 
     Attributes:
@@ -52,11 +51,10 @@ class KeySettings:
     """
 
     secret: str
-    ring: KeyRing = field(repr=False)
+    ring: KeyRing = hidden()
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectSettings:
+class ConnectSettings(Record):
     """Of ``$connect``.
 
     Attributes:
@@ -70,8 +68,7 @@ class ConnectSettings:
     relay_time: float = RELAY_TIME
 
 
-@dataclass(frozen=True, slots=True)
-class DefaultSettings:
+class DefaultSettings(Record):
     """Of ``$default``.
 
     Attributes:
@@ -100,8 +97,7 @@ class DefaultSettings:
     nat: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class DisconnectSettings:
+class DisconnectSettings(Record):
     """Of ``$disconnect``.
 
     Attributes:

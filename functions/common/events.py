@@ -7,14 +7,14 @@ variables in "WebSocket API mapping template reference".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
+from emissary_lib.protocol.record import Record, hidden
 from functions.common.errors import EventError
 
 
-@dataclass(frozen=True, slots=True)
-class GatewayEvent:
+class GatewayEvent(Record):
     """One event of one WebSocket.
 
     Attributes:
@@ -34,8 +34,8 @@ class GatewayEvent:
     domain: str
     stage: str
     request_id: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: str = field(default="", repr=False)
+    headers: Mapping[str, str] = hidden(default=MappingProxyType({}))
+    body: str = hidden(default="")
     close_code: int | None = None
     source: str = ""
 

@@ -20,13 +20,14 @@ from emissary_lib.protocol.constants import GRACE
 from emissary_lib.protocol.errors import ConfigError
 from emissary_lib.protocol.targets.allow_list import AllowList
 from functions.common import config
-from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust
-from functions.common.adapters.clients import Sdk
+from functions.common.adapters.apigateway import PostToConnection, callback_endpoint
+from functions.common.adapters.clients import Aws
 from functions.common.adapters.emf import use_emf
 from functions.common.adapters.json_logging import use_json
 from functions.common.adapters.keys import LOOK_INTERVAL, PROVEN_INTERVAL, EnvironmentKeys, Secret, SecretKeys
 from functions.common.adapters.launcher import LambdaLauncher
 from functions.common.adapters.store import DynamoSessionStore
+from functions.common.adapters.trust import trust
 from functions.common.errors import KeysUnavailableError
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
@@ -115,7 +116,7 @@ def on_disconnect(
 
 
 class _Environment:
-    """What the functions have in common: one environment's SDK session, store and trust.
+    """What the functions have in common: one environment's calls to AWS, and its trust.
 
     Args:
         environ: Environment variables.
@@ -129,24 +130,24 @@ class _Environment:
         """Close every kept connection. Lambda never does: it freezes the environment, then drops it."""
         for link in self._links:
             link.close()
-        if "_sdk" in vars(self):
-            self._sdk.close()
+        if "_aws" in vars(self):
+            self._aws.close()
 
     @functools.cached_property
-    def _sdk(self) -> Sdk:
-        return Sdk(self._environ[config.REGION])
+    def _aws(self) -> Aws:
+        return Aws(self._environ, self._environ[config.REGION], lambda: self._trust)
 
     @functools.cached_property
     def _trust(self) -> ssl.SSLContext:
         return trust(self._environ)
 
     def _new_store(self, table: str, slots: str) -> DynamoSessionStore:
-        return DynamoSessionStore(self._sdk.client("dynamodb"), table, slots)
+        return DynamoSessionStore(self._aws.dynamodb, table, slots)
 
     def _new_keys(self, settings: config.KeySettings, look_interval: float) -> KeySource:
         if not settings.secret:
             return EnvironmentKeys(settings.ring)
-        secret = Secret(self._sdk.client("secretsmanager"), settings.secret)
+        secret = Secret(self._aws.secrets_manager, settings.secret)
         return SecretKeys(secret, look_interval=look_interval)
 
     def _endpoint(self, event: GatewayEvent) -> str:
@@ -154,7 +155,7 @@ class _Environment:
 
     def _new_link(self, endpoint: str, region: str) -> PostToConnection:
         tls = self._trust if endpoint.startswith("https:") else None
-        link = PostToConnection(endpoint, region=region, credentials=self._sdk.credentials, tls=tls)
+        link = PostToConnection(endpoint, region=region, credentials=self._aws.credentials, tls=tls)
         self._links.append(link)
         return link
 
@@ -246,7 +247,7 @@ class Default(_Environment):
 
     @functools.cached_property
     def _launcher(self) -> LambdaLauncher:
-        return LambdaLauncher(self._sdk.client("lambda"), self._settings.relay_function)
+        return LambdaLauncher(self._aws.lambda_service, self._settings.relay_function)
 
 
 class Disconnect(_Environment):

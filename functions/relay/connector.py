@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.targets.allow_list import AllowList, Target
 from emissary_lib.transport import happy_eyeballs
 from emissary_lib.transport.deadline import Deadline
@@ -26,8 +26,7 @@ _KEEPALIVE: Final = {"TCP_KEEPIDLE": 120, "TCP_KEEPINTVL": 30, "TCP_KEEPCNT": 4}
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTDOWN})
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Record):
     """The outcome.
 
     Attributes:

@@ -7,7 +7,6 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from emissary_lib.bridge.launch import Launch
@@ -18,6 +17,7 @@ from emissary_lib.protocol.constants import CLAIM_DEADLINE, END_MARGIN, GOAWAY_B
 from emissary_lib.protocol.mux.limits import MAX_CONNECTIONS, SHARED_TARGET, MuxLimits
 from emissary_lib.protocol.mux.relay import RelayMultiplexer
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.session.events import Aborted, Event, Finished, MessagesShortened, PeerMoved
 from emissary_lib.protocol.session.keepalive import ProbeTimes
@@ -60,8 +60,7 @@ _LEAVE: Final = 0.6
 _ABANDON: Final = 0.8
 
 
-@dataclass(frozen=True, slots=True)
-class Relay:
+class Relay(Record):
     """What a relay works with, one for each execution environment.
 
     Attributes:
@@ -79,7 +78,7 @@ class Relay:
     poster: PeerLink
     sleep: Callable[[float], None] = time.sleep
     grace: float = GRACE
-    probing: ProbeTimes = field(default_factory=ProbeTimes)
+    probing: ProbeTimes = ProbeTimes()
     connections: int = MAX_CONNECTIONS
 
     def serve(self, launch: Launch, remaining: float) -> Code | None:

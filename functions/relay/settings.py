@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
 from emissary_lib.protocol.constants import GRACE, PING_INTERVAL, PONG_DEADLINE, PROBE_WHEN_UNACKED
 from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.session.keepalive import ProbeTimes
 from emissary_lib.protocol.targets.allow_list import AllowList
 from functions.common.config import ALLOWED_TARGETS, GRACE_SECONDS, REGION, read_seconds
@@ -29,8 +29,7 @@ _SECONDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RelaySettings:
+class RelaySettings(Record):
     """What a relay is told by its environment.
 
     Attributes:
@@ -47,7 +46,7 @@ class RelaySettings:
     allow: AllowList
     dns_servers: tuple[str, ...]
     grace: float = GRACE
-    probing: ProbeTimes = field(default_factory=ProbeTimes)
+    probing: ProbeTimes = ProbeTimes()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> RelaySettings:

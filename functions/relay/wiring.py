@@ -13,10 +13,11 @@ from emissary_lib.transport import happy_eyeballs
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.websocket import WebSocketTransport, connect
 from functions.common import config
-from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust
-from functions.common.adapters.clients import Sdk
+from functions.common.adapters.apigateway import PostToConnection, callback_endpoint
 from functions.common.adapters.emf import use_emf
 from functions.common.adapters.json_logging import use_json
+from functions.common.adapters.sigv4 import environment_credentials
+from functions.common.adapters.trust import trust
 from functions.relay.connector import Connected, connect_target
 from functions.relay.resolver import resolver
 from functions.relay.service import Relay
@@ -78,7 +79,7 @@ class RelayFunction:
         poster = PostToConnection(
             endpoint,
             region=settings.region,
-            credentials=Sdk(settings.region).credentials,
+            credentials=environment_credentials(self._environ),
             tls=self._tls if endpoint.startswith("https:") else None,
             connect=happy_eyeballs.connect,  # a VPC may have a way out for one kind of address only
         )

@@ -82,6 +82,13 @@ ENVIRONMENT: Final[Mapping[str, Use]] = {
     "AWS_LAMBDA_RUNTIME_API": Use("that this is Lambda, which may have the log set up", "VARIABLES"),
     "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": Use("an emulator's @connections", "ENDPOINTS", needed=False),
     "AWS_CA_BUNDLE": Use("an emulator's authorities", "BOTO3", needed=False),
+    "AWS_ACCESS_KEY_ID": Use("who signs", "VARIABLES"),
+    "AWS_SECRET_ACCESS_KEY": Use("who signs", "VARIABLES"),
+    "AWS_SESSION_TOKEN": Use("who signs; not without it on AWS", "VARIABLES"),
+    "AWS_ENDPOINT_URL": Use("an emulator's services", "ENDPOINTS", needed=False),
+    "AWS_ENDPOINT_URL_DYNAMODB": Use("an emulator's tables", "ENDPOINTS", needed=False),
+    "AWS_ENDPOINT_URL_LAMBDA": Use("an emulator's relays", "ENDPOINTS", needed=False),
+    "AWS_ENDPOINT_URL_SECRETS_MANAGER": Use("an emulator's secrets", "ENDPOINTS", needed=False),
 }
 
 #: What Lambda sets in an environment of a Python function. Source: VARIABLES.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from emissary_lib.bridge.limits import Limit
@@ -27,6 +26,7 @@ from emissary_lib.bridge.session import (
     may_restore,
     resume_refusal,
 )
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, decode
 from emissary_lib.protocol.wire.payloads import Connections

@@ -68,10 +68,11 @@ def handle(event: Mapping[str, Any], bridge: Bridge | None = None) -> Any:
     return handlers.get(route, bridge.message)(event)
 
 
-def sources(*tops: str) -> Iterator[ast.AST]:
+def sources(*tops: str, but: str = "") -> Iterator[ast.AST]:
     for top in tops:
         for path in sorted((ROOT / top).rglob("*.py")):
-            yield from ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if but not in path.parts:
+                yield from ast.walk(ast.parse(path.read_text(encoding="utf-8")))
 
 
 def leaf(event: Mapping[str, Any], path: str) -> Any:
@@ -100,7 +101,7 @@ def test_handlers_ask_for_the_listed_headers_and_no_other() -> None:
     found = {value for value in ours if isinstance(value, str)}
     looked_at = {
         node.value
-        for node in sources("functions")
+        for node in sources("functions", but="adapters")  # which see no event, and name what they send
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and re.fullmatch(r"(?:Sec|X|Host|User|Origin)(?:-[A-Za-z]+)*", node.value)

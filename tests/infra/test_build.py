@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 
+import dns.message
+import dns.rrset
 import pytest
 
 from emissary_local.template.template import read_template
@@ -118,6 +120,37 @@ def test_an_import_by_name_that_nobody_has_looked_up_fails_the_build(tmp_path: p
         closure_of(tmp_path, "top")
 
 
+def test_of_a_bare_package_the_artifact_has_the_module_that_is_named_alone(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "ours", top="from other.inner import thing")
+    write(tmp_path / "packages", other__inner="", other__heavy="")
+    gathers = tmp_path / "packages" / "other" / "__init__.py"
+    gathers.write_text('"""Short names."""\nfrom .heavy import Heavy\n__all__ = ["Heavy"]\n')
+    closure = Closure(tmp_path / "ours", tmp_path / "packages", {"other"})
+    closure.add("top")
+    assert closure.relative_paths() == {
+        "top.py": tmp_path / "ours" / "top.py",
+        "other/__init__.py": None,
+        "other/inner.py": tmp_path / "packages" / "other" / "inner.py",
+    }
+
+
+@pytest.mark.parametrize("more", ["def f(): pass", "class A: pass", "if x:\n    import y", "x += 1"])
+def test_a_bare_package_that_has_come_to_do_more_fails_the_build(tmp_path: pathlib.Path, more: str) -> None:
+    write(tmp_path / "ours", top="import other.inner")
+    write(tmp_path / "packages", other__inner="")
+    (tmp_path / "packages" / "other" / "__init__.py").write_text(f"from .inner import x\n{more}\n")
+    with pytest.raises(BuildError, match=r"other does more than gather names by now; .*known\.py"):
+        Closure(tmp_path / "ours", tmp_path / "packages", {"other"}).add("top")
+
+
+@pytest.mark.parametrize("sdk", ["boto3", "botocore.config"])
+def test_the_sdk_of_lambda_s_runtime_is_not_ours_to_import(tmp_path: pathlib.Path, sdk: str) -> None:
+    """It is there; but a start that loads it takes twice as long."""
+    write(tmp_path / "ours", top=f"import {sdk}")
+    with pytest.raises(BuildError, match=f"top imports {sdk}, neither ours nor in"):
+        closure_of(tmp_path, "top")
+
+
 # --- Packages
 
 
@@ -170,6 +203,7 @@ def test_an_artifact_is_small_and_holds_source_and_licences_only(
     assert "licences/emissary/LICENSE" in files
     packaged = {name.partition("/")[0].removesuffix(".py") for name in files} - {"licences"}
     assert {"boto3", "botocore", "samcli", "tests", "tools"}.isdisjoint(packaged)
+    assert {"jmespath", "typing_extensions"}.isdisjoint(packaged), "of Powertools, what we use"
     others = {path.name for path in (ROOT / "functions").iterdir()} - {"common", "__init__.py"}
     route = artifact.handler_module(function).split(".")[1]
     present = {name for name in others if any(each.startswith(f"functions/{name}/") for each in files)}
@@ -187,6 +221,43 @@ def test_only_the_relay_has_what_only_the_relay_needs(artifacts: pathlib.Path) -
     for package in ("dns/rdtypes/IN/A.py", "websocket/_core.py", "emissary_lib/tunnel/driver.py"):
         having = [name for name in FUNCTIONS if (artifacts / name / package).exists()]
         assert having == ["RelayFunction"]
+
+
+def test_the_relay_s_artifact_reads_a_name_server_s_answers(artifacts: pathlib.Path) -> None:
+    """Without most of dnspython's types of records: one that it does not know stands in nobody's way."""
+    asked = dns.message.make_query("db.internal", "A", use_edns=0)
+    found = dns.message.make_response(asked)
+    for section, record in (
+        (found.answer, "db.internal. 60 IN CNAME other.internal."),
+        (found.answer, "other.internal. 60 IN A 10.0.0.7"),
+        (found.authority, "internal. 60 IN NS ns.internal."),
+        (found.additional, 'ns.internal. 60 IN TXT "unknown"'),
+        (found.additional, "ns.internal. 60 IN MX 5 mail.internal."),
+    ):
+        name, seconds, _class, kind, text = record.split(" ", 4)
+        section.append(dns.rrset.from_text(name, int(seconds), "IN", kind, text))
+    none = dns.message.make_response(asked)
+    none.authority.append(dns.rrset.from_text("internal.", 60, "IN", "SOA", "ns. me. 1 2 3 4 5"))
+    script = """
+import sys, functions.relay.name_server, dns.message, dns.rdata, dns.resolver
+for wire in sys.argv[1:]:
+    try:
+        message = dns.message.from_wire(bytes.fromhex(wire))
+        print(*dns.resolver.Answer(message.question[0].name, 1, 1, message))
+    except dns.resolver.NoAnswer:
+        print("none")
+print(dns.rdata.get_rdata_class(1, 16).__name__)
+"""
+    folder = artifacts / "RelayFunction"
+    done = subprocess.run(
+        [sys.executable, "-S", "-B", "-c", script, found.to_wire().hex(), none.to_wire().hex()],
+        cwd=folder,
+        env={"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("10.0.0.7\nnone\nGenericRdata\n", "")
 
 
 def test_no_handler_has_what_shared_sessions_stand_on(artifacts: pathlib.Path) -> None:
@@ -261,6 +332,25 @@ def test_an_artifact_that_is_too_large_names_its_largest_files(
 def test_a_name_that_is_no_function_is_told(name: str) -> None:
     with pytest.raises(BuildError, match="no logical id of a function"):
         artifact.handler_module(name)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_start_loads_no_sdk(artifacts: pathlib.Path, tmp_path: pathlib.Path, function: str) -> None:
+    from emissary_local.lambda_.runtime_site import make_runtime_site
+
+    folder, site = artifacts / function, make_runtime_site(tmp_path / "runtime")
+    script = f"import sys, {artifact.handler_module(function)}; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-B", "-c", script],
+        cwd=folder,
+        env={"PYTHONPATH": f"{folder}{os.pathsep}{site}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert {"functions", "aws_lambda_powertools", "ssl"} <= loaded
+    assert {"boto3", "botocore", "urllib3", "jmespath", "dateutil", "dns", "asyncio"}.isdisjoint(loaded)
 
 
 def test_an_artifact_s_modules_can_be_imported_with_the_runtime_s_packages_alone(

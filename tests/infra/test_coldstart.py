@@ -24,7 +24,7 @@ def test_the_figures_of_a_function(artifacts: pathlib.Path) -> None:
     assert report["runs"] == 1
     assert all(figures[name] > 0 for name in ("init_ms", "import_ms", "cpu_ms", "rss_mb", "artifact_bytes"))
     assert figures["with_pyc"]["cpu_ms"] > 0
-    assert {"functions", "botocore"} <= set(figures["heaviest_ms"])
+    assert {"functions", "emissary_lib"} <= set(figures["heaviest_ms"])
     # A name server is not configured: what asks one must not be paid for.
     assert "dns" not in figures["heaviest_ms"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import random
 
@@ -30,6 +29,7 @@ from emissary_lib.protocol.opening.exchange import (
     evaluate,
     opening_bytes,
 )
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, AllowList, Target
 from emissary_local.billing.item_size import item_size
 
@@ -97,13 +97,13 @@ def test_whatever_is_sent_the_stored_session_stays_small(sent: list[Fragment], r
     session = SessionRecord("0" * 64, 1, NONCE, DATE, HOST, 1.8e9, 1.8e9 + OPENING_TIME, 1_800_000_000)
     for fragment in sent:
         if has_room(session, fragment):
-            session = dataclasses.replace(session, fragments=session.fragments | {fragment})
+            session = replace(session, fragments=session.fragments | {fragment})
     used = sum(fragment.weight for fragment in session.fragments)
     assert used <= MAX_OPENING_TOTAL
     # Behind what was sent, as many small pieces as there is room for.
     room = (MAX_OPENING_TOTAL - used) // (rest + FRAGMENT_OVERHEAD)
     small = {Fragment(MAX_OPENING_BYTES - 5 - n, bytes(rest)) for n in range(room)}
-    session = dataclasses.replace(session, fragments=session.fragments | small)
+    session = replace(session, fragments=session.fragments | small)
     item = items.new_session(session) | {
         "fragments": {"SS": [items.fragment_text(fragment) for fragment in session.fragments]},
         "target": items.text("h" * 255 + ":65535"),
@@ -122,7 +122,7 @@ def test_an_opening_may_be_sent_in_any_cut_and_again_in_any_other(first: list[in
         for low, high in itertools.pairwise(edges):
             fragment = Fragment(low, stream[low:high])
             assert has_room(session, fragment)
-            session = dataclasses.replace(session, fragments=session.fragments | {fragment})
+            session = replace(session, fragments=session.fragments | {fragment})
 
 
 CUTS = st.lists(CUT, max_size=40)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from tools.artifacts.errors import BuildError
-from tools.artifacts.imports import imports_at_run_time, imports_of
-from tools.artifacts.known import AT_RUN_TIME, NEVER_CALLED
-
-#: What Lambda's Python runtimes bring, and no artifact holds.
-#:
-#: Source: AWS Lambda developer guide, "Working with Python", "Runtime dependencies in Python".
-RUNTIME: Final = frozenset({"boto3", "botocore"})
+from tools.artifacts.imports import imports_at_run_time, imports_of, only_gathers
+from tools.artifacts.known import AT_RUN_TIME, BARE, NEVER_CALLED
 
 
 @dataclass
@@ -25,6 +19,7 @@ class Closure:
     Args:
         ours: Folder of our own packages. Whatever these import must be found.
         packages: Folder of the third-party packages. Whatever these import is added if it is there.
+        bare: Packages whose ``__init__`` is to be empty.
 
     Attributes:
         files: Absolute module name -> its file.
@@ -32,6 +27,7 @@ class Closure:
 
     ours: Path
     packages: Path
+    bare: Collection[str] = BARE
     files: dict[str, Path] = field(default_factory=dict)
 
     def add(self, module: str) -> None:
@@ -57,15 +53,18 @@ class Closure:
                 if file is None:
                     raise BuildError(f"there is no module {part}")
                 self.files[part] = file
-                waiting += self._needs(part, file, optional)
+                if part in self.bare:
+                    _refuse_more_than_names(part, file)
+                else:
+                    waiting += self._needs(part, file, optional)
 
-    def relative_paths(self) -> Mapping[str, Path]:
-        """Path in the artifact -> file."""
-        paths = {}
+    def relative_paths(self) -> Mapping[str, Path | None]:
+        """Path in the artifact -> file, or None for an empty one."""
+        paths: dict[str, Path | None] = {}
         for name, file in self.files.items():
             parts = name.split(".")
             inside = [*parts, file.name] if file.name == "__init__.py" else [*parts[:-1], file.name]
-            paths["/".join(inside)] = file
+            paths["/".join(inside)] = None if name in self.bare else file
         return paths
 
     def _find(self, module: str) -> Path | None:
@@ -80,12 +79,16 @@ class Closure:
         source = file.read_text(encoding="utf-8")
         ours = not file.is_relative_to(self.packages)
         if imports_at_run_time(source):
-            yield from self._by_name(module)
+            if module not in AT_RUN_TIME:
+                raise BuildError(
+                    f"{module} imports by name at run time; say what in tools/artifacts/known.py"
+                )
+            yield from AT_RUN_TIME[module]
         for wanted in imports_of(source, module, is_package=file.name == "__init__.py"):
             if wanted.optional and (not optional or (module, wanted.module) in NEVER_CALLED):
                 continue
             top = wanted.module.partition(".")[0]
-            if top in sys.stdlib_module_names or top in RUNTIME:
+            if top in sys.stdlib_module_names:
                 continue
             if self._find(wanted.module) is not None:
                 yield wanted.module
@@ -93,19 +96,14 @@ class Closure:
                 yield from (name for name in names if self._find(name) is not None)
             elif ours or not optional:
                 raise BuildError(
-                    f"{module} imports {wanted.module}, which is neither ours, nor in"
-                    " functions/requirements.txt, nor part of Lambda's runtime;"
+                    f"{module} imports {wanted.module}, neither ours nor in functions/requirements.txt;"
                     " add it to functions/requirements.in and run: make lock"
                 )
 
-    def _by_name(self, module: str) -> Iterator[str]:
-        if module not in AT_RUN_TIME:
-            raise BuildError(f"{module} imports by name at run time; say what in tools/artifacts/known.py")
-        for package in AT_RUN_TIME[module]:
-            folder = self.packages.joinpath(*package.split("."))
-            for file in sorted(folder.rglob("*.py")):
-                inside = file.relative_to(self.packages).with_suffix("").parts
-                yield ".".join(inside[:-1] if inside[-1] == "__init__" else inside)
+
+def _refuse_more_than_names(package: str, file: Path) -> None:
+    if not only_gathers(file.read_text(encoding="utf-8")):
+        raise BuildError(f"{package} does more than gather names by now; see tools/artifacts/known.py")
 
 
 def _with_parents(module: str) -> list[str]:

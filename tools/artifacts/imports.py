@@ -58,6 +58,12 @@ def imports_at_run_time(source: str) -> bool:
     return any(ast.unparse(call.func).rpartition(".")[2] in ("import_module", "__import__") for call in calls)
 
 
+def only_gathers(source: str) -> bool:
+    """Whether a module defines nothing: it imports, gives names to values, and calls what it has imported."""
+    gathering = (ast.Import, ast.ImportFrom, ast.Assign, ast.Expr)
+    return all(isinstance(statement, gathering) for statement in ast.parse(source).body)
+
+
 class _Finder(ast.NodeVisitor):
     def __init__(self, package: str) -> None:
         self._package = package

@@ -1,28 +1,25 @@
 """``@connections``: posts to the WebSockets of one stage.
 
-Not boto3's client: it needs several times the CPU of a signed request on a kept connection, and this is all
-that ``$default`` does in its hot path.
+A request each, signed and on a kept connection: this is all that ``$default`` does in its hot path.
 
-Source: API Gateway developer guide, "Use @connections commands in your backend service"; Signature Version 4
-as in botocore, which signs here.
+Source: API Gateway developer guide, "Use @connections commands in your backend service".
 """
 
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 import ssl
+import time
 from collections.abc import Mapping
-from typing import Any, Final
-from urllib.parse import quote, urlsplit
-
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
+from typing import Final
+from urllib.parse import quote
 
 from emissary_lib.bridge.callbacks import redirected_endpoint
-from emissary_lib.protocol.errors import ConfigError
+from functions.common.adapters.endpoints import Origin
 from functions.common.adapters.pool import Connect, ConnectionPool, Reply
+from functions.common.adapters.sigv4 import Credentials, Signer
+from functions.common.adapters.trust import trust
 from functions.common.errors import (
     MessageTooLargeError,
     PeerBusyError,
@@ -36,20 +33,11 @@ from functions.common.errors import (
 READ_TIMEOUT: Final = 3.0
 
 _SERVICE: Final = "execute-api"
-_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
 def callback_endpoint(domain: str, stage: str, environ: Mapping[str, str]) -> str:
     """Where ``@connections`` is: at the event's domain and stage, unless the SDK's variable redirects it."""
     return redirected_endpoint(environ) or f"https://{domain}/{stage}"
-
-
-def trust(environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:
-    """TLS settings that check the server against ``AWS_CA_BUNDLE``, or the system's authorities.
-
-    OpenSSL itself reads ``SSL_CERT_FILE``. Takes some 20 ms of CPU: make one for each environment.
-    """
-    return ssl.create_default_context(cafile=environ.get("AWS_CA_BUNDLE") or None)
 
 
 class PostToConnection:
@@ -58,7 +46,7 @@ class PostToConnection:
     Args:
         endpoint: ``https://domain/stage``; a local cloud may have ``http``.
         region: The API's region.
-        credentials: A botocore ``Credentials``.
+        credentials: Who signs.
         timeout: Longest wait for an answer, in seconds; connecting has a limit of its own.
         tls: TLS settings; :func:`trust` if not given.
         connect: Makes the TCP connections.
@@ -72,22 +60,17 @@ class PostToConnection:
         endpoint: str,
         *,
         region: str,
-        credentials: Any,
+        credentials: Credentials,
         timeout: float = READ_TIMEOUT,
         tls: ssl.SSLContext | None = None,
         connect: Connect = socket.create_connection,
     ) -> None:
-        url = urlsplit(endpoint)
-        if url.scheme not in _DEFAULT_PORTS or not url.hostname:
-            raise ConfigError(f"{endpoint!r} is no callback endpoint; want https://domain/stage")
-        secure = url.scheme == "https"
-        self._origin = f"{url.scheme}://{url.netloc}"
-        self._base = f"{url.path.rstrip('/')}/@connections/"
-        self._auth = SigV4Auth(credentials, _SERVICE, region)
+        self._origin = origin = Origin(endpoint, "callback endpoint")
+        self._signer = Signer(_SERVICE, region, credentials)
         self._connections = ConnectionPool(
-            url.hostname,
-            url.port or _DEFAULT_PORTS[url.scheme],
-            tls=(tls or trust()) if secure else None,
+            origin.host,
+            origin.port,
+            tls=(tls or trust()) if origin.secure else None,
             timeout=timeout,
             connect=connect,
         )
@@ -108,15 +91,14 @@ class PostToConnection:
         self._connections.close()
 
     def _call(self, method: str, connection_id: str, body: bytes) -> None:
-        # Ids end in "=", which must be escaped in the path, and once more in what is signed (botocore does).
-        path = self._base + quote(connection_id, safe="")
-        request = AWSRequest(method, self._origin + path, data=body)
-        self._auth.add_auth(request)
+        # Ids end in "=", which must be escaped in the path, and once more in what is signed.
+        path = f"{self._origin.path}/@connections/{quote(connection_id, safe='')}"
+        headers = self._signer.sign(method, path, {"Host": self._origin.authority}, body, time.time())
         try:
-            reply = self._connections.request(method, path, body, dict(request.headers.items()))
+            reply = self._connections.request(method, path, body, headers)
         except (OSError, http.client.HTTPException) as exc:
             raise PeerUnreachableError(
-                f"{method} @connections at {self._origin} was not answered: {type(exc).__name__}: {exc}"
+                f"{method} @connections at {self._origin.url} was not answered: {type(exc).__name__}: {exc}"
             ) from exc
         if not 200 <= reply.status < 300:
             raise _refusal(method, reply, len(body))

@@ -1,49 +1,66 @@
-"""Clients of AWS's SDK, with the timeouts the handlers can afford.
+"""The services of AWS's that the handlers call: tables, the keys' secret, the relay.
 
-botocore alone: the same clients as boto3's, at two thirds of the import time.
+They are a handful of signed requests (:mod:`service`), so no SDK is loaded: botocore's import, and a client
+of it for each service, was half of a handler's start.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+import functools
+import ssl
+from collections.abc import Callable, Mapping
 
-from botocore.config import Config
-from botocore.session import Session
-
-#: In seconds; with every retry, a call ends within a handler's timeout (template.yaml: 20 s).
-_CONNECT_TIMEOUT: Final = 2
-_READ_TIMEOUT: Final = 3
-_ATTEMPTS: Final = 3
+from functions.common.adapters.endpoints import service_endpoint
+from functions.common.adapters.service import JsonService, Service
+from functions.common.adapters.sigv4 import Credentials, Signer, environment_credentials
 
 
-class Sdk:
-    """One session with the SDK: credentials and clients of one execution environment."""
+class Aws:
+    """What the calls of one execution environment have in common.
 
-    def __init__(self, region: str) -> None:
-        self._session = Session()
+    Args:
+        environ: Environment variables: credentials, and the SDK's ``AWS_ENDPOINT_URL_*``.
+        region: Where the services are.
+        tls: Gives the TLS settings, if they are needed.
+    """
+
+    def __init__(self, environ: Mapping[str, str], region: str, tls: Callable[[], ssl.SSLContext]) -> None:
+        self._environ = environ
         self._region = region
-        self._clients: list[Any] = []
+        self._tls = tls
+        self._services: list[Service] = []
 
-    @property
-    def credentials(self) -> Any:
-        """The function's own credentials; botocore renews them where they can be renewed."""
-        return self._session.get_credentials()
+    @functools.cached_property
+    def credentials(self) -> Credentials:
+        """The function's own.
 
-    def client(self, service: str) -> Any:
-        """A client; the SDK's ``AWS_ENDPOINT_URL_*`` variables are heeded. Takes some 50 ms of CPU."""
-        client = self._session.create_client(
-            service,
-            region_name=self._region,
-            config=Config(
-                connect_timeout=_CONNECT_TIMEOUT,
-                read_timeout=_READ_TIMEOUT,
-                retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
-            ),
-        )
-        self._clients.append(client)
-        return client
+        Raises:
+            ConfigError: There are none; so does every service.
+        """
+        return environment_credentials(self._environ)
+
+    @functools.cached_property
+    def dynamodb(self) -> JsonService:
+        """DynamoDB."""
+        return JsonService(self._service("dynamodb"), "DynamoDB_20120810", "1.0")
+
+    @functools.cached_property
+    def secrets_manager(self) -> JsonService:
+        """Secrets Manager."""
+        return JsonService(self._service("secretsmanager"), "secretsmanager", "1.1")
+
+    @functools.cached_property
+    def lambda_service(self) -> Service:
+        """Lambda."""
+        return self._service("lambda")
 
     def close(self) -> None:
-        """Close every client's kept connections."""
-        while self._clients:
-            self._clients.pop().close()
+        """Close every kept connection; a later call makes new ones."""
+        for service in self._services:
+            service.close()
+
+    def _service(self, name: str) -> Service:
+        endpoint = service_endpoint(name, self._region, self._environ)
+        service = Service(endpoint, Signer(name, self._region, self.credentials), tls=self._tls)
+        self._services.append(service)
+        return service

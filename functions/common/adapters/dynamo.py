@@ -9,10 +9,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from emissary_lib.bridge.items import Item
 from emissary_lib.bridge.writes import Write, key_condition
+from functions.common.adapters.service import NoAnswerError, Operations, ServiceError
 from functions.common.errors import StoreError
 
 #: Tries of a write that meets another transaction on the same item, and the first pause between them in
@@ -25,6 +24,7 @@ Action = Mapping[str, Mapping[str, Any]]
 
 _CONFLICTS: Final = frozenset({"TransactionConflict", "TransactionConflictException"})
 _FAILED: Final = "ConditionalCheckFailed"
+_TRANSACT: Final = "TransactWriteItems"
 
 
 class ConditionFailedError(Exception):
@@ -43,7 +43,7 @@ class Table:
     """A table.
 
     Args:
-        client: A botocore DynamoDB client.
+        client: DynamoDB.
         name: The table's name.
         sleep: Waits some seconds.
         rng: Draws the jitter of those waits.
@@ -51,7 +51,9 @@ class Table:
     Every method blocks for at most the client's timeouts times its tries.
     """
 
-    def __init__(self, client: Any, name: str, sleep: Callable[[float], None], rng: random.Random) -> None:
+    def __init__(
+        self, client: Operations, name: str, sleep: Callable[[float], None], rng: random.Random
+    ) -> None:
         self._client = client
         self._name = name
         self._sleep = sleep
@@ -64,7 +66,7 @@ class Table:
             StoreError: If it cannot be read.
         """
         arguments = {"TableName": self._name, "Key": key, "ConsistentRead": True}
-        item: Item | None = self._try(self._client.get_item, arguments).get("Item")
+        item: Item | None = self._try("GetItem", arguments).get("Item")
         return item
 
     def query(self, condition: str, values: Item) -> list[Item]:
@@ -76,7 +78,7 @@ class Table:
         found: list[Item] = []
         arguments = {"TableName": self._name, **key_condition(condition, values), "ConsistentRead": True}
         while True:
-            answer = self._try(self._client.query, arguments)
+            answer = self._try("Query", arguments)
             found += answer["Items"]
             if not answer.get("LastEvaluatedKey"):
                 return found
@@ -90,7 +92,7 @@ class Table:
             StoreError: If nothing is known of the outcome.
         """
         item: Item = self._try(
-            self._client.update_item,
+            "UpdateItem",
             {
                 "TableName": self._name,
                 **write.arguments,
@@ -117,43 +119,43 @@ class Table:
             ConditionFailedError: With the old items.
             StoreError: If nothing is known of the outcome.
         """
-        self._try(self._client.transact_write_items, {"TransactItems": actions})
+        self._try(_TRANSACT, {"TransactItems": actions})
+
+    def _token(self, operation: str) -> Mapping[str, str]:
+        # With it, a transaction whose answer was lost is not done once more when the client asks again.
+        return {"ClientRequestToken": f"{self._rng.getrandbits(128):032x}"} if operation == _TRANSACT else {}
 
     def _wait(self, attempt: int) -> None:
         # Jitter, so that two transactions that met do not meet again.
         self._sleep(_PAUSE * 2 ** (attempt - 1) * (0.5 + self._rng.random()))
 
-    def _try(self, call: Callable[..., Any], arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _try(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         for attempt in range(_TRIES):
             if attempt:
                 self._wait(attempt)
             try:
-                result: Mapping[str, Any] = call(**arguments)
-                return result
-            except ClientError as exc:
+                return self._client.call(operation, {**arguments, **self._token(operation)})
+            except ServiceError as exc:
                 if not _is_conflict(exc):
                     raise _translate(exc) from exc
-            except BotoCoreError as exc:
+            except NoAnswerError as exc:
                 raise StoreError(f"DynamoDB did not answer: {exc}") from exc
         raise StoreError(f"DynamoDB was busy with another transaction {_TRIES} times")
 
 
-def _reasons(exc: ClientError) -> Sequence[Mapping[str, Any]]:
-    reasons: Sequence[Mapping[str, Any]] = exc.response.get("CancellationReasons") or ()
-    return reasons
+def _reasons(exc: ServiceError) -> Sequence[Mapping[str, Any]]:
+    return exc.details.get("CancellationReasons") or ()
 
 
-def _is_conflict(exc: ClientError) -> bool:
-    codes = {exc.response["Error"]["Code"], *(reason.get("Code") for reason in _reasons(exc))}
+def _is_conflict(exc: ServiceError) -> bool:
+    codes = {exc.code, *(reason.get("Code") for reason in _reasons(exc))}
     # A condition that does not hold counts for more: it will not hold the next time either.
     return bool(codes & _CONFLICTS) and _FAILED not in codes
 
 
-def _translate(exc: ClientError) -> Exception:
-    error = exc.response["Error"]
-    if error["Code"] == "ConditionalCheckFailedException":
-        response: Any = exc.response
-        return ConditionFailedError([response.get("Item")])
+def _translate(exc: ServiceError) -> Exception:
+    if exc.code == "ConditionalCheckFailedException":
+        return ConditionFailedError([exc.details.get("Item")])
     if any(reason.get("Code") == _FAILED for reason in _reasons(exc)):
         return ConditionFailedError([reason.get("Item") for reason in _reasons(exc)])
-    return StoreError(f"DynamoDB refused: {error['Code']}")
+    return StoreError(f"DynamoDB refused: {exc.code}")

@@ -1,8 +1,8 @@
 """Where the shared keys come from: the environment, or one secret in Secrets Manager.
 
-Secrets Manager is asked by botocore's own client, not by Powertools' parameters: that module imports boto3
-(some 20 ms more of each cold start), and its cache knows neither of a key id that it has not seen nor of what
-to do while Secrets Manager is down.
+Secrets Manager is asked by a request of our own, not by Powertools' parameters: that module imports boto3 (as
+much as the rest of a cold start), and its cache knows neither of a key id that it has not seen nor of what to
+do while Secrets Manager is down.
 
 Source: Secrets Manager API reference, GetSecretValue.
 """
@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
-
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import Final
 
 from emissary_lib.protocol.auth.keys import KeyRing, parse_keys
 from emissary_lib.protocol.errors import ConfigError
 from functions.common import logs
+from functions.common.adapters.service import NoAnswerError, Operations, ServiceError
 from functions.common.errors import KeysUnavailableError
 
 #: How long keys are taken for current, in seconds: a key that was retired is accepted no longer than this.
@@ -54,11 +53,11 @@ class Secret:
     """The text of one secret.
 
     Args:
-        client: A botocore Secrets Manager client.
+        client: Secrets Manager.
         secret: Its ARN or name.
     """
 
-    def __init__(self, client: Any, secret: str) -> None:
+    def __init__(self, client: Operations, secret: str) -> None:
         self._client = client
         self._secret = secret
 
@@ -69,13 +68,13 @@ class Secret:
             KeysUnavailableError: It cannot be read, or is no text.
         """
         try:
-            answer = self._client.get_secret_value(SecretId=self._secret)
-        except ClientError as exc:
+            answer = self._client.call("GetSecretValue", {"SecretId": self._secret})
+        except ServiceError as exc:
             raise KeysUnavailableError(
-                f"Secrets Manager refused the keys' secret {self._secret}: {exc.response['Error']['Code']}"
+                f"Secrets Manager refused the keys' secret {self._secret}: {exc.code}"
             ) from exc
-        except BotoCoreError as exc:
-            raise KeysUnavailableError(f"Secrets Manager did not answer: {type(exc).__name__}") from exc
+        except NoAnswerError as exc:
+            raise KeysUnavailableError(f"Secrets Manager did not answer: {exc}") from exc
         text = answer.get("SecretString")
         if not isinstance(text, str):
             raise KeysUnavailableError(f"the keys' secret {self._secret} holds bytes; want a SecretString")

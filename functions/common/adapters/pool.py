@@ -3,7 +3,8 @@
 A Lambda environment is frozen between invocations, for seconds or hours, and a kept connection can die
 meanwhile without anybody noticing. So a connection that has become readable (closed, or speaking out of turn)
 or old is dropped before use, and a request whose kept connection turns out to be dead is repeated once on a
-fresh one. It may then arrive twice; docs/protocol.md section 1 allows any message to.
+fresh one. It may then arrive twice; docs/protocol.md section 1 allows any message to, and a request to one of
+AWS's services is repeated for other reasons too.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ Connect = Callable[[tuple[str, int], float], socket.socket]
 
 
 class Reply(NamedTuple):
-    """Status and headers of an answer; its body has been read and dropped."""
+    """An answer, read to its end."""
 
     status: int
     headers: http.client.HTTPMessage
+    body: bytes
 
 
 class _Kept(NamedTuple):
@@ -136,7 +138,7 @@ class ConnectionPool:
         try:
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
-            response.read()
+            answer = response.read()
         except BaseException:
             connection.close()
             raise
@@ -146,7 +148,7 @@ class ConnectionPool:
             if len(self._idle) == _MOST_KEPT:
                 self._drop_oldest()
             self._idle.append(_Kept(connection, time.monotonic()))
-        return Reply(response.status, response.headers)
+        return Reply(response.status, response.headers, answer)
 
     def _drop_oldest(self) -> None:
         try:

@@ -1,6 +1,6 @@
 """Sessions in DynamoDB: each step one conditional write, each read consistent.
 
-An SDK's retry makes a conditional write ambiguous: the first try may have won and only its answer was lost,
+A retry makes a conditional write ambiguous: the first try may have won and only its answer was lost,
 and then the second fails on the first's work. So a failed condition brings the old item along, and where that
 shows this very request as its author, the write counts as done.
 """
@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from emissary_lib.bridge import items
 from emissary_lib.bridge.items import number, text
@@ -36,6 +36,7 @@ from emissary_lib.protocol.constants import MAX_OPENING_TOTAL, RELAUNCH_AFTER
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import Connections
 from functions.common.adapters.dynamo import ConditionFailedError, Table
+from functions.common.adapters.service import Operations
 from functions.common.adapters.slots import Slots
 from functions.common.errors import ClaimRefusedError, LimitReachedError, NonceBurntError, StoreError
 from functions.common.ports import Outcome
@@ -50,7 +51,7 @@ class DynamoSessionStore:
     """:class:`ports.SessionStore` over DynamoDB.
 
     Args:
-        client: A botocore DynamoDB client.
+        client: DynamoDB.
         table: Name of the table of sessions and connections.
         slots: Name of the table of the limits' slots.
         sleep: Waits some seconds between tries of a write that met another transaction.
@@ -59,7 +60,7 @@ class DynamoSessionStore:
 
     def __init__(
         self,
-        client: Any,
+        client: Operations,
         table: str,
         slots: str,
         *,

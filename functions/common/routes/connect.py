@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from emissary_lib.protocol.auth.headers import RELAY_TOKEN, RESUME_TOKEN
 from emissary_lib.protocol.constants import SUBPROTOCOL
+from emissary_lib.protocol.record import Record
 from functions.common import metrics
 from functions.common.errors import SubprotocolError
 from functions.common.events import GatewayEvent
@@ -18,8 +18,7 @@ from functions.common.routes.connect_resume import ConnectResume
 _OFFERED: Final = "Sec-WebSocket-Protocol"
 
 
-@dataclass(frozen=True, slots=True)
-class OnConnect:
+class OnConnect(Record):
     """Admits a WebSocket before it exists. Keeps nothing from one event to the next."""
 
     dialer: ConnectDialer

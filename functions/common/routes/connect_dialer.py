@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emissary_lib.bridge.session import SessionRecord, Side, purge_time
 from emissary_lib.protocol.auth.macs import (
     ConnectHeaders,
@@ -13,13 +11,13 @@ from emissary_lib.protocol.auth.macs import (
     verify_connect,
 )
 from emissary_lib.protocol.constants import OPENING_TIME
+from emissary_lib.protocol.record import Record
 from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectDialer:
+class ConnectDialer(Record):
     """Checks a dialer's MAC, then creates its session, which burns the nonce."""
 
     store: SessionStore

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emissary_lib.bridge.session import RELAY_TIME, Claim, RecordState, came_too_late, lease_after_relay
 from emissary_lib.protocol.auth.macs import (
     RelayHeaders,
@@ -11,14 +9,14 @@ from emissary_lib.protocol.auth.macs import (
     token_hash,
     verify_relay_token,
 )
+from emissary_lib.protocol.record import Record
 from functions.common import logs
 from functions.common.errors import ClaimRefusedError
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectRelay:
+class ConnectRelay(Record):
     """Lets exactly one relay instance hold a session.
 
     The token's MAC comes first: whoever only poses as a relay costs nothing at the table. A relay that comes

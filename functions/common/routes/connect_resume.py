@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emissary_lib.bridge.session import RecordState, Resume
 from emissary_lib.protocol.auth.macs import (
     ClockSkewError,
@@ -16,13 +14,13 @@ from emissary_lib.protocol.auth.macs import (
 )
 from emissary_lib.protocol.constants import CLOCK_SKEW
 from emissary_lib.protocol.errors import AuthenticationError
+from emissary_lib.protocol.record import Record
 from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectResume:
+class ConnectResume(Record):
     """Checks the MAC as for a new dialer, then gives the session's dialer its new connection.
 
     The nonce is not burnt: the MAC covers the epoch, and no epoch is taken twice.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.session import Connection, RecordState
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.wire.frames import Frame
 from emissary_lib.protocol.wire.payloads import Connections
 from functions.common.ports import PeerLink, SessionStore
@@ -13,8 +12,7 @@ from functions.common.routes.ending import EndSession
 from functions.common.routes.posting import reply_to_sender
 
 
-@dataclass(frozen=True, slots=True)
-class OnConnections:
+class OnConnections(Record):
     """Handles CONNECTIONS. Nothing depends on it but what an operator sees."""
 
     store: SessionStore

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.session import Loss, RecordState, RecordStep, SessionRecord, lease_after_relay
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.role import Role
 from functions.common import audit, logs
 from functions.common.events import GatewayEvent
@@ -20,8 +20,7 @@ from functions.common.routes.posting import notify
 _LOST: Final = frozenset({1001, 1006})
 
 
-@dataclass(frozen=True, slots=True)
-class OnDisconnect:
+class OnDisconnect(Record):
     """Forgets a connection and tells the other side; ends a session whose opening nobody can finish."""
 
     store: SessionStore

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.report import reported_end
 from emissary_lib.bridge.session import Connection, EndRecord, Loss, RecordStep, SessionRecord, lease_left
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import GRACE
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.wire.payloads import End
 from functions.common import audit
 from functions.common.ports import Clock, Outcome, PeerLink, SessionStore
 from functions.common.routes.posting import notify
 
 
-@dataclass(frozen=True, slots=True)
-class EndSession:
+class EndSession(Record):
     """Sets a session to ENDED, once; writes the audit record, once; tells both clients, as often as asked.
 
     Its slots stay taken for as long as its relay may run: until that has left, if ``$disconnect`` says so.

@@ -5,10 +5,9 @@ A peer that is remembered costs one post: no table request, no decoding, no log 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.session import Connection, RecordState, SessionRecord
+from emissary_lib.protocol.record import Record
 from functions.common.ports import PeerLink, SessionStore
 from functions.common.routes.ending import EndSession
 from functions.common.routes.gone import post_or_forget
@@ -17,8 +16,7 @@ from functions.common.routes.peers import PeerCache
 from functions.common.routes.posting import reply_to_sender, try_post
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardMessage:
+class ForwardMessage(Record):
     """Copies messages unchanged from a client to its peer (docs/protocol.md sections 2 and 5)."""
 
     store: SessionStore

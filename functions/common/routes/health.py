@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.limits import Limit, Limits
 from emissary_lib.bridge.session import Connection, RecordState, SessionRecord
@@ -11,6 +9,7 @@ from emissary_lib.protocol.auth.macs import server_mac
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import VERSION
 from emissary_lib.protocol.errors import FrameError
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.wire.frames import Frame
 from emissary_lib.protocol.wire.health import QUESTION_BYTES, Healthy, Usage
 from functions.common.ports import KeySource, PeerLink, SessionStore
@@ -18,8 +17,7 @@ from functions.common.routes.ending import EndSession
 from functions.common.routes.posting import reply_to_sender
 
 
-@dataclass(frozen=True, slots=True)
-class OnHealth:
+class OnHealth(Record):
     """Handles HEALTH. Whoever can send it was let in by $connect, and so holds a key.
 
     Attributes:

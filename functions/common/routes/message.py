@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from emissary_lib.bridge import replies
@@ -11,6 +10,7 @@ from emissary_lib.bridge.session import Connection
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import MAX_FRAGMENT
 from emissary_lib.protocol.errors import EmissaryError, RemoteProtocolError, UnsupportedVersionError
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import COPIED, Flag, Frame, FrameType, decode, peek
 from emissary_lib.protocol.wire.payloads import End
@@ -38,8 +38,7 @@ _SENDERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class OnMessage:
+class OnMessage(Record):
     """Copies a message, or handles it. Keeps nothing that the next event depends on."""
 
     store: SessionStore

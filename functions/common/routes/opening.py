@@ -6,8 +6,6 @@ and what is done is a function of the item alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.launch import Launch
 from emissary_lib.bridge.limits import NO_LIMITS, Limits
@@ -28,6 +26,7 @@ from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import MAX_OPENING_TOTAL
 from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.opening.exchange import OpeningAnswer, OpeningState, evaluate, within_limit
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.targets.allow_list import AllowList
 from emissary_lib.protocol.wire.frames import Flag, Frame
 from functions.common import logs
@@ -41,8 +40,7 @@ from functions.common.short_messages import ShortMessages
 _MISCONFIGURED = Code.CONFIGURATION_ERROR
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(Record):
     """Handles OPENING messages of a dialer.
 
     Attributes:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emissary_lib.bridge import replies
 from emissary_lib.bridge.session import Connection, Loss, RecordState, SessionRecord, may_restore
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.role import Role
 from functions.common import logs
 from functions.common.errors import PeerError
@@ -16,8 +15,7 @@ from functions.common.routes.gone import post_or_forget
 from functions.common.routes.posting import close, reply_to_sender, try_post
 
 
-@dataclass(frozen=True, slots=True)
-class OnResume:
+class OnResume(Record):
     """Handles RESUME. It may be repeated: each time it tells what is true then."""
 
     store: SessionStore

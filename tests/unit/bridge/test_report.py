@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from emissary_lib.bridge.report import REPORTABLE, Figures, figures, reported_end
 from emissary_lib.bridge.session import EndRecord, RecordState, SessionRecord
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import End
 from tests.helpers.events import DATE, HOST, NONCE, NOW, SESSION
@@ -66,12 +66,12 @@ def test_nobody_reports_for_the_bridge() -> None:
 
 
 def test_a_session_that_has_not_ended_has_no_figures() -> None:
-    assert figures(dataclasses.replace(ended(), state=RecordState.OPEN, ending=None)) is None
+    assert figures(replace(ended(), state=RecordState.OPEN, ending=None)) is None
 
 
 def ended(ending: EndRecord | None = None) -> SessionRecord:
     session = SessionRecord(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
-    return dataclasses.replace(session, state=RecordState.ENDED, ending=ending)
+    return replace(session, state=RecordState.ENDED, ending=ending)
 
 
 @pytest.mark.parametrize("age", [0.0, 0.5, 900.0])
@@ -82,8 +82,8 @@ def test_more_than_the_time_allows_is_not_believed(name: str, age: float) -> Non
     ending = EndRecord(Code.OK, 1, 1, "request=", NOW + age, 1, 1)
     possible: dict[str, Any] = {name: most}
     one_more: dict[str, Any] = {name: most + 1}
-    assert figures(ended(dataclasses.replace(ending, **possible))) is not None
-    assert figures(ended(dataclasses.replace(ending, **one_more))) is None
+    assert figures(ended(replace(ending, **possible))) is not None
+    assert figures(ended(replace(ending, **one_more))) is None
 
 
 def test_an_end_before_the_beginning_is_as_one_at_once() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -29,6 +28,7 @@ from emissary_lib.bridge.session import (
     purge_time,
 )
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import Connections
 from tests.helpers.events import DATE, HOST, NONCE, NOW, SESSION
@@ -65,9 +65,9 @@ def test_a_session_has_carried_what_its_relay_has_last_told(
 ) -> None:
     ending = EndRecord(Code.OK, 0, 0, "request=", NOW, reporter=Role.RELAY, connections=reported)
     counts = None if noted is None else Connections(noted, 2, 1)
-    session = dataclasses.replace(SESSION_NOW, state=E, ending=ending, connections=counts)
+    session = replace(SESSION_NOW, state=E, ending=ending, connections=counts)
     assert session.connections_opened == opened
-    assert dataclasses.replace(session, state=P, ending=None).connections_opened == noted
+    assert replace(session, state=P, ending=None).connections_opened == noted
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_session_has_carried_what_its_relay_has_last_told(
     ],
 )
 def test_a_session_for_the_reserved_name_is_shared(target: str | None, shared: bool) -> None:
-    assert dataclasses.replace(SESSION_NOW, target=target).shared is shared
+    assert replace(SESSION_NOW, target=target).shared is shared
 
 
 def test_there_are_no_other_transitions_and_none_out_of_ended() -> None:
@@ -94,7 +94,7 @@ def test_there_are_no_other_transitions_and_none_out_of_ended() -> None:
     [(O, Code.OPENING_EXPIRED), (I, Code.OPENING_EXPIRED), (P, Code.RELAY_DEADLINE), (E, None)],
 )
 def test_lost_is_derived_from_the_deadline(state: RecordState, code: Code | None) -> None:
-    session = dataclasses.replace(SESSION_NOW, state=state)
+    session = replace(SESSION_NOW, state=state)
     assert session.loss(NOW + 60) is None
     assert session.loss(NOW + 60.1) == (None if code is None else Loss(code, NOW + 60))
 
@@ -114,7 +114,7 @@ def test_lost_is_derived_from_the_deadline(state: RecordState, code: Code | None
 def test_a_session_that_both_sides_left_is_lost_by_the_one_that_went_first(
     dialer: Side, relay: Side, expected: Loss | None
 ) -> None:
-    session = dataclasses.replace(SESSION_NOW, state=P, dialer=dialer, relay=relay)
+    session = replace(SESSION_NOW, state=P, dialer=dialer, relay=relay)
     assert session.deserted == expected
     assert session.loss(NOW + 60) is None, "both may come back"
     assert session.loss(NOW + 61) == (expected or Loss(Code.RELAY_DEADLINE, NOW + 60))
@@ -122,24 +122,22 @@ def test_a_session_that_both_sides_left_is_lost_by_the_one_that_went_first(
 
 def test_who_leaves_after_the_relays_end_leaves_because_of_it() -> None:
     dialer, relay = Side(None, 1, left=NOW + 5), Side(None, 1, left=NOW + 60.5)
-    session = dataclasses.replace(SESSION_NOW, state=P, dialer=dialer, relay=relay)
+    session = replace(SESSION_NOW, state=P, dialer=dialer, relay=relay)
     assert session.loss(NOW + 61) == Loss(Code.RELAY_DEADLINE, NOW + 60)
 
 
-CLAIMED = dataclasses.replace(
-    SESSION_NOW, state=P, expires=NOW + RELAY_TIME, invoked_at=NOW + 1, instance="i"
-)
+CLAIMED = replace(SESSION_NOW, state=P, expires=NOW + RELAY_TIME, invoked_at=NOW + 1, instance="i")
 
 
 @pytest.mark.parametrize(
     ("session", "until"),
     [
         (SESSION_NOW, NOW + 50 + LAUNCH_MARGIN),
-        (dataclasses.replace(SESSION_NOW, invoked_at=NOW + 1), NOW + 1 + LAUNCH_MARGIN),
-        (dataclasses.replace(CLAIMED, relay=Side("r=", 1, left=NOW + 5)), NOW + 50 + 20 + LEAVE_MARGIN),
-        (dataclasses.replace(CLAIMED, relay=Side(None, 1)), NOW + 50 + 20 + LEAVE_MARGIN),
-        (dataclasses.replace(CLAIMED, relay=Side(None, 1, left=NOW + 5)), NOW + 5 + 20 + LEAVE_MARGIN),
-        (dataclasses.replace(CLAIMED, expires=NOW + 55), NOW + 55),
+        (replace(SESSION_NOW, invoked_at=NOW + 1), NOW + 1 + LAUNCH_MARGIN),
+        (replace(CLAIMED, relay=Side("r=", 1, left=NOW + 5)), NOW + 50 + 20 + LEAVE_MARGIN),
+        (replace(CLAIMED, relay=Side(None, 1)), NOW + 50 + 20 + LEAVE_MARGIN),
+        (replace(CLAIMED, relay=Side(None, 1, left=NOW + 5)), NOW + 5 + 20 + LEAVE_MARGIN),
+        (replace(CLAIMED, expires=NOW + 55), NOW + 55),
     ],
     ids=["not launched", "launched", "here", "gone", "gone since", "at its end"],
 )
@@ -148,9 +146,9 @@ def test_a_relay_of_whom_nothing_is_heard_may_run_until(session: SessionRecord, 
 
 
 def test_a_relay_that_has_left_leaves_nothing_behind_but_a_second_launch() -> None:
-    once = dataclasses.replace(CLAIMED, relay_token_hashes=frozenset({"a"}))
+    once = replace(CLAIMED, relay_token_hashes=frozenset({"a"}))
     assert lease_after_relay(once) == 0
-    twice = dataclasses.replace(CLAIMED, relay_token_hashes=frozenset({"a", "b"}))
+    twice = replace(CLAIMED, relay_token_hashes=frozenset({"a", "b"}))
     assert lease_after_relay(twice) == NOW + 1 + LAUNCH_MARGIN
 
 
@@ -167,24 +165,22 @@ def test_a_relay_that_has_left_leaves_nothing_behind_but_a_second_launch() -> No
 def test_a_relay_comes_too_late_where_its_session_has_ended_unclaimed(
     changes: dict[str, Any], late: bool
 ) -> None:
-    launched = dataclasses.replace(SESSION_NOW, relay_token_hashes=frozenset({"token"}))
+    launched = replace(SESSION_NOW, relay_token_hashes=frozenset({"token"}))
     claim = Claim(launched.id, "r=", "token", "a" * 32, 1, NOW + 2)
-    assert came_too_late(dataclasses.replace(launched, **changes), claim) is late
+    assert came_too_late(replace(launched, **changes), claim) is late
 
 
 @pytest.mark.parametrize("relay_time", [60, RELAY_TIME, LONGEST_RELAY_TIME])
 def test_a_relay_is_arriving_for_some_time_after_its_claim_whatever_its_timeout(relay_time: float) -> None:
-    session = dataclasses.replace(
-        CLAIMED, relay=Side("r=", 1), claimed_at=NOW + 3, expires=NOW + 3 + relay_time
-    )
+    session = replace(CLAIMED, relay=Side("r=", 1), claimed_at=NOW + 3, expires=NOW + 3 + relay_time)
     assert session.arriving(Role.RELAY, NOW + 3 + CONNECT_TIME - 0.1)
     assert not session.arriving(Role.RELAY, NOW + 3 + CONNECT_TIME)
     assert not session.arriving(Role.DIALER, NOW + 3)
-    assert not dataclasses.replace(session, relay=Side("r=", 2)).arriving(Role.RELAY, NOW + 3)
+    assert not replace(session, relay=Side("r=", 2)).arriving(Role.RELAY, NOW + 3)
 
 
 def test_the_generation_is_the_sum_of_the_epochs_in_16_bits() -> None:
-    session = dataclasses.replace(SESSION_NOW, dialer=Side("d=", 65_535), relay=Side("r=", 3))
+    session = replace(SESSION_NOW, dialer=Side("d=", 65_535), relay=Side("r=", 3))
     assert session.generation == 2
 
 
@@ -208,7 +204,7 @@ def test_a_session_whose_end_nobody_tells_is_kept_for_the_relays_time_and_a_week
 
 
 def test_no_secret_is_shown() -> None:
-    session = dataclasses.replace(
+    session = replace(
         SESSION_NOW, relay_token_hashes=frozenset({"hush"}), resume_token_hashes=frozenset({"hush"})
     )
     assert "hush" not in repr(session)

@@ -48,13 +48,13 @@ def test_a_field_that_is_not_on_the_list_is_withheld(written: io.StringIO) -> No
 
 
 def test_what_libraries_log_stays_out_whatever_level_lambda_gives_the_root_logger() -> None:
-    """Lambda sets it with the log format JSON; at DEBUG botocore would log what it sends."""
+    """Lambda sets it with the log format JSON; at DEBUG hpack would log what it reads."""
     root = logging.getLogger()
     before = root.level
     try:
         root.setLevel(logging.DEBUG)
         use_json("DEBUG")
-        assert not logging.getLogger("botocore.endpoint").isEnabledFor(logging.INFO)
+        assert not logging.getLogger("hpack.hpack").isEnabledFor(logging.INFO)
     finally:
         root.setLevel(before)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ import pytest
 
 from emissary_lib.bridge.session import CONNECT_TIME, RELAY_TIME, Connection, RecordState, Side
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.frames import Frame, FrameType
 from emissary_lib.protocol.wire.payloads import Disconnected, End, Ended, Resumed
@@ -303,9 +303,7 @@ def test_whoever_comes_back_after_the_end_is_told_how_it_ended(role: Role, frame
     ending = bridge.session.ending
     assert ending is not None
     if role is Role.RELAY and frame.type is FrameType.END:  # the record has the relay's figures then
-        ending = dataclasses.replace(
-            ending, dialer_messages=0, relay_messages=0, reporter=Role.RELAY, carried=(2, 1)
-        )
+        ending = replace(ending, dialer_messages=0, relay_messages=0, reporter=Role.RELAY, carried=(2, 1))
     bridge.link.gone.update({DIALER, RELAY})
     bridge.link.take()
     if role is Role.DIALER:

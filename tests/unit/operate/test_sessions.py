@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from emissary_lib.bridge.session import EndRecord, RecordState, RecordStep
 from emissary_lib.exceptions import OperationError
 from emissary_lib.operate.sessions import SessionTable
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import Connections
 from functions.common.adapters.store import DynamoSessionStore
@@ -44,7 +44,7 @@ def table(client: Any, clock: FakeClock) -> SessionTable:
 def test_an_open_session_is_listed_with_who_where_and_since_when(
     real: DynamoSessionStore, table: SessionTable
 ) -> None:
-    real.create(dataclasses.replace(NEW, source="203.0.113.7"))
+    real.create(replace(NEW, source="203.0.113.7"))
     real.launch(SESSION, LAUNCH)
     real.claim(CLAIM)
     (found,) = table.list()
@@ -58,7 +58,7 @@ def test_an_open_session_is_listed_with_who_where_and_since_when(
 
 def test_an_ended_session_tells_why_and_how_much(real: DynamoSessionStore, table: SessionTable) -> None:
     open_session(real)
-    ending = dataclasses.replace(ENDING, dialer_messages=3, relay_messages=4)
+    ending = replace(ENDING, dialer_messages=3, relay_messages=4)
     real.end(SESSION, ending, RecordStep.END)
     (found,) = table.list()
     assert (found.state, found.ended_at, found.record.ending) == ("ended", ENDING.at, ending)
@@ -87,7 +87,7 @@ def test_a_relay_that_told_by_its_end_alone_has_no_connections_left(
     real: DynamoSessionStore, table: SessionTable
 ) -> None:
     open_session(real)
-    real.end(SESSION, dataclasses.replace(ENDING, connections=3), RecordStep.END)
+    real.end(SESSION, replace(ENDING, connections=3), RecordStep.END)
     (found,) = table.list()
     assert (found.record.connections_opened, found.connections_open) == (3, 0)
 
@@ -119,7 +119,7 @@ def test_the_newest_is_first_and_many_pages_are_read(
     real: DynamoSessionStore, table: SessionTable, client: Any
 ) -> None:
     for number in range(5):
-        real.create(dataclasses.replace(other(number), started=NOW + number))
+        real.create(replace(other(number), started=NOW + number))
     paginator = client.get_paginator
     small = Small(paginator("scan"))
     client.get_paginator = lambda name: small
@@ -181,7 +181,7 @@ def test_a_kill_is_an_end_as_the_functions_know_it(
 ) -> None:
     real.create(NEW)
     if step != "opening":
-        real.launch(SESSION, dataclasses.replace(LAUNCH, limits=Limits(5, 5).of(1)))
+        real.launch(SESSION, replace(LAUNCH, limits=Limits(5, 5).of(1)))
     if step == "open":
         real.claim(CLAIM)
     killed = table.kill(SESSION)
@@ -203,7 +203,7 @@ def test_a_killed_session_can_neither_be_claimed_nor_taken_up_again_nor_ended_ot
 ) -> None:
     open_session(real)
     killed = table.kill(SESSION)
-    assert real.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2)) is RecordState.ENDED
+    assert real.claim(replace(CLAIM, connection="again=", epoch=2)) is RecordState.ENDED
     outcome = real.end(SESSION, ENDING, RecordStep.END)
     assert not outcome.done
     assert killed is not None

@@ -1,4 +1,4 @@
-"""A small ``@connections`` server: answers what it is told to, and keeps what it was asked."""
+"""A small HTTP server in AWS's place: answers what it is told to, and keeps what it was asked."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class CallbackServer:
     Attributes:
         asked: Every request, in order.
         status: What is answered.
+        failing: If it is set, only so many of the next requests have that status, and then it is 200.
+        answer: The body.
+        checksum: What DynamoDB would say of it.
         hang_up: So many of the next requests are read and then answered by closing the connection.
         silent: While set, requests are read and not answered until :meth:`close`.
         meanwhile: Called once, when the next request is there and not yet answered.
@@ -37,6 +40,9 @@ class CallbackServer:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
         self.status = 200
+        self.failing: int | None = None
+        self.answer = b""
+        self.checksum: int | None = None
         self.hang_up = 0
         self.silent = False
         self.error_type = ""
@@ -46,6 +52,7 @@ class CallbackServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def handle_one_request(self) -> None:
                 self.raw_requestline = self.rfile.readline(65_537)
@@ -64,11 +71,18 @@ class CallbackServer:
                     owner.hang_up = max(0, owner.hang_up - 1)
                     self.close_connection = True
                     return
+                if owner.failing == 0:
+                    owner.status, owner.failing = 200, None
+                elif owner.failing is not None:
+                    owner.failing -= 1
                 self.send_response(owner.status)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(owner.answer)))
+                if owner.checksum is not None:
+                    self.send_header("x-amz-crc32", str(owner.checksum))
                 if owner.error_type:
                     self.send_header("x-amzn-ErrorType", owner.error_type)
                 self.end_headers()
+                self.wfile.write(owner.answer)
 
             def log_message(self, *_: Any) -> None:
                 """Requests are not for the test's output."""

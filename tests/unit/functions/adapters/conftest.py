@@ -14,7 +14,9 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.dynamodb.models import dynamodb_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
+from functions.common.adapters.clients import Aws
 from functions.common.adapters.store import DynamoSessionStore
+from functions.common.adapters.trust import trust
 from functions.common.ports import SessionStore
 from tests.helpers.fakes import FakeStore
 from tests.helpers.patience import HANG
@@ -59,7 +61,17 @@ class Dynamo:
         self._thread.join(HANG)
         self._server.server_close()
 
+    def aws(self) -> Aws:
+        """What the handlers call it with."""
+        environ = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "example",
+            "AWS_SECRET_ACCESS_KEY": "example",
+        }
+        return Aws(environ, REGION, trust)
+
     def client(self, service: str = "dynamodb") -> Any:
+        """The SDK's own, for what a test does beside the handlers."""
         return self._session.create_client(
             service,
             region_name=REGION,
@@ -129,9 +141,9 @@ def dynamo(dynamo_server: Dynamo) -> Iterator[Dynamo]:
 
 @pytest.fixture
 def real(dynamo: Dynamo) -> Iterator[DynamoSessionStore]:
-    client = dynamo.client()
-    yield DynamoSessionStore(client, TABLE, SLOTS, sleep=lambda _seconds: None)
-    client.close()
+    aws = dynamo.aws()
+    yield DynamoSessionStore(aws.dynamodb, TABLE, SLOTS, sleep=lambda _seconds: None)
+    aws.close()
 
 
 @pytest.fixture(params=["fake", "dynamo"])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from emissary_lib.bridge.session import Claim, EndRecord, LaunchRecord, Resume, SessionRecord, Side
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from functions.common.ports import SessionStore
 from tests.helpers.events import DATE, DIALER, DIALER_AGAIN, HOST, INSTANCE, NONCE, NOW, RELAY, SESSION
@@ -29,7 +28,7 @@ ENDING = EndRecord(Code.TARGET_RESET, 2**40, 7, "request=", NOW + 3)
 
 def other(number: int, key_id: int = 1) -> SessionRecord:
     """Another session than that of these steps."""
-    return dataclasses.replace(
+    return replace(
         NEW, id=f"{number:064x}", key_id=key_id, nonce=bytes([number]) * 32, dialer=Side(f"d{number}=", 1)
     )
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+from botocore.credentials import Credentials as BotocoreCredentials
 
 from emissary_lib.protocol.errors import ConfigError
 from emissary_local.net.certificates import create_certificates
-from functions.common.adapters.apigateway import PostToConnection, callback_endpoint, trust
+from functions.common.adapters.apigateway import PostToConnection, callback_endpoint
+from functions.common.adapters.sigv4 import Credentials
+from functions.common.adapters.trust import trust
 from functions.common.errors import (
     MessageTooLargeError,
     PeerBusyError,
@@ -59,7 +61,7 @@ def test_a_post_carries_the_text_to_the_escaped_path_signed(
     # The same request, signed by botocore at the same second, has the same signature.
     expected = AWSRequest("POST", server.url.removesuffix("/emissary") + PATH, data=b"text")
     expected.context["timestamp"] = asked.headers["x-amz-date"]
-    signer = SigV4Auth(CREDENTIALS, "execute-api", "eu-central-1")
+    signer = SigV4Auth(BotocoreCredentials(*CREDENTIALS), "execute-api", "eu-central-1")
     expected.headers["X-Amz-Date"] = asked.headers["x-amz-date"]
     expected.headers["X-Amz-Security-Token"] = "example session token"
     canonical = signer.canonical_request(expected)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
 
 from emissary_lib.protocol.auth.keys import Key, KeyRing, format_keys
 from functions.common.adapters.keys import (
@@ -21,6 +20,7 @@ from functions.common.adapters.keys import (
     Secret,
     SecretKeys,
 )
+from functions.common.adapters.service import JsonService, NoAnswerError
 from functions.common.errors import KeysUnavailableError
 from tests.helpers.fakes import FakeClock
 from tests.unit.functions.adapters.conftest import Dynamo
@@ -40,7 +40,7 @@ class Vault:
     def __call__(self) -> str:
         self.fetches += 1
         if self.down:
-            raise KeysUnavailableError("Secrets Manager did not answer: EndpointConnectionError")
+            raise KeysUnavailableError("Secrets Manager did not answer: TimeoutError")
         return self.text
 
 
@@ -163,10 +163,18 @@ def test_what_generate_secret_string_makes_is_one_key(source: SecretKeys, vault:
 
 @pytest.fixture
 def secrets(dynamo_server: Dynamo) -> Iterator[Any]:
-    """A client of the test run's Secrets Manager."""
+    """The SDK's client of the test run's Secrets Manager."""
     client = dynamo_server.client("secretsmanager")
     yield client
     client.close()
+
+
+@pytest.fixture
+def manager(dynamo_server: Dynamo) -> Iterator[JsonService]:
+    """What the functions read it with."""
+    aws = dynamo_server.aws()
+    yield aws.secrets_manager
+    aws.close()
 
 
 @pytest.fixture
@@ -176,28 +184,29 @@ def arn(secrets: Any) -> Iterator[str]:
     secrets.delete_secret(SecretId=made, ForceDeleteWithoutRecovery=True)
 
 
-def test_the_current_version_of_the_secret_is_read(secrets: Any, arn: str) -> None:
-    source = SecretKeys(Secret(secrets, arn))
+def test_the_current_version_of_the_secret_is_read(secrets: Any, manager: JsonService, arn: str) -> None:
+    source = SecretKeys(Secret(manager, arn))
     assert source.keys(1).get(1) == OLD
     secrets.put_secret_value(SecretId=arn, SecretString=format_keys([OLD, NEW]))
-    assert Secret(secrets, arn)() == format_keys([OLD, NEW])
+    assert Secret(manager, arn)() == format_keys([OLD, NEW])
 
 
-def test_a_secret_that_is_absent_is_named(secrets: Any) -> None:
+def test_a_secret_that_is_absent_is_named(manager: JsonService) -> None:
     with pytest.raises(KeysUnavailableError, match="secret nowhere: ResourceNotFoundException"):
-        Secret(secrets, "nowhere")()
+        Secret(manager, "nowhere")()
 
 
-def test_a_secret_of_bytes_is_refused(secrets: Any, arn: str) -> None:
+def test_a_secret_of_bytes_is_refused(secrets: Any, manager: JsonService, arn: str) -> None:
     secrets.put_secret_value(SecretId=arn, SecretBinary=b"\0\1")
     with pytest.raises(KeysUnavailableError, match="holds bytes; want a SecretString"):
-        Secret(secrets, arn)()
+        Secret(manager, arn)()
 
 
 def test_a_secrets_manager_that_does_not_answer_is_no_bug() -> None:
     class Silent:
-        def get_secret_value(self, **_: str) -> None:
-            raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
+        def call(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+            assert (operation, arguments) == ("GetSecretValue", {"SecretId": "keys"})
+            raise NoAnswerError("TimeoutError: timed out")
 
-    with pytest.raises(KeysUnavailableError, match="did not answer: EndpointConnectionError"):
+    with pytest.raises(KeysUnavailableError, match="Secrets Manager did not answer: TimeoutError: timed out"):
         Secret(Silent(), "keys")()

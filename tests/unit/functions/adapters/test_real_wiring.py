@@ -55,20 +55,15 @@ def environ(
     dynamo: Dynamo,
     gateway: CallbackServer,
     lambda_service: CallbackServer,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, str]:
-    """The variables of a function in a local cloud; the SDK reads its own from the process."""
-    sdk = {
+    """The variables of a function in a local cloud."""
+    return {
         "AWS_ACCESS_KEY_ID": "example",
         "AWS_SECRET_ACCESS_KEY": "example",
         "AWS_SESSION_TOKEN": "example",
         "AWS_ENDPOINT_URL_DYNAMODB": dynamo.url,
         "AWS_ENDPOINT_URL_LAMBDA": lambda_service.url.removesuffix("/emissary"),
         "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": gateway.url,
-    }
-    for name, value in sdk.items():
-        monkeypatch.setenv(name, value)
-    return sdk | {
         "AWS_REGION": "eu-central-1",
         "EMISSARY_TABLE": TABLE,
         "EMISSARY_SLOT_TABLE": SLOTS,

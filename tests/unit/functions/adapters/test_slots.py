@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -14,8 +13,10 @@ from emissary_lib.bridge import items
 from emissary_lib.bridge.limits import Limit, Limits
 from emissary_lib.bridge.session import RELAY_TIME, LaunchRecord, RecordState, RecordStep, SessionRecord
 from emissary_lib.protocol.constants import OPENING_TIME
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_local.billing.item_size import item_size
+from functions.common.adapters.service import Operations
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import LimitReachedError
 from functions.common.ports import SessionStore
@@ -29,13 +30,13 @@ LEASE = OPENING_TIME + RELAY_TIME
 
 
 def launch_of(session: SessionRecord, at: float = LAUNCH.at, limits: Limits = LIMITS) -> LaunchRecord:
-    return dataclasses.replace(
+    return replace(
         LAUNCH, at=at, relay_token_hash=f"relay {session.id} {at}", limits=limits.of(session.key_id)
     )
 
 
 def start(store: SessionStore, number: int, key_id: int = 1, at: float = LAUNCH.at) -> SessionRecord:
-    session = dataclasses.replace(other(number, key_id), expires=at + OPENING_TIME)
+    session = replace(other(number, key_id), expires=at + OPENING_TIME)
     store.create(session)
     launched, done = store.launch(session.id, launch_of(session, at))
     assert done
@@ -121,7 +122,7 @@ def open_and_leave(store: SessionStore) -> SessionRecord:
     """A session whose relay has lost its connection."""
     session = start(store, 1)
     (token,) = session.relay_token_hashes
-    store.claim(dataclasses.replace(CLAIM, session=session.id, token_hash=token, relay_time=100))
+    store.claim(replace(CLAIM, session=session.id, token_hash=token, relay_time=100))
     left, done = store.clear(session.id, Role.RELAY, RELAY, 1, LAUNCH.at + 5)
     assert done
     assert left is not None
@@ -130,7 +131,7 @@ def open_and_leave(store: SessionStore) -> SessionRecord:
 
 def come_back(store: SessionStore, session: SessionRecord) -> SessionRecord:
     (token,) = session.relay_token_hashes
-    claim = dataclasses.replace(CLAIM, session=session.id, token_hash=token, epoch=2, connection="again=")
+    claim = replace(CLAIM, session=session.id, token_hash=token, epoch=2, connection="again=")
     store.claim(claim)
     back = store.session(session.id)
     assert back is not None
@@ -141,14 +142,14 @@ def test_the_slots_of_a_relay_that_is_gone_are_free_soon_unless_it_comes_back(st
     left = open_and_leave(store)
     store.desert(left, LAUNCH.at + 50)
     deserted = store.session(left.id)
-    assert deserted == dataclasses.replace(left, slots_until=LAUNCH.at + 50)
+    assert deserted == replace(left, slots_until=LAUNCH.at + 50)
     assert (in_use(store, LAUNCH.at + 49), in_use(store, LAUNCH.at + 50)) == ((1, 1), (0, 0))
     back = come_back(store, left)
     assert back.slots_until == LAUNCH.at + 50
     for _ in range(2):
         assert store.renew(back)
         renewed = store.session(left.id)
-        assert renewed == dataclasses.replace(back, slots_until=None)
+        assert renewed == replace(back, slots_until=None)
     assert (in_use(store, back.expires - 1), in_use(store, back.expires)) == ((1, 1), (0, 0))
 
 
@@ -220,7 +221,7 @@ def test_a_lease_runs_out_by_itself(store: SessionStore) -> None:
 def test_a_second_launch_of_a_session_keeps_its_slots(store: SessionStore) -> None:
     first = start(store, 1)
     start(store, 2)
-    again = dataclasses.replace(launch_of(first, LAUNCH.at + 6), held=first.slots)
+    again = replace(launch_of(first, LAUNCH.at + 6), held=first.slots)
     launched, done = store.launch(first.id, again)
     assert done
     assert launched is not None
@@ -231,11 +232,11 @@ def test_a_second_launch_of_a_session_keeps_its_slots(store: SessionStore) -> No
 
 def test_a_repetition_of_the_opening_is_not_refused_for_the_slot_it_has_itself(store: SessionStore) -> None:
     """Two invocations handle the same opening; the slower one must not find the session's own slot taken."""
-    session = dataclasses.replace(other(1))
+    session = replace(other(1))
     store.create(session)
     only_one = Limits(total=1)
     assert store.launch(session.id, launch_of(session, limits=only_one)).done
-    slower = dataclasses.replace(launch_of(session, limits=only_one), relay_token_hash="another")
+    slower = replace(launch_of(session, limits=only_one), relay_token_hash="another")
     launched, done = store.launch(session.id, slower)
     assert launched is not None
     assert (done, launched.state) == (False, RecordState.INVOKED)
@@ -316,7 +317,8 @@ class Pages:
         ]
         self.queries: list[dict[str, Any]] = []
 
-    def query(self, **request: Any) -> dict[str, Any]:
+    def call(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        assert operation == "Query"
         self.queries.append(dict(request))
         first = int(request.get("ExclusiveStartKey", {"slot": {"N": "0"}})["slot"]["N"])
         rest = self._items[first + 3 :]
@@ -332,81 +334,95 @@ def test_a_limit_is_read_to_its_last_page_and_consistently() -> None:
     assert all(request["ConsistentRead"] for request in pages.queries)
 
 
-def count(client: Any) -> Counter[str]:
-    """Counts a client's requests by their names from now on."""
-    asked: Counter[str] = Counter()
-    client.meta.events.register(
-        "provide-client-params.dynamodb", lambda model, **_: asked.update([model.name])
-    )
-    return asked
+class Observed:
+    """A DynamoDB that can be watched.
+
+    Attributes:
+        asked: Requests, by their operations.
+        before: Called with a transaction's arguments before it is done.
+    """
+
+    def __init__(self, real: Operations) -> None:
+        self._real = real
+        self.asked: Counter[str] = Counter()
+        self.before: Callable[[Mapping[str, Any]], object] = lambda arguments: None
+
+    def call(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.asked[operation] += 1
+        if operation == "TransactWriteItems":
+            self.before(arguments)
+        return self._real.call(operation, arguments)
 
 
 @pytest.fixture
-def observed(dynamo: Dynamo) -> Iterator[Any]:
-    """Another client, that can be watched and changed."""
+def observed(dynamo: Dynamo) -> Iterator[Observed]:
+    aws = dynamo.aws()
+    yield Observed(aws.dynamodb)
+    aws.close()
+
+
+@pytest.fixture
+def client(dynamo: Dynamo) -> Iterator[Any]:
+    """The SDK's."""
     client = dynamo.client()
     yield client
     client.close()
 
 
 def test_a_launch_reads_each_limit_once_however_many_others_are_quicker(
-    observed: Any, real: DynamoSessionStore
+    observed: Observed, real: DynamoSessionStore
 ) -> None:
     """All three slots look free, and each is taken by another just before this session would have it."""
     late = other(9)
     real.create(late)
-    asked = count(observed)
-    transact = observed.transact_write_items
     quicker = (other(number, key_id=2) for number in range(3))
 
-    def after_another(**request: Any) -> Any:
+    def another_is_quicker(request: Mapping[str, Any]) -> None:
         slots = [items.slot_name(each["Update"]["Key"]) for each in request["TransactItems"][1:]]
         (wanted,) = (name for name in slots if name.startswith("L#"))
         another = next(quicker)
         real.create(another)
         launch = launch_of(another, limits=Limits(total=3))
-        assert real.launch(another.id, dataclasses.replace(launch, held=frozenset({wanted}))).done
-        return transact(**request)
+        assert real.launch(another.id, replace(launch, held=frozenset({wanted}))).done
 
-    observed.transact_write_items = after_another
+    observed.before = another_is_quicker
     store = DynamoSessionStore(observed, TABLE, SLOTS, sleep=lambda _seconds: None)
     with pytest.raises(LimitReachedError, match=r"^limit of 3 sessions reached$"):
         store.launch(late.id, launch_of(late))
-    assert asked == {"Query": 2, "TransactWriteItems": 3}
+    assert observed.asked == {"Query": 2, "TransactWriteItems": 3}
     assert in_use(real) == (3, 0), "nothing is taken in vain"
 
 
 def test_a_launch_at_a_full_limit_is_refused_for_one_query_of_each_limit(
-    observed: Any, real: DynamoSessionStore
+    observed: Observed, real: DynamoSessionStore
 ) -> None:
     for number in range(3):
         start(real, number, key_id=number)
     refused = other(9, key_id=9)
     real.create(refused)
-    asked = count(observed)
     with pytest.raises(LimitReachedError):
         DynamoSessionStore(observed, TABLE, SLOTS).launch(refused.id, launch_of(refused))
-    assert asked == {"Query": 2}
+    assert observed.asked == {"Query": 2}
 
 
-def test_a_thousand_slots_are_no_more_than_25_read_units(observed: Any, real: DynamoSessionStore) -> None:
+def test_a_thousand_slots_are_no_more_than_25_read_units(client: Any, real: DynamoSessionStore) -> None:
     """Even with the longest of key ids: a unit is 4 KB of what the slots hold together."""
     session = other(1, key_id=2**32 - 1)
     real.create(session)
     at = LAUNCH.at + 0.123456
     assert real.launch(session.id, launch_of(session, at, Limits(1000, 1000))).done
-    for item in observed.scan(TableName=SLOTS)["Items"]:
+    for item in client.scan(TableName=SLOTS)["Items"]:
         item["session"]["B"] = base64.b64encode(item["session"]["B"]).decode()
         assert item_size(item) * 1000 <= 25 * 4096
 
 
 def test_a_session_that_older_code_has_launched_neither_has_nor_loses_a_slot(
-    observed: Any, real: DynamoSessionStore
+    client: Any, real: DynamoSessionStore
 ) -> None:
     """Its slots are items of another table, though of the same names."""
     left = open_and_leave(real)
     for name in left.slots:
-        observed.delete_item(TableName=SLOTS, Key=items.slot_key(name))
+        client.delete_item(TableName=SLOTS, Key=items.slot_key(name))
     assert in_use(real) == (0, 0)
     start(real, 2)
     real.release(left, 0)

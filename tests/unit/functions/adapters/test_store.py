@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from emissary_lib.bridge.session import (
     Side,
 )
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import Connections
 from functions.common.adapters.store import DynamoSessionStore
@@ -53,7 +53,7 @@ def test_what_does_not_exist_reads_as_none(store: SessionStore) -> None:
 
 def test_a_nonce_is_burnt_by_its_first_use(store: SessionStore) -> None:
     store.create(NEW)
-    other = dataclasses.replace(NEW, dialer=Side("other=", 1))
+    other = replace(NEW, dialer=Side("other=", 1))
     with pytest.raises(NonceBurntError, match="fresh"):
         store.create(other)
     assert store.session(SESSION) == NEW
@@ -152,7 +152,7 @@ def test_a_fragment_of_no_session_is_not_kept(store: SessionStore) -> None:
 def test_a_launch_goes_to_invoked(store: SessionStore) -> None:
     launch_session(store)
     session = stored_session(store)
-    assert session == dataclasses.replace(
+    assert session == replace(
         NEW,
         state=RecordState.INVOKED,
         target="db.internal:5432",
@@ -179,15 +179,15 @@ def test_any_launch_s_relay_may_claim_and_its_resume_token_is_good(store: Sessio
     again = LaunchRecord("db.internal:5432", "second relay", "second resume", LAUNCH.at + 6)
     assert store.launch(SESSION, again).done
     launch = (LAUNCH, again)[winner]
-    store.claim(dataclasses.replace(CLAIM, token_hash=launch.relay_token_hash, at=again.at))
+    store.claim(replace(CLAIM, token_hash=launch.relay_token_hash, at=again.at))
     with pytest.raises(ClaimRefusedError, match="another instance holds the session"):
-        store.claim(dataclasses.replace(CLAIM, connection="late=", instance="f" * 32, epoch=2, at=again.at))
-    resume = dataclasses.replace(RESUME, token_hash=launch.resume_token_hash, at=again.at)
+        store.claim(replace(CLAIM, connection="late=", instance="f" * 32, epoch=2, at=again.at))
+    resume = replace(RESUME, token_hash=launch.resume_token_hash, at=again.at)
     assert store.resume(resume) is RecordState.OPEN
 
 
 def test_a_session_whose_end_nobody_notes_is_kept_as_long_as_any_other(store: SessionStore) -> None:
-    late = dataclasses.replace(CLAIM, at=NEW.expires - 0.25)
+    late = replace(CLAIM, at=NEW.expires - 0.25)
     launch_session(store)
     store.claim(late)
     session = stored_session(store)
@@ -237,7 +237,7 @@ def test_a_wrong_claim_is_refused_and_writes_nothing(
     launch_session(store)
     before = store.session(SESSION)
     with pytest.raises(ClaimRefusedError, match=cause):
-        store.claim(dataclasses.replace(CLAIM, **change))
+        store.claim(replace(CLAIM, **change))
     assert store.session(SESSION) == before
     assert store.connection(RELAY) is None
 
@@ -262,7 +262,7 @@ def test_a_session_that_is_held_is_not_given_away(
     open_session(store)
     before = store.session(SESSION)
     with pytest.raises(ClaimRefusedError, match=cause):
-        store.claim(dataclasses.replace(CLAIM, connection="late=", **change))
+        store.claim(replace(CLAIM, connection="late=", **change))
     assert store.session(SESSION) == before
     assert store.connection("late=") is None
 
@@ -271,7 +271,7 @@ def test_the_same_instance_claims_again_with_a_higher_epoch_and_the_first_deadli
     store: SessionStore,
 ) -> None:
     open_session(store)
-    store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=3, at=CLAIM.at + 100))
+    store.claim(replace(CLAIM, connection="again=", epoch=3, at=CLAIM.at + 100))
     session = stored_session(store)
     assert session.relay == Side("again=", 3, previous=RELAY)
     assert session.expires == CLAIM.at + RELAY_TIME
@@ -290,7 +290,7 @@ def test_clearing_forgets_only_that_connection(store: SessionStore, role: Role, 
     session, done = store.clear(SESSION, role, connection, 1, NOW)
     changes: dict[str, Any] = {role.value: Side(None, 1)}
     assert done
-    assert session == dataclasses.replace(before, **changes)
+    assert session == replace(before, **changes)
     assert store.connection(connection) is not None
     assert store.clear(SESSION, role, connection, 1, NOW + 9).done, "repeated by the SDK"
     assert stored_session(store).side(role).left == NOW, "when it was first found to be gone"
@@ -308,7 +308,7 @@ def test_when_both_sides_left_stands_in_the_item(store: SessionStore) -> None:
 
 def test_clearing_a_connection_that_is_not_current_changes_nothing(store: SessionStore) -> None:
     open_session(store)
-    store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2))
+    store.claim(replace(CLAIM, connection="again=", epoch=2))
     before = store.session(SESSION)
     assert store.clear(SESSION, Role.RELAY, RELAY, 1, NOW) == (before, False)
     assert store.clear("0" * 64, Role.RELAY, RELAY, 1, NOW) == (None, False)
@@ -323,7 +323,7 @@ def test_a_session_ends_from_any_state_and_once(
     assert done
     assert session is not None
     assert (session.state, session.ending) == (RecordState.ENDED, ENDING)
-    later = dataclasses.replace(ENDING, code=Code.OK, by="later=")
+    later = replace(ENDING, code=Code.OK, by="later=")
     assert store.end(SESSION, later, RecordStep.END) == (session, False)
     assert store.end(SESSION, ENDING, RecordStep.END) == (session, True), "repeated by the SDK"
 
@@ -352,7 +352,7 @@ def test_there_is_no_record_of_a_session_that_was_purged(store: SessionStore) ->
     assert store.session(SESSION) is None
 
 
-OF_DIALER = dataclasses.replace(ENDING, reporter=Role.DIALER, dialer_messages=1, reason="why")
+OF_DIALER = replace(ENDING, reporter=Role.DIALER, dialer_messages=1, reason="why")
 OF_RELAY = EndRecord(
     Code.OK, 5, 6, "later=", NOW + 9, 7, 8, reporter=Role.RELAY, carried=(5, 6), connections=9
 )
@@ -364,7 +364,7 @@ def test_the_relays_figures_take_the_place_of_the_dialers(store: SessionStore) -
     assert stored_session(store).ending == OF_DIALER
     outcome = store.end(SESSION, OF_RELAY, RecordStep.END)
     assert not outcome.done, "there is a record of this end already"
-    assert stored_session(store).ending == dataclasses.replace(
+    assert stored_session(store).ending == replace(
         OF_DIALER, dialer_messages=7, relay_messages=8, reporter=Role.RELAY, carried=(5, 6), connections=9
     ), "clients are told what they were told before"
     assert outcome.session == stored_session(store)
@@ -376,7 +376,7 @@ def test_the_relays_figures_take_the_place_of_the_dialers(store: SessionStore) -
 def test_no_other_figures_are_replaced(store: SessionStore, first: EndRecord, role: Role) -> None:
     open_session(store)
     store.end(SESSION, first, RecordStep.END)
-    late = dataclasses.replace(first, dialer_final=1, relay_final=1, by="again=", reporter=role)
+    late = replace(first, dialer_final=1, relay_final=1, by="again=", reporter=role)
     assert not store.end(SESSION, late, RecordStep.END).done
     assert stored_session(store).ending == first
 
@@ -396,7 +396,7 @@ def test_the_counts_of_connections_are_noted_and_the_end_keeps_them(store: Sessi
     before = stored_session(store)
     for counts in (Connections(1, 1, 0), Connections(3, 2, 1), Connections(3, 0, 1)):
         outcome = store.note_connections(SESSION, counts)
-        assert outcome == (dataclasses.replace(before, connections=counts), True)
+        assert outcome == (replace(before, connections=counts), True)
     store.end(SESSION, OF_DIALER, RecordStep.END)
     session = stored_session(store)
     assert (session.connections, session.connections_opened) == (Connections(3, 0, 1), 3)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,8 +11,10 @@ import pytest
 
 from emissary_lib.bridge import items
 from emissary_lib.bridge.session import Connection, Fragment, RecordStep, Side
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import Connections
+from functions.common.adapters.service import ServiceError
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError, NonceBurntError, StoreError
 from functions.common.ports import SessionStore
@@ -34,19 +36,19 @@ from tests.unit.functions.adapters.steps import (
 
 def races(dynamo: Dynamo, act: Callable[[DynamoSessionStore, int], bool], racers: int = 8) -> int:
     """How many of so many simultaneous callers, each with a client of its own, had success."""
-    clients = [dynamo.client() for _ in range(racers)]
-    stores = [DynamoSessionStore(client, TABLE, SLOTS, sleep=lambda _seconds: None) for client in clients]
+    clients = [dynamo.aws() for _ in range(racers)]
+    stores = [DynamoSessionStore(aws.dynamodb, TABLE, SLOTS, sleep=lambda _seconds: None) for aws in clients]
     with ThreadPoolExecutor(racers) as pool:
         winners = sum(pool.map(act, stores, range(racers)))
-    for client in clients:
-        client.close()
+    for aws in clients:
+        aws.close()
     return winners
 
 
 def test_one_of_many_racing_dialers_burns_the_nonce(dynamo: Dynamo, real: DynamoSessionStore) -> None:
     def act(store: DynamoSessionStore, number: int) -> bool:
         try:
-            store.create(dataclasses.replace(NEW, dialer=Side(f"c{number}=", 1)))
+            store.create(replace(NEW, dialer=Side(f"c{number}=", 1)))
         except NonceBurntError:
             return False
         return True
@@ -59,7 +61,7 @@ def test_one_of_many_racing_launches_wins(dynamo: Dynamo, real: DynamoSessionSto
     real.create(NEW)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
-        return store.launch(SESSION, dataclasses.replace(LAUNCH, relay_token_hash=str(number))).done
+        return store.launch(SESSION, replace(LAUNCH, relay_token_hash=str(number))).done
 
     assert races(dynamo, act) == 1
 
@@ -69,7 +71,7 @@ def test_one_of_many_racing_instances_claims(dynamo: Dynamo, real: DynamoSession
 
     def act(store: DynamoSessionStore, number: int) -> bool:
         try:
-            store.claim(dataclasses.replace(CLAIM, connection=f"c{number}=", instance=f"{number:032x}"))
+            store.claim(replace(CLAIM, connection=f"c{number}=", instance=f"{number:032x}"))
         except ClaimRefusedError:
             return False
         return True
@@ -81,7 +83,7 @@ def test_one_of_many_racing_ends_counts(dynamo: Dynamo, real: DynamoSessionStore
     open_session(real)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
-        return store.end(SESSION, dataclasses.replace(ENDING, by=f"r{number}="), RecordStep.END).done
+        return store.end(SESSION, replace(ENDING, by=f"r{number}="), RecordStep.END).done
 
     assert races(dynamo, act) == 1
 
@@ -145,17 +147,50 @@ def test_endless_conflicts_are_a_store_error(dynamo: Dynamo, real: DynamoSession
 
 
 def test_a_table_that_is_absent_is_a_store_error(dynamo: Dynamo) -> None:
-    client = dynamo.client()
-    store = DynamoSessionStore(client, "nowhere", SLOTS)
+    aws = dynamo.aws()
+    store = DynamoSessionStore(aws.dynamodb, "nowhere", SLOTS)
     with pytest.raises(StoreError, match="ResourceNotFoundException"):
         store.session(SESSION)
-    client.close()
+    aws.close()
+
+
+class Busy:
+    """A DynamoDB where every transaction meets another.
+
+    Attributes:
+        asked: The operations, with their arguments.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+
+    def call(self, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        self.asked.append((operation, arguments))
+        raise ServiceError("TransactionConflictException", {})
+
+
+def test_a_transaction_has_a_token_of_its_own_so_that_it_is_not_done_twice() -> None:
+    """A request that is sent again has the same. Source: DynamoDB API reference, ClientRequestToken."""
+    busy = Busy()
+    store = DynamoSessionStore(busy, TABLE, SLOTS, sleep=lambda _seconds: None)
+    with pytest.raises(StoreError):
+        store.create(NEW)
+    tokens = [arguments["ClientRequestToken"] for operation, arguments in busy.asked]
+    assert all(re.fullmatch("[0-9a-f]{32}", token) for token in tokens), "36 characters at most"
+    assert len(set(tokens)) == len(tokens) > 1, (
+        "what was refused is another transaction when it is tried again"
+    )
+    busy.asked.clear()
+    with pytest.raises(StoreError):
+        store.note_record(SESSION, "one")
+    assert all("ClientRequestToken" not in arguments for _operation, arguments in busy.asked)
 
 
 class StaleReplica:
     """A DynamoDB that answers inconsistent reads as one that has not heard of the last write yet."""
 
-    def get_item(self, **arguments: Any) -> dict[str, Any]:
+    def call(self, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        assert operation == "GetItem"
         return {"Item": items.new_session(NEW)} if arguments.get("ConsistentRead") else {}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 
 from emissary_lib.bridge import items
 from emissary_lib.bridge.session import RELAY_TIME, Connection, RecordState, RecordStep, Side
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from functions.common.adapters.store import DynamoSessionStore
 from functions.common.errors import ClaimRefusedError
@@ -37,7 +37,7 @@ def test_a_resume_changes_the_dialers_side_and_nothing_else(store: SessionStore)
     open_session(store)
     before = stored_session(store)
     store.resume(RESUME)
-    assert stored_session(store) == dataclasses.replace(before, dialer=Side(DIALER_AGAIN, 2, previous=DIALER))
+    assert stored_session(store) == replace(before, dialer=Side(DIALER_AGAIN, 2, previous=DIALER))
     assert store.connection(DIALER_AGAIN) == Connection(DIALER_AGAIN, SESSION, Role.DIALER, 2)
 
 
@@ -46,7 +46,7 @@ def test_after_a_clear_there_is_no_previous_connection(store: SessionStore) -> N
     store.clear(SESSION, Role.DIALER, DIALER, 1, NOW)
     store.clear(SESSION, Role.RELAY, RELAY, 1, NOW)
     store.resume(RESUME)
-    store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2))
+    store.claim(replace(CLAIM, connection="again=", epoch=2))
     session = stored_session(store)
     assert (session.dialer, session.relay) == (Side(DIALER_AGAIN, 2), Side("again=", 2))
 
@@ -75,7 +75,7 @@ def test_a_wrong_resume_is_refused_and_writes_nothing(
     open_session(store)
     before = store.session(SESSION)
     with pytest.raises(ClaimRefusedError, match=cause):
-        store.resume(dataclasses.replace(RESUME, **change))
+        store.resume(replace(RESUME, **change))
     assert store.session(SESSION) == before
     assert store.connection(DIALER_AGAIN) is None
 
@@ -94,12 +94,12 @@ def test_a_session_that_was_never_open_is_not_resumed(store: SessionStore, step:
 
 def test_of_two_attempts_the_older_loses_in_either_order(store: SessionStore) -> None:
     open_session(store)
-    older = dataclasses.replace(RESUME, connection="older=", epoch=2)
-    newer = dataclasses.replace(RESUME, connection="newer=", epoch=3)
+    older = replace(RESUME, connection="older=", epoch=2)
+    newer = replace(RESUME, connection="newer=", epoch=3)
     store.resume(older)
     store.resume(newer)
     assert stored_session(store).dialer == Side("newer=", 3, previous="older=")
-    late = dataclasses.replace(RESUME, connection="late=", epoch=2)
+    late = replace(RESUME, connection="late=", epoch=2)
     with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 3"):
         store.resume(late)
     assert stored_session(store).dialer == Side("newer=", 3, previous="older=")
@@ -122,20 +122,20 @@ def test_a_resume_repeated_by_the_sdk_counts_as_done_though_it_was_forgotten_mea
     store.resume(RESUME)
     assert stored_session(store).dialer == Side(None, 2, previous=DIALER), "it comes back by RESUME"
     with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 2"):
-        store.resume(dataclasses.replace(RESUME, connection="another="))  # the same epoch, replayed
+        store.resume(replace(RESUME, connection="another="))  # the same epoch, replayed
 
 
 def test_a_dial_back_repeated_by_the_sdk_counts_as_done_though_it_was_forgotten_meanwhile(
     store: SessionStore,
 ) -> None:
     open_session(store)
-    again = dataclasses.replace(CLAIM, connection="again=", epoch=2)
+    again = replace(CLAIM, connection="again=", epoch=2)
     store.claim(again)
     store.clear(SESSION, Role.RELAY, "again=", 2, NOW)
     store.claim(again)
     assert stored_session(store).relay == Side(None, 2, previous=RELAY)
     with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 2"):
-        store.claim(dataclasses.replace(again, connection="another="))
+        store.claim(replace(again, connection="another="))
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -168,7 +168,7 @@ def test_a_connection_is_not_restored_over_another_nor_after_the_end_nor_from_no
     ended = store.session(SESSION)
     assert store.restore(OWN[Role.RELAY]) == (ended, False)
     assert store.session(SESSION) == ended
-    assert store.restore(dataclasses.replace(OWN[Role.DIALER], session="0" * 64)) == (None, False)
+    assert store.restore(replace(OWN[Role.DIALER], session="0" * 64)) == (None, False)
     assert store.session("0" * 64) is None
 
 
@@ -176,7 +176,7 @@ def test_of_many_racing_attempts_the_newest_ends_up_current(dynamo: Dynamo, real
     open_session(real)
 
     def act(store: DynamoSessionStore, number: int) -> bool:
-        attempt = dataclasses.replace(RESUME, connection=f"c{number}=", epoch=number + 2)
+        attempt = replace(RESUME, connection=f"c{number}=", epoch=number + 2)
         try:
             store.resume(attempt)
         except ClaimRefusedError:
@@ -194,7 +194,7 @@ def test_both_sides_may_come_back_at_once(dynamo: Dynamo, real: DynamoSessionSto
         if number:
             store.resume(RESUME)
         else:
-            store.claim(dataclasses.replace(CLAIM, connection="again=", epoch=2))
+            store.claim(replace(CLAIM, connection="again=", epoch=2))
         return True
 
     assert races(dynamo, act, racers=2) == 2

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 
 from emissary_lib.bridge.session import Connection, RecordState, RecordStep, SessionRecord, Side
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from functions.common.errors import ClaimRefusedError
 from functions.common.ports import SessionStore
@@ -21,7 +21,7 @@ from tests.unit.functions.adapters.steps import (
     stored_session,
 )
 
-REDIAL = dataclasses.replace(CLAIM, connection="again=", epoch=2)
+REDIAL = replace(CLAIM, connection="again=", epoch=2)
 
 
 def ended(store: SessionStore) -> SessionRecord:
@@ -35,8 +35,8 @@ def test_a_dialer_may_come_back_to_hear_the_end_and_nothing_else_changes(
     store: SessionStore, after: float
 ) -> None:
     before = ended(store)
-    assert store.resume(dataclasses.replace(RESUME, at=RESUME.at + after)) is RecordState.ENDED
-    assert stored_session(store) == dataclasses.replace(before, dialer=Side(DIALER_AGAIN, 2, previous=DIALER))
+    assert store.resume(replace(RESUME, at=RESUME.at + after)) is RecordState.ENDED
+    assert stored_session(store) == replace(before, dialer=Side(DIALER_AGAIN, 2, previous=DIALER))
     assert store.connection(DIALER_AGAIN) == Connection(DIALER_AGAIN, SESSION, Role.DIALER, 2)
 
 
@@ -45,8 +45,8 @@ def test_a_relay_may_come_back_to_hear_the_end_and_nothing_else_changes(
     store: SessionStore, after: float
 ) -> None:
     before = ended(store)
-    assert store.claim(dataclasses.replace(REDIAL, at=REDIAL.at + after)) is RecordState.ENDED
-    assert stored_session(store) == dataclasses.replace(before, relay=Side("again=", 2, previous=RELAY))
+    assert store.claim(replace(REDIAL, at=REDIAL.at + after)) is RecordState.ENDED
+    assert stored_session(store) == replace(before, relay=Side("again=", 2, previous=RELAY))
     assert store.connection("again=") == Connection("again=", SESSION, Role.RELAY, 2)
 
 
@@ -68,7 +68,7 @@ def test_a_wrong_dialer_does_not_hear_the_end(
 ) -> None:
     before = ended(store)
     with pytest.raises(ClaimRefusedError, match=cause):
-        store.resume(dataclasses.replace(RESUME, **change))
+        store.resume(replace(RESUME, **change))
     assert (stored_session(store), store.connection(DIALER_AGAIN)) == (before, None)
 
 
@@ -83,7 +83,7 @@ def test_a_wrong_dialer_does_not_hear_the_end(
 def test_a_wrong_relay_does_not_hear_the_end(store: SessionStore, change: dict[str, Any], cause: str) -> None:
     before = ended(store)
     with pytest.raises(ClaimRefusedError, match=cause):
-        store.claim(dataclasses.replace(REDIAL, **change))
+        store.claim(replace(REDIAL, **change))
     assert (stored_session(store), store.connection("again=")) == (before, None)
 
 
@@ -103,4 +103,4 @@ def test_a_visit_repeated_by_the_sdk_counts_as_done(store: SessionStore) -> None
     assert [store.claim(REDIAL), store.claim(REDIAL)] == [RecordState.ENDED] * 2
     assert stored_session(store).dialer == Side(DIALER_AGAIN, 2, previous=DIALER)
     with pytest.raises(ClaimRefusedError, match="epoch 2 is not above 2"):
-        store.resume(dataclasses.replace(RESUME, connection="thief="))
+        store.resume(replace(RESUME, connection="thief="))

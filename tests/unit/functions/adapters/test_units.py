@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from emissary_lib.bridge.limits import Limits
 from functions.common import audit
+from functions.common.adapters.service import Operations
 from functions.common.adapters.store import DynamoSessionStore
 from tests.helpers.events import load_event
 from tests.helpers.sam_template import source
@@ -20,23 +21,27 @@ UNIT = 1024
 
 
 class Counter:
-    """Adds up the request units of a client.
+    """Adds up the request units of a DynamoDB.
 
     Attributes:
         writes, reads: Units, of items that are each below :data:`UNIT`, and of which few are read at once.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, real: Operations) -> None:
+        self._real = real
         self.writes = 0
         self.reads = 0
-        client.meta.events.register("provide-client-params.dynamodb", self._count)
 
-    def _count(self, params: dict[str, Any], model: Any, **_: Any) -> None:
-        match model.name:
+    def call(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._count(operation, arguments)
+        return self._real.call(operation, arguments)
+
+    def _count(self, operation: str, arguments: Mapping[str, Any]) -> None:
+        match operation:
             case "UpdateItem":
                 self.writes += 1
             case "TransactWriteItems":
-                self.writes += 2 * len(params["TransactItems"])
+                self.writes += 2 * len(arguments["TransactItems"])
             case "GetItem":
                 self.reads += 1
             case "Query":
@@ -55,24 +60,28 @@ def size(item: dict[str, dict[str, Any]]) -> int:
 
 
 @pytest.fixture
-def clients(dynamo: Dynamo) -> Iterator[tuple[Any, Any]]:
-    both = dynamo.client(), dynamo.client()
-    yield both
-    for client in both:
-        client.close()
+def used(dynamo: Dynamo) -> Iterator[Counter]:
+    aws = dynamo.aws()
+    yield Counter(aws.dynamodb)
+    aws.close()
+
+
+@pytest.fixture
+def reader(dynamo: Dynamo) -> Iterator[Any]:
+    client = dynamo.client()
+    yield client
+    client.close()
 
 
 @pytest.mark.parametrize("slots", [0, 1, 2])
 def test_a_session_takes_the_units_that_the_audit_record_reckons_with(
-    clients: tuple[Any, Any], slots: int
+    used: Counter, reader: Any, slots: int
 ) -> None:
-    client, reader = clients
     most = source()["Parameters"]["MaxSessions"]["Default"]
     bridge = Bridge(warm=True)
-    store: Any = DynamoSessionStore(client, TABLE, SLOTS, sleep=lambda _seconds: None)
+    store: Any = DynamoSessionStore(used, TABLE, SLOTS, sleep=lambda _seconds: None)
     bridge.store = store
     bridge.limits = Limits(*[most] * slots + [0] * (2 - slots))
-    used = Counter(client)
 
     def small() -> None:
         items = reader.scan(TableName=TABLE)["Items"]

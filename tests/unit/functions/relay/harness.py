@@ -6,7 +6,6 @@ gets. So what a frame holds is what docs/protocol.md says, not what another sess
 
 from __future__ import annotations
 
-import dataclasses
 import queue
 import socket
 import threading
@@ -18,6 +17,7 @@ from emissary_lib.bridge.launch import Launch
 from emissary_lib.bridge.session import RELAY_TIME
 from emissary_lib.exceptions import GatewayRefusedError, LinkClosedError
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.session.keepalive import ProbeTimes
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode
@@ -36,7 +36,7 @@ WINDOW = 2 * 1024 * 1024
 
 def example_launch() -> Launch:
     """The launch of ``events/relay_start.json``, expiring in time."""
-    return dataclasses.replace(Launch.parse(load_event("relay_start")), expires=time.time() + 10 * HANG)
+    return replace(Launch.parse(load_event("relay_start")), expires=time.time() + 10 * HANG)
 
 
 class FakeTransport:

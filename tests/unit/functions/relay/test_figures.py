@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import queue
 import time
 from collections.abc import Mapping
 
 from emissary_lib.exceptions import GatewayRefusedError
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import replace
 from emissary_lib.transport.base import MessageTransport
 from functions.common.errors import PeerBusyError
 from functions.relay.app import lambda_handler
@@ -21,7 +21,7 @@ from tests.unit.functions.relay.test_app import Context
 
 def test_a_session_that_is_opened_is_one_line_with_the_time_since_the_door(figures: Figures) -> None:
     # It was let in 3 s ago.
-    launch = dataclasses.replace(example_launch(), expires=time.time() + 57)
+    launch = replace(example_launch(), expires=time.time() + 57)
     with RelayHarness(launch=launch) as harness:
         harness.wait_for_opened()
     (line,) = figures.lines
@@ -37,7 +37,7 @@ def test_a_target_that_is_not_reached_opens_no_session(figures: Figures) -> None
 
 
 def test_a_relay_that_comes_too_late_is_an_error(figures: Figures) -> None:
-    with RelayHarness(launch=dataclasses.replace(example_launch(), expires=time.time() - 1)) as harness:
+    with RelayHarness(launch=replace(example_launch(), expires=time.time() - 1)) as harness:
         harness.result()
     assert figures.lines == [{"RelayError": 1}]
 

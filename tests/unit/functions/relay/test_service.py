@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import queue
 import threading
 
 import pytest
 
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.session.keepalive import ProbeTimes
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import Flag, FrameType
@@ -103,7 +103,7 @@ def test_connector_that_fails_unexpectedly_is_told_as_a_failed_target() -> None:
 
 
 def test_early_bytes_reach_the_target_first() -> None:
-    launch = dataclasses.replace(example_launch(), early=b"early ")
+    launch = replace(example_launch(), early=b"early ")
     with RelayHarness(launch=launch) as harness:
         frame, *_ = harness.wait_for_opened()
         assert frame.ack == launch.client_offset + len(b"early ")
@@ -223,7 +223,7 @@ def test_dialer_that_came_back_elsewhere_gets_what_it_missed_there() -> None:
         harness.target.sendall(b"for the one who comes back")
         assert harness.transport.sent.get(timeout=HANG).type is FrameType.RESUME
         harness.poster.raises = lambda: None
-        harness.launch = dataclasses.replace(harness.launch, dialer_connection="elsewhere=")
+        harness.launch = replace(harness.launch, dialer_connection="elsewhere=")
         harness.say(FrameType.RESUMED, Resumed(2, 1, "elsewhere=", "relay=").encode())
         assert harness.stream(len(data) + 26).endswith(b"for the one who comes back")
 

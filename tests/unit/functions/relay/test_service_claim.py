@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import pytest
 
 from emissary_lib.exceptions import AnswerLostError, GatewayRefusedError
 from emissary_lib.protocol.codes import Code
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import FrameType
 from emissary_lib.protocol.wire.payloads import Resumed
@@ -29,7 +29,7 @@ def refused(status: int) -> GatewayRefusedError:
 
 
 def test_relay_launched_too_late_does_not_begin() -> None:
-    launch = dataclasses.replace(example_launch(), expires=time.time() - 1)
+    launch = replace(example_launch(), expires=time.time() - 1)
     with RelayHarness(launch=launch) as harness:
         assert harness.result() is None
         assert harness.claims == []
@@ -126,7 +126,7 @@ def test_claim_at_the_first_attempt_costs_the_bridge_no_message() -> None:
 def test_dial_back_is_waited_for_until_the_gateway_must_have_answered(left: float, patience: float) -> None:
     # API Gateway answers within 29 s. A relay that gave up after 10 s could be granted the session at 11 s,
     # and the dial failed because "the relay's WebSocket went away".
-    launch = dataclasses.replace(example_launch(), expires=time.time() + left)
+    launch = replace(example_launch(), expires=time.time() + left)
     with RelayHarness(launch=launch) as harness:
         harness.wait_for_opened()
         (waited,) = harness.patience

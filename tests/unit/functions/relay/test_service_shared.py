@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 import threading
 import time
@@ -13,6 +12,7 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.mux.dialer import DialerMultiplexer
 from emissary_lib.protocol.mux.events import Declined, Event, Opened, Refused
 from emissary_lib.protocol.mux.limits import SHARED_TARGET, MuxLimits
+from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType
 from emissary_lib.protocol.wire.payloads import CAPABILITY_SHARED, Connections, End, Ended
@@ -30,7 +30,7 @@ REPLY = bytes.fromhex("05 00 00 01 00 00 00 00 00 00")
 
 
 def shared_harness(connect: Callable[[Target, Deadline], Connected], **options: Any) -> RelayHarness:
-    launch = dataclasses.replace(example_launch(), target=SHARED_TARGET)
+    launch = replace(example_launch(), target=SHARED_TARGET)
     return RelayHarness(launch=launch, connect=connect, **options)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import http.server
 import socket
 import threading
@@ -13,6 +12,7 @@ import pytest
 
 from emissary_lib.bridge.launch import Launch
 from emissary_lib.protocol.errors import ConfigError
+from emissary_lib.protocol.record import replace
 from emissary_lib.transport import happy_eyeballs
 from functions.relay.wiring import RelayFunction
 from tests.helpers.events import load_event
@@ -66,10 +66,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+def api() -> Iterator[Api]:
     with Api() as server:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, server.environ[name])  # botocore reads the process's own
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -88,7 +86,7 @@ def test_relay_dials_back_to_its_own_api_whatever_the_event_says(api: Api) -> No
 
 
 def test_relay_posts_under_its_own_stage_whatever_the_connection_is_called(api: Api) -> None:
-    launch = dataclasses.replace(example_launch(), dialer_connection="../../@evil.example/?#")
+    launch = replace(example_launch(), dialer_connection="../../@evil.example/?#")
     RelayFunction(api.environ).relay.poster.post(launch.dialer_connection, b"text")
     assert api.requests == [
         ("POST", "/emissary/@connections/..%2F..%2F%40evil.example%2F%3F%23", ""),
@@ -101,7 +99,7 @@ def test_relay_reaches_its_api_though_the_first_address_swallows_everything(
     """As in a VPC whose only way out is an egress-only internet gateway, where IPv4 may come first."""
     there = api.server_address[:2]
     environ = {name: value.replace("127.0.0.1", "localhost") for name, value in api.environ.items()}
-    launch = dataclasses.replace(Launch.parse(load_event("relay_start")), expires=1e12)
+    launch = replace(Launch.parse(load_event("relay_start")), expires=1e12)
     monkeypatch.setattr(happy_eyeballs, "CONNECTION_ATTEMPT_DELAY", 0.001)
     with BlackHole() as swallowing:
         addresses = [*[swallowing] * 50, there]  # at 2 s or more each, one after the other, a hang
