@@ -125,9 +125,8 @@ def _link(side: str, gateway: int) -> Any:
     again = ReconnectingTransport(transport, _no_other)
     if side == "dialer":
         return SocketLink(again)
-    from botocore.credentials import Credentials
-
     from functions.common.adapters.apigateway import PostToConnection
+    from functions.common.adapters.sigv4 import Credentials
     from functions.relay.link import RelayLink
 
     poster = PostToConnection(
