@@ -110,10 +110,13 @@ class Times(Record):
     Attributes:
         interval: Silence of ours after which a Ping goes out.
         deadline: How long the server may be silent after that.
+        half_close: Silence of the target's, behind the end of the user's stream, after which that is passed
+            on.
     """
 
     interval: float = PING_INTERVAL
     deadline: float = PONG_DEADLINE
+    half_close: float = HALF_CLOSE_WAIT
 
 
 class End(Record):
@@ -201,7 +204,7 @@ class OriginalStream:
     def send_eof(self, now: float) -> None:
         """The user has ended its stream: it is passed on once the target has been silent for long."""
         self.state = step(self.state, StreamStep.END_READ)
-        self._quiet_at = now + HALF_CLOSE_WAIT
+        self._quiet_at = now + self._times.half_close
 
     def close(self, now: float) -> None:
         """End the target's stream, behind all that was taken; nothing that the target sends then comes.
@@ -375,7 +378,7 @@ class OriginalStream:
 
     def _not_quiet(self, now: float) -> None:
         if self.state is StreamState.USER_ENDED:
-            self._quiet_at = now + HALF_CLOSE_WAIT
+            self._quiet_at = now + self._times.half_close
 
     def _confirm(self, now: float) -> None:
         """Ask what the target has, unless all of it is known or the last question is still fresh."""
