@@ -44,7 +44,6 @@ from emissary_lib.protocol.original.frames import (
     Close,
     Event,
     FrameReader,
-    Opcode,
     Payload,
     Ping,
     encode_close,
@@ -62,6 +61,7 @@ from emissary_lib.protocol.original.stream import (
 from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.wire.websocket import Opcode
 from emissary_lib.transport.backoff import back_off, wait
 from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline

@@ -269,7 +269,8 @@ def test_a_program_that_exits_right_after_it_wrote_has_delivered(opens: Opens) -
         over.set()
 
     program = (
-        "import sys; from emissary_lib import Dialer; from emissary_lib.protocol.auth.keys import parse_keys\n"
+        "import sys; from emissary_lib import Dialer\n"
+        "from emissary_lib.protocol.auth.keys import parse_keys\n"
         "sock = Dialer(sys.argv[1], parse_keys(sys.argv[2])[0]).dial(sys.argv[3])\n"
         "sock.sendall(b'x' * 3_000_000)"
     )
