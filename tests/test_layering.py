@@ -94,8 +94,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
 #: there, so that clocks, chance, threads, sockets and the environment can only come in as arguments.
 PURE = ("emissary_lib.protocol", "emissary_lib.bridge")
 PURE_STDLIB = {
-    "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime", "email", "enum", "functools",
-    "hashlib", "hmac", "ipaddress", "itertools", "json", "re", "struct", "typing",
+    "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime", "email", "enum",
+    "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "re", "struct", "typing",
 }  # fmt: skip
 
 
