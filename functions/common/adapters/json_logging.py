@@ -29,8 +29,8 @@ def use_json(level: str, *, function: str = "") -> None:
     logger.setLevel(level)
     # Lambda's own handler sits on the root logger and would write every line a second time.
     logger.propagate = False
-    # With the log format JSON, Lambda gives that logger its own level: DEBUG, perhaps, at which hpack logs all
-    # that it reads.
+    # With the log format JSON, Lambda gives that logger its own level: DEBUG, perhaps, at which hpack logs
+    # all that it reads.
     logging.getLogger().setLevel(logging.WARNING)
     if any(isinstance(handler.formatter, LambdaPowertoolsFormatter) for handler in logger.handlers):
         return
