@@ -7,6 +7,8 @@
 #   make core       coverage on Python 3.13, which is Lambda's, and the property tests with more examples
 # make coverage   what the unit tests leave out: of the protocol nothing, of the rest no more than pyproject.toml allows
 # make bench   measure, as one line of JSON
+# make bench-cpu  the CPU that each million bytes costs dialer and relay, as one line of JSON, without and, if it is
+#              installed, with the extra `speedups`; BESIDE=folder measures another tree, too, in turns
 # make fuzz    any bytes into each parser, led by coverage; FUZZ_SECONDS (10) each, FUZZ=name for one alone
 # make portable  library and command with all hidden that Windows' Python lacks; types as on Windows and macOS
 # make soak    mixed traffic while everything goes wrong; SOAK_SECONDS (180) and SOAK_SEED (drawn) may be set
@@ -28,7 +30,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := check
-.PHONY: demo test slow check layout lint types template doctests coverage slowtests portable core bench soak fuzz ends \
+.PHONY: demo test slow check layout lint types template doctests coverage slowtests portable core bench bench-cpu soak fuzz ends \
   build replay docs coldstart lock lowest newest dist format documents costs clean
 
 VENV := .venv
@@ -130,6 +132,9 @@ core: $(VENV)/.dev
 
 bench: $(VENV)/.demo
 	@$(BIN)/python -m tools.bench
+
+bench-cpu: $(VENV)/.demo
+	@$(BIN)/python -m tools.bench.cpu $(if $(BESIDE),--beside "$(BESIDE)")
 
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak

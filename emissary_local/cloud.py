@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import ssl
 import threading
@@ -15,7 +16,7 @@ from typing import Any, Final, Self
 from emissary_local.application import Application
 from emissary_local.aws.iam.report import Denial, Permission
 from emissary_local.billing.meter import MeterSnapshot
-from emissary_local.errors import LocalCloudError
+from emissary_local.errors import LocalCloudError, SettingsError
 from emissary_local.faults import Faults
 from emissary_local.limits import Limits
 from emissary_local.process import CloudProcess, check_requirements
@@ -47,6 +48,8 @@ class Cloud:
             only: for code that makes the address of ``@connections`` of it.
         latency: ``none``, or ``aws`` for delays as measured there.
         fresh_environments: Give every invocation a new process: every start is a cold start.
+        cpu_share: Hold each function to the share of a processor that comes with its memory, times this: 1.0
+            where a processor of this machine is worth one of AWS's; None: each has as much as there is.
         parameters: Template parameters; they win over the application's.
         policies: By ARN, documents of managed policies that the template does not make: a permissions
             boundary, or what its roles have besides.
@@ -63,6 +66,9 @@ class Cloud:
     Attributes:
         application: As given.
 
+    Raises:
+        SettingsError: ``cpu_share`` is no factor.
+
     Thread safety: all methods may be called from any thread.
     """
 
@@ -78,12 +84,15 @@ class Cloud:
         domain_port: bool = False,
         latency: str = "none",
         fresh_environments: bool = False,
+        cpu_share: float | None = None,
         parameters: Mapping[str, str] | None = None,
         policies: Mapping[str, Mapping[str, Any]] | None = None,
         variables: Mapping[str, Mapping[str, str]] | None = None,
         limits: Limits | None = None,
         time_scale: float | None = None,
     ) -> None:
+        if cpu_share is not None and not 0 < cpu_share < math.inf:
+            raise SettingsError(f"cpu_share is {cpu_share!r}; it is a factor above 0, or None")
         limits = limits or Limits()
         if time_scale is not None:
             limits = dataclasses.replace(limits, time_scale=time_scale, shortest_run_seconds=SHORTEST_RUN)
@@ -98,6 +107,7 @@ class Cloud:
             "latency": latency,
             "account_concurrency": account_concurrency,
             "fresh_environments": fresh_environments,
+            "cpu_share": cpu_share,
             "tls": tls,
             "domain_port": domain_port,
             "url_variables": list(self.application.url_variables),

@@ -80,6 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Lambda executions at once, of all functions together (default: 1000)",
     )
     parser.add_argument(
+        "--cpu-share",
+        type=_positive,
+        metavar="FACTOR",
+        help="hold each function to the share of a processor that comes with its memory (1,769 MB: a whole "
+        "one), times this factor (default: as much as there is)",
+    )
+    parser.add_argument(
         "--tls", action="store_true", help="serve wss:// with a certificate made for this run"
     )
     parser.add_argument(
@@ -118,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
             application=application_of(frozenset(document.get("Parameters") or {}), args.target),
             faults=Faults(seed=args.seed, **faults),
             account_concurrency=args.account_concurrency,
+            cpu_share=args.cpu_share,
             time_scale=args.time_scale,
             tls=args.tls,
             domain_port=args.domain_port,

@@ -56,8 +56,8 @@ class CloudServer:
     Args:
         settings: What :class:`emissary_local.cloud.Cloud` sends: ``template``, ``document`` (a file with its
             translation), ``parameters``, ``policies``, ``directory``, ``artifacts``, ``faults``, ``limits``,
-            ``latency``, ``account_concurrency``, ``fresh_environments``, ``tls``, ``domain_port``,
-            ``variables``, ``passwords``, ``url_variables``, ``classify``.
+            ``latency``, ``account_concurrency``, ``fresh_environments``, ``cpu_share``, ``tls``,
+            ``domain_port``, ``variables``, ``passwords``, ``url_variables``, ``classify``.
 
     Attributes:
         meter: Counts what AWS would bill.
@@ -129,6 +129,7 @@ class CloudServer:
             logs=directory,
             account_concurrency=settings["account_concurrency"],
             fresh_environments=settings["fresh_environments"],
+            cpu_share=settings["cpu_share"],
             faults=faults,
             on_freeze=lambda function, pid: idle.on_freeze(function, pid),
         )

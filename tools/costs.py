@@ -27,6 +27,12 @@ MOST_UNITS: Final = 60
 HANDLER_SECONDS: Final = 0.025
 HANDLER_MEMORY: Final = 0.5
 
+#: Bytes that ``$connect`` logs of one refusal: a line, a figure for CloudWatch, and 26 for each of the two,
+#: which CloudWatch Logs adds to an event. Lambda's own lines come on top. Measured: a test looks at the log.
+#:
+#: Source: "PutLogEvents" in the CloudWatch Logs API reference.
+REFUSED_LOG_BYTES: Final = 650
+
 _PRICES: Final = us_east_1("arm64")
 
 

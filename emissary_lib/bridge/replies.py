@@ -17,7 +17,7 @@ _OPENING_GENERATION = 1
 _PROBE_BYTES = 8
 
 
-def encode_opening(server_bytes: bytes, ack: int) -> str:
+def encode_opening(server_bytes: bytes, ack: int) -> bytes:
     """The server's stream so far, while the opening goes on or was refused."""
     return encode(
         Frame(
@@ -30,35 +30,35 @@ def encode_opening(server_bytes: bytes, ack: int) -> str:
     )
 
 
-def encode_reset(code: Code, reason: str, generation: int = 0) -> str:
+def encode_reset(code: Code, reason: str, generation: int = 0) -> bytes:
     """A RESET; a reason that is too long is cut."""
     return encode(Frame(FrameType.RESET, generation=generation, payload=Reset(code, reason).encode()))
 
 
-def encode_probed(payload: bytes, generation: int) -> str:
+def encode_probed(payload: bytes, generation: int) -> bytes:
     """The answer to a PROBE: the first bytes of its own payload."""
     return encode(Frame(FrameType.PROBED, generation=generation, payload=payload[:_PROBE_BYTES]))
 
 
-def encode_healthy(payload: Healthy, generation: int) -> str:
+def encode_healthy(payload: Healthy, generation: int) -> bytes:
     """The answer to a HEALTH."""
     return encode(Frame(FrameType.HEALTHY, generation=generation, payload=payload.encode()))
 
 
-def encode_disconnected(role: Role, epoch: int, generation: int) -> str:
+def encode_disconnected(role: Role, epoch: int, generation: int) -> bytes:
     """``epoch`` is that of the connection that is gone."""
     payload = Disconnected(role.wire, epoch & 0xFFFF).encode()
     return encode(Frame(FrameType.DISCONNECTED, generation=generation, payload=payload))
 
 
-def encode_resumed(session: SessionRecord) -> str:
+def encode_resumed(session: SessionRecord) -> bytes:
     """Where both sides are now."""
     dialer, relay = session.dialer, session.relay
     payload = Resumed(dialer.epoch, relay.epoch, dialer.connection, relay.connection).encode()
     return encode(Frame(FrameType.RESUMED, generation=session.generation, payload=payload))
 
 
-def encode_ended(session: SessionRecord | None) -> str:
+def encode_ended(session: SessionRecord | None) -> bytes:
     """How the session ended; of one that does not exist, or has no ending, that it is unknown."""
     if session is None or session.ending is None:
         payload = Ended(Code.UNKNOWN_SESSION, 0, 0, MEANINGS[Code.UNKNOWN_SESSION])

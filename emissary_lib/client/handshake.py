@@ -425,7 +425,7 @@ class Handshake:
 
     def _flush(self, now: float, deadline: Deadline) -> None:
         for message in self._session.messages_to_send(now):
-            self._transport.send(message.text, deadline.remaining())
+            self._transport.send(message.data, deadline.remaining())
 
 
 def abort_error(target: Target, code: Code, reason: str) -> EmissaryError:

@@ -71,32 +71,32 @@ def check_health(endpoint: Endpoint, key: Key, deadline: Deadline) -> Health:
 def _ask(upgrade: Upgrade, deadline: Deadline) -> Healthy:
     """Repeat the question until it is answered: it may be lost, and so may the answer."""
     question = os.urandom(QUESTION_BYTES)
-    text = encode(Frame(FrameType.HEALTH, generation=1, payload=question))
+    message = encode(Frame(FrameType.HEALTH, generation=1, payload=question))
     while True:
-        upgrade.transport.send(text, deadline.remaining())
+        upgrade.transport.send(message, deadline.remaining())
         patience = deadline.within(HEALTH_INTERVAL)
         while not patience.passed():
             try:
-                message = upgrade.transport.recv(patience.remaining())
+                came = upgrade.transport.recv(patience.remaining())
             except TimeoutError:
                 break
-            answer = read_answer(message)
+            answer = read_answer(came)
             if answer is not None and answer.question == question:
                 return answer
         if deadline.passed():
             raise TimeoutError("the bridge let us in, but did not say how it is; see the log of $default")
 
 
-def read_answer(text: str) -> Healthy | None:
+def read_answer(message: bytes) -> Healthy | None:
     """The bridge's answer to whatever HEALTH; ``None`` for a message that is none.
 
     Raises:
         AuthenticationError: The key was withdrawn.
         RemoteProtocolError: The bridge answers no such question, or breaks the protocol.
     """
-    if text.startswith("{"):
+    if message.startswith(b"{"):
         return None  # the gateway's own error: a message was not handled
-    frame = decode(text)
+    frame = decode(message)
     match frame.type:
         case FrameType.HEALTHY:
             return Healthy.decode(frame.payload)

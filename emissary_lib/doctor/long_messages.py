@@ -87,19 +87,19 @@ class _Trial:
         return Passage.FAILS if self._errors >= ROUNDS else Passage.VANISHES
 
     def _send(self, payload: bytes) -> None:
-        text = encode(Frame(FrameType.HEALTH, generation=1, payload=payload))
-        self._transport.send(text, self._deadline.remaining())
+        message = encode(Frame(FrameType.HEALTH, generation=1, payload=payload))
+        self._transport.send(message, self._deadline.remaining())
 
     def _listen(self, *questions: bytes) -> bytes | None:
         """Which question is answered first, within the time after which one is repeated."""
         patience = self._deadline.within(HEALTH_INTERVAL)
         while not patience.passed():
             try:
-                text = self._transport.recv(patience.remaining())
+                message = self._transport.recv(patience.remaining())
             except TimeoutError:
                 break
-            self._errors += text.startswith("{")
-            answer = read_answer(text)
+            self._errors += message.startswith(b"{")
+            answer = read_answer(message)
             if answer is not None and answer.question in questions:
                 return answer.question
         if self._deadline.passed():

@@ -30,19 +30,19 @@ def tell_ended(client: Any, session: SessionRecord) -> dict[str, str]:
         Side -> ``told``, ``gone``, ``cut off`` (it hears of the end when it comes back), or
         :data:`NOT_REACHED`.
     """
-    text = replies.encode_ended(session)
+    message = replies.encode_ended(session)
     # The relay first: it is the one that has the target.
     sides = (Role.RELAY, Role.DIALER)
-    return {role.value: _tell(client, session.side(role).connection, text) for role in sides}
+    return {role.value: _tell(client, session.side(role).connection, message) for role in sides}
 
 
-def _tell(client: Any, connection: str | None, text: str) -> str:
+def _tell(client: Any, connection: str | None, message: bytes) -> str:
     from botocore.exceptions import BotoCoreError, ClientError  # as in emissary_lib.aws
 
     if connection is None:
         return "gone"
     steps: dict[str, Callable[[], Any]] = {
-        "told": lambda: client.post_to_connection(ConnectionId=connection, Data=text.encode("ascii")),
+        "told": lambda: client.post_to_connection(ConnectionId=connection, Data=message),
         "cut off": lambda: client.delete_connection(ConnectionId=connection),
     }
     for outcome, step in steps.items():

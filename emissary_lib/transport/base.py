@@ -8,8 +8,8 @@ from typing import Protocol
 class MessageTransport(Protocol):
     """One WebSocket, or something that behaves like it."""
 
-    def send(self, text: str, timeout: float | None = None) -> None:
-        """Send one text message.
+    def send(self, message: bytes, timeout: float | None = None) -> None:
+        """Send one text message, whose bytes are ASCII.
 
         Blocking: until the kernel has taken it, at most ``timeout`` seconds; ``None`` for the transport's own
         limit. Thread safety: may be called from several threads.
@@ -18,8 +18,8 @@ class MessageTransport(Protocol):
             TransportError: The link is broken, or did not take the message in time; nothing more can be sent.
         """
 
-    def recv(self, timeout: float | None) -> str:
-        """The next text message.
+    def recv(self, timeout: float | None) -> bytes:
+        """The next text message, as it came: nobody has looked at whether it is UTF-8.
 
         Blocking: at most ``timeout`` seconds, whatever else the other side sends meanwhile; ``None`` waits
         until a message or the end comes. What is there already may be given even if no time is left, so a

@@ -19,7 +19,7 @@ from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.forked import keep_from_children
 
 #: Bytes asked of the kernel at once; more than one WebSocket fragment.
-_CHUNK: Final = 65_536
+CHUNK: Final = 65_536
 
 _WANT_READ: Final = (BlockingIOError, ssl.SSLWantReadError)
 
@@ -54,7 +54,7 @@ class ByteStream:
                 return b""  # the kernel would give first what it has, and a flood is a lot
             try:
                 with self._lock:
-                    data = self._sock.recv(_CHUNK)
+                    data = self._sock.recv(CHUNK)
             except _WANT_READ:
                 wait(self._sock, selectors.EVENT_READ, deadline)
                 continue
@@ -67,6 +67,8 @@ class ByteStream:
                 raise ConnectionAbortedError(exc.errno, exc.strerror) from exc
             if not data:
                 return b""
+            if len(data) <= size:
+                return data
             self._buffer = memoryview(data)
         piece, self._buffer = self._buffer[:size], self._buffer[size:]
         return bytes(piece)

@@ -73,11 +73,11 @@ class ReconnectingTransport:
             self._attempt = attempt
         return attempt
 
-    def send(self, text: str, timeout: float | None = None) -> None:
+    def send(self, message: bytes, timeout: float | None = None) -> None:
         """Send over the newest connection; until a reconnection has succeeded, that is the old one."""
-        self._current.send(text, timeout)
+        self._current.send(message, timeout)
 
-    def recv(self, timeout: float | None) -> str:
+    def recv(self, timeout: float | None) -> bytes:
         """The next message of the newest connection."""
         return self._current.recv(timeout)
 

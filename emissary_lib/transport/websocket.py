@@ -1,14 +1,15 @@
 """The WebSocket to API Gateway: the only module that imports websocket-client, and that maps its errors.
 
-It makes the handshake and takes frames apart. Sending, fragments and control frames are done here, because
-its ``send`` makes one frame per message, while API Gateway takes 32 KB a frame; its ``recv`` answers pings
-behind the back of a thread that is sending; and it validates UTF-8 in pure Python (18 ms per 128 KB), which
-is switched off: the frame decoder refuses what is not ASCII.
+It makes the handshake. What follows is done here and in :mod:`emissary_lib.transport.websocket_frames`,
+because its ``send`` makes one frame per message, while API Gateway takes 32 KB a frame; its ``recv`` answers
+pings behind the back of a thread that is sending; and both are slow. Nobody looks here at whether text is
+UTF-8: the frame decoder refuses what is not ASCII.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -30,8 +31,9 @@ from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
 from emissary_lib.protocol.wire.text import clean, decode_clean
 from emissary_lib.system import patience_options
 from emissary_lib.transport import happy_eyeballs, trust
-from emissary_lib.transport.bytestream import ByteStream
+from emissary_lib.transport.bytestream import CHUNK, ByteStream
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.masking import KEY
 from emissary_lib.transport.proxy import (
     ProxyError,
     ask_http_proxy,
@@ -39,6 +41,15 @@ from emissary_lib.transport.proxy import (
     find_proxy,
 )
 from emissary_lib.transport.watch import Step, Watch
+from emissary_lib.transport.websocket_frames import (
+    CONTROL,
+    MAX_CONTROL,
+    FrameFormatError,
+    FrameReader,
+    Opcode,
+    WebSocketFrame,
+    frame_parts,
+)
 
 try:
     import websocket
@@ -55,12 +66,7 @@ MAX_INCOMING: Final = 131_072
 #: may cut them anew; without a limit, a message of empty ones would never end.
 MAX_INCOMING_FRAGMENTS: Final = 1_024
 
-#: Longest payload of a control frame, in bytes (RFC 6455 section 5.5).
-_MAX_CONTROL: Final = 125
-
-_CONTROL: Final = frozenset(
-    {websocket.ABNF.OPCODE_CLOSE, websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG}
-)
+_ENDED: Final = "the connection ended without a close frame"
 
 #: Longest head of the answer to an upgrade, in bytes: status and headers. API Gateway's are under 1 KB.
 MAX_HEAD: Final = 65_536
@@ -418,54 +424,68 @@ class WebSocketTransport:
         stream: Behind the answer to the upgrade.
         url: The gateway's, for the text of errors.
         clock: A monotonic clock.
+        random: Gives so many bytes that nobody can guess, for the keys of masks.
     """
 
-    def __init__(self, stream: ByteStream, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: ByteStream,
+        url: str,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         self._stream = stream
         self._url = url
         self._clock = clock
+        self._random = random
         self._deadline = Deadline(None, clock)
         self._reads = 0  # of the call of ``recv`` that is under way
-        self._frames = websocket.frame_buffer(self._read, True)
+        self._taken = 0  # frames, in the same
+        self._over = False  # shut down on this side
+        self._frames = FrameReader(self._read, MAX_INCOMING)
         self._parts: list[bytes] = []  # of a message whose last fragment has not come yet
         self._size = 0  # of all of them, in bytes
         self._send_lock = threading.Lock()
 
-    def send(self, text: str, timeout: float | None = None) -> None:
+    def send(self, message: bytes, timeout: float | None = None) -> None:
         """Send one message, in fragments of ``MAX_FRAGMENT`` bytes; nobody else's come in between."""
-        data = text.encode("ascii")
-        frames = []
-        for start in range(0, len(data) or 1, MAX_FRAGMENT):
-            opcode = websocket.ABNF.OPCODE_CONT if start else websocket.ABNF.OPCODE_TEXT
-            last = start + MAX_FRAGMENT >= len(data)
-            frames.append(_frame(data[start : start + MAX_FRAGMENT], opcode, last=last))
-        self._write(b"".join(frames), Deadline(timeout, self._clock))
+        starts = range(0, len(message) or 1, MAX_FRAGMENT)
+        keys = self._random(KEY * len(starts))
+        parts: list[bytes] = []
+        for index, start in enumerate(starts):
+            piece, key = message[start : start + MAX_FRAGMENT], keys[KEY * index : KEY * (index + 1)]
+            opcode = Opcode.CONTINUATION if start else Opcode.TEXT
+            parts += frame_parts(piece, opcode, key, last=index == len(starts) - 1)
+        self._write(b"".join(parts), Deadline(timeout, self._clock))
 
-    def recv(self, timeout: float | None) -> str:
+    def recv(self, timeout: float | None) -> bytes:
         """The next whole message; pings are answered on the way."""
         deadline = self._deadline = Deadline(timeout, self._clock)
-        self._reads = 0
+        self._reads = self._taken = 0
         while True:
             try:
-                frame = self._frames.recv_frame()
-            except (websocket.WebSocketException, OSError, ValueError) as exc:
-                if isinstance(exc, TimeoutError):
-                    raise
+                opcode, last, payload = self._next_frame()
+            except FrameFormatError as exc:
+                raise self._broken(str(exc)) from None
+            except TimeoutError:
+                raise
+            except (OSError, ValueError) as exc:
                 raise LinkClosedError(f"the WebSocket to {self._url} broke: {clean(str(exc))}") from exc
-            data = bytes(frame.data)  # type: ignore[arg-type]  # bytes by then, whatever its annotation says
-            if frame.opcode in _CONTROL and (len(data) > _MAX_CONTROL or not frame.fin):
+            if opcode in CONTROL and (len(payload) > MAX_CONTROL or not last):
                 raise self._broken("it sent a control frame that is too long, or in fragments")
-            match frame.opcode:
-                case websocket.ABNF.OPCODE_TEXT | websocket.ABNF.OPCODE_CONT:
-                    self._take(data, starts=frame.opcode == websocket.ABNF.OPCODE_TEXT)
-                    if frame.fin:
-                        message, self._parts, self._size = b"".join(self._parts), [], 0
-                        return message.decode("ascii", "replace")
-                case websocket.ABNF.OPCODE_PING:
-                    self._write(_frame(data, websocket.ABNF.OPCODE_PONG), deadline)
-                case websocket.ABNF.OPCODE_CLOSE:
-                    raise self._close_error(data)
-                case websocket.ABNF.OPCODE_BINARY:
+            match opcode:
+                case Opcode.TEXT | Opcode.CONTINUATION:
+                    self._take(payload, starts=opcode is Opcode.TEXT)
+                    if last:
+                        parts, self._parts, self._size = self._parts, [], 0
+                        return parts[0] if len(parts) == 1 else b"".join(parts)
+                case Opcode.PING:
+                    self._write(self._control(payload, Opcode.PONG), deadline)
+                case Opcode.CLOSE:
+                    if len(payload) == 1:
+                        raise self._broken("it sent a close frame with half a code")
+                    raise self._close_error(payload)
+                case Opcode.BINARY:
                     raise self._broken("it sent a binary frame")
 
     def _take(self, data: bytes, *, starts: bool) -> None:
@@ -489,30 +509,37 @@ class WebSocketTransport:
             try:
                 with contextlib.suppress(OSError):
                     goodbye = (1000).to_bytes(2, "big")
-                    self._stream.write(_frame(goodbye, websocket.ABNF.OPCODE_CLOSE), Deadline(0))
+                    self._stream.write(self._control(goodbye, Opcode.CLOSE), Deadline(0))
             finally:
                 self._send_lock.release()
         self.abort()
 
     def abort(self) -> None:
         """Shut the connection down; the descriptor stays until :meth:`release`."""
+        self._over = True
         self._stream.shutdown()
 
     def release(self) -> None:
         """Close the file descriptor; whoever still uses this transport gets a ``LinkClosedError``."""
         self._stream.close()
 
-    def _read(self, size: int) -> bytes:
-        if (self._frames.length or 0) > MAX_INCOMING:
-            raise self._broken(f"it sent a frame of {self._frames.length} bytes")
-        # The stream looks at the time when it has to wait, and a flood never lets it. The first read is free:
-        # whoever has no time left still gets on, however little.
+    def _next_frame(self) -> WebSocketFrame:
+        # The stream looks at the time when it has to wait, and a flood never lets it. The first frame is
+        # free, and so is the first read: whoever has no time left still gets on, however little.
+        if self._taken and self._deadline.passed():
+            raise TimeoutError("no whole message came in time")
+        self._taken += 1
+        if self._over:
+            raise ConnectionResetError(_ENDED)  # what came before, and a flood is a lot, nobody wants
+        return self._frames.next()
+
+    def _read(self) -> bytes:
         if self._reads and self._deadline.passed():
             raise TimeoutError("no whole message came in time")
         self._reads += 1
-        data = self._stream.read(size, self._deadline)
+        data = self._stream.read(CHUNK, self._deadline)
         if not data:
-            raise ConnectionResetError("the connection ended without a close frame")
+            raise ConnectionResetError(_ENDED)
         return data
 
     def _write(self, data: bytes, deadline: Deadline) -> None:
@@ -525,13 +552,12 @@ class WebSocketTransport:
 
     def _close_error(self, data: bytes) -> LinkClosedError:
         with contextlib.suppress(LinkClosedError):
-            self._write(_frame(data[:2], websocket.ABNF.OPCODE_CLOSE), self._deadline)
+            self._write(self._control(data[:2], Opcode.CLOSE), self._deadline)
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
         reason = decode_clean(data[2:]) or "no reason given"
         return LinkClosedError(
             f"the gateway at {self._url} closed the WebSocket: {code} ({reason})", close_code=code
         )
 
-
-def _frame(data: bytes, opcode: int, *, last: bool = True) -> bytes:
-    return websocket.ABNF.create_frame(data, opcode, int(last)).format()
+    def _control(self, payload: bytes, opcode: Opcode) -> bytes:
+        return b"".join(frame_parts(payload, opcode, self._random(KEY)))

@@ -169,10 +169,10 @@ class Tunnel(SessionDriver):
         elif not self._interest and not self._socket.gone:
             self._look_for_reset(now)
 
-    def _take_message(self, text: str, now: float) -> None:
-        if self._session.role is Role.DIALER and _is_last_word(text):
+    def _take_message(self, message: bytes, now: float) -> None:
+        if self._session.role is Role.DIALER and _is_last_word(message):
             self._hear_out(now)
-        super()._take_message(text, now)
+        super()._take_message(message, now)
 
     def _hear_out(self, now: float) -> None:
         """Read what the program has written, and ended, by now: the driver may not have got to it.
@@ -252,9 +252,9 @@ class Tunnel(SessionDriver):
             self._socket.reset_after_drain(Deadline(left, self._clock))
 
 
-def _is_last_word(text: str) -> bool:
+def _is_last_word(message: bytes) -> bool:
     """Whether a message tells of the session's end."""
     try:
-        return peek(text)[0] in (FrameType.RESET, FrameType.ENDED)
+        return peek(message)[0] in (FrameType.RESET, FrameType.ENDED)
     except ProtocolError:  # the gateway's own, or none at all: the session says so
         return False

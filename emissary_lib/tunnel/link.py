@@ -15,7 +15,7 @@ class Link(Protocol):
     def send(self, message: Outgoing) -> None:
         """Send one message, or take it over to send. Raises :class:`TransportError` if the link is broken."""
 
-    def recv(self) -> str:
+    def recv(self) -> bytes:
         """Wait for the next message. Raises :class:`TransportError` when the connection has ended."""
 
     def reconnect(self, epoch: int, deadline: Deadline) -> None:
@@ -49,9 +49,9 @@ class SocketLink:
 
     def send(self, message: Outgoing) -> None:
         """Send over the newest WebSocket, whomever the message is for."""
-        self._transport.send(message.text)
+        self._transport.send(message.data)
 
-    def recv(self) -> str:
+    def recv(self) -> bytes:
         """Wait for the next message on the newest WebSocket."""
         return self._transport.recv(None)
 

@@ -281,22 +281,22 @@ class SessionDriver(ABC):
         try:
             while True:
                 try:
-                    text = self._link.recv()
+                    message = self._link.recv()
                 except TransportError as exc:
                     if not self._reconnect(exc):
                         return
                 else:
-                    self._receive(text)
+                    self._receive(message)
         except BaseException as exc:  # nobody else reads: the tunnel must not wait for what never comes
             self._end_refused(Code.PROTOCOL_ERROR, repr(exc))
             raise
 
-    def _receive(self, text: str) -> None:
-        self._apply(lambda now: self._take_message(text, now))
+    def _receive(self, message: bytes) -> None:
+        self._apply(lambda now: self._take_message(message, now))
 
-    def _take_message(self, text: str, now: float) -> None:
+    def _take_message(self, message: bytes, now: float) -> None:
         """A message of the peer's or the bridge's has come. Requires the lock."""
-        self._session.receive_message(text, now)
+        self._session.receive_message(message, now)
 
     def _reconnect(self, cause: TransportError) -> bool:
         """Replace the connection for as long as the session wants one; whether there is one again."""

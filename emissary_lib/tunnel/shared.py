@@ -78,7 +78,8 @@ class SharedConnection(CarriedConnection):
     def idle(self) -> bool:
         """Whether all that the user has written, the end of its stream included, has arrived.
 
-        Never after a cut, before it is over: the user has to be told.
+        Never after a cut, before it is over, nor after one that may have lost something: the user has to
+        be told.
         """
         return self._tunnel.ask(lambda now: self._tunnel.is_idle(self, now))
 
@@ -267,7 +268,7 @@ class SharedTunnel(SharedDriver[SharedConnection]):
     def is_idle(self, connection: SharedConnection, now: float) -> bool:
         """See :attr:`SharedConnection.idle`."""
         if connection.closed:
-            return not connection.lost
+            return not (connection.lost or connection.was_untaken)
         if connection.cut or connection.leaving:
             return False
         if connection.eof_queued or connection.exiting:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from emissary_local.lambda_.cpu_share import CpuThrottle, cpu_seconds
 from emissary_local.lambda_.runtime_api import MAX_RESPONSE, RuntimeConnection
 from emissary_local.ports import InvocationResult, InvocationStatus
 from emissary_local.template.specs import FunctionSpec
@@ -100,6 +101,8 @@ class Environment:
         owner: Who is told.
         log: Writes to the function's log.
         clock: The clock that the process reads, seconds since 1970, for its deadlines.
+        cpu_share: Of one processor, what its handler may use; None: whatever there is. Its init phase is not
+            held to it: AWS says nothing of that.
 
     Thread safety: none; it belongs to the cloud process's event loop.
     """
@@ -111,8 +114,11 @@ class Environment:
         owner: EnvironmentOwner,
         log: Callable[[FunctionSpec, str], None],
         clock: Callable[[], float] = time.time,
+        cpu_share: float | None = None,
     ) -> None:
         self.id = identifier
+        self._cpu_share = cpu_share
+        self._throttle: CpuThrottle | None = None
         self._clock = clock
         self.spec = spec
         self.state = EnvironmentState.STARTING
@@ -160,6 +166,8 @@ class Environment:
         for connection in self._connections:
             connection.abort()
         self._connections.clear()
+        if self._throttle is not None:
+            self._throttle.end()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -201,6 +209,8 @@ class Environment:
             self._deliver()
             return
         self.state = EnvironmentState.IDLE
+        if self._throttle is not None:
+            self._throttle.end()
         self._signal(signal.SIGSTOP)
         self._owner.environment_idle(self)
 
@@ -236,6 +246,7 @@ class Environment:
         invocation.started = self._created if self.state is EnvironmentState.STARTING else self._loop.time()
         self.state = EnvironmentState.BUSY
         self._arm(self.spec.timeout)
+        self._hold_to_share()
         if invocation.fault is InvocationFault.DIES_BEFORE:
             self.kill()
             return
@@ -247,6 +258,18 @@ class Environment:
         connection.send_event(
             b"%bLambda-Runtime-Deadline-Ms: %d\r\n" % (invocation.head, deadline), invocation.payload
         )
+
+    def _hold_to_share(self) -> None:
+        if self._cpu_share is None or (pid := self.pid) is None:
+            return
+        if self._throttle is None:
+            self._throttle = CpuThrottle(
+                self._cpu_share,
+                lambda: cpu_seconds(pid),
+                lambda: self._signal(signal.SIGSTOP),
+                lambda: self._signal(signal.SIGCONT),
+            )
+        self._throttle.begin()
 
     def _return_result(self, request_id: str, result: InvocationResult) -> bool:
         invocation = self._invocation

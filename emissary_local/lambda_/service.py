@@ -21,6 +21,7 @@ from typing import Final
 from emissary_local.billing.meter import Meter
 from emissary_local.errors import LocalCloudError, UnknownFunctionError
 from emissary_local.faults import FaultEngine, FaultRng, Site
+from emissary_local.lambda_.cpu_share import PROCESSOR_MEMORY
 from emissary_local.lambda_.environment import Environment, EnvironmentState, Invocation, InvocationFault
 from emissary_local.lambda_.forkserver import ForkServer
 from emissary_local.lambda_.variables import Endpoints, Identities, environment_variables
@@ -68,6 +69,7 @@ class LambdaService:
         on_freeze: Told the function and the process id of each environment that has been stopped.
         init_slots: How many environments may be in their init phase at once; None: as this machine's
             processors allow.
+        cpu_share: Hold each environment to its memory's share of a processor, times this; None: to none.
 
     Raises:
         LocalCloudError: If the reserved concurrency leaves nothing for the other functions.
@@ -89,6 +91,7 @@ class LambdaService:
         faults: FaultEngine | None = None,
         on_freeze: Callable[[str, int], None] | None = None,
         init_slots: int | None = None,
+        cpu_share: float | None = None,
     ) -> None:
         reserved = sum(spec.reserved_concurrency or 0 for spec in functions.values())
         shared = [spec for spec in functions.values() if spec.reserved_concurrency is None]
@@ -105,6 +108,7 @@ class LambdaService:
         self._endpoints = endpoints
         self._logs = logs
         self._fresh = fresh_environments
+        self._cpu_share = cpu_share
         self._faults = faults or FaultEngine()
         self._rng = {name: self._faults.rng(Site.INVOCATION, name) for name in functions}
         self._skews = self._faults.rng(Site.INVOCATION, "skew")
@@ -308,7 +312,8 @@ class LambdaService:
         skew = faults.skew_seconds
         if faults.skew_spread:
             skew += self._skews.stream("skew_spread").uniform(-faults.skew_spread, faults.skew_spread)
-        environment = Environment(identifier, spec, self, self._log, lambda: time.time() + skew)
+        share = None if self._cpu_share is None else self._cpu_share * spec.memory / PROCESSOR_MEMORY
+        environment = Environment(identifier, spec, self, self._log, lambda: time.time() + skew, share)
         runtime_api = await environment.listen()
         self._alive.add(environment)
         environment.ended.add_done_callback(lambda _: self._alive.discard(environment))

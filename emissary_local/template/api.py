@@ -27,6 +27,7 @@ from emissary_local.template.specs import Authorizer, FunctionSpec, Route, Throt
 from emissary_local.template.stack import Stack, number
 
 _GATEWAY: Final = "apigateway.amazonaws.com"
+_API_MAPPING: Final = "AWS::ApiGatewayV2::ApiMapping"
 _CONNECT: Final = "$connect"
 _REPLIES: Final = "$default"
 _LAMBDA_URI: Final = re.compile(
@@ -63,6 +64,7 @@ class _Reader:
             RouteSelection(expression)
         except ValueError as exc:
             raise TemplateError(str(exc), where=f"{where}.RouteSelectionExpression") from exc
+        self._check_way_in(properties, where)
         stage, place = self._properties(self._only(STAGE))
         self._stage = str(stage.get("StageName"))
         for other in stack.of_type(INTEGRATION_RESPONSE):
@@ -88,6 +90,18 @@ class _Reader:
             route_throttles={key: _throttle(settings, place) for key, settings in per_route},
             authorizer=authorizer,
         )
+
+    def _check_way_in(self, properties: Mapping[str, Any], where: str) -> None:
+        # There is one address here, and it stands for a custom domain where the API's own name is off.
+        if str(properties.get("DisableExecuteApiEndpoint")).lower() != "true":
+            return
+        mapped = [self._stack.value(name, "ApiId") for name in self._stack.of_type(_API_MAPPING)]
+        if self._stack.ref(self._api) not in mapped:
+            raise TemplateError(
+                f"without its own name the API has no address: no {_API_MAPPING} leads a custom domain to "
+                "it; add one, or leave the name on",
+                where=f"{where}.DisableExecuteApiEndpoint",
+            )
 
     def _only(self, kind: str) -> str:
         found = self._stack.of_type(kind)

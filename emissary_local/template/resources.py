@@ -55,7 +55,8 @@ def _of(read: str, ignored: str = "", **only: str) -> Properties:
 READ: Final[Mapping[str, Properties]] = {
     API: _of(
         "RouteSelectionExpression", "ApiKeySelectionExpression Description IpAddressType Name Tags Version",
-        ProtocolType="WEBSOCKET", DisableExecuteApiEndpoint="false", DisableSchemaValidation="true false",
+        ProtocolType="WEBSOCKET", DisableExecuteApiEndpoint="true false",
+        DisableSchemaValidation="true false",
     ),
     AUTHORIZER: _of(
         "ApiId AuthorizerUri IdentitySource", "Name",

@@ -157,7 +157,7 @@ class SessionStore(Protocol):
 class PeerLink(Protocol):
     """API Gateway's callback side: posts to the WebSockets of one stage. Safe to use from several threads."""
 
-    def post(self, connection_id: str, text: str) -> None:
+    def post(self, connection_id: str, message: bytes) -> None:
         """Post one message; blocks until the gateway has answered, some seconds at most.
 
         Raises:

@@ -39,13 +39,15 @@ class ShortMessages:
             self._asked_at = now
         return self._known
 
-    def note(self) -> None:
-        """A client has found it out.
+    def note(self) -> bool:
+        """A client has found it out: whether that is news here.
 
         Raises:
             StoreError: The table could not be reached.
         """
-        if not self.known():
-            now = self._clock()
-            self._store.note_short_messages(now, now + REMEMBERED)
-            self._known = True
+        if self.known():
+            return False
+        now = self._clock()
+        self._store.note_short_messages(now, now + REMEMBERED)
+        self._known = True
+        return True

@@ -42,8 +42,8 @@ class Arrivals:
         self._transport = transport
         self._grace = grace
         self._clock = clock
-        self._held: deque[str] = deque()
-        self._last_word: str | None = None  # what ends the session: nothing behind it matters
+        self._held: deque[bytes] = deque()
+        self._last_word: bytes | None = None  # what ends the session: nothing behind it matters
         self._loss: tuple[TransportError, float] | None = None
 
     def over(self) -> bool:
@@ -63,31 +63,31 @@ class Arrivals:
     def _look(self) -> None:
         while self._last_word is None and self._loss is None and len(self._held) < _MOST_HELD:
             try:
-                text = self._transport.recv(_GLANCE)
+                message = self._transport.recv(_GLANCE)
             except TimeoutError:
                 return
             except TransportError as exc:
                 self._loss = exc, self._clock()
             else:
-                if _ends_session(text):
-                    self._last_word = text
+                if _ends_session(message):
+                    self._last_word = message
                 else:
-                    self._held.append(text)
+                    self._held.append(message)
 
-    def recv(self, timeout: float | None) -> str:
+    def recv(self, timeout: float | None) -> bytes:
         """The next message, of those that were looked at first."""
         if self._held:
             return self._held.popleft()
         if self._last_word is not None:
-            text, self._last_word = self._last_word, None
-            return text
+            message, self._last_word = self._last_word, None
+            return message
         if self._loss is not None:
             raise self._loss[0]
         return self._transport.recv(timeout)
 
-    def send(self, text: str, timeout: float | None = None) -> None:
+    def send(self, message: bytes, timeout: float | None = None) -> None:
         """As of the WebSocket."""
-        self._transport.send(text, timeout)
+        self._transport.send(message, timeout)
 
     def close(self) -> None:
         """As of the WebSocket."""
@@ -102,9 +102,9 @@ class Arrivals:
         self._transport.abort()
 
 
-def _ends_session(text: str) -> bool:
+def _ends_session(message: bytes) -> bool:
     try:
-        return decode(text).type in (FrameType.RESET, FrameType.ENDED)
+        return decode(message).type in (FrameType.RESET, FrameType.ENDED)
     except RemoteProtocolError:  # the gateway's word, or what the session will refuse
         return False
 

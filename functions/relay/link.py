@@ -66,7 +66,7 @@ class RelayLink(SocketLink):
         self._poster = poster
         self._dialer = dialer
         self._abandon_at = abandon_at
-        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._unposted = 0
@@ -98,7 +98,7 @@ class RelayLink(SocketLink):
                 thread = threading.Thread(target=self._post_all, name="emissary-poster", daemon=True)
                 self._threads.append(thread)
                 thread.start()
-        self._queue.put(message.text)
+        self._queue.put(message.data)
 
     def redirect(self, connection: str) -> None:
         """The dialer has a new connection: what is posted from now on goes there."""
@@ -148,10 +148,10 @@ class RelayLink(SocketLink):
             return now - self._refused_since
 
     def _post_all(self) -> None:
-        while (text := self._queue.get()) is not None:
+        while (message := self._queue.get()) is not None:
             try:
                 if not self._closed:
-                    self._poster.post(self._dialer, text)
+                    self._poster.post(self._dialer, message)
                     self._note_refusal(refused=False)
             except PeerGoneError:
                 self._note_refusal(refused=False)
@@ -160,7 +160,7 @@ class RelayLink(SocketLink):
                 self._note(exc)
                 refused_for = self._note_refusal(refused=isinstance(exc, PeerRefusedError))
                 if isinstance(exc, MessageTooLargeError):
-                    if len(text) > MAX_FRAGMENT:
+                    if len(message) > MAX_FRAGMENT:
                         self.on_too_long()
                     else:
                         self.on_hopeless(str(exc))

@@ -95,9 +95,9 @@ class _Cut:
         self._data = b""
 
 
-def _messages(data: bytes, most: Callable[[], int]) -> list[str]:
+def _messages(data: bytes, most: Callable[[], int]) -> list[bytes]:
     """Each message, and the error at the end."""
-    stream, found = _Cut(data, most), list[str]()
+    stream, found = _Cut(data, most), list[bytes]()
     transport = WebSocketTransport(cast(ByteStream, stream), "wss://hostile")
     with contextlib.suppress(LinkClosedError):
         while True:

@@ -15,7 +15,6 @@ from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import encode_ranges
-from tests.fuzz.entry import as_text
 from tests.helpers.clock import Clock
 from tests.helpers.pair import PARAMETERS, client_session, events, relay_session
 
@@ -76,9 +75,9 @@ class _Play:
                 frame = Frame(self.byte() % 32, self.byte() & 7, self.generation(), payload=payload)
                 self.hear_text(encode(frame))
             case 7:
-                self.hear_text(base64.b64encode(self.take(24 + self.byte())).decode())
+                self.hear_text(base64.b64encode(self.take(24 + self.byte())))
             case 8:
-                self.hear_text(as_text(self.take(self.byte())))
+                self.hear_text(self.take(self.byte()))
             case 9 if not subject.send_ended:
                 subject.send_data(bytes(self.byte() * 100))
             case 10:
@@ -139,7 +138,7 @@ class _Play:
     def window(self) -> int:
         return (1 << self.byte() % 33) - 1
 
-    def hear_text(self, text: str) -> None:
+    def hear_text(self, text: bytes) -> None:
         """Anything; if it is of the stream, what is read from there on tells nothing any more."""
         with contextlib.suppress(RemoteProtocolError):
             self.honest = self.honest and decode(text).type not in _STREAM
@@ -162,7 +161,7 @@ class _Play:
         now, subject = self.clock.now, self.session
         for _turn in range(_SPIN):
             for message in subject.messages_to_send(now):
-                self.check_message(message.text)
+                self.check_message(message.data)
             due = subject.next_timeout()
             if due is None or due > now:
                 break
@@ -175,7 +174,7 @@ class _Play:
         ends = [event for event in self.told if isinstance(event, Finished)]
         assert ends == (self.told[-1:] if subject.state is State.ENDED else [])
 
-    def check_message(self, text: str) -> None:
+    def check_message(self, text: bytes) -> None:
         assert len(text) <= MAX_MESSAGE
         frame = decode(text)
         if frame.type in (FrameType.DATA, FrameType.ACK, FrameType.OPENING, FrameType.OPENED):

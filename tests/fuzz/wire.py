@@ -31,7 +31,7 @@ _TEXTS: Final = ("reason", "server_version")
 
 
 def frames(data: bytes) -> None:
-    for text in (as_text(data), base64.b64encode(data).decode()):
+    for text in (data, base64.b64encode(data)):
         with contextlib.suppress(RemoteProtocolError):
             number, generation = peek(text)
             assert (0 <= number < 32, 0 <= generation < 65_536) == (True, True)

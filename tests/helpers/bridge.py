@@ -144,14 +144,14 @@ class Wire:
         """Wait until the session has ended, well or not."""
         self.wait(lambda: not self.session.alive)
 
-    def send(self, text: str) -> None:
+    def send(self, text: bytes) -> None:
         self._peer.send_text(text)
 
     def control(self, kind: FrameType, payload: bytes) -> None:
         """A frame in the bridge's name."""
         self.send(encode(Frame(kind, generation=2, payload=payload)))
 
-    def receive(self, text: str) -> None:
+    def receive(self, text: bytes) -> None:
         """A message of the dialer's."""
         frame = decode(text)
         with self.changed:
@@ -179,12 +179,12 @@ class Wire:
             self._move(now)
             # What goes to the bridge takes longer than what goes straight to the dialer.
             for message in sorted(self.session.messages_to_send(now), key=lambda each: each.to_bridge):
-                frame = decode(message.text)
+                frame = decode(message.data)
                 if frame.type is FrameType.END:
                     end = End.decode(frame.payload)
                     self._end(Ended(end.code, end.received, end.sent))
                 else:
-                    self.send(message.text)
+                    self.send(message.data)
                     self.told = max(self.told, frame.ack)
             while event := self.session.next_event():
                 if isinstance(event, Aborted):
@@ -432,7 +432,7 @@ class Relay:
             self._stream.send_data(data)
 
     def gateway_error(self) -> None:
-        self.wire.send('{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}')
+        self.wire.send(b'{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}')
 
     def _wait(self, condition: Callable[[], object]) -> None:
         self.wire.wait(condition)
@@ -509,8 +509,8 @@ class Behaviour:
     dial_code: Code = Code.OK
     silent: bool = False
     false_proof: bool = False
-    answer: str | None = None
-    stumbles: list[str | None] = field(default_factory=list)
+    answer: bytes | None = None
+    stumbles: list[bytes | None] = field(default_factory=list)
     script: Callable[[Relay], None] = lambda relay: None
     grace: float = 60.0
     life: float = LIFE
@@ -533,7 +533,7 @@ class Bridge:
 
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.behaviour = behaviour or Behaviour()
-        self.messages: list[str] = []
+        self.messages: list[bytes] = []
         self.wires: list[Wire] = []
         self._relays: list[Relay] = []  # those whose dialer has been answered, or is held up
         self._changed = threading.Condition()

@@ -21,7 +21,7 @@ from emissary_lib.protocol.wire.frames import Frame, FrameType, decode, encode
 from emissary_lib.protocol.wire.payloads import Disconnected, End, Ended, Resumed
 from tests.helpers.clock import Clock
 
-GATEWAY_ERROR = '{"message": "Internal server error", "connectionId":"Ab1=", "requestId":"Cd2="}'
+GATEWAY_ERROR = b'{"message": "Internal server error", "connectionId":"Ab1=", "requestId":"Cd2="}'
 
 
 @dataclass(frozen=True)
@@ -131,14 +131,14 @@ class Carrier:
         """One message of a session's: over its WebSocket, or (the relay's to its peer) by a post."""
         connection = self._held[role]
         assert connection, f"the {role.value} sends without a link"
-        kind = decode(message.text).type
+        kind = decode(message.data).type
         fate = self._random.random()
         if kind == FrameType.END and self._lost_ends >= 3:
             fate = 1.0  # four in a row are not lost: then nobody could end anything
         if fate < self._faults.drop:
             self._lost_ends += kind == FrameType.END
             return
-        if len(message.text) > self._faults.longest:
+        if len(message.data) > self._faults.longest:
             self._meet_too_long(role, message)
             return
         if fate < self._faults.drop + self._faults.error:
@@ -148,9 +148,9 @@ class Carrier:
         for _copy in range(2 if self._random.random() < self._faults.duplicate else 1):
             if role is Role.RELAY and not message.to_bridge:
                 target = self._all[self._target]
-                self._travel(lambda target=target: self._relay_posts(target, message.text))  # type: ignore[misc]
+                self._travel(lambda target=target: self._relay_posts(target, message.data))  # type: ignore[misc]
             else:
-                self._travel(lambda: self._default(connection, message.text))
+                self._travel(lambda: self._default(connection, message.data))
 
     def _meet_too_long(self, role: Role, message: Outgoing) -> None:
         session, posts = self._sessions[role], role is Role.RELAY and not message.to_bridge
@@ -275,18 +275,18 @@ class Carrier:
     def _travel(self, arrive: Callable[[], None]) -> None:
         self.later(self._random.uniform(*self._faults.delay), arrive)
 
-    def _post(self, to: Connection | None, text: str) -> bool:
+    def _post(self, to: Connection | None, text: bytes) -> bool:
         """``PostToConnection``: whether the connection is open. Silent ones count as such."""
         if to is None or not to.open:
             return False
         self._travel(lambda: self._arrive(to, text))
         return True
 
-    def _arrive(self, to: Connection, text: str) -> None:
+    def _arrive(self, to: Connection, text: bytes) -> None:
         if self._held[to.role] is to and not to.silent:
             self._sessions[to.role].receive_message(text, self._clock.now)
 
-    def _relay_posts(self, target: Connection, text: str) -> None:
+    def _relay_posts(self, target: Connection, text: bytes) -> None:
         if not self._post(target, text):
             self._travel(lambda: self._tell_relay_410())
 
@@ -294,7 +294,7 @@ class Carrier:
         if self._sessions[Role.RELAY].state is not State.ENDED:
             self._sessions[Role.RELAY].peer_unknown(self._clock.now)
 
-    def _default(self, sender: Connection, text: str) -> None:
+    def _default(self, sender: Connection, text: bytes) -> None:
         if sender.silent:
             return
         frame = decode(text)

@@ -8,6 +8,7 @@ Run as a program, it measures anew what tools/costs.json has::
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import socket
 import threading
@@ -218,7 +219,8 @@ def measure() -> list[Cost]:
         return ledger.rows
 
 
-def _strangers(cloud: LocalCloud, ledger: Ledger) -> None:
+def strangers(cloud: LocalCloud) -> dict[str, dict[str, str]]:
+    """The headers of upgrades by somebody who has no key, whoever he poses as, by what they are called."""
     host = Endpoint(cloud.url).host
 
     def signed(key: Key) -> dict[str, str]:
@@ -228,7 +230,7 @@ def _strangers(cloud: LocalCloud, ledger: Ledger) -> None:
 
     forged = Key(cloud.key.key_id, secrets.token_bytes(32))
     session = secrets.token_hex(32)
-    kinds = {
+    return {
         "an upgrade without headers": {},
         "an upgrade with a forged MAC": signed(forged),
         "an upgrade with an unknown key id": signed(Key(77, secrets.token_bytes(32))),
@@ -239,14 +241,18 @@ def _strangers(cloud: LocalCloud, ledger: Ledger) -> None:
             session, secrets.token_bytes(32), secrets.token_hex(16), 1
         ).to_headers(),
     }  # fmt: skip
-    for message, headers in kinds.items():
 
-        def refused(headers: dict[str, str] = headers) -> None:
-            with contextlib.suppress(GatewayRefusedError):
-                connect(cloud.url, headers=headers, deadline=Deadline(HANG)).release()
-                raise AssertionError("a stranger was let in")
 
-        ledger.row(STRANGER, message, refused, {CONNECT: 1})
+def refused(cloud: LocalCloud, headers: dict[str, str]) -> None:
+    """Ask for an upgrade with them, and be refused."""
+    with contextlib.suppress(GatewayRefusedError):
+        connect(cloud.url, headers=headers, deadline=Deadline(HANG)).release()
+        raise AssertionError("a stranger was let in")
+
+
+def _strangers(cloud: LocalCloud, ledger: Ledger) -> None:
+    for message, headers in strangers(cloud).items():
+        ledger.row(STRANGER, message, functools.partial(refused, cloud, headers), {CONNECT: 1})
 
 
 def _enter(cloud: LocalCloud, stack: contextlib.ExitStack, into: list[RawDialer]) -> Callable[[], None]:

@@ -38,7 +38,7 @@ def load_event(
     *,
     connection_id: str | None = None,
     request_id: str | None = None,
-    body: str | None = None,
+    body: bytes | str | None = None,
     headers: Mapping[str, str | None] | None = None,
     close_code: int | None = None,
 ) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def load_event(
     if request_id is not None:
         event["requestContext"]["requestId"] = request_id
     if body is not None:
-        event["body"] = body
+        event["body"] = body.decode() if isinstance(body, bytes) else body
     if close_code is not None:
         event["requestContext"]["disconnectStatusCode"] = close_code
     for header, value in (headers or {}).items():

@@ -302,7 +302,7 @@ class FakeLink:
     """
 
     def __init__(self) -> None:
-        self.posts: list[tuple[str, str]] = []
+        self.posts: list[tuple[str, bytes]] = []
         self.gone: set[str] = set()
         self.untrue: dict[str, int] = {}
         self.busy: set[str] = set()
@@ -310,7 +310,7 @@ class FakeLink:
         self.deleted: list[str] = []
         self.tries: list[str] = []
 
-    def post(self, connection_id: str, text: str) -> None:
+    def post(self, connection_id: str, message: bytes) -> None:
         self.tries.append(connection_id)
         if connection_id in self.gone:
             raise PeerGoneError("gone")
@@ -321,7 +321,7 @@ class FakeLink:
             raise PeerBusyError("busy")
         if connection_id in self.too_large:
             raise MessageTooLargeError("status 413")
-        self.posts.append((connection_id, text))
+        self.posts.append((connection_id, message))
 
     def delete(self, connection_id: str) -> None:
         if connection_id in self.busy:

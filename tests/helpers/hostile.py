@@ -38,7 +38,7 @@ class Script:
 
 
 def _text(frame: Frame) -> bytes:
-    return frame_bytes(TEXT, encode(frame).encode())
+    return frame_bytes(TEXT, encode(frame))
 
 
 #: After a good 101.
@@ -89,15 +89,15 @@ HEADS: Final[dict[str, Script]] = {
 class Talkative:
     """A transport over which the same message never stops coming, each a while later on the test's clock."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: bytes) -> None:
         self.clock = Clock()
-        self.sent: list[str] = []
+        self.sent: list[bytes] = []
         self._text = text
 
-    def send(self, text: str, timeout: float | None = None) -> None:
-        self.sent.append(text)
+    def send(self, message: bytes, timeout: float | None = None) -> None:
+        self.sent.append(message)
 
-    def recv(self, timeout: float | None) -> str:
+    def recv(self, timeout: float | None) -> bytes:
         self.clock.advance(0.01)
         assert self.clock.now < 2000, "it goes on and on"
         return self._text

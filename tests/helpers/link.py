@@ -244,7 +244,7 @@ class LinkedSessions:
         assert 0 <= to_read <= end.capacity, "the receive buffer is over its capacity"
 
     def _check_message(self, role: Role, message: Outgoing) -> None:
-        text = message.text
+        text = message.data
         assert len(text) <= MAX_MESSAGE
         assert text.isascii()
         frame = decode(text)

@@ -66,14 +66,14 @@ class MemoryTransport:
     def __init__(self, outgoing: _Direction, incoming: _Direction) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
-        self.sent: list[str] = []
+        self.sent: list[bytes] = []
 
-    def send(self, text: str, timeout: float | None = None) -> None:
+    def send(self, text: bytes, timeout: float | None = None) -> None:
         """Send, or lose, double or hold back, as the faults want it. Never blocks."""
         self._outgoing.put(text)
         self.sent.append(text)
 
-    def recv(self, timeout: float | None) -> str:
+    def recv(self, timeout: float | None) -> bytes:
         """The next message; one that is held back comes when there is no other."""
         return self._incoming.get(Deadline(timeout))
 
@@ -96,7 +96,7 @@ class MemoryTransport:
 
 @dataclass
 class _Held:
-    text: str
+    text: bytes
     overtaken: int  # by how many more it may be
 
 
@@ -106,12 +106,12 @@ class _Direction:
     def __init__(self, luck: random.Random, faults: Faults) -> None:
         self._luck = luck
         self._faults = faults
-        self._ready: deque[str] = deque()
+        self._ready: deque[bytes] = deque()
         self._held: list[_Held] = []
         self._changed = threading.Condition()
         self._ended: int | None = None
 
-    def put(self, text: str) -> None:
+    def put(self, text: bytes) -> None:
         with self._changed:
             if self._ended is not None:
                 raise LinkClosedError(f"the link in memory is closed: {self._ended}", close_code=self._ended)
@@ -135,7 +135,7 @@ class _Direction:
         self._ready.extend(held.text for held in self._held if held.overtaken <= 0)
         self._held = [held for held in self._held if held.overtaken > 0]
 
-    def get(self, deadline: Deadline) -> str:
+    def get(self, deadline: Deadline) -> bytes:
         with self._changed:
             while not self._ready:
                 if self._held:

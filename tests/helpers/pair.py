@@ -71,7 +71,7 @@ def session_of(role: Role, now: float, *, streams: StreamConfig | None = None) -
 
 def frames(session: Session, now: float) -> list[Frame]:
     """What the session sends now, decoded."""
-    return [decode(message.text) for message in session.messages_to_send(now)]
+    return [decode(message.data) for message in session.messages_to_send(now)]
 
 
 def events(session: Session) -> list[Event]:
@@ -142,7 +142,7 @@ class SessionPair:
     def _carry(self, role: Role) -> int:
         outgoing: list[Outgoing] = self.of(role).messages_to_send(self.clock.now)
         for message in outgoing:
-            self.sent.append((role, decode(message.text)))
+            self.sent.append((role, decode(message.data)))
             if self.sent[-1][1].type is not FrameType.END:
-                self.peer(role).receive_message(message.text, self.clock.now)
+                self.peer(role).receive_message(message.data, self.clock.now)
         return len(outgoing)

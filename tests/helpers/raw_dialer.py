@@ -49,7 +49,7 @@ class RawDialer:
         self.nonce = secrets.token_bytes(32)
         self._date = http_date(time.time() if unix_now is None else unix_now)
         self.session = session_id(self.nonce)
-        self.others: list[str] = []
+        self.others: list[bytes] = []
         headers = sign_connect(key, date=self._date, nonce=self.nonce, host=endpoint.host).to_headers()
         self._transport = connect(endpoint.url, headers=headers, deadline=Deadline(HANG))
 
@@ -86,7 +86,7 @@ class RawDialer:
         deadline = Deadline(HANG)
         while True:
             text = self._transport.recv(deadline.remaining())
-            if not text.startswith("{"):
+            if not text.startswith(b"{"):
                 frame = decode(text)
                 if frame.type in kinds:
                     return frame

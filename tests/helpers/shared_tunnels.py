@@ -206,13 +206,13 @@ class _BridgeLink:
         self._bridge = bridge
 
     def send(self, message: Outgoing) -> None:
-        frame = decode(message.text)
+        frame = decode(message.data)
         if message.to_bridge:
             self._bridge.take(self._role, frame)
         else:
-            self._bridge.transport(self._role).send(message.text)
+            self._bridge.transport(self._role).send(message.data)
 
-    def recv(self) -> str:
+    def recv(self) -> bytes:
         return self._bridge.transport(self._role).recv(None)
 
     def reconnect(self, epoch: int, deadline: Deadline) -> None:

@@ -79,7 +79,7 @@ class PairLink(SocketLink):
         self._ends = ends
 
     def send(self, message: Outgoing) -> None:
-        frame = decode(message.text)
+        frame = decode(message.data)
         if frame.type is FrameType.END:
             self._ends.tell(self._role, End.decode(frame.payload))
         else:
@@ -153,13 +153,13 @@ class FakeLink:
         self.dropped = False
 
     def send(self, message: Outgoing) -> None:
-        frame = decode(message.text)
+        frame = decode(message.data)
         self.sent.append(frame)
         if frame.type is FrameType.END and self._answers_end:
             end = End.decode(frame.payload)
             self.give(FrameType.ENDED, Ended(end.code, end.sent, end.received).encode())
 
-    def recv(self) -> str:
+    def recv(self) -> bytes:
         return self._near.recv(None)
 
     def reconnect(self, epoch: int, deadline: Deadline) -> None:

@@ -73,7 +73,7 @@ class Peer:
             self._buffer += data
         return frame
 
-    def read_message(self, timeout: float = HANG) -> str | None:
+    def read_message(self, timeout: float = HANG) -> bytes | None:
         """The next whole text message; ``None`` once the client says goodbye. Pongs are skipped."""
         while True:
             frame = self.read_frame(timeout)
@@ -83,13 +83,13 @@ class Peer:
                 self._parts.append(frame.payload)
                 if frame.fin:
                     parts, self._parts = self._parts, []
-                    return b"".join(parts).decode("ascii")
+                    return b"".join(parts)
 
     def send_frame(self, opcode: int, payload: bytes = b"", *, fin: bool = True) -> None:
         self.send_raw(frame_bytes(opcode, payload, fin=fin))
 
-    def send_text(self, text: str) -> None:
-        self.send_frame(TEXT, text.encode())
+    def send_text(self, text: str | bytes) -> None:
+        self.send_frame(TEXT, text.encode() if isinstance(text, str) else text)
 
     def send_close(self, code: int, reason: str = "") -> None:
         self.send_frame(CLOSE, struct.pack(">H", code) + reason.encode())

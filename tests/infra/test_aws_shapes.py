@@ -281,6 +281,6 @@ def test_each_status_of_connections_has_its_meaning_whether_its_type_is_named_or
             server.status = status
             server.error_type = aws_shapes.CALLBACK_STATUSES[status] if typed else ""
             with pytest.raises(meaning) as caught:
-                link.post("BFHPhfCWIAMCKlQ=", "text")
+                link.post("BFHPhfCWIAMCKlQ=", b"text")
             assert type(caught.value) is meaning
         link.close()

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from emissary_lib.bridge import items
 from emissary_lib.operate.keys import SECRET_BYTES
+from emissary_lib.prices import LAMBDA_LOG_BYTES
 from emissary_lib.protocol import constants
 from emissary_lib.protocol.constants import OPENING_TIME
 from emissary_lib.protocol.mux.limits import MAX_CONNECTIONS, MEMORY
@@ -19,9 +21,10 @@ from emissary_lib.protocol.targets.addresses import canonical_host
 from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, AllowList, Target
 from functions.common import logs
 from functions.common.adapters import keys
+from functions.common.short_messages import ASKED_EVERY, REMEMBERED
 from tests.helpers.sam_template import of_type, resolve_resources, source
-from tests.infra.documents import fenced, prose, read, section, tables
-from tests.infra.test_docs_operations import CHARGES, HANDLER_SECONDS, number, throttle
+from tests.infra.documents import ROOT, block_commands, fenced, prose, read, section, tables
+from tests.infra.test_docs_operations import CHARGES, HANDLER_SECONDS, INVOCATIONS_OF_A_UNIT, number, throttle
 from tools import costs
 
 LOG_KEY = "arn:aws:kms:eu-west-1:111122223333:key/0123-abcd"
@@ -216,6 +219,12 @@ def test_the_price_of_a_flood_is_its_parts() -> None:
     assert number(invocations) == pytest.approx(CHARGES.lambda_request * 1e6)
     assert number(time) == round(memory * HANDLER_SECONDS * CHARGES.lambda_gb_second * 1e6, 2)
     assert f"their time: {memory:g} GB x {HANDLER_SECONDS} s x 1,000,000 x $0.0000133334" in rows
+    logged = costs.REFUSED_LOG_BYTES + LAMBDA_LOG_BYTES
+    assert number(log) == round(logged * CHARGES.log_byte * 1e6, 2)
+    of_both = (
+        f"{costs.REFUSED_LOG_BYTES / 1000:g} KB of log that we write, and {LAMBDA_LOG_BYTES / 1000:g} KB that"
+    )
+    assert f"{of_both} Lambda itself does, at ${CHARGES.log_byte * 1e9:.2f} a GB" in rows
     assert gateway == f"0 to {CHARGES.websocket_message * 1e6:.2f}"
     least = number(invocations) + number(time) + number(log)
     most = least + CHARGES.websocket_message * 1e6
@@ -225,6 +234,48 @@ def test_the_price_of_a_flood_is_its_parts() -> None:
     assert f"that is {day:.2f} million a day, ${day * least:.0f} to ${day * most:.0f};" in TEXT
     assert f"for 30 days, ${30 * day * least:.0f} to ${30 * day * most:.0f}." in TEXT
     assert f"Handlers need {rate} x {HANDLER_SECONDS} s = {rate * HANDLER_SECONDS:g} Lambda units" in TEXT
+
+
+def test_what_short_messages_cost_follows_from_their_length() -> None:
+    rows = {name: row for name, *row in tables(DOCUMENT, "Short messages for everybody")[0]}
+    each = (constants.MAX_PAYLOAD, constants.SHORT_PAYLOAD)
+    flights = (constants.DIALER_FLIGHT[1], constants.DIALER_FLIGHT[1] * constants.SHORTER)
+    units = [math.ceil(base64_length(size) / (32 * 1024)) for size in each]
+    assert units == [4, 1]
+    memory = of_type(resolve_resources(), "AWS::Lambda::Function")["DefaultFunction"]["MemorySize"]
+    invocation = CHARGES.lambda_request + float(memory) / 1024 * HANDLER_SECONDS * CHARGES.lambda_gb_second
+    rate, _ = throttle("$default")
+    least = 10 * INVOCATIONS_OF_A_UNIT
+    assert rows["bytes in a message"] == [f"{size:,}" for size in each]
+    assert rows["under way in a session"] == [
+        f"{n} x {size:,} bytes = {n * size / 1e6:.2f} MB" for n, size in zip(flights, each, strict=True)
+    ]
+    together = rows[f"all sessions together, at $default's {rate:,} messages a second"]
+    assert [number(cell) for cell in together] == [float(f"{rate * size / 1e6:.3g}") for size in each]
+    slowest = rows[f"the same in an account of 10 Lambda units, at {least} a second"]
+    assert [number(cell) for cell in slowest] == [float(f"{least * size / 1e6:.2g}") for size in each]
+    invoked = rows["invocations of $default for a GB, dollars"]
+    assert [number(cell) for cell in invoked] == [round(invocation * 1e9 / size, 3) for size in each]
+    metered = rows["a GB's metered units, in and out, dollars"]
+    dollars = [2 * n * CHARGES.websocket_message * 1e9 / size for n, size in zip(units, each, strict=True)]
+    assert [number(cell) for cell in metered] == [round(each, 3) for each in dollars]
+    total = [a + b for a, b in zip((invocation * 1e9 / size for size in each), dollars, strict=True)]
+    assert 0.012 < total[1] - total[0] < 0.016, "one and a half cents more"
+
+
+def base64_length(size: int) -> int:
+    """Characters of a message that has so many bytes of data."""
+    return constants.HEADER_CHARS + (size + 2) // 3 * 4
+
+
+def test_the_item_that_is_to_be_deleted_is_where_short_messages_are_remembered() -> None:
+    (words,) = (each for each in block_commands(DOCUMENT, "aws") if each[:2] == ["dynamodb", "delete-item"])
+    assert json.loads(words[words.index("--key") + 1]) == items.stack_key()
+    assert ASKED_EVERY == 60
+    assert "Relays that start a minute later" in TEXT
+    assert REMEMBERED == 86_400
+    assert "`long messages do not pass`" in TEXT
+    assert '"long messages do not pass"' in (ROOT / "functions/common/routes/message.py").read_text("utf-8")
 
 
 def test_no_stranger_reaches_the_tables_and_no_key_holder_costs_much() -> None:

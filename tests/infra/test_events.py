@@ -130,7 +130,7 @@ def test_the_resumes_mac_covers_session_and_epoch() -> None:
 
 
 def test_the_resume_asks_in_the_generation_of_the_new_connection() -> None:
-    frame = decode(load_event("default_resume")["body"])
+    frame = decode(load_event("default_resume")["body"].encode())
     assert (frame.type, frame.generation, frame.ack, frame.payload) == (FrameType.RESUME, 3, 400, b"")
 
 
@@ -152,15 +152,15 @@ def test_the_opening_is_a_socks5_client_with_the_example_password() -> None:
         + b"\x01" + bytes([len(DATE)]) + DATE.encode() + bytes([len(password)]) + password
         + b"\x05\x01\x00\x03\x0bdb.internal" + struct.pack(">H", 5432)
     )  # fmt: skip
-    frame = decode(load_event("default_opening")["body"])
+    frame = decode(load_event("default_opening")["body"].encode())
     assert (frame.type, frame.offset, frame.payload) == (FrameType.OPENING, 0, expected)
     assert load_event("relay_start")["client_offset"] == len(expected)
 
 
 def test_the_opening_of_a_shared_session_asks_for_the_reserved_name_and_goes_on_with_http_2() -> None:
     """docs/protocol.md 11.1-1 and RFC 9113 section 3.4, written out."""
-    plain = decode(load_event("default_opening")["body"])
-    frame = decode(load_event("default_opening_shared")["body"])
+    plain = decode(load_event("default_opening")["body"].encode())
+    frame = decode(load_event("default_opening_shared")["body"].encode())
     connect = b"\x05\x01\x00\x03\x14emissary.mux.invalid" + struct.pack(">H", 1)
     before = plain.payload[: -len(b"\x05\x01\x00\x03\x0bdb.internal\x15\x38")]
     assert frame.payload == before + connect + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -169,20 +169,21 @@ def test_the_opening_of_a_shared_session_asks_for_the_reserved_name_and_goes_on_
 
 def test_a_relay_tells_of_its_connections_by_three_numbers() -> None:
     """docs/protocol.md 11.7-2, written out."""
-    frame = decode(load_event("default_connections")["body"])
+    frame = decode(load_event("default_connections")["body"].encode())
     assert (frame.type, frame.flags, frame.generation) == (FrameType.CONNECTIONS, 0x02, 2)
     assert frame.payload == struct.pack(">III", 7, 2, 1)
 
 
 def test_the_opening_in_parts_is_the_opening() -> None:
     parts = [
-        decode(load_event(f"default_opening_{part}")["body"]) for part in ("greeting", "password", "request")
+        decode(load_event(f"default_opening_{part}")["body"].encode())
+        for part in ("greeting", "password", "request")
     ]
     whole = b""
     for part in parts:
         assert (part.type, part.offset) == (FrameType.OPENING, len(whole))
         whole += part.payload
-    assert whole == decode(load_event("default_opening")["body"]).payload
+    assert whole == decode(load_event("default_opening")["body"].encode()).payload
 
 
 def test_the_late_one_has_the_right_key_and_is_more_than_a_quarter_of_an_hour_late() -> None:

@@ -17,7 +17,9 @@ from tests.helpers.patience import HANG
 from tests.helpers.sam_template import ROOT, as_text, source, strings
 from tests.infra.documents import block_commands
 from tools.probe import __main__ as command
-from tools.probe.experiments import ACCESS_LOG, FLOOD
+from tools.probe import experiments
+from tools.probe.experiments import ACCESS_LOG, FLOOD, LONGEST_TIMEOUT
+from tools.probe.questions import QUESTIONS
 
 TEMPLATE: Final = ROOT / "tools" / "probe" / "template.yaml"
 
@@ -93,3 +95,19 @@ def test_what_sam_makes_of_it_is_valid_cloudformation(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=4 * HANG,
     )  # fmt: skip
     assert (lint.returncode, lint.stdout, lint.stderr) == (0, "", "")
+
+
+def test_the_question_about_the_timeout_says_what_emissarys_template_takes() -> None:
+    (asked,) = (each for each in QUESTIONS if each.experiment is experiments.longest_timeout)
+    taken = source()["Parameters"]["RelayTimeout"]
+    assert taken["MaxValue"] == LONGEST_TIMEOUT
+    assert f"can be up to {taken['MaxValue']}; it is {taken['Default']} unless it is given" in asked.assumes
+    assert f"above {taken['Default']} fails the deployment" in asked.otherwise
+
+
+def test_the_question_about_the_log_says_what_emissarys_template_does() -> None:
+    (asked,) = (each for each in QUESTIONS if each.experiment is experiments.metrics)
+    logging = source()["Resources"]["DefaultFunction"]["Properties"]["LoggingConfig"]
+    assert (logging["LogFormat"], logging["SystemLogLevel"]) == ("JSON", "WARN")
+    assert "so those lines are left out of the log of $default" in asked.assumes
+    assert "LoggingConfig" in asked.otherwise

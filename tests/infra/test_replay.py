@@ -100,7 +100,7 @@ def test_a_wrong_signature_stays_wrong_and_a_late_one_late() -> None:
 
 def test_the_password_within_an_opening_is_made_anew() -> None:
     event = Moment(NOW).to_present(cases.load("default_opening").event)
-    payload = decode(event["body"]).payload
+    payload = decode(event["body"].encode()).payload
     size = payload[4]
     date, password = payload[5 : 5 + size].decode(), payload[6 + size : 6 + size + 48]
     assert date != example.DATE

@@ -430,6 +430,8 @@ def test_the_apis_own_name_answers_unless_it_is_switched_off(disabled: str) -> N
     domain = {"DomainName": "db.example.com", "CertificateArn": CERTIFICATE}
     resources = resolve_resources(**domain, DisableExecuteApiEndpoint=disabled)
     assert resources["WebSocketApi"]["Properties"]["DisableExecuteApiEndpoint"] == disabled
+    given = {**REQUIRED, **domain, "DisableExecuteApiEndpoint": disabled}
+    assert read_template(TEMPLATE, given).api.stage == "emissary", "the local cloud runs it too"
 
 
 def test_without_one_there_is_no_domain() -> None:

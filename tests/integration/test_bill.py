@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 
 import pytest
 
 from emissary_local import LocalCloud
+from emissary_local.billing.meter import MeterSnapshot
 from functions.common import audit
+from tests.helpers.costs import refused, strangers
 from tests.helpers.local_cloud import (
     DIAL,
     LINUX_ONLY,
@@ -20,6 +23,7 @@ from tests.helpers.local_cloud import (
 from tests.helpers.patience import HANG, wait_until
 from tests.helpers.servers import Server, echo
 from tests.helpers.tunnels import read_to_end
+from tools.costs import REFUSED_LOG_BYTES
 
 pytestmark = LINUX_ONLY
 
@@ -56,3 +60,22 @@ def test_a_session_is_billed_for_its_bytes_on_the_wire_and_for_its_lines(ipv6: s
         assert meter.nat_bytes == 0
     assert record["prices"].split()[-1] == way_out
     assert meter.log_bytes == pytest.approx(audit.LOG_BYTES, rel=0.25)
+
+
+def test_a_refused_connect_logs_as_much_as_the_price_of_a_flood_is_reckoned_with() -> None:
+    added_by_cloudwatch = 2 * 26
+    with LocalCloud(TEMPLATE, parameters=PARAMETERS) as cloud:
+        kinds = strangers(cloud)
+        before = cloud.meter
+        refused(cloud, kinds["an upgrade without headers"])  # the first starts cold, and logs that too
+        wait_until(functools.partial(_invoked_since, cloud, before), "the first is over")
+        for name, headers in kinds.items():
+            before = cloud.meter
+            refused(cloud, headers)
+            wait_until(functools.partial(_invoked_since, cloud, before), f"{name} is over")
+            logged = (cloud.meter - before).log_bytes + added_by_cloudwatch
+            assert logged == pytest.approx(REFUSED_LOG_BYTES, rel=0.15), name
+
+
+def _invoked_since(cloud: LocalCloud, before: MeterSnapshot) -> bool:
+    return (cloud.meter - before).invocations.get("ConnectFunction", 0) > 0

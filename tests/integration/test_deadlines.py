@@ -150,7 +150,7 @@ def test_end_of_the_relay_is_announced_and_then_told(short: LocalCloud) -> None:
         raw.send(FrameType.ACK, offset=len(opening), ack=len(data), generation=2)
         assert 0 < parameters.remaining <= LIMIT * 1000
         # Due from the start here, so that it may have overtaken OPENED.
-        early = [decode(text) for text in raw.others if not text.startswith("{")]
+        early = [decode(text) for text in raw.others if not text.startswith(b"{")]
         aways = [frame for frame in early if frame.type is FrameType.GOAWAY]
         away = GoAway.decode((aways or [raw.receive(FrameType.GOAWAY)])[0].payload)
         assert away.code == Code.RELAY_DEADLINE

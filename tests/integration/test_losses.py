@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from emissary_lib.client.dialer import Dialer
 from emissary_lib.exceptions import AnswerLostError
 from emissary_local import Faults, LocalCloud
 from emissary_local.faults import FaultEngine, Site
@@ -144,7 +145,7 @@ def test_dial_and_first_bytes_work_though(sick: LocalCloud, name: str, kind: Kin
     sick.set_faults(faults)
     outcomes: list[BaseException | bool] = []
 
-    def dial_and_talk(seed: int) -> None:
+    def dial_and_talk(dialer: Dialer, seed: int) -> None:
         try:
             with dialer.dial(target, PATIENCE) as sock:
                 sock.settimeout(PATIENCE)
@@ -153,13 +154,14 @@ def test_dial_and_first_bytes_work_though(sick: LocalCloud, name: str, kind: Kin
             outcomes.append(exc)
 
     try:
-        with Server(echo) as target, dialer_of(sick, **kind.options) as dialer:
-            for _round in range(16 if kind.shared else 4):  # one launch in each, or four
-                crowd = [threading.Thread(target=dial_and_talk, args=(seed,)) for seed in range(4)]
-                for thread in crowd:
-                    thread.start()
-                for thread in crowd:
-                    thread.join()
+        with Server(echo) as target:
+            for _round in range(40 if kind.shared else 10):  # one launch in each, or four
+                with dialer_of(sick, **kind.options) as dialer:
+                    crowd = [threading.Thread(target=dial_and_talk, args=(dialer, seed)) for seed in range(4)]
+                    for thread in crowd:
+                        thread.start()
+                    for thread in crowd:
+                        thread.join()
                 if happened(sick, kinds, before):
                     break
             else:

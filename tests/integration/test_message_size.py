@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from typing import Any
 
 import pytest
 
+from emissary_lib.bridge import items
+from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import MAX_PAYLOAD
+from emissary_lib.protocol.wire.frames import Flag, FrameType
+from emissary_lib.protocol.wire.payloads import Reset
 from emissary_local import Faults, LocalCloud
+from tests.helpers.costs import operator_client
 from tests.helpers.kinds import Kind
 from tests.helpers.local_cloud import DIAL, LINUX_ONLY, PARAMETERS, TEMPLATE, dialer_of
-from tests.helpers.patience import HANG
+from tests.helpers.patience import HANG, wait_until
+from tests.helpers.raw_dialer import RawDialer
 from tests.helpers.servers import Server, echo
 from tests.helpers.ws_server import noise
 
@@ -80,3 +87,33 @@ def test_bulk_goes_on_whole_each_way_whatever_connections_are_closed_with(
 ) -> None:
     faults = Faults(**CLOSES[how])
     check_whole(sick, kind, faults, faults, until_cut=True)
+
+
+def test_a_key_holders_word_is_enough_for_the_stack_until_it_is_told_to_forget() -> None:
+    """What docs/security.md says of short messages for everybody, and how to end it."""
+    with contextlib.ExitStack() as stack:
+        cloud = stack.enter_context(LocalCloud(TEMPLATE, parameters=PARAMETERS))
+        target = stack.enter_context(Server(echo))
+        dialer = stack.enter_context(RawDialer(cloud.url, cloud.key))
+        client = operator_client(cloud)
+        stack.callback(client.close)
+        dialer.send(FrameType.OPENING, dialer.opening(target))
+        dialer.opened()
+        payload = Reset(Code.DIALER_RESET).encode()
+        dialer.send(FrameType.RESET, payload, flags=Flag.SHORT, generation=2)
+        dialer.receive(FrameType.ENDED)
+        item = {"TableName": cloud.tables["SessionTable"], "Key": items.stack_key()}
+        wait_until(lambda: "Item" in client.get_item(**item, ConsistentRead=True), "the stack remembers it")
+
+        def begins_short() -> bool:
+            with RawDialer(cloud.url, cloud.key) as another:
+                another.send(FrameType.OPENING, another.opening(target))
+                flags = another.receive(FrameType.OPENED).flags
+                another.end()
+            return bool(flags & Flag.SHORT)
+
+        cloud.retire()  # an environment asks once a minute, and at its start
+        assert begins_short()
+        client.delete_item(**item)
+        cloud.retire()
+        assert not begins_short()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emissary_lib.protocol.constants import MAX_MESSAGE, MAX_PAYLOAD
+from emissary_lib.protocol.wire.base64 import Base64, EncodingError, decode_strictly
 from emissary_lib.protocol.wire.frames import Flag, Frame, FrameType, decode, encode, newer, peek
 from tests.fuzz import wire
+from tests.helpers.speedups import BASE64
 
 U64 = st.integers(0, 2**64 - 1)
 FRAMES = st.builds(
@@ -26,12 +29,29 @@ FRAMES = st.builds(
 BASE64ISH = st.text(alphabet="ABCQgw+/=019", max_size=80)
 
 
-@given(FRAMES)
-def test_a_frame_comes_back_as_it_was(frame: Frame) -> None:
-    text = encode(frame)
+def spoilt(raw: bytes, at: int, instead: bytes, cut: int) -> bytes:
+    """The text of some bytes, with something else at one place."""
+    text = base64.b64encode(raw)
+    at %= len(text) + 1
+    return text[:at] + instead + text[at + cut :]
+
+
+NEARLY = st.builds(
+    spoilt,
+    st.binary(max_size=40),
+    st.integers(0, 100),
+    st.sampled_from([b"", b"=", b"==", b"\n", b"A", b"h", b"\xff", b"-"]),
+    st.integers(0, 2),
+)
+
+
+@BASE64
+@given(frame=FRAMES)
+def test_a_frame_comes_back_as_it_was(codec: Base64, frame: Frame) -> None:
+    text = encode(frame, codec)
     assert text.isascii()
     assert len(text) == 4 * ((24 + len(frame.payload) + 2) // 3)
-    assert decode(text) == frame
+    assert decode(text, codec) == frame
     assert peek(text) == (frame.type, frame.generation)
 
 
@@ -49,10 +69,18 @@ def test_any_text_is_a_frame_or_refused(text: str) -> None:
     wire.frames(text.encode())
 
 
-@given(st.binary(max_size=120))
-def test_a_message_of_any_bytes_decodes_only_as_itself(raw: bytes) -> None:
-    text = base64.b64encode(bytes([0x41, Flag.IGNORABLE]) + bytes(22) + raw).decode()
-    assert decode(text).payload == raw
+@BASE64
+@given(raw=st.binary(max_size=120))
+def test_a_message_of_any_bytes_decodes_only_as_itself(codec: Base64, raw: bytes) -> None:
+    text = base64.b64encode(bytes([0x41, Flag.IGNORABLE]) + bytes(22) + raw)
+    assert decode(text, codec).payload == raw
+
+
+@BASE64
+@given(text=st.one_of(BASE64ISH.map(str.encode), st.binary(max_size=80), NEARLY))
+def test_only_the_one_text_of_some_bytes_is_decoded(codec: Base64, text: bytes) -> None:
+    with contextlib.suppress(EncodingError):
+        assert base64.b64encode(decode_strictly(text, codec)) == text
 
 
 @pytest.mark.parametrize("kind", range(len(wire.PAYLOADS)))

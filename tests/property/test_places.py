@@ -319,7 +319,7 @@ class Stack:
     def send(self, connection: str, kind: FrameType, payload: bytes) -> None:
         body = encode(Frame(kind, generation=1, window=65_536, payload=payload))
         with contextlib.suppress(EmissaryError):
-            self.on_message(self.event("$default", connection, body=body))
+            self.on_message(self.event("$default", connection, body=body.decode()))
 
     def event(
         self,

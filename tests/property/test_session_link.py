@@ -186,7 +186,7 @@ def test_whatever_comes_a_session_goes_on_or_ends_and_raises_nothing(
     for action, value in actions:
         match action:
             case "receive":
-                session.receive_message(str(value), clock.now)
+                session.receive_message(str(value).encode(), clock.now)
             case "send" if not session.send_ended:
                 session.send_data(bytes(int(value)))
             case "eof":
@@ -208,8 +208,8 @@ def test_whatever_comes_a_session_goes_on_or_ends_and_raises_nothing(
                 clock.advance_to(timeout if timeout is not None else clock.now + 1)
                 session.handle_timeout(clock.now)
         for message in session.messages_to_send(clock.now):
-            assert len(message.text) <= MAX_MESSAGE
-            decode(message.text)
+            assert len(message.data) <= MAX_MESSAGE
+            decode(message.data)
         told += events(session)
         assert max(session.buffered) <= INITIAL_WINDOW
         timeout = session.next_timeout()

@@ -12,18 +12,18 @@ from tests.helpers.memory_transport import Faults, MemoryTransport, linked_pair
 from tests.helpers.patience import HANG, repeat_until_it_raises
 
 
-def drain(transport: MemoryTransport) -> list[str]:
+def drain(transport: MemoryTransport) -> list[bytes]:
     """Everything up to the close."""
-    found: list[str] = []
+    found: list[bytes] = []
     with pytest.raises(LinkClosedError):
         repeat_until_it_raises(lambda: found.append(transport.recv(HANG)))
     return found
 
 
-def carried(seed: int, faults: Faults, count: int = 300) -> list[str]:
+def carried(seed: int, faults: Faults, count: int = 300) -> list[bytes]:
     here, there = linked_pair(seed, faults)
     for number in range(count):
-        here.send(str(number))
+        here.send(b"%d" % number)
     here.close()
     return drain(there)
 
@@ -36,10 +36,10 @@ def test_it_is_a_message_transport() -> None:
 def test_a_link_without_fault_keeps_order_both_ways() -> None:
     here, there = linked_pair()
     for number in range(100):
-        here.send(f"out {number}")
-        there.send(f"back {number}")
-    assert [there.recv(0) for _ in range(100)] == [f"out {number}" for number in range(100)]
-    assert [here.recv(0) for _ in range(100)] == [f"back {number}" for number in range(100)]
+        here.send(b"out %d" % number)
+        there.send(b"back %d" % number)
+    assert [there.recv(0) for _ in range(100)] == [b"out %d" % number for number in range(100)]
+    assert [here.recv(0) for _ in range(100)] == [b"back %d" % number for number in range(100)]
 
 
 def test_loss_loses_about_its_share_and_nothing_else() -> None:
@@ -50,14 +50,14 @@ def test_loss_loses_about_its_share_and_nothing_else() -> None:
 
 def test_duplication_doubles_and_loses_nothing() -> None:
     arrived = carried(2, Faults(duplication=0.3))
-    assert {*arrived} == {str(number) for number in range(300)}
+    assert {*arrived} == {b"%d" % number for number in range(300)}
     assert 330 < len(arrived) < 450
 
 
 def test_delay_reorders_and_loses_nothing() -> None:
     arrived = carried(3, Faults(delay=0.3))
     assert arrived != sorted(arrived, key=int)
-    assert sorted(arrived, key=int) == [str(number) for number in range(300)]
+    assert sorted(arrived, key=int) == [b"%d" % number for number in range(300)]
 
 
 def test_a_seed_repeats_a_run_and_another_does_not() -> None:
@@ -67,16 +67,16 @@ def test_a_seed_repeats_a_run_and_another_does_not() -> None:
 
 def test_a_message_held_back_arrives_though_nothing_follows() -> None:
     here, there = linked_pair(0, Faults(delay=1.0))
-    here.send("alone")
-    assert there.recv(HANG) == "alone"
+    here.send(b"alone")
+    assert there.recv(HANG) == b"alone"
 
 
 def test_no_message_in_time_is_a_timeout_and_loses_nothing() -> None:
     here, there = linked_pair()
     with pytest.raises(TimeoutError):
         there.recv(0.01)
-    here.send("late")
-    assert there.recv(0) == "late"
+    here.send(b"late")
+    assert there.recv(0) == b"late"
 
 
 @pytest.mark.parametrize(("end", "code"), [("close", 1000), ("abort", 1006)])
@@ -89,14 +89,14 @@ def test_both_ends_meet_the_end_and_its_code(end: str, code: int) -> None:
             transport.recv(HANG)
         assert caught.value.close_code == code
         with pytest.raises(TransportError):
-            transport.send("too late")
+            transport.send(b"too late")
 
 
 def test_what_was_sent_before_a_close_still_arrives() -> None:
     here, there = linked_pair()
-    here.send("last words")
+    here.send(b"last words")
     here.close()
-    assert drain(there) == ["last words"]
+    assert drain(there) == [b"last words"]
 
 
 def test_an_end_wakes_a_thread_that_waits() -> None:
@@ -117,8 +117,8 @@ def test_an_end_wakes_a_thread_that_waits() -> None:
 
 def test_sent_messages_are_on_record_lost_ones_too() -> None:
     here, _there = linked_pair(0, Faults(loss=1.0))
-    here.send("into the void")
-    assert here.sent == ["into the void"]
+    here.send(b"into the void")
+    assert here.sent == [b"into the void"]
 
 
 @pytest.mark.parametrize("faults", [{"loss": 1.1}, {"duplication": -0.1}, {"delay": 2}, {"overtaking": 0}])

@@ -19,11 +19,20 @@ if __name__ == "__main__":
         choices=PROFILES,
         help="delays of the local cloud: none, or as measured on AWS",
     )
+    parser.add_argument(
+        "--cpu-share",
+        type=float,
+        metavar="FACTOR",
+        help="hold each function to its memory's share of a processor, times this (default: to none)",
+    )
     arguments = parser.parse_args()
     try:
-        print(
-            run_bench(arguments.template, latency=arguments.latency, progress=sys.stderr),
-            flush=True,
+        found = run_bench(
+            arguments.template,
+            latency=arguments.latency,
+            cpu_share=arguments.cpu_share,
+            progress=sys.stderr,
         )
+        print(found, flush=True)
     except (EmissaryError, LocalCloudError) as error:
         sys.exit(f"bench: {error}")

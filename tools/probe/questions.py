@@ -148,8 +148,8 @@ QUESTIONS: Final = (
     Question(
         14,
         "Do metrics in the log survive the JSON log format without Lambda's own lines?",
-        "They do, so those lines could be left out of the log of $default.",
-        "Lambda's own lines stay, and are paid for.",
+        "They do, so those lines are left out of the log of $default.",
+        "Its metrics (PeerThrottled, ends of sessions) are missing until its LoggingConfig is taken out.",
         experiments.metrics,
         verdicts.metrics,
         'send {"op": "metric", "run": "1"}, and look for the namespace EmissaryProbe in CloudWatch',
@@ -165,8 +165,8 @@ QUESTIONS: Final = (
     Question(
         16,
         "Does Lambda take a timeout of 1,800 s here?",
-        "It does, so a session could be as long.",
-        "RelayTimeout stays at 900 in this region.",
+        "It does, so RelayTimeout can be up to 1800; it is 900 unless it is given.",
+        "A RelayTimeout above 900 fails the deployment, which is rolled back; the default does not.",
         experiments.longest_timeout,
         verdicts.longest_timeout,
         "aws lambda update-function-configuration --timeout 1800, for the function of the stack",

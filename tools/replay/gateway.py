@@ -70,7 +70,7 @@ class FakeGateway:
     def on_post(self, text: str) -> None:
         """Take note of what a relay posts to the dialer."""
         try:
-            frame = decode(text)
+            frame = decode(text.encode("utf-8", "surrogatepass"))
         except ProtocolError:
             return
         with self._lock:
@@ -94,7 +94,9 @@ class FakeGateway:
         over = Ended(Code.DIALER_GONE, 0, 0)
         generation = 0 if self._opened is None else self._opened.generation
         try:
-            connection.send(encode(Frame(FrameType.ENDED, generation=generation, payload=over.encode())))
+            connection.send(
+                encode(Frame(FrameType.ENDED, generation=generation, payload=over.encode())), text=True
+            )
             for _message in connection:
                 pass  # acknowledgements on the way
         except ConnectionClosed:

@@ -90,7 +90,7 @@ def difference(name: str, expected: Mapping[str, Any] | None, got: Mapping[str, 
 
 def _message(text: str, moment: Moment) -> dict[str, Any]:
     try:
-        frame = decode(text)
+        frame = decode(text.encode("utf-8", "surrogatepass"))
     except EmissaryError:
         return {"text": text}
     fields: dict[str, Any] = {

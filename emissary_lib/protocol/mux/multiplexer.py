@@ -52,9 +52,22 @@ _FIRST_WINDOW: Final = 65_535
 
 
 class _Http2(H2Connection):
-    """h2's connection, with a shorter memory for streams that are closed."""
+    """h2's connection, with a shorter memory for streams that are closed, and nothing to say to a log.
+
+    h2 writes out each frame that comes for its logger, in hexadecimal and whole, though none is set: a third
+    of what taking a DATA frame costs. No setting changes that (4.4.1). So a frame is told here what to say
+    of its body. Both names are h2's and hyperframe's own; without them all goes on as before, only slower.
+    """
 
     MAX_CLOSED_STREAMS = CLOSED_STREAMS
+
+    def _receive_frame(self, frame: Any) -> list[h2_events.Event]:
+        frame._body_repr = _say_nothing
+        return super()._receive_frame(frame)
+
+
+def _say_nothing() -> str:
+    return ""
 
 
 class Multiplexer:

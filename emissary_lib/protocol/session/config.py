@@ -41,14 +41,14 @@ class SessionConfig(Record):
 
 
 class Outgoing(Record):
-    """One text message to send; ``to_bridge`` when ``$default`` handles it, else it is for the peer."""
+    """One text message to send, as ASCII; ``to_bridge`` when ``$default`` handles it, else for the peer."""
 
-    __slots__ = ("text", "to_bridge")
+    __slots__ = ("data", "to_bridge")
 
-    text: str
+    data: bytes
     to_bridge: bool
 
-    def __init__(self, text: str, to_bridge: bool) -> None:
+    def __init__(self, data: bytes, to_bridge: bool) -> None:
         put = object.__setattr__
-        put(self, "text", text)
+        put(self, "data", data)
         put(self, "to_bridge", to_bridge)

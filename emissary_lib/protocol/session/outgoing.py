@@ -193,5 +193,5 @@ class FrameBuilder:
         if offset is None:
             offset = self._duplex.sender.next_offset
         flags = int(flags) | self._short_flag
-        text = encode(Frame(kind, flags, generation, window, offset, ack, payload))
-        return Outgoing(text, to_bridge=kind is FrameType.OPENING)
+        data = encode(Frame(kind, flags, generation, window, offset, ack, payload))
+        return Outgoing(data, to_bridge=kind is FrameType.OPENING)

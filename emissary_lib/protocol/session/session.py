@@ -358,16 +358,16 @@ class Session:
 
     # -- messages in ----------------------------------------------------------------------------
 
-    def receive_message(self, text: str, now: float) -> None:
+    def receive_message(self, message: bytes, now: float) -> None:
         """Take one text message. Never raises for what the peer sent: a broken rule ends the session."""
         if self.state is State.ENDED:
             return
         self.counters.messages_received += 1
-        if text.startswith("{"):
+        if message.startswith(b"{"):
             self._duplex.message_refused(now)
             return
         try:
-            self._incoming.receive(decode(text), now)
+            self._incoming.receive(decode(message), now)
         except RemoteProtocolError as exc:
             self._cut_off_here(exc.code, str(exc), now)
         self._end_if_user_lost(now)

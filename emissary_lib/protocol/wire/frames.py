@@ -1,8 +1,10 @@
-"""One frame to one text message and back (docs/protocol.md section 2)."""
+"""One frame to one text message and back (docs/protocol.md section 2).
+
+A message is bytes, all of them ASCII, from here to the socket; text is only what the bridge's events hold.
+"""
 
 from __future__ import annotations
 
-import binascii
 import enum
 import struct
 from typing import Final
@@ -10,14 +12,12 @@ from typing import Final
 from emissary_lib.protocol.constants import HEADER_BYTES, MAX_MESSAGE, MAX_PAYLOAD, VERSION
 from emissary_lib.protocol.errors import FrameError, LocalProtocolError, UnsupportedVersionError
 from emissary_lib.protocol.record import Record
+from emissary_lib.protocol.wire.base64 import FASTEST, Base64, EncodingError, decode_strictly
 
 _HEADER: Final = struct.Struct(">BBHIQQ")
 _PEEK: Final = struct.Struct(">BBH")
 _TYPE_BITS: Final = 5
 _TYPE_MASK: Final = (1 << _TYPE_BITS) - 1
-#: Bits that a final base64 quantum leaves unused, by its number of ``=``: they have to be zero.
-_UNUSED_BITS: Final = {1: 0b11, 2: 0b1111}
-_ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 class FrameType(enum.IntEnum):
@@ -101,8 +101,12 @@ class Frame(Record):
         put(self, "payload", payload)
 
 
-def encode(frame: Frame) -> str:
+def encode(frame: Frame, base64: Base64 = FASTEST) -> bytes:
     """The frame as one text message of at most ``MAX_MESSAGE`` ASCII characters.
+
+    Args:
+        frame: What to write.
+        base64: Does the work.
 
     Raises:
         LocalProtocolError: A field is out of range or the payload too long: a bug on this side.
@@ -122,20 +126,24 @@ def encode(frame: Frame) -> str:
         )
     except struct.error as exc:
         raise LocalProtocolError(f"a header field is out of range: {exc}") from exc
-    return binascii.b2a_base64(header + frame.payload, newline=False).decode("ascii")
+    return base64.encode(header + frame.payload)
 
 
-def decode(text: str) -> Frame:
+def decode(message: bytes, base64: Base64 = FASTEST) -> Frame:
     """Read one message.
+
+    Args:
+        message: As it came.
+        base64: Does the work.
 
     Raises:
         FrameError: Not strict base64, shorter than a header, over ``MAX_MESSAGE``, or a type that is
             unknown and not marked IGNORABLE.
         UnsupportedVersionError: A frame of another version.
     """
-    if len(text) > MAX_MESSAGE:
-        raise FrameError(f"a message of {len(text)} characters is over {MAX_MESSAGE}")
-    raw = _strict_base64(text)
+    if len(message) > MAX_MESSAGE:
+        raise FrameError(f"a message of {len(message)} characters is over {MAX_MESSAGE}")
+    raw = _strict_base64(message, base64)
     if raw:
         _check_version(raw[0])  # first: another version may have another header
     if len(raw) < HEADER_BYTES:
@@ -148,16 +156,16 @@ def decode(text: str) -> Frame:
     return Frame(frame_type, flags, generation, window, offset, ack, raw[HEADER_BYTES:])
 
 
-def peek(text: str) -> tuple[int, int]:
+def peek(message: bytes) -> tuple[int, int]:
     """Type number and generation, from the first 8 characters alone: all that ``$default`` looks at.
 
     Raises:
         FrameError: Fewer than 8 characters, or not base64.
         UnsupportedVersionError: A frame of another version.
     """
-    if len(text) < 8:
-        raise FrameError(f"a message of {len(text)} characters is no frame")
-    raw = _strict_base64(text[:8])
+    if len(message) < 8:
+        raise FrameError(f"a message of {len(message)} characters is no frame")
+    raw = _strict_base64(message[:8], FASTEST)
     if len(raw) < 6:
         raise FrameError("a message that ends within its header is no frame")
     first, _flags, generation = _PEEK.unpack_from(raw)
@@ -181,16 +189,8 @@ def _check_version(first: int) -> None:
         raise UnsupportedVersionError(f"the peer speaks protocol version {version}, this side {VERSION}")
 
 
-def _strict_base64(text: str) -> bytes:
+def _strict_base64(message: bytes, base64: Base64) -> bytes:
     try:
-        data = text.encode("ascii")
-        raw = binascii.a2b_base64(data, strict_mode=True)
-    except (UnicodeEncodeError, binascii.Error) as exc:
+        return decode_strictly(message, base64)
+    except EncodingError as exc:
         raise FrameError(f"a message is not strict base64: {exc}") from exc
-    padding = -len(raw) % 3
-    # What binascii lets pass differs from one Python to the next.
-    if len(data) != (len(raw) + padding) // 3 * 4 or (
-        padding and _ALPHABET.index(data[-1 - padding]) & _UNUSED_BITS[padding]
-    ):
-        raise FrameError("a message is not strict base64: its padding or unused bits are wrong")
-    return raw

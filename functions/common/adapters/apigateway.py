@@ -75,9 +75,9 @@ class PostToConnection:
             connect=connect,
         )
 
-    def post(self, connection_id: str, text: str) -> None:
+    def post(self, connection_id: str, message: bytes) -> None:
         """See :meth:`ports.PeerLink.post`."""
-        self._call("POST", connection_id, text.encode("utf-8"))
+        self._call("POST", connection_id, message)
 
     def delete(self, connection_id: str) -> None:
         """See :meth:`ports.PeerLink.delete`."""

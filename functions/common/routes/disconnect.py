@@ -97,8 +97,8 @@ class OnDisconnect(Record):
                 dialer_epoch=session.dialer.epoch,
                 relay_epoch=session.relay.epoch,
             )
-        text = replies.encode_disconnected(role, epoch, session.generation)
-        notify(self.link, peer, text, session=session.id)
+        message = replies.encode_disconnected(role, epoch, session.generation)
+        notify(self.link, peer, message, session=session.id)
 
 
 def _is_killed(session: SessionRecord) -> bool:

@@ -80,7 +80,7 @@ class EndSession(Record):
         if outcome.done:
             audit.record(session, nat=self.nat)
             self.store.release(session, self.lease_left(session))
-        text = replies.encode_ended(session)
+        message = replies.encode_ended(session)
         for side in (session.dialer, session.relay):
-            notify(self.link, side.connection, text, session=session.id)
+            notify(self.link, side.connection, message, session=session.id)
         return outcome

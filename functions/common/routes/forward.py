@@ -24,7 +24,7 @@ class ForwardMessage(Record):
     peers: PeerCache
     end: EndSession
 
-    def __call__(self, sender: str, generation: int, text: str, request_id: str) -> None:
+    def __call__(self, sender: str, generation: int, message: bytes, request_id: str) -> None:
         """Copy one message.
 
         While a relay has still to claim the session, the message is dropped, and its sender sends it again.
@@ -36,23 +36,23 @@ class ForwardMessage(Record):
         """
         peer = self.peers.get(sender, generation)
         if peer is not None:
-            if try_post(self.link, peer, text):
+            if try_post(self.link, peer, message):
                 return
             self.peers.forget(sender, generation)
         found = find(self.store, sender)
         if found is None:
             return reply_to_sender(self.link, sender, replies.encode_ended(None))
-        self.to_peer(found, generation, text, request_id, gone=peer)
+        self.to_peer(found, generation, message, request_id, gone=peer)
 
     def to_peer(
-        self, found: Found, generation: int, text: str, request_id: str, *, gone: str | None = None
+        self, found: Found, generation: int, message: bytes, request_id: str, *, gone: str | None = None
     ) -> None:
         """Copy one message to the current peer, who has just been read.
 
         Args:
             found: The sender and its session.
             generation: Of the message.
-            text: The message.
+            message: The message.
             request_id: API Gateway's id of the event.
             gone: A connection that has just been found not to exist any more.
         """
@@ -65,7 +65,7 @@ class ForwardMessage(Record):
             self.link,
             session,
             role,
-            lambda _, to: try_post(self.link, to, text),
+            lambda _, to: try_post(self.link, to, message),
             end.clock,
             gone=gone,
         )
@@ -85,6 +85,6 @@ class ForwardMessage(Record):
         side = session.side(role)
         if side.connection is None and session.state is RecordState.OPEN:
             # Each time, because any message may be lost, and the sender falls silent once it has heard.
-            text = replies.encode_disconnected(role, side.epoch, session.generation)
-            reply_to_sender(self.link, sender.id, text)
+            message = replies.encode_disconnected(role, side.epoch, session.generation)
+            reply_to_sender(self.link, sender.id, message)
         return side.connection is None

@@ -50,7 +50,7 @@ class OnHealth(Record):
             self.end.finish_check(session.id, request_id)
         reply_to_sender(self.link, sender.id, self._text(session, frame))
 
-    def _text(self, session: SessionRecord, frame: Frame) -> str:
+    def _text(self, session: SessionRecord, frame: Frame) -> bytes:
         keys = self.keys.keys(session.key_id)
         key = keys.get(session.key_id)
         if key is None:

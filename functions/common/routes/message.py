@@ -58,28 +58,29 @@ class OnMessage(Record):
             PeerBusyError, PeerUnreachableError, MessageTooLargeError, LaunchError, KeysUnavailableError,
                 StoreError: The message was not handled; the sender should send it again.
         """
-        sender, text = event.connection_id, event.body
+        # A text without meaning in UTF-8 is no frame either: it is refused as any other.
+        sender, message = event.connection_id, event.body.encode("utf-8", "surrogatepass")
         try:
-            number, generation = peek(text)
+            number, generation = peek(message)
             if number in COPIED:
-                return self.forward(sender, generation, text, event.request_id)
-            frame = decode(text)
+                return self.forward(sender, generation, message, event.request_id)
+            frame = decode(message)
             if frame.type == FrameType.PROBE:
                 # A sign of life of this connection and of nothing else: no reason to ask the table.
                 return reply_to_sender(
                     self.link, sender, replies.encode_probed(frame.payload, frame.generation)
                 )
-            self._handle(event, frame)
+            self._handle(event, frame, message)
         except UnsupportedVersionError as exc:
             self._refuse(sender, Code.UNSUPPORTED_VERSION, exc)
         except RemoteProtocolError as exc:
             self._refuse(sender, Code.PROTOCOL_ERROR, exc)
         except MessageTooLargeError as exc:
-            if len(text) > MAX_FRAGMENT:
+            if len(message) > MAX_FRAGMENT:
                 raise  # the sender hears of a failure, and sends it again as shorter ones
             self._refuse(sender, Code.MESSAGE_REFUSED, exc)
 
-    def _handle(self, event: GatewayEvent, frame: Frame) -> None:
+    def _handle(self, event: GatewayEvent, frame: Frame, message: bytes) -> None:
         connection = self.store.connection(event.connection_id)
         if connection is None:
             return reply_to_sender(self.link, event.connection_id, replies.encode_ended(None))
@@ -88,7 +89,7 @@ class OnMessage(Record):
         if connection.role not in _SENDERS.get(frame.type, ()):
             raise RemoteProtocolError(f"{frame.type.name} is not for the {connection.role.value} to send")
         handlers: dict[int, Callable[[], object]] = {
-            FrameType.OPENING: lambda: self.opening(connection, frame, event.body, event.request_id),
+            FrameType.OPENING: lambda: self.opening(connection, frame, message, event.request_id),
             FrameType.RESUME: lambda: self.resume(connection, event.request_id),
             FrameType.END: lambda: self._end(connection, frame, event.request_id),
             FrameType.HEALTH: lambda: self.health(connection, frame, event.request_id),
@@ -97,8 +98,9 @@ class OnMessage(Record):
         handlers[frame.type]()
 
     def _end(self, sender: Connection, frame: Frame, request_id: str) -> None:
-        if sender.role is Role.RELAY and frame.flags & Flag.SHORT:
-            self.short_messages.note()
+        if sender.role is Role.RELAY and frame.flags & Flag.SHORT and self.short_messages.note():
+            # It slows every session, and a dialer's word is enough: so the log has whose session it was.
+            logs.warning("long messages do not pass", session=sender.session)
         session = self.end.take_report(sender, End.decode(frame.payload), request_id).session
         if session is None or session.side(sender.role).connection != sender.id:
             # Forgotten, or replaced, yet here: it is not among those who have just been told.

@@ -28,7 +28,7 @@ from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.opening.exchange import OpeningAnswer, OpeningState, evaluate, within_limit
 from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.targets.allow_list import AllowList
-from emissary_lib.protocol.wire.frames import Frame
+from emissary_lib.protocol.wire.frames import Flag, Frame
 from functions.common import logs
 from functions.common.errors import LimitReachedError
 from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
@@ -61,7 +61,7 @@ class Opening(Record):
     relay_time: float = RELAY_TIME
     allow_fault: str = ""
 
-    def __call__(self, sender: Connection, frame: Frame, text: str, request_id: str) -> None:
+    def __call__(self, sender: Connection, frame: Frame, message: bytes, request_id: str) -> None:
         """Handle one OPENING message.
 
         Raises:
@@ -78,7 +78,7 @@ class Opening(Record):
         if not before_claim or session.loss(self.clock()) is not None:
             # OPEN: the relay reads it as DATA. Otherwise the dialer is told that it is over.
             found = Found(sender, session)
-            return self.forward.to_peer(found, frame.generation, text, request_id)
+            return self.forward.to_peer(found, frame.generation, message, request_id)
         keys = self.keys.keys(session.key_id)
         result = evaluate(
             [(fragment.offset, fragment.payload) for fragment in session.fragments],
@@ -100,7 +100,7 @@ class Opening(Record):
             self.forward.end.refuse(session.id, _MISCONFIGURED, self.allow_fault, request_id)
             return None
         if key is not None and accepted:
-            return self._launch(session, key, result, frame.window, request_id)
+            return self._launch(session, key, result, frame, request_id)
         # Without the key no relay can claim either, so a dialer that waits for one is told too.
         if session.state is RecordState.OPENING or key is None:
             self._reply(sender, session, result)
@@ -122,8 +122,8 @@ class Opening(Record):
                 self.link, sender.id, replies.encode_opening(result.server_bytes, result.client_offset)
             )
         if result.state is OpeningState.GARBAGE:
-            text = replies.encode_reset(result.code, MEANINGS[result.code], session.generation)
-            reply_to_sender(self.link, sender.id, text)
+            message = replies.encode_reset(result.code, MEANINGS[result.code], session.generation)
+            reply_to_sender(self.link, sender.id, message)
         if result.state is not OpeningState.WAITING:
             logs.warning(
                 "opening refused",
@@ -135,13 +135,15 @@ class Opening(Record):
             )
 
     def _launch(
-        self, session: SessionRecord, key: Key, result: OpeningAnswer, window: int, request_id: str
+        self, session: SessionRecord, key: Key, result: OpeningAnswer, frame: Frame, request_id: str
     ) -> None:
         now = self.clock()
         target = result.target
         if target is None or not may_launch(session, now):
             return
-        short = self.short_messages.known()  # before anything is written: it may fail
+        # Before anything is written: it may fail. What a dialer remembers counts for this relay alone: found
+        # out by no session, it must not be remembered here for another day.
+        short = self.short_messages.known() or bool(frame.flags & Flag.SHORT)
         claim_token = relay_token(key, session=session.id, random=self.entropy(RELAY_TOKEN_RANDOM))
         resume_token = self.entropy(SECRET_LENGTH)
         launch = LaunchRecord(
@@ -168,7 +170,7 @@ class Opening(Record):
             server_bytes=result.server_bytes,
             client_offset=result.client_offset,
             early=result.early,
-            window=window,
+            window=frame.window,
             # Empty if the dialer has left meanwhile: the relay takes no such event.
             dialer_connection=launched.dialer.connection or "",
             dialer_epoch=launched.dialer.epoch,

@@ -8,7 +8,7 @@ from functions.common.metrics import Metric
 from functions.common.ports import PeerLink
 
 
-def try_post(link: PeerLink, connection: str, text: str) -> bool:
+def try_post(link: PeerLink, connection: str, message: bytes) -> bool:
     """Post a message; whether the connection exists.
 
     A connection that is gone is tried twice, because a single 410 may be untrue (docs/protocol.md
@@ -19,31 +19,31 @@ def try_post(link: PeerLink, connection: str, text: str) -> bool:
     """
     for _try in range(2):
         try:
-            link.post(connection, text)
+            link.post(connection, message)
         except PeerGoneError:
             continue
         return True
     return False
 
 
-def reply_to_sender(link: PeerLink, sender: str, text: str) -> None:
+def reply_to_sender(link: PeerLink, sender: str, message: bytes) -> None:
     """Answer the sender of a message; if it is gone by now, nobody needs the answer.
 
     Raises:
         PeerBusyError, PeerUnreachableError: The answer was not posted; the sender should ask again.
     """
     try:
-        link.post(sender, text)
+        link.post(sender, message)
     except PeerGoneError:
         pass
 
 
-def notify(link: PeerLink, connection: str | None, text: str, *, session: str) -> None:
+def notify(link: PeerLink, connection: str | None, message: bytes, *, session: str) -> None:
     """Tell a connection something that it would find out by itself, later: best effort."""
     if connection is None:
         return
     try:
-        link.post(connection, text)
+        link.post(connection, message)
     except PeerGoneError:
         pass
     except PeerError as exc:

@@ -33,6 +33,13 @@ def slow(event, context):
     time.sleep(event["seconds"])
     return {"pid": os.getpid()}
 
+def work(event, context):
+    """Use so much of a processor; how long that took, and how much it was in the end."""
+    began, used = time.monotonic(), time.process_time()
+    while time.process_time() < used + event["seconds"]:
+        pass
+    return {"took": time.monotonic() - began, "used": time.process_time() - used}
+
 def meet(event, context):
     """Return once so many processes are here at the same time."""
     open(os.path.join(event["at"], str(os.getpid())), "w").close()

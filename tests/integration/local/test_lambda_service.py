@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from emissary_local.errors import LocalCloudError, UnknownFunctionError
+from emissary_local.lambda_.cpu_share import PERIOD, PROCESSOR_MEMORY
 from emissary_local.ports import InvocationStatus
 from tests.helpers.patience import HANG
 from tests.helpers.virtual_time import Advance, run_stepped
@@ -76,6 +77,19 @@ def test_concurrent_invocations_get_processes_of_their_own(tmp_path: Path) -> No
     async def body() -> None:
         async with running_lambda(tmp_path, spec("meet", tmp_path)) as harness:
             assert len(await meet(harness, tmp_path / "place", 4)) == 4
+
+    run(body)
+
+
+def test_a_function_has_the_share_of_a_processor_that_comes_with_its_memory(tmp_path: Path) -> None:
+    async def body() -> None:
+        function = spec("work", tmp_path, memory=PROCESSOR_MEMORY)
+        async with running_lambda(tmp_path, function, cpu_share=0.25) as harness:
+            calls = [await harness.call({"seconds": 0.05}) for _ in range(4)]
+        used = sum(each["used"] for each in calls)
+        # It begins with what one period gives, and nobody may have looked during the last one.
+        in_time = used - calls[-1]["used"] - 0.25 * PERIOD
+        assert sum(each["took"] for each in calls) >= in_time / 0.25
 
     run(body)
 

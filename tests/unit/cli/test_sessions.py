@@ -150,7 +150,7 @@ def test_a_kill_tells_the_relay_and_then_the_dialer(
         ("POST", f"/emissary/@connections/{connection}") for connection in (RELAY, DIALER)
     ]
     for asked in gateway.asked:
-        frame = decode(asked.body.decode("ascii"))
+        frame = decode(asked.body)
         assert (frame.type, frame.generation) == (FrameType.ENDED, 2)
         assert Ended.decode(frame.payload) == Ended(Code.KILLED, 0, 0, MEANINGS[Code.KILLED])
     session = real.session(SESSION)

@@ -307,7 +307,7 @@ def fill(free):
     return held[:len(held) - free]
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-dialer = Dialer(sys.argv[1], Key(*eval(sys.argv[2])), connections_per_relay=1)  # nothing stays behind a connection
+dialer = Dialer(sys.argv[1], Key(*eval(sys.argv[2])), connections_per_relay=1)
 for free in range(20):
     held = fill(free)
     try:

@@ -352,13 +352,13 @@ def test_a_server_that_cannot_prove_itself_gets_no_byte_of_the_users() -> None:
     assert stream == [(0, exchange)]
 
 
-MESSAGES = ["{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.PROBED, payload=bytes(8)))]
+MESSAGES = [b"{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.PROBED, payload=bytes(8)))]
 
 
 @pytest.mark.parametrize("text", MESSAGES, ids=["gateway errors", "ignorable", "probed"])
 @pytest.mark.parametrize("timeout", [0.5, 5.0])
 def test_messages_that_mean_nothing_stretch_neither_the_dial_nor_its_farewell(
-    text: str, timeout: float
+    text: bytes, timeout: float
 ) -> None:
     transport = Talkative(text)
     session = Session(Role.DIALER, SessionConfig(), now=time.monotonic())
@@ -374,7 +374,7 @@ def test_messages_that_mean_nothing_stretch_neither_the_dial_nor_its_farewell(
 
 
 @pytest.mark.parametrize("text", MESSAGES, ids=["gateway errors", "ignorable", "probed"])
-def test_a_dial_that_fails_early_waits_a_moment_for_the_bridge_and_no_longer(text: str) -> None:
+def test_a_dial_that_fails_early_waits_a_moment_for_the_bridge_and_no_longer(text: bytes) -> None:
     transport = Talkative(text)
     session = Session(Role.DIALER, SessionConfig(), now=time.monotonic())
     reader = OpeningReader(KEY, "date", bytes(32), "host")
@@ -474,7 +474,7 @@ def test_a_gateway_that_hangs_up_is_named_with_its_close_code() -> None:
 OVER = encode(Frame(FrameType.ENDED, generation=2, payload=Ended(Code.UNKNOWN_SESSION, 0, 0).encode()))
 
 
-def reset(code: Code) -> str:
+def reset(code: Code) -> bytes:
     return encode(Frame(FrameType.RESET, generation=1, payload=Reset(code, "the cause").encode()))
 
 
@@ -483,7 +483,7 @@ def reset(code: Code) -> str:
     [None, reset(Code.RELAY_GONE), reset(Code.DIALER_GONE), reset(Code.UNKNOWN_SESSION), OVER],
     ids=["hang-up", "relay gone", "dialer gone", "unknown session", "over"],
 )
-def test_a_dial_that_loses_its_session_starts_over_with_a_fresh_nonce(stumble: str | None) -> None:
+def test_a_dial_that_loses_its_session_starts_over_with_a_fresh_nonce(stumble: bytes | None) -> None:
     """docs/protocol.md section 5.2: before OPENED there is nothing to resume."""
     with Bridge(Behaviour(script=echo, stumbles=[stumble, stumble])) as bridge:
         with dial(bridge) as sock:

@@ -179,7 +179,7 @@ class Stuck:
     def __init__(self, step: str) -> None:
         self.reached = threading.Event()
         self.gate = threading.Event()
-        self.messages: list[str] = []
+        self.messages: list[bytes] = []
         self._step = step
         self.server = WsServer(self._serve, answer=self._door)
 

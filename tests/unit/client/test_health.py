@@ -41,12 +41,12 @@ from tests.helpers.ws_server import Peer, WsServer, refusal
 KEY = Key(7, bytes(range(32)))
 EXPECTED = Health("0.2.0", 2, (7, 8), Usage(3, 20), Usage(1, 5))
 
-Script = Callable[[Peer, str], list[str]]
+Script = Callable[[Peer, bytes], list[bytes]]
 
 
 def healthy(
-    peer: Peer, message: str, *, key: Key = KEY, question: bytes | None = None, fault: str = ""
-) -> str:
+    peer: Peer, message: bytes, *, key: Key = KEY, question: bytes | None = None, fault: str = ""
+) -> bytes:
     frame = decode(message)
     assert (frame.type, frame.generation, len(frame.payload)) == (FrameType.HEALTH, 1, 8)
     signed = ConnectHeaders.from_headers(peer.request.headers)
@@ -70,11 +70,11 @@ def bridge(*scripts: Script) -> Iterator[Dialer]:
         yield Dialer(server.url, KEY)
 
 
-def answered(peer: Peer, message: str) -> list[str]:
+def answered(peer: Peer, message: bytes) -> list[bytes]:
     return [healthy(peer, message)]
 
 
-def ignored(_peer: Peer, _message: str) -> list[str]:
+def ignored(_peer: Peer, _message: bytes) -> list[bytes]:
     return []
 
 
@@ -94,13 +94,13 @@ def test_a_question_that_is_lost_is_asked_again() -> None:
 
 
 def test_the_gateway_s_own_error_is_no_answer() -> None:
-    error = '{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}'
+    error = b'{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}'
     with bridge(lambda peer, message: [error], answered) as dialer:
         assert dialer.health(HANG) == EXPECTED
 
 
 def test_the_answer_to_another_question_is_not_taken_for_ours() -> None:
-    def stale_first(peer: Peer, message: str) -> list[str]:
+    def stale_first(peer: Peer, message: bytes) -> list[bytes]:
         return [healthy(peer, message, question=b"another!"), healthy(peer, message)]
 
     with bridge(stale_first) as dialer:
@@ -152,12 +152,12 @@ def test_a_bridge_that_says_nothing_runs_into_the_timeout() -> None:
 
 
 STALE = Healthy(b"another!", bytes(36), 2, Usage(), Usage(), (), "0").encode()
-TEXTS = ["{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.HEALTHY, payload=STALE))]
+TEXTS = [b"{{{{", encode(Frame(31, Flag.IGNORABLE)), encode(Frame(FrameType.HEALTHY, payload=STALE))]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=["gateway errors", "ignorable", "another answer"])
 def test_messages_that_are_no_answer_stretch_nothing_and_the_question_is_repeated(
-    text: str, monkeypatch: pytest.MonkeyPatch
+    text: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transport = Talkative(text)
     upgrade = Upgrade(bytes(32), "date", cast(WebSocketTransport, transport))

@@ -34,13 +34,13 @@ LOGGER = "emissary_lib.dial"
 class SilentTransport:
     """Takes messages and never has one; waiting for it lets the test's time pass."""
 
-    def __init__(self, clock: Clock, *, says: str | None = None) -> None:
+    def __init__(self, clock: Clock, *, says: bytes | None = None) -> None:
         self._clock = clock
         self._says = says
 
-    def send(self, text: str, timeout: float | None = None) -> None: ...
+    def send(self, message: bytes, timeout: float | None = None) -> None: ...
 
-    def recv(self, timeout: float | None) -> str:
+    def recv(self, timeout: float | None) -> bytes:
         assert timeout is not None, "nothing would ever end this wait"
         self._clock.advance(timeout)
         if self._says is not None:
@@ -64,7 +64,7 @@ class SlowGateway:
         self,
         patch: pytest.MonkeyPatch,
         *attempts: tuple[dict[Step, float], Exception | None],
-        says: str | None = None,
+        says: bytes | None = None,
     ) -> None:
         self.clock = Clock()
         self._attempts = list(attempts)
@@ -159,7 +159,7 @@ def test_messages_that_the_gateway_did_not_pass_on_are_named_instead_of_the_rela
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A bridge that fails at every message, and no relay at all, look alike to who waits."""
-    gateway = SlowGateway(monkeypatch, ({"upgrade": 0.5}, None), says='{"message": "Internal server error"}')
+    gateway = SlowGateway(monkeypatch, ({"upgrade": 0.5}, None), says=b'{"message": "Internal server error"}')
     with pytest.raises(
         DialTimeoutError, match=r"did not pass on \d+ of its messages: see the log of \$default"
     ):
@@ -170,7 +170,7 @@ def test_they_are_named_while_the_dial_lasts_too(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER)
-    gateway = SlowGateway(monkeypatch, ({"upgrade": 0.5}, None), says='{"message": "Internal server error"}')
+    gateway = SlowGateway(monkeypatch, ({"upgrade": 0.5}, None), says=b'{"message": "Internal server error"}')
     with pytest.raises(DialTimeoutError):
         gateway.dial(20.0)
     words = r"the relay to .*; the gateway did not pass on \d+ of its messages: see the log of \$default \("

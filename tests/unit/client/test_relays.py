@@ -445,7 +445,7 @@ def test_a_dial_that_waits_for_another_s_relay_keeps_its_own_timeout() -> None:
 
 
 def test_a_dial_that_waits_for_another_s_relay_says_what_the_gateway_did_not_pass_on() -> None:
-    error = '{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}'
+    error = b'{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}'
     with Bridge(Behaviour(answer=error)) as bridge:
         with Dialer(bridge.url, KEY, connections_per_relay=10) as dialer:
             given_up = AbortableDeadline(HANG)

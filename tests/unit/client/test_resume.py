@@ -76,8 +76,8 @@ def test_bridge_and_peer_are_both_reached_over_the_websocket() -> None:
     with WsServer(gateway.serve) as server:
         link = linked(server)
         for to_bridge in (False, True):
-            link.send(Outgoing(f"{to_bridge}", to_bridge=to_bridge))
-            assert link.recv() == f"{to_bridge}"
+            link.send(Outgoing(b"%d" % to_bridge, to_bridge=to_bridge))
+            assert link.recv() == b"%d" % to_bridge
         end(link)
 
 
@@ -87,8 +87,8 @@ def test_each_attempt_is_signed_anew_with_its_epoch_session_and_token() -> None:
         link = linked(server)
         link.reconnect(2, Deadline(HANG))
         link.reconnect(70_000, Deadline(HANG))
-        link.send(Outgoing("after", to_bridge=False))
-        assert link.recv() == "after"
+        link.send(Outgoing(b"after", to_bridge=False))
+        assert link.recv() == b"after"
         end(link)
         headers = [request.headers for request in server.requests]
     shown = [(ConnectHeaders.from_headers(each), ResumeHeaders.from_headers(each)) for each in headers]

@@ -21,27 +21,27 @@ from emissary_lib.transport.deadline import Deadline
 from tests.helpers.clock import Clock
 from tests.helpers.doctor import FakeClock, settings
 
-ERROR = '{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}'
+ERROR = b'{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}'
 
 #: What a gateway makes of a message: seconds until the answer comes, and the answer; ``None`` for none.
-Made = tuple[float, str] | None
+Made = tuple[float, bytes] | None
 
 
-def answer(text: str) -> str:
+def answer(text: bytes) -> bytes:
     question = decode(text).payload[:QUESTION_BYTES]
     healthy = Healthy(question, bytes(32), 2, Usage(), Usage(), (7,), "1.2.3")
     return encode(Frame(FrameType.HEALTHY, generation=1, payload=healthy.encode()))
 
 
-def at_once(text: str) -> Made:
+def at_once(text: bytes) -> Made:
     return 0.01, answer(text)
 
 
-def lost(text: str) -> Made:
+def lost(text: bytes) -> Made:
     return None
 
 
-def failed(text: str) -> Made:
+def failed(text: bytes) -> Made:
     return 0.01, ERROR
 
 
@@ -54,24 +54,24 @@ class Gateway:
         sent: Lengths of all messages.
     """
 
-    long: Callable[[str], Made]
-    short: Callable[[str], Made] = at_once
+    long: Callable[[bytes], Made]
+    short: Callable[[bytes], Made] = at_once
     clock: Clock = field(default_factory=Clock)
     sent: list[int] = field(default_factory=list)
-    coming: deque[tuple[float, str]] = field(default_factory=deque)
+    coming: deque[tuple[float, bytes]] = field(default_factory=deque)
     end: EmissaryError | None = None
 
-    def send(self, text: str, timeout: float | None = None) -> None:
-        self.sent.append(len(text))
+    def send(self, message: bytes, timeout: float | None = None) -> None:
+        self.sent.append(len(message))
         try:
-            made = (self.long if len(text) == MAX_MESSAGE else self.short)(text)
+            made = (self.long if len(message) == MAX_MESSAGE else self.short)(message)
         except LinkClosedError as exc:
             self.end = exc
         else:
             if made is not None:
                 self.coming = deque(sorted([*self.coming, (self.clock.now + made[0], made[1])]))
 
-    def recv(self, timeout: float | None) -> str:
+    def recv(self, timeout: float | None) -> bytes:
         if self.end is not None:
             raise self.end
         until = self.clock.now + (timeout or 0.0)
@@ -118,7 +118,7 @@ def test_a_long_message_that_is_lost_once_is_no_sign() -> None:
 
 @pytest.mark.parametrize(("long", "passage"), [(lost, Passage.VANISHES), (failed, Passage.FAILS)])
 def test_only_short_ones_that_pass_each_time_are_a_sign(
-    long: Callable[[str], Made], passage: Passage
+    long: Callable[[bytes], Made], passage: Passage
 ) -> None:
     gateway = Gateway(long)
     assert tried(gateway) is passage
@@ -134,7 +134,7 @@ def test_a_short_one_that_is_lost_is_repeated_and_not_counted() -> None:
 
 def test_a_connection_that_is_closed_for_a_message_s_length_is_told_from_any_other_end() -> None:
     def closing(code: int) -> Gateway:
-        def close(text: str) -> Made:
+        def close(text: bytes) -> Made:
             raise LinkClosedError(f"closed: {code}", close_code=code)
 
         return Gateway(close)

@@ -159,7 +159,7 @@ def test_a_bridge_that_says_nothing_runs_into_the_timeout(behaviour: Behaviour, 
 
 
 def test_errors_of_the_gateway_are_counted(behaviour: Behaviour, probe: SessionProbe) -> None:
-    behaviour.stumbles = ['{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}']
+    behaviour.stumbles = [b'{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}']
     assert probe.gateway_errors == 0
     probe.connect_once(HANG)
     with pytest.raises(LinkClosedError):

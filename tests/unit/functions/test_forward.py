@@ -44,7 +44,8 @@ def test_a_message_is_copied_unchanged_to_the_peer_both_ways(warm: bool) -> None
     bridge.open()
     assert bridge.message(DATA) == {"statusCode": 200}
     assert bridge.message(load_event("default_data", connection_id=RELAY)) == {"statusCode": 200}
-    assert bridge.link.posts == [(RELAY, DATA["body"]), (DIALER, DATA["body"])]
+    body = DATA["body"].encode()
+    assert bridge.link.posts == [(RELAY, body), (DIALER, body)]
 
 
 @pytest.mark.parametrize("kind", sorted(t for t in FrameType if t <= 5))
@@ -75,7 +76,7 @@ def test_a_known_peer_costs_one_post_and_no_table_request_and_no_log_line(
 def test_only_the_first_8_characters_are_looked_at() -> None:
     bridge = Bridge(warm=True)
     bridge.open()
-    body = encode(data())[:8] + "é not base64 at all {}"
+    body = encode(data())[:8] + "é not base64 at all {}".encode()
     bridge.message(load_event("default_data", body=body))
     bridge.message(load_event("default_data", body=body))
     assert bridge.link.posts == [(RELAY, body)] * 2

@@ -46,9 +46,10 @@ GARBAGE = [
     "AAAA",
     '{"action": "hello"}',
     "é" * 40,
+    "\ud800" * 40,
     "=" * 40,
-    encode(Frame(FrameType.END, payload=b"short")),
-    encode(Frame(FrameType.END, payload=bytes(18)))[:-4] + "....",
+    encode(Frame(FrameType.END, payload=b"short")).decode(),
+    encode(Frame(FrameType.END, payload=bytes(18))).decode()[:-4] + "....",
     base64.b64encode(bytes([2 << 5 | 7, 0, 0, 2]) + bytes(20)).decode(),
 ]
 

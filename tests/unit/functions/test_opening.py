@@ -314,7 +314,7 @@ def test_an_opening_message_in_open_is_copied_to_the_relay_unchanged() -> None:
     bridge.open()
     event = load_event("default_opening")
     assert bridge.message(event) == {"statusCode": 200}
-    assert bridge.link.posts == [(RELAY, event["body"])]
+    assert bridge.link.posts == [(RELAY, event["body"].encode())]
 
 
 def test_an_opening_that_takes_too_much_room_is_a_protocol_error() -> None:

@@ -43,6 +43,7 @@ def test_a_missing_template_is_a_usage_error_that_says_what_to_do(
         ("--reorder", "1.5", "1.5 is not between 0 and 1"),
         ("--reorder", "nan", "nan is not between 0 and 1"),
         ("--account-concurrency", "0", "0 is less than 1"),
+        ("--cpu-share", "0", "0 is not above 0"),
         ("--seed", "seven", "seven"),
         ("--time-scale", "0", "0 is not above 0"),
         ("--fault", "reorder", "'reorder' is no NAME=VALUE; the names are: reorder, duplicate, drop, "),

@@ -28,10 +28,10 @@ class Recorded:
         self._near, self.far = linked_pair()
         self.ends: list[str] = []
 
-    def send(self, text: str, timeout: float | None = None) -> None:
-        self._near.send(text, timeout)
+    def send(self, message: bytes, timeout: float | None = None) -> None:
+        self._near.send(message, timeout)
 
-    def recv(self, timeout: float | None) -> str:
+    def recv(self, timeout: float | None) -> bytes:
         return self._near.recv(timeout)
 
     def close(self) -> None:
@@ -69,8 +69,8 @@ def far_of(recorded: Recorded) -> MemoryTransport:
 def test_messages_go_over_the_newest_connection_and_the_old_one_is_given_back() -> None:
     first, connector = Recorded(), Connector()
     transport = ReconnectingTransport(first, connector)
-    transport.send("one")
-    assert far_of(first).recv(HANG) == "one"
+    transport.send(b"one")
+    assert far_of(first).recv(HANG) == b"one"
     transport.reconnect(7, Deadline(HANG))
     ((epoch, allowed),) = connector.asked
     assert epoch == 7
@@ -78,10 +78,10 @@ def test_messages_go_over_the_newest_connection_and_the_old_one_is_given_back() 
     assert 0 < allowed.timeout <= HANG
     assert first.ends == ["abort", "release"]
     (second,) = connector.opened
-    transport.send("two")
-    assert far_of(second).recv(HANG) == "two"
-    far_of(second).send("answer")
-    assert transport.recv(HANG) == "answer"
+    transport.send(b"two")
+    assert far_of(second).recv(HANG) == b"two"
+    far_of(second).send(b"answer")
+    assert transport.recv(HANG) == b"answer"
     assert second.ends == []
 
 
@@ -149,7 +149,7 @@ def test_a_transport_that_was_closed_during_the_attempt_stays_closed() -> None:
     with pytest.raises(LinkClosedError):
         transport.recv(HANG)
     with pytest.raises(TransportError):
-        transport.send("late")
+        transport.send(b"late")
 
 
 def test_closing_ends_an_attempt_that_is_under_way() -> None:

@@ -74,7 +74,7 @@ def joined() -> Iterator[Joined]:
         joined.transport.release()
 
 
-def repeat(count: int, send: Callable[[str], None], text: str) -> None:
+def repeat(count: int, send: Callable[[bytes], None], text: bytes) -> None:
     for _ in range(count):
         send(text)
 
@@ -90,31 +90,62 @@ def frames_of_one_message(peer: Peer) -> list[RawFrame]:
 def test_a_message_goes_out_in_masked_text_fragments_that_the_gateway_takes(
     joined: Joined, size: int
 ) -> None:
-    text = ("0123456789abcdef" * (size // 16 + 1))[:size]
+    text = (b"0123456789abcdef" * (size // 16 + 1))[:size]
     joined.transport.send(text)
     frames = frames_of_one_message(joined.peer)
-    assert b"".join(frame.payload for frame in frames) == text.encode()
+    assert b"".join(frame.payload for frame in frames) == text
     assert [frame.opcode for frame in frames] == [TEXT, *[CONT] * (len(frames) - 1)]
     assert len(frames) == max(1, -(-size // MAX_FRAGMENT))
     assert all(len(frame.payload) <= 31_000 < 32_000 and frame.masked for frame in frames)
 
 
+class Written:
+    """In place of a stream: keeps what is written."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: bytes, deadline: Deadline) -> None:
+        self.data += data
+
+
+def test_each_frame_has_a_key_of_its_own_drawn_for_it() -> None:
+    """RFC 6455 section 5.3: fresh, and from a source that nobody can foretell."""
+    stream, drawn = Written(), [bytes([number]) * 4 for number in range(1, 5)]
+    keys = iter(drawn)
+
+    def random(size: int) -> bytes:
+        return b"".join(next(keys) for _ in range(size // 4))
+
+    transport = WebSocketTransport(cast(ByteStream, stream), "wss://x", random=random)
+    transport.send(bytes(2 * MAX_FRAGMENT + 100))
+    transport.send(bytes(200))
+    lengths = (MAX_FRAGMENT, MAX_FRAGMENT, 100, 200)
+    frames = [
+        bytes([first, 0x80 | size]) + key * (size // 4 + 1)
+        if size < 126
+        else bytes([first, 0xFE]) + size.to_bytes(2, "big") + key * (size // 4 + 1)
+        for first, size, key in zip((0x01, 0x00, 0x80, 0x81), lengths, drawn, strict=True)
+    ]
+    assert bytes(stream.data) == b"".join(frames)
+
+
 def test_messages_of_several_threads_are_never_interleaved(joined: Joined) -> None:
-    texts = [letter * 100_000 for letter in "abcd"]
+    texts = [letter * 100_000 for letter in (b"a", b"b", b"c", b"d")]
     threads = [threading.Thread(target=joined.transport.send, args=(text,)) for text in texts]
     for thread in threads:
         thread.start()
     got = [joined.peer.read_message() for _ in texts]
     for thread in threads:
         thread.join()
-    assert sorted(map(str, got)) == texts
+    assert sorted(filter(None, got)) == texts
 
 
 def test_a_ping_between_fragments_is_answered_and_the_message_is_whole(joined: Joined) -> None:
     joined.peer.send_frame(TEXT, b"one ", fin=False)
     joined.peer.send_frame(PING, b"there?")
     joined.peer.send_frame(CONT, b"two", fin=True)
-    assert joined.transport.recv(HANG) == "one two"
+    assert joined.transport.recv(HANG) == b"one two"
     pong = joined.peer.read_frame()
     assert (pong.opcode, pong.payload, pong.masked) == (PONG, b"there?", True)
 
@@ -124,7 +155,7 @@ def test_a_ping_is_answered_between_the_messages_of_a_busy_sender(joined: Joined
 
     def send() -> None:
         while not stop.is_set():
-            joined.transport.send("x" * MAX_MESSAGE)
+            joined.transport.send(b"x" * MAX_MESSAGE)
 
     def receive() -> None:
         with pytest.raises(LinkClosedError):
@@ -148,15 +179,15 @@ def test_a_ping_is_answered_between_the_messages_of_a_busy_sender(joined: Joined
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 5, 100, 69_000])
 def test_a_timeout_in_mid_frame_loses_nothing(joined: Joined, cut: int) -> None:
-    text = "0123456789" * 7_000
-    raw = frame_bytes(TEXT, text.encode())
+    text = b"0123456789" * 7_000
+    raw = frame_bytes(TEXT, text)
     joined.peer.send_raw(raw[:cut])
     for _ in range(3):
         with pytest.raises(TimeoutError):
             joined.transport.recv(0.02)
     joined.peer.send_raw(raw[cut:] + frame_bytes(TEXT, b"next"))
     assert joined.transport.recv(HANG) == text
-    assert joined.transport.recv(HANG) == "next"
+    assert joined.transport.recv(HANG) == b"next"
 
 
 def test_a_timeout_between_fragments_loses_nothing(joined: Joined) -> None:
@@ -164,7 +195,7 @@ def test_a_timeout_between_fragments_loses_nothing(joined: Joined) -> None:
     with pytest.raises(TimeoutError):
         joined.transport.recv(0.05)
     joined.peer.send_frame(CONT, b"two")
-    assert joined.transport.recv(HANG) == "one two"
+    assert joined.transport.recv(HANG) == b"one two"
 
 
 @pytest.mark.parametrize(
@@ -203,10 +234,20 @@ def test_a_connection_that_just_ends_is_code_1006(joined: Joined) -> None:
         [frame_bytes(TEXT, b"one", fin=False), frame_bytes(TEXT, b"another")],
         [b"\xf1\x00"],  # reserved bits
         [b"\x83\x00"],  # an unknown opcode
+        [frame_bytes(CLOSE, b"\x03")],
         [b"\x81\x7f" + (1 << 40).to_bytes(8, "big")],  # a terabyte
         [frame_bytes(TEXT, b"x" * 100_000, fin=False), frame_bytes(CONT, b"x" * 100_000)],
     ],
-    ids=["binary", "no start", "two starts", "reserved", "opcode", "huge frame", "huge message"],
+    ids=[
+        "binary",
+        "no start",
+        "two starts",
+        "reserved",
+        "opcode",
+        "half a code",
+        "huge frame",
+        "huge message",
+    ],
 )
 def test_what_the_gateway_never_sends_ends_the_link(joined: Joined, frames: list[bytes]) -> None:
     joined.peer.send_raw(b"".join(frames))
@@ -219,7 +260,16 @@ def test_a_message_in_as_many_fragments_as_may_be_is_whole(joined: Joined) -> No
     whole = b"".join([frame_bytes(TEXT, b"x", fin=False), *parts, frame_bytes(CONT, b"y")])
     for _ in range(2):
         joined.peer.send_raw(whole)
-        assert joined.transport.recv(HANG) == "x" * (MAX_INCOMING_FRAGMENTS - 1) + "y"
+        assert joined.transport.recv(HANG) == b"x" * (MAX_INCOMING_FRAGMENTS - 1) + b"y"
+
+
+def test_what_had_come_before_an_abort_is_not_given_any_more(joined: Joined) -> None:
+    """A flood is a lot of it, and nobody wants it."""
+    joined.peer.send_raw(frame_bytes(TEXT, b"one") + frame_bytes(TEXT, b"two"))
+    assert joined.transport.recv(HANG) == b"one"
+    joined.transport.abort()
+    with pytest.raises(LinkClosedError):
+        joined.transport.recv(HANG)
 
 
 class Counted(bytes):
@@ -282,7 +332,7 @@ def test_a_receiver_without_any_time_gets_on_all_the_same() -> None:
     transport, _clock = on_a_clock(Script(frame_bytes(TEXT, b"hello")))
     for _ in range(10):
         with contextlib.suppress(TimeoutError):
-            assert transport.recv(0.0) == "hello"
+            assert transport.recv(0.0) == b"hello"
             return
     raise AssertionError("the message was there and never came out")
 
@@ -300,7 +350,7 @@ def test_a_message_that_nobody_takes_breaks_the_link_in_time(timeout: float | No
     transport, clock = on_a_clock(Script(takes=0))
     began = clock.now
     with pytest.raises(LinkClosedError):
-        transport.send("x", timeout)
+        transport.send(b"x", timeout)
     assert clock.now - began == pytest.approx(waited)
 
 
@@ -341,7 +391,7 @@ def test_cookies_are_neither_kept_nor_sent_nor_understood(cookie: str) -> None:
 
 def test_what_is_not_ascii_is_left_to_the_frame_decoder_to_refuse(joined: Joined) -> None:
     joined.peer.send_frame(TEXT, b"\xff\xfe")
-    assert not joined.transport.recv(HANG).isascii()
+    assert joined.transport.recv(HANG) == b"\xff\xfe"
 
 
 def test_abort_wakes_a_thread_that_waits(joined: Joined) -> None:
@@ -360,7 +410,7 @@ def test_abort_wakes_a_thread_that_waits(joined: Joined) -> None:
     thread.join(HANG)
     assert len(failed) == 1
     with pytest.raises(LinkClosedError):
-        joined.transport.send("too late")
+        joined.transport.send(b"too late")
 
 
 def test_close_says_goodbye_once(joined: Joined) -> None:
@@ -374,7 +424,7 @@ def test_close_says_goodbye_once(joined: Joined) -> None:
 def test_close_does_not_wait_for_a_sender_that_is_stuck(joined: Joined) -> None:
     def send() -> None:
         with pytest.raises(LinkClosedError):
-            repeat_until_it_raises(lambda: joined.transport.send("x" * MAX_MESSAGE))  # nobody reads
+            repeat_until_it_raises(lambda: joined.transport.send(b"x" * MAX_MESSAGE))  # nobody reads
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -387,7 +437,7 @@ def test_close_does_not_wait_for_a_sender_that_is_stuck(joined: Joined) -> None:
 
 def test_a_big_message_costs_time_in_proportion(joined: Joined) -> None:
     def seconds(count: int) -> float:
-        text = "x" * MAX_MESSAGE
+        text = b"x" * MAX_MESSAGE
         sender = threading.Thread(target=repeat, args=(count, joined.peer.send_text, text))
         sender.start()
         began = time.process_time()
@@ -447,17 +497,17 @@ class AsyncServer:
 
 
 def test_bulk_crosses_both_ways_at_once_over_tls(certificates: Certificates) -> None:
-    count, text = 100, os.urandom(47_000).hex()
+    count, text = 100, os.urandom(47_000).hex().encode()
     received: list[int] = []
 
     async def both_ways(connection: ServerConnection) -> None:
         async def send() -> None:
             for _ in range(count):
-                await connection.send(text)
+                await connection.send(text, text=True)
 
         async def receive() -> None:
             for _ in range(count):
-                received.append(hash(await connection.recv()))
+                received.append(hash(await connection.recv(decode=False)))
 
         await asyncio.gather(send(), receive())
 

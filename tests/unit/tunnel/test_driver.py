@@ -304,7 +304,7 @@ def test_a_lost_link_that_is_refused_for_good_is_a_reset_with_its_cause() -> Non
 
 def test_a_link_that_fails_in_an_unforeseen_way_is_a_reset_too() -> None:
     class Broken(FakeLink):
-        def recv(self) -> str:
+        def recv(self) -> bytes:
             raise ZeroDivisionError("a bug")
 
     reported: list[object] = []

@@ -76,8 +76,8 @@ class CutLink:
         self._changed = threading.Condition()
 
     def send(self, message: Outgoing) -> None:
-        self._near.send(message.text)
-        frame = decode(message.text)
+        self._near.send(message.data)
+        frame = decode(message.data)
         with self._changed:
             self._sent.append(frame)
             self._changed.notify_all()
@@ -88,7 +88,7 @@ class CutLink:
             epochs = (self.epochs[-1], 1) if self._role is Role.DIALER else (1, self.epochs[-1])
             self.give(FrameType.RESUMED, Resumed(*epochs, "dialer=", "relay=").encode())
 
-    def recv(self) -> str:
+    def recv(self) -> bytes:
         return self._near.recv(None)
 
     def reconnect(self, epoch: int, deadline: Deadline) -> None:

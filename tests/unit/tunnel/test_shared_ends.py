@@ -92,6 +92,8 @@ def test_when_the_session_is_cut_off_each_connection_gets_its_error(how: str) ->
             assert line.requested.ended.wait(HANG)
         assert reasons == [reason] * 4, "told before the reset"
         assert [line.dialed.was_untaken for line in (quiet, talking, ended, full)] == [False] * 3 + [True]
+        # Nobody may say in the meantime that there is nothing more to wait for: who was told says why.
+        assert [line.dialed.idle for line in (quiet, talking, ended, full)] == [True] * 3 + [False]
         assert requested.answered.wait(HANG)
         assert (requested.opened, requested.code, requested.reason) == (False, code, reason)
         pair.dialer.join()

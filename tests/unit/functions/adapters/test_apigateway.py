@@ -54,7 +54,7 @@ def link(server: CallbackServer) -> Iterator[PostToConnection]:
 def test_a_post_carries_the_text_to_the_escaped_path_signed(
     server: CallbackServer, link: PostToConnection
 ) -> None:
-    link.post(DIALER, "text")
+    link.post(DIALER, b"text")
     (asked,) = server.asked
     assert (asked.method, asked.path, asked.body) == ("POST", PATH, b"text")
     assert asked.headers["x-amz-security-token"] == "example session token"
@@ -73,7 +73,7 @@ def test_a_post_carries_the_text_to_the_escaped_path_signed(
 
 def test_connections_are_kept(server: CallbackServer, link: PostToConnection) -> None:
     for _ in range(5):
-        link.post(DIALER, "text")
+        link.post(DIALER, b"text")
     assert len({asked.client_port for asked in server.asked}) == 1
 
 
@@ -92,10 +92,10 @@ def test_each_refusal_has_its_error(
 ) -> None:
     server.status, server.error_type = status, "SomeException:http://internal/"
     with pytest.raises(error, match=f"status {status}, SomeException$") as caught:
-        link.post(DIALER, "text")
+        link.post(DIALER, b"text")
     assert type(caught.value) is error
     server.status = 200
-    link.post(DIALER, "text")
+    link.post(DIALER, b"text")
     assert len({asked.client_port for asked in server.asked}) == 1, "a refusal does not cost the connection"
 
 
@@ -105,7 +105,7 @@ def test_a_message_that_is_too_large_is_named_with_its_size(
     server.status, server.error_type = 413, "PayloadTooLargeException"
     text = r"status 413, PayloadTooLargeException: the gateway takes no message of 50001 bytes; .*128 KB"
     with pytest.raises(MessageTooLargeError, match=text):
-        link.post(DIALER, "x" * 50_001)
+        link.post(DIALER, b"x" * 50_001)
 
 
 def test_delete_closes_a_connection_and_is_content_if_it_is_gone(
@@ -120,13 +120,13 @@ def test_delete_closes_a_connection_and_is_content_if_it_is_gone(
 def test_a_kept_connection_that_died_in_use_is_replaced_once(
     server: CallbackServer, link: PostToConnection
 ) -> None:
-    link.post(DIALER, "first")
+    link.post(DIALER, b"first")
     server.hang_up = 1
-    link.post(DIALER, "second")
+    link.post(DIALER, b"second")
     assert [asked.body for asked in server.asked] == [b"first", b"second", b"second"]
     server.hang_up = 2
     with pytest.raises(PeerUnreachableError, match="RemoteDisconnected"):
-        link.post(DIALER, "third")
+        link.post(DIALER, b"third")
     assert [asked.body for asked in server.asked[3:]] == [b"third", b"third"]
 
 
@@ -135,7 +135,7 @@ def test_a_fresh_connection_that_dies_is_not_tried_again(
 ) -> None:
     server.hang_up = 1
     with pytest.raises(PeerUnreachableError):
-        link.post(DIALER, "text")
+        link.post(DIALER, b"text")
     assert len(server.asked) == 1
 
 
@@ -165,9 +165,9 @@ def test_a_connection_closed_while_idle_is_not_used() -> None:
         thread = threading.Thread(target=serve)
         thread.start()
         link = make_link(f"http://127.0.0.1:{listener.getsockname()[1]}/emissary")
-        link.post(DIALER, "text")
+        link.post(DIALER, b"text")
         assert closed.wait(HANG)
-        link.post(DIALER, "text")
+        link.post(DIALER, b"text")
         thread.join(HANG)
         link.close()
     assert wasted == [b""]
@@ -177,7 +177,7 @@ def test_a_gateway_that_does_not_answer_is_given_up_after_the_timeout(server: Ca
     server.silent = True
     link = make_link(server.url, timeout=0.05)
     with pytest.raises(PeerUnreachableError, match="TimeoutError"):
-        link.post(DIALER, "text")
+        link.post(DIALER, b"text")
     link.close()
     wait_until(lambda: server.asked, "the request has come")
     assert len(server.asked) == 1, "a timeout is not followed by a second one"
@@ -188,13 +188,13 @@ def test_nobody_listening_is_unreachable() -> None:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refuses, and stays ours
         link = make_link(f"http://127.0.0.1:{taken.getsockname()[1]}/emissary")
         with pytest.raises(PeerUnreachableError, match="ConnectionRefusedError"):
-            link.post(DIALER, "text")
+            link.post(DIALER, b"text")
 
 
 def test_several_threads_post_at_once(server: CallbackServer, link: PostToConnection) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: link.post(DIALER, str(number) * 50_000), range(8)))
-        list(pool.map(lambda number: link.post(DIALER, str(number) * 50_000), range(8)))
+        list(pool.map(lambda number: link.post(DIALER, b"%d" % number * 50_000), range(8)))
+        list(pool.map(lambda number: link.post(DIALER, b"%d" % number * 50_000), range(8)))
     bodies = sorted(asked.body for asked in server.asked)
     assert bodies == sorted([str(number).encode() * 50_000 for number in range(8)] * 2)
 
@@ -208,8 +208,8 @@ def test_tls_is_checked_against_the_given_authority(tmp_path: Path) -> None:
             credentials=CREDENTIALS,
             tls=trust({"AWS_CA_BUNDLE": certificates.ca_file}),
         )
-        link.post(DIALER, "text")
-        link.post(DIALER, "text")
+        link.post(DIALER, b"text")
+        link.post(DIALER, b"text")
         assert len(server.asked) == 2
         link.close()
 

@@ -112,7 +112,7 @@ def test_a_session_from_door_to_end(
         assert default(event, None) == {"statusCode": 200}
 
     def posts() -> list[tuple[str, Frame]]:
-        found = [(asked.path.rpartition("/")[2], decode(asked.body.decode())) for asked in gateway.asked]
+        found = [(asked.path.rpartition("/")[2], decode(asked.body)) for asked in gateway.asked]
         gateway.asked.clear()
         return found
 

@@ -50,10 +50,10 @@ class FakeTransport:
     def __init__(self) -> None:
         self.sent: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         self.released = False
-        self._inbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._closed = threading.Event()
 
-    def deliver(self, text: str) -> None:
+    def deliver(self, text: bytes) -> None:
         """A message comes in."""
         self._inbox.put(text)
 
@@ -62,12 +62,12 @@ class FakeTransport:
         """Whether anything waits that nobody has read."""
         return not self._inbox.empty()
 
-    def send(self, text: str, timeout: float | None = None) -> None:
+    def send(self, message: bytes, timeout: float | None = None) -> None:
         if self._closed.is_set():
             raise LinkClosedError("closed")
-        self.sent.put(decode(text))
+        self.sent.put(decode(message))
 
-    def recv(self, timeout: float | None) -> str:
+    def recv(self, timeout: float | None) -> bytes:
         try:
             text = self._inbox.get(timeout=timeout)
         except queue.Empty:
@@ -104,11 +104,11 @@ class FakePoster:
         self.posted: queue.SimpleQueue[tuple[str, Frame]] = queue.SimpleQueue()
         self.raises: Callable[[], Exception | None] = lambda: None
 
-    def post(self, connection_id: str, text: str) -> None:
+    def post(self, connection_id: str, message: bytes) -> None:
         error = self.raises()
         if error is not None:
             raise error
-        self.posted.put((connection_id, decode(text)))
+        self.posted.put((connection_id, decode(message)))
 
     def delete(self, connection_id: str) -> None:
         raise AssertionError("a relay deletes no connection")

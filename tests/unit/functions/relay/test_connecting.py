@@ -43,7 +43,7 @@ class SilentTarget:
         return self.connected
 
 
-def text(kind: FrameType, payload: bytes = b"", *, offset: int = 0) -> str:
+def text(kind: FrameType, payload: bytes = b"", *, offset: int = 0) -> bytes:
     return encode(Frame(kind, 0, 2, 65_536, offset, 0, payload))
 
 
@@ -55,7 +55,7 @@ ENDED = text(FrameType.ENDED, Ended(Code.KILLED, 0, 0, "by an operator").encode(
     ("last_word", "code"), [(RESET, Code.DIALER_RESET), (ENDED, Code.KILLED)], ids=["RESET", "ENDED"]
 )
 def test_session_that_ends_while_the_target_is_silent_lets_the_relay_leave(
-    last_word: str, code: Code
+    last_word: bytes, code: Code
 ) -> None:
     target = SilentTarget()
     with RelayHarness(connect=target.connect) as harness:
@@ -162,21 +162,21 @@ def test_relay_that_is_not_let_in_leaves_a_silent_target_at_once() -> None:
 class Inbox(FakeTransport):
     """Gives what there is, and waits for nothing: its reader's time never passes."""
 
-    def recv(self, timeout: float | None) -> str:
+    def recv(self, timeout: float | None) -> bytes:
         return super().recv(0.001 if timeout is not None else HANG)
 
 
 def test_loss_is_borne_for_the_grace_and_told_to_who_reads_next() -> None:
     inbox, clock = Inbox(), Clock()
     arrivals = Arrivals(inbox, GRACE, lambda: clock.now)
-    inbox.deliver("a message")
+    inbox.deliver(b"a message")
     inbox.close()
     assert not arrivals.over()
     clock.advance(GRACE - 1)
     assert not arrivals.over()
     clock.advance(1)
     assert arrivals.over()
-    assert arrivals.recv(None) == "a message"
+    assert arrivals.recv(None) == b"a message"
     for _ in range(2):
         with pytest.raises(LinkClosedError):
             arrivals.recv(None)
@@ -185,23 +185,23 @@ def test_loss_is_borne_for_the_grace_and_told_to_who_reads_next() -> None:
 def test_end_that_was_seen_is_read_by_a_session_whose_target_has_answered_all_the_same() -> None:
     inbox = Inbox()
     arrivals = Arrivals(inbox, GRACE)
-    for each in ("{}", "no frame", RESET, "behind it"):
+    for each in (b"{}", b"no frame", RESET, b"behind it"):
         inbox.deliver(each)
     assert arrivals.over()
-    assert [arrivals.recv(None) for _ in range(4)] == ["{}", "no frame", RESET, "behind it"]
+    assert [arrivals.recv(None) for _ in range(4)] == [b"{}", b"no frame", RESET, b"behind it"]
 
 
 def test_a_flood_stays_in_the_kernel() -> None:
     inbox = Inbox()
     arrivals = Arrivals(inbox, GRACE)
     for number in range(100):
-        inbox.deliver(str(number))
+        inbox.deliver(b"%d" % number)
     assert not arrivals.over()
     assert not arrivals.over()
     left = []
     while inbox.unread:
         left.append(inbox.recv(None))
-    assert left == [str(number) for number in range(64, 100)]
+    assert left == [b"%d" % number for number in range(64, 100)]
 
 
 def test_connection_that_comes_when_nobody_wants_it_is_closed() -> None:

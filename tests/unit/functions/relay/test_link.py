@@ -35,12 +35,12 @@ class SlowPoster(FakePoster):
     def __init__(self) -> None:
         super().__init__()
         self.answers = threading.Event()
-        self.begun: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.begun: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
-    def post(self, connection_id: str, text: str) -> None:
-        self.begun.put(text)
+    def post(self, connection_id: str, message: bytes) -> None:
+        self.begun.put(message)
         assert self.answers.wait(HANG)
-        super().post(connection_id, text)
+        super().post(connection_id, message)
 
 
 class Harness:
@@ -156,7 +156,7 @@ def test_a_long_message_that_is_too_large_is_sent_again_as_short_ones(
     harness: Harness, poster: FakePoster
 ) -> None:
     poster.raises = lambda: MessageTooLargeError("status 413")
-    harness.link.send(Outgoing("x" * (MAX_FRAGMENT + 1), to_bridge=False))
+    harness.link.send(Outgoing(b"x" * (MAX_FRAGMENT + 1), to_bridge=False))
     harness.too_long.get(timeout=HANG)
     assert harness.hopeless.empty()
     assert harness.refused.empty()

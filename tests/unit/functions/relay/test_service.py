@@ -43,7 +43,7 @@ def test_first_frame_is_opened_with_banner_answers_reply_and_parameters() -> Non
 def test_opened_is_repeated_as_opened_until_acknowledged() -> None:
     with RelayHarness() as harness:
         first, *_ = harness.wait_for_opened()
-        harness.transport.deliver('{"message": "Internal server error"}')  # the bridge lost it: send again
+        harness.transport.deliver(b'{"message": "Internal server error"}')  # the bridge lost it: send again
         again, _parameters, data = harness.wait_for_opened()
         assert (again.type, again.offset) == (FrameType.OPENED, 0)
         assert data == harness.launch.server_bytes + SUCCESS

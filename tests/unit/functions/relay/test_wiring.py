@@ -87,7 +87,7 @@ def test_relay_dials_back_to_its_own_api_whatever_the_event_says(api: Api) -> No
 
 def test_relay_posts_under_its_own_stage_whatever_the_connection_is_called(api: Api) -> None:
     launch = replace(example_launch(), dialer_connection="../../@evil.example/?#")
-    RelayFunction(api.environ).relay.poster.post(launch.dialer_connection, "text")
+    RelayFunction(api.environ).relay.poster.post(launch.dialer_connection, b"text")
     assert api.requests == [
         ("POST", "/emissary/@connections/..%2F..%2F%40evil.example%2F%3F%23", ""),
     ]
@@ -111,7 +111,7 @@ def test_relay_reaches_its_api_though_the_first_address_swallows_everything(
         relay = RelayFunction(environ).relay
         began = time.monotonic()
         assert relay.serve(launch, 100.0) is None
-        relay.poster.post("connection=", "text")
+        relay.poster.post("connection=", b"text")
         assert time.monotonic() - began < HANG
     assert [method for method, _path, _session in api.requests] == ["GET", "POST"]
 

@@ -58,6 +58,24 @@ def test_a_deployed_stage_is_as_good_as_one_that_deploys_itself(
     assert read(tmp_path, STACK.replace("AutoDeploy: true", stage) + more).api.stage == "dev"
 
 
+MAPPING = """
+  Mapping:
+    Type: AWS::ApiGatewayV2::ApiMapping
+    Properties: {ApiId: !Ref Api, DomainName: api.example.com, Stage: dev}
+"""
+ONLY_BY_DOMAIN = STACK.replace("Name: x,", "Name: x, DisableExecuteApiEndpoint: true,") + MAPPING
+
+
+def test_an_api_may_be_there_for_its_custom_domain_alone(tmp_path: Path) -> None:
+    assert read(tmp_path, ONLY_BY_DOMAIN).api.stage == "dev"
+
+
+def test_a_domain_of_another_api_is_no_way_in(tmp_path: Path) -> None:
+    text = ONLY_BY_DOMAIN.replace("{ApiId: !Ref Api, DomainName", "{ApiId: other, DomainName")
+    with pytest.raises(TemplateError, match="no AWS::ApiGatewayV2::ApiMapping leads a custom domain to it"):
+        read(tmp_path, text)
+
+
 def test_an_integration_may_wait_less_than_29_seconds(tmp_path: Path) -> None:
     text = STACK.replace("AWS_PROXY", "AWS_PROXY\n      TimeoutInMillis: 2500")
     assert read(tmp_path, text).api.routes["$default"].timeout == 2.5
@@ -101,7 +119,8 @@ def test_a_permission_that_allows_the_route_is_found(tmp_path: Path, permission:
         ("$request.body.action", "$request.header.x", "Api.Properties.RouteSelectionExpression: the route s"),
         (", RouteSelectionExpression: $request.body.action", "", "needs a route selection expression"),
         ("Name: x,", "Name: x, Body: {},", "Api.Properties.Body: the local cloud does not know this propert"),
-        ("Name: x,", "DisableExecuteApiEndpoint: true,", "DisableExecuteApiEndpoint: .* only: false"),
+        ("Name: x,", "DisableExecuteApiEndpoint: true,", "ApiEndpoint: without its own name .* add"),
+        ("Name: x,", "DisableExecuteApiEndpoint: perhaps,", "no 'perhaps' here, only: true, false"),
         ("AutoDeploy: true", "AutoDeploy: false", "Stage.Properties: nothing is deployed to this stage"),
         ("AutoDeploy: true", "AutoDeploy: true\n      StageVariables: {a: b}", "Stage.Properties.StageVaria"),
         ("ApiId: !Ref Api, RouteKey", "ApiId: x, RouteKey", "Route.Properties: ApiId must name Api, not 'x'"),

@@ -25,7 +25,7 @@ def outgoing() -> tuple[FrameBuilder, Duplex]:
 
 
 def read(messages: list[Outgoing]) -> list[tuple[Frame, bool]]:
-    return [(decode(message.text), message.to_bridge) for message in messages]
+    return [(decode(message.data), message.to_bridge) for message in messages]
 
 
 def test_resume_is_for_the_bridge_and_carries_the_position() -> None:

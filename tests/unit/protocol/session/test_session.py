@@ -51,7 +51,7 @@ def test_the_dialers_first_message_is_this_text() -> None:
     session.send_data(b"\x05\x01\x02")
     (message,) = session.messages_to_send(NOW)
     header = bytes.fromhex("48 00 0001 00200000 0000000000000000 0000000000000000")
-    assert message.text == base64.b64encode(header + b"\x05\x01\x02").decode()
+    assert message.data == base64.b64encode(header + b"\x05\x01\x02")
     assert message.to_bridge
 
 
@@ -61,7 +61,7 @@ def test_the_relays_first_message_is_this_text() -> None:
     (message,) = session.messages_to_send(NOW + 1.5)
     header = bytes.fromhex("58 00 0002 00200000 0000000000000000 0000000000000000")
     parameters = struct.pack(">HHII", 42, 0, 898_500, 30_000) + bytes(range(32))
-    assert message.text == base64.b64encode(header + parameters + b"banner").decode()
+    assert message.data == base64.b64encode(header + parameters + b"banner")
     assert not message.to_bridge
 
 
@@ -87,7 +87,7 @@ def test_the_largest_opened_fits_a_message() -> None:
         now=NOW,
     )
     session.send_data(bytes(MAX_PAYLOAD))
-    texts = [message.text for message in session.messages_to_send(NOW)]
+    texts = [message.data for message in session.messages_to_send(NOW)]
     assert len(texts[0]) == 126_000
     assert [len(decode(text).payload) for text in texts] == [MAX_PAYLOAD, 48]
 
@@ -101,7 +101,7 @@ def test_the_dialers_bytes_travel_as_opening_until_it_is_established() -> None:
     assert session.state is State.OPEN
     session.send_data(b"query")
     (message,) = session.messages_to_send(NOW)
-    assert (decode(message.text).type, message.to_bridge) == (FrameType.DATA, False)
+    assert (decode(message.data).type, message.to_bridge) == (FrameType.DATA, False)
     session.handle_timeout(NOW + 3)
     assert types(session, NOW + 3) == [FrameType.DATA, FrameType.DATA]
 
@@ -323,7 +323,7 @@ def test_a_gateway_error_resends_the_oldest_frame_after_a_pause(role: Role) -> N
     first = frames(session, NOW)
     session.send_data(b"b")
     frames(session, NOW)
-    session.receive_message('{"message": "Internal server error", "connectionId":"x"}', NOW + 0.5)
+    session.receive_message(b'{"message": "Internal server error", "connectionId":"x"}', NOW + 0.5)
     assert frames(session, NOW + 0.5) == []
     assert session.next_timeout() == NOW + 0.6
     session.handle_timeout(NOW + 0.6)

@@ -40,7 +40,7 @@ def test_the_bridge_is_told_at_once_over_the_relays_own_websocket() -> None:
     expected = Frame(
         FrameType.CONNECTIONS, Flag.IGNORABLE, generation=2, payload=Connections(1, 1, 0).encode()
     )
-    assert (decode(message.text), message.to_bridge) == (expected, True)
+    assert (decode(message.data), message.to_bridge) == (expected, True)
     assert session.messages_to_send(NOW) == []
 
 

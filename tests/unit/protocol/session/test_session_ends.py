@@ -277,7 +277,7 @@ def test_an_abort_tells_bridge_and_peer_until_the_bridge_confirms(role: Role) ->
     session.abort(Code.TARGET_RESET, "Connection reset by peer", NOW)
     assert events(session) == [Aborted(Code.TARGET_RESET, "Connection reset by peer")]
     assert (session.buffered, session.send_data(b"x"), session.send_room) == ((0, 0), 0, 0)
-    sent = [(m.to_bridge, m.text) for m in session.messages_to_send(NOW)]
+    sent = [(m.to_bridge, m.data) for m in session.messages_to_send(NOW)]
     assert [to_bridge for to_bridge, _text in sent] == [True, False]
     session.handle_timeout(NOW + 1)
     end, told = words(session, NOW + 1)
@@ -534,7 +534,7 @@ def test_a_broken_rule_ends_the_session_and_names_it(role: Role, frame: Frame, c
 )
 def test_garbage_ends_the_session_and_raises_nothing(role: Role, text: str, code: Code) -> None:
     session = session_of(role, NOW)
-    session.receive_message(text, NOW)
+    session.receive_message(text.encode(), NOW)
     (event,) = events(session)
     assert isinstance(event, Aborted)
     assert event.code is code
@@ -551,8 +551,8 @@ def test_a_session_that_ends_listens_for_its_end_only(role: Role) -> None:
         Frame(FrameType.PING, payload=bytes(8)),
     ):
         give(session, frame, NOW)
-    session.receive_message("garbage", NOW)
-    session.receive_message('{"message": "Internal server error"}', NOW)
+    session.receive_message(b"garbage", NOW)
+    session.receive_message(b'{"message": "Internal server error"}', NOW)
     session.message_refused(NOW)
     assert events(session) == []
     assert [kind for kind, _payload in words(session, NOW)] == [FrameType.END, FrameType.RESET]

@@ -93,7 +93,7 @@ def test_after_a_reconnect_everything_unacknowledged_goes_out_once_more_and_only
     cut(session, NOW + 0.1, NOW + 30)  # the retransmission timer would have run out long ago
     session.handle_timeout(NOW + 30)
     (resume,) = session.messages_to_send(NOW + 30)
-    assert (decode(resume.text).type, decode(resume.text).generation, resume.to_bridge) == (9, 3, True)
+    assert (decode(resume.data).type, decode(resume.data).generation, resume.to_bridge) == (9, 3, True)
     give(session, resumed(role, 2, 1), NOW + 30.1)
     session.handle_timeout(NOW + 30.1)
     assert kinds(session, NOW + 30.1) == [FrameType.DATA, FrameType.ACK]
