@@ -245,6 +245,17 @@ def patience_options(silence: float, unanswered: float) -> list[tuple[int, int, 
     return options
 
 
+def never_give_up(sock: socket.socket) -> None:
+    """Take back the limit that :func:`patience_options` sets to what is unacknowledged; never raises.
+
+    The kernel counts a window that stays shut as well, though the peer answers. Without the limit it gives
+    up only a peer that answers nothing at all: after some 15 minutes on Linux.
+    """
+    if (limit := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
+        with contextlib.suppress(OSError):  # it is broken already
+            sock.setsockopt(socket.IPPROTO_TCP, limit, 0)
+
+
 def reset_on_close(sock: socket.socket) -> None:
     """Have ``close`` reset a TCP connection; never raises."""
     with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ ROOMS = {
         "_version", "prices",
         "protocol",
         "protocol.wire", "protocol.stream", "protocol.targets", "protocol.auth", "protocol.session",
-        "protocol.opening", "protocol.mux",
+        "protocol.opening", "protocol.original", "protocol.mux",
         "bridge", "system", "exceptions", "exit_status", "aws",
         "transport", "tunnel", "client", "operate", "doctor", "cli",
         "__main__",

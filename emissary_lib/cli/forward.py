@@ -36,10 +36,10 @@ both 127.0.0.1 and ::1.
 
 On a terminal a line shows connections, bytes and the time left of all targets together, as far as it is wide
 enough. With --json there is one line for each event: ready (host, port, target, pid; path of a Unix socket)
-of each target, and of connections opened (session, expires_at), going_away (the same), failed (error,
-message), given_up and closed. The latter have the target, and as connection a number that is no other's,
-whatever its target; sent and received are that connection's bytes. systemd is told when all listen
-(Type=notify).
+of each target, and of connections opened (session, expires_at unless it has no end), going_away (the same),
+failed (error, message), given_up and closed. The latter have the target, and as connection a number that is
+no other's, whatever its target; sent and received are that connection's bytes. systemd is told when all
+listen (Type=notify).
 
 EMISSARY_URL and EMISSARY_AUTH_KEYS, in the environment or in .env, say where to dial and with which key.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import threading
 import time
@@ -121,7 +122,8 @@ def _details(happening: Happening, connection: Forwarded) -> dict[str, object]:
     if session is None:
         return found
     if happening in (Happening.OPENED, Happening.GOING_AWAY):
-        return {"session": session.id, "expires_at": round(session.expires_at)}
+        ends = {} if session.expires_at == math.inf else {"expires_at": round(session.expires_at)}
+        return {"session": session.id, **ends}
     sent, received = session.transferred
     return found | {"sent": sent, "received": received}
 
@@ -221,8 +223,9 @@ class StatusLine(Report):
                 f"{format_bytes(sent)} sent, {format_bytes(received)} received",
                 f"since {since}",
             ]
-            if sessions:
-                left = max(0.0, min(session.expires_at for session in sessions) - self._clock())
+            first = min((session.expires_at for session in sessions), default=math.inf)
+            if first < math.inf:
+                left = max(0.0, first - self._clock())
                 parts.append(f"{format_left(left)} left")
             return parts
 

@@ -40,12 +40,31 @@ class Learned:
     Attributes:
         short: Whether the gateway passes on no message of more than one fragment (docs/protocol.md section
             4.8).
+        original: Whether the server was the original Emissary's when it was met last, by its banner.
+        proved: Whether a session was opened by ``emissary.v2``, so that a server had proved that it holds
+            the key: this dialer takes no other from then on (docs/protocol.md 12.1-3).
 
     Thread safety: any.
     """
 
     def __init__(self) -> None:
         self.short = False
+        self.original = False
+        self.proved = False
+
+    def note_original(self, url: str) -> None:
+        """The server at ``url`` has sent the original Emissary's banner."""
+        if not self.original:
+            self.original = True
+            logger.info(
+                "the server at %s speaks the original Emissary's transport: it proves nothing but its "
+                "certificate, and what that wire cannot is in docs/protocol.md, section 12.5",
+                url,
+            )
+
+    def note_session(self) -> None:
+        """A session was opened by ``emissary.v2``."""
+        self.original, self.proved = False, True
 
     def note(self, event: Event) -> None:
         """Something has happened to a session."""

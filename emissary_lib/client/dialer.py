@@ -37,6 +37,7 @@ from emissary_lib.protocol.stream.duplex import StreamConfig
 from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, Target
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.forked import keep_from_children
+from emissary_lib.transport.websocket import OriginalServerError
 from emissary_lib.tunnel.loopback import tcp_pair
 
 if TYPE_CHECKING:
@@ -44,9 +45,12 @@ if TYPE_CHECKING:
 
     from emissary_lib.client.config import ClientConfig
     from emissary_lib.client.health import Health
+    from emissary_lib.client.original import OriginalDial
     from emissary_lib.client.relays import RelayPool
     from emissary_lib.client.shared import SharedDial
     from emissary_lib.client.socks import SocksServer
+
+    AnyDial = Dial | SharedDial | OriginalDial
 
 _Protocol = TypeVar("_Protocol", bound="asyncio.BaseProtocol")
 
@@ -190,6 +194,8 @@ class Dialer:
             import datetime  # noqa: F401 - of the date that is signed
 
             codecs.lookup("idna")  # of a gateway's name; what cannot be loaded now is never looked for again
+            import emissary_lib.client.original
+
             self._endpoint.load()
             if self._connections_per_relay > 1:
                 import emissary_lib.client.relays  # noqa: F401 - only who shares relays has to load HTTP/2
@@ -574,10 +580,41 @@ class Dialer:
     ) -> None:
         self.close()
 
-    def _dial(self, target: Target, deadline: Deadline) -> Dial | SharedDial:
+    def _dial(self, target: Target, deadline: Deadline) -> AnyDial:
         if target.host == SHARED_TARGET.host:
             raise dial_error(target, Code.TARGET_NOT_ALLOWED)
         progress = Progress(target)
+        met: OriginalServerError | None = None
+        while True:
+            if met is not None or self._learned.original:
+                original = self._dial_original(target, deadline, progress, met)
+                if original is not None:
+                    return original
+                met = None
+            try:
+                dial = self._dial_session(target, deadline, progress)
+            except OriginalServerError as exc:
+                if self._learned.proved:
+                    exc.stream.close()
+                    raise
+                met = exc
+            else:
+                self._learned.note_session()
+                return dial
+
+    def _dial_original(
+        self, target: Target, deadline: Deadline, progress: Progress, met: OriginalServerError | None
+    ) -> OriginalDial | None:
+        """Dial over the original's transport; ``None`` if the server speaks ours by now."""
+        from emissary_lib.client.original import NotOriginalError, OriginalDial  # loaded already, see _load
+
+        try:
+            return OriginalDial(target, deadline, self._opener, progress, met)
+        except NotOriginalError:
+            self._learned.original = False
+            return None
+
+    def _dial_session(self, target: Target, deadline: Deadline, progress: Progress) -> Dial | SharedDial:
         if self._connections_per_relay > 1:
             dial = self._begin_pool().dial(target, deadline, progress)
             if dial is not None:
@@ -636,7 +673,7 @@ def _idle_seconds(value: float) -> float:
     return value
 
 
-def _end(dial: Dial | SharedDial, connection: drain.Connection, error: TunnelResetError | None) -> None:
+def _end(dial: AnyDial, connection: drain.Connection, error: TunnelResetError | None) -> None:
     try:
         if error is not None and not error.whole and (error.lost or dial.nobody_is_left):
             logger.warning("%s", error)  # the socket tells it too, but it may be closed already

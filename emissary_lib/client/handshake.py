@@ -117,6 +117,7 @@ def open_session(
         DialError: The target was not reached; its subclasses say why. SessionLimitError is retried first.
         DialTimeoutError: The deadline passed.
         RemoteProtocolError: The server does not speak the protocol.
+        OriginalServerError: It is the original Emissary's; the caller has to go on with it, or to close it.
     """
     progress = progress or Progress(target)
     try:
@@ -182,7 +183,7 @@ def _open_once(
     deadline: Deadline,
     progress: Progress,
 ) -> OpenedSession:
-    upgrade = connect_with_retry(endpoint, key, deadline, progress)
+    upgrade = connect_with_retry(endpoint, key, deadline, progress, original=True)
     nonce, transport = upgrade.nonce, upgrade.transport
     try:
         session = Session(Role.DIALER, config, now=time.monotonic())
@@ -217,25 +218,32 @@ class Upgrade(Record):
     transport: WebSocketTransport
 
 
-def connect_once(endpoint: Endpoint, key: Key, deadline: Deadline, watch: Watch | None = None) -> Upgrade:
+def connect_once(
+    endpoint: Endpoint, key: Key, deadline: Deadline, watch: Watch | None = None, *, original: bool = False
+) -> Upgrade:
     """Ask to be let in, once, with a fresh nonce (docs/protocol.md section 3.1).
 
     Raises:
         GatewayUnreachableError: No answer; its subclass AnswerLostError: we may have been let in, but this
-            nonce is burnt.
+            nonce is burnt. OriginalServerError, with ``original``: it is the original Emissary's server.
         GatewayRefusedError: An answer other than 101; :func:`error_from_status` says what it means.
         TimeoutError: The deadline passed.
     """
     nonce, date = os.urandom(32), http_date(time.time())
     headers = sign_connect(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
     transport = connect(
-        endpoint.url, headers=headers, deadline=deadline, ssl_context=endpoint.tls(), watch=watch
+        endpoint.url,
+        headers=headers,
+        deadline=deadline,
+        ssl_context=endpoint.tls(),
+        watch=watch,
+        original=original,
     )
     return Upgrade(nonce, date, transport)
 
 
 def connect_with_retry(
-    endpoint: Endpoint, key: Key, deadline: Deadline, watch: Watch | None = None
+    endpoint: Endpoint, key: Key, deadline: Deadline, watch: Watch | None = None, *, original: bool = False
 ) -> Upgrade:
     """Ask to be let in, again and again while the gateway is throttled or broken.
 
@@ -250,7 +258,7 @@ def connect_with_retry(
     while True:
         watch.begin_attempt()
         try:
-            return connect_once(endpoint, key, deadline, watch)
+            return connect_once(endpoint, key, deadline, watch, original=original)
         except TimeoutError:
             if failure is None:
                 raise
@@ -279,7 +287,7 @@ def error_from_status(refused: GatewayRefusedError, key: Key, host: str) -> Emis
             "signed; take WebSocketUrl from the stack's outputs, or see whether a reverse proxy on the way "
             "rewrites Host, as none may"
         )
-    skew = _clock_skew(refused.date)
+    skew = clock_skew(refused.date)
     if abs(skew) > CLOCK_SKEW:
         return ClockSkewError(skew)
     return AuthenticationError(
@@ -288,7 +296,7 @@ def error_from_status(refused: GatewayRefusedError, key: Key, host: str) -> Emis
     )
 
 
-def _clock_skew(date: str | None) -> float:
+def clock_skew(date: str | None) -> float:
     """Seconds by which our clock is ahead of the server's; 0 if it did not tell the time."""
     if date is None:
         return 0.0

@@ -12,6 +12,7 @@ from emissary_lib.exceptions import DialTimeoutError
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.watch import Step, Watch
+from emissary_lib.transport.websocket import OriginalServerError
 
 #: INFO: a first dial starts Lambda functions from cold, which is no warning to a job that nobody watches. The
 #: commands show it on a terminal.
@@ -35,6 +36,14 @@ _WORDS: Final[Mapping[Step, tuple[str, str]]] = {
     "TLS": ("the TLS handshake with the gateway", _ON_THE_WAY),
     "upgrade": ("the gateway's answer to the connection", _COLD + "the log of $connect"),
     "relay": ("the relay to start and to reach the target", _COLD + "the relay's log"),
+    "banner": (
+        "the banner of the original Emissary, since the server does not accept emissary.v2",
+        "Check the URL: something else may answer there",
+    ),
+    "server": (
+        "the original Emissary's server to reach the target",
+        "See the target and its firewall, and the server's log",
+    ),
     "target": ("the relay to reach the target", "See the target and its firewall, and the relay's log"),
     "pause": ("the next attempt", "See the logs of bridge and relay"),
 }
@@ -142,7 +151,7 @@ class Progress(Watch):
 
     def end(self, failure: BaseException | None = None) -> None:
         """The dial is over; whoever was told of it is told that too."""
-        if self._has_spoken:
+        if self._has_spoken and not isinstance(failure, OriginalServerError):  # it goes on with that
             outcome = "dialled" if failure is None else f"failed ({type(failure).__name__}) to dial"
             self._say(f"{outcome} {self.target} after {self._clock() - self._began:.1f} s", over=True)
 

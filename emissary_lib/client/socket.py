@@ -25,10 +25,11 @@ class SessionInfo:
     """What is known of a tunnel's session; reading it never blocks, from any thread.
 
     Attributes:
-        id: The session id, as it stands in the bridge's log.
+        id: The session id, as it stands in the bridge's log. The original Emissary's server has none: over
+            that, nobody else knows it.
         target: What was dialled.
         expires_at: When the relay's time is up and the tunnel ends, in seconds since 1970 UTC; more precise
-            once the end has been announced.
+            once the end has been announced. Infinity over the original Emissary, which has no such time.
         going_away: Whether the relay has announced its end (30 s before it, docs/protocol.md section 5.6).
             The tunnel still works: finish or commit what is under way, and dial again for more.
         counters: Bytes and messages of the session so far, of all connections that share it; live, so copy it

@@ -14,12 +14,14 @@ import ssl
 import threading
 from typing import Final
 
-from emissary_lib.system import never_sigpipe, wait_for
+from emissary_lib.system import never_give_up, never_sigpipe, wait_for
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.transport.forked import keep_from_children
 
 #: Bytes asked of the kernel at once; more than one WebSocket fragment.
 CHUNK: Final = 65_536
+
+_NO_TIME: Final = Deadline(0)
 
 _WANT_READ: Final = (BlockingIOError, ssl.SSLWantReadError)
 
@@ -91,6 +93,36 @@ class ByteStream:
                 wait(self._sock, selectors.EVENT_READ, deadline)
             else:
                 view = view[sent:]
+
+    def fileno(self) -> int:
+        """For a selector to wait on; first see that :meth:`read_now` has nothing more."""
+        return self._sock.fileno()
+
+    def read_now(self, size: int) -> bytes | None:
+        """As :meth:`read`, without waiting: ``None`` if nothing is there."""
+        try:
+            return self.read(size, _NO_TIME)
+        except TimeoutError:
+            return None
+
+    def write_now(self, data: memoryview) -> int:
+        """Write as much as is taken now, and tell how much that was.
+
+        What is written next must begin with what was not taken.
+
+        Raises:
+            OSError: The connection is broken.
+        """
+        try:
+            with self._lock:
+                return self._sock.send(data, self._flags)
+        except (*_WANT_READ, ssl.SSLWantWriteError):
+            return 0
+
+    def wait_for_slow_peer(self) -> None:
+        """Do not take a peer for dead that is there and takes no bytes, however long that lasts."""
+        with self._lock:
+            never_give_up(self._sock)
 
     def shutdown(self) -> None:
         """End both directions; unlike a close, this wakes a thread that waits. Idempotent."""

@@ -10,8 +10,11 @@ from emissary_lib.transport.deadline import Deadline
 
 #: What a dial waits for: a local connection; the gateway's name and TCP, or a proxy's way there; TLS, and the
 #: answer to the upgrade; the next attempt; behind that answer, the relay with its target, of which nothing is
-#: heard in between; and the target alone, where the relay is there already.
-Step = Literal["loopback", "name", "TCP", "proxy", "TLS", "upgrade", "pause", "relay", "target"]
+#: heard in between; the target alone, where the relay is there already; and, with the original Emissary, its
+#: banner, and then its target.
+Step = Literal[
+    "loopback", "name", "TCP", "proxy", "TLS", "upgrade", "pause", "relay", "target", "banner", "server"
+]
 
 
 class Watch:

@@ -75,6 +75,20 @@ MAX_HEAD: Final = 65_536
 SEND_TIMEOUT: Final = 30.0
 
 
+class OriginalServerError(GatewayUnreachableError):
+    """The server accepts WebSockets and no subprotocol, as the original Emissary's does.
+
+    Attributes:
+        stream: Its connection, behind the answer to the upgrade; whoever catches this owns it.
+        date: The answer's ``Date`` header, or ``None``.
+    """
+
+    def __init__(self, url: str, stream: ByteStream, date: str | None) -> None:
+        super().__init__(f"the server at {url} does not speak {SUBPROTOCOL}; check the URL")
+        self.stream = stream
+        self.date = date
+
+
 def connect(
     url: str,
     *,
@@ -82,6 +96,7 @@ def connect(
     deadline: Deadline,
     ssl_context: ssl.SSLContext | None = None,
     watch: Watch | None = None,
+    original: bool = False,
 ) -> WebSocketTransport:
     """Open a WebSocket with subprotocol ``emissary.v2``.
 
@@ -91,11 +106,13 @@ def connect(
         deadline: Bounds DNS, TCP, TLS and the upgrade together.
         ssl_context: For ``wss``; ``None`` for one that checks certificate and name.
         watch: Told how far it has come; ``None`` for nobody.
+        original: Whether to hand over the connection to a server that accepts no subprotocol.
 
     A proxy that the environment names (:mod:`emissary_lib.transport.proxy`) is gone through.
 
     Raises:
         GatewayUnreachableError: No answer; its subclass AnswerLostError: cut off while one was waited for.
+            OriginalServerError: it was accepted without a subprotocol, and that is wanted.
         GatewayRefusedError: An answer other than 101.
         ConfigError: The environment names a proxy that cannot be used.
         LocalResourceError: No descriptor or thread is left here.
@@ -138,7 +155,11 @@ def connect(
             f"cannot reach the gateway at {url}{through}: {said}; check {check} and the way out to "
             "the internet"
         ) from exc
-    if ws.connection is None or (ws.getheaders() or {}).get("sec-websocket-protocol") != SUBPROTOCOL:
+    answer = ws.getheaders() or {}
+    accepted = answer.get("sec-websocket-protocol")
+    if ws.connection is None or accepted != SUBPROTOCOL:
+        if original and accepted is None and ws.connection is not None:
+            raise OriginalServerError(url, ByteStream(ws.connection), answer.get("date"))
         ws.shutdown()  # type: ignore[no-untyped-call]
         raise GatewayUnreachableError(f"the server at {url} does not speak {SUBPROTOCOL}; check the URL")
     return WebSocketTransport(ByteStream(ws.connection), url)

@@ -23,6 +23,8 @@ from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.mux import answers
 from emissary_lib.protocol.mux import states as mux_states
 from emissary_lib.protocol.opening.socks5_messages import reply_for
+from emissary_lib.protocol.original import opening as original_opening
+from emissary_lib.protocol.original import stream as original_stream
 from emissary_lib.protocol.session import states
 from emissary_lib.protocol.stream import message_size
 from emissary_lib.protocol.targets.allow_list import Target
@@ -217,6 +219,22 @@ def mux_diagram(_former: str) -> str:
     )
 
 
+def original_opening_diagram(_former: str) -> str:
+    """The states of an opening over the original's transport."""
+    return _diagram(
+        (source.value, target.value, step.value)
+        for (source, step), target in original_opening.TRANSITIONS.items()
+    )
+
+
+def original_diagram(_former: str) -> str:
+    """The states of a connection over the original's transport."""
+    return _diagram(
+        (source.value.replace(" ", "_"), target.value.replace(" ", "_"), step.value)
+        for (source, step), target in original_stream.TRANSITIONS.items()
+    )
+
+
 def message_size_diagram(_former: str) -> str:
     """What a sender knows of the length of its messages."""
     return _diagram(
@@ -321,6 +339,8 @@ PARTS: Final[dict[str, Callable[[str], str]]] = {
     "mux-statuses": mux_status_table,
     "mux-resets": mux_reset_table,
     "mux-states": mux_diagram,
+    "original-opening-states": original_opening_diagram,
+    "original-states": original_diagram,
     "message-size-states": message_size_diagram,
     "stored-session-states": stored_session_diagram,
     "parameters": parameter_table,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import cast
@@ -104,6 +105,20 @@ def test_events_are_lines_of_json_and_ready_comes_first() -> None:
         },
         {"event": "given_up", "target": TARGET, "connection": 2},
     ]
+
+
+def test_a_connection_without_an_end_to_come_has_none_told() -> None:
+    """The original Emissary has no time limit: JSON knows no infinity, and a line needs no number there."""
+    out = io.StringIO()
+    events = JsonEvents(out)
+    events.ready([])
+    Program(events).opens(ends_in=math.inf)
+    told = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert told == [{"event": "opened", "target": TARGET, "connection": 1, "session": "5e55"}]
+    line, _out = live()
+    Program(line).opens(ends_in=math.inf)
+    assert line.text().startswith("1 open, 1 in all; 0 B sent, 0 B received; since ")
+    assert "left" not in line.text()
 
 
 def test_connections_of_several_forwards_share_no_number() -> None:

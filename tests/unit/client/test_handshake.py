@@ -294,7 +294,7 @@ def test_an_attempt_that_runs_out_of_time_does_not_hide_what_the_one_before_it_m
 ) -> None:
     outcomes: list[Exception] = [AnswerLostError("cut off before it had answered"), TimeoutError()]
 
-    def attempt(*_args: object) -> opening.Upgrade:
+    def attempt(*_args: object, original: bool) -> opening.Upgrade:
         raise outcomes.pop(0)
 
     monkeypatch.setattr(opening, "connect_once", attempt)
@@ -313,9 +313,10 @@ def test_a_redirect_is_not_followed() -> None:
         assert elsewhere.requests == []  # or it would have had the signed headers
 
 
-def test_a_server_without_the_subprotocol_is_told_apart() -> None:
-    with WsServer(subprotocol=None) as server:
-        with pytest.raises(GatewayUnreachableError, match=r"does not speak emissary\.v2"):
+@pytest.mark.parametrize("subprotocol", ["emissary.v3", "mqtt"])
+def test_a_server_with_another_subprotocol_is_told_apart(subprotocol: str) -> None:
+    with WsServer(subprotocol=subprotocol) as server:
+        with pytest.raises(GatewayUnreachableError, match=r"does not speak emissary\.v2; check the URL"):
             OWN.dialer(server.url, KEY).dial(TARGET, HANG)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import selectors
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from emissary_lib.system import patience_options
 from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline
 from emissary_lib.tunnel.loopback import reset, tcp_pair
@@ -136,3 +138,51 @@ def test_a_peer_that_the_kernel_gave_up_on_is_no_mere_timeout() -> None:
         with pytest.raises(ConnectionError, match="timed out"):  # ETIMEDOUT alone would be a TimeoutError
             stream.read(1, Deadline(HANG))
         stream.close()
+
+
+def test_what_is_there_is_read_without_waiting(pair: Pair) -> None:
+    stream, far = pair
+    assert stream.read_now(10) is None
+    far.sendall(b"abcdef")
+    selectors_wait(stream, selectors.EVENT_READ)
+    assert stream.read_now(4) == b"abcd"
+    assert stream.read_now(4) == b"ef"
+    assert stream.read_now(4) is None
+    far.shutdown(socket.SHUT_WR)
+    selectors_wait(stream, selectors.EVENT_READ)
+    assert stream.read_now(4) == b""
+
+
+def test_as_much_is_written_as_is_taken_and_no_more(pair: Pair) -> None:
+    stream, far = pair
+    data, at = os.urandom(4_000_000), 0
+    while count := stream.write_now(memoryview(data)[at:]):
+        at += count
+    assert 0 < at < len(data)
+    assert stream.write_now(memoryview(data)[at:]) == 0
+    far.setblocking(True)  # else it need not wait for all
+    assert far.recv(at, socket.MSG_WAITALL) == data[:at]
+    stream.shutdown()
+    with pytest.raises(OSError, match="Broken pipe"):
+        stream.write_now(memoryview(data))
+
+
+def selectors_wait(stream: ByteStream, event: int) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, event)
+        assert selector.select(HANG)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this kernel has no such limit")
+def test_a_peer_that_takes_nothing_is_waited_for_where_that_is_wanted() -> None:
+    near, far = tcp_pair()
+    with near, far:
+        for option in patience_options(silence=120.0, unanswered=30.0):
+            near.setsockopt(*option)
+        assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+        stream = ByteStream(near)
+        stream.wait_for_slow_peer()
+        assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+        assert near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    stream.close()
+    stream.wait_for_slow_peer()  # of a connection that is gone, nothing is wanted

@@ -26,6 +26,7 @@ from emissary_lib.transport.websocket import (
     MAX_HEAD,
     MAX_INCOMING_FRAGMENTS,
     SEND_TIMEOUT,
+    OriginalServerError,
     WebSocketTransport,
     _AnswerHead,
     connect,
@@ -595,3 +596,28 @@ def test_a_gateway_that_is_not_there_is_told_in_the_system_s_words_and_no_number
         with pytest.raises(GatewayUnreachableError, match=f"({says}).*; check the URL, DNS") as caught:
             connect(f"ws://{host}:{port}/s", headers={}, deadline=Deadline(HANG))
     assert "Errno" not in str(caught.value)
+
+
+def test_a_server_that_accepts_no_subprotocol_is_handed_over_where_that_is_wanted() -> None:
+    def greet(peer: Peer) -> None:
+        peer.send_frame(BINARY, b"banner")
+        peer.read_frame()
+
+    with WsServer(greet, subprotocol=None) as server:
+        with pytest.raises(OriginalServerError, match=r"does not speak emissary\.v2") as caught:
+            connect(server.url, headers={}, deadline=Deadline(HANG), original=True)
+        stream = caught.value.stream
+        assert stream.read(100, Deadline(HANG)) == b"\x82\x06banner"  # nothing of it was read before
+        assert caught.value.date is None
+        stream.shutdown()
+        stream.close()
+        with pytest.raises(GatewayUnreachableError) as other:
+            connect(server.url, headers={}, deadline=Deadline(HANG))
+        assert not isinstance(other.value, OriginalServerError)
+
+
+def test_a_server_that_accepts_another_subprotocol_is_never_handed_over() -> None:
+    with WsServer(subprotocol="mqtt") as server:
+        with pytest.raises(GatewayUnreachableError, match="check the URL") as caught:
+            connect(server.url, headers={}, deadline=Deadline(HANG), original=True)
+        assert not isinstance(caught.value, OriginalServerError)
