@@ -78,7 +78,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "functions.relay.name_server": (COMMON | {"functions.relay"}, {"dns"}),
     "tools": ({"emissary_lib", "emissary_local", "tools"}, {"awslambdaric", "botocore", "websockets"}),
     # The relay's own code is what is measured.
-    "tools.bench.cpu_side": ({"emissary_lib", "functions"}, {"botocore"}),
+    "tools.bench.cpu_side": ({"emissary_lib", "functions"}, set()),
     "tools.documents.generated": ({"emissary_lib", "emissary_local", "functions", "tools"}, {"yaml"}),
     "tools.documents.site": (set(), {"mkdocs"}),
     "tools.probe": ({"emissary_lib", "tools.probe"}, {"websocket"} | AWS),
