@@ -207,7 +207,7 @@ def test_a_dialer_that_was_heard_of_since_is_not_arriving_any_more(change: dict[
 
 
 def test_a_session_launched_at_the_door_is_kept_and_may_be_claimed_as_any_other() -> None:
-    assert (AT_THE_DOOR.state, AT_THE_DOOR.target, AT_THE_DOOR.slots) == (I, "t:1", {"L#0"})
+    assert (AT_THE_DOOR.state, AT_THE_DOOR.target, AT_THE_DOOR.slots) == (I, "t:1", frozenset({"L#0"}))
     assert AT_THE_DOOR.purge_at == LaunchRecord("t:1", "r", "s", NOW).purge_at
     assert claim_refusal(AT_THE_DOOR, Claim(SESSION, "c=", "r", "i", 1, NOW + 1)) is None
 
