@@ -301,7 +301,7 @@ class SessionRecord:
         relay_token_hashes: Of all its launches: any of their relays may claim it.
         resume_token_hashes: Of all its launches: the dialer has that of the relay that claimed.
         invoked_at: When the relay was last launched.
-        launch_lost_at: Of which launch, by when that was, it is known that the relay was not invoked.
+        launch_lost_at: When it was launched last, if it is known that the relay was not invoked.
         slots: Names of the slots that it has taken, or had.
         connections: What the relay of a shared session has last told of its connections while it was open.
     """
@@ -435,7 +435,7 @@ def may_launch(session: SessionRecord, now: float) -> bool:
     """Whether a relay is to be launched: the first, or another because the last one did not claim."""
     if session.state not in TRANSITIONS[RecordStep.LAUNCH].sources or now >= session.expires:
         return False
-    if session.invoked_at is None or session.launch_lost_at == session.invoked_at:
+    if session.invoked_at is None or session.launch_lost_at is not None:
         return True
     return session.invoked_at < now - RELAUNCH_AFTER
 

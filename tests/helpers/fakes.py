@@ -144,6 +144,7 @@ class FakeStore:
             relay_token_hashes=old.relay_token_hashes | {launch.relay_token_hash},
             resume_token_hashes=old.resume_token_hashes | {launch.resume_token_hash},
             invoked_at=launch.at,
+            launch_lost_at=None,
         )
 
     def short_messages(self, now: float) -> bool:

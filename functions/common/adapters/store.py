@@ -401,9 +401,9 @@ def _launch_write(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -
     return Write.update(
         items.session_key(session_id),
         f"SET #state = :to, #target = :target, #invoked_at = :now, #purge_at = :purge{taken}"
-        " ADD #relay_token_hashes :relays, #resume_token_hashes :resumes",
+        " REMOVE #launch_lost_at ADD #relay_token_hashes :relays, #resume_token_hashes :resumes",
         f"{states} AND #expires > :now AND (attribute_not_exists(#invoked_at) OR #invoked_at < :stale"
-        " OR #launch_lost_at = #invoked_at)",
+        " OR attribute_exists(#launch_lost_at))",
         values
         | {
             ":to": text(RecordState.INVOKED.value),

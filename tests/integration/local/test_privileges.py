@@ -45,7 +45,6 @@ FOR_AWS_ITSELF: Final = {
 #: What is done as well as it can be, so that no client feels its refusal: that alone fails the run.
 UNFELT: Final = {
     ("DefaultFunction", "CloseReplacedConnections"),
-    ("ConnectFunction", "GiveSlotsBack"),
     ("DisconnectFunction", "GiveSlotsBack"),
     TELLS_PEERS,
 }
@@ -64,7 +63,8 @@ IN_VAIN: Final = 2.0
 NEEDED: Final = [
     ("ConnectFunction", "ReadKeys"),
     ("ConnectFunction", "CreateAndClaimSessions"),
-    ("ConnectFunction", "GiveSlotsBack"),
+    ("ConnectFunction", "ReadAndTakeSlots"),
+    ("ConnectFunction", "LaunchRelays"),
     ("DefaultFunction", "ReadKeys"),
     ("DefaultFunction", "ReadAndAdvanceSessions"),
     ("DefaultFunction", "ReadAndTakeSlots"),

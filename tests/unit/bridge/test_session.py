@@ -212,11 +212,10 @@ def test_a_session_launched_at_the_door_is_kept_and_may_be_claimed_as_any_other(
     assert claim_refusal(AT_THE_DOOR, Claim(SESSION, "c=", "r", "i", 1, NOW + 1)) is None
 
 
-def test_a_launch_that_is_known_to_be_lost_does_not_hold_up_the_next_but_that_does() -> None:
+def test_a_launch_that_is_known_to_be_lost_does_not_hold_up_the_next() -> None:
     assert not may_launch(AT_THE_DOOR, NOW + 1)
     lost = dataclasses.replace(AT_THE_DOOR, launch_lost_at=NOW)
     assert may_launch(lost, NOW + 1)
-    assert not may_launch(dataclasses.replace(lost, invoked_at=NOW + 1), NOW + 2)
     assert not may_launch(dataclasses.replace(lost, state=E), NOW + 1)
 
 
