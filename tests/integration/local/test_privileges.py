@@ -196,7 +196,7 @@ def test_a_boundary_that_lets_no_relay_start_fails_the_run_by_its_name(target: t
     with bounded("lambda:InvokeFunction") as cloud, pytest.raises(PermissionError) as caught:
         run(cloud, target, IN_VAIN, IN_VAIN)
     who, _, why = str(caught.value).partition(" may not ")
-    assert who == "AccessDenied: DefaultFunction"
+    assert who == "AccessDenied: ConnectFunction"
     assert why.startswith("lambda:InvokeFunction on ")
     assert why.endswith("its policies do, but its permissions boundary does not allow it")
 

@@ -81,7 +81,9 @@ class SlowGateway:
     def _sleep(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
-    def _connect(self, _endpoint: Endpoint, _key: object, _deadline: Deadline, watch: Watch) -> Upgrade:
+    def _connect(
+        self, _endpoint: Endpoint, _key: object, _deadline: Deadline, watch: Watch, _opening: object
+    ) -> Upgrade:
         steps, failure = self._attempts.pop(0)
         for step, seconds in steps.items():
             watch.enter(step)
