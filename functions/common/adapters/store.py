@@ -94,7 +94,7 @@ class DynamoSessionStore:
         if failed is None:
             return launched_at_the_door(session, launch, slots)
         old = _session(failed[0])
-        if old is not None and old.dialer == session.dialer and _is_of(launch, old):
+        if old is not None and _is_of(launch, old):
             return old
         raise NonceBurntError(_BURNT)
 

@@ -245,7 +245,7 @@ def test_a_connection_that_never_comes_is_waited_for_so_long_and_no_longer(
 def test_another_refusal_in_between_says_nothing_of_the_connection(
     harness: Harness, poster: FakePoster
 ) -> None:
-    answers: list[Exception] = [PeerGoneError("410"), PeerGoneError("410"), PeerBusyError("429")]
+    answers: list[Exception] = [PeerBusyError("429"), PeerGoneError("410"), PeerGoneError("410")]
     poster.raises = lambda: answers.pop() if answers else PeerGoneError("410")
     harness.now = 100.0
     harness.link.send(TO_DIALER)
