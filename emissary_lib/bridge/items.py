@@ -119,7 +119,7 @@ def _fragment(member: str) -> Fragment:
 
 
 def new_session(session: SessionRecord) -> dict[str, Attribute]:
-    """The item of a session that has just been let in: no fragment, no relay, no ending."""
+    """The item of a session that has just been let in, launched or not: no fragment, no claim, no ending."""
     item = {
         **session_key(session.id),
         "version": number(session.version),
@@ -137,6 +137,13 @@ def new_session(session: SessionRecord) -> dict[str, Attribute]:
     }
     if session.dialer.connection is not None:
         item["dialer_connection"] = text(session.dialer.connection)
+    if session.invoked_at is not None:
+        item["target"] = text(str(session.target))
+        item["invoked_at"] = number(session.invoked_at)
+        item["relay_token_hashes"] = {"SS": sorted(session.relay_token_hashes)}
+        item["resume_token_hashes"] = {"SS": sorted(session.resume_token_hashes)}
+    if session.slots:
+        item["slots"] = {"SS": sorted(session.slots)}
     return item
 
 
@@ -190,6 +197,7 @@ def read_session(item: Item) -> SessionRecord:
         claimed_at=_claimed_at(item),
         slots_until=_time(item, "slots_until"),
         connections=_connections(item),
+        launch_lost_at=_time(item, "launch_lost_at"),
     )
 
 

@@ -14,7 +14,7 @@ Source: docs/protocol.md sections 3 to 6.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from emissary_lib.bridge.limits import Limit
@@ -27,7 +27,7 @@ from emissary_lib.protocol.constants import (
     RELAUNCH_AFTER,
     VERSION,
 )
-from emissary_lib.protocol.record import Record, hidden
+from emissary_lib.protocol.record import Record, hidden, replace
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.targets.allow_list import SHARED_TARGET
 from emissary_lib.protocol.wire.payloads import Connections
@@ -79,6 +79,7 @@ class RecordStep(enum.Enum):
 
     ADD_FRAGMENT = "add a fragment"
     LAUNCH = "launch"
+    LOSE = "note that the launch failed"
     CLAIM = "claim"
     RESUME = "resume"
     REVISIT = "hear how it ended"
@@ -99,10 +100,17 @@ class Transition(Record):
 
 _BEFORE_CLAIM: Final = frozenset({RecordState.OPENING, RecordState.INVOKED})
 
+#: How a session begins: with its opening yet to come, or launched at the door (docs/protocol.md section 3.7).
+BEGINNINGS: Final[Mapping[RecordState, str]] = {
+    RecordState.OPENING: "admit",
+    RecordState.INVOKED: "admit and launch",
+}
+
 #: Every change of state there is.
 TRANSITIONS: Final[Mapping[RecordStep, Transition]] = {
     RecordStep.ADD_FRAGMENT: Transition(_BEFORE_CLAIM, None),
     RecordStep.LAUNCH: Transition(_BEFORE_CLAIM, RecordState.INVOKED),
+    RecordStep.LOSE: Transition(frozenset({RecordState.INVOKED}), None),
     RecordStep.CLAIM: Transition(frozenset({RecordState.INVOKED, RecordState.OPEN}), RecordState.OPEN),
     RecordStep.RESUME: Transition(frozenset({RecordState.OPEN}), None),
     RecordStep.REVISIT: Transition(frozenset({RecordState.ENDED}), None),
@@ -293,6 +301,7 @@ class SessionRecord(Record):
         relay_token_hashes: Of all its launches: any of their relays may claim it.
         resume_token_hashes: Of all its launches: the dialer has that of the relay that claimed.
         invoked_at: When the relay was last launched.
+        launch_lost_at: When it was launched last, if it is known that the relay was not invoked.
         slots: Names of the slots that it has taken, or had.
         connections: What the relay of a shared session has last told of its connections while it was open.
     """
@@ -321,6 +330,7 @@ class SessionRecord(Record):
     claimed_at: float | None = None
     slots_until: float | None = None
     connections: Connections | None = None
+    launch_lost_at: float | None = None
 
     @property
     def generation(self) -> int:
@@ -347,11 +357,15 @@ class SessionRecord(Record):
         """Whether a side's connection may stand here before it exists: then a 410 says nothing.
 
         A claim is written before ``$connect`` answers, and until then a post to the relay is answered 410. A
-        side that comes back asks by RESUME, which puts that right; a relay that has just claimed does not.
+        side that comes back asks by RESUME, which puts that right; a relay that has just claimed does not. So
+        it is with the dialer of a session that was launched at the door. A later launch shows that it is
+        there: that takes a message of its.
         """
-        if role is not Role.RELAY or self.relay.epoch != 1 or self.claimed_at is None:
+        if self.side(role).epoch != 1:
             return False
-        return now < self.claimed_at + CONNECT_TIME
+        at_the_door = self.started if self.invoked_at == self.started else None
+        since = self.claimed_at if role is Role.RELAY else at_the_door
+        return since is not None and now < since + CONNECT_TIME
 
     def loss(self, now: float) -> Loss | None:
         """Why and when the session was lost though nobody has ended it, or None while it may live.
@@ -421,7 +435,23 @@ def may_launch(session: SessionRecord, now: float) -> bool:
     """Whether a relay is to be launched: the first, or another because the last one did not claim."""
     if session.state not in TRANSITIONS[RecordStep.LAUNCH].sources or now >= session.expires:
         return False
-    return session.invoked_at is None or session.invoked_at < now - RELAUNCH_AFTER
+    if session.invoked_at is None or session.launch_lost_at is not None:
+        return True
+    return session.invoked_at < now - RELAUNCH_AFTER
+
+
+def launched_at_the_door(session: SessionRecord, launch: LaunchRecord, slots: Iterable[str]) -> SessionRecord:
+    """A session that is launched as it is made, with the slots that it takes by that."""
+    return replace(
+        session,
+        state=RecordState.INVOKED,
+        target=launch.target,
+        invoked_at=launch.at,
+        purge_at=launch.purge_at,
+        slots=frozenset(slots),
+        relay_token_hashes=frozenset({launch.relay_token_hash}),
+        resume_token_hashes=frozenset({launch.resume_token_hash}),
+    )
 
 
 def has_room(session: SessionRecord, fragment: Fragment) -> bool:

@@ -1,4 +1,8 @@
-"""Opens a session: upgrade, SOCKS5 exchange, the relay's first message (docs/protocol.md section 3)."""
+"""Opens a session: upgrade, SOCKS5 exchange, the relay's first message (docs/protocol.md section 3).
+
+The upgrade shows the opening, so that the relay is launched before the 101 is here. The opening is sent all
+the same: an older bridge has ignored what was shown, and any bridge refuses by answering that message alone.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,9 @@ from emissary_lib.exceptions import (
 )
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import parse_http_date, session_id, sign_connect
+from emissary_lib.protocol.auth.macs import parse_http_date, session_id, sign_connect, sign_opening
 from emissary_lib.protocol.codes import MEANINGS, Code
-from emissary_lib.protocol.constants import CLOCK_SKEW
+from emissary_lib.protocol.constants import CLOCK_SKEW, MAX_SHOWN_BYTES
 from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.opening.exchange import OpeningReader, opening_bytes
@@ -69,6 +73,24 @@ class Request(Record):
 
     target: Target
     behind: Callable[[], bytes] = bytes
+
+
+class Opening(Record):
+    """What a dialer asks for at one attempt: what it shows with its upgrade, and sends behind that.
+
+    Attributes:
+        target: Whom the SOCKS5 CONNECT names.
+        behind: What follows it in the same stream.
+        window: The dialer's window, in bytes.
+    """
+
+    target: Target
+    behind: bytes = hidden()
+    window: int
+
+    def stream(self, key: Key, date: str, nonce: bytes) -> bytes:
+        """The beginning of the dialer's stream, with the upgrade's key, date and nonce."""
+        return opening_bytes(key=key, date=date, nonce=nonce, target=self.target) + self.behind
 
 
 class OpenedSession(Record):
@@ -183,12 +205,12 @@ def _open_once(
     deadline: Deadline,
     progress: Progress,
 ) -> OpenedSession:
-    upgrade = connect_with_retry(endpoint, key, deadline, progress, original=True)
+    opening = Opening(request.target, request.behind(), config.streams.capacity)
+    upgrade = connect_with_retry(endpoint, key, deadline, progress, opening, original=True)
     nonce, transport = upgrade.nonce, upgrade.transport
     try:
         session = Session(Role.DIALER, config, now=time.monotonic())
-        opening = opening_bytes(key=key, date=upgrade.date, nonce=nonce, target=request.target)
-        session.send_data(opening + request.behind())
+        session.send_data(opening.stream(key, upgrade.date, nonce))
         reader = OpeningReader(key, upgrade.date, nonce, endpoint.host)
         handshake = Handshake(progress.target, session, transport, reader, progress)
         progress.enter("relay")
@@ -219,9 +241,23 @@ class Upgrade(Record):
 
 
 def connect_once(
-    endpoint: Endpoint, key: Key, deadline: Deadline, watch: Watch | None = None, *, original: bool = False
+    endpoint: Endpoint,
+    key: Key,
+    deadline: Deadline,
+    watch: Watch | None = None,
+    opening: Opening | None = None,
+    *,
+    original: bool = False,
 ) -> Upgrade:
-    """Ask to be let in, once, with a fresh nonce (docs/protocol.md section 3.1).
+    """Ask to be let in, once, with a fresh nonce (docs/protocol.md sections 3.1 and 3.7).
+
+    Args:
+        endpoint: The gateway.
+        key: To sign with.
+        deadline: For the answer.
+        watch: Waits with it; ``None`` for nobody.
+        opening: What to show, so that a relay is launched at once; it has to be sent all the same.
+        original: Whether the server may be the original Emissary's.
 
     Raises:
         GatewayUnreachableError: No answer; its subclass AnswerLostError: we may have been let in, but this
@@ -231,6 +267,11 @@ def connect_once(
     """
     nonce, date = os.urandom(32), http_date(time.time())
     headers = sign_connect(key, date=date, nonce=nonce, host=endpoint.host).to_headers()
+    if opening is not None:
+        shown = opening.stream(key, date, nonce)[:MAX_SHOWN_BYTES]
+        headers |= sign_opening(
+            key, date=date, nonce=nonce, host=endpoint.host, window=opening.window, stream=shown
+        ).to_headers()
     transport = connect(
         endpoint.url,
         headers=headers,
@@ -243,9 +284,17 @@ def connect_once(
 
 
 def connect_with_retry(
-    endpoint: Endpoint, key: Key, deadline: Deadline, watch: Watch | None = None, *, original: bool = False
+    endpoint: Endpoint,
+    key: Key,
+    deadline: Deadline,
+    watch: Watch | None = None,
+    opening: Opening | None = None,
+    *,
+    original: bool = False,
 ) -> Upgrade:
     """Ask to be let in, again and again while the gateway is throttled or broken.
+
+    Takes what :func:`connect_once` does.
 
     Raises:
         EmissaryError: As :func:`connect_once`, of the last attempt that was answered or cut off; a refusal
@@ -258,7 +307,7 @@ def connect_with_retry(
     while True:
         watch.begin_attempt()
         try:
-            return connect_once(endpoint, key, deadline, watch, original=original)
+            return connect_once(endpoint, key, deadline, watch, opening, original=original)
         except TimeoutError:
             if failure is None:
                 raise

@@ -140,6 +140,15 @@ MAX_OPENING_BYTES: Final = 4096
 MAX_OPENING_TOTAL: Final = 8192
 FRAGMENT_OVERHEAD: Final = 8
 
+#: How much of its stream a dialer may show with its upgrade, in bytes (section 3.7). API Gateway takes 10,240
+#: bytes of headers in all, and base64 makes a third more of these.
+MAX_SHOWN_BYTES: Final = 3072
+
+#: A relay that is quicker than its dialer's 101: the wait before a post is tried again, first and longest,
+#: and how long it is waited for in all, in seconds (section 3.7).
+ARRIVAL_WAIT: Final = (0.02, 0.5)
+ARRIVAL_TIME: Final = 5.0
+
 #: How long a session may be opening, from the upgrade's answer to the relay's claim, in seconds
 #: (section 3.4): as long as an asynchronous invocation may wait in Lambda's queue (template.yaml,
 #: MaximumEventAgeInSeconds), so that a relay that starts later finds the session expired.

@@ -58,14 +58,22 @@ class ConnectSettings(Record):
     """Of ``$connect``.
 
     Attributes:
+        max_sessions: As in :class:`DefaultSettings`.
+        max_sessions_per_key: As in :class:`DefaultSettings`.
         relay_time: How long a relay of the stack can live, in seconds.
+        allow_fault: As in :class:`DefaultSettings`.
     """
 
     table: str
     slot_table: str
     region: str
+    relay_function: str
+    allow: AllowList
     keys: KeySettings
+    max_sessions: int = 0
+    max_sessions_per_key: int = 0
     relay_time: float = RELAY_TIME
+    allow_fault: str = ""
 
 
 class DefaultSettings(Record):
@@ -119,11 +127,16 @@ def connect_settings(environ: Mapping[str, str]) -> ConnectSettings:
         ConfigError: With every fault.
     """
     reader = _Reader(environ)
-    table, slot_table, region = reader.text(TABLE), reader.text(SLOT_TABLE), reader.text(REGION)
+    table, slot_table = reader.text(TABLE), reader.text(SLOT_TABLE)
+    region, relay = reader.text(REGION), reader.text(RELAY_FUNCTION)
     keys = reader.keys()
+    allow, allow_fault = _read_allow_list(environ)
+    most, most_per_key = reader.most_sessions()
     relay_time = reader.seconds(RELAY_TIMEOUT, RELAY_TIME)
     reader.finish()
-    return ConnectSettings(table, slot_table, region, keys, relay_time)
+    return ConnectSettings(
+        table, slot_table, region, relay, allow, keys, most, most_per_key, relay_time, allow_fault
+    )
 
 
 def default_settings(environ: Mapping[str, str]) -> DefaultSettings:
@@ -137,8 +150,7 @@ def default_settings(environ: Mapping[str, str]) -> DefaultSettings:
     region, relay = reader.text(REGION), reader.text(RELAY_FUNCTION)
     keys = reader.keys()
     allow, allow_fault = _read_allow_list(environ)
-    most = smallest(reader.limit(MAX_SESSIONS), reader.limit(RELAY_CONCURRENCY))
-    most_per_key = reader.limit(MAX_SESSIONS_PER_KEY)
+    most, most_per_key = reader.most_sessions()
     relay_time, grace = reader.seconds(RELAY_TIMEOUT, RELAY_TIME), reader.seconds(GRACE_SECONDS, GRACE)
     nat = not reader.flag(RELAY_IPV6)
     reader.finish()
@@ -210,6 +222,11 @@ class _Reader:
             return KeySettings(secret, KeyRing())
         ring = self.parse(AUTH_KEYS, lambda text: KeyRing(parse_keys(text)), KeyRing())
         return KeySettings("", ring)
+
+    def most_sessions(self) -> tuple[int, int]:
+        """Sessions at once, in all and of each key; 0 for any number."""
+        most = smallest(self.limit(MAX_SESSIONS), self.limit(RELAY_CONCURRENCY))
+        return most, self.limit(MAX_SESSIONS_PER_KEY)
 
     def limit(self, name: str) -> int:
         text = self._environ.get(name, "").strip() or "0"

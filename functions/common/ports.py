@@ -53,6 +53,25 @@ class SessionStore(Protocol):
             NonceBurntError: If the session exists.
         """
 
+    def create_launched(self, session: SessionRecord, launch: LaunchRecord) -> SessionRecord:
+        """As :meth:`create`, of a session that is launched by it, in one step (docs/protocol.md section 3.7).
+
+        A slot of each of the launch's limits is taken with it.
+
+        Returns:
+            The session as it is now.
+
+        Raises:
+            NonceBurntError: If the session exists.
+            LimitReachedError: A limit has no slot left; nothing was written.
+        """
+
+    def lose_launch(self, session_id: str, launch: LaunchRecord) -> None:
+        """Note that the relay of a launch was not invoked, so that another need not wait.
+
+        Nothing is done if the session was claimed, has ended, or was launched again.
+        """
+
     def connection(self, connection_id: str) -> Connection | None:
         """Whose connection it is."""
 

@@ -37,9 +37,11 @@ from functions.common.routes.connect_relay import ConnectRelay
 from functions.common.routes.connect_resume import ConnectResume
 from functions.common.routes.connections import OnConnections
 from functions.common.routes.disconnect import OnDisconnect
+from functions.common.routes.door import LaunchAtTheDoor
 from functions.common.routes.ending import EndSession
 from functions.common.routes.forward import ForwardMessage
 from functions.common.routes.health import OnHealth
+from functions.common.routes.launching import LaunchRelay
 from functions.common.routes.message import OnMessage
 from functions.common.routes.opening import Opening
 from functions.common.routes.peers import PeerCache
@@ -51,11 +53,23 @@ _IN_LAMBDA: Final = "AWS_LAMBDA_RUNTIME_API"
 
 
 def on_connect(
-    store: SessionStore, keys: KeySource, clock: Clock, *, relay_time: float = RELAY_TIME
+    store: SessionStore,
+    keys: KeySource,
+    clock: Clock,
+    *,
+    launcher: RelayLauncher,
+    allow: AllowList,
+    entropy: Entropy,
+    server_version: str = __version__,
+    limits: Limits = NO_LIMITS,
+    relay_time: float = RELAY_TIME,
+    allow_fault: str = "",
 ) -> OnConnect:
     """The use case of ``$connect``."""
+    launch = LaunchRelay(launcher, entropy, ShortMessages(store, clock), limits, relay_time)
+    door = LaunchAtTheDoor(store, launch, allow, server_version, allow_fault)
     return OnConnect(
-        ConnectDialer(store, keys, clock),
+        ConnectDialer(store, keys, clock, door),
         ConnectRelay(store, keys, clock, relay_time),
         ConnectResume(store, keys, clock),
     )
@@ -82,21 +96,8 @@ def on_message(
     end = EndSession(store, link, clock, grace, nat)
     forward = ForwardMessage(store, link, peers, end)
     short_messages = ShortMessages(store, clock)
-    opening = Opening(
-        store,
-        link,
-        launcher,
-        keys,
-        allow,
-        forward,
-        clock,
-        entropy,
-        server_version,
-        short_messages,
-        limits,
-        relay_time,
-        allow_fault,
-    )
+    launch = LaunchRelay(launcher, entropy, short_messages, limits, relay_time)
+    opening = Opening(store, link, launch, keys, allow, forward, clock, server_version, allow_fault)
     health = OnHealth(store, link, keys, end, limits, server_version, allow_fault)
     resume, connections = OnResume(store, link, end), OnConnections(store, link, end)
     return OnMessage(store, link, forward, opening, resume, end, health, connections, short_messages)
@@ -193,7 +194,17 @@ class Connect(_Environment):
     def _use_case(self) -> OnConnect:
         settings = self._settings
         store = self._new_store(settings.table, settings.slot_table)
-        return on_connect(store, self._keys, time.time, relay_time=settings.relay_time)
+        return on_connect(
+            store,
+            self._keys,
+            time.time,
+            launcher=LambdaLauncher(self._aws.lambda_service, settings.relay_function),
+            allow=settings.allow,
+            entropy=os.urandom,
+            limits=Limits(settings.max_sessions, settings.max_sessions_per_key),
+            relay_time=settings.relay_time,
+            allow_fault=settings.allow_fault,
+        )
 
 
 class Default(_Environment):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from emissary_lib.protocol.constants import MAX_FRAGMENT, REFUSED_FOR
+from emissary_lib.protocol.constants import ARRIVAL_TIME, ARRIVAL_WAIT, MAX_FRAGMENT, REFUSED_FOR
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.transport.reconnecting import ReconnectingTransport
 from emissary_lib.tunnel.link import SocketLink
@@ -37,12 +37,17 @@ class RelayLink(SocketLink):
     Posts are made by up to ``MAX_POSTS`` threads, or ``MAX_SHORT_POSTS``, which start when needed. Their
     order does not matter. How many messages can wait is bounded by the session's cap on messages in flight.
 
+    A relay that was launched at the door may be quicker than its dialer's 101. So until a post was accepted,
+    one that finds no connection is tried again, for a while (docs/protocol.md section 3.7).
+
     Args:
         transport: The relay's WebSocket, which can be replaced.
         poster: Posts to ``@connections``.
         dialer: The dialer's connection id.
         abandon_at: When to wait no longer for posts under way, on the monotonic clock.
         clock: A monotonic clock.
+        pause: Waits so many seconds; whether the link was closed meanwhile, which ends the wait. ``None`` for
+            the system's time.
 
     Attributes:
         on_refused: Told when a post was not accepted; the session sends its bytes again.
@@ -51,6 +56,7 @@ class RelayLink(SocketLink):
         on_too_long: Told when a post of more than one fragment was refused for its length; it has to be sent
             again as shorter ones.
         on_gone: Told when the dialer's connection is not known: it is gone, or was replaced.
+        on_absent: Told when the dialer's connection has not come about in time.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class RelayLink(SocketLink):
         *,
         abandon_at: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], bool] | None = None,
     ) -> None:
         super().__init__(transport)
         self._poster = poster
@@ -72,14 +79,19 @@ class RelayLink(SocketLink):
         self._unposted = 0
         self._most_posts = MAX_POSTS
         self._closed = False
+        self._over = threading.Event()
         self._said = False
         self._clock = clock
+        self._pause = pause or self._over.wait
+        self._arrived = False
+        self._absent_since: float | None = None  # and nothing else has been met since
         self._refused_since: float | None = None  # and nothing else has been met since
         self.throttled = 0
         self.on_refused: Callable[[], None] = lambda: None
         self.on_hopeless: Callable[[str], None] = lambda reason: None
         self.on_too_long: Callable[[], None] = lambda: None
         self.on_gone: Callable[[], None] = lambda: None
+        self.on_absent: Callable[[], None] = lambda: None
 
     def shorten(self) -> None:
         """From now on messages are short, and more of them are posted at once."""
@@ -102,12 +114,15 @@ class RelayLink(SocketLink):
 
     def redirect(self, connection: str) -> None:
         """The dialer has a new connection: what is posted from now on goes there."""
-        self._dialer = connection
+        with self._lock:
+            self._arrived = self._arrived or connection != self._dialer
+            self._dialer = connection
 
     def close(self) -> None:
         """Say goodbye, for good; posts that wait are dropped."""
         with self._lock:
             self._closed = True
+        self._over.set()
         super().close()
 
     def release(self) -> None:
@@ -147,16 +162,43 @@ class RelayLink(SocketLink):
             self._refused_since = now if self._refused_since is None else self._refused_since
             return now - self._refused_since
 
+    def _post(self, message: bytes) -> None:
+        """Post a message; again and again as long as the dialer's connection may not exist yet."""
+        seconds, longest = ARRIVAL_WAIT
+        while True:
+            try:
+                self._poster.post(self._dialer, message)
+            except PeerGoneError:
+                if not self._may_arrive():
+                    raise
+            else:
+                self._arrived = True
+                return
+            if self._pause(seconds):
+                return  # the session is over, and nobody has a use for it
+            seconds = min(longest, 2 * seconds)
+
+    def _may_arrive(self) -> bool:
+        """Whether a post that was answered 410 is worth another, to the same connection."""
+        with self._lock:
+            now = self._clock()
+            self._absent_since = now if self._absent_since is None else self._absent_since
+            return not self._arrived and now < self._absent_since + ARRIVAL_TIME
+
     def _post_all(self) -> None:
         while (message := self._queue.get()) is not None:
             try:
                 if not self._closed:
-                    self._poster.post(self._dialer, message)
+                    self._post(message)
                     self._note_refusal(refused=False)
             except PeerGoneError:
                 self._note_refusal(refused=False)
-                self.on_gone()
+                if self._arrived:
+                    self.on_gone()
+                else:
+                    self.on_absent()
             except PeerError as exc:
+                self._absent_since = None
                 self._note(exc)
                 refused_for = self._note_refusal(refused=isinstance(exc, PeerRefusedError))
                 if isinstance(exc, MessageTooLargeError):

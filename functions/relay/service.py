@@ -262,6 +262,7 @@ def _listener(link: RelayLink, ended: list[Code]) -> Callable[[Event], None]:
 def _run(driver: SessionDriver, link: RelayLink) -> None:
     link.on_refused, link.on_gone = driver.message_refused, driver.peer_unknown
     link.on_too_long = driver.message_too_long
+    link.on_absent = lambda: driver.abort(Code.DIALER_GONE, "its connection never came about")
     link.on_hopeless = lambda reason: driver.abort(Code.MESSAGE_REFUSED, reason)
     driver.run()
     if link.throttled:

@@ -11,6 +11,7 @@ from emissary_lib.protocol.auth.macs import (
     Key,
     KeyRing,
     MissingCredentialsError,
+    OpeningHeaders,
     RelayHeaders,
     ResumeHeaders,
     format_keys,
@@ -18,9 +19,11 @@ from emissary_lib.protocol.auth.macs import (
     parse_http_date,
     parse_keys,
     sign_connect,
+    sign_opening,
     signed_host,
     socks_password,
     verify_connect,
+    verify_opening,
     verify_resume_mac,
     verify_socks_password,
 )
@@ -33,7 +36,7 @@ NONCE: Final = bytes(range(0x80, 0xA0))
 DATE: Final = "Sun, 22 Nov 2026 12:00:00 GMT"
 HOST: Final = "api.example.com"
 
-_H = TypeVar("_H", ConnectHeaders, RelayHeaders, ResumeHeaders)
+_H = TypeVar("_H", ConnectHeaders, OpeningHeaders, RelayHeaders, ResumeHeaders)
 
 
 def _shown(kind: type[_H], data: bytes) -> _H | None:
@@ -43,7 +46,8 @@ def _shown(kind: type[_H], data: bytes) -> _H | None:
         headers = kind.from_headers({name: value for name, _colon, value in lines})
     except MissingCredentialsError:
         return None
-    assert kind.from_headers(headers.to_headers()) == headers
+    if headers is not None:
+        assert kind.from_headers(headers.to_headers()) == headers
     return headers
 
 
@@ -53,6 +57,17 @@ def upgrade_headers(data: bytes) -> None:
         with contextlib.suppress(AuthenticationError):
             key = verify_connect(headers, KeyRing([KEY]), host=HOST, unix_now=parse_http_date(DATE))
             assert sign_connect(key, date=headers.date, nonce=headers.nonce, host=HOST).mac == headers.mac
+
+
+def opening_headers(data: bytes) -> None:
+    door, shown = _shown(ConnectHeaders, data), _shown(OpeningHeaders, data)
+    if door is not None and shown is not None:
+        with contextlib.suppress(AuthenticationError):
+            verify_opening(shown, KEY, date=door.date, nonce=door.nonce, host=HOST)
+            again = sign_opening(
+                KEY, date=door.date, nonce=door.nonce, host=HOST, window=shown.window, stream=shown.stream
+            )
+            assert again == shown
 
 
 def relay_headers(data: bytes) -> None:

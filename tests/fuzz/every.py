@@ -16,6 +16,7 @@ ENTRIES: Final = (
     Entry(wire.varint),
     Entry(wire.foreign_text),
     Entry(auth.upgrade_headers),
+    Entry(auth.opening_headers),
     Entry(auth.relay_headers),
     Entry(auth.resume_headers),
     Entry(auth.keys),

@@ -25,10 +25,12 @@ from emissary_lib.exceptions import GatewayRefusedError
 from emissary_lib.protocol.auth.headers import RelayHeaders, ResumeHeaders
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import sign_connect
+from emissary_lib.protocol.auth.macs import sign_connect, sign_opening
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.constants import MAX_PAYLOAD
+from emissary_lib.protocol.opening.exchange import opening_bytes
 from emissary_lib.protocol.role import Role
+from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.protocol.wire.frames import Flag, FrameType
 from emissary_lib.protocol.wire.health import QUESTION_BYTES
 from emissary_lib.protocol.wire.payloads import Connections, End, Opened
@@ -228,11 +230,18 @@ def strangers(cloud: LocalCloud) -> dict[str, dict[str, str]]:
             key, date=http_date(time.time()), nonce=secrets.token_bytes(32), host=host
         ).to_headers()
 
+    def showing(key: Key) -> dict[str, str]:
+        date, nonce = http_date(time.time()), secrets.token_bytes(32)
+        stream = opening_bytes(key=key, date=date, nonce=nonce, target=Target("127.0.0.1", 1024))
+        opening = sign_opening(key, date=date, nonce=nonce, host=host, window=65_536, stream=stream)
+        return sign_connect(key, date=date, nonce=nonce, host=host).to_headers() | opening.to_headers()
+
     forged = Key(cloud.key.key_id, secrets.token_bytes(32))
     session = secrets.token_hex(32)
     return {
         "an upgrade without headers": {},
         "an upgrade with a forged MAC": signed(forged),
+        "an upgrade with forged MACs that shows an opening": showing(forged),
         "an upgrade with an unknown key id": signed(Key(77, secrets.token_bytes(32))),
         "an upgrade that poses as a dialer's return": {
             **signed(forged), **ResumeHeaders(session, secrets.token_bytes(32), 2).to_headers()
@@ -255,9 +264,14 @@ def _strangers(cloud: LocalCloud, ledger: Ledger) -> None:
         ledger.row(STRANGER, message, functools.partial(refused, cloud, headers), {CONNECT: 1})
 
 
-def _enter(cloud: LocalCloud, stack: contextlib.ExitStack, into: list[RawDialer]) -> Callable[[], None]:
+def _enter(
+    cloud: LocalCloud,
+    stack: contextlib.ExitStack,
+    into: list[RawDialer],
+    shows: tuple[str, int] | None = None,
+) -> Callable[[], None]:
     def enter() -> None:
-        into.append(stack.enter_context(RawDialer(cloud.url, cloud.key)))
+        into.append(stack.enter_context(RawDialer(cloud.url, cloud.key, shows=shows)))
 
     return enter
 
@@ -348,6 +362,7 @@ def _sessions(cloud: LocalCloud, ledger: Ledger, stack: contextlib.ExitStack) ->
     ledger.row(
         KEY_HOLDER, row + "the dialer's leaving", lambda: left.__exit__(None, None, None), {DISCONNECT: 1}, 1
     )
+    _at_the_door(cloud, ledger, stack)
     shared = another()
     sessions = Sessions(cloud)
     stack.callback(sessions.close)
@@ -367,6 +382,31 @@ def _sessions(cloud: LocalCloud, ledger: Ledger, stack: contextlib.ExitStack) ->
     )  # fmt: skip
     ledger.skip(
         lambda: shared.send(FrameType.END, End(Code.DIALER_RESET, 0, 0).encode(), generation=2),
+        {DEFAULT: 1, DISCONNECT: 1}, 2,
+    )  # fmt: skip
+
+
+def _at_the_door(cloud: LocalCloud, ledger: Ledger, stack: contextlib.ExitStack) -> None:
+    gate, dialers = Gate(), list[RawDialer]()
+    stack.callback(gate.close)
+    enter = _enter(cloud, stack, dialers, gate.address)
+    ledger.row(KEY_HOLDER, "a dialer's upgrade that launches a relay", enter, {CONNECT: 1})
+    (dialer,) = dialers
+    opening = dialer.opening(gate.address)
+    again = "its OPENING behind that, before the claim"
+    ledger.row(KEY_HOLDER, again, lambda: dialer.send(FrameType.OPENING, opening), {DEFAULT: 1})
+
+    def claim() -> None:
+        gate.open()
+        dialer.opened()
+
+    ledger.skip(claim, {CONNECT: 1}, 1)
+    ledger.row(
+        KEY_HOLDER, "its OPENING behind the claim, and the relay's ACK",
+        lambda: dialer.send(FrameType.OPENING, opening), {DEFAULT: 1}, 2,
+    )  # fmt: skip
+    ledger.skip(
+        lambda: dialer.send(FrameType.END, End(Code.DIALER_RESET, 0, 0).encode(), generation=2),
         {DEFAULT: 1, DISCONNECT: 1}, 2,
     )  # fmt: skip
 
@@ -406,6 +446,8 @@ def _limits(cloud: LocalCloud, ledger: Ledger, stack: contextlib.ExitStack, plac
     ledger.skip(prepare, {CONNECT: 1})
     message = "an OPENING that finds 1,000 places taken, after 999 of the key's"
     ledger.row(KEY_HOLDER, message, launch, {DEFAULT: 1}, 1)
+    message = "a dialer's upgrade that shows its opening, and finds them taken"
+    ledger.row(KEY_HOLDER, message, _enter(cloud, stack, [], ("127.0.0.1", 1024)), {CONNECT: 1})
     health(LIMIT, LIMIT, "1,000 places taken, and 1,000 of the key's")
 
 

@@ -22,6 +22,7 @@ from emissary_lib.bridge.session import (
     Side,
     claim_refusal,
     has_room,
+    launched_at_the_door,
     may_launch,
     may_restore,
     resume_refusal,
@@ -94,6 +95,23 @@ class FakeStore:
         self.sessions[session.id] = session
         self.connections[connection] = Connection(connection, session.id, Role.DIALER, session.dialer.epoch)
 
+    def create_launched(self, session: SessionRecord, launch: LaunchRecord) -> SessionRecord:
+        old = self.sessions.get(session.id)
+        if old is not None and launch.relay_token_hash in old.relay_token_hashes:
+            self._write()
+            return old
+        # As the real one: limits are read before anything is written.
+        slots = frozenset(self._slot(limit, session.id, launch) for limit in launch.limits)
+        self.create(session)
+        self.leases.update(dict.fromkeys(slots, (session.id, launch.lease)))
+        self.sessions[session.id] = launched = launched_at_the_door(session, launch, slots)
+        return launched
+
+    def lose_launch(self, session_id: str, launch: LaunchRecord) -> None:
+        old = self._old(session_id)
+        if old is not None and old.state is RecordState.INVOKED and old.invoked_at == launch.at:
+            self._put(old, launch_lost_at=launch.at)
+
     def connection(self, connection_id: str) -> Connection | None:
         self._read()
         return self.connections.get(connection_id)
@@ -126,6 +144,7 @@ class FakeStore:
             relay_token_hashes=old.relay_token_hashes | {launch.relay_token_hash},
             resume_token_hashes=old.resume_token_hashes | {launch.resume_token_hash},
             invoked_at=launch.at,
+            launch_lost_at=None,
         )
 
     def short_messages(self, now: float) -> bool:

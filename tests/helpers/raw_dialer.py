@@ -13,7 +13,7 @@ from types import TracebackType
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import session_id, sign_connect
+from emissary_lib.protocol.auth.macs import session_id, sign_connect, sign_opening
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.opening.exchange import opening_bytes
 from emissary_lib.protocol.targets.allow_list import Target
@@ -33,6 +33,7 @@ class RawDialer:
         url: The gateway.
         key: The key to sign with.
         unix_now: The time to sign, in seconds since 1970 UTC; now if not given.
+        shows: The target of an opening that the upgrade shows; none if not given.
 
     Raises:
         GatewayRefusedError: The gateway refused.
@@ -43,7 +44,14 @@ class RawDialer:
         others: Messages that were not asked for, such as gateway errors, in order.
     """
 
-    def __init__(self, url: str, key: Key, *, unix_now: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: Key,
+        *,
+        unix_now: float | None = None,
+        shows: tuple[str, int] | None = None,
+    ) -> None:
         endpoint = Endpoint(url)
         self._key = key
         self.nonce = secrets.token_bytes(32)
@@ -51,6 +59,15 @@ class RawDialer:
         self.session = session_id(self.nonce)
         self.others: list[bytes] = []
         headers = sign_connect(key, date=self._date, nonce=self.nonce, host=endpoint.host).to_headers()
+        if shows is not None:
+            headers |= sign_opening(
+                key,
+                date=self._date,
+                nonce=self.nonce,
+                host=endpoint.host,
+                window=WINDOW,
+                stream=self.opening(shows),
+            ).to_headers()
         self._transport = connect(endpoint.url, headers=headers, deadline=Deadline(HANG))
 
     def __enter__(self) -> RawDialer:
@@ -81,9 +98,9 @@ class RawDialer:
         """Send one frame."""
         self._transport.send(encode(Frame(kind, flags, generation, WINDOW, offset, ack, payload)))
 
-    def receive(self, *kinds: FrameType) -> Frame:
+    def receive(self, *kinds: FrameType, timeout: float = HANG) -> Frame:
         """The next frame of one of these types; whatever else comes goes to :attr:`others`."""
-        deadline = Deadline(HANG)
+        deadline = Deadline(timeout)
         while True:
             text = self._transport.recv(deadline.remaining())
             if not text.startswith(b"{"):
@@ -92,9 +109,9 @@ class RawDialer:
                     return frame
             self.others.append(text)
 
-    def opened(self) -> tuple[Opened, bytes]:
+    def opened(self, timeout: float = HANG) -> tuple[Opened, bytes]:
         """Wait for OPENED; its parameters and stream bytes."""
-        return Opened.decode(self.receive(FrameType.OPENED).payload)
+        return Opened.decode(self.receive(FrameType.OPENED, timeout=timeout).payload)
 
     def end(self, code: Code = Code.DIALER_RESET, *, sent: int = 0, received: int = 0) -> Ended:
         """End the session; gives the bridge's answer."""

@@ -33,6 +33,7 @@ from tests.helpers.events import (
 
 ROUTES = {
     "connect_dialer": ("$connect", "CONNECT", DIALER),
+    "connect_opening": ("$connect", "CONNECT", DIALER),
     "connect_relay": ("$connect", "CONNECT", RELAY),
     "connect_resume": ("$connect", "CONNECT", DIALER_AGAIN),
     "connect_wrong_key": ("$connect", "CONNECT", DIALER),
@@ -113,6 +114,19 @@ def test_the_doors_mac_is_that_of_the_example_key() -> None:
     assert headers["X-Emissary-Nonce"] == unpadded(bytes(range(64, 96)))
     assert headers["X-Emissary-Mac"] == unpadded(mac)
     assert hashlib.sha256(NONCE).hexdigest() == SESSION
+
+
+def test_the_opening_that_is_shown_is_that_of_the_message_under_a_mac_of_its_own() -> None:
+    """docs/protocol.md sections 3.7 and 7.2, written out."""
+    message = decode(load_event("default_opening")["body"])
+    content = struct.pack(">I", message.window) + message.payload
+    fields = [b"emissary.v2 opening", struct.pack(">I", 1), DATE.encode(), NONCE, HOST.encode(), content]
+    mac = hmac.digest(
+        bytes(range(32)), b"".join(struct.pack(">H", len(field)) + field for field in fields), "sha256"
+    )
+    headers, plain = load_event("connect_opening")["headers"], load_event("connect_dialer")["headers"]
+    shown = {"X-Emissary-Opening": unpadded(content), "X-Emissary-Opening-Mac": unpadded(mac)}
+    assert headers == plain | shown
 
 
 def test_the_resumes_mac_covers_session_and_epoch() -> None:

@@ -13,10 +13,12 @@ import pytest
 from emissary_lib.protocol.auth.macs import (
     ConnectHeaders,
     KeyRing,
+    OpeningHeaders,
     encode_unpadded,
     signed_host,
     token_hash,
     verify_connect,
+    verify_opening,
     verify_socks_password,
 )
 from emissary_lib.protocol.errors import AuthenticationError
@@ -89,6 +91,16 @@ def test_a_right_signature_is_right_again_in_the_present() -> None:
     event = Moment(NOW).to_present(cases.load("connect_dialer").event)
     verify(event, NOW)
     assert event["headers"]["X-Emissary-Mac"] == event["multiValueHeaders"]["X-Emissary-Mac"][0]
+
+
+def test_what_an_upgrade_shows_is_signed_anew_too() -> None:
+    event = Moment(NOW).to_present(cases.load("connect_opening").event)
+    shown, door = OpeningHeaders.from_headers(event["headers"]), ConnectHeaders.from_headers(event["headers"])
+    assert shown is not None
+    host = signed_host(event["requestContext"]["domainName"])
+    verify_opening(shown, example.KEY, date=door.date, nonce=door.nonce, host=host)
+    assert door.date != example.DATE
+    assert door.date.encode() in shown.stream
 
 
 def test_a_wrong_signature_stays_wrong_and_a_late_one_late() -> None:

@@ -25,9 +25,12 @@ INTEGRATION_TIMEOUT = 29
 RIGHTS = {
     "ConnectFunction": {
         ("secretsmanager:GetSecretValue", "secret"),
+        ("dynamodb:GetItem", "table"),
         ("dynamodb:PutItem", "table"),
         ("dynamodb:UpdateItem", "table"),
+        ("dynamodb:Query", "slots"),
         ("dynamodb:UpdateItem", "slots"),
+        ("lambda:InvokeFunction", "relay"),
     },
     "DefaultFunction": {
         ("secretsmanager:GetSecretValue", "secret"),
@@ -54,6 +57,11 @@ POWERTOOLS = {"POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME"}
 VARIABLES = {
     "ConnectFunction": {
         config.AUTH_KEYS_SECRET,
+        config.MAX_SESSIONS,
+        config.MAX_SESSIONS_PER_KEY,
+        config.RELAY_CONCURRENCY,
+        config.ALLOWED_TARGETS,
+        config.RELAY_FUNCTION,
         config.RELAY_TIMEOUT,
         config.TABLE,
         config.SLOT_TABLE,

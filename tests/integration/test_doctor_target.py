@@ -60,7 +60,8 @@ def test_a_limit_of_sessions_that_is_reached() -> None:
 
 def test_an_allow_list_that_the_bridge_cannot_read_is_found_with_a_target_and_without() -> None:
     """Symptom: all checks passed, or the target was said not to be on the list."""
-    broken = {"DefaultFunction": {"EMISSARY_ALLOWED_PROXY_TARGETS": '[{"host":"db.internal","port":5432},]'}}
+    list_of_targets = {"EMISSARY_ALLOWED_PROXY_TARGETS": '[{"host":"db.internal","port":5432},]'}
+    broken = dict.fromkeys(("ConnectFunction", "DefaultFunction"), list_of_targets)
     with LocalCloud(TEMPLATE, parameters=PARAMETERS, variables=broken) as cloud:
         for target in (None, ("db.internal", 5432)):
             diagnosis = ask(cloud.url, cloud.key, target)

@@ -27,9 +27,10 @@ from emissary_lib.protocol.auth.macs import (
     resume_mac,
     session_id,
     sign_connect,
+    sign_opening,
 )
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.constants import LINGER, SUBPROTOCOL
+from emissary_lib.protocol.constants import ARRIVAL_TIME, LINGER, OPENING_TIME, SUBPROTOCOL
 from emissary_lib.protocol.errors import EmissaryError
 from emissary_lib.protocol.opening.exchange import opening_bytes
 from emissary_lib.protocol.targets.allow_list import SHARED_TARGET, AllowList, Target
@@ -63,6 +64,8 @@ class Relay:
         returns_at: When it returns at the latest: it is refused, told of the end, gone for good, or killed.
         lost_at: When its WebSocket was lost for which it has no other yet.
         resumes: It has to say RESUME yet.
+        claimed_at: When it was let in first.
+        absent: Its dialer hung up before the 101, so that nothing it posts arrives.
         idle: Its session's only launch has been answered for, by its own refusal or by another that Lambda
             started for it: nothing but a refusal can come of this one.
     """
@@ -76,6 +79,8 @@ class Relay:
     returns_at: float = float("inf")
     lost_at: float | None = None
     claimed: bool = False
+    claimed_at: float = float("inf")
+    absent: bool = False
     resumes: bool = False
     idle: bool = False
     returned: bool = False
@@ -92,7 +97,12 @@ class Relay:
 
 @dataclass(eq=False)
 class Client:
-    """A dialer."""
+    """A dialer.
+
+    Attributes:
+        absent: It hung up before its 101, behind a launch at the door.
+        silent: And no $disconnect tells of that.
+    """
 
     session: str
     nonce: bytes
@@ -101,6 +111,8 @@ class Client:
     target: Target
     epoch: int = 1
     relays: list[Relay] = field(default_factory=list)
+    absent: bool = False
+    silent: bool = False
 
 
 class Stack:
@@ -114,13 +126,23 @@ class Stack:
         self.clients: list[Client] = []
         self.disconnects: list[tuple[str, int]] = []
         keys = EnvironmentKeys(KeyRing([KEY]))
-        self.on_connect = wiring.on_connect(self.store, keys, self.clock, relay_time=RELAY_TIME)
+        allow = AllowList.parse('[{"host": "db.internal", "port": 5432}]')
+        self.on_connect = wiring.on_connect(
+            self.store,
+            keys,
+            self.clock,
+            launcher=self.launcher,
+            allow=allow,
+            entropy=self.draw,
+            limits=Limits(total=places),
+            relay_time=RELAY_TIME,
+        )
         self.on_message = wiring.on_message(
             self.store,
             self.link,
             launcher=self.launcher,
             keys=keys,
-            allow=AllowList.parse('[{"host": "db.internal", "port": 5432}]'),
+            allow=allow,
             peers=PeerCache(),
             clock=self.clock,
             entropy=self.draw,
@@ -150,6 +172,11 @@ class Stack:
         for known in self.disconnects:
             self.note_disconnect(*known)
         self.clock.now += max(LAUNCH_MARGIN, GRACE + LEAVE_MARGIN) + 0.001
+        # Of a dialer that never came its relay tells, if there is one that lives; else the lease runs out.
+        silent = {client.session for client in self.clients if client.silent}
+        held = {who for who, until in self.store.leases.values() if until > self.clock.now}
+        assert held <= silent
+        self.clock.now += OPENING_TIME + RELAY_TIME
         assert self.store.in_use(Limit(self.places), self.clock.now) == 0
 
     def choices(self) -> list[Callable[[], object]]:
@@ -191,9 +218,28 @@ class Stack:
         target = self.rng.choice([Target("db.internal", 5432), SHARED_TARGET])
         client = Client(session_id(nonce), nonce, date, self.name(), target)
         headers = sign_connect(KEY, date=date, nonce=nonce, host=HOST).to_headers()
+        shows = self.rng.random() < 0.5
+        if shows:
+            stream = opening_bytes(key=KEY, date=date, nonce=nonce, target=target)
+            opening = sign_opening(KEY, date=date, nonce=nonce, host=HOST, window=65_536, stream=stream)
+            headers |= opening.to_headers()
         self.on_connect(self.event("$connect", client.connection, headers=headers))
         self.clients.append(client)
+        self.take_launches(client)
+        if shows and self.rng.random() < 0.3:
+            self.hang_up_early(client)
         self.open(client)
+
+    def hang_up_early(self, client: Client) -> None:
+        """The dialer is gone before its 101, and perhaps nobody ever tells of it."""
+        client.absent, client.silent = True, self.rng.random() < 0.5
+        for relay in client.relays:
+            relay.absent = True
+        if client.silent:
+            self.link.gone.add(str(client.connection))
+            client.connection = None
+        else:
+            self.cut(client)
 
     def wait(self) -> None:
         until = self.clock.now + self.rng.choice([0.1, 1, 4, 6, 15, 60])
@@ -226,6 +272,9 @@ class Stack:
             return
         stream = opening_bytes(key=KEY, date=client.date, nonce=client.nonce, target=client.target)
         self.send(client.connection, FrameType.OPENING, stream)
+        self.take_launches(client)
+
+    def take_launches(self, client: Client) -> None:
         for event in self.launcher.events:
             launch, by = Launch.parse(event), self.clock.now + LATEST_START
             client.relays.append(Relay(launch, f"{next(self.numbers):032x}", by))
@@ -245,6 +294,7 @@ class Stack:
             self.answer(relay)
             return
         relay.resumes, relay.claimed, relay.connection, relay.lost_at = relay.claimed, True, connection, None
+        relay.claimed_at = min(relay.claimed_at, self.clock.now)
         relay.returns_at = float("inf") if relay.started is None else relay.started + RELAY_TIME
         self.answer(relay)
 
@@ -263,7 +313,7 @@ class Stack:
 
     def connect_dialer(self, client: Client) -> None:
         started = [relay for relay in client.relays if relay.claimed]
-        if not started:
+        if not started or client.absent:
             return
         client.epoch += 1
         nonce, date, connection = self.draw(32), http_date(self.clock.now), self.name()
@@ -287,6 +337,9 @@ class Stack:
         for relay in self.running():
             if relay.resumes and relay.connection:
                 self.say_resume(relay)
+            given_up = relay.absent and now >= relay.claimed_at + TARGET_TIMEOUT + ARRIVAL_TIME
+            if given_up and relay.connection and not self.told(relay):
+                self.send(relay.connection, FrameType.END, End(Code.DIALER_GONE, 0, 0).encode())
             if self.told(relay):
                 relay.returns_at = min(relay.returns_at, now + LINGER)
             if relay.lost_at is not None and now >= relay.lost_at + GRACE:

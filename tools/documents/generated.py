@@ -7,7 +7,7 @@ columns are written by hand: they are kept, row by row, as they stand in the doc
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import yaml
@@ -203,12 +203,13 @@ def session_diagram(_former: str) -> str:
 
 def stored_session_diagram(_former: str) -> str:
     """The states of the session that the bridge stores."""
-    return _diagram(
+    steps = (
         (source.value, (change.to or source).value, step.value)
         for step, change in stored.TRANSITIONS.items()
         for source in stored.RecordState
         if source in change.sources
     )
+    return _diagram(steps, {state.value: step for state, step in stored.BEGINNINGS.items()})
 
 
 def mux_diagram(_former: str) -> str:
@@ -264,13 +265,15 @@ def mux_reset_table(_former: str) -> str:
     return table(["code", "error", "number"], [*rows, ["any other", other.name, f"{other:#x}"]])
 
 
-def _diagram(steps: Iterable[tuple[str, str, str]]) -> str:
+def _diagram(steps: Iterable[tuple[str, str, str]], begin: Mapping[str, str] | None = None) -> str:
+    """A diagram of these steps; ``begin`` has the first states, if there are several, and how each begins."""
     edges: dict[tuple[str, str], list[str]] = {}
     for source, target, step in steps:
         edges.setdefault((source, target), []).append(step)
     first, last = next(iter(edges))[0], list(edges)[-1][1]
     lines = [f"{source} --> {target}: {', '.join(each)}" for (source, target), each in edges.items()]
-    lines = [f"[*] --> {first}", *lines, f"{last} --> [*]"]
+    first_steps = [f"{state}: {step}" for state, step in begin.items()] if begin else [first]
+    lines = [*(f"[*] --> {each}" for each in first_steps), *lines, f"{last} --> [*]"]
     return "\n".join(["```mermaid", "stateDiagram-v2", *(f"    {line}" for line in lines), "```"])
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import relay_token, session_id
+from emissary_lib.protocol.targets.allow_list import Target
 
 #: The example key: 32 bytes, 0 to 31.
 KEY: Final = Key(1, bytes(range(32)))
@@ -29,4 +30,7 @@ RESUME_NONCE: Final = bytes(range(192, 224))
 RELAY_TOKEN: Final = relay_token(KEY, session=SESSION, random=bytes(range(128, 144)))
 #: 32 bytes, 160 to 191.
 RESUME_TOKEN: Final = bytes(range(160, 192))
+#: What its opening asks for, and the dialer's window.
+TARGET: Final = Target("db.internal", 5432)
+WINDOW: Final = 2 * 1024 * 1024
 INSTANCE: Final = "0123456789abcdef0123456789abcdef"

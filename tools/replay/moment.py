@@ -20,9 +20,11 @@ from emissary_lib.protocol.auth.macs import (
     resume_mac,
     server_mac,
     sign_connect,
+    sign_opening,
     socks_password,
     token_hash,
 )
+from emissary_lib.protocol.opening.exchange import opening_bytes
 from tools.replay import example
 
 #: Numbers this near to the example moment, in seconds, are times.
@@ -102,12 +104,21 @@ def _signatures(date: str) -> list[bytes]:
     again = resume_mac(
         key, date=date, nonce=example.RESUME_NONCE, host=host, session=example.SESSION, epoch=2
     )
+    shown = sign_opening(
+        key,
+        date=date,
+        nonce=example.NONCE,
+        host=host,
+        window=example.WINDOW,
+        stream=opening_bytes(key=key, date=date, nonce=example.NONCE, target=example.TARGET),
+    )
     server = server_mac(key, date=date, nonce=example.NONCE, host=host)
     texts = [
         date,
         encode_unpadded(connect_mac),
         encode_unpadded(again),
         socks_password(key, date=date, nonce=example.NONCE),
+        encode_unpadded(shown.mac),
     ]
     return [*(text.encode("ascii") for text in texts), server]
 

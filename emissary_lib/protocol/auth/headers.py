@@ -1,15 +1,17 @@
 """The ``X-Emissary-*`` headers: what each upgrade request must carry, and how it is read.
 
 Nothing is verified here; :mod:`emissary_lib.protocol.auth.macs` does that. Source: docs/protocol.md sections
-3.1 and 3.4.
+3.1, 3.4 and 3.7.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from typing import Final
 
 from emissary_lib.protocol.auth.httpdate import parse_http_date
+from emissary_lib.protocol.constants import MAX_SHOWN_BYTES
 from emissary_lib.protocol.errors import AuthenticationError
 from emissary_lib.protocol.record import Record, hidden
 from emissary_lib.protocol.wire.base64 import EncodingError, decode_unpadded, encode_unpadded
@@ -19,6 +21,8 @@ DATE: Final = "X-Emissary-Date"
 NONCE: Final = "X-Emissary-Nonce"
 MAC: Final = "X-Emissary-Mac"
 HOST: Final = "X-Emissary-Host"
+OPENING: Final = "X-Emissary-Opening"
+OPENING_MAC: Final = "X-Emissary-Opening-Mac"
 SESSION: Final = "X-Emissary-Session"
 RELAY_TOKEN: Final = "X-Emissary-Relay-Token"
 RESUME_TOKEN: Final = "X-Emissary-Resume-Token"
@@ -33,6 +37,7 @@ RELAY_TOKEN_RANDOM: Final = 16
 RELAY_TOKEN_LENGTH: Final = 4 + RELAY_TOKEN_RANDOM + SECRET_LENGTH
 
 _U32_MAX: Final = 0xFFFF_FFFF
+_U32: Final = struct.Struct(">I")
 
 #: Characters of a host's name (RFC 1035 section 2.3.4).
 _HOST_MAX: Final = 255
@@ -88,11 +93,17 @@ class _Reader:
             raise MissingCredentialsError(name, "is not an HTTP date (IMF-fixdate)") from error
         return text
 
-    def secret(self, name: str, length: int = SECRET_LENGTH) -> bytes:
+    def has(self, name: str) -> bool:
+        return name.lower() in self._values
+
+    def data(self, name: str) -> bytes:
         try:
-            data = decode_unpadded(self.text(name))
+            return decode_unpadded(self.text(name))
         except EncodingError:
             raise MissingCredentialsError(name, "is not unpadded base64") from None
+
+    def secret(self, name: str, length: int = SECRET_LENGTH) -> bytes:
+        data = self.data(name)
         if len(data) != length:
             raise MissingCredentialsError(name, f"holds {len(data)} bytes instead of {length}")
         return data
@@ -147,6 +158,48 @@ class ConnectHeaders(Record):
             reader.secret(MAC),
             reader.host(HOST),
         )
+
+
+class OpeningHeaders(Record):
+    """What a dialer shows of its opening on the upgrade, so that a relay is launched at once (section 3.7).
+
+    Attributes:
+        window: The dialer's window, in bytes, 0 to 4294967295.
+        stream: The first bytes of its stream, at most :data:`MAX_SHOWN_BYTES`. They hold the SOCKS5 password.
+        mac: 32 bytes, label ``emissary.v2 opening``.
+    """
+
+    window: int
+    stream: bytes = hidden()
+    mac: bytes = hidden()
+
+    @property
+    def content(self) -> bytes:
+        """What the first of the two headers holds, and the MAC covers."""
+        return _U32.pack(self.window) + self.stream
+
+    def to_headers(self) -> dict[str, str]:
+        """The two headers of the upgrade request."""
+        return {OPENING: encode_unpadded(self.content), OPENING_MAC: encode_unpadded(self.mac)}
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str]) -> OpeningHeaders | None:
+        """Read the headers; names in any case. ``None`` if nothing of an opening is shown.
+
+        Raises:
+            MissingCredentialsError: If one is there without the other, given twice or malformed.
+        """
+        reader = _Reader(headers)
+        if not (reader.has(OPENING) or reader.has(OPENING_MAC)):
+            return None
+        content = reader.data(OPENING)
+        if not _U32.size <= len(content) <= _U32.size + MAX_SHOWN_BYTES:
+            raise MissingCredentialsError(
+                OPENING,
+                f"holds {len(content)} bytes, and not {_U32.size} to {_U32.size + MAX_SHOWN_BYTES}",
+            )
+        window: int = _U32.unpack_from(content)[0]
+        return cls(window, content[_U32.size :], reader.secret(OPENING_MAC))
 
 
 class RelayHeaders(Record):

@@ -17,6 +17,7 @@ from emissary_lib.protocol.auth.headers import (
     RELAY_TOKEN_RANDOM,
     ConnectHeaders,
     MissingCredentialsError,
+    OpeningHeaders,
     RelayHeaders,
     ResumeHeaders,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "Key",
     "KeyRing",
     "MissingCredentialsError",
+    "OpeningHeaders",
     "RelayHeaders",
     "ResumeHeaders",
     "ServerProofError",
@@ -49,10 +51,12 @@ __all__ = [
     "server_mac",
     "session_id",
     "sign_connect",
+    "sign_opening",
     "signed_host",
     "socks_password",
     "token_hash",
     "verify_connect",
+    "verify_opening",
     "verify_relay_token",
     "verify_resume_mac",
     "verify_server_mac",
@@ -61,6 +65,7 @@ __all__ = [
 
 _DOOR: Final = b"emissary.v2 door"
 _SERVER: Final = b"emissary.v2 server"
+_OPENING: Final = b"emissary.v2 opening"
 _RESUME: Final = b"emissary.v2 resume"
 _RELAY: Final = b"emissary.v2 relay"
 
@@ -197,6 +202,44 @@ def verify_connect(headers: ConnectHeaders, keys: KeyRing, *, host: str, unix_no
     if not abs(skew) <= CLOCK_SKEW:
         raise ClockSkewError(skew)
     return key
+
+
+def sign_opening(
+    key: Key, *, date: str, nonce: bytes, host: str, window: int, stream: bytes
+) -> OpeningHeaders:
+    """Sign what a dialer shows of its opening with its upgrade (docs/protocol.md section 3.7).
+
+    Args:
+        key: The key of the upgrade.
+        date: The upgrade's date.
+        nonce: The upgrade's nonce.
+        host: From :func:`signed_host`.
+        window: The dialer's window, in bytes, 0 to 4294967295.
+        stream: The first bytes of the dialer's stream.
+    """
+    shown = OpeningHeaders(window, stream, b"")
+    mac = _mac(key, _OPENING, *_common(key, date, nonce, host), shown.content)
+    return OpeningHeaders(window, stream, mac)
+
+
+def verify_opening(shown: OpeningHeaders, key: Key, *, date: str, nonce: bytes, host: str) -> None:
+    """Check that the holder of the upgrade's key shows this opening, with this very upgrade.
+
+    Args:
+        shown: From :meth:`OpeningHeaders.from_headers`.
+        key: The key of the upgrade, which was verified.
+        date: The upgrade's date.
+        nonce: The upgrade's nonce.
+        host: The API's own host, from :func:`signed_host`.
+
+    Raises:
+        AuthenticationError: If the MAC is wrong.
+    """
+    expected = sign_opening(
+        key, date=date, nonce=nonce, host=host, window=shown.window, stream=shown.stream
+    ).mac
+    if not hmac.compare_digest(expected, shown.mac):
+        raise AuthenticationError(f"wrong MAC on the opening of an upgrade for key id {key.key_id}")
 
 
 def server_mac(key: Key, *, date: str, nonce: bytes, host: str) -> bytes:

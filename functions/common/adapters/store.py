@@ -29,19 +29,21 @@ from emissary_lib.bridge.session import (
     Resume,
     SessionRecord,
     claim_refusal,
+    launched_at_the_door,
     resume_refusal,
 )
 from emissary_lib.bridge.writes import Write, end_session, state_in
 from emissary_lib.protocol.constants import MAX_OPENING_TOTAL, RELAUNCH_AFTER
 from emissary_lib.protocol.role import Role
 from emissary_lib.protocol.wire.payloads import Connections
-from functions.common.adapters.dynamo import ConditionFailedError, Table
+from functions.common.adapters.dynamo import Action, ConditionFailedError, Table
 from functions.common.adapters.service import Operations
 from functions.common.adapters.slots import Slots
 from functions.common.errors import ClaimRefusedError, LimitReachedError, NonceBurntError, StoreError
 from functions.common.ports import Outcome
 
 _NEW: Final = "attribute_not_exists(#pk)"
+_BURNT: Final = "the nonce was used before; start over with a fresh one"
 
 #: Tries of a launch that other sessions take a free slot from.
 _TRIES: Final = 10
@@ -72,17 +74,37 @@ class DynamoSessionStore:
 
     def create(self, session: SessionRecord) -> None:
         """See :meth:`ports.SessionStore.create`."""
-        dialer = Connection(str(session.dialer.connection), session.id, Role.DIALER, session.dialer.epoch)
         try:
-            self._table.transact(
-                self._table.action(Write.put(items.new_session(session), _NEW)),
-                self._table.action(Write.put(items.connection(dialer, session.purge_at), _NEW)),
-            )
+            self._table.transact(*self._creation(session, session.purge_at))
         except ConditionFailedError as failed:
             old = _session(failed.items[0])
             if old is not None and old.dialer == session.dialer:
                 return
-            raise NonceBurntError("the nonce was used before; start over with a fresh one") from None
+            raise NonceBurntError(_BURNT) from None
+
+    def create_launched(self, session: SessionRecord, launch: LaunchRecord) -> SessionRecord:
+        """See :meth:`ports.SessionStore.create_launched`."""
+        slots: Sequence[str] = ()
+
+        def creation(names: Sequence[str]) -> Sequence[Action]:
+            nonlocal slots
+            slots = names
+            return self._creation(launched_at_the_door(session, launch, names), session.purge_at)
+
+        failed = self._launch_limited(session.id, launch, creation)
+        if failed is None:
+            return launched_at_the_door(session, launch, slots)
+        old = _session(failed[0])
+        if old is not None and _is_of(launch, old):
+            return old
+        raise NonceBurntError(_BURNT)
+
+    def _creation(self, session: SessionRecord, purge_at: int) -> Sequence[Action]:
+        dialer = Connection(str(session.dialer.connection), session.id, Role.DIALER, session.dialer.epoch)
+        return (
+            self._table.action(Write.put(items.new_session(session), _NEW)),
+            self._table.action(Write.put(items.connection(dialer, purge_at), _NEW)),
+        )
 
     def connection(self, connection_id: str) -> Connection | None:
         """See :meth:`ports.SessionStore.connection`."""
@@ -116,33 +138,66 @@ class DynamoSessionStore:
 
     def launch(self, session_id: str, launch: LaunchRecord) -> Outcome:
         """See :meth:`ports.SessionStore.launch`."""
-        if launch.limits:
-            return self._launch_limited(session_id, launch)
-        return self._write(_launch_write(session_id, launch, ()), lambda old: _is_of(launch, old))
+        if not launch.limits:
+            return self._write(_launch_write(session_id, launch, ()), lambda old: _is_of(launch, old))
 
-    def _launch_limited(self, session_id: str, launch: LaunchRecord) -> Outcome:
+        def update(slots: Sequence[str]) -> Sequence[Action]:
+            return (self._table.action(_launch_write(session_id, launch, slots)),)
+
+        failed = self._launch_limited(session_id, launch, update)
+        if failed is None:
+            return Outcome(self.session(session_id), True)
+        old = _session(failed[0])
+        return Outcome(old, old is not None and _is_of(launch, old))
+
+    def _launch_limited(
+        self, session_id: str, launch: LaunchRecord, own: Callable[[Sequence[str]], Sequence[Action]]
+    ) -> Sequence[items.Item | None] | None:
+        """Write a launch and take a slot of each of its limits, all of it or nothing.
+
+        Args:
+            session_id: Who takes them.
+            launch: The launch.
+            own: Gives the session's own writes, from the slots' names.
+
+        Returns:
+            None if it is done; else the old items of the session's own writes, one of which failed.
+
+        Raises:
+            LimitReachedError: A limit has no slot left.
+            StoreError: Nothing is known of the outcome, or others were quicker too often.
+        """
         # Each limit is read once, however many others launch at the same time: who is refused costs as much.
         free = [self._slots.free(limit, session_id, launch.held, launch.at) for limit in launch.limits]
         for _try in range(_TRIES):
             slots = [names[0] for names in free]
+            writes = own(slots)
             try:
-                self._table.transact(
-                    self._table.action(_launch_write(session_id, launch, slots)),
-                    *(self._slots.take(name, session_id, launch) for name in slots),
-                )
+                self._table.transact(*writes, *(self._slots.take(name, session_id, launch) for name in slots))
             except ConditionFailedError as failed:
-                old = _session(failed.items[0])
-                if old is not None or not any(failed.items):
-                    return Outcome(old, old is not None and _is_of(launch, old))
-                for limit, names, quicker in zip(launch.limits, free, failed.items[1:], strict=True):
-                    if quicker is None:
+                old, quicker = failed.items[: len(writes)], failed.items[len(writes) :]
+                if any(old) or not any(quicker):
+                    return old
+                for limit, names, taken in zip(launch.limits, free, quicker, strict=True):
+                    if taken is None:
                         continue
                     del names[0]  # another session was quicker
                     if not names:
                         raise LimitReachedError(f"{limit} reached") from None
             else:
-                return Outcome(self.session(session_id), True)
+                return None
         raise StoreError(f"other sessions were quicker with a free slot {_TRIES} times")
+
+    def lose_launch(self, session_id: str, launch: LaunchRecord) -> None:
+        """See :meth:`ports.SessionStore.lose_launch`."""
+        states, values = state_in(RecordStep.LOSE)
+        self._update(
+            session_id,
+            "SET #launch_lost_at = :at",
+            f"{states} AND #invoked_at = :at",
+            values | {":at": number(launch.at)},
+            lambda old: True,
+        )
 
     def short_messages(self, now: float) -> bool:
         """See :meth:`ports.SessionStore.short_messages`."""
@@ -347,8 +402,9 @@ def _launch_write(session_id: str, launch: LaunchRecord, slots: Sequence[str]) -
     return Write.update(
         items.session_key(session_id),
         f"SET #state = :to, #target = :target, #invoked_at = :now, #purge_at = :purge{taken}"
-        " ADD #relay_token_hashes :relays, #resume_token_hashes :resumes",
-        f"{states} AND #expires > :now AND (attribute_not_exists(#invoked_at) OR #invoked_at < :stale)",
+        " REMOVE #launch_lost_at ADD #relay_token_hashes :relays, #resume_token_hashes :resumes",
+        f"{states} AND #expires > :now AND (attribute_not_exists(#invoked_at) OR #invoked_at < :stale"
+        " OR attribute_exists(#launch_lost_at))",
         values
         | {
             ":to": text(RecordState.INVOKED.value),

@@ -1,28 +1,32 @@
-"""A new dialer connects (docs/protocol.md section 3.1)."""
+"""A new dialer connects (docs/protocol.md sections 3.1 and 3.7)."""
 
 from __future__ import annotations
 
 from emissary_lib.bridge.session import SessionRecord, Side, purge_time
 from emissary_lib.protocol.auth.macs import (
     ConnectHeaders,
+    OpeningHeaders,
     parse_http_date,
     session_id,
     signed_host,
     verify_connect,
+    verify_opening,
 )
 from emissary_lib.protocol.constants import OPENING_TIME
 from emissary_lib.protocol.record import Record
 from functions.common import logs
 from functions.common.events import GatewayEvent
 from functions.common.ports import Clock, KeySource, SessionStore
+from functions.common.routes.door import LaunchAtTheDoor
 
 
 class ConnectDialer(Record):
-    """Checks a dialer's MAC, then creates its session, which burns the nonce."""
+    """Checks a dialer's MACs, then creates its session, which burns the nonce, and may launch its relay."""
 
     store: SessionStore
     keys: KeySource
     clock: Clock
+    door: LaunchAtTheDoor
 
     def __call__(self, event: GatewayEvent) -> None:
         """Admit a dialer.
@@ -35,8 +39,11 @@ class ConnectDialer(Record):
         """
         now = self.clock()
         shown = ConnectHeaders.from_headers(event.headers)
+        opening = OpeningHeaders.from_headers(event.headers)
         host = signed_host(event.domain)
         key = verify_connect(shown, self.keys.keys(shown.key_id), host=host, unix_now=now)
+        if opening is not None:
+            verify_opening(opening, key, date=shown.date, nonce=shown.nonce, host=host)
         session = SessionRecord(
             id=session_id(shown.nonce),
             key_id=key.key_id,
@@ -49,7 +56,8 @@ class ConnectDialer(Record):
             dialer=Side(event.connection_id, 1),
             source=event.source,
         )
-        self.store.create(session)
+        if opening is None or not self.door(session, opening, key):
+            self.store.create(session)
         logs.info(
             "dialer admitted",
             session=session.id,

@@ -7,21 +7,15 @@ and what is done is a function of the item alone.
 from __future__ import annotations
 
 from emissary_lib.bridge import replies
-from emissary_lib.bridge.launch import Launch
-from emissary_lib.bridge.limits import NO_LIMITS, Limits
 from emissary_lib.bridge.session import (
-    RELAY_TIME,
     Connection,
     Fragment,
-    LaunchRecord,
     RecordState,
     SessionRecord,
     has_room,
     may_launch,
 )
-from emissary_lib.protocol.auth.headers import RELAY_TOKEN_RANDOM, SECRET_LENGTH
 from emissary_lib.protocol.auth.keys import Key
-from emissary_lib.protocol.auth.macs import relay_token, token_hash
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import MAX_OPENING_TOTAL
 from emissary_lib.protocol.errors import RemoteProtocolError
@@ -31,11 +25,11 @@ from emissary_lib.protocol.targets.allow_list import AllowList
 from emissary_lib.protocol.wire.frames import Flag, Frame
 from functions.common import logs
 from functions.common.errors import LimitReachedError
-from functions.common.ports import Clock, Entropy, KeySource, PeerLink, RelayLauncher, SessionStore
+from functions.common.ports import Clock, KeySource, PeerLink, SessionStore
 from functions.common.routes.forward import ForwardMessage
+from functions.common.routes.launching import LaunchRelay
 from functions.common.routes.lookup import Found
 from functions.common.routes.posting import reply_to_sender
-from functions.common.short_messages import ShortMessages
 
 _MISCONFIGURED = Code.CONFIGURATION_ERROR
 
@@ -49,16 +43,12 @@ class Opening(Record):
 
     store: SessionStore
     link: PeerLink
-    launcher: RelayLauncher
+    launch: LaunchRelay
     keys: KeySource
     allow: AllowList
     forward: ForwardMessage
     clock: Clock
-    entropy: Entropy
     server_version: str
-    short_messages: ShortMessages
-    limits: Limits = NO_LIMITS
-    relay_time: float = RELAY_TIME
     allow_fault: str = ""
 
     def __call__(self, sender: Connection, frame: Frame, message: bytes, request_id: str) -> None:
@@ -141,50 +131,12 @@ class Opening(Record):
         target = result.target
         if target is None or not may_launch(session, now):
             return
-        # Before anything is written: it may fail. What a dialer remembers counts for this relay alone: found
-        # out by no session, it must not be remembered here for another day.
-        short = self.short_messages.known() or bool(frame.flags & Flag.SHORT)
-        claim_token = relay_token(key, session=session.id, random=self.entropy(RELAY_TOKEN_RANDOM))
-        resume_token = self.entropy(SECRET_LENGTH)
-        launch = LaunchRecord(
-            str(target),
-            token_hash(claim_token),
-            token_hash(resume_token),
-            now,
-            self.limits.of(session.key_id),
-            session.slots,
-            self.relay_time,
-        )
+        asked = bool(frame.flags & Flag.SHORT)
+        launch = self.launch.prepare(session, key, result, target, frame.window, now, short=asked)
         try:
-            launched, done = self.store.launch(session.id, launch)
+            launched, done = self.store.launch(session.id, launch.record)
         except LimitReachedError as exc:
             self.forward.end.refuse(session.id, Code.SESSION_LIMIT, str(exc), request_id)
             return
-        if launched is None or not done:
-            return  # another invocation was quicker; the relay is on its way
-        event = Launch(
-            session=launched.id,
-            target=target,
-            relay_token=claim_token,
-            resume_token=resume_token,
-            server_bytes=result.server_bytes,
-            client_offset=result.client_offset,
-            early=result.early,
-            window=frame.window,
-            # Empty if the dialer has left meanwhile: the relay takes no such event.
-            dialer_connection=launched.dialer.connection or "",
-            dialer_epoch=launched.dialer.epoch,
-            expires=launched.expires,
-            host=launched.host,
-            key_id=launched.key_id,
-            short=short,
-        )
-        self.launcher.launch(event.to_event())
-        # Who and to where: all that the log has of a session whose end nobody reports.
-        logs.info(
-            "relay launched",
-            session=session.id,
-            key_id=session.key_id,
-            source=session.source,
-            target=str(target),
-        )
+        if launched is not None and done:  # else another invocation was quicker; the relay is on its way
+            self.launch.invoke(launched, launch)

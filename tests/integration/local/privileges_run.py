@@ -16,6 +16,7 @@ from emissary_lib.cli import main as cli
 from emissary_lib.client.socket import TunnelSocket
 from emissary_lib.exit_status import Exit
 from emissary_lib.protocol.session.keepalive import KeepaliveTimes
+from emissary_lib.protocol.wire.frames import FrameType
 from emissary_local import LocalCloud
 from emissary_local.aws.iam.report import Denial
 from tests.helpers.local_cloud import audit_records, eventually
@@ -119,9 +120,20 @@ def scenario(cloud: LocalCloud, target: tuple[str, int], patience: Patience, rec
     with Dialer(cloud.url, cloud.key, keepalive=KEEPALIVE, connections_per_relay=1) as dialer:
         ended = cut_and_closed(cloud, dialer, target, patience)
         killed(cloud, dialer, target, patience, records)
+        launched_by(cloud, target, patience, at_the_door=True)
+        launched_by(cloud, target, patience, at_the_door=False)
         with RawDialer(cloud.url, cloud.key) as hasty, launched_unclaimed(cloud, target, [hasty]):
             pass
         return ended
+
+
+def launched_by(cloud: LocalCloud, target: tuple[str, int], patience: Patience, *, at_the_door: bool) -> None:
+    """A session that is launched by its upgrade alone, or by its opening alone, and ended."""
+    with RawDialer(cloud.url, cloud.key, shows=target if at_the_door else None) as dialer:
+        if not at_the_door:
+            dialer.send(FrameType.OPENING, dialer.opening(target))
+        patience(lambda: dialer.opened(patience.in_vain))
+        dialer.end()
 
 
 @contextlib.contextmanager

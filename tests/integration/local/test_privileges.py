@@ -45,7 +45,6 @@ FOR_AWS_ITSELF: Final = {
 #: What is done as well as it can be, so that no client feels its refusal: that alone fails the run.
 UNFELT: Final = {
     ("DefaultFunction", "CloseReplacedConnections"),
-    ("ConnectFunction", "GiveSlotsBack"),
     ("DisconnectFunction", "GiveSlotsBack"),
     TELLS_PEERS,
 }
@@ -64,7 +63,8 @@ IN_VAIN: Final = 2.0
 NEEDED: Final = [
     ("ConnectFunction", "ReadKeys"),
     ("ConnectFunction", "CreateAndClaimSessions"),
-    ("ConnectFunction", "GiveSlotsBack"),
+    ("ConnectFunction", "ReadAndTakeSlots"),
+    ("ConnectFunction", "LaunchRelays"),
     ("DefaultFunction", "ReadKeys"),
     ("DefaultFunction", "ReadAndAdvanceSessions"),
     ("DefaultFunction", "ReadAndTakeSlots"),
@@ -196,7 +196,7 @@ def test_a_boundary_that_lets_no_relay_start_fails_the_run_by_its_name(target: t
     with bounded("lambda:InvokeFunction") as cloud, pytest.raises(PermissionError) as caught:
         run(cloud, target, IN_VAIN, IN_VAIN)
     who, _, why = str(caught.value).partition(" may not ")
-    assert who == "AccessDenied: DefaultFunction"
+    assert who == "AccessDenied: ConnectFunction"
     assert why.startswith("lambda:InvokeFunction on ")
     assert why.endswith("its policies do, but its permissions boundary does not allow it")
 

@@ -23,8 +23,11 @@ from emissary_lib.bridge.session import (
     Side,
     Transition,
     came_too_late,
+    claim_refusal,
+    launched_at_the_door,
     lease_after_relay,
     lease_left,
+    may_launch,
     purge_time,
 )
 from emissary_lib.protocol.codes import Code
@@ -43,6 +46,7 @@ SESSION_NOW = SessionRecord(SESSION, 1, NONCE, DATE, HOST, NOW, NOW + 60, 0)
     [
         (RecordStep.ADD_FRAGMENT, {O, I}, None),
         (RecordStep.LAUNCH, {O, I}, I),
+        (RecordStep.LOSE, {I}, None),
         (RecordStep.CLAIM, {I, P}, P),
         (RecordStep.RESUME, {P}, None),
         (RecordStep.REVISIT, {E}, None),
@@ -177,6 +181,38 @@ def test_a_relay_is_arriving_for_some_time_after_its_claim_whatever_its_timeout(
     assert not session.arriving(Role.RELAY, NOW + 3 + CONNECT_TIME)
     assert not session.arriving(Role.DIALER, NOW + 3)
     assert not replace(session, relay=Side("r=", 2)).arriving(Role.RELAY, NOW + 3)
+
+
+AT_THE_DOOR = launched_at_the_door(
+    replace(SESSION_NOW, dialer=Side("d=", 1)), LaunchRecord("t:1", "r", "s", NOW), ["L#0"]
+)
+
+
+def test_a_dialer_is_arriving_for_some_time_after_a_launch_at_the_door() -> None:
+    assert AT_THE_DOOR.arriving(Role.DIALER, NOW)
+    assert AT_THE_DOOR.arriving(Role.DIALER, NOW + CONNECT_TIME - 0.1)
+    assert not AT_THE_DOOR.arriving(Role.DIALER, NOW + CONNECT_TIME)
+    assert not AT_THE_DOOR.arriving(Role.RELAY, NOW)
+
+
+@pytest.mark.parametrize(
+    "change", [{"invoked_at": NOW + 6}, {"dialer": Side("d2=", 2)}], ids=["launched again", "came back"]
+)
+def test_a_dialer_that_was_heard_of_since_is_not_arriving_any_more(change: dict[str, Any]) -> None:
+    assert not replace(AT_THE_DOOR, **change).arriving(Role.DIALER, NOW + 7)
+
+
+def test_a_session_launched_at_the_door_is_kept_and_may_be_claimed_as_any_other() -> None:
+    assert (AT_THE_DOOR.state, AT_THE_DOOR.target, AT_THE_DOOR.slots) == (I, "t:1", frozenset({"L#0"}))
+    assert AT_THE_DOOR.purge_at == LaunchRecord("t:1", "r", "s", NOW).purge_at
+    assert claim_refusal(AT_THE_DOOR, Claim(SESSION, "c=", "r", "i", 1, NOW + 1)) is None
+
+
+def test_a_launch_that_is_known_to_be_lost_does_not_hold_up_the_next() -> None:
+    assert not may_launch(AT_THE_DOOR, NOW + 1)
+    lost = replace(AT_THE_DOOR, launch_lost_at=NOW)
+    assert may_launch(lost, NOW + 1)
+    assert not may_launch(replace(lost, state=E), NOW + 1)
 
 
 def test_the_generation_is_the_sum_of_the_epochs_in_16_bits() -> None:

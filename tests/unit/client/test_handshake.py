@@ -26,10 +26,10 @@ from emissary_lib.exceptions import (
     ServerProofError,
     UnsupportedVersionError,
 )
-from emissary_lib.protocol.auth.headers import ConnectHeaders
+from emissary_lib.protocol.auth.headers import ConnectHeaders, OpeningHeaders
 from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key, KeyRing
-from emissary_lib.protocol.auth.macs import signed_host
+from emissary_lib.protocol.auth.macs import signed_host, verify_opening
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.opening.exchange import OpeningReader, evaluate, opening_bytes
 from emissary_lib.protocol.opening.socks5 import reply, reply_for
@@ -41,9 +41,9 @@ from emissary_lib.protocol.wire.payloads import Ended, Reset
 from emissary_lib.transport.deadline import Deadline
 from tests.helpers.bridge import ALLOWED, KEY, TARGET, Behaviour, Bridge, Relay, echo
 from tests.helpers.hostile import Talkative
-from tests.helpers.kinds import OWN
+from tests.helpers.kinds import OWN, SHARED, Kind
 from tests.helpers.patience import HANG
-from tests.helpers.ws_server import Peer, WsServer, refusal
+from tests.helpers.ws_server import Peer, Request, WsServer, refusal
 
 #: A timeout that a test lets run out, in seconds: before anything has happened, if the machine is busy.
 SHORT = 0.3
@@ -77,6 +77,50 @@ def test_the_whole_opening_is_one_message() -> None:
 
 
 # -- the upgrade --------------------------------------------------------------------------------
+
+
+def shown_by(request: Request) -> OpeningHeaders:
+    """What an upgrade shows of its opening, its MAC being right."""
+    signed, shown = ConnectHeaders.from_headers(request.headers), OpeningHeaders.from_headers(request.headers)
+    assert shown is not None
+    host = signed_host(request.headers["host"])
+    verify_opening(shown, KEY, date=signed.date, nonce=signed.nonce, host=host)
+    return shown
+
+
+@pytest.mark.parametrize("kind", [OWN, SHARED], ids=["own", "shared"])
+def test_an_upgrade_shows_the_opening_that_is_sent_behind_it(kind: Kind) -> None:
+    """And a bridge that does not know that, as this one, lacks nothing."""
+    with Bridge() as bridge, kind.dialer(bridge.url, KEY) as dialer, dialer.dial(TARGET, HANG):
+        shown, sent = shown_by(bridge.server.requests[0]), decode(bridge.messages[0])
+    assert sent.type is FrameType.OPENING
+    assert (shown.window, shown.stream) == (sent.window, sent.payload)
+
+
+def test_each_attempt_shows_its_own_opening() -> None:
+    with Bridge(Behaviour(upgrade_statuses=(429,))) as bridge, dial(bridge):
+        first, second = map(shown_by, bridge.server.requests)
+        sent = decode(bridge.messages[0])
+    assert first.stream != second.stream, "the password is another for each nonce"
+    assert second.stream == sent.payload
+
+
+def test_no_more_of_an_opening_is_shown_than_may_be() -> None:
+    long = opening.Opening(Target.parse(TARGET), b"z" * 4000, 65_536)
+    with Bridge() as bridge:
+        upgrade = opening.connect_once(Endpoint(bridge.url), KEY, Deadline(HANG), None, long)
+        upgrade.transport.close()
+        upgrade.transport.release()
+        shown = shown_by(bridge.server.requests[0])
+    assert shown.stream == long.stream(KEY, upgrade.date, upgrade.nonce)[:3072]
+
+
+def test_who_asks_for_health_shows_no_opening() -> None:
+    with Bridge() as bridge:
+        upgrade = opening.connect_with_retry(Endpoint(bridge.url), KEY, Deadline(HANG))
+        upgrade.transport.close()
+        upgrade.transport.release()
+        assert OpeningHeaders.from_headers(bridge.server.requests[0].headers) is None
 
 
 def test_a_wrong_secret_is_named_with_the_remedy() -> None:

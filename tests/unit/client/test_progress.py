@@ -82,7 +82,14 @@ class SlowGateway:
         self.clock.advance(seconds)
 
     def _connect(
-        self, _endpoint: Endpoint, _key: object, _deadline: Deadline, watch: Watch, *, original: bool
+        self,
+        _endpoint: Endpoint,
+        _key: object,
+        _deadline: Deadline,
+        watch: Watch,
+        _opening: object,
+        *,
+        original: bool,
     ) -> Upgrade:
         steps, failure = self._attempts.pop(0)
         for step, seconds in steps.items():

@@ -65,7 +65,18 @@ class Bridge:
 
     def connect(self, event: Mapping[str, Any]) -> Response:
         handler = connect_app.make_handler(
-            wiring.on_connect(self.store, self.keys, self.clock, relay_time=self.relay_time)
+            wiring.on_connect(
+                self.store,
+                self.keys,
+                self.clock,
+                launcher=self.launcher,
+                allow=self.allow,
+                entropy=self.entropy,
+                server_version="0.1.0",
+                limits=self.limits,
+                relay_time=self.relay_time,
+                allow_fault=self.allow_fault,
+            )
         )
         return handler(event, None)
 

@@ -23,6 +23,8 @@ def test_each_function_reads_what_it_needs() -> None:
     connect = config.connect_settings(GOOD)
     assert (connect.table, connect.slot_table, connect.region) == ("sessions", "slots", "eu-central-1")
     assert connect.keys.ring.key_ids == (1,)
+    assert connect.relay_function == "relay"
+    assert connect.allow.permits(Target("db.internal", 5432))
     default = config.default_settings(GOOD)
     assert (default.table, default.slot_table, default.relay_function) == ("sessions", "slots", "relay")
     assert default.allow.permits(Target("db.internal", 5432))

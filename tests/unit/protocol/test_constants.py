@@ -67,6 +67,13 @@ DOCUMENT = " ".join(TEXT.split())
         ("MAX_OPENING_BYTES", 4096, "below offset **4,096**"),
         ("MAX_OPENING_TOTAL", 8192, "count at most **8,192** bytes together"),
         ("FRAGMENT_OVERHEAD", 8, "each **8** more than it has"),
+        ("MAX_SHOWN_BYTES", 3072, "the first bytes of its stream, at most **3,072**"),
+        (
+            "ARRIVAL_WAIT",
+            (0.02, 0.5),
+            "after **20 ms** at first, twice as long each further time, at most **500 ms**",
+        ),
+        ("ARRIVAL_TIME", 5.0, "have met nothing but 410 for **5 s** in that time"),
         ("OPENING_TIME", 60.0, "when the opening expires: **60 s** after the upgrade's answer"),
         ("ATTEMPT_TIMEOUT", 10.0, "One attempt takes at most **10 s**"),
         ("END_MARGIN", 5.0, "At its end (5 s before Lambda's limit"),
@@ -88,6 +95,7 @@ def test_an_orphaned_relays_time_is_the_sum_that_the_document_names() -> None:
 def test_a_relays_first_connection_is_kept_as_long_as_connect_may_take_to_answer() -> None:
     generations = DOCUMENT.partition("### 5.1 ")[2].partition("### 5.2 ")[0]
     assert "NOT forget a relay's connection of epoch 1 within **20 s** of its claim" in generations
+    assert "Within **20 s** of a launch at the door (3.7)" in generations
     assert CONNECT_TIME == 20
 
 

@@ -21,6 +21,7 @@ NEW = SessionRecord(
     dialer=Side(DIALER, 1),
 )
 LAUNCH = LaunchRecord("db.internal:5432", "relay hash", "resume hash", NOW + 1)
+AT_THE_DOOR = replace(LAUNCH, at=NEW.started)
 CLAIM = Claim(SESSION, RELAY, "relay hash", INSTANCE, 1, NOW + 2.5)
 RESUME = Resume(SESSION, DIALER_AGAIN, 1, "resume hash", 2, NOW + 2.75)
 ENDING = EndRecord(Code.TARGET_RESET, 2**40, 7, "request=", NOW + 3)
@@ -36,6 +37,10 @@ def other(number: int, key_id: int = 1) -> SessionRecord:
 def launch_session(store: SessionStore) -> None:
     store.create(NEW)
     assert store.launch(SESSION, LAUNCH).done
+
+
+def launch_at_the_door(store: SessionStore) -> SessionRecord:
+    return store.create_launched(NEW, AT_THE_DOOR)
 
 
 def open_session(store: SessionStore) -> None:

@@ -11,14 +11,14 @@ import pytest
 
 from emissary_lib.bridge import items
 from emissary_lib.bridge.limits import Limit, Limits
-from emissary_lib.bridge.session import RELAY_TIME, LaunchRecord, RecordState, RecordStep, SessionRecord
+from emissary_lib.bridge.session import RELAY_TIME, LaunchRecord, RecordState, RecordStep, SessionRecord, Side
 from emissary_lib.protocol.constants import OPENING_TIME
 from emissary_lib.protocol.record import replace
 from emissary_lib.protocol.role import Role
 from emissary_local.billing.item_size import item_size
 from functions.common.adapters.service import Operations
 from functions.common.adapters.store import DynamoSessionStore
-from functions.common.errors import LimitReachedError
+from functions.common.errors import LimitReachedError, NonceBurntError
 from functions.common.ports import SessionStore
 from tests.helpers.events import NOW, RELAY
 from tests.unit.functions.adapters.conftest import SLOTS, TABLE, Dynamo
@@ -277,6 +277,75 @@ def test_racing_sessions_take_as_many_slots_as_there_are_and_no_more(
     assert real.in_use(Limit(5), LAUNCH.at) == 5
     held = [session.slots for number in range(8) if (session := real.session(other(number).id)) is not None]
     assert sorted(name for slots in held for name in slots) == [f"L#{number}" for number in range(5)]
+
+
+def at_the_door(store: SessionStore, number: int, limits: Limits = LIMITS) -> SessionRecord:
+    session = replace(other(number), expires=LAUNCH.at + OPENING_TIME)
+    return store.create_launched(session, launch_of(session, limits=limits))
+
+
+def test_a_session_launched_at_the_door_takes_a_slot_of_each_limit(store: SessionStore) -> None:
+    session = at_the_door(store, 1)
+    assert sorted(name.rpartition("#")[0] for name in session.slots) == ["K#1", "L"]
+    assert in_use(store) == (1, 1)
+    assert in_use(store, LAUNCH.at + LEASE) == (0, 0)
+    assert store.session(session.id) == session
+
+
+def test_without_a_place_nothing_is_made_at_the_door(store: SessionStore) -> None:
+    at_the_door(store, 1)
+    at_the_door(store, 2)
+    with pytest.raises(LimitReachedError, match=r"^limit of 2 sessions for key 1 reached$"):
+        at_the_door(store, 3)
+    assert store.session(other(3).id) is None
+    assert store.connection("d3=") is None
+    store.create(other(3))  # the nonce is not burnt
+
+
+def test_a_burnt_nonce_takes_no_place(store: SessionStore) -> None:
+    store.create(other(1))
+    thief = replace(other(1), dialer=Side("thief=", 1))
+    with pytest.raises(NonceBurntError):
+        store.create_launched(thief, launch_of(thief))
+    assert in_use(store) == (0, 0)
+
+
+def test_sessions_that_race_at_the_door_take_as_many_slots_as_there_are_and_no_more(
+    dynamo: Dynamo, real: DynamoSessionStore
+) -> None:
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        try:
+            at_the_door(store, number, Limits(total=5))
+        except LimitReachedError:
+            return False
+        return True
+
+    assert races(dynamo, act) == 5
+    assert real.in_use(Limit(5), LAUNCH.at) == 5
+    assert sum(real.session(other(number).id) is not None for number in range(8)) == 5
+
+
+@pytest.mark.parametrize("fault", ["lose_answers", "conflicts"])
+def test_a_lost_answer_or_a_conflict_at_the_door_takes_no_second_slot(
+    dynamo: Dynamo, real: DynamoSessionStore, fault: str
+) -> None:
+    only_one = Limits(total=1)
+    session = replace(other(1), expires=LAUNCH.at + OPENING_TIME)
+
+    class Spoilt(DynamoSessionStore):
+        """Spoils the first transaction, not the query before it."""
+
+        def _creation(self, session: SessionRecord, purge_at: int) -> Any:
+            setattr(dynamo, fault, 1)
+            return super()._creation(session, purge_at)
+
+    client = dynamo.client()
+    spoilt = Spoilt(client, TABLE, SLOTS, sleep=lambda _seconds: None)
+    launched = spoilt.create_launched(session, launch_of(session, limits=only_one))
+    client.close()
+    assert launched == real.session(session.id)
+    assert launched.slots == {"L#0"}
+    assert in_use(real)[0] == 1
 
 
 def test_slots_beyond_a_limit_that_is_lower_now_do_not_count(real: DynamoSessionStore) -> None:

@@ -18,6 +18,7 @@ from emissary_lib.bridge.session import (
     RecordState,
     RecordStep,
     Side,
+    launched_at_the_door,
 )
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.record import replace
@@ -29,11 +30,13 @@ from functions.common.ports import SessionStore
 from tests.helpers.events import DIALER, INSTANCE, NOW, RELAY, SESSION
 from tests.unit.functions.adapters.conftest import TABLE, Dynamo
 from tests.unit.functions.adapters.steps import (
+    AT_THE_DOOR,
     CLAIM,
     ENDING,
     LAUNCH,
     NEW,
     RESUME,
+    launch_at_the_door,
     launch_session,
     open_session,
     stored_session,
@@ -64,6 +67,56 @@ def test_creating_the_same_session_again_is_success(store: SessionStore) -> None
     store.create(NEW)
     store.create(NEW)
     assert store.session(SESSION) == NEW
+
+
+def test_a_session_launched_at_the_door_is_read_back_whole(store: SessionStore) -> None:
+    assert store.create_launched(NEW, AT_THE_DOOR) == launched_at_the_door(NEW, AT_THE_DOOR, ())
+    assert store.session(SESSION) == launched_at_the_door(NEW, AT_THE_DOOR, ())
+    assert store.connection(DIALER) == Connection(DIALER, SESSION, Role.DIALER, 1)
+
+
+def test_a_session_launched_at_the_door_is_claimed_as_any_other(store: SessionStore) -> None:
+    launch_at_the_door(store)
+    assert store.claim(CLAIM) is RecordState.OPEN
+
+
+@pytest.mark.parametrize("before", [lambda store: store.create(NEW), launch_at_the_door])
+def test_a_burnt_nonce_launches_nothing(
+    store: SessionStore, before: Callable[[SessionStore], object]
+) -> None:
+    before(store)
+    was = store.session(SESSION)
+    thief = replace(NEW, dialer=Side("other=", 1))
+    with pytest.raises(NonceBurntError, match="fresh"):
+        store.create_launched(thief, replace(AT_THE_DOOR, relay_token_hash="another"))
+    assert store.session(SESSION) == was
+    assert store.connection("other=") is None
+
+
+def test_an_opening_launches_nothing_where_the_door_has(store: SessionStore) -> None:
+    launch_at_the_door(store)
+    again = replace(LAUNCH, relay_token_hash="another")
+    assert not store.launch(SESSION, again).done
+    late = replace(again, at=NEW.started + 5.1)
+    assert store.launch(SESSION, late).done, "that relay did not come"
+
+
+def test_a_launch_that_is_known_to_be_lost_is_made_up_for_at_once_and_once(store: SessionStore) -> None:
+    launch_at_the_door(store)
+    store.lose_launch(SESSION, AT_THE_DOOR)
+    first = replace(LAUNCH, relay_token_hash="first")
+    assert store.launch(SESSION, first).done
+    assert not store.launch(SESSION, replace(LAUNCH, relay_token_hash="second")).done
+    store.lose_launch(SESSION, AT_THE_DOOR)
+    assert not store.launch(SESSION, replace(LAUNCH, relay_token_hash="third")).done
+
+
+def test_a_launch_is_not_lost_that_was_claimed(store: SessionStore) -> None:
+    launch_at_the_door(store)
+    store.claim(CLAIM)
+    was = store.session(SESSION)
+    store.lose_launch(SESSION, AT_THE_DOOR)
+    assert store.session(SESSION) == was
 
 
 def test_fragments_are_a_set(store: SessionStore) -> None:

@@ -22,12 +22,14 @@ from tests.helpers.events import NOW, RELAY, SESSION
 from tests.helpers.fakes import FakeStore
 from tests.unit.functions.adapters.conftest import SLOTS, TABLE, Dynamo
 from tests.unit.functions.adapters.steps import (
+    AT_THE_DOOR,
     CLAIM,
     ENDING,
     LAUNCH,
     NEW,
     RESUME,
     forget_relay,
+    launch_at_the_door,
     launch_session,
     open_session,
     stored_session,
@@ -55,6 +57,30 @@ def test_one_of_many_racing_dialers_burns_the_nonce(dynamo: Dynamo, real: Dynamo
 
     assert races(dynamo, act) == 1
     assert sum(real.connection(f"c{number}=") is not None for number in range(8)) == 1
+
+
+def test_one_of_many_upgrades_with_one_nonce_launches(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        session = replace(NEW, dialer=Side(f"c{number}=", 1))
+        launch = replace(AT_THE_DOOR, relay_token_hash=str(number))
+        try:
+            store.create_launched(session, launch)
+        except NonceBurntError:
+            return False
+        return True
+
+    assert races(dynamo, act) == 1
+    assert len(stored_session(real).relay_token_hashes) == 1
+
+
+def test_of_openings_that_race_for_a_lost_launch_one_wins(dynamo: Dynamo, real: DynamoSessionStore) -> None:
+    launch_at_the_door(real)
+    real.lose_launch(SESSION, AT_THE_DOOR)
+
+    def act(store: DynamoSessionStore, number: int) -> bool:
+        return store.launch(SESSION, replace(LAUNCH, relay_token_hash=str(number))).done
+
+    assert races(dynamo, act) == 1
 
 
 def test_one_of_many_racing_launches_wins(dynamo: Dynamo, real: DynamoSessionStore) -> None:
@@ -109,6 +135,8 @@ STEPS: dict[str, tuple[Callable[[SessionStore], object], Callable[[SessionStore]
         lambda store: store.create(NEW),
         lambda store: store.add_fragment(SESSION, Fragment(0, b"a"), NOW),
     ),
+    "launch at the door": (lambda store: None, launch_at_the_door),
+    "lose": (launch_at_the_door, lambda store: store.lose_launch(SESSION, AT_THE_DOOR)),
     "launch": (lambda store: store.create(NEW), lambda store: store.launch(SESSION, LAUNCH)),
     "claim": (launch_session, lambda store: store.claim(CLAIM)),
     "resume": (open_session, lambda store: store.resume(RESUME)),

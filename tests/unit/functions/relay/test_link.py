@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from emissary_lib.protocol.constants import MAX_FRAGMENT, REFUSED_FOR
+from emissary_lib.protocol.constants import ARRIVAL_TIME, ARRIVAL_WAIT, MAX_FRAGMENT, REFUSED_FOR
 from emissary_lib.protocol.session.session import Outgoing
 from emissary_lib.protocol.wire.frames import Frame, FrameType, encode
 from emissary_lib.transport.reconnecting import ReconnectingTransport
@@ -47,8 +47,13 @@ class Harness:
     def __init__(self, poster: FakePoster) -> None:
         self.transport = FakeTransport()
         self.now = 0.0
+        self.pauses: list[float] = []
         self.link = RelayLink(
-            cast(ReconnectingTransport, self.transport), poster, "dialer=", clock=lambda: self.now
+            cast(ReconnectingTransport, self.transport),
+            poster,
+            "dialer=",
+            clock=lambda: self.now,
+            pause=self.pause,
         )
         self.hopeless: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.link.on_hopeless = self.hopeless.put
@@ -58,6 +63,19 @@ class Harness:
         self.gone: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.link.on_refused = lambda: self.refused.put(None)
         self.link.on_gone = lambda: self.gone.put(None)
+        self.absent: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.link.on_absent = lambda: self.absent.put(None)
+
+    def pause(self, seconds: float) -> bool:
+        """Time passes; the link is not closed."""
+        self.pauses.append(seconds)
+        self.now += seconds
+        return False
+
+    def arrive(self, poster: FakePoster) -> None:
+        """A post is accepted."""
+        self.link.send(TO_DIALER)
+        poster.posted.get(timeout=HANG)
 
     def end(self) -> None:
         self.link.close()
@@ -190,9 +208,77 @@ def test_refusals_that_go_on_are_hopeless_and_those_that_pass_are_not(
 
 
 def test_connection_that_is_gone_is_reported(harness: Harness, poster: FakePoster) -> None:
+    harness.arrive(poster)
     poster.raises = lambda: PeerGoneError("410")
     harness.link.send(TO_DIALER)
     harness.gone.get(timeout=HANG)
+    assert harness.pauses == [], "it was there before"
+
+
+def test_a_connection_that_does_not_exist_yet_is_waited_for(harness: Harness, poster: FakePoster) -> None:
+    answers: list[Exception | None] = [PeerGoneError("410")] * 3
+    poster.raises = lambda: answers.pop() if answers else None
+    harness.link.send(TO_DIALER)
+    poster.posted.get(timeout=HANG)
+    first, _longest = ARRIVAL_WAIT
+    assert harness.pauses == [first, 2 * first, 4 * first]
+    assert harness.gone.empty()
+    assert harness.absent.empty()
+
+
+def test_a_connection_that_never_comes_is_waited_for_so_long_and_no_longer(
+    harness: Harness, poster: FakePoster
+) -> None:
+    poster.raises = lambda: PeerGoneError("410")
+    harness.link.send(TO_DIALER)
+    harness.absent.get(timeout=HANG)
+    _first, longest = ARRIVAL_WAIT
+    assert ARRIVAL_TIME <= harness.now < ARRIVAL_TIME + longest
+    assert max(harness.pauses) == longest
+    waited = len(harness.pauses)
+    harness.link.send(TO_DIALER)  # such as the RESET that tells of it
+    harness.absent.get(timeout=HANG)
+    assert len(harness.pauses) == waited
+    assert harness.gone.empty()
+
+
+def test_another_refusal_in_between_says_nothing_of_the_connection(
+    harness: Harness, poster: FakePoster
+) -> None:
+    answers: list[Exception] = [PeerBusyError("429"), PeerGoneError("410"), PeerGoneError("410")]
+    poster.raises = lambda: answers.pop() if answers else PeerGoneError("410")
+    harness.now = 100.0
+    harness.link.send(TO_DIALER)
+    harness.refused.get(timeout=HANG)
+    harness.now += ARRIVAL_TIME
+    again = harness.now
+    harness.link.send(TO_DIALER)
+    harness.absent.get(timeout=HANG)
+    assert harness.now >= again + ARRIVAL_TIME
+
+
+def test_a_dialer_that_has_another_connection_by_now_was_there(harness: Harness, poster: FakePoster) -> None:
+    harness.link.redirect("dialer=")  # its first one still
+    harness.link.redirect("dialer again=")
+    poster.raises = lambda: PeerGoneError("410")
+    harness.link.send(TO_DIALER)
+    harness.gone.get(timeout=HANG)
+    assert harness.pauses == []
+
+
+def test_the_end_does_not_wait_for_a_connection_that_may_yet_come() -> None:
+    poster, begun = FakePoster(), threading.Event()
+
+    def gone() -> Exception:
+        begun.set()
+        return PeerGoneError("410")
+
+    poster.raises = gone
+    link = RelayLink(cast(ReconnectingTransport, FakeTransport()), poster, "dialer=", clock=lambda: 0.0)
+    link.send(TO_DIALER)  # and time stands still, so it would be tried for ever
+    assert begun.wait(HANG)
+    link.close()
+    link.release()
 
 
 def test_what_waits_at_the_end_is_dropped() -> None:

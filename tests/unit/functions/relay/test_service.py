@@ -197,6 +197,27 @@ def test_dialer_that_is_not_known_any_more_is_asked_for_and_waited_for() -> None
         assert harness.result() is Code.DIALER_GONE
 
 
+def test_relay_that_is_quicker_than_its_dialers_connection_waits_for_it() -> None:
+    answers: list[Exception] = [PeerGoneError("410")] * 4
+    with RelayHarness() as harness:
+        harness.poster.raises = lambda: answers.pop() if answers else None
+        _frame, parameters, _data = harness.wait_for_opened()
+        assert parameters.code is Code.OK
+        assert answers == []
+        harness.target_closes()
+        harness.hang_up(harness.next_fin().offset)
+
+
+def test_relay_whose_dialer_never_comes_ends_by_itself_and_says_goodbye() -> None:
+    """The dialer hung up before its 101, so that nobody else tells of its end."""
+    with RelayHarness() as harness:
+        harness.poster.raises = lambda: PeerGoneError("410")
+        end = harness.wait_for_end()
+        assert end.code is Code.DIALER_GONE
+        assert harness.result() is Code.DIALER_GONE
+        assert harness.transport.closed
+
+
 def test_silence_of_the_dialer_counts_from_the_claim_not_from_the_targets_connection() -> None:
     # docs/protocol.md section 5.5: interval + deadline + grace, and not the seconds of connecting on top.
     orphan, connecting = 0.2, 1.5

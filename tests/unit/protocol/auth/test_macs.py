@@ -61,6 +61,43 @@ def test_a_host_that_is_shown_never_stands_for_the_apis_own() -> None:
     assert auth.verify_connect(replace(DOOR, host="evil.example"), RING, host=HOST, unix_now=NOW) is KEY
 
 
+SHOWN = auth.sign_opening(KEY, date=DATE, nonce=NONCE, host=HOST, window=65_536, stream=b"stream")
+
+
+def verify_opening(shown: auth.OpeningHeaders, key: Key = KEY, **change: Any) -> None:
+    auth.verify_opening(shown, key, **({"date": DATE, "nonce": NONCE, "host": HOST} | change))
+
+
+def test_an_opening_is_good_for_the_upgrade_that_it_was_shown_with() -> None:
+    verify_opening(SHOWN)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"window": 65_537},
+        {"stream": b"streaM"},
+        {"stream": b"stream "},
+        {"mac": DOOR.mac},
+        {"mac": auth.server_mac(KEY, date=DATE, nonce=NONCE, host=HOST)},
+    ],
+    ids=["window", "another byte", "one more byte", "the door's own mac", "the server's proof"],
+)
+def test_an_opening_with_anything_changed_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(AuthenticationError, match="wrong MAC on the opening of an upgrade for key id 1"):
+        verify_opening(replace(SHOWN, **change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"key": OTHER}, {"date": auth.http_date(NOW + 1)}, {"nonce": b"N" * 32}, {"host": "evil.example"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_an_opening_is_good_for_no_other_upgrade(change: dict[str, Any]) -> None:
+    with pytest.raises(AuthenticationError, match="wrong MAC on the opening"):
+        verify_opening(SHOWN, **change)
+
+
 def test_an_unknown_key_is_named() -> None:
     with pytest.raises(AuthenticationError, match="key id 1 is not known"):
         auth.verify_connect(DOOR, KeyRing([OTHER]), host=HOST, unix_now=NOW)

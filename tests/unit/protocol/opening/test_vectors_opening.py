@@ -60,6 +60,17 @@ def test_resume_mac() -> None:
     assert mac.hex() == AUTH["resume_mac"]
 
 
+def test_opening_mac() -> None:
+    content = struct.pack(">I", AUTH["opening_window"]) + bytes.fromhex(AUTH["opening_stream"])
+    assert mac_by_hand(b"emissary.v2 opening", *COMMON, content) == AUTH["opening_mac"]
+    stream = bytes.fromhex(AUTH["opening_stream"])
+    shown = auth.sign_opening(KEY, **PROOF, window=AUTH["opening_window"], stream=stream)
+    assert shown.mac.hex() == AUTH["opening_mac"]
+    assert shown.to_headers() == AUTH["opening_headers"]
+    assert auth.OpeningHeaders.from_headers(AUTH["opening_headers"]) == shown
+    auth.verify_opening(shown, KEY, **PROOF)
+
+
 def test_relay_token() -> None:
     kid, random = struct.pack(">I", AUTH["kid"]), bytes.fromhex(AUTH["relay_random"])
     assert mac_by_hand(b"emissary.v2 relay", kid, AUTH["session"].encode(), random) == AUTH["relay_mac"]
