@@ -13,7 +13,7 @@ AT_RUN_TIME: Final[Mapping[str, tuple[str, ...]]] = {
     "emissary_lib": (),  # public names, for users of the library; no function uses them
 }
 
-#: (Module, what it imports within a function): functions that ours never come to.
+#: (Module, what it imports within a function): functions that ours never come to, or that go on without it.
 NEVER_CALLED: Final = frozenset(
     {
         # JSON of Pydantic models and the like; brings the whole of Powertools' event handlers.
@@ -27,5 +27,9 @@ NEVER_CALLED: Final = frozenset(
         ("emissary_lib.transport.proxy", "python_socks"),
         ("emissary_lib.transport.proxy", "python_socks.sync"),
         ("emissary_lib.transport.trust", "truststore"),
+        # Compiled, so that one build would not be right for both processors; without them Python's own are
+        # used.
+        ("emissary_lib.protocol.wire.base64", "pybase64"),
+        ("emissary_lib.transport.masking", "websockets.speedups"),
     }
 )
