@@ -30,7 +30,7 @@ BARE: Final = frozenset(
     {"aws_lambda_powertools", "aws_lambda_powertools.logging", "aws_lambda_powertools.metrics"}
 )
 
-#: (Module, what it imports within a function): functions that ours never come to, or that bear its absence.
+#: (Module, what it imports within a function): functions that ours never come to, or that go on without it.
 NEVER_CALLED: Final = frozenset(
     {
         # JSON of Pydantic models and the like; brings the whole of Powertools' event handlers.
@@ -47,8 +47,9 @@ NEVER_CALLED: Final = frozenset(
         ("emissary_lib.transport.proxy", "python_socks"),
         ("emissary_lib.transport.proxy", "python_socks.sync"),
         ("emissary_lib.transport.trust", "truststore"),
-        # What the extra of a dialer's has compiled: not there, it is done without.
+        # Compiled, so that one build would not be right for both processors; without them Python's own are
+        # used.
         ("emissary_lib.protocol.wire.base64", "pybase64"),
-        ("emissary_lib.transport.masking", "websockets.speedups"),
+        ("emissary_lib.protocol.wire.masking", "websockets.speedups"),
     }
 )
