@@ -14,7 +14,7 @@ import emissary_lib
 COSTLY = ["dataclasses", "datetime", "pathlib", "random", "secrets", "email", "emissary_lib.client.health"]
 
 #: Modules of ours that the dialer may load; each is a file to find, read and run.
-MODULES = 88
+MODULES = 89
 
 #: Modules that a function's container need not have, or need not load.
 HEAVY = ["websocket", "h2", "aiohttp", "boto3", "moto", "cryptography", "yaml", "sqlalchemy", "psycopg"]

@@ -50,6 +50,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "emissary_lib": ({"emissary_lib"}, set()),
     "emissary_lib.protocol": ({"emissary_lib.protocol"}, set()),
     "emissary_lib.protocol.wire.base64": ({"emissary_lib.protocol"}, {"pybase64"}),
+    "emissary_lib.protocol.wire.masking": ({"emissary_lib.protocol"}, {"websockets"}),
     "emissary_lib.protocol.mux": ({"emissary_lib.protocol"}, {"h2"}),
     "emissary_lib.bridge": (CORE, set()),
     "emissary_lib.aws": (CORE | {"emissary_lib.exceptions"}, AWS),
@@ -57,7 +58,6 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "emissary_lib.prices": (set(), set()),
     "emissary_lib.system": (set(), set()),
     "emissary_lib.transport": (LINK, set()),
-    "emissary_lib.transport.masking": (LINK, {"websockets"}),
     "emissary_lib.transport.proxy": (LINK, {"python_socks"}),
     "emissary_lib.transport.trust": (LINK, {"truststore"}),
     "emissary_lib.transport.websocket": (LINK, {"websocket"}),
@@ -95,7 +95,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
 PURE = ("emissary_lib.protocol", "emissary_lib.bridge")
 PURE_STDLIB = {
     "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime", "email", "enum",
-    "hashlib", "hmac", "ipaddress", "itertools", "json", "re", "struct", "typing",
+    "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "re", "struct", "typing",
 }  # fmt: skip
 
 

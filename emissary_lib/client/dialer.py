@@ -102,6 +102,11 @@ class Dialer:
     A stack of a release that knows nothing of it is found out by the first dial, and then, asked again every
     five minutes, gives each connection a relay of its own.
 
+    A server that accepts a WebSocket without ``emissary.v2`` is taken for the original Emissary's, and spoken
+    to as such: each connection has a WebSocket of its own, without a relay, and ends with it. What that wire
+    cannot is in docs/guides/original.md. Once a session was opened by ``emissary.v2``, such a server is an
+    error.
+
     Args:
         url: The gateway: ``WebSocketUrl`` of the stack's outputs, ``wss://...``.
         key: The shared key to sign with.
@@ -513,7 +518,7 @@ class Dialer:
             ConfigError: ``timeout`` is none.
             ClosedError: The dialer was closed.
             AuthenticationError: The key is unknown or wrong, here or there.
-            TransportError: The gateway was not reached, or refused.
+            TransportError: The gateway was not reached, or refused; or it is the original Emissary's server.
             RemoteProtocolError: The bridge is of a release that knows no such question.
             LocalResourceError: This machine has no descriptor or thread left for it.
             TimeoutError: ``timeout`` ran out.

@@ -40,11 +40,12 @@ from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import session_id
 from emissary_lib.protocol.codes import MEANINGS, Code
 from emissary_lib.protocol.constants import CLOCK_SKEW
+from emissary_lib.protocol.errors import RemoteProtocolError
+from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.original.frames import (
     Close,
     Event,
     FrameReader,
-    Opcode,
     Payload,
     Ping,
     encode_close,
@@ -62,6 +63,7 @@ from emissary_lib.protocol.original.stream import (
 from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.wire.websocket import Opcode
 from emissary_lib.transport.backoff import back_off, wait
 from emissary_lib.transport.bytestream import ByteStream
 from emissary_lib.transport.deadline import Deadline
@@ -294,9 +296,8 @@ def _open(
             raise
         opener.learned.note_original(opener.endpoint.url)
         if opening.refused:
-            skew = clock_skew(server.date)
-            if opening.code is Code.AUTHENTICATION_FAILED and abs(skew) > CLOCK_SKEW:
-                raise ClockSkewError(skew)
+            if opening.code is Code.AUTHENTICATION_FAILED:
+                raise _key_error(target, server.date)
             raise original_dial_error(target, opening.code)
         assert opening.banner
         times = Times(min(PING_INTERVAL, opener.keepalive.interval), opener.keepalive.deadline)
@@ -312,6 +313,47 @@ def _open(
         _close(link)
         raise
     return OpenedOriginal(session_id(opening.banner.nonce), link, stream, counters)
+
+
+def check_key(endpoint: Endpoint, key: Key, deadline: Deadline) -> Banner:
+    """Ask the original's server whether it accepts the key; no target is named, and nothing stays open.
+
+    Returns:
+        What the server says of itself.
+
+    Raises:
+        AuthenticationError: It does not; ClockSkewError if the clock is the reason, as far as it tells.
+        TransportError: It was not reached, refused, cut the connection, or is not the original's.
+        RemoteProtocolError: It is not the original's.
+        TimeoutError: No answer before the deadline.
+
+    Blocking: at most until the deadline. Any thread.
+    """
+    try:
+        upgrade = connect_with_retry(endpoint, key, deadline, original=True)
+    except OriginalServerError as exc:
+        server = exc
+    else:
+        upgrade.transport.close()
+        upgrade.transport.release()
+        raise RemoteProtocolError(f"the server at {endpoint.url} speaks emissary.v2")
+    gateway = Target(*endpoint.address)  # nothing farther away is asked for
+    question = OriginalOpening(key, http_date(time.time()), None)
+    try:
+        _converse(server.stream, FrameReader(), question, deadline, Progress(gateway), endpoint.url)
+    finally:
+        _close(server.stream)
+    if question.refused:
+        raise _key_error(gateway, server.date)
+    assert question.banner
+    return question.banner
+
+
+def _key_error(target: Target, date: str | None) -> EmissaryError:
+    skew = clock_skew(date)
+    if abs(skew) > CLOCK_SKEW:
+        return ClockSkewError(skew)
+    return original_dial_error(target, Code.AUTHENTICATION_FAILED)
 
 
 def _converse(

@@ -31,6 +31,7 @@ from emissary_lib.protocol.constants import VERSION
 from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.wire.health import Usage
 from emissary_lib.transport.backoff import back_off, jitter, may_pass
+from emissary_lib.transport.websocket import OriginalServerError
 
 #: How often an upgrade that is throttled or fails is tried. A dial goes on for as long as it may; here it is
 #: enough to tell what passes from what stays.
@@ -49,6 +50,7 @@ class Bridge:
         clock: Ours.
         sleep: Waits so many seconds.
         draw: Gives a random number from 0 to 1, for those waits.
+        original: Whether the server accepts no subprotocol, as the original Emissary's does.
     """
 
     settings: Settings
@@ -56,6 +58,7 @@ class Bridge:
     clock: Clock
     sleep: Callable[[float], None]
     draw: Callable[[], float] = jitter
+    original: bool = field(default=False, init=False)
     probe: Probe | None = field(default=None, init=False)
     _banner: Banner | None = field(default=None, init=False)
     _unproved: EmissaryError | None = field(default=None, init=False)
@@ -81,6 +84,12 @@ class Bridge:
                     return self._explain_failure(exc, self.clock.monotonic() - began)
                 self.sleep(next(waits))
                 misses.append(_short_cause(exc))
+            except OriginalServerError:
+                self.original = True
+                took = self.clock.monotonic() - began
+                return ok(
+                    "the server takes WebSockets, but knows no emissary.v2: the original may be there", took
+                )
             except EmissaryError as exc:
                 return self._explain_failure(exc, self.clock.monotonic() - began)
             else:

@@ -107,7 +107,10 @@ class Probe(Protocol):
         """Whether a relay has said anything."""
 
     def connect_once(self, timeout: float) -> None:
-        """Connect once. Raises what :func:`emissary_lib.client.handshake.connect_once` raises."""
+        """Connect once. Raises what :func:`emissary_lib.client.handshake.connect_once` raises.
+
+        OriginalServerError, whose connection was closed, if the server accepts no subprotocol.
+        """
 
     def connect_with_retry(self, timeout: float) -> None:
         """Connect as a dial does: again and again while the gateway throttles or fails.

@@ -18,6 +18,7 @@ from emissary_lib.protocol.session.session import Session, SessionConfig
 from emissary_lib.protocol.session.states import State
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import Deadline
+from emissary_lib.transport.websocket import OriginalServerError
 
 T = TypeVar("T")
 
@@ -57,7 +58,13 @@ class SessionProbe:
 
     def connect_once(self, timeout: float) -> None:
         """Connect, with one attempt."""
-        self._begin(connect_once(self._endpoint, self._key, Deadline(timeout)))
+        try:
+            upgrade = connect_once(self._endpoint, self._key, Deadline(timeout), original=True)
+        except OriginalServerError as exc:
+            exc.stream.shutdown()
+            exc.stream.close()
+            raise
+        self._begin(upgrade)
 
     def connect_with_retry(self, timeout: float) -> None:
         """Connect, with as many attempts as the time allows."""

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from emissary_lib.client.dialer import Dialer
 from emissary_lib.client.health import Health, check_health
+from emissary_lib.client.original import check_key
 from emissary_lib.doctor import configuration, network
 from emissary_lib.doctor.bridge import Bridge, health
-from emissary_lib.doctor.checks import Check, Report, Result, run_checks, skip
+from emissary_lib.doctor.checks import Check, Finding, Report, Result, run_checks, skip
 from emissary_lib.doctor.configuration import Settings
 from emissary_lib.doctor.gateway import Gateway
 from emissary_lib.doctor.long_messages import Passage, long_messages, send_longest
+from emissary_lib.doctor.original import Original
 from emissary_lib.doctor.ports import Clock, Connector, Probe, Resolver
 from emissary_lib.doctor.probe import SessionProbe
 from emissary_lib.doctor.service_probes import ServiceProbe
 from emissary_lib.doctor.vpc import Vpc
+from emissary_lib.protocol.opening.banner import Banner
 from emissary_lib.protocol.targets.allow_list import Target
 from emissary_lib.transport.deadline import Deadline
 
@@ -65,6 +70,18 @@ def _ask_health(settings: Settings) -> Health:
     return check_health(settings.known_endpoint, settings.known_key, Deadline(settings.timeout))
 
 
+def _ask_original(settings: Settings) -> Banner:
+    return check_key(settings.known_endpoint, settings.known_key, Deadline(settings.timeout))
+
+
+def _dial_original(settings: Settings, target: Target) -> socket.socket:
+    endpoint = settings.known_endpoint
+    dialer = Dialer(
+        endpoint.url, settings.known_key, ssl_context=endpoint.ssl_context, ca_file=endpoint.ca_file
+    )
+    return dialer.dial((target.host, target.port), settings.timeout)
+
+
 def _send_longest(settings: Settings) -> Passage:
     return send_longest(settings.known_endpoint, settings.known_key, Deadline(settings.timeout))
 
@@ -81,6 +98,8 @@ class Dependencies:
         sleep: Waits so many seconds.
         health: Asks the bridge how it is.
         longest: Finds out what becomes of the longest message.
+        ask_original: Asks the original's server whether it accepts the key.
+        dial_original: Reaches a target through the original's server.
     """
 
     resolver: Resolver = network.resolve
@@ -90,6 +109,8 @@ class Dependencies:
     sleep: Callable[[float], None] = time.sleep
     health: Callable[[Settings], Health] = _ask_health
     longest: Callable[[Settings], Passage] = _send_longest
+    ask_original: Callable[[Settings], Banner] = _ask_original
+    dial_original: Callable[[Settings, Target], socket.socket] = _dial_original
 
 
 def examine(
@@ -138,6 +159,14 @@ def _checks(
     bridge = Bridge(settings, lambda: dependencies.probe(settings, clock), clock, dependencies.sleep)
     stack.callback(before.close)
     stack.callback(bridge.close)
+    original = Original(
+        settings, target, service_probe, dependencies.ask_original, dependencies.dial_original, clock
+    )
+    stack.callback(original.close)
+
+    def either(of_bridge: Callable[[], Finding], of_original: Callable[[], Finding]) -> Callable[[], Finding]:
+        return lambda: of_original() if bridge.original else of_bridge()
+
     runs = [
         lambda: configuration.configuration(settings),
         before.dns,
@@ -145,16 +174,24 @@ def _checks(
         before.tls,
         before.skew,
         bridge.connect,
-        bridge.answer,
-        bridge.version,
-        bridge.proof,
-        lambda: health(settings, dependencies.health, clock),
-        lambda: long_messages(settings, dependencies.longest, clock),
+        either(bridge.answer, original.answer),
+        either(bridge.version, original.version),
+        either(bridge.proof, original.proof),
+        either(lambda: health(settings, dependencies.health, clock), original.health),
+        either(lambda: long_messages(settings, dependencies.longest, clock), original.long_messages),
     ]
     if target is not None:
         vpc = Vpc(settings, target, service_probe, bridge.make_probe, clock)
         stack.callback(vpc.close)
-        runs += [vpc.allowed, vpc.relay, vpc.name, vpc.tcp, vpc.round_trip, vpc.service, vpc.warm]
+        runs += [
+            either(vpc.allowed, original.allowed),
+            either(vpc.relay, original.relay),
+            either(vpc.name, original.name),
+            either(vpc.tcp, original.tcp),
+            either(vpc.round_trip, original.round_trip),
+            either(vpc.service, original.service),
+            either(vpc.warm, original.warm),
+        ]
     return [Check(name, run) for name, run in zip(CHECKS, runs, strict=False)]
 
 

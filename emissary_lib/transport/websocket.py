@@ -28,12 +28,13 @@ from emissary_lib.exceptions import (
     local_resource_error,
 )
 from emissary_lib.protocol.constants import MAX_FRAGMENT, SUBPROTOCOL
+from emissary_lib.protocol.wire.masking import KEY
 from emissary_lib.protocol.wire.text import clean, decode_clean
+from emissary_lib.protocol.wire.websocket import FrameFormatError, Opcode, frame_parts
 from emissary_lib.system import patience_options
 from emissary_lib.transport import happy_eyeballs, trust
 from emissary_lib.transport.bytestream import CHUNK, ByteStream
 from emissary_lib.transport.deadline import Deadline
-from emissary_lib.transport.masking import KEY
 from emissary_lib.transport.proxy import (
     ProxyError,
     ask_http_proxy,
@@ -41,15 +42,7 @@ from emissary_lib.transport.proxy import (
     find_proxy,
 )
 from emissary_lib.transport.watch import Step, Watch
-from emissary_lib.transport.websocket_frames import (
-    CONTROL,
-    MAX_CONTROL,
-    FrameFormatError,
-    FrameReader,
-    Opcode,
-    WebSocketFrame,
-    frame_parts,
-)
+from emissary_lib.transport.websocket_frames import FrameReader, WebSocketFrame
 
 try:
     import websocket
@@ -487,13 +480,11 @@ class WebSocketTransport:
             try:
                 opcode, last, payload = self._next_frame()
             except FrameFormatError as exc:
-                raise self._broken(str(exc)) from None
+                raise self._broken(f"it sent {exc}") from None
             except TimeoutError:
                 raise
             except (OSError, ValueError) as exc:
                 raise LinkClosedError(f"the WebSocket to {self._url} broke: {clean(str(exc))}") from exc
-            if opcode in CONTROL and (len(payload) > MAX_CONTROL or not last):
-                raise self._broken("it sent a control frame that is too long, or in fragments")
             match opcode:
                 case Opcode.TEXT | Opcode.CONTINUATION:
                     self._take(payload, starts=opcode is Opcode.TEXT)

@@ -25,12 +25,12 @@ from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Final
 
-from emissary_lib.protocol.auth.httpdate import parse_http_date
+from emissary_lib.protocol.auth.httpdate import http_date, parse_http_date
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.errors import AuthenticationError
 from emissary_lib.protocol.opening.banner import Banner
 from tests.helpers.patience import HANG
-from tests.helpers.ws_server import BINARY, CLOSE, PING, PONG, Peer, Request, WsServer
+from tests.helpers.ws_server import BINARY, CLOSE, PING, PONG, Peer, Request, WsServer, refusal
 
 KEY: Final = Key(7, bytes(range(32)))
 
@@ -160,7 +160,8 @@ class OriginalServer:
         self._connect = connect
         self._lock = threading.Lock()
         self._peers: list[Peer] = []
-        self._server = WsServer(self._serve, subprotocol=None, ssl_context=ssl_context, answer=answer)
+        self._server = WsServer(self._serve, subprotocol=None, ssl_context=ssl_context, answer=_no_websocket)
+        self._server.answering(answer)
         self.url = self._server.url
 
     @property
@@ -300,6 +301,13 @@ class OriginalServer:
             connection.close()
             _hang_up(target, connection)
         connection.close()
+
+
+def _no_websocket(request: Request) -> bytes | None:
+    """The answer to a request that is none for a WebSocket, as Go's HTTP server dates it."""
+    if "upgrade" in request.headers:
+        return None
+    return refusal(400, f"Date: {http_date(time.time())}")
 
 
 def _hang_up(target: socket.socket, connection: _Connection) -> None:

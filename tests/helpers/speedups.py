@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emissary_lib.protocol.wire import base64
-from emissary_lib.transport import masking
+from emissary_lib.protocol.wire import base64, masking
 
 BASE64 = pytest.mark.parametrize(
     "codec",

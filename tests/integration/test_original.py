@@ -269,8 +269,10 @@ def test_a_program_that_exits_right_after_it_wrote_has_delivered(opens: Opens) -
         over.set()
 
     program = (
-        "import sys; from emissary_lib import Dialer; from emissary_lib.protocol.auth.keys import parse_keys\n"
-        "sock = Dialer(sys.argv[1], parse_keys(sys.argv[2])[0]).dial(sys.argv[3])\n"
+        "import sys\n"
+        "from emissary_lib import Dialer\n"
+        "from emissary_lib.protocol.auth.keys import parse_keys as p\n"
+        "sock = Dialer(sys.argv[1], p(sys.argv[2])[0]).dial(sys.argv[3])\n"
         "sock.sendall(b'x' * 3_000_000)"
     )
     with Server(serve) as target, opens(target) as (url, _cut):

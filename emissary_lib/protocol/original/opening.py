@@ -9,12 +9,13 @@ import enum
 from typing import Final
 
 from emissary_lib.protocol.auth.keys import Key
+from emissary_lib.protocol.auth.macs import socks_password
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError, UnsupportedVersionError
 from emissary_lib.protocol.opening.banner import MAX_BANNER, Banner, parse_message
 from emissary_lib.protocol.opening.exchange import opening_bytes
-from emissary_lib.protocol.opening.socks5 import ClientNegotiation
-from emissary_lib.protocol.opening.socks5_messages import ReplyCode
+from emissary_lib.protocol.opening.socks5 import ClientNegotiation, ClientState
+from emissary_lib.protocol.opening.socks5_messages import ReplyCode, credentials, greeting
 from emissary_lib.protocol.original.frames import Payload
 from emissary_lib.protocol.targets.allow_list import Target
 
@@ -73,7 +74,7 @@ class OriginalOpening:
     Args:
         key: To sign with.
         date: The date that is signed: an HTTP date of now.
-        target: What to reach.
+        target: What to reach; ``None`` to ask no more than whether the key is accepted.
 
     Attributes:
         state: What is awaited.
@@ -84,7 +85,7 @@ class OriginalOpening:
     Thread safety: none; one owner.
     """
 
-    def __init__(self, key: Key, date: str, target: Target) -> None:
+    def __init__(self, key: Key, date: str, target: Target | None) -> None:
         self.state = OpeningState.BANNER
         self.banner: Banner | None = None
         self.code = Code.OK
@@ -118,7 +119,7 @@ class OriginalOpening:
 
     @property
     def accepted(self) -> bool:
-        """Whether the target is connected."""
+        """Whether the server has done what it was asked."""
         return self.state is OpeningState.OPEN
 
     @property
@@ -141,19 +142,25 @@ class OriginalOpening:
         if not payload.ends:
             return
         self.banner = _checked(parse_message(bytes(self._message)))
-        self._out = opening_bytes(
-            key=self._key, date=self._date, nonce=self.banner.nonce, target=self._target
-        )
+        self._out = self._ask(self.banner.nonce)
         self.state = step(self.state, OpeningStep.BANNER_READ)
 
+    def _ask(self, nonce: bytes) -> bytes:
+        if self._target is not None:
+            return opening_bytes(key=self._key, date=self._date, nonce=nonce, target=self._target)
+        password = socks_password(self._key, date=self._date, nonce=nonce)
+        return greeting() + credentials(self._date, password)
+
     def _look(self) -> None:
-        if (code := self._socks.code) is None:
-            return
+        code = self._socks.code
         if self._socks.reply is ReplyCode.HOST_UNREACHABLE:
             code = Code.TARGET_UNREACHABLE  # for a name that does not resolve, too
-        self.code = code
-        succeeded = code is Code.OK
-        self.state = step(self.state, OpeningStep.SUCCEEDED if succeeded else OpeningStep.DECLINED)
+        if self._target is None and self._socks.state is ClientState.REPLY:
+            code = Code.OK
+        if code is not None:
+            self.code = code
+            succeeded = code is Code.OK
+            self.state = step(self.state, OpeningStep.SUCCEEDED if succeeded else OpeningStep.DECLINED)
 
 
 def _checked(banner: Banner) -> Banner:

@@ -19,7 +19,6 @@ from emissary_lib.protocol.original.frames import (
     Close,
     Event,
     FrameReader,
-    Opcode,
     Payload,
     Ping,
     encode_close,
@@ -27,6 +26,7 @@ from emissary_lib.protocol.original.frames import (
 )
 from emissary_lib.protocol.record import Record
 from emissary_lib.protocol.stream.counters import Counters
+from emissary_lib.protocol.wire.websocket import Opcode
 
 #: Longest message of a user's bytes, and most of them that wait to be sent.
 MAX_MESSAGE: Final = 65_536

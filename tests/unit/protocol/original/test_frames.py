@@ -10,13 +10,13 @@ from emissary_lib.protocol.original.frames import (
     Close,
     Event,
     FrameReader,
-    Opcode,
     Payload,
     Ping,
     Pong,
     encode_close,
     encode_frame,
 )
+from emissary_lib.protocol.wire.websocket import Opcode
 from tests.helpers.ws_server import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame_bytes
 
 MASK = b"\x11\x22\x33\x44"
@@ -97,9 +97,9 @@ def test_control_frames_come_between_the_fragments_of_a_message() -> None:
         (b"\x89\x7e", "control frame that is too long"),
         (b"\x09\x00", "control frame that is too long, or in fragments"),
         (b"\x88\x01\x03", "half a status"),
-        (b"\x82\x7e\x00\x7d", "no form for"),
-        (b"\x82\x7f\x00\x00\x00\x00\x00\x00\xff\xff", "no form for"),
-        (b"\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00", "no form for"),
+        (b"\x82\x7e\x00\x7d", "not in the shortest form"),
+        (b"\x82\x7f\x00\x00\x00\x00\x00\x00\xff\xff", "not in the shortest form"),
+        (b"\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00", "not in the shortest form"),
     ],
 )
 def test_what_the_original_s_server_never_sends_is_refused(data: bytes, said: str) -> None:

@@ -10,6 +10,7 @@ from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError, UnsupportedVersionError
 from emissary_lib.protocol.opening.banner import MAX_BANNER, Banner
+from emissary_lib.protocol.opening.socks5_messages import connect
 from emissary_lib.protocol.original.frames import Payload
 from emissary_lib.protocol.original.opening import (
     TRANSITIONS,
@@ -144,6 +145,22 @@ def test_a_refusal_says_why(answers: bytes, code: Code) -> None:
     assert opening.refused
     assert opening.done
     assert opening.code is code
+
+
+@pytest.mark.parametrize(
+    ("answers", "accepted"), [(b"\x05\x02\x01\x00", True), (b"\x05\x02\x01\x01", False), (b"\x05\xff", False)]
+)
+def test_a_question_about_the_key_names_no_target(answers: bytes, accepted: bool) -> None:
+    question = OriginalOpening(Key(7, bytes(16)), "Sun, 22 Nov 2026 12:00:00 GMT", None)
+    question.receive(Payload(banner(), True))
+    dialled = begin()
+    dialled.receive(Payload(banner(), True))
+    asked = question.data_to_send()
+    assert dialled.data_to_send() == asked + connect(Target("db.internal", 5432))
+    for at in range(len(answers)):
+        assert not question.done
+        question.receive(Payload(answers[at : at + 1], True))
+    assert (question.accepted, question.refused) == (accepted, not accepted)
 
 
 @pytest.mark.parametrize("answers", [b"\x04", b"\x05\x00", b"\x05\x02\x05", b"\x05\x02\x01\x00\x05\x00\x01"])

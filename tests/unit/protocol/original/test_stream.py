@@ -9,7 +9,7 @@ import pytest
 
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import LocalProtocolError
-from emissary_lib.protocol.original.frames import Event, FrameReader, Opcode, Payload, encode_frame
+from emissary_lib.protocol.original.frames import Event, FrameReader, Payload, encode_frame
 from emissary_lib.protocol.original.stream import (
     ABORT_WAIT,
     CLOSE_WAIT,
@@ -27,6 +27,7 @@ from emissary_lib.protocol.original.stream import (
     step,
 )
 from emissary_lib.protocol.stream.counters import Counters
+from emissary_lib.protocol.wire.websocket import Opcode
 from tests.helpers.ws_server import BINARY, CLOSE, PING, PONG, TEXT, frame_bytes
 
 NEVER = float("inf")

@@ -18,7 +18,6 @@ from emissary_lib.protocol.original.frames import (
     Close,
     Event,
     FrameReader,
-    Opcode,
     Payload,
     Pong,
     encode_close,
@@ -26,6 +25,7 @@ from emissary_lib.protocol.original.frames import (
 )
 from emissary_lib.protocol.original.opening import OriginalOpening
 from emissary_lib.protocol.targets.allow_list import Target
+from emissary_lib.protocol.wire.websocket import Opcode
 
 VECTORS = pathlib.Path(__file__).resolve().parents[3] / "vectors"
 V: dict[str, Any] = json.loads((VECTORS / "original.json").read_text())

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from emissary_lib.transport.masking import Mask
+from emissary_lib.protocol.wire.masking import Mask
 from tests.helpers.speedups import MASKS
 
 
@@ -31,7 +31,7 @@ def test_each_byte_is_masked_with_the_key_s_of_its_place(mask: Mask, size: int) 
 def test_the_package_is_not_looked_for_before_a_long_frame() -> None:
     """Its import takes as long as a third of all else that a dial imports."""
     code = (
-        "import sys; from emissary_lib.transport import masking\n"
+        "import sys; from emissary_lib.protocol.wire import masking\n"
         "masking.mask(bytes(1000), bytes(4)); assert 'websockets' not in sys.modules\n"
         "sys.modules['websockets'] = None  # not installed\n"
         "assert masking.accelerated() is None; assert masking.mask(bytes(20_000), b'abcd') == b'abcd' * 5_000"
