@@ -49,6 +49,6 @@ NEVER_CALLED: Final = frozenset(
         ("emissary_lib.transport.trust", "truststore"),
         # What the extra of a dialer's has compiled: not there, it is done without.
         ("emissary_lib.protocol.wire.base64", "pybase64"),
-        ("emissary_lib.transport.masking", "websockets.speedups"),
+        ("emissary_lib.protocol.wire.masking", "websockets.speedups"),
     }
 )
