@@ -64,6 +64,8 @@ HEADERS: Final = frozenset(
         "X-Emissary-Key-Id",
         "X-Emissary-Mac",
         "X-Emissary-Nonce",
+        "X-Emissary-Opening",
+        "X-Emissary-Opening-Mac",
         "X-Emissary-Relay-Token",
         "X-Emissary-Resume-Token",
         "X-Emissary-Session",

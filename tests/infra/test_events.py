@@ -118,7 +118,7 @@ def test_the_doors_mac_is_that_of_the_example_key() -> None:
 
 def test_the_opening_that_is_shown_is_that_of_the_message_under_a_mac_of_its_own() -> None:
     """docs/protocol.md sections 3.7 and 7.2, written out."""
-    message = decode(load_event("default_opening")["body"])
+    message = decode(load_event("default_opening")["body"].encode())
     content = struct.pack(">I", message.window) + message.payload
     fields = [b"emissary.v2 opening", struct.pack(">I", 1), DATE.encode(), NONCE, HOST.encode(), content]
     mac = hmac.digest(

@@ -225,9 +225,12 @@ def test_what_is_lost_until_there_is_no_time_is_told_as_such(monkeypatch: pytest
     monkeypatch.setattr(relays, "back_off", lambda: iter([10 * HANG]))
     with Bridge(Behaviour(holds=True)) as bridge:
         with Dialer(bridge.url, KEY, connections_per_relay=8) as dialer:
-            losing = threading.Thread(
-                target=lambda: bridge.relay().end_session(Code.RELAY_GONE, "it crashed")
-            )
+
+            def lose() -> None:
+                wait_until(lambda: dialer.relays, "the session is open: before, it would be opened again")
+                bridge.relay().end_session(Code.RELAY_GONE, "it crashed")
+
+            losing = threading.Thread(target=lose)
             losing.start()
             with pytest.raises(
                 DialError, match=r"cannot reach db.*: it crashed \(RELAY_GONE\); see the logs"

@@ -339,10 +339,10 @@ def test_a_lost_answer_or_a_conflict_at_the_door_takes_no_second_slot(
             setattr(dynamo, fault, 1)
             return super()._creation(session, purge_at)
 
-    client = dynamo.client()
-    spoilt = Spoilt(client, TABLE, SLOTS, sleep=lambda _seconds: None)
+    aws = dynamo.aws()
+    spoilt = Spoilt(aws.dynamodb, TABLE, SLOTS, sleep=lambda _seconds: None)
     launched = spoilt.create_launched(session, launch_of(session, limits=only_one))
-    client.close()
+    aws.close()
     assert launched == real.session(session.id)
     assert launched.slots == {"L#0"}
     assert in_use(real)[0] == 1
