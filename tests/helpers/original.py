@@ -21,7 +21,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Final
 
@@ -135,6 +135,7 @@ class OriginalServer:
         ssl_context: For TLS.
         answer: As of :class:`WsServer`.
         connect: How it reaches a target.
+        headers: Lines that the answer to an upgrade has, of a load balancer's.
 
     Attributes:
         url: Where it is.
@@ -151,6 +152,7 @@ class OriginalServer:
         ssl_context: ssl.SSLContext | None = None,
         answer: Callable[[Request], bytes | None] = lambda request: None,
         connect: Callable[[tuple[str, int]], socket.socket] = socket.create_connection,
+        headers: Sequence[str] = (),
     ) -> None:
         self._allowed = allowed
         self._keys = {key.key_id: key for key in keys}
@@ -160,7 +162,9 @@ class OriginalServer:
         self._connect = connect
         self._lock = threading.Lock()
         self._peers: list[Peer] = []
-        self._server = WsServer(self._serve, subprotocol=None, ssl_context=ssl_context, answer=_no_websocket)
+        self._server = WsServer(
+            self._serve, subprotocol=None, ssl_context=ssl_context, answer=_no_websocket, headers=headers
+        )
         self._server.answering(answer)
         self.url = self._server.url
 

@@ -11,7 +11,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -149,6 +149,7 @@ class WsServer:
         subprotocol: The one that a 101 names; ``None`` for none.
         ssl_context: For TLS.
         raw: Serves accepted sockets instead, before any HTTP.
+        headers: Lines that a 101 has besides.
 
     Attributes:
         requests: Every upgrade request, in order.
@@ -163,12 +164,14 @@ class WsServer:
         subprotocol: str | None = SUBPROTOCOL,
         ssl_context: ssl.SSLContext | None = None,
         raw: Callable[[socket.socket], None] | None = None,
+        headers: Sequence[str] = (),
     ) -> None:
         self._handler = handler
         self._answer = answer
         self._subprotocol = subprotocol
         self._ssl_context = ssl_context
         self._raw = raw
+        self._headers = headers
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
         self._sockets: set[socket.socket] = set()
@@ -267,7 +270,7 @@ class WsServer:
         lines.append(f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode()}")
         if self._subprotocol:
             lines.append(f"Sec-WebSocket-Protocol: {self._subprotocol}")
-        sock.sendall("\r\n".join([*lines, "", ""]).encode())
+        sock.sendall("\r\n".join([*lines, *self._headers, "", ""]).encode())
         return Peer(sock, request)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -23,6 +24,7 @@ from emissary_lib.exceptions import (
     DialTimeoutError,
     GatewayRefusedError,
     GatewayUnreachableError,
+    LocalResourceError,
     NameNotFoundError,
     TargetNotAllowedError,
     TargetRefusedError,
@@ -30,6 +32,7 @@ from emissary_lib.exceptions import (
     TargetUnreachableError,
     TunnelResetError,
 )
+from emissary_lib.protocol.auth.httpdate import http_date
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.codes import Code
 from emissary_lib.protocol.errors import RemoteProtocolError, UnsupportedVersionError
@@ -128,6 +131,11 @@ def test_a_clock_that_is_off_is_told_as_that_where_the_server_tells_the_time() -
         with pytest.raises(AuthenticationError, match="and both clocks") as caught:
             dialer.dial(target, HANG)
         assert not isinstance(caught.value, ClockSkewError)
+    dated = [f"Date: {http_date(skewed())}"]
+    with serving(echo, clock=skewed, headers=dated) as (_server, dialer, target):
+        with pytest.raises(ClockSkewError, match="behind the server's") as skew:
+            dialer.dial(target, HANG)
+        assert abs(skew.value.skew + 3600) < HANG
 
 
 def test_targets_that_are_not_reached_are_told_apart_as_far_as_the_server_does() -> None:
@@ -208,6 +216,20 @@ def test_what_follows_the_reply_in_the_same_piece_is_the_target_s_its_end_includ
     with WsServer(serve, subprotocol=None) as server, Dialer(server.url, KEY) as dialer:
         with dialer.dial(TARGET, HANG) as sock:
             assert read_all(sock) == b"abcd"
+
+
+def test_without_a_descriptor_for_its_bytes_a_dial_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class NoWakeup:
+        def __init__(self) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    with serving(echo) as (server, dialer, target):
+        monkeypatch.setattr("emissary_lib.tunnel.original.Wakeup", NoWakeup)
+        with pytest.raises(LocalResourceError):
+            dialer.dial(target, HANG)
+        wait_until(lambda: server.open == 0, "its WebSocket is closed")
 
 
 # -- who is none --------------------------------------------------------------------------------------

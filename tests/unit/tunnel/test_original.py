@@ -14,7 +14,7 @@ import pytest
 
 from emissary_lib.exceptions import LocalResourceError
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.original.frames import FrameReader
+from emissary_lib.protocol.original.frames import Close, Event, FrameReader, Payload
 from emissary_lib.protocol.original.stream import End, OriginalStream, Times
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.transport.bytestream import ByteStream
@@ -35,15 +35,16 @@ class Running:
         ends: How it ended, as it was told.
     """
 
-    def __init__(self, times: Times | None = None) -> None:
+    def __init__(self, times: Times | None = None, *early: Event, written: bytes = b"") -> None:
         near, far = tcp_pair()
         ours, self.user = tcp_pair()
+        self.user.sendall(written)
         self.user.settimeout(HANG)
         self.server = Peer(far, Request("/"))
         self.ends: list[End] = []
         self.stream = OriginalStream(
             FrameReader(),
-            (),
+            early,
             Counters(),
             now=time.monotonic(),
             draw_mask=lambda: os.urandom(4),
@@ -175,6 +176,17 @@ def test_bytes_that_were_not_sent_at_the_server_s_close_are_a_loss(running: Runn
     assert running.join().code is Code.INCOMPLETE
     assert running.tunnel.undelivered_bytes > 0
     assert not running.tunnel.idle
+
+
+def test_bytes_that_were_not_even_read_at_the_server_s_close_are_a_loss_too() -> None:
+    running = Running(None, Payload(b"bye", True), Close(1000, "encore"), written=b"one more")
+    assert running.user.recv(100) == b"bye"
+    with pytest.raises(ConnectionResetError):
+        running.user.recv(100)
+    end = running.join()
+    assert end.code is Code.INCOMPLETE
+    assert "8 bytes" in end.reason
+    running.close()
 
 
 @pytest.mark.parametrize("kind", ["end", "reset"])

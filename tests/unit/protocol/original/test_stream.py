@@ -339,15 +339,16 @@ def test_the_end_of_the_user_s_stream_is_passed_on_after_a_silence() -> None:
     stream.send_eof(0.0)
     assert (stream.send_room, taken(stream)) == (0, b"")
     stream.receive(frame_bytes(BINARY, b"an answer"), 5.0)
-    stream.handle_timeout(HALF_CLOSE_WAIT)  # not before its user has taken the answer
-    assert received(stream, 12.0) == b"an answer"
-    assert stream.next_timeout() == 12.0 + HALF_CLOSE_WAIT
-    stream.handle_timeout(21.9)
+    stream.handle_timeout(5.0 + HALF_CLOSE_WAIT + 1)
+    assert state_of(stream) is StreamState.USER_ENDED  # its user has not taken the answer yet
+    assert received(stream, 17.0) == b"an answer"
+    assert stream.next_timeout() == 17.0 + HALF_CLOSE_WAIT
+    stream.handle_timeout(26.9)
     assert state_of(stream) is StreamState.USER_ENDED
-    stream.handle_timeout(22.0)
+    stream.handle_timeout(27.0)
     assert state_of(stream) is StreamState.CLOSING
     assert taken(stream) == CLOSE_1000
-    stream.receive(close(1000), 22.1)
+    stream.receive(close(1000), 27.1)
     assert (code_of(stream), stream.end_confirmed, stream.closed_here) == (Code.OK, True, True)
     assert taken(stream) == b""
 
