@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the process has that of its own version
@@ -47,8 +47,16 @@ class DialerProcess:
         """
         return str(self._ask(do="dial", name=name)["session"])
 
-    def echo(self, name: str, size: int, seed: int = 0) -> str:
+    def echo(
+        self, name: str, size: int, seed: int = 0, meanwhile: Callable[[], object] = lambda: None
+    ) -> str:
         """Send so many bytes over a connection and take them back, both at once.
+
+        Args:
+            name: Of the connection.
+            size: How many bytes.
+            seed: Of what they are.
+            meanwhile: Called when the first of them are back.
 
         Returns:
             Why the tunnel was cut off, or nothing if all came back as it was sent.
@@ -57,6 +65,9 @@ class DialerProcess:
             AssertionError: What came back was not what was sent, or nobody said that anything was lost.
         """
         answer = self._ask(do="echo", name=name, size=size, seed=seed)
+        if "begun" in answer:
+            meanwhile()
+            answer = self._answer()
         if "error" not in answer:
             sent = hashlib.sha256(random.Random(seed).randbytes(size)).hexdigest()
             assert (answer["size"], answer["digest"]) == (size, sent), "lost, and nobody was told"
@@ -68,9 +79,12 @@ class DialerProcess:
 
     def _ask(self, **question: Any) -> Any:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the dialer's process has died"
         answer = json.loads(line)
@@ -112,13 +126,17 @@ def dialer_process(
             process.kill()
 
 
-def _echo(sock: socket.socket, size: int, seed: int) -> dict[str, Any]:
+def _echo(
+    sock: socket.socket, size: int, seed: int, tell: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
     data = random.Random(seed).randbytes(size)
     sender = threading.Thread(target=_send, args=(sock, data), daemon=True)
     sender.start()
     heard, got = hashlib.sha256(), 0
     while got < size and (piece := sock.recv(min(1 << 16, size - got))):
         heard.update(piece)
+        if not got:
+            tell({"begun": True})
         got += len(piece)
     sender.join(HANG)
     return {"size": got, "digest": heard.hexdigest()}
@@ -136,6 +154,10 @@ def _serve(settings: dict[str, Any]) -> None:
     key_id, secret = settings["key"]
     socks: dict[str, Any] = {}
 
+    def tell(what: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(what) + "\n")
+        sys.stdout.flush()
+
     def answer(question: dict[str, Any]) -> dict[str, Any]:
         if question["do"] == "dial":
             sock = dialer.dial(tuple(settings["target"]), HANG)
@@ -146,17 +168,13 @@ def _serve(settings: dict[str, Any]) -> None:
         sock = socks[question["name"]]
         if question["do"] == "echo":
             try:
-                return _echo(sock, question["size"], question["seed"])
+                return _echo(sock, question["size"], question["seed"], tell)
             except TunnelResetError as exc:
                 return {"error": f"{type(exc).__name__}: {exc}"}
         sock.shutdown(socket.SHUT_WR)
         left = len(sock.recv(1 << 16))
         sock.close()
         return {"left": left}
-
-    def tell(what: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(what) + "\n")
-        sys.stdout.flush()
 
     with Dialer(settings["url"], Key(key_id, bytes.fromhex(secret)), **settings["options"]) as dialer:
         tell({"library": emissary_lib.__file__})
