@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from emissary_local.application import Application
 from emissary_local.aws.iam.report import Denial, Permission
@@ -20,6 +20,9 @@ from emissary_local.errors import LocalCloudError, SettingsError
 from emissary_local.faults import Faults
 from emissary_local.limits import Limits
 from emissary_local.process import CloudProcess, check_requirements
+
+if TYPE_CHECKING:
+    from emissary_local.template.specs import Template
 
 #: How long the start may take, and an answer of the cloud process, in seconds.
 START_TIMEOUT: Final = 60.0
@@ -127,37 +130,15 @@ class Cloud:
                 not Linux, or a process could not start; the text names the cause.
         """
         check_requirements()
-        # They need the local extra.
-        from emissary_local.aws.iam.privileges import Privileges
-        from emissary_local.template.sam import load_and_translate
-        from emissary_local.template.template import read_document
-
         with self._lock:
             if self._process is not None:
                 raise LocalCloudError("this local cloud runs already")
-            document = load_and_translate(self._template)
-            declared = document.get("Parameters") or {}
-            ours = self.application.parameters.items()
-            parameters = {**{name: value for name, value in ours if name in declared}, **self._given}
-            # The template's faults are raised here, as they are.
-            read = read_document(self._template, document, parameters, self._settings["policies"])
-            Privileges(read.functions.values())  # those of its policies too
-            if unknown := sorted(set(self._settings["variables"]) - set(read.functions)):
-                raise LocalCloudError(f"variables are given for {', '.join(unknown)}: no such function")
-            self._check_artifacts(read.functions)
+            read, document, parameters = self._read(self._settings, self._given)
             passwords = self.application.passwords(read.secrets)
             process = self._process = CloudProcess()
             try:
-                translation = process.directory / "translated.json"
-                translation.write_text(json.dumps(document), encoding="utf-8")
-                settings = {
-                    **self._settings,
-                    "document": str(translation),
-                    "parameters": parameters,
-                    "passwords": passwords,
-                    "directory": str(process.directory),
-                }
-                answer = process.ask(settings, START_TIMEOUT)
+                settings = {**self._settings, "parameters": parameters, "passwords": passwords}
+                answer = process.ask(self._placed(settings, document, process.directory), START_TIMEOUT)
                 if "error" in answer:
                     raise LocalCloudError(
                         f"the local cloud could not start: {answer['error']}{process.tail()}"
@@ -301,6 +282,42 @@ class Cloud:
         """
         self._command("timeout", function=function, seconds=seconds)
 
+    def update(
+        self,
+        template: str | os.PathLike[str],
+        *,
+        artifacts: str | os.PathLike[str] | None = None,
+        parameters: Mapping[str, str] | None = None,
+        functions: Iterable[str] | None = None,
+    ) -> None:
+        """Put another version of the functions in place: their code, settings and policies.
+
+        As on AWS what runs goes on with the code and the variables that it began with, but under the new
+        policies; the next invocations start cold. Only functions can be another version's.
+
+        Args:
+            template: The other version's template; its code is looked for beside it.
+            artifacts: What ``sam build`` made of it, if this cloud runs artifacts.
+            parameters: Its parameters; the rest take their defaults.
+            functions: Logical ids of those to be replaced, as in the middle of a deployment; None: all.
+
+        Raises:
+            LocalCloudError: If the template is bad, it differs in its API, its tables or its secrets or in
+                what its functions reserve, an artifact is missing, or the cloud does not answer; then
+                nothing is changed.
+        """
+        settings = {
+            **self._settings,
+            "template": str(Path(template).resolve()),
+            "artifacts": None if artifacts is None else str(Path(artifacts).resolve()),
+        }
+        read, document, settings["parameters"] = self._read(settings, dict(parameters or {}))
+        with self._lock:
+            process = self._running()
+            settings = self._placed(settings, document, process.directory)
+            names = list(read.functions if functions is None else functions)
+            self._ask(process, "update", settings=settings, functions=names)
+
     def permissions(self) -> list[Permission]:
         """Every statement of the functions' policies, and how many calls it has decided on so far."""
         return [Permission(**each) for each in self._command("permissions")["permissions"]]
@@ -358,13 +375,37 @@ class Cloud:
             raise LocalCloudError(f"the template has {len(made)} secrets; name one")
         return next(iter(made.values())) if given is None else made.get(given, given)
 
-    def _check_artifacts(self, functions: Iterable[str]) -> None:
-        folder = self._settings["artifacts"]
-        missing = [name for name in functions if folder and not (Path(folder) / name).is_dir()]
+    def _read(
+        self, settings: Mapping[str, Any], given: Mapping[str, str]
+    ) -> tuple[Template, dict[str, Any], dict[str, str]]:
+        """A template, its translation and all its parameters; its faults are raised here, as they are."""
+        # They need the local extra.
+        from emissary_local.aws.iam.privileges import Privileges
+        from emissary_local.template.sam import load_and_translate
+        from emissary_local.template.template import read_document
+
+        document = load_and_translate(settings["template"])
+        declared = document.get("Parameters") or {}
+        ours = self.application.parameters.items()
+        parameters = {**{name: value for name, value in ours if name in declared}, **given}
+        read = read_document(settings["template"], document, parameters, settings["policies"])
+        Privileges(read.functions.values())  # those of its policies too
+        if unknown := sorted(set(settings["variables"]) - set(read.functions)):
+            raise LocalCloudError(f"variables are given for {', '.join(unknown)}: no such function")
+        folder = settings["artifacts"]
+        missing = [name for name in read.functions if folder and not (Path(folder) / name).is_dir()]
         if missing:
             raise LocalCloudError(
                 f"{folder} has no artifact of {', '.join(missing)}; make them with: sam build"
             )
+        return read, document, parameters
+
+    @staticmethod
+    def _placed(settings: Mapping[str, Any], document: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+        """The settings, with the place of the translation, which is too long for the pipe."""
+        translation = directory / "translated.json"
+        translation.write_text(json.dumps(document), encoding="utf-8")
+        return {**settings, "document": str(translation), "directory": str(directory)}
 
     def _ready_value(self, name: str) -> Any:
         if self._process is None:
@@ -373,9 +414,17 @@ class Cloud:
 
     def _command(self, name: str, **arguments: Any) -> dict[str, Any]:
         with self._lock:
-            if self._process is None:
-                raise LocalCloudError("the local cloud is not running")
-            answer = self._process.ask({"command": name, **arguments}, ANSWER_TIMEOUT)
+            return self._ask(self._running(), name, **arguments)
+
+    def _running(self) -> CloudProcess:
+        assert self._lock.locked()
+        if self._process is None:
+            raise LocalCloudError("the local cloud is not running")
+        return self._process
+
+    def _ask(self, process: CloudProcess, name: str, **arguments: Any) -> dict[str, Any]:
+        assert self._lock.locked()
+        answer = process.ask({"command": name, **arguments}, ANSWER_TIMEOUT)
         if "error" in answer:
             raise LocalCloudError(str(answer["error"]))
         return answer

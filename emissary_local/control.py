@@ -6,7 +6,7 @@ They come over the pipe from the process that started it, and from nowhere else:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from emissary_local.aws.iam.privileges import Privileges, as_json
@@ -45,6 +45,9 @@ class Commanded(Protocol):
     def secrets(self) -> SecretStore:
         """Secrets Manager."""
 
+    def update(self, settings: Mapping[str, Any], functions: Sequence[str]) -> None:
+        """Put another version of some functions in place."""
+
 
 def answer(cloud: Commanded, command: Mapping[str, Any]) -> dict[str, Any]:
     """Carry out one command.
@@ -54,7 +57,8 @@ def answer(cloud: Commanded, command: Mapping[str, Any]) -> dict[str, Any]:
         command: ``command`` is one of ``meter``, ``cut`` (with ``side``, ``how``, ``which``), ``faults``
             (with the new ``faults``), ``crash`` and ``retire`` (with ``function``), ``timeout`` (with
             ``function``, ``seconds``), ``permissions``, ``denials``, ``withdraw`` (with ``function``,
-            ``statement``), ``restore``, ``put_secret`` (with ``secret``, ``value``).
+            ``statement``), ``restore``, ``put_secret`` (with ``secret``, ``value``), ``update`` (with the
+            new ``settings``, and ``functions``).
 
     Returns:
         What is to be sent back; ``error`` in words if it could not be carried out.
@@ -90,6 +94,9 @@ def answer(cloud: Commanded, command: Mapping[str, Any]) -> dict[str, Any]:
             return {}
         if name == "put_secret":
             cloud.secrets.put(command["secret"], command["value"])
+            return {}
+        if name == "update":
+            cloud.update(command["settings"], command["functions"])
             return {}
         return {"error": f"there is no command {name!r}"}
     except LocalCloudError as exc:

@@ -17,7 +17,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from emissary_local.limits import Limits
 from emissary_local.net.certificates import create_certificates
 from emissary_local.template import names
 from emissary_local.template.secrets import first_value
-from emissary_local.template.specs import FunctionSpec
+from emissary_local.template.specs import FunctionSpec, Template
 from emissary_local.template.template import read_document
 
 
@@ -69,6 +70,8 @@ class CloudServer:
     service: LambdaService
     privileges: Privileges
     secrets: SecretStore
+    _template: Template
+    _functions: dict[str, FunctionSpec]
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._stack = contextlib.AsyncExitStack()
@@ -85,20 +88,12 @@ class CloudServer:
         """
         settings, stack = self._settings, self._stack
         directory = Path(settings["directory"])
-        document = json.loads(Path(settings["document"]).read_text(encoding="utf-8"))
-        template = read_document(settings["template"], document, settings["parameters"], settings["policies"])
-        artifacts = None if settings["artifacts"] is None else Path(settings["artifacts"])
+        template = self._template = _read(settings)
+        artifacts = settings["artifacts"]
         faults, limits = self.faults, Limits(**settings["limits"])
         latency = Latency(settings["latency"], faults.faults.seed)
-        more: Mapping[str, Mapping[str, str]] = settings["variables"]
-        functions = {
-            name: dataclasses.replace(
-                spec,
-                timeout=limits.run(spec.timeout),
-                task_root=_task_root(spec, artifacts, directory),
-                environment={**spec.environment, **more.get(name, {})},
-            )
-            for name, spec in template.functions.items()
+        functions = self._functions = {
+            name: _as_run(spec, settings) for name, spec in template.functions.items()
         }
         self.privileges = Privileges(template.functions.values(), template.path.name, _log)
         passwords: Mapping[str, str] = settings["passwords"]
@@ -197,6 +192,34 @@ class CloudServer:
             "secrets": {name: secret.arn for name, secret in template.secrets.items()},
         }
 
+    def update(self, settings: Mapping[str, Any], functions: Sequence[str]) -> None:
+        """Put another version of some functions in place: code, settings and policies.
+
+        Args:
+            settings: As those given at the start, of the other version.
+            functions: Logical ids.
+
+        Raises:
+            LocalCloudError: If that version differs in more than its functions, or its templates or policies
+                cannot be evaluated; then nothing is changed.
+        """
+        template = _read(settings)
+        if (settings["artifacts"] is None) != (self._settings["artifacts"] is None):
+            raise LocalCloudError("functions from artifacts can follow such alone, and from source likewise")
+        for what in ("api", "tables", "secrets"):
+            if getattr(template, what) != getattr(self._template, what):
+                raise LocalCloudError(f"the other version differs in its {what}: only functions are updated")
+        if unknown := set(functions) - (template.functions.keys() & self._functions.keys()):
+            raise LocalCloudError(f"both versions must have {', '.join(sorted(unknown))}")
+        specs = [_as_run(template.functions[name], settings) for name in functions]
+        for spec in specs:
+            if spec.reserved_concurrency != self._functions[spec.logical_id].reserved_concurrency:
+                raise LocalCloudError(f"the other version reserves other executions for {spec.logical_id}")
+        self.privileges.replace(specs)
+        for spec in specs:
+            self.service.replace(spec)
+            self._functions[spec.logical_id] = spec  # whoever has these looks a function up when it needs one
+
     async def close(self) -> None:
         """Stop everything, last started first. Idempotent."""
         await self._stack.aclose()
@@ -250,14 +273,32 @@ def _import(classify: str) -> Classify:
     return found
 
 
+def _read(settings: Mapping[str, Any]) -> Template:
+    document = json.loads(Path(settings["document"]).read_text(encoding="utf-8"))
+    return read_document(settings["template"], document, settings["parameters"], settings["policies"])
+
+
+def _as_run(spec: FunctionSpec, settings: Mapping[str, Any]) -> FunctionSpec:
+    """A function of the template as it is to be run by these settings."""
+    artifacts = settings["artifacts"]
+    more: Mapping[str, Mapping[str, str]] = settings["variables"]
+    return dataclasses.replace(
+        spec,
+        timeout=Limits(**settings["limits"]).run(spec.timeout),
+        task_root=_task_root(
+            spec, None if artifacts is None else Path(artifacts), Path(settings["directory"])
+        ),
+        environment={**spec.environment, **more.get(spec.logical_id, {})},
+    )
+
+
 def _task_root(spec: FunctionSpec, artifacts: Path | None, directory: Path) -> Path:
-    """The folder with a function's code; code that is in the template is written to one."""
+    """The folder with a function's code; code that is in the template is written to a new one."""
     if artifacts is not None:
         return artifacts / spec.logical_id
     if spec.inline_code is None:
         return spec.task_root
-    folder = directory / "code" / spec.logical_id
-    folder.mkdir(parents=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{spec.logical_id}-", dir=directory))
     (folder / "index.py").write_text(spec.inline_code, encoding="utf-8")
     return folder
 

@@ -197,9 +197,26 @@ class LambdaService:
             raise LocalCloudError(
                 f"a function's timeout is 1 to {LONGEST_TIMEOUT:.0f} seconds, not {seconds:g}"
             )
-        self.retire(function)
-        pool = self._pools[function]
-        pool.spec = dataclasses.replace(pool.spec, timeout=seconds)
+        if function not in self._pools:
+            raise UnknownFunctionError(f"the template has no function {function!r}")
+        self.replace(dataclasses.replace(self._pools[function].spec, timeout=seconds))
+
+    def replace(self, spec: FunctionSpec) -> None:
+        """Give a function another version of its code and settings, for invocations from now on.
+
+        They start cold; those that run go on with what they began with, to their end.
+
+        Source: Lambda's API reference, "UpdateFunctionCode", "UpdateFunctionConfiguration".
+
+        Raises:
+            UnknownFunctionError: If the template has no such function.
+            LocalCloudError: If its reserved concurrency is another one: what runs is counted by it.
+        """
+        self.retire(spec.logical_id)
+        pool = self._pools[spec.logical_id]
+        if spec.reserved_concurrency != pool.spec.reserved_concurrency:
+            raise LocalCloudError(f"{spec.logical_id} has another reserved concurrency, which stays as it is")
+        pool.spec = spec
         pool.returning.clear()
 
     async def close(self) -> None:

@@ -37,6 +37,8 @@ def http_proxy(user: str = "", password: str = "", refusal: bytes = b"") -> Gree
         read = b""
         while not read.endswith(b"\r\n\r\n") and (byte := read_exactly(sock, 1)):
             read += byte
+        if not read:
+            raise ConnectionAbortedError("it only looked whether somebody listens")
         head = read.decode("latin-1")
         method, target, _version = head.split(" ", 2)
         assert method == "CONNECT"

@@ -41,26 +41,32 @@ def as_text(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
-def resolver(parameters: Mapping[str, str], partition: str = "aws", stack_name: str = STACK_NAME) -> Resolver:
+def resolver(
+    parameters: Mapping[str, str],
+    partition: str = "aws",
+    stack_name: str = STACK_NAME,
+    template: pathlib.Path = TEMPLATE,
+) -> Resolver:
     """Resolves parts of the translated template; a reference to a resource becomes its name in ``<>``."""
     values = {**PSEUDO_PARAMETERS, "AWS::Partition": partition, "AWS::StackName": stack_name}
-    values |= parameter_values(source()["Parameters"], parameters)
-    resources = translate_template()["Resources"]
+    document = load_and_translate(template)
+    values |= parameter_values(document["Parameters"], parameters)
+    resources = document["Resources"]
 
     def ref(name: str) -> Any:
         return values[name] if name in values else f"<{name}>" if name in resources else values[name]
 
-    return Resolver(translate_template(), ref=ref, attribute=lambda name, wanted: f"<{name}.{wanted}>")
+    return Resolver(document, ref=ref, attribute=lambda name, wanted: f"<{name}.{wanted}>")
 
 
-def resolve_resources(**parameters: str) -> dict[str, dict[str, Any]]:
+def resolve_resources(template: pathlib.Path = TEMPLATE, /, **parameters: str) -> dict[str, dict[str, Any]]:
     """The resources that exist with these parameters, with every intrinsic function resolved."""
-    resolve = resolver({**REQUIRED, **parameters})
+    resolve = resolver({**REQUIRED, **parameters}, template=template)
     return {
         name: resolve.resolve(
             {key: value for key, value in resource.items() if key != "Condition"}, f"Resources.{name}"
         )
-        for name, resource in translate_template()["Resources"].items()
+        for name, resource in load_and_translate(template)["Resources"].items()
         if "Condition" not in resource or resolve.condition(resource["Condition"], name)
     }
 

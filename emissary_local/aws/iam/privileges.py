@@ -52,20 +52,37 @@ class Privileges:
         self._statements: dict[str, tuple[Statement, ...]] = {}
         self._boundaries: dict[str, tuple[Statement, ...]] = {}
         self._contexts: dict[str, dict[str, str]] = {}
-        for spec in functions:
-            where = f"policies of {spec.logical_id}"
-            name = spec.logical_id
-            self._statements[name] = read_statements(name, spec.policies, spec.managed_policies, where)
-            if spec.boundary is not None:
-                where = f"permissions boundary of {name}"
-                self._boundaries[name] = read_statements(name, (spec.boundary,), {}, where)
-            self._contexts[name] = {SOURCE_FUNCTION: spec.arn}
         self._withdrawn: set[Statement] = set()
-        self._uses: dict[Statement, Counter[tuple[str, str]]] = {
-            each: Counter() for statements in self._statements.values() for each in statements
-        }
+        self._uses: dict[Statement, Counter[tuple[str, str]]] = {}
+        self.replace(functions)
         self._denials: deque[Denial] = deque(maxlen=DENIALS_KEPT)
         self._reported: set[tuple[str, str]] = set()
+
+    def replace(self, functions: Iterable[FunctionSpec]) -> None:
+        """Give functions other policies, for calls from now on, also of what runs already.
+
+        What is withdrawn of theirs is so no more; statements that stay as they are keep their counts.
+
+        Raises:
+            TemplateError: If a policy cannot be evaluated; then nothing is changed.
+        """
+        statements, boundaries, contexts = {}, {}, {}
+        for spec in functions:
+            name = spec.logical_id
+            where = f"policies of {name}"
+            statements[name] = read_statements(name, spec.policies, spec.managed_policies, where)
+            if spec.boundary is not None:
+                where = f"permissions boundary of {name}"
+                boundaries[name] = read_statements(name, (spec.boundary,), {}, where)
+            contexts[name] = {SOURCE_FUNCTION: spec.arn}
+        kept = {name: bound for name, bound in self._boundaries.items() if name not in statements}
+        self._boundaries = {**kept, **boundaries}
+        self._withdrawn = {each for each in self._withdrawn if each.function not in statements}
+        self._statements |= statements
+        self._contexts |= contexts
+        self._uses = {
+            each: self._uses.get(each, Counter()) for every in self._statements.values() for each in every
+        }
 
     def refusal(self, identity: str, action: str, resource: str) -> str | None:
         """Decide on one call.
