@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.fuzz import auth, client, cloud, mux, opening, session, targets, wire
+from tests.fuzz import auth, client, cloud, mux, opening, original, session, targets, wire
 from tests.fuzz.entry import Entry
 
 ENTRIES: Final = (
@@ -42,4 +42,5 @@ ENTRIES: Final = (
     Entry(session.session, lines=300),
     Entry(mux.mux_relay, lines=500),
     Entry(mux.mux_dialer, lines=500),
+    Entry(original.original_server, lines=300),
 )

@@ -1,6 +1,6 @@
 """The dialer and its commands over the original's transport: bulk, many at once, cuts, TLS, programs.
 
-``EMISSARY_ORIGINAL_SERVER`` may name the original's own server, built of its authors' source: then these run
+``ORIGINAL_SERVER`` may name the original's own server, built of its authors' source: then these run
 against that as well.
 """
 
@@ -37,7 +37,7 @@ from tests.helpers.patience import HANG, read_until_it_raises, repeat_until_it_r
 from tests.helpers.servers import Server, echo, source, unused_port
 from tests.helpers.ws_server import noise
 
-REAL = os.environ.get("EMISSARY_ORIGINAL_SERVER")
+REAL = os.environ.get("ORIGINAL_SERVER")
 
 #: Of each bulk transfer, in bytes.
 BULK = 30_000_000

@@ -97,7 +97,7 @@ class HostileGateway:
     def _sleep(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
-    def _connect(self, *_args: object) -> Upgrade:
+    def _connect(self, *_args: object, original: bool = False) -> Upgrade:
         stream = cast(ByteStream, Torrent(self.script, self.clock))
         transport = WebSocketTransport(stream, "ws://hostile", self._now)
         return Upgrade(secrets.token_bytes(32), "Sun, 22 Nov 2026 12:00:00 GMT", transport)

@@ -213,6 +213,7 @@ def test_a_session_that_is_lost_before_the_answer_is_started_over(code: Code) ->
             dialling = threading.Thread(target=lambda: outcome.append(dial(dialer)))
             dialling.start()
             relay = bridge.relay()
+            wait_until(lambda: dialer.relays, "the session is open")
             bridge.behaviour.holds = False
             relay.end_session(code)
             dialling.join(HANG)
