@@ -435,11 +435,14 @@ class PlayedRelay:
 
     def take(self, *, ack: int | None = None) -> None:
         """Read what has come, and answer; ``ack``: what to acknowledge of it, everything if not given."""
+        self._receive()
+        self.say(self.mux.data_to_send(1 << 20), ack=ack)
+
+    def _receive(self) -> None:
         for frame in sorted(self.link.sent, key=lambda frame: frame.offset):
             if frame.type is FrameType.DATA and frame.offset == self._read:
                 self._read += len(frame.payload)
                 self.mux.receive(frame.payload, time.monotonic())
-        self.say(self.mux.data_to_send(1 << 20), ack=ack)
 
     def say(self, data: bytes, *, ack: int | None = None) -> None:
         """Bytes of the relay's stream."""
@@ -457,11 +460,15 @@ class PlayedRelay:
 
     def connect(self) -> tuple[socket.socket, SharedConnection]:
         """Open a connection, and attach a socket to it: the user's end, and the connection."""
-        before = self.came
+        before = self.mux.connections
         dialed = self.side.tunnel.open(TARGET)
         assert dialed is not None
-        wait_until(lambda: self.came > before, "the request comes")
-        self.take()
+
+        def has_come() -> bool:
+            self._receive()
+            return self.mux.connections > before
+
+        wait_until(has_come, "the request comes, perhaps behind a message of its own for what precedes it")
         self.mux.accept(dialed.stream)
         self.take()
         assert dialed.answered.wait(HANG)
