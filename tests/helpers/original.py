@@ -17,7 +17,6 @@ import hashlib
 import hmac
 import os
 import socket
-import ssl
 import struct
 import threading
 import time
@@ -132,7 +131,6 @@ class OriginalServer:
         names: Addresses of host names; those that are missing do not resolve.
         version: What the banner says.
         clock: What it takes for the time, in seconds since 1970.
-        ssl_context: For TLS.
         answer: As of :class:`WsServer`.
         connect: How it reaches a target.
         headers: Lines that the answer to an upgrade has, of a load balancer's.
@@ -149,7 +147,6 @@ class OriginalServer:
         names: Mapping[str, str] | None = None,
         version: str = "devel",
         clock: Callable[[], float] = time.time,
-        ssl_context: ssl.SSLContext | None = None,
         answer: Callable[[Request], bytes | None] = lambda request: None,
         connect: Callable[[tuple[str, int]], socket.socket] = socket.create_connection,
         headers: Sequence[str] = (),
@@ -162,9 +159,7 @@ class OriginalServer:
         self._connect = connect
         self._lock = threading.Lock()
         self._peers: list[Peer] = []
-        self._server = WsServer(
-            self._serve, subprotocol=None, ssl_context=ssl_context, answer=_no_websocket, headers=headers
-        )
+        self._server = WsServer(self._serve, subprotocol=None, answer=_no_websocket, headers=headers)
         self._server.answering(answer)
         self.url = self._server.url
 

@@ -32,7 +32,9 @@ DATA = 300_000
 CHARACTERS = DATA * 4 // 3
 
 
-@pytest.mark.parametrize(("ipv6", "way_out"), [("false", "NAT"), ("true", "IPv6")])
+@pytest.mark.parametrize(
+    ("ipv6", "way_out"), [("false", "NAT"), pytest.param("true", "IPv6", marks=pytest.mark.slow)]
+)
 def test_a_session_is_billed_for_its_bytes_on_the_wire_and_for_its_lines(ipv6: str, way_out: str) -> None:
     parameters = {**PARAMETERS, "RelayIpv6": ipv6}
     with LocalCloud(TEMPLATE, parameters=parameters) as cloud:

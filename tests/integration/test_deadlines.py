@@ -161,6 +161,7 @@ def test_end_of_the_relay_is_announced_and_then_told(short: LocalCloud) -> None:
         relay_returned(short, raw.session)
 
 
+@pytest.mark.slow
 def test_old_tunnel_meets_its_deadline_while_a_new_dial_gets_all_its_time(short: LocalCloud) -> None:
     least = LIMIT * 0.8  # after which a relay says that it is about to end
     began = time.time()

@@ -220,6 +220,7 @@ FLOODS: Final[dict[str, Callable[[], Iterator[bytes]]]] = {
 HARMLESS: Final = {"unknown frames", "bytes to what was reset", "connections one after the other"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("takes", [True, False], ids=["takes answers", "takes none"])
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_flood_costs_a_bounded_amount_of_memory(name: str, takes: bool) -> None:
