@@ -65,8 +65,8 @@ def aws_errors() -> Iterator[None]:
         raise OperationError(f"AWS refused {exc.operation_name}: {said}") from exc
     except BotoCoreError as exc:
         raise OperationError(
-            f"AWS was not asked, or did not answer: {clean(str(exc))}; check the region (AWS_REGION, or an "
-            "ARN in place of a name) and the credentials (AWS_PROFILE)"
+            f"AWS was not asked, or did not answer: {clean(str(exc))}; check the region (AWS_DEFAULT_REGION, "
+            "or an ARN in place of a name) and the credentials (AWS_PROFILE)"
         ) from exc
 
 

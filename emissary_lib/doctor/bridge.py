@@ -279,7 +279,8 @@ _OTHERS: Final[dict[int, tuple[str, str]]] = {
     ),
     500: (
         "$connect fails",
-        f"{_LOGS.format(function='ConnectFunction')}; it may lack a permission, its table or its keys",
+        f"{_LOGS.format(function='ConnectFunction')}; it may lack a permission, its table or its keys, "
+        "whose secret must be of the stack's region",
     ),
     0: ("not an answer of the bridge", "something else answers at this URL, or on the way: check the URL"),
 }

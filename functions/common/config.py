@@ -37,6 +37,9 @@ SERVICE: Final = "POWERTOOLS_SERVICE_NAME"
 #: Largest limit of sessions. Each of them has a slot of its own, and a free one is found by reading them all.
 MOST_SESSIONS: Final = 1000
 
+#: Where the region stands in an ARN: ``arn:partition:service:region:account:resource``.
+_ARN_REGION: Final = 3
+
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 T = TypeVar("T")
@@ -179,6 +182,21 @@ def _read_allow_list(environ: Mapping[str, str]) -> tuple[AllowList, str]:
         return AllowList(), f"{ALLOWED_TARGETS} (template parameter AllowedTargets): {error}"
 
 
+def _of_another_region(secret: str, region: str) -> list[str]:
+    """What is wrong with a secret's ARN, if it names another region than the function's.
+
+    A template's rules cannot take an ARN apart, so that nobody has looked before; and Secrets Manager, asked
+    in the function's own region, would not say what is wrong.
+    """
+    parts = secret.split(":")
+    if parts[0] != "arn" or len(parts) <= _ARN_REGION or not region or parts[_ARN_REGION] == region:
+        return []
+    return [
+        f"{AUTH_KEYS_SECRET} (template parameter KeySecretArn): the secret is of the region "
+        f"{parts[_ARN_REGION]!r}, the stack of {region!r}; want a secret of the stack's region"
+    ]
+
+
 def log_level(environ: Mapping[str, str]) -> str:
     """The log's level. A wrong one reads as INFO: a log must not be what keeps a function from working."""
     level = environ.get(LOG_LEVEL, "").strip().upper()
@@ -219,6 +237,7 @@ class _Reader:
     def keys(self) -> KeySettings:
         secret = self._environ.get(AUTH_KEYS_SECRET, "").strip()
         if secret:
+            self._faults += _of_another_region(secret, self._environ.get(REGION, "").strip())
             return KeySettings(secret, KeyRing())
         ring = self.parse(AUTH_KEYS, lambda text: KeyRing(parse_keys(text)), KeyRing())
         return KeySettings("", ring)

@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 import re
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -464,3 +464,38 @@ def test_answers_are_kept_where_git_does_not_look() -> None:
     assert files == {"emissary.toml", "parameters.yaml"}
     assert files <= set((ROOT / ".gitignore").read_text(encoding="utf-8").splitlines())
     assert not any("--guided" in words and "--config-file" not in words for words in deployed)
+
+
+#: The headings of what leads from one version to another.
+WAYS: Final = ("## Upgrade", "### Back")
+
+
+def steps(heading: str) -> list[str]:
+    """The lines of the first block of commands below a heading, whatever commands they are."""
+    block = re.search(r"```sh\n(.*?)```", read(MANUAL).split(f"\n{heading}\n", 1)[1], re.DOTALL)
+    assert block is not None
+    return block[1].splitlines()
+
+
+@pytest.mark.parametrize("heading", WAYS)
+def test_the_closing_check_is_by_the_commands_of_the_version_that_is_deployed(heading: str) -> None:
+    *before, install, check = steps(heading)
+    assert any(line.startswith("sam deploy ") for line in before)
+    assert install == "pip install '.[aws]'"
+    assert check.startswith("emissary doctor ")
+
+
+def test_who_went_back_can_upgrade_again() -> None:
+    """``git checkout COMMIT`` leaves git on no branch, where ``git pull`` does not know what to pull."""
+    assert steps("### Back")[0] == "git checkout COMMIT"
+    upgrade = steps("## Upgrade")
+    assert upgrade.index("git log -1") < upgrade.index("git switch main") < upgrade.index("git pull")
+
+
+def test_a_bucket_of_ones_own_takes_the_place_of_the_commands_own() -> None:
+    """``sam deploy`` refuses both, and samconfig.toml has the one."""
+    assert "\nresolve_s3 = true\n" in read("samconfig.toml")
+    told = prose(section(MANUAL, "A company's account"))
+    assert "--s3-bucket" in told
+    assert told.count("--s3-bucket") == told.count("--no-resolve-s3 --s3-bucket")
+    assert told.count("`s3_bucket = ") == told.count("`resolve_s3 = false`")

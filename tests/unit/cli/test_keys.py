@@ -92,7 +92,7 @@ def test_without_a_region_it_says_what_to_set(
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     assert cli.main(["keys", "list", "--secret", "emissary-keys"]) == Exit.NOT_DONE
-    assert "check the region (AWS_REGION, or an ARN in place of a name)" in capsys.readouterr().err
+    assert "check the region (AWS_DEFAULT_REGION, or an ARN in place of a name)" in capsys.readouterr().err
 
 
 def test_without_boto3_it_says_what_to_install() -> None:

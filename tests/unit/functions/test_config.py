@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import pytest
 
 from emissary_lib.bridge.session import RELAY_TIME
@@ -71,6 +73,24 @@ def test_a_secret_wins_over_keys_in_the_environment() -> None:
     # What is in the other variable is not even looked at.
     without = {**GOOD, "EMISSARY_AUTH_KEYS": "nonsense", "EMISSARY_AUTH_KEYS_SECRET": "arn:example"}
     assert config.default_settings(without).keys.secret == "arn:example"
+
+
+@pytest.mark.parametrize("read", [config.connect_settings, config.default_settings])
+def test_a_secret_of_another_region_is_a_fault_that_names_both(
+    read: Callable[[Mapping[str, str]], object],
+) -> None:
+    """The template cannot refuse it: its rules have nothing that takes an ARN apart."""
+    given = {
+        **GOOD,
+        "EMISSARY_AUTH_KEYS_SECRET": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:k-AbCdEf",
+    }
+    with pytest.raises(
+        ConfigError, match=r"KeySecretArn\): .* region 'eu-west-1', the stack of 'eu-central-1'"
+    ):
+        read(given)
+    read({**given, "AWS_REGION": "eu-west-1"})
+    # A name has no region: Secrets Manager looks for it where it is asked.
+    read({**given, "EMISSARY_AUTH_KEYS_SECRET": "team/keys"})
 
 
 def test_limits_of_sessions_are_none_unless_given() -> None:
