@@ -210,7 +210,10 @@ def _open_once(
     nonce, transport = upgrade.nonce, upgrade.transport
     try:
         session = Session(Role.DIALER, config, now=time.monotonic())
-        session.send_data(opening.stream(key, upgrade.date, nonce))
+        stream = opening.stream(key, upgrade.date, nonce)
+        session.send_data(stream[:MAX_SHOWN_BYTES])
+        session.show()
+        session.send_data(stream[MAX_SHOWN_BYTES:])
         reader = OpeningReader(key, upgrade.date, nonce, endpoint.host)
         handshake = Handshake(progress.target, session, transport, reader, progress)
         progress.enter("relay")

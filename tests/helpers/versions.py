@@ -33,6 +33,9 @@ COMMIT: Final = "8f9c36cc3fed"
 
 KEPT: Final = pathlib.Path(__file__).resolve().parents[1] / "versions" / f"{COMMIT}.tar.xz"
 
+#: What its artifacts were built by: it used the SDK that Lambda brings, and Powertools by its short names.
+RULES: Final = artifact.Rules(bare=(), brought=("boto3", "botocore"), max_bytes=6_000_000)
+
 FUNCTIONS: Final = ("ConnectFunction", "DefaultFunction", "DisconnectFunction", "RelayFunction")
 HANDLERS: Final = FUNCTIONS[:3]
 
@@ -77,7 +80,8 @@ def version_before(folder: pathlib.Path) -> Version:
     unpack(version.tree)
     site = packages.install(LOCK, CACHE)
     for function in FUNCTIONS:
-        artifact.build(function, version.artifacts / function, root=version.tree, packages=site)
+        into = version.artifacts / function
+        artifact.build(function, into, root=version.tree, packages=site, rules=RULES)
     return version
 
 

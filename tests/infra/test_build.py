@@ -316,13 +316,11 @@ def test_a_folder_that_is_not_empty_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_an_artifact_that_is_too_large_names_its_largest_files(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(artifact, "MAX_BYTES", 1000)
+def test_an_artifact_that_is_too_large_names_its_largest_files(tmp_path: pathlib.Path) -> None:
     site = packages.install(LOCK, CACHE)
     with pytest.raises(BuildError, match=r"RelayFunction has \d+ bytes, over 1000; largest: \S+\.py"):
-        artifact.build("RelayFunction", tmp_path / "relay", root=ROOT, packages=site)
+        rules = artifact.Rules(max_bytes=1000)
+        artifact.build("RelayFunction", tmp_path / "relay", root=ROOT, packages=site, rules=rules)
 
 
 @pytest.mark.parametrize("name", ["Relay", "Function", ""])

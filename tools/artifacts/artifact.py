@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tools.artifacts.closure import Closure
 from tools.artifacts.errors import BuildError
+from tools.artifacts.known import BARE
 
 #: Largest artifact, in bytes, unzipped: 2 MB.
 MAX_BYTES: Final = 2 * 1_048_576
@@ -22,7 +23,25 @@ MTIME: Final = 946_684_800
 LICENCES: Final = "licences"
 
 
-def build(function: str, into: Path, *, root: Path, packages: Path) -> None:
+class Rules(NamedTuple):
+    """What an artifact may hold.
+
+    Attributes:
+        bare: Packages whose ``__init__`` is to be empty.
+        brought: Packages that Lambda's runtime brings, and that are relied on.
+        max_bytes: Its largest size, unzipped.
+    """
+
+    bare: Collection[str] = BARE
+    brought: Collection[str] = ()
+    max_bytes: int = MAX_BYTES
+
+
+#: Those of today's functions.
+RULES: Final = Rules()
+
+
+def build(function: str, into: Path, *, root: Path, packages: Path, rules: Rules = RULES) -> None:
     """Build one function's artifact.
 
     No ``.pyc`` is in it: those that help on Lambda can only be made by Lambda's own Python, which the machine
@@ -33,13 +52,14 @@ def build(function: str, into: Path, *, root: Path, packages: Path) -> None:
         into: An empty folder.
         root: The project.
         packages: From :func:`tools.artifacts.packages.install`.
+        rules: What it may hold.
 
     Raises:
         BuildError: If something is missing, or the artifact is too large.
     """
     if into.is_dir() and any(into.iterdir()):
         raise BuildError(f"{into} is not empty")
-    closure = Closure(root, packages)
+    closure = Closure(root, packages, rules.bare, rules.brought)
     closure.add(handler_module(function))
     files = {**closure.relative_paths(), **_licences(closure.files.values(), root, packages)}
     for inside, file in sorted(files.items()):
@@ -51,10 +71,11 @@ def build(function: str, into: Path, *, root: Path, packages: Path) -> None:
             shutil.copyfile(file, target)
     _settle(into)
     total = size(into)
-    if total > MAX_BYTES:
+    if total > rules.max_bytes:
         largest = sorted(files, key=lambda inside: (into / inside).stat().st_size, reverse=True)[:5]
         raise BuildError(
-            f"the artifact of {function} has {total} bytes, over {MAX_BYTES}; largest: {', '.join(largest)}"
+            f"the artifact of {function} has {total} bytes, over {rules.max_bytes};"
+            f" largest: {', '.join(largest)}"
         )
 
 

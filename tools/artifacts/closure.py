@@ -20,6 +20,7 @@ class Closure:
         ours: Folder of our own packages. Whatever these import must be found.
         packages: Folder of the third-party packages. Whatever these import is added if it is there.
         bare: Packages whose ``__init__`` is to be empty.
+        brought: Packages that Lambda's runtime brings, and that are relied on; by today's functions none.
 
     Attributes:
         files: Absolute module name -> its file.
@@ -28,6 +29,7 @@ class Closure:
     ours: Path
     packages: Path
     bare: Collection[str] = BARE
+    brought: Collection[str] = ()
     files: dict[str, Path] = field(default_factory=dict)
 
     def add(self, module: str) -> None:
@@ -88,7 +90,7 @@ class Closure:
             if wanted.optional and (not optional or (module, wanted.module) in NEVER_CALLED):
                 continue
             top = wanted.module.partition(".")[0]
-            if top in sys.stdlib_module_names:
+            if top in sys.stdlib_module_names or top in self.brought:
                 continue
             if self._find(wanted.module) is not None:
                 yield wanted.module

@@ -194,6 +194,10 @@ class Session:
         """Take bytes to send; returns how many, from the front. The rest has to be offered again."""
         return self._duplex.sender.write(data) if self._has_user else 0
 
+    def show(self) -> None:
+        """What :meth:`send_data` has taken so far was shown with the upgrade: the relay may have it (3.7)."""
+        self._duplex.sender.show()
+
     def send_eof(self) -> None:
         """Half-close: no more bytes will be sent. Idempotent."""
         if self._has_user:

@@ -100,6 +100,7 @@ class StreamSender:
         self._sacked: list[tuple[int, int, int]] = []
         self._base = start
         self._next = start
+        self._shown = start  # up to here the peer may have the stream though nothing was sent
         self._edge = start + INITIAL_WINDOW
         self._eof = False
         self._fin_sent = False
@@ -224,6 +225,10 @@ class StreamSender:
             self._last = (self._last + data[max(0, taken - LONGEST) : taken])[-LONGEST:]
         return taken
 
+    def show(self) -> None:
+        """What was written so far was shown to the peer beside the stream (section 3.7): it may have it."""
+        self._shown = self._written
+
     def write_eof(self) -> None:
         """No more bytes will be written. Idempotent."""
         self._eof = True
@@ -241,6 +246,8 @@ class StreamSender:
             RemoteProtocolError: An acknowledgement of something that was never sent.
         """
         ranges = list(ranges)
+        if ack > self._next and ack <= self._shown:
+            self._skip(ack - self._next)
         highest = max([ack, *(end for _start, end in ranges)])
         if highest > self._next:
             raise RemoteProtocolError(f"the peer acknowledged {highest}, only {self._next} was sent")
@@ -262,6 +269,17 @@ class StreamSender:
             segment.lost = False
         samples = [segment.sent_at for segment in newly if segment.sends == 1]
         return Acked(newly, now - max(samples) if samples else None)
+
+    def _skip(self, count: int) -> None:
+        """The peer has the next ``count`` bytes, which were shown: they need not be sent."""
+        self._next += count
+        self._unsent_bytes -= count
+        self._buffered -= count
+        while count:
+            piece = self._unsent.popleft()
+            if len(piece) > count:
+                self._unsent.appendleft(piece[count:])
+            count -= min(count, len(piece))
 
     def _let_fin_wait(self) -> list[Segment]:
         """All but the FIN is acknowledged, and that may take long (section 4.1): it holds nothing up.

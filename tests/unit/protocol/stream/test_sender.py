@@ -251,6 +251,36 @@ def test_acknowledging_what_was_never_sent_is_an_error(ack: int, ranges: list[tu
         made.receive_ack(ack, ranges, 1.0)
 
 
+@pytest.mark.parametrize("size", [40, 5000])
+def test_what_was_shown_may_be_acknowledged_before_it_is_sent_and_then_is_not(size: int) -> None:
+    """Symptom: a relay launched at the door was quicker than a dialer that had to wait before it sent."""
+    made = sender()
+    made.write(b"s" * size)
+    made.show()
+    made.write(b"u" * 5000)
+    with pytest.raises(RemoteProtocolError, match=f"acknowledged {size + 1}, only 0 was sent"):
+        made.receive_ack(size + 1, [], 1.0)
+    with pytest.raises(RemoteProtocolError, match=f"acknowledged {size}, only 0 was sent"):
+        made.receive_ack(0, [(1, size)], 1.0)
+    acked = made.receive_ack(size - 10, [], 1.0)
+    assert (acked.segments, acked.rtt) == ([], None)
+    assert (made.acked, made.next_offset) == (size - 10, size - 10)
+    assert (made.unsent, made.buffered, made.undelivered) == (5010, 5010, 5010)
+    sent = drain(made, 10_000)
+    assert (sent[0].offset, b"".join(each.data for each in sent)) == (size - 10, b"s" * 10 + b"u" * 5000)
+    made.receive_ack(size + 5000, [], 2.0)
+    assert (made.buffered, made.outstanding) == (0, False)
+
+
+def test_what_was_shown_and_sent_is_acknowledged_like_anything_else() -> None:
+    made = sender()
+    made.write(bytes(100))
+    made.show()
+    drain(made, 60)
+    assert len(made.receive_ack(60, [], 1.0).segments) == 1
+    assert (made.buffered, made.undelivered) == (40, 40)
+
+
 def test_a_sample_comes_from_the_newest_frame_that_was_sent_once() -> None:
     made = sender()
     made.write(bytes(300))
