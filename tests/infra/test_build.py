@@ -318,8 +318,8 @@ def test_a_folder_that_is_not_empty_is_left_alone(
 
 def test_an_artifact_that_is_too_large_names_its_largest_files(tmp_path: pathlib.Path) -> None:
     site = packages.install(LOCK, CACHE)
+    rules = artifact.Rules(max_bytes=1000)
     with pytest.raises(BuildError, match=r"RelayFunction has \d+ bytes, over 1000; largest: \S+\.py"):
-        rules = artifact.Rules(max_bytes=1000)
         artifact.build("RelayFunction", tmp_path / "relay", root=ROOT, packages=site, rules=rules)
 
 
