@@ -6,10 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from emissary_local.template.intrinsics import load_yaml
 from emissary_local.template.sam import load_and_translate
 from emissary_local.template.specs import Route, Template
 from emissary_local.template.template import read_template
@@ -22,6 +23,11 @@ from tools.probe.experiments import ACCESS_LOG, FLOOD, LONGEST_TIMEOUT
 from tools.probe.questions import QUESTIONS
 
 TEMPLATE: Final = ROOT / "tools" / "probe" / "template.yaml"
+
+
+def written() -> dict[str, Any]:
+    """The probe's template itself, short tags in their long form."""
+    return load_yaml(TEMPLATE.read_text(encoding="utf-8"), "template.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,30 @@ def test_the_other_revision_changes_the_function_and_the_stage() -> None:
     one, other = (read_template(TEMPLATE, {"Revision": each}) for each in ("0", "1"))
     assert one.functions["Function"].timeout != other.functions["Function"].timeout
     assert one.api.default_throttle != other.api.default_throttle
+
+
+def test_it_takes_what_a_companys_account_demands_as_emissarys_does() -> None:
+    ours, emissarys = written()["Parameters"], source()["Parameters"]
+    for name in ("PermissionsBoundaryArn", "RolePath", "IpAddressType"):
+        assert {**ours[name], "Description": ""} == {**emissarys[name], "Description": ""}
+
+
+def test_its_role_has_the_path_and_the_boundary_that_are_given() -> None:
+    (role,) = (
+        each
+        for each in load_and_translate(TEMPLATE)["Resources"].values()
+        if each["Type"] == "AWS::IAM::Role"
+    )
+    for name, parameter in (("Path", "RolePath"), ("PermissionsBoundary", "PermissionsBoundaryArn")):
+        assert {"Ref": parameter} in role["Properties"][name]["Fn::If"]
+
+
+def test_without_a_boundary_there_is_none_and_one_that_is_given_is_the_roles() -> None:
+    arn = "arn:aws:iam::111122223333:policy/Boundary"
+    document: dict[str, Any] = {"Statement": []}
+    assert read_template(TEMPLATE, {}).functions["Function"].boundary is None
+    given = read_template(TEMPLATE, {"PermissionsBoundaryArn": arn}, {arn: document})
+    assert given.functions["Function"].boundary == document
 
 
 def test_nothing_of_it_stays_or_costs_while_it_is_idle() -> None:

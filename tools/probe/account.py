@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from typing import Any, Final
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
+from tools.probe import address
 from tools.probe.connection import ProbeError
 
 #: What a call may fail with.
@@ -18,6 +20,9 @@ _API: Final = "Api"
 _FUNCTION: Final = "Function"
 _LOG_GROUP: Final = "LogGroup"
 _STAGE: Final = "probe"
+
+#: For an update of the stack.
+_PATIENCE: Final = {"Delay": 5, "MaxAttempts": 120}
 
 _CAPABILITIES: Final = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
 
@@ -36,6 +41,7 @@ class Account:
     def __init__(self, stack: str, client: Any) -> None:
         self._stack = stack
         self._client = client
+        self._before: str | None = None
         self._cloudformation = client("cloudformation")
         try:
             resources = self._cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
@@ -45,6 +51,11 @@ class Account:
             )
         except (*_REFUSED, KeyError) as exc:
             raise ProbeError(f"cannot see the stack {stack}: {exc}") from exc
+
+    @property
+    def api(self) -> str:
+        """The id of the stack's API."""
+        return str(self._api)
 
     # Question 11.
 
@@ -56,16 +67,47 @@ class Account:
         """
         try:
             stack = self._describe()
-            now = {each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", [])}
-            other = "0" if now.get("Revision") == "1" else "1"
-            self._cloudformation.update_stack(
-                StackName=self._stack,
-                UsePreviousTemplate=True,
-                Parameters=[{"ParameterKey": "Revision", "ParameterValue": other}],
-                Capabilities=_CAPABILITIES,
-            )
+            self._before = _revision(stack)
+            self._set_revision(stack, "0" if self._before == "1" else "1")
         except _REFUSED as exc:
             raise ProbeError(f"the update was refused: {exc}") from exc
+
+    def undo_update(self) -> None:
+        """Put back what :meth:`begin_update` changed, if it did; blocks until both updates are done.
+
+        Raises:
+            ProbeError: It could not be put back.
+        """
+        if self._before is None:
+            return
+        try:
+            if str(self._describe()["StackStatus"]).endswith("_IN_PROGRESS"):
+                with contextlib.suppress(WaiterError):  # it was rolled back
+                    self._await_update()
+            stack = self._describe()
+            if _revision(stack) != self._before:
+                self._set_revision(stack, self._before)
+                self._await_update()
+        except _REFUSED as exc:
+            raise ProbeError(f"the stack's Revision could not be put back to {self._before}: {exc}") from exc
+        self._before = None
+
+    def _set_revision(self, stack: dict[str, Any], revision: str) -> None:
+        kept = [each["ParameterKey"] for each in stack.get("Parameters", ())]
+        self._cloudformation.update_stack(
+            StackName=self._stack,
+            UsePreviousTemplate=True,
+            Parameters=[
+                {"ParameterKey": "Revision", "ParameterValue": revision},
+                *({"ParameterKey": key, "UsePreviousValue": True} for key in kept if key != "Revision"),
+            ],
+            Capabilities=_CAPABILITIES,
+        )
+
+    def _await_update(self) -> None:
+        self._cloudformation.get_waiter("stack_update_complete").wait(
+            StackName=self._stack, WaiterConfig=_PATIENCE
+        )
 
     def update_state(self) -> str:
         """The stack's status, such as ``UPDATE_COMPLETE``.
@@ -114,13 +156,21 @@ class Account:
             client.update_function_configuration(FunctionName=self._function, Timeout=seconds)
         except _REFUSED as exc:
             return str(exc)
+        updated = client.get_waiter("function_updated")
         try:
-            client.get_waiter("function_updated").wait(FunctionName=self._function)
+            with contextlib.suppress(*_REFUSED):  # it is waited for again below
+                updated.wait(FunctionName=self._function)
+        finally:  # somebody who does not want to wait has it put back as well
+            self._put_back_timeout(client, updated, before, seconds)
+        return "ok"
+
+    def _put_back_timeout(self, client: Any, updated: Any, before: int, seconds: int) -> None:
+        try:
+            updated.wait(FunctionName=self._function)
             client.update_function_configuration(FunctionName=self._function, Timeout=before)
-            client.get_waiter("function_updated").wait(FunctionName=self._function)
+            updated.wait(FunctionName=self._function)
         except _REFUSED as exc:
             raise ProbeError(f"the function's timeout is {seconds} s now and could not be put back") from exc
-        return "ok"
 
     # Question 17.
 
@@ -140,6 +190,25 @@ class Account:
         except _REFUSED as exc:
             raise ProbeError("the stage's access log is on now and could not be put off") from exc
         return "ok"
+
+
+def is_behind(api: str, url: str, stack: str) -> bool:
+    """Whether a URL is known to lead to an API of this id; False if its name is not API Gateway's own.
+
+    Raises:
+        ProbeError: It leads to another API.
+    """
+    found = address.api_id(url)
+    if found is None:
+        return False
+    if found != api:
+        raise ProbeError(f"the URL is of another stack than {stack}: give the output Url of that one")
+    return True
+
+
+def _revision(stack: dict[str, Any]) -> str:
+    values = {each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", ())}
+    return str(values.get("Revision", "0"))
 
 
 def connect(stack: str) -> Account:

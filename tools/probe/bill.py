@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -12,6 +11,13 @@ from tools.probe import report, verdicts
 from tools.probe.connection import ProbeError
 
 _NUMBER: Final = 15
+
+#: Members of its findings that are needed.
+_COUNTS: Final = ("message_units", "refused_connects", "bytes_out")
+
+#: How regions begin in partitions without Cost Explorer's API: GovCloud is billed with the account that it is
+#: paired with, and of the others nothing is known.
+_WITHOUT: Final = ("us-gov-", "us-iso", "eu-isoe-", "eusc-")
 
 
 def usage(client: Any, day: str, region: str) -> dict[str, float]:
@@ -40,23 +46,57 @@ def usage(client: Any, day: str, region: str) -> dict[str, float]:
     return {each["Keys"][0]: float(each["Metrics"]["UsageQuantity"]["Amount"]) for each in found["Groups"]}
 
 
-def completed(run: Mapping[str, Any], client: Any) -> dict[str, Any]:
+def endpoint(region: str) -> str:
+    """The region of the one endpoint that Cost Explorer has in a region's partition.
+
+    Raises:
+        ProbeError: It has none.
+
+    Example:
+        >>> endpoint("eu-west-1"), endpoint("cn-north-1")
+        ('us-east-1', 'cn-northwest-1')
+    """
+    if region.startswith("cn-"):
+        return "cn-northwest-1"
+    if region.startswith(_WITHOUT):
+        raise ProbeError(f"there is no Cost Explorer for {region}: look into the bill of the paying account")
+    return "us-east-1"
+
+
+def _asked(run: object) -> tuple[dict[str, Any], str]:
+    """Question 15 of a run, and the region; what people may have done to the file is not believed."""
+    try:
+        region, questions = run["region"], run["questions"]  # type: ignore[index]
+        (asked,) = (each for each in questions if each["number"] == _NUMBER)
+        findings = asked["findings"]
+        datetime.date.fromisoformat(findings["day"])
+        sound = (
+            all(type(findings[name]) is int for name in _COUNTS)
+            and type(findings.get("throttled_units", 0)) is int
+            and all(isinstance(each["verdict"], str) for each in questions)
+            and isinstance(region, str)
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise ProbeError(f"this is no run on AWS with question {_NUMBER}; its --json is wanted")
+    return asked, region
+
+
+def completed(run: Any, client: Any) -> dict[str, Any]:
     """A run's JSON with question 15 answered from the bill.
 
     Args:
-        run: The JSON.
+        run: The JSON, as it was parsed.
         client: Makes a client of AWS's SDK for a service, as ``boto3.client`` does.
 
     Raises:
         ProbeError: The run did not ask it on AWS, or Cost Explorer does not tell.
     """
-    asked = [each for each in run.get("questions", ()) if each["number"] == _NUMBER and each["findings"]]
-    if not asked or not run["region"]:
-        raise ProbeError(f"this is no run on AWS with question {_NUMBER}; its --json is wanted")
-    # Cost Explorer has one endpoint for all regions.
-    explorer = client("ce", region_name="us-east-1")
-    findings = {**asked[0]["findings"], "usage": usage(explorer, asked[0]["findings"]["day"], run["region"])}
+    asked, region = _asked(run)
+    explorer = client("ce", region_name=endpoint(region))
+    findings = {**asked["findings"], "usage": usage(explorer, asked["findings"]["day"], region)}
     verdict = verdicts.bill(findings)
-    answered = {**asked[0], "verdict": verdict.state.value, "why": verdict.why, "findings": findings}
-    questions = [answered if each is asked[0] else each for each in run["questions"]]
+    answered = {**asked, "verdict": verdict.state.value, "why": verdict.why, "findings": findings}
+    questions = [answered if each is asked else each for each in run["questions"]]
     return {**run, "summary": report.summary([each["verdict"] for each in questions]), "questions": questions}

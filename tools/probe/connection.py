@@ -91,6 +91,8 @@ class Tally:
         connects, refused: Upgrades that were let in, and that were not.
         units_in, units_out: Messages from and to the client, in steps of 32 KB.
         bytes_out: Bytes of the messages to the client.
+        throttled: Units among them that may not be metered: messages that were not let through, and the error
+            frames that said so.
     """
 
     connects: int = 0
@@ -98,6 +100,7 @@ class Tally:
     units_in: int = 0
     units_out: int = 0
     bytes_out: int = 0
+    throttled: int = 0
 
     def sent(self, size: int) -> None:
         """Count a message of so many bytes from the client."""

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from emissary_lib import __version__
+from tools.probe.address import hidden, region
 from tools.probe.run import Result
 from tools.probe.verdict import State
 
 #: Raised when a member of the JSON changes its meaning.
 VERSION: Final = 1
 
-_NAME: Final = re.compile(r"[a-z0-9]+\.execute-api\.([a-z0-9-]+)\.")
-
-
-def region(url: str) -> str | None:
-    """The region in API Gateway's own name; None for any other name.
-
-    Example:
-        >>> region("wss://a1b2c3.execute-api.eu-west-1.amazonaws.com/probe")
-        'eu-west-1'
-    """
-    match = _NAME.match(urlsplit(url).hostname or "")
-    return match[1] if match else None
-
 
 def as_json(results: Sequence[Result], *, url: str, day: str, seconds: float) -> str:
-    """All of it; neither the URL nor an id of the account is in it."""
+    """All of it; neither the URL nor an id of the account is in it, whatever AWS and the SDK have said."""
     members: dict[str, Any] = {
         "probe": VERSION,
         "emissary": __version__,
@@ -45,8 +31,8 @@ def as_json(results: Sequence[Result], *, url: str, day: str, seconds: float) ->
                 "question": result.question.text,
                 "assumes": result.question.assumes,
                 "verdict": result.verdict.state.value,
-                "why": result.verdict.why,
-                "findings": result.findings,
+                "why": hidden(result.verdict.why, url),
+                "findings": hidden(result.findings, url),
             }
             for result in results
         ],
@@ -54,9 +40,9 @@ def as_json(results: Sequence[Result], *, url: str, day: str, seconds: float) ->
     return json.dumps(members, indent=2, ensure_ascii=False)
 
 
-def as_text(results: Sequence[Result]) -> str:
-    """For people; what an assumption's failing means stands where one fails."""
-    parts = [_paragraph(result) for result in results]
+def as_text(results: Sequence[Result], *, url: str) -> str:
+    """For people, without the same; what an assumption's failing means stands where one fails."""
+    parts = [_paragraph(result, url) for result in results]
     told = ", ".join(f"{count} {state}" for state, count in _summary(results).items())
     return "\n\n".join([*parts, f"{len(results)} questions: {told}"])
 
@@ -75,12 +61,12 @@ def _summary(results: Sequence[Result]) -> dict[str, int]:
     return summary([result.verdict.state.value for result in results])
 
 
-def _paragraph(result: Result) -> str:
+def _paragraph(result: Result, url: str) -> str:
     question, verdict = result.question, result.verdict
     lines = [
         f"{question.number:2}  {verdict.state.value.upper():14} {question.text}",
         _indented("assumed", question.assumes),
-        _indented("found", verdict.why),
+        _indented("found", hidden(verdict.why, url)),
     ]
     if verdict.state is State.FAILS:
         lines.append(_indented("so", question.otherwise))

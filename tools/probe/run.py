@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from tools.probe.connection import ProbeError
@@ -28,31 +28,31 @@ class Result:
 
 def run(
     probe: Probe, questions: Iterable[Question], tell: Callable[[Question], object] = lambda _question: None
-) -> list[Result]:
-    """Ask.
+) -> Iterator[Result]:
+    """Ask, one question for each result that is taken: who is interrupted has those that came before.
 
     Args:
         probe: The stack.
         questions: Which ones.
         tell: Told of each before it is asked.
     """
-    results = []
     for question in questions:
         tell(question)
-        results.append(_ask(probe, question))
-    return results
+        yield _ask(probe, question)
 
 
 def _ask(probe: Probe, question: Question) -> Result:
     if question.needs_account and probe.account is None:
         return Result(question, None, not_answered(f"give --stack; or by hand: {question.by_hand}"))
+    findings = None
     try:
         findings = question.experiment(probe)
+        verdict = question.judge(findings)
     except ProbeError as exc:
-        return Result(question, None, not_answered(str(exc)))
+        verdict = not_answered(str(exc))
     except Exception as exc:  # a surprise of AWS's must not take the other answers with it
-        return Result(question, None, not_answered(f"{type(exc).__name__}: {exc}"))
-    return Result(question, findings, question.judge(findings))
+        verdict = not_answered(f"{type(exc).__name__}: {exc}")
+    return Result(question, findings, verdict)
 
 
 def all_hold(results: Iterable[Result]) -> bool:

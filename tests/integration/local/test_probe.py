@@ -113,7 +113,7 @@ def test_it_finds_what_the_local_cloud_promises(cloud: Cloud) -> None:
 @pytest.mark.slow
 def test_what_it_says_to_have_sent_is_what_the_cloud_has_metered(cloud: Cloud) -> None:
     before = cloud.meter
-    status, answers = run(cloud.url, "--only", "5", "15")
+    status, answers = run(cloud.url, "--only", "5,15")
     metered, told = cloud.meter - before, answers[15]["findings"]
     assert status == 0
     assert told["message_units"] == metered.message_units_in + metered.message_units_out
@@ -125,7 +125,7 @@ def test_what_it_says_to_have_sent_is_what_the_cloud_has_metered(cloud: Cloud) -
 def test_where_long_messages_do_not_pass_it_says_so(cloud: Cloud) -> None:
     cloud.set_faults(Faults(long_refused=1.0))
     try:
-        status, answers = run(cloud.url, "--only", "1", "2")
+        status, answers = run(cloud.url, "--only", "1,2")
     finally:
         cloud.set_faults(Faults())
     assert status == 1

@@ -9,7 +9,7 @@ from typing import Any, Final
 import botocore.session
 import pytest
 from botocore import xform_name
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 from botocore.validate import validate_parameters
 
 from tools.probe import bill
@@ -20,8 +20,17 @@ RESOURCES: Final = {"Api": "a1b2c3", "Function": "stack-Function-1", "LogGroup":
 
 
 class Waiter:
+    """Waits for nothing; ``failures`` has what the waits end with, None for success."""
+
+    def __init__(self, name: str, aws: Aws) -> None:
+        self._name = name
+        self._aws = aws
+
     def wait(self, **_arguments: Any) -> None:
-        pass
+        self._aws.waits.append(self._name)
+        failure = self._aws.failures.pop(0) if self._aws.failures else None
+        if failure is not None:
+            raise failure
 
 
 class Aws:
@@ -34,8 +43,12 @@ class Aws:
         self.answers = {"describe_stack_resources": {"StackResources": resources}, **(answers or {})}
         self.refusals = refusals or {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.waits: list[str] = []
+        self.failures: list[BaseException | None] = []
+        self.regions: list[str | None] = []
 
-    def client(self, service: str, **_options: str) -> Client:
+    def client(self, service: str, *, region_name: str | None = None) -> Client:
+        self.regions.append(region_name)
         return Client(self, botocore.session.get_session().get_service_model(service))
 
     def named(self, name: str) -> list[dict[str, Any]]:
@@ -47,8 +60,8 @@ class Client:
         self._aws = aws
         self._operations = {xform_name(name): model.operation_model(name) for name in model.operation_names}
 
-    def get_waiter(self, _name: str) -> Waiter:
-        return Waiter()
+    def get_waiter(self, name: str) -> Waiter:
+        return Waiter(name, self._aws)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         aws, operation = self._aws, self._operations[name]
@@ -58,7 +71,8 @@ class Client:
             aws.calls.append((name, arguments))
             if name in aws.refusals:
                 raise ClientError({"Error": {"Code": "Refused", "Message": aws.refusals[name]}}, name)
-            return aws.answers.get(name, {})
+            given = aws.answers.get(name, {})
+            return given(arguments) if callable(given) else given
 
         return call
 
@@ -75,6 +89,83 @@ def test_an_update_is_to_the_other_revision_of_the_same_template(now: str, next_
     assert update["Parameters"] == [{"ParameterKey": "Revision", "ParameterValue": next_one}]
     assert "CAPABILITY_AUTO_EXPAND" in update["Capabilities"]
     assert account.update_state() == "UPDATE_COMPLETE"
+
+
+class Stack:
+    """A stack whose updates are done, or rolled back, when they are waited for."""
+
+    def __init__(self, *, rolls_back: bool = False) -> None:
+        self.values = {"Revision": "0", "RolePath": "/platform/"}
+        self.status = "CREATE_COMPLETE"
+        self._rolls_back = rolls_back
+        answers = {"describe_stacks": lambda _arguments: {"Stacks": [self.described()]}}
+        self.aws = Aws({**answers, "update_stack": self.update})
+        if rolls_back:
+            self.aws.failures = [WaiterError("stack_update_complete", "rolled back", {})]
+
+    def described(self) -> dict[str, Any]:
+        parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in self.values.items()]
+        return {"Parameters": parameters, "StackStatus": self.status}
+
+    def update(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        given = {each["ParameterKey"]: each for each in arguments["Parameters"]}
+        assert set(given) == set(self.values), "what is not named goes back to its default"
+        assert given["RolePath"] == {"ParameterKey": "RolePath", "UsePreviousValue": True}
+        self.status = "UPDATE_IN_PROGRESS"
+        if not self._rolls_back:
+            self.values["Revision"] = given["Revision"]["ParameterValue"]
+        return {}
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_an_update_is_undone_when_it_is_done_and_nothing_else_is_changed(done: bool) -> None:
+    stack = Stack()
+    account = Account("probe", stack.aws.client)
+    account.begin_update()
+    assert stack.values["Revision"] == "1"
+    if done:
+        stack.status = "UPDATE_COMPLETE"
+    account.undo_update()
+    assert stack.values == {"Revision": "0", "RolePath": "/platform/"}
+    assert len(stack.aws.named("update_stack")) == 2
+    assert stack.aws.waits == ["stack_update_complete"] * (1 if done else 2)
+    account.undo_update()
+    assert len(stack.aws.named("update_stack")) == 2
+
+
+def test_an_update_that_was_rolled_back_needs_no_undoing() -> None:
+    stack = Stack(rolls_back=True)
+    account = Account("probe", stack.aws.client)
+    account.begin_update()
+    account.undo_update()
+    assert len(stack.aws.named("update_stack")) == 1
+
+
+def test_an_update_that_never_began_is_not_undone() -> None:
+    aws = Aws(refusals={"describe_stacks": "no"})
+    account = Account("probe", aws.client)
+    with pytest.raises(ProbeError, match="the update was refused"):
+        account.begin_update()
+    account.undo_update()
+    assert aws.named("update_stack") == []
+
+
+def test_a_revision_that_cannot_be_put_back_is_said() -> None:
+    stack = Stack()
+    account = Account("probe", stack.aws.client)
+    account.begin_update()
+    stack.status = "UPDATE_COMPLETE"
+    stack.aws.refusals["update_stack"] = "no"
+    with pytest.raises(ProbeError, match=r"Revision could not be put back to 0: .* no"):
+        account.undo_update()
+
+
+def test_a_timeout_is_put_back_although_somebody_is_tired_of_waiting() -> None:
+    aws = Aws({"get_function_configuration": {"Timeout": 300}})
+    aws.failures = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        Account("probe", aws.client).try_timeout(1800)
+    assert [each["Timeout"] for each in aws.named("update_function_configuration")] == [1800, 300]
 
 
 def test_a_timeout_that_is_taken_is_put_back() -> None:
@@ -152,7 +243,47 @@ def test_a_run_is_completed_from_the_bill_of_its_day_and_region() -> None:
     assert {"Dimensions": {"Key": "REGION", "Values": ["eu-west-1"]}} in asked["Filter"]["And"]
 
 
-@pytest.mark.parametrize("run", [document(region=None), document(questions=[]), {}])
-def test_what_is_no_run_on_aws_is_not_completed(run: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("region", "asked"), [("eu-west-1", "us-east-1"), ("cn-north-1", "cn-northwest-1")])
+def test_the_bill_is_read_in_the_partition_of_the_stack(region: str, asked: str) -> None:
+    aws = cost("3010")
+    bill.completed(document(region=region), aws.client)
+    assert aws.regions == [asked]
+
+
+def test_where_there_is_no_cost_explorer_that_is_said() -> None:
+    with pytest.raises(ProbeError, match="no Cost Explorer for us-gov-west-1"):
+        bill.completed(document(region="us-gov-west-1"), cost("3010").client)
+
+
+def with_findings(**changes: Any) -> dict[str, Any]:
+    run = document()
+    run["questions"][0]["findings"].update(changes)
+    return run
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        document(region=None),
+        document(region=3),
+        document(questions=[]),
+        document(questions=None),
+        document(questions=[3]),
+        document(questions=[{"number": 15}]),
+        document(questions=[{"number": 15, "findings": None, "verdict": "not answered"}]),
+        document(questions=[*document()["questions"], {"number": 16}]),
+        with_findings(day="yesterday"),
+        with_findings(day=3),
+        with_findings(message_units="many"),
+        with_findings(throttled_units=None),
+        {"questions": [{"number": 15}]},
+        {},
+        [],
+        None,
+        "text",
+        3,
+    ],
+)
+def test_what_is_no_run_on_aws_is_not_completed(run: Any) -> None:
     with pytest.raises(ProbeError, match="no run on AWS"):
         bill.completed(run, cost("1").client)

@@ -17,6 +17,12 @@ from tools.probe.verdict import State, Verdict
 FRAME: Final = '{"message": "Internal server error", "connectionId":"...", "requestId":"..."}'
 
 CLOSED: Final = {"end": "closed 1001", "after_seconds": 601.0, "answered_at_the_end": None}
+REFUSED_TIMEOUT: Final = (
+    "An error occurred (ValidationException) when calling the UpdateFunctionConfiguration operation: "
+    "1 validation error detected: Value '1800' at 'timeout' failed to satisfy constraint: "
+    "Member must have value less than or equal to 900"
+)
+
 ALIVE: Final = {"end": None, "after_seconds": None, "answered_at_the_end": True}
 
 
@@ -72,6 +78,32 @@ def pings(pings: dict[str, Any], silent: dict[str, Any] = CLOSED, talks: dict[st
     return verdicts.pings({"watched_seconds": 700.0, "connections": each})
 
 
+def timeout(answer: str) -> Verdict:
+    return verdicts.longest_timeout({"seconds": 1800, "answer": answer})
+
+
+def refusal(code: str, message: str) -> str:
+    """As the SDK writes it."""
+    return f"An error occurred ({code}) when calling the UpdateThis operation: {message}"
+
+
+def access_log(answer: str) -> Verdict:
+    return verdicts.access_log({"variables": ["x"], "answer": answer})
+
+
+def conditions(put_item: str) -> Verdict:
+    return verdicts.conditions({"put_item": put_item, "update_item": "item", "transact_write_items": "item"})
+
+
+def whole_run_bill(quantity: float, *, refused: int = 600) -> Verdict:
+    """Of a run with question 6: 180 messages were throttled, and 180 error frames said so."""
+    found = {
+        "day": "2026-11-29", "refused_connects": refused, "message_units": 3000, "throttled_units": 360,
+        "bytes_out": 10, "usage": {"EUW1-ApiGatewayMessage": quantity},
+    }  # fmt: skip
+    return verdicts.bill(found)
+
+
 def bill(**usage: float) -> Verdict:
     found = {"day": "2026-11-29", "refused_connects": 300, "message_units": 3000, "bytes_out": 10}
     return verdicts.bill({**found, "usage": {name.replace("_", "-"): each for name, each in usage.items()}})
@@ -122,8 +154,10 @@ def not_text(**changes: Any) -> Verdict:
         verdicts.conditions({"put_item": "item", "update_item": "item", "transact_write_items": "item"}),
         verdicts.metrics({"sum": 1.0, "after_seconds": 75}),
         bill(EUW1_ApiGatewayMessage=3010.0, EUW1_DataTransfer_Out_Bytes=0.04),
-        verdicts.longest_timeout({"seconds": 1800, "answer": "ok"}),
-        verdicts.access_log({"variables": ["status"], "answer": "ok"}),
+        whole_run_bill(2645.0),
+        whole_run_bill(3005.0),
+        timeout("ok"),
+        access_log("ok"),
     ],
 )
 def test_what_is_as_assumed_holds(verdict: Verdict) -> None:
@@ -152,17 +186,15 @@ def test_what_is_as_assumed_holds(verdict: Verdict) -> None:
         (update(end="closed 1008", code=1008), "39 of 40 messages answered"),
         (rates(received=49), "50 taken, 49 received"),
         (rates(refusals={"410 GoneException": 1}, first_refused=50), "1 410 GoneException (first the 51.)"),
-        (
-            verdicts.conditions({"put_item": "AccessDeniedException", "update_item": "item"}),
-            "put_item: AccessDeniedException",
-        ),
+        (conditions("AccessDeniedException"), "put_item: AccessDeniedException"),
+        (conditions("ConditionalCheckFailedException"), "put_item: ConditionalCheckFailedException"),
         (verdicts.metrics({"sum": 0.0, "after_seconds": 600}), "nothing after 600 s"),
         (bill(EUW1_ApiGatewayMessage=3310.0), "300 refused connects"),
-        (verdicts.longest_timeout({"seconds": 1800, "answer": "at most 900"}), "1,800 s: at most 900"),
-        (
-            verdicts.access_log({"variables": ["x"], "answer": "variables are not supported: [x]"}),
-            "not supported: [x]",
-        ),
+        (whole_run_bill(3240.0), "what was throttled is not metered"),
+        (whole_run_bill(3600.0), "what was throttled is metered"),
+        (timeout(REFUSED_TIMEOUT), "1,800 s: An error occurred (ValidationException)"),
+        (timeout(refusal("InvalidParameterValueException", "Timeout is too long")), "Timeout is too long"),
+        (access_log(refusal("BadRequestException", "variables are not supported: [x]")), "supported: [x]"),
     ],
 )
 def test_what_is_otherwise_does_not_hold_and_is_shown(verdict: Verdict, said: str) -> None:
@@ -186,10 +218,23 @@ def test_what_is_otherwise_does_not_hold_and_is_shown(verdict: Verdict, said: st
         ),
         (bill(), "not complete yet"),
         (bill(EUW1_ApiGatewayMessage=90_000.0), "other WebSocket APIs"),
+        (whole_run_bill(2000.0), "not complete yet"),
+        (whole_run_bill(4000.0), "other WebSocket APIs"),
+        (whole_run_bill(3000.0, refused=300), "too few refused connects"),
+        (timeout(refusal("AccessDeniedException", "not authorized")), "another reason: An error occurred"),
         (
-            verdicts.access_log({"variables": ["x"], "answer": "CloudWatch Logs role ARN must be set"}),
-            "role ARN must be set",
+            timeout(refusal("ResourceConflictException", "an update of my-timeout is in progress")),
+            "another reason",
         ),
+        (timeout(refusal("ValidationException", "Value 'my-timeout' at 'functionName'")), "another reason"),
+        (timeout("Read timeout on endpoint URL"), "another reason: Read timeout"),
+        (access_log(refusal("BadRequestException", "CloudWatch Logs role ARN must be set")), "must be set"),
+        (access_log(refusal("AccessDeniedException", "variable access")), "another reason"),
+        (conditions("ProvisionedThroughputExceededException"), "another reason than the condition"),
+        (conditions("no failure"), "another reason than the condition"),
+        (messages_in(long="text: " + FRAME), "not about the length"),
+        (messages_out(None, "500 InternalServerErrorException"), "another reason than the length"),
+        (messages_out(None, "ReadTimeoutError"), "another reason than the length"),
     ],
 )
 def test_what_a_run_cannot_tell_is_not_answered(verdict: Verdict, said: str) -> None:
