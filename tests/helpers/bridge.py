@@ -538,6 +538,7 @@ class Bridge:
         self._relays: list[Relay] = []  # those whose dialer has been answered, or is held up
         self._changed = threading.Condition()
         self._refused = 0
+        self._over = False  # what is opened from now on ends at once: nobody is there to end it
         self.server = WsServer(self._serve, answer=self._door)
         self.url = self.server.url
 
@@ -545,10 +546,14 @@ class Bridge:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._over = True
         for wire in self.wires:
-            with contextlib.suppress(OSError):
-                wire.control(FrameType.ENDED, Ended(Code.KILLED, 0, 0).encode())
+            self._kill(wire)
         self.server.__exit__(*exc)
+
+    def _kill(self, wire: Wire) -> None:
+        with contextlib.suppress(OSError):
+            wire.control(FrameType.ENDED, Ended(Code.KILLED, 0, 0).encode())
 
     def relay(self, index: int = 0) -> Relay:
         """The relay's end of the connection that was dialled as number ``index``; waits for it."""
@@ -586,6 +591,8 @@ class Bridge:
                 peer.read_message()
             return
         wire = self._open(peer)
+        if wire is not None and self._over:
+            self._kill(wire)
         while wire is not None:
             wire.turn()
             try:

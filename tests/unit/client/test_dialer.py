@@ -159,8 +159,7 @@ def test_many_dials_at_once_each_get_their_own_tunnel(kind: Kind) -> None:
 
 def test_tunnels_that_share_one_place_all_get_through(kind: Kind) -> None:
     data = noise(400_000)
-    with Bridge(Behaviour(script=echo)) as bridge:
-        dialer = kind.dialer(bridge.url, KEY, max_in_flight=1)
+    with Bridge(Behaviour(script=echo)) as bridge, kind.dialer(bridge.url, KEY, max_in_flight=1) as dialer:
         done: list[bool] = []
 
         def one() -> None:
