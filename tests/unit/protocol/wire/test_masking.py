@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from emissary_lib.protocol.wire.masking import Mask
+from emissary_lib.protocol.wire.masking import Mask, accelerated
 from tests.helpers.speedups import MASKS
 
 
@@ -26,6 +26,12 @@ def test_each_byte_is_masked_with_the_key_s_of_its_place(mask: Mask, size: int) 
         masked = mask(data, key)
         assert masked == bytes(each ^ key[at % 4] for at, each in enumerate(data))
         assert mask(masked, key) == data
+
+
+def test_without_the_package_there_is_nothing_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("websockets", "websockets.speedups"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert accelerated() is None
 
 
 def test_the_package_is_not_looked_for_before_a_long_frame() -> None:
