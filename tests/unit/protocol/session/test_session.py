@@ -106,6 +106,17 @@ def test_the_dialers_bytes_travel_as_opening_until_it_is_established() -> None:
     assert types(session, NOW + 3) == [FrameType.DATA, FrameType.DATA]
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_only_an_opening_that_was_shown_may_be_acknowledged_before_it_is_sent(shown: bool) -> None:
+    session = client_session(NOW)
+    session.send_data(b"socks")
+    if shown:
+        session.show()
+    give(session, data(0, b"banner", ack=5, generation=1), NOW)
+    assert session.alive == shown
+    assert (session.acked, session.undelivered) == ((5, 0) if shown else (0, 5))
+
+
 def test_a_relay_reads_opening_as_data() -> None:
     session = relay_session(NOW)
     give(session, Frame(FrameType.OPENING, payload=b"early"), NOW)

@@ -272,6 +272,15 @@ def test_what_was_shown_may_be_acknowledged_before_it_is_sent_and_then_is_not(si
     assert (made.buffered, made.outstanding) == (0, False)
 
 
+def test_whole_pieces_that_were_shown_are_passed_over() -> None:
+    made = sender()
+    made.write(b"s" * 5000)
+    made.show()
+    made.write(b"u" * 5000)
+    made.receive_ack(5000, [], 1.0)
+    assert b"".join(each.data for each in drain(made, 10_000)) == b"u" * 5000
+
+
 def test_what_was_shown_and_sent_is_acknowledged_like_anything_else() -> None:
     made = sender()
     made.write(bytes(100))
