@@ -121,6 +121,17 @@ class Opener(Record):
         link.release()
 
 
+def run_and_tell(
+    run: Callable[[], TunnelResetError | None], on_end: Callable[[TunnelResetError | None], None]
+) -> None:
+    """Call ``run``, and tell ``on_end`` what it returned; ``None`` if it raised, which is passed on."""
+    error: TunnelResetError | None = None
+    try:
+        error = run()
+    finally:
+        on_end(error)
+
+
 class Dial:
     """One session of a dialer's, from its opening to its end: construct, :meth:`attach`, :meth:`run`.
 
@@ -216,17 +227,9 @@ class Dial:
         Raises:
             LocalResourceError: No thread is left; the session was ended, and the socket reset.
         """
-
-        def drive() -> None:
-            error: TunnelResetError | None = None
-            try:
-                error = self.run()
-            finally:
-                on_end(error)
-
         assert self._tunnel, "attach comes first"
         try:
-            self._tunnel.run_in_thread(drive)
+            self._tunnel.run_in_thread(lambda: run_and_tell(self.run, on_end))
         except BaseException:
             self._slots.close()
             raise

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from emissary_lib.client.dial import Opener, worth_telling
+from emissary_lib.client.dial import Opener, run_and_tell, worth_telling
 from emissary_lib.client.endpoint import Endpoint
 from emissary_lib.client.handshake import clock_skew, connect_with_retry
 from emissary_lib.client.progress import Progress
@@ -219,16 +219,8 @@ class OriginalDial:
         Raises:
             LocalResourceError: No thread is left; the connection was ended, and the socket reset.
         """
-
-        def drive() -> None:
-            error: TunnelResetError | None = None
-            try:
-                error = self.run()
-            finally:
-                on_end(error)
-
         assert self._tunnel, "attach comes first"
-        self._tunnel.run_in_thread(drive)
+        self._tunnel.run_in_thread(lambda: run_and_tell(self.run, on_end))
 
     def _on_end(self, end: End) -> None:
         if end is HALF_CLOSED:
@@ -261,11 +253,13 @@ def _open_with_retry(
             raise progress.timeout_error(deadline) from exc
 
 
-def _meet(endpoint: Endpoint, key: Key, deadline: Deadline, progress: Progress) -> OriginalServerError:
-    """Connect to a server that was the original's before.
+def _meet(
+    endpoint: Endpoint, key: Key, deadline: Deadline, progress: Progress | None = None
+) -> OriginalServerError:
+    """Connect to the original's server, and go no further.
 
     Raises:
-        NotOriginalError: It is so no longer.
+        NotOriginalError: It is none, or no longer.
     """
     try:
         upgrade = connect_with_retry(endpoint, key, deadline, progress, original=True)
@@ -273,7 +267,7 @@ def _meet(endpoint: Endpoint, key: Key, deadline: Deadline, progress: Progress) 
         return exc
     upgrade.transport.close()
     upgrade.transport.release()
-    raise NotOriginalError(f"the server at {endpoint.url} speaks emissary.v2 by now")
+    raise NotOriginalError(f"the server at {endpoint.url} speaks emissary.v2")
 
 
 def _open(
@@ -330,13 +324,9 @@ def check_key(endpoint: Endpoint, key: Key, deadline: Deadline) -> Banner:
     Blocking: at most until the deadline. Any thread.
     """
     try:
-        upgrade = connect_with_retry(endpoint, key, deadline, original=True)
-    except OriginalServerError as exc:
-        server = exc
-    else:
-        upgrade.transport.close()
-        upgrade.transport.release()
-        raise RemoteProtocolError(f"the server at {endpoint.url} speaks emissary.v2")
+        server = _meet(endpoint, key, deadline)
+    except NotOriginalError as exc:
+        raise RemoteProtocolError(str(exc)) from exc
     gateway = Target(*endpoint.address)  # nothing farther away is asked for
     question = OriginalOpening(key, http_date(time.time()), None)
     try:

@@ -15,7 +15,7 @@ from emissary_lib.bridge.session import RELAY_TIME
 from emissary_lib.protocol.auth.keys import KeyRing, parse_keys
 from emissary_lib.protocol.constants import GRACE
 from emissary_lib.protocol.errors import ConfigError
-from emissary_lib.protocol.record import Record, hidden
+from emissary_lib.protocol.record import Record, as_dict, hidden
 from emissary_lib.protocol.targets.allow_list import AllowList
 
 AUTH_KEYS: Final = "EMISSARY_AUTH_KEYS"
@@ -130,13 +130,19 @@ def connect_settings(environ: Mapping[str, str]) -> ConnectSettings:
         ConfigError: With every fault.
     """
     reader = _Reader(environ)
+    settings = _launch_settings(reader, environ)
+    reader.finish()
+    return settings
+
+
+def _launch_settings(reader: _Reader, environ: Mapping[str, str]) -> ConnectSettings:
+    """What whoever launches relays needs: ``$connect`` no more than that, and ``$default`` as well."""
     table, slot_table = reader.text(TABLE), reader.text(SLOT_TABLE)
     region, relay = reader.text(REGION), reader.text(RELAY_FUNCTION)
     keys = reader.keys()
     allow, allow_fault = _read_allow_list(environ)
     most, most_per_key = reader.most_sessions()
     relay_time = reader.seconds(RELAY_TIMEOUT, RELAY_TIME)
-    reader.finish()
     return ConnectSettings(
         table, slot_table, region, relay, allow, keys, most, most_per_key, relay_time, allow_fault
     )
@@ -149,17 +155,10 @@ def default_settings(environ: Mapping[str, str]) -> DefaultSettings:
         ConfigError: With every fault.
     """
     reader = _Reader(environ)
-    table, slot_table = reader.text(TABLE), reader.text(SLOT_TABLE)
-    region, relay = reader.text(REGION), reader.text(RELAY_FUNCTION)
-    keys = reader.keys()
-    allow, allow_fault = _read_allow_list(environ)
-    most, most_per_key = reader.most_sessions()
-    relay_time, grace = reader.seconds(RELAY_TIMEOUT, RELAY_TIME), reader.seconds(GRACE_SECONDS, GRACE)
-    nat = not reader.flag(RELAY_IPV6)
+    launching = _launch_settings(reader, environ)
+    grace, nat = reader.seconds(GRACE_SECONDS, GRACE), not reader.flag(RELAY_IPV6)
     reader.finish()
-    return DefaultSettings(
-        table, slot_table, region, relay, allow, keys, most, most_per_key, relay_time, grace, allow_fault, nat
-    )
+    return DefaultSettings(**as_dict(launching), grace=grace, nat=nat)
 
 
 def disconnect_settings(environ: Mapping[str, str]) -> DisconnectSettings:

@@ -17,6 +17,7 @@ from emissary_lib.protocol.opening.exchange import opening_bytes
 from emissary_lib.protocol.opening.socks5 import ClientNegotiation, ClientState
 from emissary_lib.protocol.opening.socks5_messages import ReplyCode, credentials, greeting
 from emissary_lib.protocol.original.frames import Payload
+from emissary_lib.protocol.session.states import follow
 from emissary_lib.protocol.targets.allow_list import Target
 
 #: What the original's server calls itself.
@@ -57,15 +58,8 @@ TRANSITIONS: Final[dict[tuple[OpeningState, OpeningStep], OpeningState]] = {
 
 
 def step(state: OpeningState, what: OpeningStep) -> OpeningState:
-    """The state after ``what`` happened in ``state``.
-
-    Raises:
-        LocalProtocolError: It cannot happen there: a bug on this side.
-    """
-    try:
-        return TRANSITIONS[state, what]
-    except KeyError:
-        raise LocalProtocolError(f"{what.value!r} cannot happen in state {state.value!r}") from None
+    """The state after ``what`` happened in ``state``; raises as :func:`follow`."""
+    return follow(TRANSITIONS, state, what)
 
 
 class OriginalOpening:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from emissary_lib.protocol.codes import Code
-from emissary_lib.protocol.errors import LocalProtocolError, RemoteProtocolError
+from emissary_lib.protocol.errors import RemoteProtocolError
 from emissary_lib.protocol.original.frames import (
     NO_STATUS,
     Close,
@@ -25,6 +25,7 @@ from emissary_lib.protocol.original.frames import (
     encode_frame,
 )
 from emissary_lib.protocol.record import Record
+from emissary_lib.protocol.session.states import follow
 from emissary_lib.protocol.stream.counters import Counters
 from emissary_lib.protocol.wire.websocket import Opcode
 
@@ -93,15 +94,8 @@ TRANSITIONS: Final[dict[tuple[StreamState, StreamStep], StreamState]] = {
 
 
 def step(state: StreamState, what: StreamStep) -> StreamState:
-    """The state after ``what`` happened in ``state``.
-
-    Raises:
-        LocalProtocolError: It cannot happen there: a bug on this side.
-    """
-    try:
-        return TRANSITIONS[state, what]
-    except KeyError:
-        raise LocalProtocolError(f"{what.value!r} cannot happen in state {state.value!r}") from None
+    """The state after ``what`` happened in ``state``; raises as :func:`follow`."""
+    return follow(TRANSITIONS, state, what)
 
 
 class Times(Record):

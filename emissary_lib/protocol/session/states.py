@@ -6,9 +6,13 @@ The table knows nothing of roles: dialer and relay walk through the same states.
 from __future__ import annotations
 
 import enum
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeVar
 
 from emissary_lib.protocol.errors import LocalProtocolError
+
+_State = TypeVar("_State", bound=enum.Enum)
+_Step = TypeVar("_Step", bound=enum.Enum)
 
 
 class State(enum.Enum):
@@ -53,12 +57,17 @@ TRANSITIONS: Final[dict[tuple[State, Step], State]] = {
 
 
 def step(state: State, what: Step) -> State:
-    """The state after ``what`` happened in ``state``.
+    """A session's state after ``what`` happened in ``state``; raises as :func:`follow`."""
+    return follow(TRANSITIONS, state, what)
+
+
+def follow(transitions: Mapping[tuple[_State, _Step], _State], state: _State, what: _Step) -> _State:
+    """The state after ``what`` happened in ``state``, by any table of such.
 
     Raises:
         LocalProtocolError: It cannot happen there: a bug on this side.
     """
     try:
-        return TRANSITIONS[state, what]
+        return transitions[state, what]
     except KeyError:
         raise LocalProtocolError(f"{what.value!r} cannot happen in state {state.value!r}") from None
