@@ -11,12 +11,12 @@ import contextlib
 import enum
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from emissary_lib.bridge.session import RELAY_TIME
-from emissary_lib.protocol.auth.headers import ConnectHeaders
+from emissary_lib.protocol.auth.headers import ConnectHeaders, OpeningHeaders
 from emissary_lib.protocol.auth.keys import Key
 from emissary_lib.protocol.auth.macs import KeyRing, WrongHostError, http_date, signed_host, verify_connect
 from emissary_lib.protocol.codes import Code
@@ -500,6 +500,7 @@ class Behaviour:
         connections: How many a relay allows at once in a shared session.
         holds: Whether requests in a shared session wait for the test to answer them.
         declines: Whether a relay does nothing for any of them.
+        door: Whether a relay is launched by what an upgrade shows, which is one that is accepted.
     """
 
     key: Key = KEY
@@ -519,6 +520,7 @@ class Behaviour:
     connections: int = MAX_CONNECTIONS
     holds: bool = False
     declines: bool = False
+    door: bool = False
 
 
 class Bridge:
@@ -609,6 +611,22 @@ class Bridge:
         signed = ConnectHeaders.from_headers(peer.request.headers)
         host = signed_host(peer.request.headers["host"])
         key = Key(KEY.key_id, bytes(32)) if self.behaviour.false_proof else self.behaviour.key
+
+        def judge(fragments: Collection[tuple[int, bytes]]) -> OpeningAnswer:
+            return evaluate(
+                fragments,
+                nonce=signed.nonce,
+                date=signed.date,
+                host=host,
+                key_id=signed.key_id,
+                keys=KeyRing([key]),
+                allow=ALLOWED,
+                server_version="0.0.0",
+            )
+
+        shown = OpeningHeaders.from_headers(peer.request.headers) if self.behaviour.door else None
+        if shown is not None:
+            return self._launch(peer, judge([(0, shown.stream)]), shown.window)
         fragments: set[tuple[int, bytes]] = set()
         while (text := peer.read_message()) is not None:
             self.messages.append(text)
@@ -619,22 +637,13 @@ class Bridge:
                 peer.send_text(self.behaviour.answer)
                 continue
             fragments.add((frame.offset, frame.payload))
-            answer = evaluate(
-                fragments,
-                nonce=signed.nonce,
-                date=signed.date,
-                host=host,
-                key_id=signed.key_id,
-                keys=KeyRing([key]),
-                allow=ALLOWED,
-                server_version="0.0.0",
-            )
+            answer = judge(fragments)
             said = answer.server_bytes
             if answer.state is OpeningState.ACCEPTED:
                 assert answer.target
                 shared = answer.target == SHARED_TARGET
                 if not shared or self.behaviour.sharing is not Sharing.OLD_BRIDGE:
-                    return self._launch(peer, answer, frame)
+                    return self._launch(peer, answer, frame.window)
                 said += reply(reply_for(Code.TARGET_NOT_ALLOWED))
             if answer.state is OpeningState.GARBAGE:
                 kind, payload = FrameType.RESET, Reset(answer.code).encode()
@@ -644,7 +653,7 @@ class Bridge:
             peer.send_text(encode(Frame(kind, generation=1, window=65_536, ack=ack, payload=payload)))
         return None
 
-    def _launch(self, peer: Peer, answer: OpeningAnswer, frame: Frame) -> Wire:
+    def _launch(self, peer: Peer, answer: OpeningAnswer, window: int) -> Wire:
         now, behaviour = time.monotonic(), self.behaviour
         assert answer.target
         asked = answer.target == SHARED_TARGET
@@ -652,7 +661,7 @@ class Bridge:
         code = Code.OK if shared else behaviour.name_code if asked else behaviour.dial_code
         config = SessionConfig(
             streams=StreamConfig(
-                receive_start=answer.client_offset, peer_window=frame.window, holds_end=not shared
+                receive_start=answer.client_offset, peer_window=window, holds_end=not shared
             ),
             peer_epoch=1,
             opened=Opened(

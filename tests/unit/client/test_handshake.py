@@ -97,6 +97,27 @@ def test_an_upgrade_shows_the_opening_that_is_sent_behind_it(kind: Kind) -> None
     assert (shown.window, shown.stream) == (sent.window, sent.payload)
 
 
+class ShutGate:
+    """A budget that other sessions have used up for good."""
+
+    def acquire(self) -> bool:
+        return False
+
+    def release(self, count: int) -> None:
+        pass
+
+
+def test_a_relay_that_was_launched_at_the_door_may_be_quicker_than_the_opening_message() -> None:
+    with Bridge(Behaviour(door=True)) as bridge:
+        opened = opening.open_session(
+            Endpoint(bridge.url), KEY, Target.parse(TARGET), SessionConfig(gate=ShutGate()), Deadline(HANG)
+        )
+        opened.transport.close()
+        opened.transport.release()
+        assert opened.session.undelivered == 0
+        assert not [text for text in bridge.messages if decode(text).type is FrameType.OPENING]
+
+
 def test_each_attempt_shows_its_own_opening() -> None:
     with Bridge(Behaviour(upgrade_statuses=(429,))) as bridge, dial(bridge):
         first, second = map(shown_by, bridge.server.requests)
