@@ -199,8 +199,9 @@ def test_dialer_that_is_not_known_any_more_is_asked_for_and_waited_for() -> None
 
 def test_relay_that_is_quicker_than_its_dialers_connection_waits_for_it() -> None:
     answers: list[Exception] = [PeerGoneError("410")] * 4
-    with RelayHarness() as harness:
-        harness.poster.raises = lambda: answers.pop() if answers else None
+    harness = RelayHarness()
+    harness.poster.raises = lambda: answers.pop() if answers else None
+    with harness:
         _frame, parameters, _data = harness.wait_for_opened()
         assert parameters.code is Code.OK
         assert answers == []
@@ -210,8 +211,9 @@ def test_relay_that_is_quicker_than_its_dialers_connection_waits_for_it() -> Non
 
 def test_relay_whose_dialer_never_comes_ends_by_itself_and_says_goodbye() -> None:
     """The dialer hung up before its 101, so that nobody else tells of its end."""
-    with RelayHarness() as harness:
-        harness.poster.raises = lambda: PeerGoneError("410")
+    harness = RelayHarness()
+    harness.poster.raises = lambda: PeerGoneError("410")
+    with harness:
         end = harness.wait_for_end()
         assert end.code is Code.DIALER_GONE
         assert harness.result() is Code.DIALER_GONE
